@@ -1,0 +1,38 @@
+"""Who segments: promptable models behind one batched protocol.
+
+`load(name)` gives a shared `Backbone`; `encode` runs once per distinct image (`EmbeddingCache`),
+`decode` once per vector step.
+"""
+
+from medseg_gym.backbones.base import (
+    PROMPT_KINDS,
+    Backbone,
+    Embedding,
+    Prediction,
+    PromptRow,
+    choose_device,
+)
+from medseg_gym.backbones.cache import EmbeddingCache, embedding_cache
+from medseg_gym.backbones.ellipse import EllipseBackbone
+from medseg_gym.backbones.registry import BackboneSpec, available, load, register
+from medseg_gym.backbones.sam import SamBackbone
+from medseg_gym.errors import BackboneError, CheckpointError
+
+__all__ = [
+    "PROMPT_KINDS",
+    "Backbone",
+    "BackboneError",
+    "BackboneSpec",
+    "CheckpointError",
+    "EllipseBackbone",
+    "Embedding",
+    "EmbeddingCache",
+    "Prediction",
+    "PromptRow",
+    "SamBackbone",
+    "available",
+    "choose_device",
+    "embedding_cache",
+    "load",
+    "register",
+]

@@ -1,0 +1,98 @@
+"""Encode each distinct image once: an LRU cache of embeddings, bounded in bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from medseg_gym.backbones.base import Backbone, Embedding
+
+DEFAULT_CACHE_BYTES = 2 << 30
+
+
+@dataclass
+class CacheCounters:
+    """Requests answered from the cache, requests that were not, and images encoded."""
+
+    hits: int = 0
+    misses: int = 0
+    encodes: int = 0
+
+
+class EmbeddingCache:
+    """Embeddings by content hash, least recently used out first.
+
+    Args:
+        max_bytes: Budget; the newest embedding stays even if it alone is larger.
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self.counters = CacheCounters()
+        self.nbytes = 0
+        self._entries: OrderedDict[str, Embedding] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(
+        self, backbone: Backbone, images: Sequence[np.ndarray], hashes: Sequence[str]
+    ) -> list[Embedding]:
+        """Embeddings of images, encoding each distinct missing one in a single call.
+
+        Args:
+            backbone: The encoder; always the same one for one cache.
+            images: Each (H, W, 3) uint8.
+            hashes: Content hash of each image.
+
+        Returns:
+            One embedding per image, in order.
+        """
+        with self._lock:
+            missing = {
+                key: image
+                for key, image in zip(hashes, images, strict=True)
+                if key not in self._entries
+            }
+            self.counters.misses += len(missing)
+            self.counters.hits += len(hashes) - len(missing)
+            fresh: dict[str, Embedding] = {}
+            if missing:
+                fresh = dict(zip(missing, backbone.encode(list(missing.values())), strict=True))
+                self.counters.encodes += len(missing)
+            # Collected before anything is evicted: one request may exceed the budget.
+            found = [fresh[key] if key in fresh else self._entries[key] for key in hashes]
+            for key, embedding in zip(hashes, found, strict=True):
+                if key not in self._entries:
+                    self._entries[key] = embedding
+                    self.nbytes += embedding.nbytes
+                self._entries.move_to_end(key)
+            while self.nbytes > self.max_bytes and len(self._entries) > 1:
+                _, dropped = self._entries.popitem(last=False)
+                self.nbytes -= dropped.nbytes
+            return found
+
+    def clear(self) -> None:
+        """Drop every embedding and set the counters back to zero."""
+        with self._lock:
+            self._entries.clear()
+            self.nbytes = 0
+            self.counters = CacheCounters()
+
+
+_CACHES: WeakKeyDictionary[Backbone, EmbeddingCache] = WeakKeyDictionary()
+_CACHES_LOCK = threading.Lock()
+
+
+def embedding_cache(backbone: Backbone) -> EmbeddingCache:
+    """The one cache that every engine in this process shares for a backbone instance."""
+    with _CACHES_LOCK:
+        if backbone not in _CACHES:
+            _CACHES[backbone] = EmbeddingCache()
+        return _CACHES[backbone]

@@ -1,0 +1,97 @@
+"""Model files, read without ever running code from them."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medseg_gym.errors import CheckpointError
+
+
+def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a state dict from a safetensors or PyTorch file on the CPU.
+
+    A dict under "model" or "state_dict" is unwrapped.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, not a model file, or holds code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "weights_only" in str(error):
+            raise CheckpointError(
+                f"{path}: the file holds more than tensors and could run code; it was not loaded. "
+                "Save the state dict alone: torch.save(model.state_dict(), FILE)"
+            ) from None
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint ({error})") from None
+    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: {_damage(path, error)}") from None
+    except Exception as error:  # safetensors raises its own class
+        if type(error).__module__.startswith("safetensors"):
+            raise CheckpointError(f"{path}: {_damage(path, error)}") from None
+        raise
+    for wrapper in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not state:
+        raise CheckpointError(f"{path}: expected a state dict, found {type(state).__name__}")
+    for key, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(
+                f"{path}: entry {key!r} is a {type(value).__name__}, expected tensors only; "
+                "this is not a state dict"
+            )
+    return state
+
+
+def _damage(path: Path, error: Exception) -> str:
+    return (
+        f"damaged or truncated model file of {path.stat().st_size} bytes "
+        f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); fetch it again"
+    )
+
+
+def load_weights(model: nn.Module, state: dict[str, torch.Tensor], path: str | Path) -> None:
+    """Fill a model; every key must be there and fit.
+
+    Raises:
+        CheckpointError: Missing, unexpected or misshapen entries; the message counts and names
+            the first of each.
+    """
+    own = model.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    misshapen = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    faults = [
+        f"{len(keys)} {kind} (first: {keys[0]})"
+        for kind, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", misshapen),
+        )
+        if keys
+    ]
+    if faults:
+        raise CheckpointError(
+            f"{path}: the checkpoint does not fit {type(model).__name__}: {'; '.join(faults)} of "
+            f"{len(own)} entries; is it for another model or size?"
+        )
+    model.load_state_dict(state)

@@ -1,0 +1,79 @@
+"""SAM's two-way transformer over a batch of images, with padded prompt tokens masked out.
+
+The stock module attends to whatever tokens it is given, so padding a short prompt list changes its
+mask (2 % of pixels with SAM's own padding label). Here padded tokens are left out as keys, which
+makes them inert: a row's result does not depend on how long its neighbours are. The weights and
+sub-modules are the model's own; `segment_anything`, LiteMedSAM and `sam2` name them alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+def _attend(
+    attention: Any,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    key_mask: torch.Tensor | None,
+) -> torch.Tensor:
+    heads = attention.num_heads
+
+    def split(x: torch.Tensor) -> torch.Tensor:  # B x N x C -> B x heads x N x C/heads
+        return x.unflatten(2, (heads, -1)).transpose(1, 2)
+
+    out = F.scaled_dot_product_attention(
+        split(attention.q_proj(q)),
+        split(attention.k_proj(k)),
+        split(attention.v_proj(v)),
+        attn_mask=None if key_mask is None else key_mask[:, None, None, :],
+    )
+    return attention.out_proj(out.transpose(1, 2).flatten(2))
+
+
+def run_two_way(
+    transformer: Any,
+    image: torch.Tensor,
+    image_pe: torch.Tensor,
+    tokens: torch.Tensor,
+    token_mask: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run a TwoWayTransformer.
+
+    Args:
+        transformer: A `TwoWayTransformer` of segment_anything's shape.
+        image: B x C x h x w, one image embedding per row.
+        image_pe: 1 x C x h x w positional encoding.
+        tokens: B x N x C prompt and output tokens.
+        token_mask: B x N bool, False for padding; None if nothing is padded.
+
+    Returns:
+        Tokens, B x N x C, and image, B x (h·w) x C.
+    """
+    keys = image.flatten(2).transpose(1, 2)
+    key_pe = image_pe.flatten(2).transpose(1, 2)
+    queries = tokens
+    for layer in transformer.layers:
+        if layer.skip_first_layer_pe:
+            queries = _attend(layer.self_attn, queries, queries, queries, token_mask)
+        else:
+            q = queries + tokens
+            queries = queries + _attend(layer.self_attn, q, q, queries, token_mask)
+        queries = layer.norm1(queries)
+        k = keys + key_pe
+        queries = queries + _attend(
+            layer.cross_attn_token_to_image, queries + tokens, k, keys, None
+        )
+        queries = layer.norm2(queries)
+        queries = layer.norm3(queries + layer.mlp(queries))
+        keys = keys + _attend(
+            layer.cross_attn_image_to_token, k, queries + tokens, queries, token_mask
+        )
+        keys = layer.norm4(keys)
+    final = transformer.final_attn_token_to_image
+    queries = queries + _attend(final, queries + tokens, keys + key_pe, keys, None)
+    return transformer.norm_final_attn(queries), keys

@@ -1,0 +1,21 @@
+"""What is to be segmented: cases, and the sources they are read from.
+
+A `Case` is one image with one truth mask; a `CaseSource` is a lazy collection of them, opened by
+`load_cases`. Nothing here needs torch.
+"""
+
+from medseg_gym.cases.case import Case
+from medseg_gym.cases.source import SPLITS, CaseList, CaseSource, load_cases, register
+from medseg_gym.cases.windowing import window_to_rgb
+from medseg_gym.errors import CaseError
+
+__all__ = [
+    "SPLITS",
+    "Case",
+    "CaseError",
+    "CaseList",
+    "CaseSource",
+    "load_cases",
+    "register",
+    "window_to_rgb",
+]

@@ -1,0 +1,114 @@
+"""One thing to segment: an image, its truth, and where both come from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from medseg_gym.errors import CaseError
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One image with one binary truth mask.
+
+    Args:
+        key: Stable identifier, unique within its source.
+        image: (H, W, 3) uint8 RGB; copied only if it is not C-contiguous, then made read-only.
+        mask: (H, W) bool, True is the target; may be all False (a no-target case).
+        target: What to segment, in words, e.g. "left kidney in abdomen CT".
+        modality: "CT", "MRI", "X-ray", "ultrasound", "fundus", "endoscopy", "microscopy", or "".
+        spacing: Millimetres per pixel as (row, column), or None where unknown.
+        group: Patient, volume or image that the case comes from. Splits and intervals go by group.
+            Empty means the case is a group of its own.
+        source: Name of the case source.
+        synthetic: True for made-up images; shown wherever the case shows up.
+
+    Raises:
+        CaseError: An array has the wrong type, shape or dtype, or a field is not usable.
+    """
+
+    key: str
+    image: np.ndarray
+    mask: np.ndarray
+    target: str
+    modality: str = ""
+    spacing: tuple[float, float] | None = None
+    group: str = ""
+    source: str = ""
+    synthetic: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.key, str) or not self.key:
+            raise CaseError(f"case key must be a non-empty string, got {self.key!r}")
+        image, mask = self.image, self.mask
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+            found = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+            detail = " with NaN or infinite pixels" if _has_non_finite(image) else ""
+            raise CaseError(
+                f"case {self.key!r}: image must be a uint8 array, got {found}{detail}; "
+                "window the intensities to 0..255 first (medseg_gym.cases.window_to_rgb)"
+            )
+        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise CaseError(
+                f"case {self.key!r}: image must be (H, W, 3) RGB, got shape {image.shape}; "
+                "repeat a grey image over three channels, drop an alpha channel"
+            )
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            found = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise CaseError(
+                f"case {self.key!r}: mask must be a bool array, got {found}; use mask > 0"
+            )
+        if mask.shape != image.shape[:2]:
+            raise CaseError(
+                f"case {self.key!r}: mask is {mask.shape} but the image is {image.shape[:2]} "
+                "(height, width); they must have the same size"
+            )
+        if self.spacing is not None and not (
+            len(self.spacing) == 2 and all(np.isfinite(s) and s > 0 for s in self.spacing)
+        ):
+            raise CaseError(
+                f"case {self.key!r}: spacing must be two positive millimetres (row, column) "
+                f"or None, got {self.spacing}"
+            )
+        for name in ("image", "mask"):
+            array = np.ascontiguousarray(getattr(self, name))
+            if array.flags.writeable:
+                array = array.view()
+                array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        if not self.group:
+            object.__setattr__(self, "group", self.key)
+
+    @property
+    def height(self) -> int:
+        """Rows of the image and the mask."""
+        return int(self.image.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns of the image and the mask."""
+        return int(self.image.shape[1])
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of the pixels alone: cases that share an image share its embedding."""
+        digest = hashlib.blake2b(repr(self.image.shape).encode(), digest_size=16)
+        digest.update(self.image.data)
+        return digest.hexdigest()
+
+    @cached_property
+    def area_fraction(self) -> float:
+        """Share of the image that the target covers, 0..1."""
+        return float(np.count_nonzero(self.mask)) / self.mask.size
+
+
+def _has_non_finite(image: object) -> bool:
+    return (
+        isinstance(image, np.ndarray)
+        and np.issubdtype(image.dtype, np.floating)
+        and not bool(np.isfinite(image).all())
+    )

@@ -1,0 +1,230 @@
+"""The procedural case source: index -> (scene, picture, target) by arithmetic, drawn on demand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import overload
+
+import numpy as np
+
+from medseg_gym.cases.case import Case
+from medseg_gym.cases.phantoms.scene import HARD_KINDS, Scene
+from medseg_gym.cases.phantoms.scenes import SCENES
+from medseg_gym.cases.source import SPLITS, CaseSource
+from medseg_gym.errors import CaseError
+
+LENGTH = 100_000
+"""Nominal number of cases of a split."""
+
+CASES_PER_IMAGE = 4
+"""Consecutive cases that share one image and ask for different targets in it."""
+
+_MIN_AREA = 45  # pixels of a standard target
+_DRAWING = 1  # raise when the drawing changes, so that old results are not mistaken for new ones
+_NAMES = tuple(SCENES)
+_KEY = re.compile(r"phantoms/(\w+)/([a-z]+)(-hard)?/(\d{6,})-(\d)(?:-(\w+))?")
+
+
+class PhantomKeys(Sequence[str]):
+    """The keys of a source, made on demand; `index` parses instead of searching."""
+
+    def __init__(self, split: str, names: tuple[str, ...], hard: bool) -> None:
+        self._split, self._names, self._hard = split, names, hard
+
+    def __len__(self) -> int:
+        return LENGTH
+
+    def locate(self, index: int) -> tuple[str, int, int]:
+        """Return (scene name, number of the picture, number of the target) of a case.
+
+        A negative index counts from the end.
+
+        Raises:
+            IndexError: Outside of the split.
+        """
+        if not -LENGTH <= index < LENGTH:
+            raise IndexError(f"phantoms: case {index} of {LENGTH} ({self._split!r})")
+        image, slot = divmod(int(index) % LENGTH, CASES_PER_IMAGE)
+        number, scene = divmod(image, len(self._names))
+        return self._names[scene], number, slot
+
+    def group(self, name: str, number: int) -> str:
+        """Return the identifier of a picture."""
+        return f"phantoms/{self._split}/{name}{'-hard' * self._hard}/{number:06d}"
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(LENGTH)))
+        name, number, slot = self.locate(index)
+        kind = f"-{hard_kind(number, slot)}" if self._hard else ""
+        return f"{self.group(name, number)}-{slot}{kind}"
+
+    def index(self, value: str, start: int = 0, stop: int | None = None) -> int:
+        """Return the position of a key.
+
+        Raises:
+            ValueError: It is not a key of this source.
+        """
+        match = _KEY.fullmatch(value) if isinstance(value, str) else None
+        if match is not None and match[2] in self._names:
+            image = int(match[4]) * len(self._names) + self._names.index(match[2])
+            found = image * CASES_PER_IMAGE + int(match[5])
+            if found in range(LENGTH)[start:stop] and self[found] == value:
+                return found
+        raise ValueError(f"{value!r} is not a phantom key of this source")
+
+    def __contains__(self, value: object) -> bool:
+        try:
+            self.index(value)  # type: ignore[arg-type]
+        except ValueError:
+            return False
+        return True
+
+
+def hard_kind(number: int, slot: int) -> str:
+    """Return what makes target `slot` of hard picture `number` hard: each kind a fifth of all."""
+    return HARD_KINDS[(number * CASES_PER_IMAGE + slot) % len(HARD_KINDS)]
+
+
+class PhantomSource(CaseSource):
+    """Synthetic pictures with exact truth, one after another without end in sight.
+
+    A picture depends on split, scene, variant and number alone, so a key means the same case in
+    the source of one scene and in the mixed one, in any order of access and in any process.
+
+    Args:
+        split: "train", "val" or "test"; no picture is shared between them.
+        names: Scenes to take turns, picture by picture.
+        hard: The hard variant: a fifth each of low-contrast, thin, two-part and tiny targets and
+            of targets that are not in the picture; the kind ends the key.
+    """
+
+    def __init__(self, split: str, names: tuple[str, ...] = _NAMES, hard: bool = False) -> None:
+        words = ([] if names == _NAMES else list(names)) + ["hard"] * hard
+        self.name = "phantoms" + (":" + ",".join(words) if words else "")
+        self.split = split
+        self._hard = hard
+        self._keys = PhantomKeys(split, names, hard)
+        self._targets = tuple(text for name in names for text in SCENES[name].targets)
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """Case keys, in index order; lazy."""
+        return self._keys
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Target texts of all chosen scenes, standard and hard, the same for all splits."""
+        return self._targets
+
+    def __getitem__(self, index: int) -> Case:
+        """Draw case `index`; a negative one counts from the end.
+
+        Raises:
+            IndexError: Outside of -100000..99999.
+        """
+        name, number, slot = self._keys.locate(index)
+        image, spacing, targets = _page(self.split, name, self._hard, number)
+        text, mask = targets[slot]
+        return Case(
+            key=self._keys[index],
+            image=image,
+            mask=mask,
+            target=text,
+            modality=SCENES[name].modality,
+            spacing=spacing,
+            group=self._keys.group(name, number),
+            source="phantoms",
+            synthetic=True,
+        )
+
+
+_Page = tuple[np.ndarray, tuple[float, float] | None, list[tuple[str, np.ndarray]]]
+
+
+@lru_cache(maxsize=32)
+def _page(split: str, name: str, hard: bool, number: int) -> _Page:
+    """Draw a picture and choose its targets: (image, spacing, [(text, mask)] * 4)."""
+    words = (_DRAWING, SPLITS.index(split), _NAMES.index(name), int(hard), number)
+    rng = np.random.default_rng(np.random.SeedSequence(words))
+    scene = SCENES[name]
+    image, spacing, chosen = _hard_page(rng, scene, number) if hard else _plain_page(rng, scene)
+    image.flags.writeable = False
+    return image, spacing, [(scene.text(structure), mask) for structure, mask in chosen]
+
+
+def _plain_page(rng: np.random.Generator, scene: Scene) -> _Page:
+    for _ in range(20):
+        picture = scene.draw(rng, False, "")
+        areas = {n: np.count_nonzero(picture.masks[n]) for n in scene.structures if n in
+                 picture.masks}  # fmt: skip
+        seen = [name for name, area in areas.items() if area >= _MIN_AREA]
+        if len(seen) >= CASES_PER_IMAGE:
+            order = rng.permutation(len(seen))[:CASES_PER_IMAGE]
+            return (
+                picture.image,
+                picture.spacing,
+                [(seen[i], picture.masks[seen[i]]) for i in order],
+            )
+    raise AssertionError(f"scene {scene.name!r} shows too few structures")
+
+
+def _hard_page(rng: np.random.Generator, scene: Scene, number: int) -> _Page:
+    kinds = [hard_kind(number, slot) for slot in range(CASES_PER_IMAGE)]
+    absent = scene.optional[int(rng.integers(len(scene.optional)))]
+    for _ in range(20):
+        picture = scene.draw(rng, True, absent)
+        wanted = [absent if kind == "absent" else scene.hard[kind] for kind in kinds]
+        nothing = np.zeros(picture.image.shape[:2], bool)
+        chosen = [(name, nothing if name == absent else picture.masks[name]) for name in wanted]
+        if all(mask.any() for name, mask in chosen if name != absent):
+            return picture.image, picture.spacing, chosen
+    raise AssertionError(f"scene {scene.name!r} does not show its hard structures")
+
+
+def parse(argument: str) -> tuple[tuple[str, ...], bool]:
+    """Read the words after "phantoms:".
+
+    Args:
+        argument: Comma-separated scenes and "hard", in any order; no scene means all of them.
+
+    Returns:
+        Scene names in canonical order, and whether the hard variant is meant.
+
+    Raises:
+        CaseError: An unknown or repeated word.
+    """
+    words = [word.strip() for word in argument.split(",")] if argument.strip() else []
+    for position, word in enumerate(words):
+        if word not in (*_NAMES, "hard") or word in words[:position]:
+            problem = "repeated" if word in words[:position] else "unknown"
+            raise CaseError(
+                f"phantoms:{argument}: {problem} word {word!r}; give 'phantoms' or 'phantoms:' and "
+                f"comma-separated words out of {', '.join(_NAMES)} (scenes; all if none is given) "
+                "and hard (the hard variant), for example 'phantoms:abdomen,hard'"
+            )
+    names = tuple(name for name in _NAMES if name in words) or _NAMES
+    return names, "hard" in words
+
+
+def load(argument: str, split: str) -> PhantomSource:
+    """Open the phantom source for `load_cases("phantoms:ARGUMENT", split)`.
+
+    Args:
+        argument: See `parse`.
+        split: "train", "val" or "test".
+
+    Returns:
+        The source.
+
+    Raises:
+        CaseError: An unknown word.
+    """
+    names, hard = parse(argument)
+    return PhantomSource(split, names, hard)

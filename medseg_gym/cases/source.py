@@ -1,0 +1,175 @@
+"""Where cases come from: the CaseSource contract and `load_cases`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from importlib import import_module
+
+from medseg_gym.cases.case import Case
+from medseg_gym.errors import CaseError
+
+SPLITS = ("train", "val", "test")
+
+
+class CaseSource(ABC):
+    """A lazy, indexable collection of cases.
+
+    A subclass gives `keys`, `targets` and `__getitem__`. `keys` may be any sequence, computed
+    lazily; `targets` is the ordered vocabulary of target texts and is the same for all splits of
+    a data set, so that a policy trained on one split can be evaluated on another.
+    """
+
+    name: str = "cases"
+    split: str = ""
+
+    @property
+    @abstractmethod
+    def keys(self) -> Sequence[str]:
+        """Case keys, in index order."""
+
+    @property
+    @abstractmethod
+    def targets(self) -> tuple[str, ...]:
+        """Ordered vocabulary of target texts, the same for all splits."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Case:
+        """Read case `index` (0 <= index < len)."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[Case]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def index_of(self, key: str) -> int:
+        """Index of the case called `key`.
+
+        Raises:
+            CaseError: No case has that key.
+        """
+        try:
+            return self.keys.index(key)
+        except ValueError:
+            raise CaseError(
+                f"case source {self.name!r} (split {self.split!r}) has no case {key!r}; "
+                f"it has {len(self)} keys, the first is {self.keys[0]!r}"
+            ) from None
+
+    def __deepcopy__(self, memo: dict) -> CaseSource:
+        # gymnasium deep-copies the kwargs of a spec: a source is shared, never duplicated.
+        return self
+
+
+class CaseList(CaseSource):
+    """A CaseSource over cases that are already in memory.
+
+    Args:
+        cases: The cases; keys must be unique.
+        targets: Vocabulary; by default the distinct target texts in order of appearance.
+        name: Shown in tables and error messages.
+        split: Shown in error messages.
+
+    Raises:
+        CaseError: No cases, something that is not a Case, or a repeated key.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        targets: Sequence[str] | None = None,
+        name: str = "list",
+        split: str = "",
+    ) -> None:
+        self._cases = tuple(cases)
+        self.name, self.split = name, split
+        if not self._cases:
+            raise CaseError(f"case source {name!r} is empty; give at least one Case")
+        for case in self._cases:
+            if not isinstance(case, Case):
+                raise CaseError(
+                    f"case source {name!r} holds a {type(case).__name__}, expected medseg_gym Case"
+                )
+        self._index = {case.key: i for i, case in enumerate(self._cases)}
+        if len(self._index) < len(self._cases):
+            raise CaseError(f"case source {name!r} has repeated keys; keys must be unique")
+        self._targets = tuple(targets or dict.fromkeys(case.target for case in self._cases))
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """Case keys, in index order."""
+        return tuple(self._index)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Ordered vocabulary of target texts."""
+        return self._targets
+
+    def __getitem__(self, index: int) -> Case:
+        return self._cases[index]
+
+    def index_of(self, key: str) -> int:
+        """Index of the case called `key`."""
+        return self._index[key] if key in self._index else super().index_of(key)
+
+
+Loader = Callable[[str, str], CaseSource]  # (argument after the colon, split) -> source
+_LOADERS: dict[str, str | Loader] = {
+    "samples": "medseg_gym.cases.samples:load",
+    "phantoms": "medseg_gym.cases.phantoms:load",
+}
+
+
+def register(name: str, loader: Loader) -> None:
+    """Make `load_cases("name:argument", split)` call `loader(argument, split)`.
+
+    Raises:
+        CaseError: The name is taken or contains a colon.
+    """
+    if ":" in name or name in _LOADERS:
+        raise CaseError(f"case spec name {name!r} is taken or contains ':'")
+    _LOADERS[name] = loader
+
+
+def load_cases(
+    spec: str | CaseSource | Sequence[Case] = "samples", split: str = "train"
+) -> CaseSource:
+    """Open a case source.
+
+    Args:
+        spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
+            made on demand), the name of a registered loader, a CaseSource (returned as it is), or
+            a sequence of Cases.
+        split: "train", "val" or "test"; ignored where `spec` is a source or a sequence.
+
+    Returns:
+        The source; the same object for the same text spec and split.
+
+    Raises:
+        CaseError: Unknown spec or split, or the source's files cannot be used.
+    """
+    if isinstance(spec, CaseSource):
+        return spec
+    if not isinstance(spec, str):
+        return CaseList(spec)
+    if split not in SPLITS:
+        raise CaseError(f"unknown split {split!r}; use one of {', '.join(SPLITS)}")
+    return _open(spec, split)
+
+
+@lru_cache(maxsize=64)
+def _open(spec: str, split: str) -> CaseSource:
+    name, _, argument = spec.partition(":")
+    loader = _LOADERS.get(name)
+    if loader is None:
+        raise CaseError(
+            f"unknown case spec {spec!r}; known names: {', '.join(sorted(_LOADERS))}. "
+            "Pass a CaseSource or a sequence of Case objects for your own data"
+        )
+    if isinstance(loader, str):
+        module, _, attribute = loader.partition(":")
+        loader = getattr(import_module(module), attribute)
+    return loader(argument, split)

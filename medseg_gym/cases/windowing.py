@@ -1,0 +1,35 @@
+"""From scanner intensities to the RGB bytes that a Case holds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medseg_gym.errors import CaseError
+
+
+def window_to_rgb(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map intensities linearly from [low, high] to 0..255 and repeat over three channels.
+
+    Args:
+        pixels: (H, W) array of any real dtype.
+        low: Intensity shown black; for CT in Hounsfield units.
+        high: Intensity shown white, greater than `low`.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        CaseError: Non-finite pixels, a wrong shape, or an empty window.
+    """
+    pixels = np.asarray(pixels)
+    if pixels.ndim != 2:
+        raise CaseError(f"window_to_rgb takes an (H, W) array, got shape {pixels.shape}")
+    if not high > low:
+        raise CaseError(f"intensity window must have low < high, got ({low}, {high})")
+    scaled = (pixels.astype(np.float64) - low) / (high - low)
+    if not np.isfinite(scaled).all():
+        raise CaseError(
+            "image has NaN or infinite pixels; replace them (numpy.nan_to_num) or drop the slice"
+        )
+    grey = np.round(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)

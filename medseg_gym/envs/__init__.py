@@ -1,0 +1,1 @@
+"""How episodes are seen: gymnasium environments over one engine."""

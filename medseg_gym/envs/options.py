@@ -1,0 +1,71 @@
+"""Every argument of the environments, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from medseg_gym.cases import Case, CaseSource
+from medseg_gym.errors import MedSegError
+from medseg_gym.prompts import TOOL_CALL_BINS, TOOLS
+
+if TYPE_CHECKING:
+    from medseg_gym.backbones import Backbone
+    from medseg_gym.episodes.rewards import Reward
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvOptions:
+    """What `gym.make("MedSeg-v0", ...)` and `gym.make_vec("MedSeg-v0", ...)` take.
+
+    Args:
+        cases: What is segmented: a spec for `load_cases`, a CaseSource or a sequence of Cases.
+        split: "train", "val" or "test"; for a spec only.
+        backbone: Who segments: a name for `backbones.load`, or a Backbone.
+        checkpoint: Weight file of a named backbone; None uses its official file where it is found.
+        device: "auto" is CUDA where there is one.
+        backbone_options: More arguments for a named backbone, e.g. `{"decode_batch": 32}`.
+        reward: Name for `rewards.make`, or a Reward.
+        max_steps: Actions per episode; running out of them terminates it.
+        prompt_memory: "all" prompts in force go to the decoder, or the "newest" alone.
+        mask_input: Feed the previous logits back where the backbone takes them.
+        multimask: "auto" (three masks for a single click, else one), "always" or "never".
+        image_size: Side S of the observed square, in pixels.
+        bins: Cells per axis of the action's grid.
+        tools: Subset of `TOOLS` that the agent may use.
+        targets: Vocabulary of target texts; None takes the case source's own.
+    """
+
+    cases: str | CaseSource | Sequence[Case] = "samples"
+    split: str = "train"
+    backbone: str | Backbone = "lite_medsam"
+    checkpoint: str | Path | None = None
+    device: str = "auto"
+    backbone_options: Mapping[str, Any] | None = None
+    reward: str | Reward = "dice_gain"
+    max_steps: int = 5
+    prompt_memory: Literal["all", "newest"] = "all"
+    mask_input: bool = True
+    multimask: Literal["auto", "always", "never"] = "auto"
+    image_size: int = 128
+    bins: int = TOOL_CALL_BINS
+    tools: Sequence[str] = TOOLS
+    targets: Sequence[str] | None = None
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any]) -> EnvOptions:
+        """Build from keyword arguments.
+
+        Raises:
+            MedSegError: An argument that does not exist.
+        """
+        known = [f.name for f in fields(cls)]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise MedSegError(
+                f"MedSeg environments take no argument {', '.join(map(repr, unknown))}; "
+                f"known: {', '.join(known)}"
+            )
+        return cls(**options)

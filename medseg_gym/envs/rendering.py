@@ -1,0 +1,140 @@
+"""Frames for people: the image, the mask over it, the prompts, the score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from medseg_gym.episodes import Episode
+from medseg_gym.prompts import AddBox, AddPoint
+
+MASK_COLOUR = (40, 220, 90)
+TRUTH_COLOUR = (255, 196, 0)
+BOX_COLOUR = (80, 170, 255)
+POSITIVE_COLOUR, NEGATIVE_COLOUR = (20, 200, 60), (235, 50, 50)
+
+
+def fit(height: int, width: int, side: int) -> tuple[int, int]:
+    """(height, width) with the longer edge `side`, aspect ratio kept."""
+    scale = side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def draw_case(
+    image: np.ndarray,
+    mask: np.ndarray | None = None,
+    truth: np.ndarray | None = None,
+    box: AddBox | None = None,
+    points: tuple[AddPoint, ...] = (),
+    side: int = 384,
+) -> np.ndarray:
+    """Draw a mask (half transparent), the truth's outline, a box and clicks over an image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        mask: (H, W) bool, or None.
+        truth: (H, W) bool, or None.
+        box: In fractions, or None.
+        points: In fractions.
+        side: Longer edge of the result, in pixels.
+
+    Returns:
+        (h, w, 3) uint8.
+    """
+    height, width = fit(image.shape[0], image.shape[1], side)
+    size = (width, height)
+    frame = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)).copy()
+    if mask is not None:
+        covered = _enlarge(mask, size)
+        frame[covered] = (frame[covered] * 0.5 + np.array(MASK_COLOUR) * 0.5).astype(np.uint8)
+    if truth is not None:
+        inside = _enlarge(truth, size)
+        shrunk = inside.copy()
+        for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
+            shrunk &= np.roll(inside, shift, axis)
+        frame[inside & ~shrunk] = TRUTH_COLOUR
+    picture = Image.fromarray(frame)
+    draw = ImageDraw.Draw(picture)
+    if box is not None:
+        corners = (box.x1 * width, box.y1 * height, box.x2 * width, box.y2 * height)
+        draw.rectangle(corners, outline=BOX_COLOUR, width=max(1, side // 190))
+    radius = max(2, side // 90)
+    for point in points:
+        x, y = point.x * width, point.y * height
+        colour = POSITIVE_COLOUR if point.positive else NEGATIVE_COLOUR
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
+    return np.asarray(picture).copy()
+
+
+def draw_episode(episode: Episode, side: int = 384) -> np.ndarray:
+    """Draw an episode as it stands, with a caption line under it."""
+    state = episode.state
+    frame = draw_case(
+        episode.case.image,
+        state.mask.cpu().numpy(),
+        episode.case.mask,
+        state.box,
+        state.points,
+        side,
+    )
+    tool = (episode.steps[-1].tool or "unreadable") if episode.steps else "start"
+    synthetic = " (synthetic)" if episode.case.synthetic else ""
+    lines = (
+        f"{episode.case.target}{synthetic}",
+        f"step {len(episode.steps)}/{episode.max_steps}  {tool}  Dice {episode.dice:.3f}",
+    )
+    return add_caption(frame, lines)
+
+
+def add_caption(frame: np.ndarray, lines: tuple[str, ...]) -> np.ndarray:
+    """Put lines of text under a frame; the height stays even, as video codecs want it."""
+    height = 16 * len(lines) + 6
+    height += (frame.shape[0] + height) % 2
+    strip = Image.new("RGB", (frame.shape[1], height), (24, 24, 24))
+    draw = ImageDraw.Draw(strip)
+    for number, line in enumerate(lines):
+        draw.text((4, 3 + 16 * number), line, fill="white")
+    return np.concatenate([frame, np.asarray(strip)])
+
+
+def _enlarge(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+
+
+class Window:
+    """A matplotlib window; without a display it does nothing.
+
+    Args:
+        title: Of the window.
+    """
+
+    def __init__(self, title: str) -> None:
+        import matplotlib.pyplot as plt
+        from matplotlib.backends import BackendFilter, backend_registry
+
+        interactive = backend_registry.list_builtin(BackendFilter.INTERACTIVE)
+        self._plt = plt
+        self._image: Any = None
+        self._figure: Any = None
+        if plt.get_backend().lower() in interactive:
+            self._figure = plt.figure(title)
+            plt.ion()
+
+    def show(self, frame: np.ndarray) -> None:
+        """Show (h, w, 3) uint8."""
+        if self._figure is None:
+            return
+        if self._image is None:
+            axes = self._figure.add_axes((0, 0, 1, 1))
+            axes.set_axis_off()
+            self._image = axes.imshow(frame)
+        self._image.set_data(frame)
+        self._figure.canvas.draw_idle()
+        self._plt.pause(0.001)
+
+    def close(self) -> None:
+        """Close the window."""
+        if self._figure is not None:
+            self._plt.close(self._figure)

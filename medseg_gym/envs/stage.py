@@ -1,0 +1,106 @@
+"""What single and vector environments share: cases, engine and view for n slots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from medseg_gym import backbones
+from medseg_gym.cases import Case, load_cases
+from medseg_gym.envs.array_view import ArrayView, Observations
+from medseg_gym.envs.options import EnvOptions
+from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine, StepResult, episode_info
+from medseg_gym.errors import BackboneError, MedSegError
+from medseg_gym.prompts import TOOLS
+
+
+class Stage:
+    """Slots that play episodes, seen as arrays.
+
+    Args:
+        options: As given to the environment.
+        num_slots: How many.
+    """
+
+    def __init__(self, options: EnvOptions, num_slots: int) -> None:
+        self.options = options
+        self.source = load_cases(options.cases, options.split)
+        self.backbone = backbones.load(
+            options.backbone,
+            options.checkpoint,
+            options.device,
+            **dict(options.backbone_options or {}),
+        )
+        _check_tools(self.backbone, options.tools)
+        self.engine = EpisodeEngine(
+            self.backbone,
+            num_slots,
+            options.reward,
+            options.max_steps,
+            DecodeOptions(options.prompt_memory, options.mask_input, options.multimask),
+        )
+        targets = self.source.targets if options.targets is None else options.targets
+        self.view = ArrayView(targets, options.image_size, options.bins, options.tools)
+
+    def episodes(self, slots: Sequence[int]) -> list[Episode]:
+        """Episodes in slots that were reset."""
+        return [self.engine.episode(slot) for slot in slots]
+
+    def reset(
+        self,
+        slots: Sequence[int],
+        generator: Callable[[int], np.random.Generator],
+        keys: Sequence[str | None],
+    ) -> list[dict[str, Any]]:
+        """Start episodes.
+
+        Args:
+            slots: Slots to reset.
+            generator: Gives a slot's generator, from which the case is drawn.
+            keys: Per slot, the key of the case to play, or None to draw one.
+
+        Returns:
+            `info` per slot.
+        """
+        cases: list[Case] = []
+        for slot, key in zip(slots, keys, strict=True):
+            if key is None:
+                index = int(generator(slot).integers(len(self.source)))
+            else:
+                index = self.source.index_of(key)
+            cases.append(self.source[index])
+        return [episode_info(episode) for episode in self.engine.reset(slots, cases)]
+
+    def step(self, slots: Sequence[int], actions: np.ndarray) -> list[StepResult]:
+        """Take one (n, 5) integer action per slot."""
+        return self.engine.step(slots, self.view.codec.decode(actions))
+
+    def observe(self, slots: Sequence[int]) -> Observations:
+        """Observations of slots, stacked."""
+        return self.view.observe(self.episodes(slots))
+
+
+def read_reset_options(options: Mapping[str, Any] | None, *known: str) -> dict[str, Any]:
+    """Check the options of `reset`.
+
+    Raises:
+        MedSegError: An option that does not exist, so that a misspelt one is not ignored.
+    """
+    given = dict(options or {})
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise MedSegError(f"reset takes no option {', '.join(map(repr, unknown))}; known: {known}")
+    return given
+
+
+def _check_tools(backbone: backbones.Backbone, tools: Sequence[str]) -> None:
+    kinds = {"box": "box", "positive_point": "point", "negative_point": "point"}
+    lacking = sorted({t for t in tools if t in kinds and kinds[t] not in backbone.prompt_kinds})
+    if lacking:
+        usable = [t for t in TOOLS if t not in kinds or kinds[t] in backbone.prompt_kinds]
+        raise BackboneError(
+            f"backbone {backbone.name!r} cannot answer the tools {lacking}; "
+            f"leave them out: tools={usable}"
+        )

@@ -1,0 +1,221 @@
+"""MedSegVectorEnv: many episodes, one decoder call per step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from medseg_gym.envs.array_view import Observations
+from medseg_gym.envs.options import EnvOptions
+from medseg_gym.envs.stage import Stage, read_reset_options
+from medseg_gym.episodes import Episode
+from medseg_gym.errors import MedSegError
+
+_Stepped = tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
+
+
+class MedSegVectorEnv(VectorEnv[Observations, np.ndarray, np.ndarray]):
+    """`MedSeg-v0` in `num_envs` slots, from `gym.make_vec("MedSeg-v0", num_envs=16)`.
+
+    Every slot is a `MedSegEnv` (see there for action, observation, reward and info) with a
+    generator of its own; all slots that decode in a step share one call of the backbone, and slots
+    on the same image share its embedding. Returned arrays are fresh.
+
+    **Seeds.** `reset(seed=s)` seeds slot i with s + i; a sequence gives each slot its own.
+
+    **Reset options.** `case`: the key that every slot plays, or a sequence with a key or None per
+    slot. `reset_mask`: (num_envs,) bool, the slots to reset; the others keep their episode.
+
+    **Autoreset.** "next_step" (default): the step after an end ignores that slot's action and
+    returns the next episode's first observation. "same_step": that observation comes at once, the
+    last one is in `info["final_obs"]`, its info in `info["final_info"]`. "disabled": slots are
+    reset by the caller through `reset_mask`; until then a finished slot idles: its action is
+    ignored, its reward is 0, its flags and observation stay, and it costs no decoding.
+
+    Args:
+        num_envs: Slots.
+        max_episode_steps: A time limit on top of `max_steps`; reaching it truncates.
+        autoreset_mode: As above.
+        render_mode: "rgb_array" makes `render` return one frame per slot.
+        **options: See `EnvOptions`.
+
+    Raises:
+        MedSegError: An argument, case source or backbone that cannot be used.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.options = EnvOptions.read(options)
+        self.stage = Stage(self.options, num_envs)
+        self.num_envs = num_envs
+        self.autoreset_mode = _read_mode(autoreset_mode)
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": 2,
+            "autoreset_mode": self.autoreset_mode,
+        }
+        self.render_mode = render_mode
+        self.max_episode_steps = max_episode_steps
+        self.single_observation_space = self.stage.view.observation_space
+        self.single_action_space = self.stage.view.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._slots = range(num_envs)
+        self._generators: list[np.random.Generator | None] = [None] * num_envs
+        self._terminations = np.zeros(num_envs, bool)
+        self._truncations = np.zeros(num_envs, bool)
+
+    @property
+    def episodes(self) -> list[Episode | None]:
+        """The episode in every slot, truth included; for oracles, recorders and people."""
+        return list(self.stage.engine.episodes)
+
+    # reset --------------------------------------------------------------------------------------
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Observations, dict[str, Any]]:
+        """Start episodes; see the class for `seed` and `options`.
+
+        Raises:
+            MedSegError: Seeds, cases or mask of another length, or an unknown option.
+            CaseError: No case has that key.
+        """
+        given = read_reset_options(options, "case", "reset_mask")
+        slots = self._masked_slots(given.get("reset_mask"))
+        if seed is None or isinstance(seed, (int, np.integer)):
+            seeds = [None if seed is None else int(seed) + i for i in self._slots]
+        else:
+            seeds = list(seed)
+        keys = given.get("case")
+        keys = [keys] * self.num_envs if keys is None or isinstance(keys, str) else list(keys)
+        for name, values in (("seed", seeds), ("options['case']", keys)):
+            if len(values) != self.num_envs:
+                raise MedSegError(
+                    f"{name} must have one entry per slot ({self.num_envs}), got {len(values)}"
+                )
+        for slot in slots:
+            if seeds[slot] is not None:
+                self._generators[slot] = seeding.np_random(seeds[slot])[0]
+        infos = self._start(slots, [keys[slot] for slot in slots])
+        return self.stage.observe(self._slots), self._batch_infos(slots, infos)
+
+    def _masked_slots(self, mask: Any) -> list[int]:
+        if mask is None:
+            return list(self._slots)
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != (self.num_envs,) or not mask.any():
+            raise MedSegError(
+                f"options['reset_mask'] must be a ({self.num_envs},) bool array with a True in "
+                f"it, got {mask.dtype} {mask.shape}"
+            )
+        never = [i for i in self._slots if not mask[i] and self.stage.engine.episodes[i] is None]
+        if never:
+            raise MedSegError(
+                f"slots {never} have no episode yet; reset all slots before resetting some"
+            )
+        return np.flatnonzero(mask).tolist()
+
+    def _start(self, slots: Sequence[int], keys: Sequence[str | None]) -> list[dict[str, Any]]:
+        infos = self.stage.reset(slots, self._generator, keys)
+        self._terminations[list(slots)] = False
+        self._truncations[list(slots)] = False
+        return infos
+
+    def _generator(self, slot: int) -> np.random.Generator:
+        generator = self._generators[slot]
+        if generator is None:
+            generator = self._generators[slot] = seeding.np_random()[0]
+        return generator
+
+    # step ---------------------------------------------------------------------------------------
+    def step(self, actions: np.ndarray) -> _Stepped:
+        """Take one action in every slot, (num_envs, 5) integers."""
+        actions = np.asarray(actions)
+        if actions.shape != (self.num_envs, 5):
+            raise MedSegError(
+                f"actions must be ({self.num_envs}, 5) integers, got shape {actions.shape}"
+            )
+        ended = self._terminations | self._truncations
+        running = np.flatnonzero(~ended).tolist()
+        rewards = np.zeros(self.num_envs)
+        infos: dict[str, Any] = {}
+        if running:
+            results = self.stage.step(running, actions[running])
+            rewards[running] = [result.reward for result in results]
+            self._terminations[running] = [result.terminated for result in results]
+            if self.max_episode_steps is not None:
+                taken = [len(e.steps) for e in self.stage.episodes(running)]
+                self._truncations[running] = np.array(taken) >= self.max_episode_steps
+            infos = self._batch_infos(running, [result.info for result in results])
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP and ended.any():
+            slots = np.flatnonzero(ended).tolist()
+            infos = self._batch_infos(slots, self._start(slots, [None] * len(slots)), infos)
+        terminations, truncations = self._terminations.copy(), self._truncations.copy()
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            infos = self._reset_at_once(infos)
+        return self.stage.observe(self._slots), rewards, terminations, truncations, infos
+
+    def _reset_at_once(self, infos: dict[str, Any]) -> dict[str, Any]:
+        slots = np.flatnonzero(self._terminations | self._truncations).tolist()
+        if not slots:
+            return infos
+        final = self.stage.observe(slots)
+        finals = [
+            {
+                "final_obs": {key: value[row].copy() for key, value in final.items()},
+                "final_info": {
+                    key: infos[key][slot]
+                    for key in infos
+                    if f"_{key}" in infos and infos[f"_{key}"][slot]
+                },
+            }
+            for row, slot in enumerate(slots)
+        ]
+        started = self._start(slots, [None] * len(slots))
+        for slot in slots:
+            for key in [key for key in infos if not key.startswith("_")]:
+                infos[f"_{key}"][slot] = False
+        infos = self._batch_infos(slots, finals, infos)
+        return self._batch_infos(slots, started, infos)
+
+    def _batch_infos(
+        self,
+        slots: Sequence[int],
+        infos: Sequence[dict[str, Any]],
+        into: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        batched = {} if into is None else into
+        for slot, info in zip(slots, infos, strict=True):
+            batched = self._add_info(batched, info, slot)
+        return batched
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """One (h, w, 3) uint8 frame per slot in mode "rgb_array"."""
+        from medseg_gym.envs.rendering import draw_episode
+
+        if self.render_mode != "rgb_array":
+            return None
+        return tuple(draw_episode(episode) for episode in self.stage.episodes(self._slots))
+
+
+def _read_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    if isinstance(mode, AutoresetMode):
+        return mode
+    by_name = {m.name.lower(): m for m in AutoresetMode}
+    if str(mode).lower() not in by_name:
+        raise MedSegError(f"autoreset_mode must be one of {list(by_name)}, got {mode!r}")
+    return by_name[str(mode).lower()]

@@ -1,0 +1,198 @@
+"""EpisodeEngine: the only place where a step happens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from medseg_gym.backbones.base import Backbone, PromptRow
+from medseg_gym.backbones.cache import embedding_cache
+from medseg_gym.cases import Case
+from medseg_gym.episodes import rewards
+from medseg_gym.episodes.episode import Episode, MaskState
+from medseg_gym.episodes.masks import measure_masks
+from medseg_gym.errors import EpisodeError, PromptError
+from medseg_gym.prompts import AddBox, AddPoint, Prompt
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How prompts become decoder rows; one rule for training and inference.
+
+    Args:
+        prompt_memory: "all" gives the decoder every prompt in force. "newest" gives it the newest
+            one alone once there are logits, which is what MedSAM-Agent does.
+        mask_input: Feed the previous logits back, where the backbone takes them.
+        multimask: "auto" asks for three masks and keeps the best predicted IoU when the row is
+            exactly one click, as SAM's authors advise; "always" and "never" do so in every row.
+    """
+
+    prompt_memory: Literal["all", "newest"] = "all"
+    mask_input: bool = True
+    multimask: Literal["auto", "always", "never"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("prompt_memory", ("all", "newest")),
+            ("multimask", ("auto", "always", "never")),
+        ):
+            if getattr(self, name) not in choices:
+                raise EpisodeError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+
+
+class StepResult(NamedTuple):
+    """Reward, whether the episode is over, and the scalars that `info` reports."""
+
+    reward: float
+    terminated: bool
+    info: dict[str, Any]
+
+
+class EpisodeEngine:
+    """Runs one episode in each of `num_slots` slots over one backbone.
+
+    A step of any number of slots costs one `Backbone.decode`, one resize and one count per
+    distinct image size, and one transfer to the host.
+
+    Args:
+        backbone: Who segments.
+        num_slots: Slots, each holding an `Episode` or None.
+        reward: Name or `Reward`.
+        max_steps: Actions per episode, at least 1.
+        options: How prompts become decoder rows.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_slots: int = 1,
+        reward: str | rewards.Reward = "dice_gain",
+        max_steps: int = 5,
+        options: DecodeOptions | None = None,
+    ) -> None:
+        if num_slots < 1 or max_steps < 1:
+            raise EpisodeError(f"need num_slots, max_steps >= 1, got {num_slots}, {max_steps}")
+        self.backbone = backbone
+        self.reward = rewards.make(reward)
+        self.max_steps = max_steps
+        self.options = options or DecodeOptions()
+        self.episodes: list[Episode | None] = [None] * num_slots
+        self.cache = embedding_cache(backbone)
+
+    def episode(self, slot: int) -> Episode:
+        """The episode in a slot.
+
+        Raises:
+            EpisodeError: The slot was never reset.
+        """
+        episode = self.episodes[slot]
+        if episode is None:
+            raise EpisodeError(f"slot {slot} has no episode; reset it before the first step")
+        return episode
+
+    def reset(self, slots: Sequence[int], cases: Sequence[Case]) -> list[Episode]:
+        """Start an episode on `cases[i]` in `slots[i]`; each distinct image is encoded once."""
+        found = self.cache.get(
+            self.backbone, [c.image for c in cases], [c.content_hash for c in cases]
+        )
+        started = []
+        for slot, case, embedding in zip(slots, cases, found, strict=True):
+            truth = torch.from_numpy(case.mask.copy()).to(self.backbone.device)
+            episode = Episode(case, truth, self.max_steps, embedding)
+            self.episodes[slot] = episode
+            started.append(episode)
+        return started
+
+    def step(
+        self, slots: Sequence[int], prompts: Sequence[Prompt | PromptError | None]
+    ) -> list[StepResult]:
+        """Take one action in each slot named.
+
+        Args:
+            slots: Distinct slots whose episodes are not over.
+            prompts: One per slot; a PromptError or None for an action that could not be read.
+
+        Returns:
+            One result per slot. Invalid actions change nothing, cost a step and say so in `info`.
+
+        Raises:
+            EpisodeError: A slot without a running episode.
+        """
+        episodes = [self.episode(slot) for slot in slots]
+        judged = [e.judge(p) for e, p in zip(episodes, prompts, strict=True)]
+        decoding = [i for i, (effect, _) in enumerate(judged) if effect == "decode"]
+        states = self._decode(
+            [episodes[i] for i in decoding],
+            [prompts[i] for i in decoding],  # type: ignore[misc]
+        )
+        made = dict(zip(decoding, states, strict=True))
+        results = []
+        for i, (episode, prompt) in enumerate(zip(episodes, prompts, strict=True)):
+            effect, error = judged[i]
+            step = episode.record(prompt, effect, error, made.get(i))
+            value, terms = self.reward(episode)
+            info = {
+                **episode_info(episode),
+                "tool": step.tool,
+                "valid": step.valid,
+                "error": step.error,
+                **terms,
+            }
+            results.append(StepResult(float(value), episode.done, info))
+        return results
+
+    def _decode(
+        self, episodes: Sequence[Episode], prompts: Sequence[AddBox | AddPoint]
+    ) -> list[MaskState]:
+        if not episodes:
+            return []
+        in_force = [e.with_prompt(p) for e, p in zip(episodes, prompts, strict=True)]
+        rows = [
+            self._row(episode, prompt, box, points)
+            for episode, prompt, (box, points) in zip(episodes, prompts, in_force, strict=True)
+        ]
+        with torch.inference_mode():
+            prediction = self.backbone.decode(rows)
+            images = self.backbone.to_image(prediction.logits, [row.embedding for row in rows])
+            measured = measure_masks(images, [episode.truth for episode in episodes])
+        return [
+            MaskState(mask, pixels, both, box, points, logits)
+            for (mask, pixels, both), (box, points), logits in zip(
+                measured, in_force, prediction.logits, strict=True
+            )
+        ]
+
+    def _row(
+        self,
+        episode: Episode,
+        prompt: AddBox | AddPoint,
+        box: AddBox | None,
+        points: tuple[AddPoint, ...],
+    ) -> PromptRow:
+        assert episode.embedding is not None
+        logits = episode.state.logits
+        if self.options.prompt_memory == "newest" and logits is not None:
+            box = prompt if isinstance(prompt, AddBox) else None
+            points = (prompt,) if isinstance(prompt, AddPoint) else ()
+        if not (self.options.mask_input and self.backbone.takes_mask_input):
+            logits = None
+        ambiguous = box is None and len(points) == 1
+        multimask = {"auto": ambiguous, "always": True, "never": False}[self.options.multimask]
+        return PromptRow(episode.embedding, box, points, logits, multimask)
+
+
+def episode_info(episode: Episode) -> dict[str, Any]:
+    """The scalars of `info` that hold at any time, at reset too."""
+    return {
+        "dice": episode.dice,
+        "iou": episode.iou,
+        "case": episode.case.key,
+        "tool": "",
+        "valid": True,
+        "error": "",
+        "cost": 0.0,
+        "stopped": episode.stopped,
+    }

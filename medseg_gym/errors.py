@@ -1,0 +1,31 @@
+"""Errors that a user can act on: each names what failed, where, and the way out."""
+
+from __future__ import annotations
+
+
+class MedSegError(ValueError):
+    """Base of every error this package raises on purpose."""
+
+
+class CaseError(MedSegError):
+    """A case, case source or case specification cannot be used."""
+
+
+class PromptError(MedSegError):
+    """A prompt cannot be read or cannot be expressed in a codec."""
+
+
+class BackboneError(MedSegError):
+    """A backbone cannot be loaded, or was asked for something it cannot do."""
+
+
+class CheckpointError(BackboneError):
+    """A model file is missing, damaged, foreign or unsafe."""
+
+
+class EpisodeError(MedSegError):
+    """An episode was used outside its life cycle (a step before reset, say)."""
+
+
+class PolicyError(MedSegError):
+    """A policy is unknown, misconfigured, or does not fit the view it was given."""

@@ -1,0 +1,26 @@
+"""What an agent can do, and how it is written down as arrays and as tool calls.
+
+A prompt holds fractions of width and height in [0, 1]; a codec puts them on a grid of cells.
+"""
+
+from medseg_gym.errors import PromptError
+from medseg_gym.prompts.array_codec import ArrayCodec
+from medseg_gym.prompts.grid import TOOL_CALL_BINS
+from medseg_gym.prompts.tool_calls import TOOL_CALL_NAMES, decode_tool_call, encode_tool_call
+from medseg_gym.prompts.types import TOOLS, AddBox, AddPoint, Clear, Prompt, Stop, Undo
+
+__all__ = [
+    "TOOLS",
+    "TOOL_CALL_BINS",
+    "TOOL_CALL_NAMES",
+    "AddBox",
+    "AddPoint",
+    "ArrayCodec",
+    "Clear",
+    "Prompt",
+    "PromptError",
+    "Stop",
+    "Undo",
+    "decode_tool_call",
+    "encode_tool_call",
+]
