@@ -107,16 +107,14 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     """
     from medseg_gym.errors import BackboneError
 
-    if isinstance(device, torch.device):
-        return device
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise BackboneError(
-            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; "
+            f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}; "
             'use device="cpu", or "auto" to let the suite choose'
         ) from None
     return chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from medseg_gym.errors import CheckpointError
+
+_MAGIC = (b"PK\x03\x04", b"\x80")  # zip archive, or a bare pickle from before torch 1.6
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
@@ -23,27 +25,19 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
+        cause = "is a directory, not a checkpoint file" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: {cause}")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "weights_only" in str(error):
+        state = _read(path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged pickle fails in any way: IndexError, TypeError, ...
+        if isinstance(error, pickle.UnpicklingError) and "unsupported" in str(error).lower():
             raise CheckpointError(
                 f"{path}: the file holds more than tensors and could run code; it was not loaded. "
                 "Save the state dict alone: torch.save(model.state_dict(), FILE)"
             ) from None
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint ({error})") from None
-    except (RuntimeError, EOFError, OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise CheckpointError(f"{path}: {_damage(path, error)}") from None
-    except Exception as error:  # safetensors raises its own class
-        if type(error).__module__.startswith("safetensors"):
-            raise CheckpointError(f"{path}: {_damage(path, error)}") from None
-        raise
     for wrapper in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -56,6 +50,23 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
                 "this is not a state dict"
             )
     return state
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with path.open("rb") as file:
+        start = file.read(40)
+    if start and not start.startswith(_MAGIC):
+        raise CheckpointError(
+            f"{path}: not a PyTorch checkpoint, it begins with {start!r}; a text here is often "
+            "an error page or a Git LFS pointer that was saved in the weights' place"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an unusual pickle protocol
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _damage(path: Path, error: Exception) -> str:

@@ -29,19 +29,28 @@ class TokenBatch(NamedTuple):
     padded: bool
 
 
-def collate(rows: Sequence[PromptRow], device: torch.device) -> TokenBatch:
-    """Build the tokens of each row in segment_anything's order: clicks, then box corners.
+def collate(
+    rows: Sequence[PromptRow], device: torch.device, *, boxes_as_points: bool = False
+) -> TokenBatch:
+    """Build the tokens of each row in the order of the family's own predictor.
 
-    A row of clicks without a box ends in SAM's own `NOT_A_POINT`.
+    Args:
+        rows: B rows.
+        device: Where the batch goes.
+        boxes_as_points: False for segment_anything: clicks, then either the box's corners or,
+            without a box, SAM's own `NOT_A_POINT`. True for sam2, which treats the corners as two
+            more points: corners, clicks, and always `NOT_A_POINT`.
     """
     listed: list[list[tuple[float, float, int]]] = []
     for row in rows:
         tokens = [(p.x, p.y, POSITIVE if p.positive else NEGATIVE) for p in row.points]
-        if row.box is None:
+        corners = []
+        if row.box is not None:
+            corners.append((row.box.x1, row.box.y1, TOP_LEFT))
+            corners.append((row.box.x2, row.box.y2, BOTTOM_RIGHT))
+        tokens = corners + tokens if boxes_as_points else tokens + corners
+        if boxes_as_points or row.box is None:
             tokens.append((0.0, 0.0, NOT_A_POINT))
-        else:
-            tokens.append((row.box.x1, row.box.y1, TOP_LEFT))
-            tokens.append((row.box.x2, row.box.y2, BOTTOM_RIGHT))
         listed.append(tokens)
     length = max(map(len, listed))
     table = np.zeros((len(rows), length, 3))

@@ -11,6 +11,7 @@ import torch
 
 from medseg_gym.backbones.base import Embedding, Prediction, PromptRow
 from medseg_gym.backbones.resize import bilinear, resize_each
+from medseg_gym.errors import BackboneError
 
 SIDE = 256
 
@@ -90,5 +91,11 @@ class EllipseBackbone:
 
 
 def build(checkpoint: Path | None, device: torch.device, **options: Any) -> EllipseBackbone:
-    """Build the control; it has no checkpoint."""
+    """Build the control.
+
+    Raises:
+        BackboneError: A checkpoint is given; it has none.
+    """
+    if checkpoint is not None:
+        raise BackboneError(f"backbone 'ellipse' has no weights to read from {checkpoint}")
     return EllipseBackbone(device, **options)

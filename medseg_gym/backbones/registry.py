@@ -6,10 +6,11 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from medseg_gym.backbones.allocator import keep_freed_memory
 from medseg_gym.backbones.base import Backbone, choose_device
@@ -44,6 +45,7 @@ class BackboneSpec:
 
 
 _SAM_PAGE = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
+_SAM2_PAGE = "https://github.com/facebookresearch/sam2#download-checkpoints"
 
 
 def _official_sam(size: str, file: str, parameters: str) -> BackboneSpec:
@@ -55,6 +57,18 @@ def _official_sam(size: str, file: str, parameters: str) -> BackboneSpec:
         checkpoint=file,
         page=_SAM_PAGE,
         options=(("size", size), ("name", name)),
+    )
+
+
+def _official_sam2(version: str, size: str, file: str, parameters: str) -> BackboneSpec:
+    name = f"sam{version}_{size}"
+    return BackboneSpec(
+        name,
+        "medseg_gym.backbones.sam2:build",
+        f"Segment Anything {version}, Hiera {size.upper()}, {parameters} parameters",
+        checkpoint=file,
+        page=_SAM2_PAGE,
+        options=(("config", f"sam{version}_hiera_{size}"), ("name", name)),
     )
 
 
@@ -74,6 +88,28 @@ _SPECS: dict[str, BackboneSpec] = {
         _official_sam("vit_b", "sam_vit_b_01ec64.pth", "94 M"),
         _official_sam("vit_l", "sam_vit_l_0b3195.pth", "312 M"),
         _official_sam("vit_h", "sam_vit_h_4b8939.pth", "641 M"),
+        _official_sam2("2.1", "t", "sam2.1_hiera_tiny.pt", "39 M"),
+        _official_sam2("2.1", "s", "sam2.1_hiera_small.pt", "46 M"),
+        _official_sam2("2.1", "b+", "sam2.1_hiera_base_plus.pt", "81 M"),
+        _official_sam2("2.1", "l", "sam2.1_hiera_large.pt", "224 M"),
+        _official_sam2("2", "t", "sam2_hiera_tiny.pt", "39 M"),
+        _official_sam2("2", "s", "sam2_hiera_small.pt", "46 M"),
+        _official_sam2("2", "b+", "sam2_hiera_base_plus.pt", "81 M"),
+        _official_sam2("2", "l", "sam2_hiera_large.pt", "224 M"),
+        BackboneSpec(
+            "medsam2",
+            "medseg_gym.backbones.sam2:build_medsam2",
+            "MedSAM2, SAM 2.1 tiny for medical images at 512 x 512, 39 M parameters",
+            checkpoint="MedSAM2_latest.pt",
+            page="https://huggingface.co/wanglab/MedSAM2",
+        ),
+        BackboneSpec(
+            "imisnet",
+            "medseg_gym.backbones.imisnet:build",
+            "IMISNet-B (IMed-361M) at 1024 x 1024, boxes, clicks and words, 183 M parameters",
+            checkpoint="IMISNet-B.pth",
+            page="https://github.com/uni-medical/IMIS-Bench",
+        ),
     )
 }
 _LOADED: dict[tuple, Backbone] = {}
@@ -119,7 +155,8 @@ def load(
         checkpoint: Weight file. Where None, a backbone that needs one looks for its official file
             name in the directory that `MEDSEG_CHECKPOINTS` names.
         device: "auto" (CUDA where there is one), "cpu", "cuda:1", ...
-        **options: Passed to the builder, e.g. `decode_batch`.
+        **options: Passed to the builder, e.g. `decode_batch`. Families with official weights take
+            `random_weights=True`: always the same fresh weights instead of a file, for timing.
 
     Raises:
         BackboneError: Unknown name, an option the builder does not take, an impossible device.
@@ -140,21 +177,38 @@ def load(
             f"{ENTRY_POINT_GROUP!r}"
         )
     chosen = choose_device(device)
-    path = _find_checkpoint(spec, checkpoint)
+    path = find_checkpoint(spec, checkpoint, options.get("random_weights", False))
     key = (name, path and str(path.resolve()), str(chosen), repr(sorted(options.items())))
     with _LOCK:
         if key not in _LOADED:
             if chosen.type == "cpu":
                 keep_freed_memory()
-            _LOADED[key] = _build(spec, path, chosen, options)
+            # Building a model draws fresh weights: always the same, from nobody else's generator.
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                _LOADED[key] = _build(spec, path, chosen, options)
         return _LOADED[key]
 
 
-def _find_checkpoint(spec: BackboneSpec, given: str | Path | None) -> Path | None:
+def find_checkpoint(
+    spec: BackboneSpec, given: str | Path | None, random_weights: bool = False
+) -> Path | None:
+    """Look for the weight file; None where the backbone needs none.
+
+    Raises:
+        CheckpointError: The file is missing; the message says where to get it.
+        BackboneError: Random weights and a file were asked for at once.
+    """
+    if random_weights and given is not None:
+        raise BackboneError(
+            f"backbone {spec.name!r}: random_weights=True and a checkpoint exclude each other"
+        )
+    if random_weights:
+        return None
     if given is not None:
         path = Path(given).expanduser()
         if not path.is_file():
-            raise CheckpointError(f"backbone {spec.name!r}: checkpoint {path} does not exist")
+            raise CheckpointError(f"backbone {spec.name!r}: checkpoint {path} is not a file")
         return path
     if spec.checkpoint is None:
         return None
@@ -169,12 +223,15 @@ def _find_checkpoint(spec: BackboneSpec, given: str | Path | None) -> Path | Non
 
 
 def _build(spec: BackboneSpec, path: Path | None, device: Any, options: dict) -> Backbone:
-    builder = spec.builder
     try:
+        builder: Any = spec.builder
         if isinstance(builder, str):
-            module, _, attribute = builder.partition(":")
-            builder = getattr(import_module(module), attribute)
+            try:
+                builder = EntryPoint(spec.name, builder, ENTRY_POINT_GROUP).load()
+            except AttributeError as error:  # the module is there, the name in it is not
+                raise ImportError(error) from error
         if isinstance(builder, BackboneSpec):  # an entry point may name a whole spec
+            path = find_checkpoint(builder, path, options.get("random_weights", False))
             return _build(builder, path, device, options)
         assert callable(builder)
         return builder(path, device, **dict(spec.options), **options)
@@ -183,6 +240,6 @@ def _build(spec: BackboneSpec, path: Path | None, device: Any, options: dict) ->
             f"backbone {spec.name!r} cannot be imported: {error}; install what it needs"
         ) from error
     except TypeError as error:
-        if "unexpected keyword" in str(error):
+        if "unexpected keyword" in str(error) or "multiple values" in str(error):
             raise BackboneError(f"backbone {spec.name!r}: {error}") from error
         raise

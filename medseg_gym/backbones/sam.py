@@ -160,11 +160,22 @@ class SamBackbone:
 
 
 def build(
-    checkpoint: Path | None, device: torch.device, *, size: str, name: str, **options: Any
+    checkpoint: Path | None,
+    device: torch.device,
+    *,
+    size: str,
+    name: str,
+    random_weights: bool = False,
+    **options: Any,
 ) -> SamBackbone:
-    """Build an official SAM ("vit_b", "vit_l", "vit_h") from its checkpoint file."""
+    """Build an official SAM ("vit_b", "vit_l", "vit_h") from its checkpoint file.
+
+    With `random_weights` it keeps fresh weights instead: the same work, for timing.
+    """
     from segment_anything import sam_model_registry
 
+    if random_weights:
+        return SamBackbone(sam_model_registry[size](), name=name, device=device, **options)
     assert checkpoint is not None  # the registry refuses to come here without a file
     state = read_state_dict(checkpoint)
     model: nn.Module = sam_model_registry[size]()

@@ -67,9 +67,7 @@ class Case:
                 f"case {self.key!r}: mask is {mask.shape} but the image is {image.shape[:2]} "
                 "(height, width); they must have the same size"
             )
-        if self.spacing is not None and not (
-            len(self.spacing) == 2 and all(np.isfinite(s) and s > 0 for s in self.spacing)
-        ):
+        if self.spacing is not None and not _is_spacing(self.spacing):
             raise CaseError(
                 f"case {self.key!r}: spacing must be two positive millimetres (row, column) "
                 f"or None, got {self.spacing}"
@@ -104,6 +102,14 @@ class Case:
     def area_fraction(self) -> float:
         """Share of the image that the target covers, 0..1."""
         return float(np.count_nonzero(self.mask)) / self.mask.size
+
+
+def _is_spacing(spacing: object) -> bool:
+    try:
+        row, column = (float(s) for s in spacing)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        return False
+    return 0 < row < np.inf and 0 < column < np.inf
 
 
 def _has_non_finite(image: object) -> bool:

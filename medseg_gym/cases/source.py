@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from importlib import import_module
 
@@ -54,9 +54,10 @@ class CaseSource(ABC):
         try:
             return self.keys.index(key)
         except ValueError:
+            first = f", the first is {self.keys[0]!r}" if len(self) else ""
             raise CaseError(
                 f"case source {self.name!r} (split {self.split!r}) has no case {key!r}; "
-                f"it has {len(self)} keys, the first is {self.keys[0]!r}"
+                f"it has {len(self)} keys{first}"
             ) from None
 
     def __deepcopy__(self, memo: dict) -> CaseSource:
@@ -154,6 +155,8 @@ def load_cases(
     if isinstance(spec, CaseSource):
         return spec
     if not isinstance(spec, str):
+        if not isinstance(spec, Iterable):
+            raise CaseError(f"cases must be a text spec, a CaseSource or Cases, got {spec!r}")
         return CaseList(spec)
     if split not in SPLITS:
         raise CaseError(f"unknown split {split!r}; use one of {', '.join(SPLITS)}")

@@ -118,7 +118,7 @@ def _run(name: str, check: Callable[[Subject], None], subject: Subject) -> Check
     except CheckSkipped as skipped:
         return CheckResult(name, "skipped", str(skipped))
     except VectorEnvError as error:
-        error.check = name
+        error.check = error.check or name
         raise
     except PartnerError:
         raise

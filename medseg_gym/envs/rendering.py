@@ -68,9 +68,20 @@ def draw_case(
     return np.asarray(picture).copy()
 
 
-def draw_episode(episode: Episode, side: int = 384) -> np.ndarray:
-    """Draw an episode as it stands, with a caption line under it."""
-    state = episode.state
+def draw_episode(episode: Episode, side: int = 384, step: int | None = None) -> np.ndarray:
+    """Draw an episode with a caption under it.
+
+    Args:
+        episode: What to draw.
+        side: Longer edge of the image, in pixels.
+        step: After how many steps; None is now.
+
+    Returns:
+        (h, w, 3) uint8, all steps of one episode alike in size.
+    """
+    taken = len(episode.steps) if step is None else step
+    newest = episode.steps[taken - 1] if taken else None
+    state, dice = (newest.state, newest.dice) if newest else (episode.start, episode.start_dice)
     frame = draw_case(
         episode.case.image,
         state.mask.cpu().numpy(),
@@ -79,11 +90,13 @@ def draw_episode(episode: Episode, side: int = 384) -> np.ndarray:
         state.points,
         side,
     )
-    tool = (episode.steps[-1].tool or "unreadable") if episode.steps else "start"
+    action = "start"
+    if newest is not None:
+        action = (newest.tool or "unreadable") + ("" if newest.valid else " (invalid)")
     synthetic = " (synthetic)" if episode.case.synthetic else ""
     lines = (
         f"{episode.case.target}{synthetic}",
-        f"step {len(episode.steps)}/{episode.max_steps}  {tool}  Dice {episode.dice:.3f}",
+        f"step {taken}/{episode.max_steps}  {action}  Dice {dice:.3f}",
     )
     return add_caption(frame, lines)
 

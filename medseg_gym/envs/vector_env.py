@@ -173,22 +173,18 @@ class MedSegVectorEnv(VectorEnv[Observations, np.ndarray, np.ndarray]):
         slots = np.flatnonzero(self._terminations | self._truncations).tolist()
         if not slots:
             return infos
+        keys = [key for key in infos if not key.startswith("_")]
         final = self.stage.observe(slots)
-        finals = [
-            {
-                "final_obs": {key: value[row].copy() for key, value in final.items()},
-                "final_info": {
-                    key: infos[key][slot]
-                    for key in infos
-                    if f"_{key}" in infos and infos[f"_{key}"][slot]
-                },
-            }
-            for row, slot in enumerate(slots)
-        ]
-        started = self._start(slots, [None] * len(slots))
-        for slot in slots:
-            for key in [key for key in infos if not key.startswith("_")]:
+        finals = []
+        for row, slot in enumerate(slots):
+            last = {key: infos[key][slot] for key in keys}
+            # Plain Python values: `_add_info` gives numpy's own bool no bool array.
+            last = {k: v.item() if isinstance(v, np.generic) else v for k, v in last.items()}
+            shown = {key: value[row].copy() for key, value in final.items()}
+            finals.append({"final_obs": shown, "final_info": last})
+            for key in keys:
                 infos[f"_{key}"][slot] = False
+        started = self._start(slots, [None] * len(slots))
         infos = self._batch_infos(slots, finals, infos)
         return self._batch_infos(slots, started, infos)
 

@@ -71,9 +71,11 @@ def make(name: str | Reward, **options: float) -> Reward:
     """Get a reward by name, or give a Reward object back as it is.
 
     Raises:
-        MedSegError: Unknown name.
+        MedSegError: Unknown name, or options for a Reward that is made already.
     """
     if not isinstance(name, str):
+        if options:
+            raise MedSegError(f"options go with a reward's name; {name!r} was given")
         return name
     if name not in _REWARDS:
         raise MedSegError(

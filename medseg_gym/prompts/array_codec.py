@@ -42,6 +42,11 @@ class ArrayCodec:
         """Action space of one slot: MultiDiscrete([tools, bins, bins, bins, bins])."""
         return MultiDiscrete([len(self.tools), *[self.bins] * 4])
 
+    @property
+    def stop_row(self) -> np.ndarray | None:
+        """The row that stops, (5,) int64, or None where the agent cannot."""
+        return self.encode(Stop()) if "stop" in self.tools else None
+
     def encode(self, prompt: Prompt) -> np.ndarray:
         """Write one prompt as a (5,) int64 row; coordinates fall into their grid cell.
 

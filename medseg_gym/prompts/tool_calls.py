@@ -8,7 +8,7 @@ and `clear_action` are this suite's.
 from __future__ import annotations
 
 import json
-import re
+from reprlib import repr as brief
 from typing import Any
 
 from medseg_gym.errors import PromptError
@@ -16,7 +16,7 @@ from medseg_gym.prompts.grid import TOOL_CALL_BINS, to_cell, to_fraction
 from medseg_gym.prompts.types import AddBox, AddPoint, Clear, Prompt, Stop, Undo
 
 TOOL_CALL_NAMES = ("add_bbox", "add_point", "undo_action", "clear_action", "stop_action")
-_CALL = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _BARE: dict[str, Prompt] = {"undo_action": Undo(), "clear_action": Clear(), "stop_action": Stop()}
 
 
@@ -46,18 +46,20 @@ def decode_tool_call(text: str) -> Prompt:
         PromptError: No call, not JSON, an unknown name, or unusable arguments. The message is
             written for the model that made the call.
     """
-    found = _CALL.search(text)
-    if found is None:
+    # Plain searches: a regular expression backtracks for minutes over a model's runaway blanks.
+    _, opened, rest = text.partition(_OPEN)
+    body, closed, _ = rest.partition(_CLOSE)
+    if not (opened and closed):
         raise PromptError("no <tool_call>...</tool_call> found; answer with one tool call")
     try:
-        call = json.loads(found.group(1))
-    except json.JSONDecodeError as error:
+        call = json.loads(body.strip())
+    except (ValueError, RecursionError) as error:  # ValueError: an integer of 5000 digits, too
         raise PromptError(f"the tool call is not valid JSON: {error}") from None
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):
         raise PromptError('the tool call must be {"name": ..., "arguments": {...}}')
     name, arguments = call["name"], call.get("arguments") or {}
     if not isinstance(arguments, dict):
-        raise PromptError(f"arguments of {name} must be an object, got {arguments!r}")
+        raise PromptError(f"arguments of {name} must be an object, got {brief(arguments)}")
     if name in _BARE:
         return _BARE[name]
     if name == "add_bbox":
@@ -65,22 +67,23 @@ def decode_tool_call(text: str) -> Prompt:
     if name == "add_point":
         kind = arguments.get("point_type")
         if kind not in ("positive", "negative"):
-            raise PromptError(f'point_type must be "positive" or "negative", got {kind!r}')
+            raise PromptError(f'point_type must be "positive" or "negative", got {brief(kind)}')
         x, y = _fractions(name, "point_2d", arguments.get("point_2d"), 2)
         return AddPoint(x, y, positive=kind == "positive")
     if name in ("add_positive_point", "add_negative_point"):
         x, y = _fractions(name, "x, y", [arguments.get("x"), arguments.get("y")], 2)
         return AddPoint(x, y, positive=name == "add_positive_point")
-    raise PromptError(f"unknown tool {name!r}; use one of {', '.join(TOOL_CALL_NAMES)}")
+    raise PromptError(f"unknown tool {brief(name)}; use one of {', '.join(TOOL_CALL_NAMES)}")
 
 
 def _fractions(name: str, argument: str, values: Any, count: int) -> list[float]:
     if not isinstance(values, list) or len(values) != count:
-        raise PromptError(f"{argument} of {name} must hold {count} integers, got {values!r}")
+        raise PromptError(f"{argument} of {name} must hold {count} integers, got {brief(values)}")
     for value in values:
         whole = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not whole or value != value // 1 or not 0 <= value < TOOL_CALL_BINS:
             raise PromptError(
-                f"{argument} of {name} must hold integers 0..{TOOL_CALL_BINS - 1}, got {value!r}"
+                f"{argument} of {name} must hold integers 0..{TOOL_CALL_BINS - 1}, "
+                f"got {brief(value)}"
             )
     return [to_fraction(int(value), TOOL_CALL_BINS) for value in values]

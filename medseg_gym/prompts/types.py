@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 from medseg_gym.errors import PromptError
 
 
-def _check_fractions(prompt: object, **values: float) -> None:
+def _keep_fractions(prompt: object, **values: float) -> None:
     for name, value in values.items():
-        if not (isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 1):
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
             raise PromptError(
                 f"{type(prompt).__name__}.{name} must be a fraction of the image in [0, 1], "
                 f"got {value!r}"
             )
+        object.__setattr__(prompt, name, float(value))  # a float32, say, is not JSON
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class AddBox:
     y2: float
 
     def __post_init__(self) -> None:
-        _check_fractions(self, x1=self.x1, y1=self.y1, x2=self.x2, y2=self.y2)
+        _keep_fractions(self, x1=self.x1, y1=self.y1, x2=self.x2, y2=self.y2)
         for low, high in (("x1", "x2"), ("y1", "y2")):
             a, b = getattr(self, low), getattr(self, high)
             object.__setattr__(self, low, min(a, b))
@@ -63,7 +64,7 @@ class AddPoint:
     positive: bool = True
 
     def __post_init__(self) -> None:
-        _check_fractions(self, x=self.x, y=self.y)
+        _keep_fractions(self, x=self.x, y=self.y)
 
     @property
     def tool(self) -> str:

@@ -98,8 +98,8 @@ def _organs(rng: np.random.Generator, patient: _Patient) -> list[tuple[str, np.n
         ("pancreas", organ(0.08, -0.02, 0.24, 0.30, -0.4, rough=0.25, bend=0.45, taper=0.3)),
         ("right kidney", organ(-0.44, 0.42, 0.17, 0.58, -1.1, rough=0.1, bend=0.4)),
         ("left kidney", organ(0.44, 0.44, 0.17, 0.58, -1.9, rough=0.1, bend=-0.4)),
-        ("inferior vena cava", organ(-0.13, 0.23, 0.085, 0.65, 0.2, rough=0.15)),
-        ("aorta", organ(0.10, 0.27, 0.080, 0.95, 0.0, rough=0.1)),
+        ("inferior vena cava", organ(-0.13, 0.13, 0.085, 0.65, 0.2, rough=0.15)),
+        ("aorta", organ(0.08, 0.14, 0.080, 0.95, 0.0, rough=0.1)),
     ]
 
 
@@ -178,8 +178,8 @@ def _add_lesions(
         tumour = filled(blob(rng, spot, radius, 0.75, rng.uniform(0, 3), 0.28))
         labels[tumour & liver] = _LABEL["liver tumour"]
     if hard:
-        start = place_in(rng, liver, 6)
-        course = walk(rng, start, rng.uniform(0, 6.3), rng.uniform(50, 80), 0.18)
+        start, end = place_in(rng, liver, 6), place_in(rng, liver, 16)
+        course = walk(rng, start, np.arctan2(*(end - start)[::-1]), rng.uniform(50, 80), 0.15)
         vessel = drawn((course, rng.uniform(1.0, 2.6)))
         labels[vessel & liver] = _LABEL["hepatic vessel"]
         fat = labels == _LABEL["fat"]
@@ -192,7 +192,7 @@ def _render(rng: np.random.Generator, labels: np.ndarray, hard: bool) -> np.ndar
     values = np.array([vary(rng, value, spread) for _, value, spread in _TISSUES], np.float32)
     values[_LABEL["left kidney"]] = values[_LABEL["right kidney"]]
     liver = values[_LABEL["liver"]]
-    gap = rng.uniform(0.03, 0.06) if hard else rng.uniform(0.12, 0.24)
+    gap = rng.uniform(0.045, 0.075) if hard else rng.uniform(0.12, 0.24)
     values[_LABEL["liver tumour"]] = liver + gap * (1 if rng.random() < 0.25 else -1)
     values[_LABEL["hepatic vessel"]] = liver + rng.uniform(0.1, 0.2)
     field = values.take(labels)
@@ -203,9 +203,10 @@ def _render(rng: np.random.Generator, labels: np.ndarray, hard: bool) -> np.ndar
 
 def _masks(labels: np.ndarray) -> dict[str, np.ndarray]:
     def of(*names: str) -> np.ndarray:
-        chosen = np.zeros(len(_TISSUES), bool)
-        chosen[[_LABEL[name] for name in names]] = True
-        return chosen.take(labels)
+        mask = labels == _LABEL[names[0]]
+        for name in names[1:]:
+            mask |= labels == _LABEL[name]
+        return mask
 
     masks = {name: of(name) for name in (*_PLAIN, "liver tumour", "hepatic vessel", "lymph node")}
     masks["liver"] = of("liver", "liver tumour", "hepatic vessel")

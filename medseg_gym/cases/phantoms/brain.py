@@ -67,13 +67,13 @@ def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
         nucleus = blob(rng, spot, size, 0.5, np.pi / 2 - 0.35 * side, 0.18, bend=0.2 * side)
         put(nucleus, f"{name} basal ganglia")
     horn = blob(
-        rng, (0.13 * length, -0.05 * length), length * rng.uniform(0.2, 0.32),
+        rng, (0.15 * length, -0.05 * length), length * rng.uniform(0.2, 0.32),
         rng.uniform(0.2, 0.36), np.pi / 2 + rng.uniform(-0.1, 0.1), 0.16,
         bend=rng.uniform(-0.45, -0.2), taper=rng.uniform(-0.3, 0.3),
     )  # fmt: skip
     put(horn, "left lateral ventricle")
     other = mirrored(horn, 0.0) + rng.normal(size=horn.shape) * 0.3
-    put(scaled(other, rng.uniform(0.8, 1.15)) + (-0.01 * length, 0), "right lateral ventricle")
+    put(scaled(other, rng.uniform(0.8, 1.15)) - [0.01 * length, 0.0], "right lateral ventricle")
 
     labels = canvas.labels
     labels[fissure & filled(placed_inner)] = _LABEL["fluid"]
@@ -137,8 +137,8 @@ def _add_lesions(
         labels[infarct & healthy] = _LABEL["infarct"]
         healthy &= ~infarct
     if hard:
-        start = place_in(rng, healthy, 5)
-        vein = walk(rng, start, rng.uniform(0, 6.3), rng.uniform(40, 70), 0.2)
+        start, end = place_in(rng, healthy, 5), place_in(rng, healthy, 16)
+        vein = walk(rng, start, np.arctan2(*(end - start)[::-1]), rng.uniform(45, 75), 0.2)
         labels[drawn((vein, rng.uniform(1.0, 2.4))) & healthy] = _LABEL["cerebral vein"]
         healthy = labels == _LABEL["white matter"]
         bleed = blob(rng, place_in(rng, healthy, 4), rng.uniform(1.1, 2.7), 0.9, 0.0, 0.12)
@@ -152,7 +152,7 @@ def _render(rng: np.random.Generator, labels: np.ndarray, hard: bool) -> np.ndar
     values[_LABEL["right basal ganglia"]] = values[_LABEL["left basal ganglia"]]
     field = values.take(labels)
     if hard:  # an infarct in its first hours: a faint veil over whatever lies below
-        shift = rng.uniform(0.05, 0.1) * (1 if sequence else -1)
+        shift = rng.uniform(0.07, 0.12) * (1 if sequence else -1)
         tissue = (values[_LABEL["grey matter"]] + values[_LABEL["white matter"]]) / 2
         field[labels == _LABEL["infarct"]] = tissue + shift
     texture = smooth_noise(rng, int(rng.integers(36, 72)))

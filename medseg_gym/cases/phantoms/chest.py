@@ -144,7 +144,7 @@ def _add_findings(
         spot = place_in(rng, free, radius)
         patch = filled(blob(rng, spot, radius, 0.6, rng.uniform(0, 3), 0.3)) & free
         masks["consolidation"] = patch
-        strength = rng.uniform(0.05, 0.08) if hard else rng.uniform(0.16, 0.28)
+        strength = rng.uniform(0.07, 0.1) if hard else rng.uniform(0.16, 0.28)
         field += patch * np.float32(strength) * (1 + 0.25 * smooth_noise(rng, 24))
     if wanted("pacemaker", 0.2):
         spot = place_in(rng, lungs[1] & (ROWS < 100), 0.1 * unit)

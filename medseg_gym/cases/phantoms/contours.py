@@ -55,8 +55,8 @@ def blob(
     weight = 0.8 * rough * (first / np.arange(first, last + 1)) ** 1.2
     coefficients = rng.standard_normal((2, count)) * weight
     low, sines = first - 2, len(_ORDERS)
-    ripple = (coefficients[0][:, None] * _BASIS[low : low + count]).sum(axis=0)
-    ripple += (coefficients[1][:, None] * _BASIS[sines + low : sines + low + count]).sum(axis=0)
+    ripple = coefficients[0] @ _BASIS[low : low + count]
+    ripple += coefficients[1] @ _BASIS[sines + low : sines + low + count]
     x, y = (_CIRCLE * np.clip(1.0 + ripple, 0.4, 1.6)[:, None]).T
     y = y * (1.0 - taper * x) * aspect + bend * (x * x - 0.4)
     return turn(np.stack([x, y], axis=1) * radius, angle) + np.asarray(centre, dtype=float)
@@ -128,6 +128,12 @@ class Canvas:
 
     def line(self, points: np.ndarray, width: float, label: int) -> None:
         """Draw an open line of `width` pixels with `label`."""
+        if width >= 5:  # thick lines of short pieces get ragged borders: draw a ribbon instead
+            along = np.gradient(points, axis=0)
+            along /= np.maximum(np.sqrt((along**2).sum(axis=1, keepdims=True)), 1e-6)
+            aside = along[:, ::-1] * (width / 2.0, -width / 2.0)
+            self.fill(np.concatenate([points + aside, (points - aside)[::-1]]), label)
+            return
         self._draw.line(
             points.ravel().tolist(), fill=label, width=max(round(width), 1), joint="curve"
         )

@@ -26,6 +26,7 @@ from medseg_gym.cases.phantoms.textures import (
     rgb,
     smooth_noise,
     squared_distance,
+    tint,
 )
 
 
@@ -60,24 +61,22 @@ def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
         else:
             shade += np.float32(0.06) * fold
         taken |= fold
-    base = rng.uniform((0.62, 0.30, 0.22), (0.85, 0.46, 0.38)).astype(np.float32)
-    tint = np.broadcast_to(base, (SIZE, SIZE, 3)).copy()
-    tint *= (1 + 0.06 * smooth_noise(rng, 12))[:, :, None]
+    base = rgb(*rng.uniform((0.62, 0.30, 0.22), (0.85, 0.46, 0.38)))
+    colour = (1 + 0.06 * smooth_noise(rng, 12)) * base
     veins = [
         (walk(rng, rng.uniform(0, 255, 2), rng.uniform(0, 6.3), rng.uniform(30, 90), 0.3), 1.4)
         for _ in range(int(rng.integers(2, 8)))
     ]
-    tint[drawn(*veins)] *= rgb(0.85, 0.6, 0.7)
-    dome = _add_findings(rng, height, tint, masks, view, hard, without)
+    tint(colour, drawn(*veins), rgb(0.85, 0.6, 0.7))
+    dome = _add_findings(rng, height, colour, masks, view, hard, without)
     height = blur(height, 2.0) + dome
     slope = np.zeros_like(height)
     slope[2:, 2:] = height[2:, 2:] - height[:-2, :-2]
     shade += np.clip(slope, -0.6, 0.6) * np.float32(rng.uniform(0.15, 0.3))
     shade *= 1 - np.float32(0.85) * blur(masks["lumen"], 2.5)
-    field = tint * np.clip(shade, 0.05, 1.5)[:, :, None]
+    field = colour * (np.clip(shade, 0.05, 1.5) * view)
     _add_reflections(rng, field, slope, view & ~masks["lumen"])
     _add_tools(rng, field, masks, view, hard, without)
-    field[~view] = 0
     return Picture(colour_picture(rng, field, (0.005, 0.03)), masks, None)
 
 
@@ -94,14 +93,14 @@ def _frame(rng: np.random.Generator) -> np.ndarray:
 def _add_findings(
     rng: np.random.Generator,
     height: np.ndarray,
-    tint: np.ndarray,
+    colour: np.ndarray,
     masks: dict[str, np.ndarray],
     view: np.ndarray,
     hard: bool,
     without: str,
 ) -> np.ndarray:
     """Add polyps (bulges), ulcers and stool (stains); return the dome of the polyp."""
-    lumen = masks["lumen"]
+    lumen, mucosa = masks["lumen"], colour.copy()
     free = view & ~lumen & ~masks["haustral fold"]
 
     def put(
@@ -119,29 +118,30 @@ def _add_findings(
 
     if without != "stool residue" and (hard or rng.random() < 0.5):
         mask, _ = put("stool residue", rng.uniform(14, 34), 0.35, 0.6, bend=0.3)
-        tint[mask] = rgb(0.62, 0.47, 0.12) * np.float32(rng.uniform(0.8, 1.2))
+        tint(colour, mask, 0.0, rgb(0.62, 0.47, 0.12) * np.float32(rng.uniform(0.8, 1.2)))
         height[mask] += 2
     if hard or rng.random() < 0.5:
         parts = []
         for _ in range(2 if hard else 1):
             mask, outline = put("ulcer", rng.uniform(10, 24), 0.3, rng.uniform(0.5, 0.9))
             rim = filled(scaled(outline, 1.2)) & view  # inflamed
-            tint[rim] *= rgb(1.0, 0.72, 0.72)
-            tint[mask] = rgb(0.86, 0.78, 0.6)
+            tint(colour, rim, rgb(1.0, 0.72, 0.72))
+            tint(colour, mask, 0.0, rgb(0.86, 0.78, 0.6))
             height[mask] -= 1.5
             parts.append(mask)
         if hard:
             masks["ulcers"] = parts[0] & ~parts[1] | parts[1]
     size = rng.uniform(16, 56)
     mask, _ = put("polyp", size, rng.uniform(0.1, 0.22), rng.uniform(0.6, 0.95), taper=0.25)
+    np.copyto(colour, mucosa, where=mask)
     redness = rng.uniform(0.05, 0.09) if hard else rng.uniform(0.2, 0.4)
-    tint[mask] *= rgb(1 + 0.2 * redness, 1 - redness, 1 - redness)
+    tint(colour, mask, rgb(1 + 0.2 * redness, 1 - redness, 1 - redness))
     bulge = rng.uniform(0.8, 1.5) if hard else rng.uniform(3, 7)
     height[mask] += bulge
     dome = 2 * bulge * blur(mask, max(6, size / 3)) * mask
     if hard:
         mask, _ = put("angioectasia", rng.uniform(1.4, 2.8), 0.15, 0.9)
-        tint[mask] = rgb(0.6, 0.05, 0.06)
+        tint(colour, mask, 0.0, rgb(0.6, 0.05, 0.06))
     return dome
 
 
@@ -150,11 +150,12 @@ def _add_reflections(
 ) -> None:
     """White spots, mostly on slopes that face the lamp."""
     facing = wet & (slope > 0.35)
+    glints = []
     for count in range(int(rng.integers(4, 14))):
         where = facing if count % 3 else wet
         spot = place_in(rng, where if where.any() else wet)
-        glint = blob(rng, spot, rng.uniform(1.2, 4.5), 0.5, rng.uniform(0, 3), 0.25)
-        field[filled(glint)] = 1.1
+        glints.append(blob(rng, spot, rng.uniform(1.2, 4.5), 0.5, rng.uniform(0, 3), 0.25))
+    tint(field, filled(*glints) & wet, 0.0, 1.1)
 
 
 def _add_tools(
@@ -176,15 +177,15 @@ def _add_tools(
         tools["instrument"] = (drawn((shaft, width)) | filled(jaw)) & view
         across = -np.sin(aim) * (COLUMNS - start[0]) + np.cos(aim) * (ROWS - start[1])
         gloss = 0.35 + 0.45 * np.exp(-((across[tools["instrument"]] / width - 0.1) ** 2) * 12)
-        field[tools["instrument"]] = gloss[:, None] * rgb(0.9, 0.95, 1.05)
+        field[:, tools["instrument"]] = gloss * rgb(0.9, 0.95, 1.05)[:, :, 0]
     if hard:
         start = np.array([rng.uniform(60, 200), 240.0])
         wire = walk(rng, start, -np.pi / 2 + rng.normal() * 0.4, rng.uniform(90, 150), 0.07)
         tools["guide wire"] = drawn((wire, rng.uniform(1.0, 2.6))) & view
-        field[tools["guide wire"]] = rng.choice([0.12, 0.95])
+        tint(field, tools["guide wire"], 0.0, float(rng.choice([0.12, 0.95])))
     for name, tool in tools.items():
         for other in masks:
-            if masks[other].sum() > 60:
+            if other != "angioectasia":
                 masks[other] = masks[other] & ~tool
         masks[name] = tool
     if len(tools) == 2:

@@ -17,6 +17,7 @@ from medseg_gym.cases.phantoms.textures import (
     rgb,
     smooth_noise,
     squared_distance,
+    tint,
 )
 
 
@@ -68,23 +69,22 @@ def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
     )
     light *= 1.1 - rng.uniform(0.1, 0.4) / radius**2 * squared_distance(middle)
     tissue = 1 + np.float32(0.05) * smooth_noise(rng, 40) + np.float32(0.05) * smooth_noise(rng, 9)
-    base = rng.uniform((0.62, 0.26, 0.08), (0.85, 0.42, 0.2)).astype(np.float32)
-    field = (light * tissue)[:, :, None] * base
+    base = rgb(*rng.uniform((0.62, 0.26, 0.08), (0.85, 0.42, 0.2)))
+    field = light * tissue * view * base
 
     masks = {"field of view": view, "optic disc": filled(disc) & view}
     masks["optic cup"] = filled(cup) & masks["optic disc"]
     masks["macula"] = filled(macula) & view & ~masks["optic disc"]
-    field[masks["macula"]] *= 1 - rgb(0.22, 0.4, 0.4) * np.float32(rng.uniform(0.7, 1.2))
+    tint(field, masks["macula"], 1 - rgb(0.22, 0.4, 0.4) * np.float32(rng.uniform(0.7, 1.2)))
     lines = _vessels(rng, spot, -side)
     vessels = drawn(*lines) & view
     _add_lesions(rng, field, masks, view & ~vessels, radius, hard, without)
     glow = rgb(0.14, 0.3, 0.16) * np.float32(rng.uniform(0.8, 1.2))
-    field[masks["optic disc"]] += glow
-    step = rng.uniform(0.05, 0.09) if hard else rng.uniform(0.16, 0.26)
-    field[masks["optic cup"]] += rgb(0.4, 1.0, 1.1) * np.float32(step)
+    tint(field, masks["optic disc"], 1.0, glow)
+    step = rng.uniform(0.04, 0.07) if hard else rng.uniform(0.16, 0.26)
+    tint(field, masks["optic cup"], 1.0, rgb(0.4, 1.0, 1.1) * np.float32(step))
     dark = rgb(0.72, 0.5, 0.6) ** np.float32(rng.uniform(0.7, 1.2))
-    field[vessels & ~masks["optic cup"]] *= dark
-    field[~view] = 0
+    tint(field, vessels & ~masks["optic cup"], dark)
     masks["retinal vessels"] = vessels & ~masks["optic cup"]
     for name in ("haemorrhage", "haemorrhages", "cotton wool spot", "hard exudate"):
         if name in masks:
@@ -112,33 +112,32 @@ def _add_lesions(
         free = free & ~filled(scaled(outline, 1.3))
         return filled(outline) & around
 
-    def tint(mask: np.ndarray, factors: tuple, light: tuple = (0.0, 0.0, 0.0)) -> None:
-        field[mask] = field[mask] * rgb(*factors) + rgb(*light)
-
     def wanted(name: str, share: float) -> bool:
         return name != without and (hard or rng.random() < share)
 
     if wanted("haemorrhage", 0.6):
         masks["haemorrhage"] = spot(radius * rng.uniform(0.06, 0.16), 0.35)
-        tint(masks["haemorrhage"], (0.6, 0.4, 0.5))
+        tint(field, masks["haemorrhage"], rgb(0.6, 0.4, 0.5))
         if hard:
             second = spot(radius * rng.uniform(0.05, 0.11), 0.3)
-            tint(second & ~masks["haemorrhage"], (0.6, 0.4, 0.5))
+            tint(field, second & ~masks["haemorrhage"], rgb(0.6, 0.4, 0.5))
             masks["haemorrhages"] = masks["haemorrhage"] | second
     if wanted("cotton wool spot", 0.5):
         mask = spot(radius * rng.uniform(0.07, 0.14), 0.25)
         masks["cotton wool spot"] = mask
-        tint(mask, (1.0, 1.0, 1.0), (0.1, 0.24, 0.22))
+        tint(field, mask, 1.0, rgb(0.1, 0.24, 0.22))
     if wanted("hard exudate", 0.6):
         mask = spot(radius * rng.uniform(0.06, 0.15), 0.42)
         masks["hard exudate"] = mask
-        tint(mask, (1.05, 1.1, 0.8), (0.12, 0.26, 0.0))
-    for _ in range(int(rng.integers(0, 9))):  # distractors, too small to be asked for
-        dot = filled(blob(rng, place_in(rng, free, 3), rng.uniform(1.0, 2.2), 0.8, 0.0, 0.1))
-        tint(dot & around, (1.0, 1.1, 0.9), (0.1, 0.2, 0.0))
+        tint(field, mask, rgb(1.05, 1.1, 0.8), rgb(0.12, 0.26, 0.0))
+    dots = [  # distractors, too small to be asked for
+        blob(rng, place_in(rng, free, 3), rng.uniform(1.0, 2.2), 0.8, 0.0, 0.1)
+        for _ in range(int(rng.integers(0, 9)))
+    ]
+    tint(field, filled(*dots) & around, rgb(1.0, 1.1, 0.9), rgb(0.1, 0.2, 0.0))
     if hard:
         masks["microaneurysm"] = spot(rng.uniform(1.3, 2.6), 0.1, 0.9)
-        tint(masks["microaneurysm"], (0.6, 0.35, 0.4))
+        tint(field, masks["microaneurysm"], rgb(0.6, 0.35, 0.4))
 
 
 FUNDUS = Scene(

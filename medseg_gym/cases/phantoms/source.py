@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import overload
 
 import numpy as np
+from scipy.ndimage import label
 
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.phantoms.scene import HARD_KINDS, Scene
@@ -22,6 +23,8 @@ CASES_PER_IMAGE = 4
 """Consecutive cases that share one image and ask for different targets in it."""
 
 _MIN_AREA = 45  # pixels of a standard target
+_MAX_TINY = 40  # pixels of a tiny target
+_TRIES = 200  # of a picture that shows what it should; a few are ever needed
 _DRAWING = 1  # raise when the drawing changes, so that old results are not mistaken for new ones
 _NAMES = tuple(SCENES)
 _KEY = re.compile(r"phantoms/(\w+)/([a-z]+)(-hard)?/(\d{6,})-(\d)(?:-(\w+))?")
@@ -160,7 +163,7 @@ def _page(split: str, name: str, hard: bool, number: int) -> _Page:
 
 
 def _plain_page(rng: np.random.Generator, scene: Scene) -> _Page:
-    for _ in range(20):
+    for _ in range(_TRIES):
         picture = scene.draw(rng, False, "")
         areas = {n: np.count_nonzero(picture.masks[n]) for n in scene.structures if n in
                  picture.masks}  # fmt: skip
@@ -178,14 +181,24 @@ def _plain_page(rng: np.random.Generator, scene: Scene) -> _Page:
 def _hard_page(rng: np.random.Generator, scene: Scene, number: int) -> _Page:
     kinds = [hard_kind(number, slot) for slot in range(CASES_PER_IMAGE)]
     absent = scene.optional[int(rng.integers(len(scene.optional)))]
-    for _ in range(20):
+    for _ in range(_TRIES):
         picture = scene.draw(rng, True, absent)
         wanted = [absent if kind == "absent" else scene.hard[kind] for kind in kinds]
         nothing = np.zeros(picture.image.shape[:2], bool)
         chosen = [(name, nothing if name == absent else picture.masks[name]) for name in wanted]
-        if all(mask.any() for name, mask in chosen if name != absent):
+        if all(_is_as_promised(mask, kind) for (_, mask), kind in zip(chosen, kinds, strict=True)):
             return picture.image, picture.spacing, chosen
     raise AssertionError(f"scene {scene.name!r} does not show its hard structures")
+
+
+def _is_as_promised(mask: np.ndarray, kind: str) -> bool:
+    area = int(np.count_nonzero(mask))
+    if kind == "tiny":
+        return 3 <= area <= _MAX_TINY
+    if kind == "two_part":
+        parts = np.bincount(label(mask)[0].ravel())[1:]
+        return int(np.count_nonzero(parts >= 12)) >= 2
+    return kind == "absent" or area >= _MIN_AREA // 2
 
 
 def parse(argument: str) -> tuple[tuple[str, ...], bool]:

@@ -103,7 +103,7 @@ def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
             rng, spot_for(radius), radius, rng.uniform(0.5, 0.9), rng.normal() * 0.4, rough
         )
         around = float(np.median(echo[filled(outline)])) if hard else 0.0
-        value = around * rng.uniform(0.62, 0.8) if hard else rng.uniform(0.03, 0.06)
+        value = around * rng.uniform(0.5, 0.68) if hard else rng.uniform(0.03, 0.06)
         shadow = beam.behind(put("lesion", outline, value))
         gain *= 1 - np.float32(rng.uniform(0.1, 0.75)) * shadow
     if without != "cyst" and (hard or rng.random() < 0.6):
@@ -130,7 +130,8 @@ def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
         masks["microcalcification"] = filled(dot) & beam.inside
         echo[masks["needle"] | masks["microcalcification"]] = 1.6
         for name in ("lesion", "cyst", "lymph nodes", "rib"):
-            masks[name] = masks.get(name, taken) & ~masks["needle"]
+            if name in masks:
+                masks[name] = masks[name] & ~masks["needle"]
     for name in ("subcutaneous fat", "glandular tissue", "pectoral muscle"):
         masks[name] = masks[name] & ~taken
     millimetres = rng.uniform(0.12, 0.2)

@@ -12,6 +12,8 @@ import numpy as np
 
 def snapshot(value: Any) -> Any:
     """Returns a copy that shares no array, list or dict with `value`."""
+    if value is None or isinstance(value, str | bool | int | float | np.generic):
+        return value
     if isinstance(value, Mapping):
         return {key: snapshot(item) for key, item in value.items()}
     if isinstance(value, tuple):

@@ -13,7 +13,8 @@ from medseg_gym.envs.vector_checks.subject import SEED, Subject
 
 _CROSS_TALK = (
     "a slot reads another slot's state, a statistic of the batch, or a slot's index (mixed-up "
-    "rows, a shared generator, normalisation over the batch)"
+    "rows, a shared generator, normalisation over the batch; for a number in infos: "
+    "VectorEnv._add_info gives the batch the first slot's dtype, and ints cut off others' floats)"
 )
 
 
@@ -26,7 +27,7 @@ def check_permutation(subject: Subject) -> None:
     subject.need_determinism()
     n = subject.num_envs
     require_equal_stories(
-        subject.play(SEED),
+        subject.reference,
         subject.play(subject.seeds[::-1]),
         "reversing seeds and actions over the slots to reverse the results",
         _CROSS_TALK,
@@ -43,11 +44,10 @@ def check_neighbours(subject: Subject) -> None:
     """
     subject.need_slots()
     subject.need_determinism()
-    expected = subject.play()
     for slot in subject.sample_slots:
         seeds = [seed if i == slot else seed + 1000 for i, seed in enumerate(subject.seeds)]
         require_equal_stories(
-            expected,
+            subject.reference,
             subject.play(seeds),
             f"slot {slot} to play the same when the seeds and actions of all others change",
             _CROSS_TALK,
@@ -63,12 +63,11 @@ def check_num_envs(subject: Subject) -> None:
     """
     subject.need_determinism()
     n = subject.num_envs
-    expected = subject.play()
     for other in sorted({1, n + 1} - {n}):
         with subject.partner(other) as partner:
             found = subject.play(envs=partner)
         require_equal_stories(
-            expected,
+            subject.reference,
             found,
             f"the same episodes with num_envs={other} as with num_envs={n}",
             "something is divided by or indexed with the batch size; if only the last bits of "
@@ -118,6 +117,15 @@ def check_single(subject: Subject) -> None:
     subject.need_determinism()
     slots = range(subject.num_envs) if subject.num_envs <= 4 else subject.sample_slots
     with subject.single() as env:
+        for name in ("observation_space", "action_space"):
+            single, vector = getattr(env, name), getattr(subject.envs, f"single_{name}")
+            if single != vector:
+                raise VectorEnvError(
+                    f"single_{name} equal to the single environment's {name}, {single}",
+                    f"{vector}",
+                    "the two are configured differently, so that what was trained on one cannot "
+                    "play the other",
+                )
         for slot in slots:
             departure = first_departure(subject, env, subject.reference, slot)
             if departure is not None:

@@ -11,7 +11,14 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from medseg_gym.envs.vector_checks.comparison import is_mask, slots_in, space_mismatch
+from medseg_gym.envs.vector_checks.comparison import (
+    difference,
+    is_mask,
+    slot_value,
+    slots_in,
+    snapshot,
+    space_mismatch,
+)
 from medseg_gym.envs.vector_checks.report import VectorEnvError
 from medseg_gym.envs.vector_checks.rollout import Return, Rollout
 from medseg_gym.envs.vector_checks.subject import ENDS_PER_SLOT, MAX_STEPS, SEED, Subject
@@ -78,6 +85,7 @@ def check_reset_and_step(subject: Subject) -> None:
     without a word, and one infinite reward ruins a whole update.
     """
     envs, n = subject.envs, subject.num_envs
+    latest: list[Any] = []
 
     def inspect(live: Return, _: Any) -> None:
         call = f"{live.kind}()"
@@ -95,7 +103,10 @@ def check_reset_and_step(subject: Subject) -> None:
                 "a list of infos is the convention of gym < 0.24; see VectorEnv._add_info",
             )
         if live.kind == "reset":
+            if not live.slots.all():
+                _require_untouched(subject, ~live.slots, latest[0], live.observations)
             return
+        latest[:] = [snapshot(live.observations)]
         rewards = live.rewards
         array = isinstance(rewards, np.ndarray)
         if not array or rewards.shape != (n,) or rewards.dtype.kind != "f":
@@ -124,6 +135,22 @@ def check_reset_and_step(subject: Subject) -> None:
         return bool((rollout.ends >= ENDS_PER_SLOT).all())
 
     subject.reference = subject.play(SEED, steps=MAX_STEPS, on_return=inspect, enough=enough)
+
+
+def _require_untouched(subject: Subject, others: Any, before: Any, after: Any) -> None:
+    """A masked reset, which DISABLED needs for playing on at all, leaves other slots alone."""
+    space = subject.envs.single_observation_space
+    for i in slots_in(others):
+        a, b = slot_value(space, before, i), slot_value(space, after, i)
+        text = difference(a, b, path="observation")
+        if text is not None:
+            raise VectorEnvError(
+                "slots outside reset_mask to keep their observations, bit for bit",
+                text,
+                "reset_mask is ignored and everything is reset, or it is read the wrong way round",
+                slots=[i],
+                check="reset mask",
+            )
 
 
 def _describe(value: Any) -> str:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.envs.vector_checks.comparison import difference
-from medseg_gym.envs.vector_checks.report import VectorEnvError
+from medseg_gym.envs.vector_checks.report import CheckSkipped, VectorEnvError
 from medseg_gym.envs.vector_checks.rollout import Rollout, story_difference
 from medseg_gym.envs.vector_checks.subject import SEED, Subject
 
+_LEFT_OVER = "reset() leaves a step counter, a done flag or a part of the last episode behind"
 _OTHER_SEEDS = 5  # resets looked at before a generator is said to stand still
 
 
@@ -37,11 +38,20 @@ def require_equal_stories(
         slots: Slot of `found` by slot of `expected`; by default each its own.
         atol: Tolerance for floats.
     """
+    for (a, b), text in story_differences(expected, found, slots, atol).items():
+        raise VectorEnvError(law, text, cause, slots=[a] if a == b else [a, b])
+
+
+def story_differences(
+    expected: Rollout, found: Rollout, slots: dict[int, int] | None = None, atol: float = 0.0
+) -> dict[tuple[int, int], str]:
+    """Where each pair of slots parts, for those that do; see `require_equal_stories`."""
     n = len(expected.returns[0].slots)
-    for a, b in (slots or {i: i for i in range(n)}).items():
-        text = story_difference(expected.story(a), found.story(b), atol=atol)
-        if text is not None:
-            raise VectorEnvError(law, text, cause, slots=[a] if a == b else [a, b])
+    pairs = ({i: i for i in range(n)} if slots is None else slots).items()
+    texts = {
+        (a, b): story_difference(expected.story(a), found.story(b), atol=atol) for a, b in pairs
+    }
+    return {pair: text for pair, text in texts.items() if text is not None}
 
 
 def check_global_generators(subject: Subject) -> None:
@@ -52,7 +62,7 @@ def check_global_generators(subject: Subject) -> None:
     """
     with _global_generators_restored():
         rollouts = []
-        for seed in (1, 2):
+        for seed in (1, 1, 2):
             np.random.seed(seed)
             random.seed(seed)
             if "torch" in sys.modules:
@@ -68,9 +78,11 @@ def check_global_generators(subject: Subject) -> None:
                     "draw from self.np_random (seeded by reset) instead of global functions",
                 )
     subject.need_determinism()
+    if story_differences(rollouts[0], rollouts[1]):
+        return  # it does not repeat even so: that is for `repeat` to say
     require_equal_stories(
-        rollouts[0],
         rollouts[1],
+        rollouts[2],
         "the same seed and actions to give the same episodes whatever the global seeds",
         "a number derived from the global random state: draw from self.np_random instead",
     )
@@ -114,13 +126,24 @@ def check_repeat(subject: Subject) -> None:
     Without it no result can be reproduced and no bug replayed.
     """
     subject.need_determinism()
-    first = subject.play()
-    require_equal_stories(
-        first,
-        subject.play(),
-        f"two rollouts from reset(seed={SEED}) with the same actions to be identical",
-        "randomness that reset(seed=...) does not seed, a clock in infos, or iteration over a set",
-    )
+    subject.play()  # so that both rollouts compared have the same one before them
+    subject.reference, again = subject.play(), subject.play()
+    texts = story_differences(subject.reference, again)
+    if not texts:
+        return
+    law = f"two rollouts from reset(seed={SEED}) with the same actions to be identical"
+    cause = "randomness that reset(seed=...) does not seed, or a clock in infos"
+    check = ""
+    try:  # two new objects tell apart what is random from what is left over
+        with subject.partner(subject.num_envs) as one, subject.partner(subject.num_envs) as two:
+            left_over = not story_differences(subject.play(envs=one), subject.play(envs=two))
+    except CheckSkipped:
+        cause += f"; or {_LEFT_OVER}"
+    else:
+        if left_over:
+            cause, check = _LEFT_OVER, "reset forgets"
+    (slot, _), text = next(iter(texts.items()))
+    raise VectorEnvError(law, text, cause, slots=[slot], check=check)
 
 
 def check_reset_forgets(subject: Subject) -> None:
@@ -130,15 +153,13 @@ def check_reset_forgets(subject: Subject) -> None:
     that follow.
     """
     subject.need_determinism()
-    expected = subject.play()
-    others = [1000 + seed for seed in subject.seeds]
     for steps in {1, max(1, subject.reference.steps // 3)}:
-        subject.play(others, steps=steps, leave_ended=True)
+        subject.play(SEED + 1000, steps=steps, leave_ended=True)
         require_equal_stories(
-            expected,
+            subject.reference,
             subject.play(),
             f"reset(seed={SEED}) in the middle of other episodes to start as any other time",
-            "reset() leaves a step counter, a done flag or a part of the last episode behind",
+            _LEFT_OVER,
         )
 
 
@@ -151,7 +172,7 @@ def check_fresh_partner(subject: Subject) -> None:
     with subject.partner(subject.num_envs) as partner:
         found = subject.play(envs=partner)
     require_equal_stories(
-        subject.play(),
+        subject.reference,
         found,
         f"a newly built environment to play as this one from reset(seed={SEED})",
         "state that outlives reset(), or a generator seeded in __init__",
@@ -178,7 +199,7 @@ def check_seed_per_slot(subject: Subject) -> None:
         ) from error
     subject.need_determinism()
     require_equal_stories(
-        subject.play(SEED), found, f"reset(seed={SEED}) to equal reset(seed={subject.seeds})", cause
+        subject.reference, found, f"reset(seed={SEED}) to equal reset(seed={subject.seeds})", cause
     )
 
 

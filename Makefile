@@ -1,0 +1,29 @@
+# make demo   sets everything up in .venv and plays the bundled real cases
+# make test   sets everything up, extras included, and runs the tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+KEY := $(shell (cat pyproject.toml; $(PYTHON) -V) | cksum | cut -d' ' -f1)
+
+.PHONY: demo test lint
+
+demo: $(VENV)/.core-$(KEY)
+	$(BIN)/medseg demo
+
+test: $(VENV)/.dev-$(KEY)
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev-$(KEY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Dependencies are kept by a stamp of pyproject.toml; the package itself is always this checkout.
+$(VENV)/.core-$(KEY):
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -e .
+	touch $@
+
+$(VENV)/.dev-$(KEY): $(VENV)/.core-$(KEY)
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	touch $@

@@ -1,0 +1,1 @@
+"""Who plays: evaluation and, with their libraries installed, the trainers."""

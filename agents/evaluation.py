@@ -1,0 +1,221 @@
+"""Play every case of a split exactly once and keep one record per case.
+
+Records go to a JSON-lines file, one batch at a time, so that a killed run goes on where it was.
+Policies draw from generators made of (seed, case key) and batches are always the same, so the
+numbers do not depend on where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import medseg_gym
+from medseg_gym.envs.vector_env import MedSegVectorEnv
+from medseg_gym.errors import MedSegError
+from medseg_gym.policy import Played, Policy, caveats, play_cases
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """What one policy made of one case.
+
+    Args:
+        case: Key.
+        group: Patient, volume or image.
+        modality: Of the image.
+        target: What was to be segmented.
+        synthetic: True for made-up images.
+        area: Share of the image that the target covers.
+        dice: Before the first step and after each, so one more than `tools`.
+        iou: Likewise.
+        tools: Used, in order; "" for an unreadable action.
+        invalid: Actions that changed nothing.
+        stopped: Whether the policy stopped by itself.
+        episode_return: Sum of rewards.
+        seconds: Share of the wall time.
+        notes: What a table must say beside it (see `medseg_gym.policy.caveats`).
+        batch: Number of the batch it was played in.
+        batch_size: Cases in that batch.
+    """
+
+    case: str
+    group: str
+    modality: str
+    target: str
+    synthetic: bool
+    area: float
+    dice: tuple[float, ...]
+    iou: tuple[float, ...]
+    tools: tuple[str, ...]
+    invalid: int
+    stopped: bool
+    episode_return: float
+    seconds: float
+    notes: tuple[str, ...]
+    batch: int
+    batch_size: int
+
+    @property
+    def turns(self) -> int:
+        """Actions taken."""
+        return len(self.tools)
+
+    def dice_after(self, step: int) -> float:
+        """Dice after `step` actions; a finished episode keeps its last one."""
+        return self.dice[min(step, len(self.dice) - 1)]
+
+
+def _record(played: Played, policy: Policy, envs: MedSegVectorEnv, batch_size: int) -> CaseRecord:
+    episode, case = played.episode, played.episode.case
+    return CaseRecord(
+        case=case.key,
+        group=case.group,
+        modality=case.modality,
+        target=case.target,
+        synthetic=case.synthetic,
+        area=case.area_fraction,
+        dice=(episode.start_dice, *(step.dice for step in episode.steps)),
+        iou=(episode.start_iou, *(step.iou for step in episode.steps)),
+        tools=tuple(step.tool for step in episode.steps),
+        invalid=sum(not step.valid for step in episode.steps),
+        stopped=episode.stopped,
+        episode_return=sum(played.rewards),
+        seconds=played.seconds,
+        notes=tuple(caveats(policy, envs.stage.backbone, [episode])),
+        batch=played.batch,
+        batch_size=batch_size,
+    )
+
+
+class RecordFile:
+    """Records of one run on disk; survives being killed at any moment.
+
+    The first line holds the settings of the run. A batch is written whole, and what is left of a
+    torn one is dropped when the file is opened again.
+
+    Args:
+        path: Of the JSON-lines file.
+        settings: Everything that decides the numbers; an existing file must hold the same.
+
+    Raises:
+        MedSegError: The file belongs to other settings, or is not such a file.
+    """
+
+    def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
+        self.path = Path(path)
+        header = json.dumps({"settings": settings}, sort_keys=True)
+        self.records: list[CaseRecord] = []
+        lines: list[str] = []
+        if self.path.exists():
+            # A last line without its end was torn by a kill.
+            lines = self.path.read_text().split("\n")[:-1]
+        if lines and lines[0] != header:
+            raise MedSegError(
+                f"{self.path} holds a run with other settings; give another output folder or "
+                "delete the file"
+            )
+        found: dict[int, list[CaseRecord]] = {}
+        for number, line in enumerate(lines[1:], start=2):
+            try:
+                record = _read_record(line)
+            except (ValueError, TypeError) as error:
+                raise MedSegError(f"{self.path}:{number}: not a record ({error})") from None
+            found.setdefault(record.batch, []).append(record)
+        for batch in sorted(found):
+            if len(found[batch]) == found[batch][0].batch_size:
+                self.records += found[batch]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        whole = "".join(line + "\n" for line in [header, *map(_write_record, self.records)])
+        if not lines or len(self.records) < len(lines) - 1:
+            beside = self.path.with_suffix(".part")
+            beside.write_text(whole)
+            os.replace(beside, self.path)
+
+    @property
+    def batches(self) -> frozenset[int]:
+        """Numbers of the batches that are complete."""
+        return frozenset(record.batch for record in self.records)
+
+    def append(self, batch: Sequence[CaseRecord]) -> None:
+        """Add a whole batch and force it to the disk."""
+        with self.path.open("a") as file:
+            file.write("".join(_write_record(record) + "\n" for record in batch))
+            file.flush()
+            os.fsync(file.fileno())
+        self.records += batch
+
+
+def _write_record(record: CaseRecord) -> str:
+    return json.dumps(asdict(record))
+
+
+def _read_record(line: str) -> CaseRecord:
+    values = json.loads(line)
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return CaseRecord(**fields)
+
+
+def evaluate(
+    envs: MedSegVectorEnv,
+    policy: Policy,
+    keys: Sequence[str] | None = None,
+    seed: int = 0,
+    file: RecordFile | None = None,
+    on_batch: Callable[[Sequence[CaseRecord]], None] | None = None,
+) -> list[CaseRecord]:
+    """Play cases once each.
+
+    Args:
+        envs: From `medseg_gym.policy.make_envs`, made for the policy's view.
+        policy: Who plays.
+        keys: Cases to play; None plays the whole source.
+        seed: Of the policy.
+        file: Where records are kept; batches found in it are not played again.
+        on_batch: Called with the records of every batch, those found in `file` first.
+
+    Returns:
+        One record per case, in order of batches.
+    """
+    keys = list(envs.stage.source.keys) if keys is None else list(keys)
+    records = list(file.records) if file else []
+    if records and on_batch:
+        on_batch(records)
+    done = file.batches if file else frozenset()
+    for batch in play_cases(envs, policy, keys, seed, done):
+        fresh = [_record(played, policy, envs, len(batch)) for played in batch]
+        if file:
+            file.append(fresh)
+        records += fresh
+        if on_batch:
+            on_batch(fresh)
+    return sorted(records, key=lambda record: record.batch)
+
+
+def run_settings(envs: MedSegVectorEnv, policy: Policy, keys: Sequence[str], seed: int) -> dict:
+    """Everything that decides the numbers of a run, for `RecordFile`."""
+    options = envs.options
+    return {
+        "version": medseg_gym.__version__,
+        "policy": policy.name,
+        "seed": seed,
+        "num_envs": envs.num_envs,
+        "cases": options.cases if isinstance(options.cases, str) else envs.stage.source.name,
+        "split": options.split,
+        "keys": hashlib.blake2b("\n".join(keys).encode(), digest_size=8).hexdigest(),
+        "backbone": envs.stage.backbone.name,
+        "checkpoint": None if options.checkpoint is None else str(options.checkpoint),
+        "device": str(envs.stage.backbone.device),
+        **{
+            name: getattr(options, name)
+            for name in ("max_steps", "prompt_memory", "mask_input", "multimask", "bins")
+        },
+        "image_size": options.image_size,
+        "tools": list(options.tools),
+        "reward": options.reward if isinstance(options.reward, str) else repr(options.reward),
+    }

@@ -1,0 +1,153 @@
+"""From case records to the rows of a table, a CSV file and a plot."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from agents.evaluation import CaseRecord
+from agents.statistics import bootstrap_interval
+
+
+def summarise(records: Sequence[CaseRecord], max_steps: int, **labels: str) -> dict[str, Any]:
+    """One table row: means over cases, intervals by group.
+
+    Args:
+        records: Of one policy and backbone, at least one.
+        max_steps: Dice is given after 0..max_steps steps.
+        **labels: Put first, e.g. `policy="random"`.
+
+    Returns:
+        Labels, then `n`, `groups`, `dice`, `dice_interval`, `iou`, `iou_interval`, `dice_after`
+        (list), `turns`, `invalid`, `episode_return`, `seconds` and `notes`.
+    """
+    groups = [record.group for record in records]
+
+    def mean(values: Iterable[float]) -> float:
+        return sum(values) / len(records)
+
+    dice = [record.dice[-1] for record in records]
+    iou = [record.iou[-1] for record in records]
+    notes = dict.fromkeys(note for record in records for note in record.notes)
+    return {
+        **labels,
+        "n": len(records),
+        "groups": len(set(groups)),
+        "dice": mean(dice),
+        "dice_interval": bootstrap_interval(dice, groups),
+        "iou": mean(iou),
+        "iou_interval": bootstrap_interval(iou, groups),
+        "dice_after": [mean(r.dice_after(k) for r in records) for k in range(max_steps + 1)],
+        "turns": mean(record.turns for record in records),
+        "invalid": mean(record.invalid for record in records),
+        "episode_return": mean(record.episode_return for record in records),
+        "seconds": mean(record.seconds for record in records),
+        "notes": list(notes),
+    }
+
+
+def summarise_by(
+    records: Sequence[CaseRecord], by: str, max_steps: int, **labels: str
+) -> list[dict[str, Any]]:
+    """Rows for all records and for each value of `by` ("modality", "group" or "target").
+
+    A subset that is the whole is not repeated.
+    """
+    rows = []
+    values = list(dict.fromkeys(getattr(record, by) for record in records))
+    if len(values) != 1:
+        rows.append(summarise(records, max_steps, **labels, subset="all"))
+    for value in values:
+        part = [record for record in records if getattr(record, by) == value]
+        rows.append(summarise(part, max_steps, **labels, subset=value or "unknown"))
+    return rows
+
+
+def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> list[Table]:
+    """Two rich tables of summary rows: the scores, and Dice after each step."""
+    scores, steps = Table(title=title), Table(title=f"{title}: mean Dice after each step")
+    for table in (scores, steps):
+        for header in ("backbone", "policy", "subset"):
+            table.add_column(header, no_wrap=True)
+    for header in ("n", "groups", "Dice [95 %]", "IoU [95 %]", "turns", "return", "s/case"):
+        scores.add_column(header, justify="right", no_wrap=True)
+    scores.add_column("note")
+    for step in range(max_steps + 1):
+        steps.add_column(str(step), justify="right", no_wrap=True)
+    previous = ("", "")
+    for row in rows:
+        current = row["backbone"], row["policy"]
+        if previous != ("", "") and current != previous:
+            for table in (scores, steps):
+                table.add_section()
+        name = ("", "") if current == previous else current
+        previous = current
+        scores.add_row(
+            *name,
+            row["subset"],
+            str(row["n"]),
+            str(row["groups"]),
+            with_interval(row["dice"], row["dice_interval"]),
+            with_interval(row["iou"], row["iou_interval"]),
+            f"{row['turns']:.2f}",
+            f"{row['episode_return']:.3f}",
+            f"{row['seconds']:.2f}",
+            ", ".join(row["notes"]),
+        )
+        steps.add_row(*name, row["subset"], *(f"{value:.3f}" for value in row["dice_after"]))
+    return [scores, steps]
+
+
+def with_interval(mean: float, interval: tuple[float, float] | None) -> str:
+    """Write "0.912 [0.890, 0.934]", or the mean alone where there are too few groups."""
+    return (
+        f"{mean:.3f}" if interval is None else f"{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+    )
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write summary rows flat: intervals as two columns, Dice per step as one each."""
+    flat = []
+    for row in rows:
+        entry: dict[str, Any] = {}
+        for key, value in row.items():
+            if key.endswith("_interval"):
+                low, high = value or ("", "")
+                entry[f"{key[:-9]}_low"], entry[f"{key[:-9]}_high"] = low, high
+            elif key == "dice_after":
+                entry.update({f"dice_after_{k}": dice for k, dice in enumerate(value)})
+            elif key == "notes":
+                entry[key] = "; ".join(value)
+            else:
+                entry[key] = value
+        flat.append(entry)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(flat[0]))
+        writer.writeheader()
+        writer.writerows(flat)
+
+
+def plot_dice_by_step(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Draw Dice against steps, one panel per backbone, one line per policy, whole set only."""
+    from matplotlib.figure import Figure
+
+    whole: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in rows:
+        whole.setdefault(row["backbone"], {}).setdefault(row["policy"], row)
+    figure = Figure(figsize=(4.6 * len(whole), 3.8), layout="constrained")
+    axes = figure.subplots(1, len(whole), sharey=True, squeeze=False)[0]
+    for panel, (backbone, policies) in zip(axes, whole.items(), strict=True):
+        for policy, row in policies.items():
+            style = "--" if "oracle" in row["notes"] else "-"
+            label = ", ".join([policy, *(note for note in row["notes"] if note != "oracle")])
+            panel.plot(row["dice_after"], style, marker="o", markersize=3, label=label)
+        panel.set(title=backbone, xlabel="steps", ylim=(-0.02, 1.02))
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=7)
+    axes[0].set_ylabel("mean Dice")
+    figure.suptitle(f"{title}; dashed: oracles", fontsize=9)
+    figure.savefig(path, dpi=130)

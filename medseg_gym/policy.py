@@ -1,0 +1,194 @@
+"""Who may act: the Policy protocol, and playing given cases with one."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from medseg_gym.backbones import Backbone
+from medseg_gym.envs.array_view import Observations
+from medseg_gym.envs.vector_env import MedSegVectorEnv
+from medseg_gym.episodes import Episode
+from medseg_gym.errors import PolicyError
+from medseg_gym.prompts import AddBox
+
+
+class Policy(Protocol):
+    """Acts in all slots of a vector environment at once.
+
+    Attributes:
+        name: Shown in tables.
+        sees_truth: False: `act(observations)`, nothing else. True: `act(observations, episodes)`,
+            with the Episode of every slot; every table marks such a policy as an oracle.
+    """
+
+    name: str
+    sees_truth: bool
+
+    def reset(self, slots: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
+        """Begin new episodes.
+
+        Args:
+            slots: Slots that were reset.
+            generators: One per slot; the only source of randomness a policy may use.
+        """
+        ...
+
+    def act(self, observations: Observations, *episodes: Any) -> np.ndarray:
+        """Choose actions, (n, 5) int64, for observations of n slots.
+
+        Rows of finished slots are ignored by the environment.
+        """
+        ...
+
+
+def ask(policy: Policy, observations: Observations, episodes: Sequence[Episode]) -> np.ndarray:
+    """Call `policy.act` with what it may see."""
+    return policy.act(observations, episodes) if policy.sees_truth else policy.act(observations)
+
+
+def case_generator(seed: int, key: str) -> np.random.Generator:
+    """The generator a policy plays a case with; it depends on the two arguments alone."""
+    words = np.frombuffer(hashlib.blake2b(key.encode(), digest_size=16).digest(), np.uint32)
+    return np.random.default_rng([seed, *words.tolist()])
+
+
+@dataclass(frozen=True)
+class Played:
+    """One finished episode.
+
+    Args:
+        key: Of the case.
+        batch: Number of the batch it was played in.
+        episode: Everything that happened, masks included.
+        rewards: One per step.
+        seconds: Its share of the wall time, encoding included.
+    """
+
+    key: str
+    batch: int
+    episode: Episode
+    rewards: tuple[float, ...]
+    seconds: float
+
+
+def play_cases(
+    envs: MedSegVectorEnv,
+    policy: Policy,
+    keys: Sequence[str],
+    seed: int = 0,
+    skip_batches: frozenset[int] = frozenset(),
+) -> Iterator[list[Played]]:
+    """Play every case exactly once.
+
+    Cases go in batches of `num_envs`, always the same ones together, so that what a run gives does
+    not depend on where an earlier one was interrupted.
+
+    Args:
+        envs: With autoreset "disabled".
+        policy: Who plays.
+        keys: Of the cases, in order.
+        seed: Of the policy.
+        skip_batches: Numbers of batches that need not be played again.
+
+    Yields:
+        The episodes of one batch, in the order of `keys`.
+
+    Raises:
+        PolicyError: An environment that resets by itself.
+    """
+    if envs.metadata["autoreset_mode"] is not AutoresetMode.DISABLED:
+        raise PolicyError(
+            "play_cases needs environments that do not reset by themselves: "
+            'use make_envs(...), or autoreset_mode="disabled" and .unwrapped'
+        )
+    size = envs.num_envs
+    fresh = True
+    for batch, start in enumerate(range(0, len(keys), size)):
+        if batch in skip_batches:
+            continue
+        part = list(keys[start : start + size])
+        # A short batch leaves slots over. They repeat its first case (already encoded) until they
+        # have an episode to idle in, and idle from then on.
+        padding = [part[0]] * (size - len(part))
+        mask = np.arange(size) < (size if fresh else len(part))
+        yield _play_batch(envs, policy, part, padding, mask, seed, batch)
+        fresh = False
+
+
+def _play_batch(
+    envs: MedSegVectorEnv,
+    policy: Policy,
+    keys: list[str],
+    padding: list[str],
+    reset_mask: np.ndarray,
+    seed: int,
+    batch: int,
+) -> list[Played]:
+    began = time.perf_counter()
+    slots = range(len(keys))
+    observations, _ = envs.reset(options={"case": keys + padding, "reset_mask": reset_mask})
+    policy.reset(list(slots), [case_generator(seed, key) for key in keys])
+    seconds = [(time.perf_counter() - began) / len(keys)] * len(keys)
+    rewards: list[list[float]] = [[] for _ in keys]
+    stop = envs.stage.view.codec.stop_row
+    running = list(slots)
+    while running:
+        began = time.perf_counter()
+        actions = np.array(ask(policy, observations, envs.stage.episodes(range(envs.num_envs))))
+        if stop is not None:
+            actions[len(keys) :] = stop
+        observations, values, terminations, truncations, _ = envs.step(actions)
+        share = (time.perf_counter() - began) / len(running)
+        for slot in running:
+            rewards[slot].append(float(values[slot]))
+            seconds[slot] += share
+        ended = terminations | truncations
+        running = [slot for slot in running if not ended[slot]]
+    return [
+        Played(key, batch, envs.stage.engine.episode(slot), tuple(rewards[slot]), seconds[slot])
+        for slot, key in enumerate(keys)
+    ]
+
+
+def make_envs(num_envs: int, **options: Any) -> MedSegVectorEnv:
+    """`gym.make_vec("MedSeg-v0", ...)` with autoreset "disabled", as `play_cases` needs it."""
+    import medseg_gym  # noqa: F401  (registers the id)
+
+    envs = gym.make_vec("MedSeg-v0", num_envs=num_envs, autoreset_mode="disabled", **options)
+    assert isinstance(envs.unwrapped, MedSegVectorEnv)
+    return envs.unwrapped
+
+
+def caveats(policy: Policy, backbone: Backbone, episodes: Sequence[Episode]) -> list[str]:
+    """What a table must say beside a result.
+
+    Args:
+        policy: Who played.
+        backbone: Who segmented.
+        episodes: What was played.
+
+    Returns:
+        Among "oracle", "synthetic" and "not trained for clicks" (or boxes, or texts).
+    """
+    found = ["oracle"] if policy.sees_truth else []
+    if any(episode.case.synthetic for episode in episodes):
+        found.append("synthetic")
+    kinds = {"box": "boxes", "point": "clicks", "text": "texts"}
+    used = {
+        "box" if isinstance(step.prompt, AddBox) else "point"
+        for episode in episodes
+        for step in episode.steps
+        if step.effect == "decode"
+    }
+    untrained = [kinds[kind] for kind in sorted(used - backbone.trained_kinds)]
+    if untrained:
+        found.append(f"not trained for {' and '.join(untrained)}")
+    return found

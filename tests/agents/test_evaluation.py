@@ -1,0 +1,153 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agents.evaluation import RecordFile, evaluate, run_settings
+from agents.summary import summarise, summarise_by
+from medseg_gym.annotators import make_policy
+from medseg_gym.errors import MedSegError, PolicyError
+from medseg_gym.policy import caveats, make_envs, play_cases
+
+
+def run(cases, policy="random", num_envs=2, file=None, **options):
+    envs = make_envs(num_envs, cases=cases, backbone="ellipse", max_steps=4, **options)
+    found = make_policy(policy, envs.stage.view.codec)
+    keys = list(envs.stage.source.keys)
+    record_file = file and RecordFile(file, run_settings(envs, found, keys, seed=0))
+    return evaluate(envs, found, file=record_file)
+
+
+def without_time(records):
+    return [replace(record, seconds=0.0) for record in records]
+
+
+def test_every_case_once_with_its_facts(small_cases):
+    records = run(small_cases, "oracle-box")
+    assert [r.case for r in records] == [c.key for c in small_cases]
+    for record, case in zip(records, small_cases, strict=True):
+        assert record.group == case.group and record.area == case.area_fraction
+        assert len(record.dice) == len(record.tools) + 1 == len(record.iou)
+        assert record.notes[0] == "oracle" and ("synthetic" in record.notes) == case.synthetic
+    assert records[-1].dice == (1.0, 1.0) and records[-1].tools == ("stop",)
+    assert records[0].dice_after(0) == 0 and records[0].dice_after(9) == records[0].dice[-1]
+
+
+def test_the_number_of_slots_does_not_matter(small_cases):
+    one, many = run(small_cases, num_envs=1), run(small_cases, num_envs=7)
+    assert [(r.case, r.dice, r.tools) for r in one] == [(r.case, r.dice, r.tools) for r in many]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2.5, 3, 4.2, 99])
+def test_an_interrupted_run_goes_on_and_ends_alike(keep, small_cases, tmp_path):
+    whole = without_time(run(small_cases, file=tmp_path / "whole.jsonl"))
+    lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
+    torn = tmp_path / "torn.jsonl"
+    text = "".join(lines[: int(keep)])
+    if keep % 1:  # the kill came in the middle of a line
+        text += lines[int(keep)][:40]
+    torn.write_text(text)
+    assert without_time(run(small_cases, file=torn)) == whole
+    again = torn.read_text().splitlines()
+    assert len(again) == len(lines) and all(json.loads(line) for line in again)
+
+
+def test_a_finished_run_is_not_played_again(small_cases, tmp_path, monkeypatch):
+    first = run(small_cases, file=tmp_path / "r.jsonl")
+    monkeypatch.setattr("agents.evaluation._record", None)  # playing would now fail
+    assert run(small_cases, file=tmp_path / "r.jsonl") == first
+
+
+def test_a_file_of_another_run_is_refused(small_cases, tmp_path):
+    run(small_cases, file=tmp_path / "r.jsonl")
+    with pytest.raises(MedSegError, match="other settings"):
+        run(small_cases, policy="stop", file=tmp_path / "r.jsonl")
+    (tmp_path / "bad.jsonl").write_text((tmp_path / "r.jsonl").read_text() + "{}\n")
+    with pytest.raises(MedSegError, match=r"bad.jsonl:\d+"):
+        run(small_cases, file=tmp_path / "bad.jsonl")
+
+
+def test_an_environment_that_resets_itself_is_refused(small_cases):
+    import gymnasium as gym
+
+    envs = gym.make_vec("MedSeg-v0", num_envs=2, cases=small_cases, backbone="ellipse").unwrapped
+    with pytest.raises(PolicyError, match="disabled"):
+        next(play_cases(envs, make_policy("stop", envs.stage.view.codec), ["tall"]))
+
+
+def test_untrained_clicks_are_labelled(small_cases):
+    envs = make_envs(1, cases=small_cases[:1], backbone="ellipse")
+    policy = make_policy("oracle-click", envs.stage.view.codec)
+    ((played,),) = play_cases(envs, policy, ["wide"])
+
+    class BoxTrained:
+        trained_kinds = frozenset({"box"})
+
+    found = caveats(policy, BoxTrained(), [played.episode])
+    assert found == ["oracle", "synthetic", "not trained for clicks"]
+
+
+def test_summaries(small_cases):
+    records = run(small_cases, "oracle-box")
+    row = summarise(records, 4, policy="p")
+    assert row["n"] == 5 and row["groups"] == 5 and row["dice_interval"] is not None
+    assert row["dice"] == pytest.approx(sum(r.dice[-1] for r in records) / 5)
+    assert len(row["dice_after"]) == 5 and row["dice_after"][-1] == pytest.approx(row["dice"])
+    rows = summarise_by(records, "modality", 4, policy="p")
+    assert [r["subset"] for r in rows] == ["all", "CT", "unknown"]
+    assert sum(r["n"] for r in rows[1:]) == 5 and rows[1]["dice_interval"] is None
+
+
+@pytest.mark.slow
+def test_the_command_killed_half_way_gives_the_same_numbers(tmp_path):
+    def command(out):
+        return [
+            *(sys.executable, "-m", "benchmarks.compare_policies", "--cases", "phantoms"),
+            *("--limit", "40", "--policies", "random,oracle-click", "--backbones", "ellipse"),
+            *("--num-envs", "4", "--out", str(out)),
+        ]
+
+    root = Path(__file__).parents[2]
+    whole = subprocess.run(command(tmp_path / "a"), cwd=root, capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    assert "synthetic" in whole.stdout
+    process = subprocess.Popen(command(tmp_path / "b"), cwd=root, stdout=subprocess.DEVNULL)
+    records = tmp_path / "b" / "records"
+    while process.poll() is None:
+        lines = sum(len(f.read_text().splitlines()) for f in records.glob("*.jsonl"))
+        if lines > 12:
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.02)
+    assert process.returncode == -signal.SIGKILL
+    subprocess.run(command(tmp_path / "b"), cwd=root, check=True, capture_output=True)
+    numbers = []
+    for folder in ("a", "b"):
+        rows = json.loads((tmp_path / folder / "results.json").read_text())["rows"]
+        numbers.append([{k: v for k, v in row.items() if k != "seconds"} for row in rows])
+        for name in ("results.csv", "dice_by_step.png"):
+            assert (tmp_path / folder / name).stat().st_size > 200
+    assert numbers[0] == numbers[1]
+    assert numbers[0][0]["n"] == 40 and numbers[0][0]["dice_interval"] is not None
+
+
+def test_bad_command_lines_end_in_one_line(tmp_path):
+    root = Path(__file__).parents[2]
+    for arguments, words in (
+        (["--policies", "nobody"], "unknown policy 'nobody'"),
+        (["--backbones", "sam_vit_b"], "sam_vit_b_01ec64.pth"),
+        (["--cases", "nowhere"], "unknown case spec 'nowhere'"),
+    ):
+        command = [sys.executable, "-m", "benchmarks.compare_policies", "--out", str(tmp_path)]
+        result = subprocess.run(
+            [*command, "--backbones", "ellipse", *arguments],
+            cwd=root,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 2 and words in result.stderr
+        assert "Traceback" not in result.stderr

@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+
+from agents.statistics import bootstrap_interval
+
+
+def test_too_few_groups_give_no_interval():
+    assert bootstrap_interval([0.1] * 40, ["a", "b", "c", "d"] * 10) is None
+    assert bootstrap_interval([0.1] * 5, list("abcde")) is not None
+
+
+def test_groups_are_resampled_whole():
+    # Ten cases a group, all alike: as many values, but only five that are independent.
+    generator = np.random.default_rng(0)
+    means = generator.normal(0.5, 0.1, 12)
+    values, groups = np.repeat(means, 10), np.repeat(np.arange(12).astype(str), 10)
+    low, high = bootstrap_interval(values, groups)
+    alone = bootstrap_interval(values, np.arange(120).astype(str))
+    assert high - low > 2.5 * (alone[1] - alone[0])
+    assert low < values.mean() < high
+
+
+def test_the_interval_covers_as_often_as_it_says():
+    generator = np.random.default_rng(1)
+    hits = 0
+    for trial in range(200):
+        values = generator.normal(0.7, 0.1, 40)
+        low, high = bootstrap_interval(values, list(range(40)), resamples=500, seed=trial)
+        hits += low <= 0.7 <= high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_unequal_groups_weigh_by_their_cases():
+    values, groups = [1.0] * 8 + [0.0] * 4, ["a"] * 8 + list("bcde")
+    low, high = bootstrap_interval(values, groups)
+    assert low == 0 and high == pytest.approx(1, abs=0.1)

@@ -1,0 +1,30 @@
+"""Fixtures for backbones: pictures of awkward sizes, and a registry that forgets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from medseg_gym.backbones import registry
+
+
+@pytest.fixture(scope="session")
+def pictures() -> tuple[np.ndarray, ...]:
+    """Wide, tall, odd, square and tiny images; the last but one is grey."""
+    rng = np.random.default_rng(7)
+    found = []
+    for height, width in ((40, 90), (75, 31), (53, 67), (64, 64), (5, 7)):
+        y, x = np.mgrid[:height, :width]
+        waves = 110 + 60 * np.sin(x / 5)[..., None] + 40 * np.cos(y / 4)[..., None]
+        picture = waves + rng.normal(0, 25, (height, width, 3))
+        found.append(picture.clip(0, 255).astype(np.uint8))
+    found[3] = np.repeat(found[3][..., :1], 3, axis=2)
+    return tuple(found)
+
+
+@pytest.fixture
+def fresh_registry(monkeypatch):
+    """What a test registers or loads is forgotten after it."""
+    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
+    monkeypatch.setattr(registry, "_LOADED", {})
+    return registry
