@@ -68,14 +68,16 @@ def run_demo(
     )
     first = {name: played[backbones[0], name] for name in policies}
     best = "oracle-box" if "oracle-box" in first else policies[-1]
-    # The best, the middling and the worst case of the best policy, so that nothing is hidden.
     order = sorted(range(len(first[best])), key=lambda i: first[best][i].episode.dice)
-    shown = dict.fromkeys((order[-1], order[len(order) // 2], order[0]))
-    rows = [(name, first[name][i].episode) for i in shown for name in policies if name != "stop"]
-    steps = max(first.values(), key=lambda eps: len(eps[order[-1]].episode.steps))
+    # Every policy on the middling case; then the best and the worst case, so that nothing is hidden.
+    middle = order[len(order) // 2]
+    rows = [(name, first[name][middle].episode) for name in policies if name != "stop"]
+    for label, case in (("best", order[-1]), ("worst", order[0])):
+        rows.append((f"{best}, its {label} case", first[best][case].episode))
+    longest = max(policies, key=lambda name: len(first[name][middle].rewards))
     files = [
         picture_sheet(rows, out / "sheet.png"),
-        episode_gif(steps[order[-1]].episode, out / "episode.gif"),
+        episode_gif(first[longest][middle].episode, out / "episode.gif"),
     ]
     for file in files:
         console.print(f"wrote {file}")
@@ -85,10 +87,11 @@ def run_demo(
 def _table(
     played: dict[tuple[str, str], list[Played]], notes: dict[tuple[str, str], str], title: str
 ) -> Table:
-    table = Table(title=f"MedSeg-v0 on {title}: means over cases")
-    for header in ("backbone", "policy", "n", "Dice", "IoU", "steps", "return", "s/case", "note"):
+    cases = len(next(iter(played.values())))
+    table = Table(title=f"MedSeg-v0 on {title}: means over {cases} cases")
+    for header in ("backbone", "policy", "Dice", "steps", "return", "s/case", "note"):
         words = header in ("backbone", "policy", "note")
-        table.add_column(header, justify="left" if words else "right")
+        table.add_column(header, justify="left" if words else "right", no_wrap=header != "note")
     for (backbone, name), episodes in played.items():
         count = len(episodes)
 
@@ -98,9 +101,7 @@ def _table(
         table.add_row(
             backbone,
             name,
-            str(count),
             f"{mean([p.episode.dice for p in episodes]):.3f}",
-            f"{mean([p.episode.iou for p in episodes]):.3f}",
             f"{mean([float(len(p.rewards)) for p in episodes]):.1f}",
             f"{mean([sum(p.rewards) for p in episodes]):.3f}",
             f"{mean([p.seconds for p in episodes]):.2f}",

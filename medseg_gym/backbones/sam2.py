@@ -40,6 +40,7 @@ class Sam2Backbone:
 
     Args:
         model: A built `SAM2Base`; used in evaluation mode. Its memory for video stays unused.
+            Some weights are laid out anew here: after changing them, build the backbone again.
         name: Shown in tables.
         device: Where the model goes.
         encode_batch: Most images in one encoder pass; by default 8 on a GPU and 1 on a CPU, where

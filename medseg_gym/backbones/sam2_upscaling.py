@@ -33,8 +33,8 @@ def by_parent(features: torch.Tensor, doublings: int) -> torch.Tensor:
     )  # C, y, y', y'', x, x', x''
     rows, columns = range(1, doublings + 2), range(doublings + 2, 2 * doublings + 3)
     order = [axis for pair in zip(rows, columns, strict=True) for axis in pair]
-    grouped = split.permute(*order, 0).reshape(-1, 4**doublings, channels)
-    return grouped.clone() if grouped.data_ptr() == features.data_ptr() else grouped
+    grouped = split.permute(*order, 0).clone(memory_format=torch.contiguous_format)
+    return grouped.view(-1, 4**doublings, channels)
 
 
 def to_grid(values: torch.Tensor, size: Sequence[int], doublings: int) -> torch.Tensor:

@@ -35,6 +35,37 @@ def _attend(
     return attention.out_proj(out.transpose(1, 2).flatten(2))
 
 
+def _attend_from_image(
+    attention: Any,
+    pixels: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    key_mask: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attend from many pixels, B x P x C, to few tokens, B x N x C.
+
+    The projections of the pixels, in and out, are applied to the tokens instead: the same sums in
+    another order, without the two largest products and with a softmax over whole image rows.
+    """
+    heads = attention.num_heads
+    keys, values = (  # B x heads x N x D
+        x.unflatten(2, (heads, -1)).transpose(1, 2)
+        for x in (attention.k_proj(k), attention.v_proj(v))
+    )
+    keys = keys * keys.shape[-1] ** -0.5
+    query, out = attention.q_proj, attention.out_proj
+    weight = query.weight.unflatten(0, (heads, -1))  # heads x D x C
+    bias = query.bias.unflatten(0, (heads, -1, 1))  # heads x D x 1
+    scores = torch.baddbmm(
+        (keys @ bias).flatten(1, 2), (keys @ weight).flatten(1, 2), pixels.mT
+    ).unflatten(1, (heads, -1))  # B x heads x N x P
+    if key_mask is not None:
+        scores = scores.masked_fill(~key_mask[:, None, :, None], -torch.inf)
+    shares = scores.softmax(dim=2).flatten(1, 2)  # B x heads·N x P
+    values = (values @ out.weight.T.unflatten(0, (heads, -1))).flatten(1, 2)  # B x heads·N x C
+    return torch.baddbmm(out.bias, shares.mT, values)
+
+
 def run_two_way(
     transformer: Any,
     image: torch.Tensor,
@@ -70,7 +101,7 @@ def run_two_way(
         )
         queries = layer.norm2(queries)
         queries = layer.norm3(queries + layer.mlp(queries))
-        keys = keys + _attend(
+        keys = keys + _attend_from_image(
             layer.cross_attn_image_to_token, k, queries + tokens, queries, token_mask
         )
         keys = layer.norm4(keys)

@@ -15,7 +15,7 @@ _MARGIN = 6
 
 
 def picture_sheet(
-    episodes: Sequence[tuple[str, Episode]], path: str | Path, side: int = 240
+    episodes: Sequence[tuple[str, Episode]], path: str | Path, side: int = 200
 ) -> Path:
     """Write one row per episode: image, truth, then prompts, mask and Dice after each step.
 
@@ -51,7 +51,8 @@ def picture_sheet(
         top += max(tile.shape[0] for tile in tiles) + _MARGIN
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path, optimize=True)
+    # 256 colours do for grey images with a few marks, at a third of the bytes.
+    Image.fromarray(sheet).quantize(256).save(path, optimize=True)
     return path
 
 

@@ -101,7 +101,7 @@ class EpisodeEngine:
         started = []
         for slot, case, embedding in zip(slots, cases, found, strict=True):
             truth = torch.from_numpy(case.mask.copy()).to(self.backbone.device)
-            episode = Episode(case, truth, self.max_steps, embedding)
+            episode = Episode(case, truth, self.max_steps, embedding, engine=self)
             self.episodes[slot] = episode
             started.append(episode)
         return started
@@ -143,6 +143,29 @@ class EpisodeEngine:
             }
             results.append(StepResult(float(value), episode.done, info))
         return results
+
+    def preview(
+        self, episodes: Sequence[Episode], prompts: Sequence[AddBox | AddPoint]
+    ) -> list[MaskState]:
+        """What a prompt would make of each episode, without taking a step.
+
+        Rows, decode and counts are those of `step`, in one call; nothing is recorded or changed.
+
+        Args:
+            episodes: Running ones of this engine; one may stand there for each of several prompts.
+            prompts: One per episode.
+
+        Raises:
+            EpisodeError: An episode that is over, or a prompt that makes no mask.
+        """
+        for episode, prompt in zip(episodes, prompts, strict=True):
+            effect, error = episode.judge(prompt)
+            if effect != "decode":
+                raise EpisodeError(
+                    f"only a valid box or click can be previewed, not {prompt!r} "
+                    f"on case {episode.case.key!r}{': ' if error else ''}{error}"
+                )
+        return self._decode(episodes, prompts)
 
     def _decode(
         self, episodes: Sequence[Episode], prompts: Sequence[AddBox | AddPoint]

@@ -8,7 +8,7 @@ masks, and `rewards.score_episode` replays the rules over stored ones.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -17,6 +17,9 @@ from medseg_gym.cases import Case
 from medseg_gym.episodes.metrics import dice_from_counts, iou_from_counts
 from medseg_gym.errors import EpisodeError, PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt, Stop, Undo
+
+if TYPE_CHECKING:
+    from medseg_gym.episodes.engine import EpisodeEngine
 
 Effect = Literal["decode", "restore", "clear", "stop", "invalid"]
 
@@ -82,6 +85,7 @@ class Episode:
         truth: H x W bool, the case's mask on the backbone's device.
         max_steps: Every action uses one; the episode is over when they are used up.
         embedding: The encoded image; None where masks come from a record.
+        engine: The one it runs in, for whoever looks ahead; None where masks come from a record.
     """
 
     case: Case
@@ -90,6 +94,7 @@ class Episode:
     embedding: Embedding | None = None
     steps: list[Step] = field(default_factory=list)
     _before: list[MaskState] = field(default_factory=list)
+    engine: EpisodeEngine | None = None
 
     def __post_init__(self) -> None:
         self.truth_pixels = int(self.case.mask.sum())

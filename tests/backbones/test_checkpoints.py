@@ -45,7 +45,12 @@ def same(found: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize(
     "content",
-    [WEIGHTS, {"model": WEIGHTS}, {"state_dict": WEIGHTS, "epoch": 3}, {"model": {"state_dict": WEIGHTS}}],
+    [
+        WEIGHTS,
+        {"model": WEIGHTS},
+        {"state_dict": WEIGHTS, "epoch": 3},
+        {"model": {"state_dict": WEIGHTS}},
+    ],
     ids=["bare", "model", "state_dict", "nested"],
 )
 def test_state_dicts_are_read_wrapped_or_bare(tmp_path, content, zipped):
@@ -182,7 +187,9 @@ def test_weights_that_do_not_fit_are_counted_and_named(state, words):
     with pytest.raises(CheckpointError) as caught:
         load_weights(model, state, "dir/f.pth")
     message = str(caught.value)
-    assert message.startswith("dir/f.pth: the checkpoint does not fit Linear: ") and words in message
+    assert (
+        message.startswith("dir/f.pth: the checkpoint does not fit Linear: ") and words in message
+    )
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 

@@ -41,9 +41,7 @@ def test_a_fraction_becomes_sams_pixel_in_the_input_frame():
 
 @given(
     st.lists(
-        st.tuples(
-            st.none() | st.from_type(AddBox), st.lists(st.from_type(AddPoint), max_size=4)
-        ),
+        st.tuples(st.none() | st.from_type(AddBox), st.lists(st.from_type(AddPoint), max_size=4)),
         min_size=1,
         max_size=6,
     ),

@@ -58,9 +58,7 @@ def test_a_mixed_batch_has_the_promised_shapes(backbone, embeddings, pictures):
     assert iou.shape == (len(rows),) and iou.dtype == torch.float32
     assert logits.isfinite().all() and iou.isfinite().all()
     images = backbone.to_image(logits, [row.embedding for row in rows])
-    assert [tuple(image.shape) for image in images] == [
-        row.embedding.image_size for row in rows
-    ]
+    assert [tuple(image.shape) for image in images] == [row.embedding.image_size for row in rows]
     if backbone.takes_mask_input:
         fed = [
             PromptRow(row.embedding, row.box, row.points, mask_input=earlier)

@@ -109,5 +109,7 @@ def test_it_is_shared_and_takes_no_weights(tmp_path):
     assert copy.deepcopy({"backbone": BACKBONE})["backbone"] is BACKBONE
     weights = tmp_path / "weights.pth"
     weights.touch()
-    with pytest.raises(BackboneError, match=r"'ellipse' has no weights to read from .*weights\.pth"):
+    with pytest.raises(
+        BackboneError, match=r"'ellipse' has no weights to read from .*weights\.pth"
+    ):
         load("ellipse", checkpoint=weights)

@@ -64,7 +64,9 @@ def test_it_agrees_with_its_own_package(backbone, embeddings, package, wide):
     assert (found.logits[0] - logits[0, 0]).abs().max() < 1e-4
     (full,) = backbone.to_image(found.logits, embeddings[1:])
     clear = reference.abs() > 1e-4
-    assert full.shape == (height, width) and bool((full > 0)[clear].eq((reference > 0)[clear]).all())
+    assert full.shape == (height, width) and bool(
+        (full > 0)[clear].eq((reference > 0)[clear]).all()
+    )
 
 
 def test_a_tight_box_segments_a_real_organ(backbone, embeddings, case):

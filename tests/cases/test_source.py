@@ -117,7 +117,7 @@ def test_what_is_no_spec_at_all_is_refused(spec):
 
 @pytest.mark.parametrize("split", ["dev", "", None, "Train"])
 def test_an_unknown_split_lists_the_known_ones(split):
-    with pytest.raises(CaseError, match="unknown split .*train, val, test"):
+    with pytest.raises(CaseError, match=r"unknown split .*train, val, test"):
         load_cases("samples", split)
 
 

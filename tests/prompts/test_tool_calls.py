@@ -125,7 +125,9 @@ def test_a_coordinate_off_the_grid_is_named(value):
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_numbers_beyond_json_are_off_the_grid(word):
     with pytest.raises(PromptError, match="must hold integers"):
-        decode_tool_call(wrap(f'{{"name": "add_bbox", "arguments": {{"bbox_2d": [1,2,3,{word}]}}}}'))
+        decode_tool_call(
+            wrap(f'{{"name": "add_bbox", "arguments": {{"bbox_2d": [1,2,3,{word}]}}}}')
+        )
 
 
 @pytest.mark.parametrize(

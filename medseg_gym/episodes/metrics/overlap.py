@@ -1,4 +1,4 @@
-"""How good a mask is.
+"""How many pixels two masks share.
 
 Dice and IoU go by pixel counts, so they are exact whatever device counted. Two empty masks agree
 perfectly and score 1.
@@ -21,13 +21,23 @@ def iou_from_counts(intersection: int, prediction: int, truth: int) -> float:
     return intersection / union if union else 1.0
 
 
-def _counts(prediction: np.ndarray, truth: np.ndarray) -> tuple[int, int, int]:
+def check_masks(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays.
+
+    Raises:
+        ValueError: Shapes differ or the masks are not bool.
+    """
     prediction, truth = np.asarray(prediction), np.asarray(truth)
     if prediction.shape != truth.shape or prediction.dtype != bool or truth.dtype != bool:
         raise ValueError(
             "masks must be bool arrays of one shape, got "
             f"{prediction.dtype} {prediction.shape} and {truth.dtype} {truth.shape}"
         )
+    return prediction, truth
+
+
+def _counts(prediction: np.ndarray, truth: np.ndarray) -> tuple[int, int, int]:
+    prediction, truth = check_masks(prediction, truth)
     return (
         int(np.count_nonzero(prediction & truth)),
         int(np.count_nonzero(prediction)),

@@ -1,0 +1,77 @@
+"""What is kept: episodes recorded step by step, replayed, re-scored, shown and exported.
+
+`Recorder` and `VectorRecorder` write every step of an environment into a store on disk,
+`TrajectoryStore` reads it back, and `generate_episodes` fills one with a policy's episodes. The format is
+described in docs/trajectories.md. Needs the extra "trajectories" (pyarrow).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from medseg_gym.trajectories.errors import TrajectoryError
+
+if TYPE_CHECKING:
+    from medseg_gym.trajectories.export import export_store
+    from medseg_gym.trajectories.generate import GenerateOptions, generate_episodes
+    from medseg_gym.trajectories.rebuild import StoredCases, rebuild_episode
+    from medseg_gym.trajectories.recorder import Recorder, VectorRecorder
+    from medseg_gym.trajectories.replay import Replayed, replay_store
+    from medseg_gym.trajectories.rescore import Rescored, rescore_store
+    from medseg_gym.trajectories.store import TrajectoryStore
+    from medseg_gym.trajectories.trajectory import (
+        EpisodeFacts,
+        EpisodeKey,
+        RecordedStep,
+        Trajectory,
+    )
+    from medseg_gym.trajectories.writer import TrajectoryWriter
+
+# Reading a store needs no torch and the command line must start without pyarrow: import late.
+_WHERE = {
+    "EpisodeFacts": "trajectory",
+    "EpisodeKey": "trajectory",
+    "GenerateOptions": "generate",
+    "RecordedStep": "trajectory",
+    "Recorder": "recorder",
+    "Replayed": "replay",
+    "Rescored": "rescore",
+    "StoredCases": "rebuild",
+    "Trajectory": "trajectory",
+    "TrajectoryStore": "store",
+    "TrajectoryWriter": "writer",
+    "VectorRecorder": "recorder",
+    "export_store": "export",
+    "generate_episodes": "generate",
+    "rebuild_episode": "rebuild",
+    "replay_store": "replay",
+    "rescore_store": "rescore",
+}
+
+__all__ = [
+    "EpisodeFacts",
+    "EpisodeKey",
+    "GenerateOptions",
+    "RecordedStep",
+    "Recorder",
+    "Replayed",
+    "Rescored",
+    "StoredCases",
+    "Trajectory",
+    "TrajectoryError",
+    "TrajectoryStore",
+    "TrajectoryWriter",
+    "VectorRecorder",
+    "export_store",
+    "generate_episodes",
+    "rebuild_episode",
+    "replay_store",
+    "rescore_store",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -1,0 +1,168 @@
+"""One recorded episode in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from medseg_gym.prompts import Prompt
+from medseg_gym.trajectories.mask_codec import unpack_mask
+
+
+class EpisodeKey(NamedTuple):
+    """What names an episode: the case, the seed, and how many-th try it is."""
+
+    case: str
+    seed: int
+    rollout: int
+
+
+@dataclass(frozen=True)
+class EpisodeFacts:
+    """What holds for a whole episode.
+
+    Args:
+        key: Its name.
+        cases: Spec for `load_cases`; None where the cases were made in memory.
+        split: Of the cases.
+        source: Name of the case source.
+        group: Patient, volume or image.
+        target: What to segment, in words.
+        modality: Of the image.
+        synthetic: True for made-up images.
+        height: Rows of image and masks.
+        width: Columns of image and masks.
+        image_hash: `Case.content_hash`, by which a changed picture is noticed.
+        truth: The truth mask, packed (see `mask_codec`).
+        policy: Who acted.
+        backbone: Who segmented.
+        checkpoint: Name of the weight file, None if none was needed or known.
+        checkpoint_hash: BLAKE2b of its bytes.
+        options: Of the environment: max_steps, bins, tools, reward, prompt_memory, ...
+    """
+
+    key: EpisodeKey
+    cases: str | None
+    split: str
+    source: str
+    group: str
+    target: str
+    modality: str
+    synthetic: bool
+    height: int
+    width: int
+    image_hash: str
+    truth: bytes
+    policy: str
+    backbone: str
+    checkpoint: str | None
+    checkpoint_hash: str | None
+    options: Mapping[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the episode besides its key."""
+        names = ("cases", "split", "policy", "backbone", "checkpoint", "checkpoint_hash")
+        return {**{name: getattr(self, name) for name in names}, **self.options}
+
+
+@dataclass(frozen=True)
+class RecordedStep:
+    """One action and what came of it.
+
+    Args:
+        prompt: None if the action could not be read.
+        valid: False if it changed nothing.
+        error: Why, else "".
+        reward: As the environment gave it.
+        terms: What the reward is made of.
+        dice: Afterwards.
+        iou: Afterwards.
+        mask: Afterwards, packed (see `mask_codec`).
+        stopped: The agent ended the episode.
+        terminated: The episode is over.
+        truncated: A time limit cut it off.
+    """
+
+    prompt: Prompt | None
+    valid: bool
+    error: str
+    reward: float
+    terms: Mapping[str, float]
+    dice: float
+    iou: float
+    mask: bytes
+    stopped: bool
+    terminated: bool
+    truncated: bool
+
+    @property
+    def tool(self) -> str:
+        """Name of the tool, "" if the action could not be read."""
+        return "" if self.prompt is None else self.prompt.tool
+
+    @property
+    def ended(self) -> bool:
+        """True for the last step of a finished episode."""
+        return self.terminated or self.truncated
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A recorded episode.
+
+    Args:
+        id: Unique among all recordings.
+        facts: What holds for the whole of it.
+        steps: At least one.
+        accepted: The annotator's verdict; None where none was asked for.
+    """
+
+    id: str
+    facts: EpisodeFacts
+    steps: tuple[RecordedStep, ...]
+    accepted: bool | None = None
+
+    @property
+    def key(self) -> EpisodeKey:
+        """Case, seed and rollout."""
+        return self.facts.key
+
+    @property
+    def finished(self) -> bool:
+        """False if the recording broke off."""
+        return self.steps[-1].ended
+
+    @property
+    def dice(self) -> float:
+        """Dice at the end."""
+        return self.steps[-1].dice
+
+    @property
+    def iou(self) -> float:
+        """IoU at the end."""
+        return self.steps[-1].iou
+
+    @property
+    def rewards(self) -> list[float]:
+        """One per step."""
+        return [step.reward for step in self.steps]
+
+    @property
+    def prompts(self) -> list[Prompt | None]:
+        """One per step."""
+        return [step.prompt for step in self.steps]
+
+    @property
+    def truth(self) -> np.ndarray:
+        """(H, W) bool."""
+        return unpack_mask(self.facts.truth, self.facts.height, self.facts.width)
+
+    @property
+    def masks(self) -> list[np.ndarray]:
+        """(H, W) bool after every step."""
+        size = self.facts.height, self.facts.width
+        return [unpack_mask(step.mask, *size) for step in self.steps]
