@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from typing import Any
 
 import medseg_gym
 from medseg_gym.envs.vector_env import MedSegVectorEnv
+from medseg_gym.episodes import metrics
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import Played, Policy, caveats, play_cases
 
@@ -34,6 +36,11 @@ class CaseRecord:
         area: Share of the image that the target covers.
         dice: Before the first step and after each, so one more than `tools`.
         iou: Likewise.
+        hd95: Of the final mask, in `unit`; None where one of the masks is empty, so that there is
+            no distance.
+        nsd: Of the final mask at a tolerance of `metrics.NSD_TOLERANCE` in `unit`.
+        unit: "mm", or "px" for a case without spacing.
+        boundary_iou: Of the final mask.
         tools: Used, in order; "" for an unreadable action.
         invalid: Actions that changed nothing.
         stopped: Whether the policy stopped by itself.
@@ -52,6 +59,10 @@ class CaseRecord:
     area: float
     dice: tuple[float, ...]
     iou: tuple[float, ...]
+    hd95: float | None
+    nsd: float
+    unit: str
+    boundary_iou: float
     tools: tuple[str, ...]
     invalid: int
     stopped: bool
@@ -73,6 +84,8 @@ class CaseRecord:
 
 def _record(played: Played, policy: Policy, envs: MedSegVectorEnv, batch_size: int) -> CaseRecord:
     episode, case = played.episode, played.episode.case
+    mask = episode.state.mask.cpu().numpy()
+    surface = metrics.surface_scores(mask, case.mask, case.spacing)
     return CaseRecord(
         case=case.key,
         group=case.group,
@@ -82,6 +95,10 @@ def _record(played: Played, policy: Policy, envs: MedSegVectorEnv, batch_size: i
         area=case.area_fraction,
         dice=(episode.start_dice, *(step.dice for step in episode.steps)),
         iou=(episode.start_iou, *(step.iou for step in episode.steps)),
+        hd95=surface.hd95 if math.isfinite(surface.hd95) else None,
+        nsd=surface.nsd,
+        unit=surface.unit,
+        boundary_iou=metrics.boundary_iou(mask, case.mask),
         tools=tuple(step.tool for step in episode.steps),
         invalid=sum(not step.valid for step in episode.steps),
         stopped=episode.stopped,
@@ -152,7 +169,7 @@ class RecordFile:
 
 
 def _write_record(record: CaseRecord) -> str:
-    return json.dumps(asdict(record))
+    return json.dumps(asdict(record), allow_nan=False)  # NaN and Infinity are not JSON
 
 
 def _read_record(line: str) -> CaseRecord:
@@ -202,6 +219,8 @@ def run_settings(envs: MedSegVectorEnv, policy: Policy, keys: Sequence[str], see
     options = envs.options
     return {
         "version": medseg_gym.__version__,
+        "nsd_tolerance": metrics.NSD_TOLERANCE,
+        "boundary_ratio": metrics.BOUNDARY_RATIO,
         "policy": policy.name,
         "seed": seed,
         "num_envs": envs.num_envs,

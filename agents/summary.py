@@ -11,6 +11,13 @@ from rich.table import Table
 
 from agents.evaluation import CaseRecord
 from agents.statistics import bootstrap_interval
+from medseg_gym.episodes import metrics
+
+NOC_PERCENTS = (80, 85, 90)
+"""IoU, in percent, that NoC is counted to."""
+
+UNITS = ("mm", "px")
+"""Of distances; see `CaseRecord.unit`."""
 
 
 def summarise(records: Sequence[CaseRecord], max_steps: int, **labels: str) -> dict[str, Any]:
@@ -23,7 +30,11 @@ def summarise(records: Sequence[CaseRecord], max_steps: int, **labels: str) -> d
 
     Returns:
         Labels, then `n`, `groups`, `dice`, `dice_interval`, `iou`, `iou_interval`, `dice_after`
-        (list), `turns`, `invalid`, `episode_return`, `seconds` and `notes`.
+        (list), `turns`, `invalid`, `episode_return`, `seconds`; of the final masks `boundary_iou`
+        and, for each unit u of "mm" (cases with a spacing) and "px" (the others), `cases_u`,
+        `nsd_u` and `hd95_u` with `hd95_u_n`, the number of cases it is defined for (None where
+        there are none); of the way there `noc80`, `failures80`, likewise 85 and 90, `dice_auc` and
+        `stop_regret`; and `notes`.
     """
     groups = [record.group for record in records]
 
@@ -46,8 +57,38 @@ def summarise(records: Sequence[CaseRecord], max_steps: int, **labels: str) -> d
         "invalid": mean(record.invalid for record in records),
         "episode_return": mean(record.episode_return for record in records),
         "seconds": mean(record.seconds for record in records),
+        **_surface_means(records),
+        "boundary_iou": mean(record.boundary_iou for record in records),
+        **_interaction_means(records, max_steps),
         "notes": list(notes),
     }
+
+
+def _surface_means(records: Sequence[CaseRecord]) -> dict[str, Any]:
+    """Means by unit, for millimetres and pixels do not mix."""
+    found: dict[str, Any] = {}
+    for unit in UNITS:
+        part = [record for record in records if record.unit == unit]
+        distances = [record.hd95 for record in part if record.hd95 is not None]
+        found[f"cases_{unit}"] = len(part)
+        found[f"hd95_{unit}"] = sum(distances) / len(distances) if distances else None
+        found[f"hd95_{unit}_n"] = len(distances)
+        found[f"nsd_{unit}"] = sum(record.nsd for record in part) / len(part) if part else None
+    return found
+
+
+def _interaction_means(records: Sequence[CaseRecord], max_steps: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for percent in NOC_PERCENTS:
+        clicks = [metrics.noc(record.iou, percent / 100, max_steps) for record in records]
+        found[f"noc{percent}"] = sum(noc.turns for noc in clicks) / len(records)
+        found[f"failures{percent}"] = sum(noc.failed for noc in clicks)
+    areas = [metrics.dice_auc(record.dice, max_steps) for record in records]
+    found["dice_auc"] = sum(areas) / len(records)
+    found["stop_regret"] = sum(metrics.stop_regret(record.dice) for record in records) / len(
+        records
+    )
+    return found
 
 
 def summarise_by(
@@ -68,9 +109,12 @@ def summarise_by(
 
 
 def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> list[Table]:
-    """Two rich tables of summary rows: the scores, and Dice after each step."""
+    """Rich tables of summary rows: the scores, Dice after each step, and the other metrics."""
     scores, steps = Table(title=title), Table(title=f"{title}: mean Dice after each step")
-    for table in (scores, steps):
+    units = [unit for unit in UNITS if any(row[f"cases_{unit}"] for row in rows)]
+    title = f"{title}: borders of the final masks, and the way to them"
+    more = Table(title=title, padding=(0, 1, 0, 0))  # many columns: close together
+    for table in (scores, steps, more):
         for header in ("backbone", "policy", "subset"):
             table.add_column(header, no_wrap=True)
     for header in ("n", "groups", "Dice [95 %]", "IoU [95 %]", "turns", "return", "s/case"):
@@ -78,11 +122,27 @@ def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> 
     scores.add_column("note")
     for step in range(max_steps + 1):
         steps.add_column(str(step), justify="right", no_wrap=True)
+    tolerance = f"{metrics.NSD_TOLERANCE:g}"
+    for header in (
+        *(f"HD95 {unit}\n(n of N)" for unit in units),
+        *(f"NSD\n{tolerance} {unit}" for unit in units),
+        "bIoU",
+        *(f"NoC@{percent}\n(fail)" for percent in NOC_PERCENTS),
+        "AUC",
+        "regret",
+    ):
+        more.add_column(header, justify="right", no_wrap=True)
+    more.caption = (
+        "HD95 (n of N): mean over the n of N cases where neither mask is empty, or both are. "
+        f"NSD: tolerance {tolerance} {f' or {tolerance} '.join(units)}. bIoU: boundary IoU. "
+        f"NoC: turns to reach that IoU, {max_steps} if it never came (fail: such cases). "
+        "AUC: of Dice against turns. regret: best Dice minus the final one."
+    )
     previous = ("", "")
     for row in rows:
         current = row["backbone"], row["policy"]
         if previous != ("", "") and current != previous:
-            for table in (scores, steps):
+            for table in (scores, steps, more):
                 table.add_section()
         name = ("", "") if current == previous else current
         previous = current
@@ -99,7 +159,25 @@ def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> 
             ", ".join(row["notes"]),
         )
         steps.add_row(*name, row["subset"], *(f"{value:.3f}" for value in row["dice_after"]))
-    return [scores, steps]
+        more.add_row(
+            *name,
+            row["subset"],
+            *(_distance(row, unit) for unit in units),
+            *("-" if row[f"nsd_{u}"] is None else f"{row[f'nsd_{u}']:.3f}" for u in units),
+            f"{row['boundary_iou']:.3f}",
+            *(f"{row[f'noc{p}']:.2f} ({row[f'failures{p}']})" for p in NOC_PERCENTS),
+            f"{row['dice_auc']:.3f}",
+            f"{row['stop_regret']:.3f}",
+        )
+    return [scores, steps, more]
+
+
+def _distance(row: Mapping[str, Any], unit: str) -> str:
+    """Write "4.20 (11/12)": over how many of the cases with that unit the mean goes."""
+    cases, defined, mean = row[f"cases_{unit}"], row[f"hd95_{unit}_n"], row[f"hd95_{unit}"]
+    if not cases:
+        return "-"
+    return f"{'-' if mean is None else f'{mean:.2f}'} ({defined}/{cases})"
 
 
 def with_interval(mean: float, interval: tuple[float, float] | None) -> str:

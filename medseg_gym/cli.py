@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from medseg_gym.errors import MedSegError
+from medseg_gym.trajectories.commands import trajectories_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,6 +22,7 @@ cases_app = typer.Typer(no_args_is_help=True, help="What is to be segmented.")
 backbones_app = typer.Typer(no_args_is_help=True, help="Who segments.")
 app.add_typer(cases_app, name="cases")
 app.add_typer(backbones_app, name="backbones")
+app.add_typer(trajectories_app, name="trajectories")
 console = Console()
 
 
@@ -76,23 +78,59 @@ def list_cases(
 
 @backbones_app.command("list")
 def list_backbones() -> None:
-    """Show the known backbones and whether their weights are at hand."""
+    """Show the known backbones and whether what they need is at hand."""
     from medseg_gym.backbones import available
-    from medseg_gym.backbones.registry import find_checkpoint
+    from medseg_gym.backbones.registry import checkpoint_folders, find_checkpoint
     from medseg_gym.errors import CheckpointError
 
     table = Table(title="backbones")
-    for header in ("name", "what it is", "weights"):
-        table.add_column(header)
+    for header in ("name", "M param.", "prompts", "image", "weights"):
+        table.add_column(header, no_wrap=True)
+    table.add_column("install")
+    notes = []
     for spec in available().values():
-        if spec.checkpoint is None:
-            weights = "none needed"
-        else:
+        weights = "ready"
+        if spec.checkpoint is not None:
             try:
-                weights = f"found: {find_checkpoint(spec, None)}"
+                notes.append(f"{spec.name}: found {find_checkpoint(spec, None)}")
+                weights = "found"
             except CheckpointError:
-                weights = f"missing: {spec.checkpoint} from {spec.page}"
-        table.add_row(spec.name, spec.summary, weights)
+                notes.append(f"{spec.name}: {spec.checkpoint} from {spec.page}")
+                weights = "missing"
+        table.add_row(
+            spec.name,
+            "" if spec.parameters is None else f"{spec.parameters:g}",
+            ", ".join(spec.kinds),
+            "" if spec.image_size is None else str(spec.image_size),
+            weights,
+            f'"medseg-gym[{spec.missing_extra}]"' if spec.missing_extra else "",
+        )
+    console.print(table)
+    folders = ", ".join(map(str, checkpoint_folders()))
+    console.print(f"Weight files are looked for in: {folders}", soft_wrap=True)
+    for line in notes:
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
+
+
+@backbones_app.command("check")
+def check_backbone(
+    name: Annotated[str, typer.Argument(help="As in `medseg backbones list`.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="Weight file.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the encoder's input.")] = None,
+    random_weights: Annotated[bool, typer.Option(help="Time it without a weight file.")] = False,
+) -> None:
+    """Load a backbone, give it one box and one click on a real case, print Dice and times."""
+    from medseg_gym.backbones import load
+    from medseg_gym.backbones.check import check
+
+    given = {"dtype": dtype, "image_size": image_size, "random_weights": random_weights or None}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    found = check(load(name, checkpoint, device, **options))
+    table = Table(title=f"{name} on {found.device}", show_header=False)
+    for label, value in found.rows():
+        table.add_row(label, value)
     console.print(table)
 
 

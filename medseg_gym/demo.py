@@ -69,7 +69,7 @@ def run_demo(
     first = {name: played[backbones[0], name] for name in policies}
     best = "oracle-box" if "oracle-box" in first else policies[-1]
     order = sorted(range(len(first[best])), key=lambda i: first[best][i].episode.dice)
-    # Every policy on the middling case; then the best and the worst case, so that nothing is hidden.
+    # Every policy on the middling case; then the best and the worst, so that nothing is hidden.
     middle = order[len(order) // 2]
     rows = [(name, first[name][middle].episode) for name in policies if name != "stop"]
     for label, case in (("best", order[-1]), ("worst", order[0])):

@@ -1,8 +1,15 @@
-"""Who knows the truth: simulated experts, and beside them the baselines that do not."""
+"""Who knows the truth: simulated experts, and beside them the baselines that do not.
+
+`OracleBox` and `OracleClick` follow one rule. The experts (`BoxToPoint`, `SequentialClick`,
+`Hybrid`) also check what a click would do before they make it, as MedSAM-Agent does for its
+training trajectories; `Noisy` gives any of them a human hand.
+"""
 
 from medseg_gym.annotators.box import OracleBox, disturb, tight_box
-from medseg_gym.annotators.click import OracleClick, deepest_pixel, next_click
+from medseg_gym.annotators.click import ErrorClicks, OracleClick, deepest_pixel, next_click
+from medseg_gym.annotators.expert import BoxToPoint, Effort, Expert, Hybrid, SequentialClick
 from medseg_gym.annotators.named import make_policy, policy_names, register_policy
+from medseg_gym.annotators.noisy import Noisy
 from medseg_gym.annotators.scripted import (
     CentreBox,
     OracleScript,
@@ -12,12 +19,19 @@ from medseg_gym.annotators.scripted import (
 )
 
 __all__ = [
+    "BoxToPoint",
     "CentreBox",
+    "Effort",
+    "ErrorClicks",
+    "Expert",
+    "Hybrid",
+    "Noisy",
     "OracleBox",
     "OracleClick",
     "OracleScript",
     "RandomActions",
     "ScriptedPolicy",
+    "SequentialClick",
     "StopAtOnce",
     "deepest_pixel",
     "disturb",

@@ -10,6 +10,7 @@ from medseg_gym.annotators.scripted import OracleScript
 from medseg_gym.episodes import Episode
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import AddBox, ArrayCodec, Prompt, Stop
+from medseg_gym.prompts.grid import to_cell, to_fraction
 
 
 def tight_box(mask: np.ndarray) -> AddBox | None:
@@ -48,6 +49,19 @@ def disturb(
     return AddBox(*(float(side) for side in sides.clip(0, 1)))
 
 
+def widen(box: AddBox, bins: int) -> AddBox:
+    """The box, or where a grid of `bins` cells would give it no area, the least one that has."""
+    sides = []
+    for low, high in ((box.x1, box.x2), (box.y1, box.y2)):
+        cell = to_cell(low, bins)
+        if cell == to_cell(high, bins):
+            cell = min(cell, bins - 2)
+            low, high = to_fraction(cell, bins), to_fraction(cell + 1, bins)
+        sides.append((low, high))
+    (x1, x2), (y1, y2) = sides
+    return AddBox(x1, y1, x2, y2)
+
+
 class OracleBox(OracleScript):
     """One box round the truth, then stop; stops at once where the target is absent.
 
@@ -57,6 +71,8 @@ class OracleBox(OracleScript):
         jitter: See `disturb`.
     """
 
+    name = "oracle-box"
+
     def __init__(self, codec: ArrayCodec, loosen: float = 0.0, jitter: float = 0.0) -> None:
         if not (0 <= loosen <= 2 and 0 <= jitter < 0.5):
             raise PolicyError(
@@ -64,9 +80,7 @@ class OracleBox(OracleScript):
             )
         super().__init__(codec)
         self.loosen, self.jitter = loosen, jitter
-        self.name = "oracle-box"
-        self.name += f":loosen={loosen:g}" if loosen else ""
-        self.name += f":jitter={jitter:g}" if jitter else ""
+        self.name = self.name_with(loosen=(loosen, 0), jitter=(jitter, 0))
 
     def choose_all(self, slots: Sequence[int], episodes: Sequence[Episode]) -> list[Prompt]:
         """Box in the first turn, then stop."""
@@ -76,5 +90,6 @@ class OracleBox(OracleScript):
             if box is None:
                 prompts.append(Stop())
             else:
-                prompts.append(disturb(box, self.generators[slot], self.loosen, self.jitter))
+                box = disturb(box, self.generators[slot], self.loosen, self.jitter)
+                prompts.append(widen(box, self.codec.bins))
         return prompts

@@ -41,6 +41,11 @@ class ScriptedPolicy(ABC):
             self.turns[slot] += 1
         return actions
 
+    def name_with(self, **options: tuple[float, float]) -> str:
+        """The name as `make_policy` reads it: options (value, default) that are not the default."""
+        changed = [f":{key}={value:g}" for key, (value, usual) in options.items() if value != usual]
+        return self.name + "".join(changed)
+
     @abstractmethod
     def choose(self, slot: int) -> Prompt:
         """The next prompt of a slot; `turns[slot]` prompts were made before."""
@@ -96,6 +101,10 @@ class OracleScript(ScriptedPolicy):
             actions[slot] = self.codec.encode(prompt)
             self.turns[slot] += 1
         return actions
+
+    def accepts(self, episode: Episode) -> bool:
+        """Whether a finished episode is worth keeping as a trajectory to learn from."""
+        return True
 
     def choose(self, slot: int) -> Prompt:
         """Not used: oracles choose with the episodes at hand."""

@@ -14,8 +14,10 @@ from medseg_gym.backbones.base import (
 )
 from medseg_gym.backbones.cache import EmbeddingCache, embedding_cache
 from medseg_gym.backbones.ellipse import EllipseBackbone
-from medseg_gym.backbones.registry import BackboneSpec, available, load, register
+from medseg_gym.backbones.registry import available, load, register
 from medseg_gym.backbones.sam import SamBackbone
+from medseg_gym.backbones.sam2 import Sam2Backbone
+from medseg_gym.backbones.spec import BackboneSpec
 from medseg_gym.errors import BackboneError, CheckpointError
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "EmbeddingCache",
     "Prediction",
     "PromptRow",
+    "Sam2Backbone",
     "SamBackbone",
     "available",
     "choose_device",

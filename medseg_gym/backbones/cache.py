@@ -11,16 +11,18 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from medseg_gym.backbones.base import Backbone, Embedding
+from medseg_gym.backbones.store import EmbeddingStore
 
 DEFAULT_CACHE_BYTES = 2 << 30
 
 
 @dataclass
 class CacheCounters:
-    """Requests answered from the cache, requests that were not, and images encoded."""
+    """Requests answered from memory, requests that were not, images read from disk, encoded."""
 
     hits: int = 0
     misses: int = 0
+    reads: int = 0
     encodes: int = 0
 
 
@@ -29,10 +31,14 @@ class EmbeddingCache:
 
     Args:
         max_bytes: Budget; the newest embedding stays even if it alone is larger.
+        store: Where embeddings are also kept on disk; None for memory alone.
     """
 
-    def __init__(self, max_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+    def __init__(
+        self, max_bytes: int = DEFAULT_CACHE_BYTES, store: EmbeddingStore | None = None
+    ) -> None:
         self.max_bytes = max_bytes
+        self.store = store
         self.counters = CacheCounters()
         self.nbytes = 0
         self._entries: OrderedDict[str, Embedding] = OrderedDict()
@@ -62,10 +68,7 @@ class EmbeddingCache:
             }
             self.counters.misses += len(missing)
             self.counters.hits += len(hashes) - len(missing)
-            fresh: dict[str, Embedding] = {}
-            if missing:
-                fresh = dict(zip(missing, backbone.encode(list(missing.values())), strict=True))
-                self.counters.encodes += len(missing)
+            fresh = self._make(backbone, missing) if missing else {}
             # Collected before anything is evicted: one request may exceed the budget.
             found = [fresh[key] if key in fresh else self._entries[key] for key in hashes]
             for key, embedding in zip(hashes, found, strict=True):
@@ -77,6 +80,22 @@ class EmbeddingCache:
                 _, dropped = self._entries.popitem(last=False)
                 self.nbytes -= dropped.nbytes
             return found
+
+    def _make(self, backbone: Backbone, images: dict[str, np.ndarray]) -> dict[str, Embedding]:
+        found: dict[str, Embedding] = {}
+        if self.store is not None:
+            read = {key: self.store.read(key) for key in images}
+            found = {key: embedding for key, embedding in read.items() if embedding is not None}
+            self.counters.reads += len(found)
+        absent = {key: image for key, image in images.items() if key not in found}
+        if absent:
+            made = dict(zip(absent, backbone.encode(list(absent.values())), strict=True))
+            self.counters.encodes += len(absent)
+            if self.store is not None:
+                for key, embedding in made.items():
+                    self.store.write(key, embedding)
+            found.update(made)
+        return found
 
     def clear(self) -> None:
         """Drop every embedding and set the counters back to zero."""

@@ -16,7 +16,6 @@ from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
 from medseg_gym.backbones.collate import INERT, NOT_A_POINT, collate
 from medseg_gym.backbones.imisnet_model import ImisNet, ImisNetConfig, adapt_state
 from medseg_gym.backbones.sam import SamBackbone
-from medseg_gym.backbones.sam_prompts import PromptEmbedder
 from medseg_gym.errors import BackboneError, CheckpointError
 
 Tokenizer = Callable[[list[str]], Mapping[str, Any]]  # sentences -> {"input_ids": [[...], ...]}
@@ -77,11 +76,10 @@ class ImisNetBackbone(SamBackbone):
         model: A built `ImisNet`, in evaluation mode from here on.
         name: Shown in tables.
         device: Where the model goes.
-        encode_batch: Most images in one encoder pass; by default 8 on a GPU and 1 on a CPU.
-        decode_batch: Most rows in one decoder pass.
         tokenizer: Called with a list of sentences, returns a mapping whose "input_ids" holds one
             list of token ids per sentence, ended by the model's end token. A transformers
             tokenizer will do. Without one, text prompts raise.
+        **options: See `BatchedBackbone`.
     """
 
     trained_kinds = frozenset({"box", "point", "text"})
@@ -91,18 +89,15 @@ class ImisNetBackbone(SamBackbone):
         model: ImisNet,
         name: str = "imisnet",
         device: torch.device | str = "cpu",
-        encode_batch: int | None = None,
-        decode_batch: int = 64,
         tokenizer: Tokenizer | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(model, name, device, encode_batch, decode_batch)
+        super().__init__(model, name, device, **options)
         kinds = {"box", "point"} if model.text_model is None else {"box", "point", "text"}
         self.prompt_kinds = frozenset(kinds)
         self.tokenizer = tokenizer
         self._texts: dict[str, torch.Tensor] = {}
-        self._embedder = PromptEmbedder(model.prompt_encoder)
         with torch.inference_mode():
-            self._image_pe = model.prompt_encoder.get_dense_pe()
             self._output_tokens = model.mask_decoder.output_tokens()
 
     # encode -----------------------------------------------------------------------------------
@@ -134,7 +129,7 @@ class ImisNetBackbone(SamBackbone):
             labels = labels.masked_fill(alone & (labels == NOT_A_POINT), INERT)
             batch = batch._replace(labels=labels, padded=True)
         outputs = self._output_tokens.expand(len(rows), -1, -1)
-        tokens = [outputs, self._embedder.tokens(batch)]
+        tokens = [outputs, self._prompts.tokens(batch)]
         attended = labels != INERT
         text = has_text = None
         if any(row.text is not None for row in rows):
@@ -149,7 +144,7 @@ class ImisNetBackbone(SamBackbone):
         if batch.padded or text is not None:
             token_mask = F.pad(attended, (outputs.shape[1], 0), value=True)
         image = torch.stack([row.embedding.features[0] for row in rows])
-        image = image + self._embedder.dense(rows)
+        image = image + self._prompts.dense(rows)
         found = self.model.mask_decoder(
             image, self._image_pe, torch.cat(tokens, dim=1), token_mask, text, has_text
         )

@@ -31,7 +31,7 @@ class LiteMedSamBackbone(SamBackbone):
     def _input(self, image: np.ndarray) -> torch.Tensor:
         height, width = image.shape[:2]
         scale = self.image_side / max(height, width)
-        size = (int(height * scale + 0.5), int(width * scale + 0.5))
+        size = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
         pixels = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None].float()
         resized = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)[
             0

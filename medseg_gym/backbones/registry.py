@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -14,104 +12,16 @@ import torch
 
 from medseg_gym.backbones.allocator import keep_freed_memory
 from medseg_gym.backbones.base import Backbone, choose_device
+from medseg_gym.backbones.cache import embedding_cache
+from medseg_gym.backbones.official import OFFICIAL
+from medseg_gym.backbones.spec import BackboneSpec
+from medseg_gym.backbones.store import EmbeddingStore
 from medseg_gym.errors import BackboneError, CheckpointError
 
 ENTRY_POINT_GROUP = "medseg_gym.backbones"
 CHECKPOINTS_VARIABLE = "MEDSEG_CHECKPOINTS"
 
-Builder = Callable[..., Backbone]  # (checkpoint: Path | None, device, **options)
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """What the registry knows of a backbone before it is loaded.
-
-    Args:
-        name: As given to `load`.
-        builder: A callable `(checkpoint, device, **options) -> Backbone`, or "module:callable",
-            imported when first needed.
-        summary: One line for `medseg backbones list`.
-        checkpoint: Name of the official weight file; None if no file is needed.
-        page: Where that file is published.
-        options: Keyword arguments always passed to the builder.
-    """
-
-    name: str
-    builder: Builder | str
-    summary: str
-    checkpoint: str | None = None
-    page: str | None = None
-    options: tuple[tuple[str, Any], ...] = ()
-
-
-_SAM_PAGE = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
-_SAM2_PAGE = "https://github.com/facebookresearch/sam2#download-checkpoints"
-
-
-def _official_sam(size: str, file: str, parameters: str) -> BackboneSpec:
-    name = f"sam_{size}"
-    return BackboneSpec(
-        name,
-        "medseg_gym.backbones.sam:build",
-        f"Segment Anything, {size.replace('_', '-').upper()}, {parameters} parameters",
-        checkpoint=file,
-        page=_SAM_PAGE,
-        options=(("size", size), ("name", name)),
-    )
-
-
-def _official_sam2(version: str, size: str, file: str, parameters: str) -> BackboneSpec:
-    name = f"sam{version}_{size}"
-    return BackboneSpec(
-        name,
-        "medseg_gym.backbones.sam2:build",
-        f"Segment Anything {version}, Hiera {size.upper()}, {parameters} parameters",
-        checkpoint=file,
-        page=_SAM2_PAGE,
-        options=(("config", f"sam{version}_hiera_{size}"), ("name", name)),
-    )
-
-
-_SPECS: dict[str, BackboneSpec] = {
-    spec.name: spec
-    for spec in (
-        BackboneSpec(
-            "lite_medsam",
-            "medseg_gym.backbones.lite_medsam:build",
-            "LiteMedSAM, 9.8 M parameters, boxes; weights come with the installation",
-        ),
-        BackboneSpec(
-            "ellipse",
-            "medseg_gym.backbones.ellipse:build",
-            "image-blind control: an ellipse in the box, a disc round each click",
-        ),
-        _official_sam("vit_b", "sam_vit_b_01ec64.pth", "94 M"),
-        _official_sam("vit_l", "sam_vit_l_0b3195.pth", "312 M"),
-        _official_sam("vit_h", "sam_vit_h_4b8939.pth", "641 M"),
-        _official_sam2("2.1", "t", "sam2.1_hiera_tiny.pt", "39 M"),
-        _official_sam2("2.1", "s", "sam2.1_hiera_small.pt", "46 M"),
-        _official_sam2("2.1", "b+", "sam2.1_hiera_base_plus.pt", "81 M"),
-        _official_sam2("2.1", "l", "sam2.1_hiera_large.pt", "224 M"),
-        _official_sam2("2", "t", "sam2_hiera_tiny.pt", "39 M"),
-        _official_sam2("2", "s", "sam2_hiera_small.pt", "46 M"),
-        _official_sam2("2", "b+", "sam2_hiera_base_plus.pt", "81 M"),
-        _official_sam2("2", "l", "sam2_hiera_large.pt", "224 M"),
-        BackboneSpec(
-            "medsam2",
-            "medseg_gym.backbones.sam2:build_medsam2",
-            "MedSAM2, SAM 2.1 tiny for medical images at 512 x 512, 39 M parameters",
-            checkpoint="MedSAM2_latest.pt",
-            page="https://huggingface.co/wanglab/MedSAM2",
-        ),
-        BackboneSpec(
-            "imisnet",
-            "medseg_gym.backbones.imisnet:build",
-            "IMISNet-B (IMed-361M) at 1024 x 1024, boxes, clicks and words, 183 M parameters",
-            checkpoint="IMISNet-B.pth",
-            page="https://github.com/uni-medical/IMIS-Bench",
-        ),
-    )
-}
+_SPECS: dict[str, BackboneSpec] = {spec.name: spec for spec in OFFICIAL}
 _LOADED: dict[tuple, Backbone] = {}
 _LOCK = threading.RLock()
 
@@ -146,6 +56,9 @@ def load(
     name: str | Backbone,
     checkpoint: str | Path | None = None,
     device: str = "auto",
+    *,
+    cache_bytes: int | None = None,
+    store: str | Path | None = None,
     **options: Any,
 ) -> Backbone:
     """Get a backbone; one shared instance per process and arguments.
@@ -153,17 +66,25 @@ def load(
     Args:
         name: A registered name (see `available`), or a Backbone, returned as it is.
         checkpoint: Weight file. Where None, a backbone that needs one looks for its official file
-            name in the directory that `MEDSEG_CHECKPOINTS` names.
+            name in `checkpoint_folders()`. Nothing is ever downloaded.
         device: "auto" (CUDA where there is one), "cpu", "cuda:1", ...
-        **options: Passed to the builder, e.g. `decode_batch`. Families with official weights take
-            `random_weights=True`: always the same fresh weights instead of a file, for timing.
+        cache_bytes: Budget of the instance's embedding cache on its device; 2 GiB by default.
+        store: Folder where embeddings are also kept on disk, shared by processes and runs.
+        **options: Passed to the builder. All learned families take `dtype`, `compile`,
+            `encode_batch` and `decode_batch` (see `BatchedBackbone`); SAM 2, MedSAM2 and IMISNet
+            take `image_size`; families with official weights take `random_weights=True`: always
+            the same fresh weights instead of a file, for timing.
 
     Raises:
         BackboneError: Unknown name, an option the builder does not take, an impossible device.
         CheckpointError: The weight file is missing or unusable.
     """
     if not isinstance(name, str):
-        if checkpoint is not None or options:
+        if not isinstance(name, Backbone):
+            raise BackboneError(
+                f"a backbone's name or an object of the Backbone protocol is needed, got {name!r}"
+            )
+        if checkpoint is not None or options or cache_bytes is not None or store is not None:
             raise BackboneError(
                 "checkpoint and options go with a backbone's name; "
                 f"an instance was given ({type(name).__name__})"
@@ -178,7 +99,8 @@ def load(
         )
     chosen = choose_device(device)
     path = find_checkpoint(spec, checkpoint, options.get("random_weights", False))
-    key = (name, path and str(path.resolve()), str(chosen), repr(sorted(options.items())))
+    kept = (cache_bytes, store and str(Path(store).expanduser().resolve()))
+    key = (name, path and str(path.resolve()), str(chosen), kept, repr(sorted(options.items())))
     with _LOCK:
         if key not in _LOADED:
             if chosen.type == "cpu":
@@ -186,8 +108,33 @@ def load(
             # Building a model draws fresh weights: always the same, from nobody else's generator.
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(0)
-                _LOADED[key] = _build(spec, path, chosen, options)
+                backbone = _build(spec, path, chosen, options)
+            cache = embedding_cache(backbone)
+            if cache_bytes is not None:
+                cache.max_bytes = cache_bytes
+            if store is not None:
+                cache.store = EmbeddingStore(store, _storable(backbone))
+            _LOADED[key] = backbone
         return _LOADED[key]
+
+
+def _storable(backbone: Backbone) -> Backbone:
+    if not all(hasattr(backbone, name) for name in ("model", "dtype", "image_side")):
+        raise BackboneError(
+            f"backbone {backbone.name!r} cannot keep embeddings on disk: it has no model to tell "
+            "its embeddings from others'; leave out store="
+        )
+    return backbone
+
+
+def checkpoint_folders() -> list[Path]:
+    """Where official weight files are looked for, in order.
+
+    The directories that `MEDSEG_CHECKPOINTS` names (as in PATH), then the user's cache directory.
+    """
+    named = [Path(p) for p in os.environ.get(CHECKPOINTS_VARIABLE, "").split(os.pathsep) if p]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return [folder.expanduser() for folder in (*named, cache / "medseg_gym" / "checkpoints")]
 
 
 def find_checkpoint(
@@ -212,13 +159,14 @@ def find_checkpoint(
         return path
     if spec.checkpoint is None:
         return None
-    folder = os.environ.get(CHECKPOINTS_VARIABLE)
-    if folder and (Path(folder) / spec.checkpoint).is_file():
-        return Path(folder) / spec.checkpoint
+    folders = checkpoint_folders()
+    for folder in folders:
+        if (folder / spec.checkpoint).is_file():
+            return folder / spec.checkpoint
     raise CheckpointError(
-        f"backbone {spec.name!r} needs the weight file {spec.checkpoint}: get it from {spec.page}, "
-        f"then pass checkpoint=FILE or put it into the directory that {CHECKPOINTS_VARIABLE} names"
-        + (f" (now {folder})" if folder else "")
+        f"backbone {spec.name!r} needs the weight file {spec.checkpoint}: get it from {spec.page} "
+        f"and put it into {folders[-1]} or a directory that {CHECKPOINTS_VARIABLE} names "
+        f"(looked in {', '.join(map(str, folders))}), or pass checkpoint=FILE"
     )
 
 
@@ -237,7 +185,12 @@ def _build(spec: BackboneSpec, path: Path | None, device: Any, options: dict) ->
         return builder(path, device, **dict(spec.options), **options)
     except ImportError as error:
         raise BackboneError(
-            f"backbone {spec.name!r} cannot be imported: {error}; install what it needs"
+            f"backbone {spec.name!r} cannot be imported: {error}; "
+            + (
+                f'pip install "medseg-gym[{spec.extra[0]}]"'
+                if spec.extra
+                else "install what it needs"
+            )
         ) from error
     except TypeError as error:
         if "unexpected keyword" in str(error) or "multiple values" in str(error):

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from medseg_gym.backbones.base import Embedding, Prediction, PromptRow
+from medseg_gym.backbones.batched import BatchedBackbone
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
 from medseg_gym.backbones.collate import INERT, collate
 from medseg_gym.backbones.resize import bilinear, resize_each
@@ -29,7 +30,7 @@ _MASK_INPUT_LIMIT = 32.0
 _LARGEST_STRIDE = 32  # of Hiera's four stages
 
 
-class Sam2Backbone:
+class Sam2Backbone(BatchedBackbone):
     """A SAM 2 model (Ravi et al., arXiv 2408.00714) on still images, many at once.
 
     Gives what `sam2.sam2_image_predictor.SAM2ImagePredictor` gives, one decoder call for all rows.
@@ -43,9 +44,7 @@ class Sam2Backbone:
             Some weights are laid out anew here: after changing them, build the backbone again.
         name: Shown in tables.
         device: Where the model goes.
-        encode_batch: Most images in one encoder pass; by default 8 on a GPU and 1 on a CPU, where
-            larger batches only miss the caches.
-        decode_batch: Most rows in one decoder pass.
+        **options: See `BatchedBackbone`.
     """
 
     prompt_kinds = frozenset({"box", "point"})
@@ -57,14 +56,10 @@ class Sam2Backbone:
         model: SAM2Base,
         name: str = "sam2",
         device: torch.device | str = "cpu",
-        encode_batch: int | None = None,
-        decode_batch: int = 64,
+        **options: Any,
     ) -> None:
-        self.name = name
-        self.device = torch.device(device)
-        self.model = model.to(self.device).eval().requires_grad_(False)
-        self.encode_batch = encode_batch or (1 if self.device.type == "cpu" else 8)
-        self.decode_batch = decode_batch
+        super().__init__(model, name, device, **options)
+        self._encoder = self.compiled(model.forward_image)
         self.image_side = int(model.image_size)
         decoder = model.sam_mask_decoder
         with torch.inference_mode():
@@ -80,10 +75,6 @@ class Sam2Backbone:
             self._output_tokens = torch.cat(outputs)
         self._iou_token = int(decoder.pred_obj_scores)  # the masks' tokens follow it
 
-    def __deepcopy__(self, memo: dict) -> Sam2Backbone:
-        # gymnasium deep-copies the kwargs of a spec: a model is shared, never duplicated.
-        return self
-
     # encode -----------------------------------------------------------------------------------
     def _input(self, image: np.ndarray) -> torch.Tensor:
         """Squash one (H, W, 3) uint8 image to 3 x S x S float32, normalised."""
@@ -95,41 +86,25 @@ class Sam2Backbone:
             )[0]
         return (pixels - self._mean) / self._std
 
-    @torch.inference_mode()
-    def encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        """Encode images, each (H, W, 3) uint8, in passes of at most `encode_batch`."""
+    def _encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
         model, embeddings = self.model, []
-        for start in range(0, len(images), self.encode_batch):
-            chunk = images[start : start + self.encode_batch]
-            pyramid = model.forward_image(torch.stack([self._input(image) for image in chunk]))
-            levels = list(pyramid["backbone_fpn"][-model.num_feature_levels :])
-            if model.directly_add_no_mem_embed:
-                levels[-1] = levels[-1] + model.no_mem_embed[0, 0, :, None, None]
-            for image, *features in zip(chunk, *levels, strict=True):
-                # Copies of its own, so that evicting one image frees its memory.
-                finer = [by_parent(f, n) for f, n in zip(features[:-1], (2, 1), strict=False)]
-                coarsest = by_parent(features[-1], 0)[:, 0]
-                side = (self.image_side, self.image_side)
-                embeddings.append(Embedding((*finer, coarsest), image.shape[:2], side))
+        pyramid = self._encoder(torch.stack([self._input(image) for image in images]))
+        levels = list(pyramid["backbone_fpn"][-model.num_feature_levels :])
+        if model.directly_add_no_mem_embed:
+            levels[-1] = levels[-1] + model.no_mem_embed[0, 0, :, None, None]
+        side = (self.image_side, self.image_side)
+        levels = [level.to(self.dtype) for level in levels]
+        for image, *features in zip(images, *levels, strict=True):
+            # Copies of its own, so that evicting one image frees its memory.
+            finer = [by_parent(f, n) for f, n in zip(features[:-1], (2, 1), strict=False)]
+            coarsest = by_parent(features[-1], 0)[:, 0]
+            embeddings.append(Embedding((*finer, coarsest), image.shape[:2], side))
         return embeddings
 
     # decode -----------------------------------------------------------------------------------
-    @torch.inference_mode()
-    def decode(self, rows: Sequence[PromptRow]) -> Prediction:
-        """Decode rows in passes of at most `decode_batch`; short rows are padded inertly.
-
-        The logits are not clamped, so that masks made from them equal the predictor's. Fed back
-        as `mask_input` they are clamped to ±32, as the predictor's own low-resolution logits are.
-        """
-        passes = [
-            self._decode(rows[start : start + self.decode_batch])
-            for start in range(0, len(rows), self.decode_batch)
-        ]
-        if len(passes) == 1:
-            return passes[0]
-        return Prediction(torch.cat([p.logits for p in passes]), torch.cat([p.iou for p in passes]))
-
     def _decode(self, rows: Sequence[PromptRow]) -> Prediction:
+        # The logits are not clamped, so that masks made from them equal the predictor's. Fed back
+        # as mask input they are, as the predictor's own low-resolution logits are.
         decoder = self.model.sam_mask_decoder
         batch = collate(rows, self.device, boxes_as_points=True)
         outputs = self._output_tokens.expand(len(rows), -1, -1)

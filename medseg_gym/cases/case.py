@@ -81,6 +81,15 @@ class Case:
         if not self.group:
             object.__setattr__(self, "group", self.key)
 
+    def __deepcopy__(self, memo: dict) -> Case:
+        # gymnasium deep-copies the kwargs of a spec: a case never changes, so it is shared.
+        return self
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        for array in (self.image, self.mask):  # unpickled arrays come back writable
+            array.flags.writeable = False
+
     @property
     def height(self) -> int:
         """Rows of the image and the mask."""

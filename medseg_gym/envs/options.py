@@ -26,12 +26,13 @@ class EnvOptions:
         backbone: Who segments: a name for `backbones.load`, or a Backbone.
         checkpoint: Weight file of a named backbone; None uses its official file where it is found.
         device: "auto" is CUDA where there is one.
-        backbone_options: More arguments for a named backbone, e.g. `{"decode_batch": 32}`.
+        backbone_options: More arguments of a named backbone, see `backbones.load`.
         reward: Name for `rewards.make`, or a Reward.
         max_steps: Actions per episode; running out of them terminates it.
         prompt_memory: "all" prompts in force go to the decoder, or the "newest" alone.
         mask_input: Feed the previous logits back where the backbone takes them.
         multimask: "auto" (three masks for a single click, else one), "always" or "never".
+        text_prompt: Also tell a backbone that takes text (see its `prompt_kinds`) the target.
         image_size: Side S of the observed square, in pixels.
         bins: Cells per axis of the action's grid.
         tools: Subset of `TOOLS` that the agent may use.
@@ -49,6 +50,7 @@ class EnvOptions:
     prompt_memory: Literal["all", "newest"] = "all"
     mask_input: bool = True
     multimask: Literal["auto", "always", "never"] = "auto"
+    text_prompt: bool = False
     image_size: int = 128
     bins: int = TOOL_CALL_BINS
     tools: Sequence[str] = TOOLS

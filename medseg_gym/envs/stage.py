@@ -33,13 +33,15 @@ class Stage:
             options.device,
             **dict(options.backbone_options or {}),
         )
-        _check_tools(self.backbone, options.tools)
+        _check_kinds(self.backbone, options)
         self.engine = EpisodeEngine(
             self.backbone,
             num_slots,
             options.reward,
             options.max_steps,
-            DecodeOptions(options.prompt_memory, options.mask_input, options.multimask),
+            DecodeOptions(
+                options.prompt_memory, options.mask_input, options.multimask, options.text_prompt
+            ),
         )
         targets = self.source.targets if options.targets is None else options.targets
         self.view = ArrayView(targets, options.image_size, options.bins, options.tools)
@@ -95,7 +97,13 @@ def read_reset_options(options: Mapping[str, Any] | None, *known: str) -> dict[s
     return given
 
 
-def _check_tools(backbone: backbones.Backbone, tools: Sequence[str]) -> None:
+def _check_kinds(backbone: backbones.Backbone, options: EnvOptions) -> None:
+    if options.text_prompt and "text" not in backbone.prompt_kinds:
+        raise BackboneError(
+            f"backbone {backbone.name!r} takes no text prompts, only "
+            f"{', '.join(sorted(backbone.prompt_kinds))}; leave text_prompt out"
+        )
+    tools = options.tools
     kinds = {"box": "box", "positive_point": "point", "negative_point": "point"}
     lacking = sorted({t for t in tools if t in kinds and kinds[t] not in backbone.prompt_kinds})
     if lacking:

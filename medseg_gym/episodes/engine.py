@@ -28,11 +28,13 @@ class DecodeOptions:
         mask_input: Feed the previous logits back, where the backbone takes them.
         multimask: "auto" asks for three masks and keeps the best predicted IoU when the row is
             exactly one click, as SAM's authors advise; "always" and "never" do so in every row.
+        text: Add the case's target text to every row, for backbones that take text.
     """
 
     prompt_memory: Literal["all", "newest"] = "all"
     mask_input: bool = True
     multimask: Literal["auto", "always", "never"] = "auto"
+    text: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -95,6 +97,7 @@ class EpisodeEngine:
 
     def reset(self, slots: Sequence[int], cases: Sequence[Case]) -> list[Episode]:
         """Start an episode on `cases[i]` in `slots[i]`; each distinct image is encoded once."""
+        _check_slots(slots, cases)
         found = self.cache.get(
             self.backbone, [c.image for c in cases], [c.content_hash for c in cases]
         )
@@ -121,6 +124,7 @@ class EpisodeEngine:
         Raises:
             EpisodeError: A slot without a running episode.
         """
+        _check_slots(slots, prompts)
         episodes = [self.episode(slot) for slot in slots]
         judged = [e.judge(p) for e, p in zip(episodes, prompts, strict=True)]
         decoding = [i for i, (effect, _) in enumerate(judged) if effect == "decode"]
@@ -204,7 +208,16 @@ class EpisodeEngine:
             logits = None
         ambiguous = box is None and len(points) == 1
         multimask = {"auto": ambiguous, "always": True, "never": False}[self.options.multimask]
-        return PromptRow(episode.embedding, box, points, logits, multimask)
+        text = episode.case.target if self.options.text else None
+        return PromptRow(episode.embedding, box, points, logits, multimask, text)
+
+
+def _check_slots(slots: Sequence[int], values: Sequence[object]) -> None:
+    if len(slots) != len(values) or len(set(slots)) != len(slots):
+        raise EpisodeError(
+            f"slots must be distinct, one per case or prompt, got {list(slots)} "
+            f"for {len(values)} of them"
+        )
 
 
 def episode_info(episode: Episode) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What is kept: episodes recorded step by step, replayed, re-scored, shown and exported.
 
 `Recorder` and `VectorRecorder` write every step of an environment into a store on disk,
-`TrajectoryStore` reads it back, and `generate_episodes` fills one with a policy's episodes. The format is
-described in docs/trajectories.md. Needs the extra "trajectories" (pyarrow).
+`TrajectoryStore` reads it back, and `generate_episodes` fills one with a policy's episodes.
+docs/trajectories.md describes the format. Needs the extra "trajectories" (pyarrow).
 """
 
 from __future__ import annotations

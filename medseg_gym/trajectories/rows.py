@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         pa.field("image_hash", pa.string(), nullable=False),
         pa.field("truth", pa.binary(), nullable=False),
         pa.field("policy", pa.string(), nullable=False),
+        pa.field("sees_truth", pa.bool_()),
         pa.field("backbone", pa.string(), nullable=False),
         pa.field("checkpoint", pa.string()),
         pa.field("checkpoint_hash", pa.string()),

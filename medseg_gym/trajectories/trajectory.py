@@ -38,6 +38,7 @@ class EpisodeFacts:
         image_hash: `Case.content_hash`, by which a changed picture is noticed.
         truth: The truth mask, packed (see `mask_codec`).
         policy: Who acted.
+        sees_truth: Whether it was shown the truth; None if that is not known.
         backbone: Who segmented.
         checkpoint: Name of the weight file, None if none was needed or known.
         checkpoint_hash: BLAKE2b of its bytes.
@@ -57,16 +58,11 @@ class EpisodeFacts:
     image_hash: str
     truth: bytes
     policy: str
+    sees_truth: bool | None
     backbone: str
     checkpoint: str | None
     checkpoint_hash: str | None
     options: Mapping[str, Any]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Everything that decides the episode besides its key."""
-        names = ("cases", "split", "policy", "backbone", "checkpoint", "checkpoint_hash")
-        return {**{name: getattr(self, name) for name in names}, **self.options}
 
 
 @dataclass(frozen=True)

@@ -149,14 +149,18 @@ class TrajectoryWriter:
     def _write(self, data: bytes) -> None:
         if self._file is None:
             raise TrajectoryError(f"the writer of {self.path} is closed")
+        good = os.fstat(self._file).st_size
         view = memoryview(data)
         try:
             while view:
                 view = view[os.write(self._file, view) :]
             if self.fsync:
                 os.fsync(self._file)
-        except OSError as error:
-            raise TrajectoryError(f"{self._journal()} cannot be written: {error}") from None
+        except BaseException as error:
+            os.ftruncate(self._file, good)  # half a frame may only ever be the last one
+            if isinstance(error, OSError):
+                raise TrajectoryError(f"{self._journal()} cannot be written: {error}") from None
+            raise
 
     def _turn_over(self, last: bool) -> None:
         old, old_file, chunk = self._journal(), self._file, self._journal().with_suffix(".parquet")

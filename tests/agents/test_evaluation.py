@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from agents.evaluation import RecordFile, evaluate, run_settings
-from agents.summary import summarise, summarise_by
+from agents.summary import as_tables, summarise, summarise_by, write_csv
 from medseg_gym.annotators import make_policy
+from medseg_gym.episodes import metrics
 from medseg_gym.errors import MedSegError, PolicyError
 from medseg_gym.policy import caveats, make_envs, play_cases
 
@@ -101,6 +102,68 @@ def test_summaries(small_cases):
     rows = summarise_by(records, "modality", 4, policy="p")
     assert [r["subset"] for r in rows] == ["all", "CT", "unknown"]
     assert sum(r["n"] for r in rows[1:]) == 5 and rows[1]["dice_interval"] is None
+
+
+def with_spacing(cases):
+    """The first two cases get one; the others stay without."""
+    return (*(replace(case, spacing=(0.5, 2.0)) for case in cases[:2]), *cases[2:])
+
+
+def test_records_hold_the_metrics_of_the_final_mask(small_cases):
+    cases = with_spacing(small_cases)
+    envs = make_envs(2, cases=cases, backbone="ellipse", max_steps=4)
+    policy = make_policy("random", envs.stage.view.codec)
+    played = [p for batch in play_cases(envs, policy, [c.key for c in cases]) for p in batch]
+    records = evaluate(envs, policy)
+    for record, case, episode in zip(records, cases, (p.episode for p in played), strict=True):
+        mask = episode.state.mask.numpy()
+        assert record.dice[-1] == metrics.dice(mask, case.mask)
+        expected = metrics.surface_scores(mask, case.mask, case.spacing)
+        distance = None if expected.hd95 == float("inf") else expected.hd95
+        assert (record.hd95, record.nsd, record.unit) == (distance, *expected[1:])
+        assert record.boundary_iou == metrics.boundary_iou(mask, case.mask)
+    assert [record.unit for record in records] == ["mm", "mm", "px", "px", "px"]
+
+
+@pytest.mark.parametrize("policy", ["stop", "oracle-box", "random"])
+def test_metrics_without_a_value_are_valid_json_and_counted(policy, small_cases, tmp_path):
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    file = tmp_path / "r.jsonl"
+    records = run(with_spacing(small_cases), policy, file=file)
+    for line in file.read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+    assert run(with_spacing(small_cases), policy, file=file) == records  # read back
+    row = summarise(records, 4, backbone="b", policy="p", subset="all")
+    json.dumps(row, allow_nan=False)
+    assert (row["cases_mm"], row["cases_px"]) == (2, 3)
+    for unit in ("mm", "px"):
+        found = [r.hd95 for r in records if r.unit == unit and r.hd95 is not None]
+        assert row[f"hd95_{unit}_n"] == len(found)
+        assert row[f"hd95_{unit}"] == (pytest.approx(sum(found) / len(found)) if found else None)
+    if policy == "stop":  # four empty masks that should not be, and one that should
+        assert [r.hd95 for r in records] == [None] * 4 + [0.0]
+        assert row["hd95_mm"] is None and row["nsd_mm"] == 0 and row["hd95_px"] == 0
+        assert row["hd95_px_n"] == 1 and row["nsd_px"] == pytest.approx(1 / 3)
+        assert row["noc80"] == pytest.approx(4 * 4 / 5) and row["failures80"] == 4
+        assert row["dice_auc"] == pytest.approx(1 / 5) and row["stop_regret"] == 0
+        cells = [next(iter(column.cells)) for column in as_tables([row], "t", 4)[2].columns]
+        assert "- (0/2)" in cells and "0.00 (1/3)" in cells and "3.20 (4)" in cells
+    write_csv([row], tmp_path / "r.csv")
+    header, values = (tmp_path / "r.csv").read_text().splitlines()
+    assert "hd95_mm,hd95_mm_n" in header and "nan" not in values and "inf" not in values
+
+
+def test_clicks_are_counted_to_the_most_there_could_have_been(small_cases):
+    record = run(small_cases[:1], "oracle-box")[0]
+    curve = replace(record, iou=(0.0, 0.82, 0.95, 0.7), dice=(0.0, 0.9, 0.97, 0.8))
+    early = replace(record, iou=(0.0, 0.82), dice=(0.0, 0.9))
+    row = summarise([curve, early], 6, policy="p")
+    assert (row["noc80"], row["failures80"]) == (1, 0)
+    assert (row["noc85"], row["failures85"]) == ((2 + 6) / 2, 1)
+    assert (row["noc90"], row["failures90"]) == ((2 + 6) / 2, 1)
+    assert row["stop_regret"] == pytest.approx(0.17 / 2)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,8 +25,14 @@ def backbone(request):
 
 
 @pytest.fixture(scope="module")
-def embeddings(backbone, pictures):
-    return backbone.encode(pictures[:2])
+def images(pictures):
+    """A wide picture, and a tall one without any contrast to scale by."""
+    return pictures[0], np.full((75, 31, 3), 99, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def embeddings(backbone, images):
+    return backbone.encode(images)
 
 
 def test_it_says_who_it_is(backbone):
@@ -37,15 +44,15 @@ def test_it_says_who_it_is(backbone):
     assert copy.deepcopy(backbone) is backbone
 
 
-def test_embeddings_know_their_image(backbone, embeddings, pictures):
-    for embedding, picture in zip(embeddings, pictures, strict=False):
-        assert tuple(embedding.image_size) == picture.shape[:2]
+def test_embeddings_know_their_image(backbone, embeddings, images):
+    for embedding, image in zip(embeddings, images, strict=True):
+        assert tuple(embedding.image_size) == image.shape[:2]
         held = [t.numel() * t.element_size() for t in embedding.features]
         assert embedding.nbytes == sum(held)
     assert backbone.encode([]) == []
 
 
-def test_a_mixed_batch_has_the_promised_shapes(backbone, embeddings, pictures):
+def test_a_mixed_batch_has_the_promised_shapes(backbone, embeddings, images):
     questions = {"box": (BOX, ()), "point": (None, (CLICK,))}
     rows = [
         PromptRow(embedding, box, points)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from segment_anything import SamPredictor
 
 from medseg_gym.backbones import PromptRow, SamBackbone
+from medseg_gym.errors import BackboneError
 from medseg_gym.prompts import AddBox, AddPoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -169,3 +170,9 @@ def test_the_model_is_shared_and_frozen(tiny_backbone, tiny_sam):
     assert copy.deepcopy({"backbone": tiny_backbone})["backbone"] is tiny_backbone
     assert tiny_backbone.model is tiny_sam and not tiny_sam.training
     assert not any(weight.requires_grad for weight in tiny_sam.parameters())
+
+
+def test_an_image_whose_short_side_would_vanish_is_refused(tiny_backbone):
+    with pytest.raises(BackboneError, match="too elongated"):
+        tiny_backbone.encode([np.zeros((1, 400, 3), np.uint8)])
+    tiny_backbone.encode([np.zeros((1, 100, 3), np.uint8)])

@@ -132,3 +132,15 @@ def test_a_window_keeps_the_order_of_intensities(pixels):
 def test_an_unusable_window_or_image_is_refused(pixels, low, high, words):
     with pytest.raises(CaseError, match=words):
         window_to_rgb(np.asarray(pixels), low, high)
+
+
+def test_a_case_is_shared_by_deep_copies_and_frozen_after_pickling():
+    import copy
+    import pickle
+
+    case = Case("a", np.zeros((4, 5, 3), np.uint8), np.ones((4, 5), bool), "all of it")
+    assert copy.deepcopy([case])[0] is case
+    again = pickle.loads(pickle.dumps(case))
+    assert again.key == "a" and again.content_hash == case.content_hash
+    with pytest.raises(ValueError, match="read-only"):
+        again.mask[0, 0] = False

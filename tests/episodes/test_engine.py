@@ -174,7 +174,8 @@ def test_a_reset_encodes_each_distinct_image_once(spy, small_cases):
     other = EpisodeEngine(spy, num_slots=2)
     other.reset([1, 0], [shared, small_cases[2]])
     assert spy.encoded == [2, 1]
-    assert vars(other.cache.counters) == {"hits": 5, "misses": 3, "encodes": 3}
+    counters = other.cache.counters
+    assert (counters.hits, counters.misses, counters.encodes) == (5, 3, 3)
 
 
 # rows ---------------------------------------------------------------------------------------------
@@ -244,13 +245,13 @@ def test_no_mask_input_where_unwanted_or_untaken(spy, small_cases, memory, taken
 @pytest.mark.parametrize(
     ("multimask", "expected"),
     [
-        ("auto", [True, False, False, False]),
-        ("always", [True] * 4),
-        ("never", [False] * 4),
+        ("auto", [True, False, False, False, False]),
+        ("always", [True] * 5),
+        ("never", [False] * 5),
     ],
 )
 def test_three_masks_are_asked_for_a_single_click(spy, small_cases, multimask, expected):
-    rows = rows_of(spy, small_cases[0], [CLICK, CUT, BOX, Clear(), BOX], multimask=multimask)
+    rows = rows_of(spy, small_cases[0], [CLICK, CUT, BOX, Clear(), BOX, CLICK], multimask=multimask)
     assert [row.multimask for row in rows] == expected
 
 
@@ -308,3 +309,14 @@ def test_the_truth_is_never_in_a_row(spy, small_cases):
     assert torch.equal(engine.episode(0).state.mask, engine.episode(1).state.mask)
     assert engine.episode(0).dice != engine.episode(1).dice
     assert np.array_equal(first.image, shared.image)
+
+
+def test_slots_are_distinct_and_one_per_value(small_cases):
+    engine = EpisodeEngine(EllipseBackbone(), num_slots=2)
+    for slots in ([0], [0, 0]):
+        with pytest.raises(EpisodeError, match="distinct"):
+            engine.reset(slots, small_cases[:2])
+    assert engine.episodes == [None, None]
+    engine.reset([0, 1], small_cases[:2])
+    with pytest.raises(EpisodeError, match="distinct"):
+        engine.step([0, 0], [Stop(), Stop()])

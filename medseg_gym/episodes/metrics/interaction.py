@@ -26,9 +26,9 @@ class NoC(NamedTuple):
 def noc(iou: Sequence[float], threshold: float, max_turns: int) -> NoC:
     """Number of clicks NoC@threshold (Xu et al. 2016; Sofiiuk et al. 2022, arXiv 2102.06583).
 
-    The first t <= max_turns with IoU_t >= threshold. As in the literature it goes by IoU, and a case
-    that never gets there counts `max_turns` and as a failure, whether the agent gave up early
-    or not; unlike there a box counts as one turn, too. An absent target is right from the start: 0.
+    The first t <= max_turns with IoU_t >= threshold. As in the literature it goes by IoU, and a
+    case that never gets there counts `max_turns` and as a failure, whether the agent gave up early
+    or not; unlike there a box is a turn, too. An absent target is right from the start: 0.
 
     Args:
         iou: Curve, 0..1.
@@ -48,9 +48,9 @@ def noc(iou: Sequence[float], threshold: float, max_turns: int) -> NoC:
 def dice_auc(dice: Sequence[float], max_turns: int) -> float:
     """Area under Dice against turns by the trapezoidal rule, divided by `max_turns`: 0..1.
 
-    1/N · Σ_{t=1..N} (Dice_{t-1} + Dice_t) / 2 with N = `max_turns`, as the challenge on interactive
-    segmentation of CVPR 2025 does, there without the division. It starts before the first turn, so
-    a perfect first prompt scores 1 - 0.5 / N.
+    1/N · Σ_{t=1..N} (Dice_{t-1} + Dice_t) / 2 with N = `max_turns`. The challenge on interactive
+    segmentation at CVPR 2025 integrates likewise (DSC_AUC), from the first click on and without the
+    division. Here it starts before the first turn, so a perfect first prompt scores 1 - 0.5 / N.
 
     Args:
         dice: Curve, 0..1.

@@ -73,7 +73,7 @@ def surface_scores(
     near = np.count_nonzero(to_truth <= tolerance) + np.count_nonzero(to_prediction <= tolerance)
     return SurfaceScores(
         float(max(np.percentile(to_truth, 95), np.percentile(to_prediction, 95))),
-        near / (to_truth.size + to_prediction.size),
+        float(near / (to_truth.size + to_prediction.size)),
         unit,
     )
 
@@ -82,8 +82,8 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing | None = No
     """95 % Hausdorff distance (Huttenlocher et al. 1993), in mm, or in pixels without a spacing.
 
     max(P95{d(p, ∂T) : p in ∂P}, P95{d(t, ∂P) : t in ∂T}), percentiles interpolated linearly. Two
-    empty masks are 0 apart (as in BraTS). If one mask is empty there is no distance: inf, as in
-    MONAI and surface-distance.
+    empty masks are 0 apart, as in BraTS. From an empty mask to another there is no distance: inf,
+    as in surface-distance, where MONAI gives NaN.
 
     Args:
         prediction: (H, W) bool.
@@ -102,7 +102,7 @@ def nsd(
     tolerance: float = NSD_TOLERANCE,
     spacing: Spacing | None = None,
 ) -> float:
-    """Normalised surface Dice (Nikolov et al. 2018, arXiv 1809.04430; Seidlitz et al. 2022, eq. 6).
+    """Normalised surface Dice (Nikolov et al. 2018, arXiv 1809.04430; on pixels: 2111.05408).
 
     (|{p in ∂P : d(p, ∂T) <= tolerance}| + |{t in ∂T : d(t, ∂P) <= tolerance}|) / (|∂P| + |∂T|): the
     share of both borders that an expert would not move. Two empty masks score 1, one empty mask 0.
@@ -122,12 +122,12 @@ def nsd(
 def boundary_iou(
     prediction: np.ndarray, truth: np.ndarray, dilation_ratio: float = BOUNDARY_RATIO
 ) -> float:
-    """Boundary IoU (Cheng et al. 2021, arXiv 2103.16562, eq. 3): |P_d ∩ T_d| / |P_d ∪ T_d|.
+    """Boundary IoU (Cheng et al. 2021, arXiv 2103.16562): IoU of P ∩ P_d and T ∩ T_d.
 
-    G_d is the band of a mask's own pixels within d of its border, what d erosions by a 3 x 3 square
-    take away. d is `dilation_ratio` times the image diagonal, rounded, at least 1 pixel. As in the
-    authors' code pixels beyond the image are outside, and d ignores spacing. Two empty masks
-    score 1, one empty mask 0.
+    G ∩ G_d is the band of a mask's own pixels within d of its border, what d erosions by a 3 x 3
+    square take away. d is `dilation_ratio` times the image diagonal, rounded, at least 1 pixel. As
+    in the authors' code pixels beyond the image are outside, and d ignores spacing. Two empty
+    masks score 1, one empty mask 0.
 
     Args:
         prediction: (H, W) bool.
@@ -144,7 +144,7 @@ def boundary_iou(
         depth = ndimage.distance_transform_cdt(mask, metric="chessboard")
         bands.append(mask & (depth <= width))
     union = np.count_nonzero(bands[0] | bands[1])
-    return np.count_nonzero(bands[0] & bands[1]) / union if union else 1.0
+    return float(np.count_nonzero(bands[0] & bands[1]) / union) if union else 1.0
 
 
 def _cropped(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

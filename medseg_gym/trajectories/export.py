@@ -1,0 +1,224 @@
+"""Stores as training sets: chats for supervised fine-tuning, prompts for reinforcement learning."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg_gym.cases import Case, CaseSource
+from medseg_gym.trajectories.arrow import pa, pq
+from medseg_gym.trajectories.chat_format import (
+    SYSTEM_PROMPT,
+    conversation,
+    opening_text,
+    picture,
+    png,
+)
+from medseg_gym.trajectories.errors import TrajectoryError
+from medseg_gym.trajectories.rebuild import StoredCases
+from medseg_gym.trajectories.store import TrajectoryStore
+from medseg_gym.trajectories.trajectory import Trajectory
+
+FORMATS = ("chat-parquet", "jsonl", "verl-parquet")
+_BATCH = 64  # rows of a row group: pictures are large
+
+_PART = pa.struct([("type", pa.string()), ("text", pa.string())])
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.list_(_PART))])
+_FACTS = [
+    ("case", pa.string()),
+    ("seed", pa.int64()),
+    ("rollout", pa.int32()),
+    ("dice", pa.float64()),
+]
+_VALUE = {"dtype": "string", "_type": "Value"}
+# What makes `datasets.load_dataset("parquet", ...)` decode the pictures.
+_FEATURES = {
+    "messages": [{"role": _VALUE, "content": [{"type": _VALUE, "text": _VALUE}]}],
+    "images": [{"_type": "Image"}],
+    **{
+        name: {"dtype": str(kind).replace("double", "float64"), "_type": "Value"}
+        for name, kind in _FACTS
+    },
+}
+CHAT_SCHEMA = pa.schema(
+    [
+        ("messages", pa.list_(_MESSAGE)),
+        ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
+        *_FACTS,
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+_PNG = pa.struct([("bytes", pa.binary())])
+VERL_SCHEMA = pa.schema(
+    [
+        ("data_source", pa.string()),
+        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("images", pa.list_(_PNG)),
+        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", _PNG)])),
+        (
+            "extra_info",
+            pa.struct(
+                [
+                    ("target_description", pa.string()),
+                    ("case", pa.string()),
+                    ("cases", pa.string()),
+                    ("split", pa.string()),
+                    ("max_steps", pa.int32()),
+                ]
+            ),
+        ),
+    ]
+)
+
+
+@dataclass
+class Exported:
+    """What an export wrote and what it left out.
+
+    Args:
+        rows: Written.
+        filtered: Episodes that the annotator did not accept.
+        unreadable: Episodes with an action that could not be read.
+        repeated: Further episodes on a case that is in a "verl-parquet" file already.
+    """
+
+    rows: int = 0
+    filtered: int = 0
+    unreadable: int = 0
+    repeated: int = 0
+
+
+def export_store(
+    store: TrajectoryStore,
+    path: str | Path,
+    format: str = "chat-parquet",
+    side: int = 512,
+    cases: str | CaseSource | list[Case] | None = None,
+    on_episode: Callable[[], None] | None = None,
+) -> Exported:
+    """Write the accepted episodes of a store as a training set.
+
+    Args:
+        store: To read. Episodes without a verdict count as accepted.
+        path: Of the file.
+        format: "chat-parquet" and "jsonl": one row an episode, `messages` and `images` as TRL's
+            `SFTTrainer` takes them (in "jsonl" the pictures are base64 PNG); "verl-parquet": one
+            row a case, with the columns of MedSAM-Agent's reinforcement learning.
+        side: Longest edge of a picture, in pixels.
+        cases: See `StoredCases`.
+        on_episode: Called after each episode.
+
+    Raises:
+        TrajectoryError: Unknown format, or cases are not at hand.
+    """
+    if format not in FORMATS:
+        raise TrajectoryError(f"unknown format {format!r}; use one of {', '.join(FORMATS)}")
+    if side < 8:
+        raise TrajectoryError(f"side must be at least 8 pixels, got {side}")
+    found = Exported()
+    make = _verl_rows if format == "verl-parquet" else _chat_rows
+    rows = make(_accepted(store, found, on_episode), StoredCases(cases), side, found)
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if format == "jsonl":
+            _write_jsonl(part, rows)
+        else:
+            _write_parquet(part, rows, CHAT_SCHEMA if format == "chat-parquet" else VERL_SCHEMA)
+        os.replace(part, path)
+    except OSError as error:
+        raise TrajectoryError(f"{path} cannot be written: {error}") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return found
+
+
+def _accepted(
+    store: TrajectoryStore, found: Exported, on_episode: Callable[[], None] | None
+) -> Iterator[Trajectory]:
+    for trajectory in store:
+        if trajectory.accepted is False:
+            found.filtered += 1
+        else:
+            yield trajectory
+        if on_episode:
+            on_episode()
+
+
+def _chat_rows(
+    trajectories: Iterator[Trajectory], cases: StoredCases, side: int, found: Exported
+) -> Iterator[dict[str, Any]]:
+    for one in trajectories:
+        if None in one.prompts:
+            found.unreadable += 1
+            continue
+        chat = conversation(one, cases.find(one), side)
+        found.rows += 1
+        yield {
+            "messages": chat.messages,
+            "images": [{"bytes": image, "path": None} for image in chat.images],
+            **one.key._asdict(),
+            "dice": one.dice,
+        }
+
+
+def _verl_rows(
+    trajectories: Iterator[Trajectory], cases: StoredCases, side: int, found: Exported
+) -> Iterator[dict[str, Any]]:
+    seen: set[tuple[str | None, str, str]] = set()
+    for one in trajectories:
+        facts = one.facts
+        if (facts.cases, facts.split, facts.key.case) in seen:
+            found.repeated += 1
+            continue
+        seen.add((facts.cases, facts.split, facts.key.case))
+        case = cases.find(one)
+        max_steps = int(facts.options["max_steps"])
+        found.rows += 1
+        yield {
+            "data_source": facts.source,
+            "prompt": [
+                {"role": "system", "content": SYSTEM_PROMPT},
+                {"role": "user", "content": f"<image>{opening_text(facts.target, max_steps)}"},
+            ],
+            "images": [{"bytes": picture(case, None, side)}],
+            "reward_model": {"style": "rule", "ground_truth": {"bytes": png(case.mask)}},
+            "extra_info": {
+                "target_description": facts.target,
+                "case": facts.key.case,
+                "cases": facts.cases,
+                "split": facts.split,
+                "max_steps": max_steps,
+            },
+        }
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        batch: list[dict[str, Any]] = []
+        for row in rows:
+            batch.append(row)
+            if len(batch) == _BATCH:
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                batch = []
+        if batch:
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+
+
+def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    with path.open("w") as file:
+        for row in rows:
+            row["images"] = [base64.b64encode(image["bytes"]).decode() for image in row["images"]]
+            for message in row["messages"]:
+                for part in message["content"]:
+                    if part["type"] == "image":
+                        del part["text"]
+            file.write(json.dumps(row) + "\n")

@@ -1,0 +1,235 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.trajectory_store import kill_writers, made_up, write_made_up
+from medseg_gym.prompts import AddPoint
+from medseg_gym.trajectories import TrajectoryError, TrajectoryStore, TrajectoryWriter
+from medseg_gym.trajectories.mask_codec import pack_mask, unpack_mask
+from medseg_gym.trajectories.rows import FORMAT_VERSION, SCHEMA
+from medseg_gym.trajectories.writer import recover
+
+SIDE = 48
+
+
+def episodes(count, seed=0):
+    return [made_up(f"case {i}", seed, SIDE) for i in range(count)]
+
+
+def assert_holds(store, expected):
+    assert sorted(store.keys()) == sorted(one.key for one in expected)
+    for one in expected:
+        found = store.episode(one.key)
+        assert (found.facts, found.steps) == (one.facts, one.steps)
+
+
+def leave_a_journal(path, count=3):
+    """A store as a writer leaves it when it is killed: no `close`."""
+    writer = TrajectoryWriter(path)
+    for one in episodes(count):
+        write_made_up(writer, one)
+    id = writer.begin(made_up("running", 0, SIDE).facts)
+    writer.add([(id, made_up("running", 0, SIDE).steps[0])])
+    return writer
+
+
+def journal(path):
+    (found,) = path.glob("*.journal")
+    return found
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 8), (31, 17), (256, 200)])
+def test_masks_survive_packing(shape):
+    for density in (0, 0.3, 1):
+        mask = np.random.default_rng(0).random(shape) < density
+        np.testing.assert_array_equal(unpack_mask(pack_mask(mask), *shape), mask)
+    with pytest.raises(TrajectoryError):
+        unpack_mask(pack_mask(mask), shape[0] + 9, shape[1])
+    with pytest.raises(TrajectoryError):
+        unpack_mask(b"no", *shape)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_written_is_read(chunk, tmp_path):
+    expected = episodes(10)
+    with TrajectoryWriter(tmp_path, chunk_episodes=chunk, fsync=chunk == 4) as writer:
+        for number, one in enumerate(expected):
+            write_made_up(writer, one)
+            assert_holds(TrajectoryStore(tmp_path), expected[: number + 1])  # while it goes on
+    store = TrajectoryStore(tmp_path)
+    assert_holds(store, expected)
+    assert [one.key for one in store] == store.keys() and len(store) == 10
+    table = store.to_table()
+    assert table.schema.equals(SCHEMA, check_metadata=True)
+    assert table.num_rows == sum(len(one.steps) for one in expected)
+    assert table["reward"].to_pylist() == [s.reward for one in store for s in one.steps]
+    assert store.to_table(["case", "dice"]).column_names == ["case", "dice"]
+    with pytest.raises(TrajectoryError, match="no column"):
+        store.to_table(["no"])
+    with pytest.raises(TrajectoryError, match="no finished episode"):
+        store.episode(("nobody", 0, 0))
+
+
+def test_odd_values_survive(tmp_path):
+    one = made_up("odd \u00e9 \U0001f9e0", 2**62, SIDE)
+    odd = AddPoint(np.nextafter(0, 1), 1 / 3)
+    first = replace(
+        one.steps[0], prompt=odd, error='"\n\x00', terms={}, reward=float("inf"), dice=5e-324
+    )
+    unreadable = replace(one.steps[0], prompt=None, valid=False)
+    one = replace(one, steps=(first, unreadable, *one.steps[1:]))
+    with TrajectoryWriter(tmp_path) as writer:
+        write_made_up(writer, one)
+        assert_holds(TrajectoryStore(tmp_path), [one])
+    assert_holds(TrajectoryStore(tmp_path), [one])
+
+
+def test_running_episodes_are_carried_over_and_kept_as_unfinished(tmp_path):
+    running = made_up("running", 0, SIDE)
+    with TrajectoryWriter(tmp_path, chunk_episodes=2) as writer:
+        id = writer.begin(running.facts)
+        writer.add([(id, running.steps[0])])
+        for one in episodes(5):
+            write_made_up(writer, one)
+        (found,) = TrajectoryStore(tmp_path).episodes(unfinished=True)
+        assert found.steps == running.steps[:1]
+    (found,) = TrajectoryStore(tmp_path).episodes(unfinished=True)
+    assert found.steps == running.steps[:1]
+    with pytest.raises(TrajectoryError, match="closed"):
+        write_made_up(writer, running)
+
+
+@pytest.mark.parametrize("cut", [1, 7, 8, 9, 150, 400])
+def test_a_torn_tail_is_dropped(cut, tmp_path):
+    writer = leave_a_journal(tmp_path / "a")
+    whole = journal(tmp_path / "a").read_bytes()
+    torn = tmp_path / "b"
+    TrajectoryWriter(torn).close()
+    (torn / "1-x-000000.journal").write_bytes(whole[:-cut] + b"\0" * (cut % 3))
+    assert set(episodes_of(torn)) <= set(episodes_of(tmp_path / "a"))
+    assert_holds(TrajectoryStore(torn), episodes(3))
+    assert recover(torn) == 1 and not list(torn.glob("*.journal"))
+    assert_holds(TrajectoryStore(torn), episodes(3))
+    assert recover(tmp_path / "a") == 0, "its writer is alive"
+    writer.close()
+
+
+def episodes_of(path):
+    return TrajectoryStore(path).keys()
+
+
+def test_damage_is_named(tmp_path):
+    writer = leave_a_journal(tmp_path)
+    damaged = bytearray(journal(tmp_path).read_bytes())
+    damaged[300] ^= 1
+    writer.close()
+    (tmp_path / "1-x-000000.journal").write_bytes(damaged)
+    with pytest.raises(TrajectoryError, match=r"1-x-000000\.journal is damaged at byte"):
+        TrajectoryStore(tmp_path)
+    (tmp_path / "1-x-000000.journal").unlink()
+    (chunk,) = tmp_path.glob("*.parquet")
+    good = chunk.read_bytes()
+    for bad in (good[:-50], b"", good[: len(good) // 2], b"PAR1" * 20):
+        chunk.write_bytes(bad)
+        with pytest.raises(TrajectoryError, match=rf"{chunk.name} is damaged"):
+            list(TrajectoryStore(tmp_path))
+    for place in range(200, len(good) // 2, 997):  # inside of the pages, found when they are read
+        flipped = bytearray(good)
+        flipped[place] ^= 255
+        chunk.write_bytes(flipped)
+        with pytest.raises(TrajectoryError, match=chunk.name):
+            list(TrajectoryStore(tmp_path))
+    chunk.write_bytes(good)
+    assert_holds(TrajectoryStore(tmp_path), episodes(3))
+
+
+def test_foreign_folders_and_newer_versions_are_refused(tmp_path):
+    with pytest.raises(TrajectoryError, match="there is no trajectory store"):
+        TrajectoryStore(tmp_path / "none")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.txt").write_text("mine")
+    with pytest.raises(TrajectoryError, match="not a trajectory store"):
+        TrajectoryStore(tmp_path / "foreign")
+    with pytest.raises(TrajectoryError, match="other files"):
+        TrajectoryWriter(tmp_path / "foreign")
+    leave_a_journal(tmp_path / "s").close()
+    (chunk,) = (tmp_path / "s").glob("*.parquet")
+    table = pq.read_table(chunk)
+    newer = {"format": "medseg_gym trajectories", "version": str(FORMAT_VERSION + 1)}
+    pq.write_table(table.replace_schema_metadata(newer), chunk)
+    with pytest.raises(TrajectoryError, match=rf"{chunk.name} has format version 2"):
+        TrajectoryStore(tmp_path / "s")
+    (tmp_path / "s" / "format.json").write_text(json.dumps(newer))
+    for opening in (TrajectoryStore, TrajectoryWriter):
+        with pytest.raises(TrajectoryError, match=r"format.json has format version 2"):
+            opening(tmp_path / "s")
+
+
+def test_a_key_twice_is_counted_and_given_once(tmp_path):
+    for _ in range(2):
+        with TrajectoryWriter(tmp_path) as writer:
+            write_made_up(writer, made_up("case", 0, SIDE))
+    store = TrajectoryStore(tmp_path)
+    assert len(store) == 1 and store.duplicates == 1
+    assert store.to_table().num_rows == len(made_up("case", 0, SIDE).steps)
+
+
+def test_two_writers_at_once(tmp_path):
+    with TrajectoryWriter(tmp_path, 2) as one, TrajectoryWriter(tmp_path, 3) as two:
+        for first, second in zip(episodes(7), episodes(7, seed=1), strict=True):
+            write_made_up(one, first)
+            write_made_up(two, second)
+    assert_holds(TrajectoryStore(tmp_path), [*episodes(7), *episodes(7, seed=1)])
+
+
+def test_killed_writers_lose_nothing(tmp_path):
+    result = kill_writers(tmp_path / "store", kills=3, seed=1)
+    assert not result.lost and not result.lost_steps and not result.leftovers
+    assert result.recorded + result.bystander > 0
+
+
+def test_a_disk_that_is_full_says_so_and_leaves_whole_frames(tmp_path, monkeypatch):
+    writer = leave_a_journal(tmp_path)
+    real, calls = __import__("os").write, []
+
+    def full(file, data):
+        calls.append(1)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        return real(file, bytes(data)[: len(data) // 2])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("medseg_gym.trajectories.writer.os.write", full)
+        with pytest.raises(TrajectoryError, match="No space left"):
+            write_made_up(writer, made_up("later", 0, SIDE))
+    assert_holds(TrajectoryStore(tmp_path), episodes(3))
+    write_made_up(writer, made_up("after", 0, SIDE))
+    assert_holds(TrajectoryStore(tmp_path), [*episodes(3), made_up("after", 0, SIDE)])
+    writer.close()
+
+
+def test_without_pyarrow_the_extra_is_named():
+    code = (
+        "import sys; sys.modules['pyarrow'] = None\n"
+        "import medseg_gym.cli\n"
+        "from medseg_gym.trajectories import TrajectoryError\n"
+        "try:\n    from medseg_gym.trajectories import TrajectoryStore\n"
+        "except TrajectoryError as error:\n    print(error)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "medseg-gym[trajectories]" in found.stdout, found.stderr
+
+
+def test_reading_needs_no_torch(tmp_path):
+    leave_a_journal(tmp_path).close()
+    code = (
+        "import sys; from medseg_gym.trajectories import TrajectoryStore\n"
+        f"print(len(TrajectoryStore({str(tmp_path)!r})), 'torch' in sys.modules)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout == "3 False\n", found.stderr
