@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -65,13 +67,9 @@ def build_tiny_sam(side: int, depth: int, seed: int) -> Sam:
     return model.eval()
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """Tensors of some hundred numbers: a second thread costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# Tiny models gain nothing from a second thread and lose much on a busy machine.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for the programs that tests start
 
 
 @pytest.fixture(scope="session")

@@ -69,8 +69,8 @@ class SamBackbone(BatchedBackbone):
         features = self._encoder(torch.stack(padded))
         return [
             # A copy of its own, so that evicting one image frees its memory.
-            Embedding((feature.to(self.dtype, copy=True),), image.shape[:2], (x.shape[1], x.shape[2]))
-            for image, x, feature in zip(images, inputs, features, strict=True)
+            Embedding((f.to(self.dtype, copy=True),), image.shape[:2], (x.shape[1], x.shape[2]))
+            for image, x, f in zip(images, inputs, features, strict=True)
         ]
 
     # decode -----------------------------------------------------------------------------------

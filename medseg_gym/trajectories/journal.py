@@ -2,7 +2,7 @@
 
 A journal is a file of frames. Each frame is the length of its body and the CRC-32 of it (two
 little-endian uint32), then the body: the length of a JSON text (uint32), the text, and bytes that
-go with it (a packed mask). A kill can only cut the last frame short, and readers drop that one.
+go with it (a packed mask). A kill can only tear the last frame, and readers drop that one.
 """
 
 from __future__ import annotations
@@ -59,17 +59,19 @@ def _frames(path: Path, data: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
     start = 0
     while start + _HEAD.size <= len(data):
         length, checksum = _HEAD.unpack_from(data, start)
-        body = data[start + _HEAD.size : start + _HEAD.size + length]
-        if len(body) < length or not any(data[start:]):
-            return  # torn by a kill, or zeros that a power cut left
-        if zlib.crc32(body) != checksum or length < _LENGTH.size:
+        following = start + _HEAD.size + length
+        body = data[start + _HEAD.size : following]
+        good = length >= _LENGTH.size and zlib.crc32(body) == checksum
+        if not good and not any(data[following:]):
+            return  # the last frame, torn by a kill or filled up with zeros by a power cut
+        if not good:
             raise TrajectoryError(
                 f"{path} is damaged at byte {start}; move the file away to go on without it"
             )
         (size,) = _LENGTH.unpack_from(body)
         end = _LENGTH.size + size
         yield json.loads(body[_LENGTH.size : end]), body[end:]
-        start += _HEAD.size + length
+        start = following
 
 
 def read_journal(path: Path) -> list[Trajectory]:

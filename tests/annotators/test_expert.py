@@ -28,7 +28,6 @@ from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.prompts import AddBox, AddPoint, ArrayCodec, Clear, Stop, Undo
 from medseg_gym.prompts.grid import to_cell
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 masks = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 EXPERTS = (BoxToPoint, SequentialClick, Hybrid)
 

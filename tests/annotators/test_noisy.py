@@ -15,7 +15,6 @@ from medseg_gym.errors import PolicyError
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.prompts import AddBox, AddPoint, ArrayCodec, Stop
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 SLOTS = 400
 CLEAN = {"jitter": 0.0, "loosen": 0.0, "wrong": 0.0, "early": 0.0, "late": 0.0}
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from medseg_gym.backbones import BackboneError, EllipseBackbone, PromptRow, load
 from medseg_gym.prompts import AddBox, AddPoint
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 BACKBONE = EllipseBackbone()
 SIZES = [(200, 300), (97, 64), (256, 256), (31, 77)]
 EMBEDDINGS = BACKBONE.encode([np.zeros((*size, 3), np.uint8) for size in SIZES])

@@ -15,7 +15,6 @@ from medseg_gym.backbones import PromptRow, SamBackbone
 from medseg_gym.errors import BackboneError
 from medseg_gym.prompts import AddBox, AddPoint
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 TOLERANCE = 1e-4
 BOX = AddBox(0.2, 0.13, 0.77, 0.9)
 CLICKS = (AddPoint(0.31, 0.42), AddPoint(0.9, 0.05, False), AddPoint(0.0, 1.0))

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from benchmarks.annotators import compare, measure, verdict
 
 
-def test_it_prints_and_writes_what_it_promises(tmp_path, one_thread):
+def test_it_prints_and_writes_what_it_promises(tmp_path):
     app = Typer()
     app.command()(measure)
     arguments = (

@@ -13,7 +13,6 @@ from medseg_gym.episodes import DecodeOptions, EpisodeEngine, EpisodeError, epis
 from medseg_gym.errors import MedSegError, PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 ELLIPSE = EllipseBackbone()
 BOX, OTHER_BOX = AddBox(0.2, 0.1, 0.9, 0.7), AddBox(0.1, 0.1, 0.5, 0.5)
 CLICK, CUT = AddPoint(0.6, 0.4), AddPoint(0.3, 0.3, positive=False)

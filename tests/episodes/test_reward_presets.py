@@ -25,7 +25,6 @@ from medseg_gym.episodes.rewards import (
 from medseg_gym.errors import MedSegError, PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 ELLIPSE = EllipseBackbone()
 BOX, FLAT_BOX, CLICK = AddBox(0, 0, 0.5, 1), AddBox(0, 0.5, 1, 0.5), AddPoint(0.6, 0.4)
 SHAPE = (3, 4)

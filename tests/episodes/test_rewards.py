@@ -15,7 +15,6 @@ from medseg_gym.episodes import EpisodeEngine, EpisodeError, rewards
 from medseg_gym.errors import MedSegError, PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 ELLIPSE = EllipseBackbone()
 BOX, CLICK = AddBox(0, 0, 0.5, 1), AddPoint(0.6, 0.4)
 TRUTH = np.array([[1, 1, 0], [1, 0, 0]], bool)
@@ -42,7 +41,7 @@ class IouLevel:
 @pytest.fixture
 def forgetful(monkeypatch):
     """What a test registers is forgotten after it."""
-    monkeypatch.setattr(rewards, "_REWARDS", dict(rewards._REWARDS))
+    monkeypatch.setattr(rewards.registry, "_REWARDS", dict(rewards.registry._REWARDS))
 
 
 def values(reward, masks, prompts, truth=TRUTH):

@@ -59,7 +59,7 @@ def assert_equal(trajectory, episode, outcomes):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("limit", [None, 3])
 def test_what_is_read_is_what_happened(mode, limit, small_cases, tmp_path_factory):
-    @settings(max_examples=6)
+    @settings(max_examples=4)
     @given(seed=st.integers(0, 2**31), num_envs=st.integers(1, 4), data=st.data())
     def check(seed, num_envs, data):
         path = tmp_path_factory.mktemp("store")
@@ -77,7 +77,7 @@ def test_what_is_read_is_what_happened(mode, limit, small_cases, tmp_path_factor
             recorder = VectorRecorder(witness, writer, seed=5, policy="random")
             recorder.reset(seed=seed)
             recorder.action_space.seed(seed)
-            for _ in range(15):
+            for _ in range(12):
                 ended = recorder.step(recorder.action_space.sample())
                 if mode == "disabled" and (ended[2] | ended[3]).any():
                     recorder.reset(options={"reset_mask": ended[2] | ended[3]})
@@ -86,9 +86,6 @@ def test_what_is_read_is_what_happened(mode, limit, small_cases, tmp_path_factor
             recorder.close()
         store = TrajectoryStore(path)
         found = [*store, *store.episodes(unfinished=True)]
-        assert sorted(k.rollout for k in store.keys() if k.case == "wide") == sorted(
-            {k.rollout for k in store.keys() if k.case == "wide"}
-        )
         assert len(found) == len(witness.steps)
         assert store.duplicates == 0
 

@@ -19,12 +19,11 @@ from medseg_gym.episodes.rewards.format import Format
 from medseg_gym.episodes.rewards.ibis_agent import IbisAgent
 from medseg_gym.episodes.rewards.medsam_agent import MedSamAgent
 from medseg_gym.episodes.rewards.protocol import Reward, RewardValue
-from medseg_gym.episodes.rewards.registry import _REWARDS, make, names, register
+from medseg_gym.episodes.rewards.registry import make, names, register
 from medseg_gym.episodes.rewards.scoring import score_episode
 from medseg_gym.episodes.rewards.stop_regret import StopRegret
 
 __all__ = [
-    "_REWARDS",
     "ComposableReward",
     "DiceGain",
     "Format",
