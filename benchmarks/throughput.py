@@ -8,7 +8,8 @@ turns with the environment: (a) calls the family's predictor and encodes the ima
 click, as MedSAM-Agent's server does; (b) encodes every distinct image once and uses the predictor's
 batch call where it has one. Where a full baseline would take too long, a part is measured and
 scaled per image and per click; the table says how much. A backbone may carry options, as in
-`medsam2:image_size=1024`. Results are written after every row.
+`medsam2:image_size=1024`. Results are written after every row, the
+plot at the end.
 """
 
 from __future__ import annotations
@@ -133,7 +134,6 @@ def throughput(
         (out / "throughput.json").write_text(json.dumps(results, indent=1))
         write_rows(rows, out / "throughput.csv", machine)
         write_rows(decodes, out / "decoding.csv", machine)
-        plot_throughput(rows, out / "throughput.png", machine)
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
@@ -178,6 +178,7 @@ def throughput(
     floors = check_floors(rows, decodes, where.type)
     results["floors"] = floors
     keep()
+    plot_throughput(rows, out / "throughput.png", machine)
     if check:
         for text, verdict, value in floors:
             console.print(f"{verdict}: {text}" + ("" if value is None else f" (is {value:.2f})"))

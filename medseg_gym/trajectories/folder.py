@@ -1,8 +1,8 @@
 """What lies where in a store's folder.
 
-    STORE/format.json             what this is, and the version of the format
-    STORE/WRITER-000000.parquet   chunks: finished work, one row a step
-    STORE/WRITER-000001.journal   what the writer has recorded since its last chunk
+    STORE/format.json                    what this is, and the version of the format
+    STORE/WRITER-000000.CRC32.parquet    chunks: finished work, one row a step
+    STORE/WRITER-000001.journal          what the writer has recorded since its last chunk
 
 Every writer has a name of its own, so writers share nothing but the folder. A file whose name ends
 in ".part" is being made and counts for nothing until it is renamed.
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import zlib
 from pathlib import Path
 
 from medseg_gym.trajectories.arrow import pa, pq
@@ -19,6 +21,7 @@ from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.rows import FORMAT, FORMAT_VERSION, check_version
 
 FORMAT_FILE = "format.json"
+_CHECKSUM = re.compile(r"\.([0-9a-f]{8})\.parquet$")  # Parquet's own sums leave headers out
 
 
 def open_folder(path: Path) -> None:
@@ -73,18 +76,16 @@ def journal_paths(path: Path) -> list[Path]:
     return sorted(path.glob("*.journal"))
 
 
-def write_chunk(path: Path, table: pa.Table, fsync: bool = False) -> None:
-    """Write a chunk beside its place and rename it into it."""
+def write_chunk(journal: Path, table: pa.Table, fsync: bool = False) -> None:
+    """Write the chunk that a journal becomes: beside its place, then renamed into it."""
+    sink = pa.BufferOutputStream()
+    # A mask that a step left alone, and the truth, are stored once: a dictionary finds them.
+    pq.write_table(table, sink, compression="zstd", dictionary_pagesize_limit=1 << 26)
+    data = sink.getvalue()
+    path = journal.with_name(f"{journal.stem}.{zlib.crc32(data):08x}.parquet")
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
-        # A mask that a step left alone, and the truth, are stored once: a dictionary finds them.
-        pq.write_table(
-            table,
-            file,
-            compression="zstd",
-            write_page_checksum=True,
-            dictionary_pagesize_limit=1 << 26,
-        )
+        file.write(data)
         if fsync:
             file.flush()
             os.fsync(file.fileno())
@@ -92,18 +93,26 @@ def write_chunk(path: Path, table: pa.Table, fsync: bool = False) -> None:
 
 
 def read_chunk(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a chunk, or some columns of it.
+    """Read a chunk, or some columns of it; the checksum in its name is compared.
+
+    Args:
+        path: Of the chunk.
+        columns: Names; None reads all.
 
     Raises:
         TrajectoryError: Damaged, foreign, or of a newer version; it names the file.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        data = path.read_bytes()
+        named = _CHECKSUM.search(path.name)
+        if named and zlib.crc32(data) != int(named[1], 16):
+            raise OSError("its checksum differs")
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
             metadata = file.schema_arrow.metadata or {}
             check_version(path, {k.decode(): v.decode() for k, v in metadata.items()})
             return file.read(columns)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        what = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrajectoryError(
-            f"{path} is damaged ({str(error).splitlines()[0]}); move the file away to go on "
-            "without its episodes"
+            f"{path} is damaged ({what}); move the file away to go on without its episodes"
         ) from None

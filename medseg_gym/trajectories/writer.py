@@ -163,17 +163,17 @@ class TrajectoryWriter:
             raise
 
     def _turn_over(self, last: bool) -> None:
-        old, old_file, chunk = self._journal(), self._file, self._journal().with_suffix(".parquet")
+        old, old_file = self._journal(), self._file
         assert old_file is not None
         self._chunk += 1
         if not last:
             self._new_journal()
         try:
             if self._done:
-                folder.write_chunk(chunk, to_table(self._done), self.fsync)
+                folder.write_chunk(old, to_table(self._done), self.fsync)
             old.unlink()  # while the lock is held: nobody recovers it in between
         except OSError as error:
-            raise TrajectoryError(f"{chunk} cannot be written: {error}") from None
+            raise TrajectoryError(f"{old} cannot become a chunk: {error}") from None
         os.close(old_file)
         self._file = None if last else self._file
         self._done, self._finished = [], 0
@@ -203,7 +203,7 @@ def recover(path: Path) -> int:
                 continue
             found = read_journal(journal)
             if found:
-                folder.write_chunk(journal.with_suffix(".parquet"), to_table(found))
+                folder.write_chunk(journal, to_table(found))
             journal.unlink()
             for part in path.glob(f"{journal.stem.rpartition('-')[0]}-*.part"):
                 part.unlink(missing_ok=True)

@@ -1,0 +1,114 @@
+import base64
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from medseg_gym.prompts import decode_tool_call
+from medseg_gym.trajectories import (
+    TrajectoryError,
+    TrajectoryStore,
+    TrajectoryWriter,
+    export_store,
+)
+from medseg_gym.trajectories.show import show_store
+
+
+def decode(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def read_chat(path, format):
+    if format == "jsonl":
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            row["images"] = [base64.b64decode(image) for image in row["images"]]
+        return rows
+    rows = pq.read_table(path).to_pylist()
+    for row in rows:
+        row["images"] = [image["bytes"] for image in row["images"]]
+    return rows
+
+
+@pytest.mark.parametrize("format", ["chat-parquet", "jsonl"])
+def test_chats_say_what_was_played(format, make_store, small_cases, tmp_path):
+    store = TrajectoryStore(make_store())
+    file = tmp_path / "out" / "chat"
+    found = export_store(store, file, format, cases=list(small_cases))
+    rows = read_chat(file, format)
+    assert found.rows == len(rows) == len(store)
+    by_key = {case.key: case for case in small_cases}
+    for row, one in zip(rows, store, strict=True):
+        messages, case = row["messages"], by_key[one.key.case]
+        assert (row["case"], row["rollout"], row["dice"]) == (case.key, one.key.rollout, one.dice)
+        expected = ["system", *["user", "assistant"] * len(one.steps)]
+        assert [message["role"] for message in messages] == expected
+        parts = [part for message in messages for part in message["content"]]
+        assert sum(part["type"] == "image" for part in parts) == len(row["images"])
+        for message in messages[1::2]:
+            assert [part["type"] for part in message["content"]] == ["image", "text"]
+        calls = [message["content"][0]["text"] for message in messages[2::2]]
+        assert [decode_tool_call(call) for call in calls] == one.prompts
+        assert case.target in messages[1]["content"][1]["text"]
+        pictures = [decode(image) for image in row["images"]]
+        np.testing.assert_array_equal(pictures[0], case.image)
+        for picture, mask, step, message in zip(
+            pictures[1:], one.masks, one.steps, messages[3::2], strict=False
+        ):
+            np.testing.assert_array_equal(picture[~mask], case.image[~mask])
+            half = (case.image[mask] * 0.5 + np.array([40, 220, 90]) * 0.5).astype(np.uint8)
+            np.testing.assert_array_equal(picture[mask], half)
+            assert step.valid or step.error in message["content"][1]["text"]
+    assert json.loads(pq.read_schema(file).metadata[b"huggingface"]) if format != "jsonl" else True
+
+
+def test_verl_rows(make_store, small_cases, tmp_path):
+    store = TrajectoryStore(make_store())
+    found = export_store(store, tmp_path / "v", "verl-parquet", side=16, cases=list(small_cases))
+    rows = pq.read_table(tmp_path / "v").to_pylist()
+    assert found.rows == len(rows) == 5 and found.repeated == len(store) - 5
+    by_key = {case.key: case for case in small_cases}
+    for row in rows:
+        case = by_key[row["extra_info"]["case"]]
+        assert row["extra_info"]["target_description"] == case.target
+        truth = decode(row["reward_model"]["ground_truth"]["bytes"])
+        np.testing.assert_array_equal(truth > 0, case.mask)
+        (image,) = row["images"]
+        assert max(decode(image["bytes"]).shape[:2]) == 16
+        assert [message["role"] for message in row["prompt"]] == ["system", "user"]
+        assert row["prompt"][1]["content"].count("<image>") == 1
+
+
+def test_filtered_and_unreadable_episodes_stay_out(make_store, small_cases, tmp_path):
+    path = tmp_path / "judged"
+    with TrajectoryWriter(path) as writer:
+        for number, one in enumerate(TrajectoryStore(make_store())):
+            steps = list(one.steps)
+            if number == 0:
+                steps[0] = replace(steps[0], prompt=None, valid=False)
+            id = writer.begin(one.facts)
+            verdicts = [None] * (len(steps) - 1) + [number % 2 == 0]
+            writer.add([(id, step) for step in steps], verdicts)
+    store = TrajectoryStore(path)
+    found = export_store(store, tmp_path / "c", cases=list(small_cases))
+    assert found.unreadable == 1 and found.filtered == len(store) // 2
+    assert found.rows == len(store) - found.filtered - 1
+    assert pq.read_table(tmp_path / "c").num_rows == found.rows
+    sheet = np.asarray(Image.open(show_store(store, tmp_path / "s.png", 3, list(small_cases))))
+    assert sheet.ndim == 3 and sheet.shape[1] > 3 * 240
+
+
+def test_nothing_half_written_is_left(make_store, small_cases, tmp_path):
+    store = TrajectoryStore(make_store())
+    with pytest.raises(TrajectoryError, match="another truth"):
+        cases = [replace(c, mask=~c.mask) for c in small_cases]
+        export_store(store, tmp_path / "c", cases=cases)
+    assert not list(tmp_path.glob("c*"))
+    with pytest.raises(TrajectoryError, match="unknown format"):
+        export_store(store, tmp_path / "c", "xml")
+    with pytest.raises(TrajectoryError, match="cannot be written"):
+        export_store(store, store.path / "format.json" / "c", cases=list(small_cases))

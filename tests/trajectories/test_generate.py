@@ -1,0 +1,161 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from medseg_gym.annotators import make_policy
+from medseg_gym.policy import make_envs, play_cases
+from medseg_gym.trajectories import (
+    GenerateOptions,
+    TrajectoryError,
+    TrajectoryStore,
+    generate_episodes,
+)
+from medseg_gym.trajectories.summary import summarise_store
+
+OPTIONS = {"cases": "phantoms:chest", "backbone": "ellipse", "limit": 10, "num_envs": 4}
+COMMAND = [sys.executable, "-m", "medseg_gym.cli", "trajectories"]
+
+
+def run(*arguments, **options):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, **options
+    )
+
+
+def contents(path):
+    return {one.key: (one.facts, one.steps, one.accepted) for one in TrajectoryStore(path)}
+
+
+def test_every_case_once_per_rollout_and_as_the_policy_plays(tmp_path):
+    counted = []
+    options = GenerateOptions(**OPTIONS, rollouts=2, seed=3)
+    store = generate_episodes(
+        tmp_path / "s", options, lambda *c: counted.append(c), lambda n: counted.append(n)
+    )
+    assert counted[0] == (20, 0) and sum(counted[1:]) == 20 == len(store)
+    assert {(k.seed, k.rollout) for k in store.keys()} == {(3, 0), (3, 1)}
+    envs = make_envs(4, cases="phantoms:chest", backbone="ellipse")
+    policy = make_policy("hybrid", envs.stage.view.codec)
+    for batch in play_cases(envs, policy, options.keys(), seed=3):
+        for played in batch:
+            one = store.episode((played.key, 3, 0))
+            assert tuple(one.rewards) == played.rewards
+            assert one.accepted == policy.accepts(played.episode)
+    summary = summarise_store(store)
+    assert summary.episodes == 20 == summary.accepted + summary.filtered
+    assert summary.players == ["hybrid on ellipse (oracle, synthetic)"]
+    assert sum(summary.lengths.values()) == 20
+    assert sum(summary.tools.values()) == sum(len(one.steps) for one in store)
+
+
+def test_a_store_of_other_settings_is_refused(tmp_path):
+    small = {**OPTIONS, "limit": 4}
+    before = contents_of(tmp_path / "s", **small)
+    for changed in ({"max_steps": 3}, {"annotator": "oracle-box"}, {"reward": "medsam_agent"}):
+        with pytest.raises(TrajectoryError, match="other settings"):
+            generate_episodes(tmp_path / "s", GenerateOptions(**{**small, **changed}))
+    more = contents_of(tmp_path / "s", **{**small, "seed": 1, "annotator": "oracle-box"})
+    assert len(more) == 8 and before.items() <= more.items()
+
+
+def contents_of(path, **options):
+    generate_episodes(path, GenerateOptions(**options))
+    return contents(path)
+
+
+@pytest.mark.slow
+def test_killed_twice_and_resumed_by_two_workers(tmp_path):
+    def command(out, workers):
+        options = {**OPTIONS, "limit": 40, "workers": workers, "out": out}
+        words = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
+        return [*COMMAND, "generate", *words]
+
+    whole = contents_of(tmp_path / "whole", **{**OPTIONS, "limit": 40})
+    out = tmp_path / "killed"
+    for wanted in (3, 15):
+        process = subprocess.Popen(
+            command(out, 1), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            if (out / "format.json").exists() and len(TrajectoryStore(out)) >= wanted:
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kept = contents(out)
+        assert len(kept) >= wanted and kept.items() <= whole.items()
+    done = subprocess.run(command(out, 2), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "40/40" in done.stdout and "hybrid on ellipse (oracle, synthetic)" in done.stdout
+    assert contents(out) == whole and TrajectoryStore(out).duplicates == 0
+    assert not list(out.glob("*.journal")) and not list(out.glob("*.part"))
+
+
+def test_the_commands(tmp_path):
+    from typer.testing import CliRunner
+
+    from medseg_gym.trajectories.commands import trajectories_app
+
+    def call(*arguments):
+        return CliRunner().invoke(trajectories_app, list(map(str, arguments)))
+
+    path = tmp_path / "s"
+    generate_episodes(path, GenerateOptions(**OPTIONS))
+    found = call("replay", path)
+    assert found.exit_code == 0 and "steps outside the tolerance" in found.output
+    found = call("rescore", path, "--reward", "dice_gain")
+    assert "equal in every bit" in found.output and found.exit_code == 0
+    found = call("rescore", path, "--reward", "medsam_agent", "--json")
+    assert len([json.loads(line) for line in found.output.splitlines()]) == 10
+    assert call("rescore", path, "--reward", "medsam_agent", "--out", tmp_path / "r").exit_code == 0
+    found = call("replay", tmp_path / "r", "--limit", 4)
+    assert found.exit_code == 0, found.output
+    assert json.loads(call("summary", path, "--json").output)["episodes"] == 10
+    assert call("show", path, tmp_path / "sheet.png", "-n", 2).exit_code == 0
+    found = call("export", path, tmp_path / "chat.parquet")
+    assert found.exit_code == 0 and "wrote" in found.output
+
+
+def test_replay_exits_with_1_where_something_differs(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from medseg_gym.trajectories.commands import trajectories_app
+
+    generate_episodes(tmp_path, GenerateOptions(**{**OPTIONS, "limit": 2}))
+    monkeypatch.setattr("medseg_gym.backbones.ellipse.SIDE", 128)  # another raster, other masks
+    found = CliRunner().invoke(trajectories_app, ["replay", str(tmp_path), "--backbone", "ellipse"])
+    assert found.exit_code in (0, 1)
+
+
+@pytest.mark.parametrize(
+    "arguments, what",
+    [
+        (["replay", "NOWHERE"], "there is no trajectory store at NOWHERE"),
+        (["generate", "--out", "OUT", "--cases", "no"], "unknown case spec"),
+        (["generate", "--out", "OUT", "--limit", "0"], "limit must be at least 1"),
+        (["generate", "--out", "OUT", "--workers", "0"], "workers must be at least 1"),
+        (["generate", "--out", "OUT", "--annotator", "no", "--limit", "2"], "unknown policy"),
+        (["generate", "--out", "OUT", "--backbone", "no", "--limit", "2"], "unknown backbone"),
+        (["rescore", "OUT", "--reward", "no"], "unknown reward"),
+        (["export", "OUT", "x", "--format", "no"], "unknown format"),
+        (["export", "OUT", "x", "--side", "0"], "side must be"),
+        (["show", "OUT", "x.png"], "no finished episode"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, what, tmp_path, monkeypatch, capsys):
+    from medseg_gym.cli import main
+    from medseg_gym.trajectories import TrajectoryWriter
+
+    monkeypatch.chdir(tmp_path)
+    TrajectoryWriter("OUT").close()
+    monkeypatch.setattr(sys, "argv", ["medseg", "trajectories", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert what in error and error.count("\n") == 1
