@@ -8,8 +8,8 @@ turns with the environment: (a) calls the family's predictor and encodes the ima
 click, as MedSAM-Agent's server does; (b) encodes every distinct image once and uses the predictor's
 batch call where it has one. Where a full baseline would take too long, a part is measured and
 scaled per image and per click; the table says how much. A backbone may carry options, as in
-`medsam2:image_size=1024`. Results are written after every row, the
-plot at the end.
+`medsam2:image_size=1024`. Numbers are written after every row, the plot
+at the end.
 """
 
 from __future__ import annotations
