@@ -10,13 +10,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 
 import medseg_gym  # noqa: F401  (registers the id)
 from benchmarks.meters import MeteredBackbone, Stopwatch, forget_peak, peak_memory, synchronise
 from benchmarks.reference_predictors import PromptsInForce, ReferencePredictor
 from benchmarks.workloads import STEPS, Plan, actions_by_step, is_decode
-from medseg_gym.backbones import Backbone, Embedding, PromptRow
 from medseg_gym.cases import Case
 from medseg_gym.cases.source import CaseList
 from medseg_gym.envs.vector_env import MedSegVectorEnv
@@ -225,7 +223,7 @@ def run_encoding_every_click(
         takes_mask_input: Feed the logits back, as the environment does.
     """
     run = BaselineRun()
-    images = _writable(cases)
+    images = writable_images(cases)
     with predictor.precision():
         for slot in range(len(plan.slots)):
             session = _Session(slot, plan, takes_mask_input)
@@ -258,7 +256,7 @@ def run_batch_calls(
     run = BaselineRun()
     device = predictor.device
     together = 4 if device.type == "cpu" else len(plan.slots)
-    images = _writable(cases)
+    images = writable_images(cases)
     features: dict[int, Any] = {}
     with predictor.precision():
         for first in range(0, len(plan.slots), together):
@@ -291,99 +289,10 @@ def run_batch_calls(
     return run
 
 
-def _writable(cases: Sequence[Case]) -> list[np.ndarray]:
+def writable_images(cases: Sequence[Case]) -> list[np.ndarray]:
     """Copies of the images: the predictors warn about read-only ones."""
     return [case.image.copy() for case in cases]
 
 
 def _chunks(items: list[int], size: int) -> Iterator[list[int]]:
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-# decoding alone -------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class DecodeRun:
-    """Seconds for the same rows, ours and theirs, one per repetition, and the largest difference.
-
-    `gap` is the largest difference between two logits of a mask at full size.
-    """
-
-    ours: list[float]
-    theirs: list[float]
-    gap: float
-
-
-def run_decoding(
-    backbone: Backbone,
-    predictor: ReferencePredictor,
-    cases: Sequence[Case],
-    num_rows: int,
-    repetitions: int,
-) -> DecodeRun:
-    """Decode rows on embeddings made before, each in memory of its own, up to full-size logits.
-
-    Args:
-        backbone: Ours.
-        predictor: Theirs.
-        cases: Few suffice: the rows take turns at copies of their embeddings.
-        num_rows: Rows in a call.
-        repetitions: Of each, taking turns.
-    """
-    boxes_only = "point" not in backbone.trained_kinds
-    places = np.random.default_rng(0).uniform(0.05, 0.95, (num_rows, 3, 2))
-    ours: list[PromptRow] = []
-    theirs: list[PromptsInForce] = []
-    with predictor.precision():
-        made = predictor.encode(_writable(cases))
-    embeddings = backbone.encode([case.image for case in cases])
-    features = [_copy(made[i % len(cases)]) for i in range(num_rows)]
-    for i, ((x1, y1), (x2, y2), (x, y)) in enumerate(places.tolist()):
-        box = AddBox(x1, y1, x2, y2) if boxes_only or i % 2 else None
-        points = () if boxes_only else (AddPoint(x1, y1), AddPoint(x2, y2, False), AddPoint(x, y))
-        embedding = embeddings[i % len(cases)]
-        copied = Embedding(_copy(embedding.features), embedding.image_size, embedding.input_size)
-        ours.append(PromptRow(copied, box, points))
-        theirs.append(PromptsInForce(box, points))
-    if backbone.takes_mask_input:  # a second step: logits of the first are fed back
-        with predictor.precision():
-            first = predictor.predict(features, theirs)
-        for i, answer in enumerate(first):
-            row, asked = ours[i], theirs[i]
-            fed = torch.as_tensor(answer.logits, device=backbone.device).reshape(
-                answer.logits.shape[-2:]
-            )
-            ours[i] = PromptRow(row.embedding, row.box, row.points, fed)
-            theirs[i] = PromptsInForce(asked.box, asked.points, answer.logits)
-
-    def decode_ours() -> list[np.ndarray]:
-        with torch.inference_mode():
-            prediction = backbone.decode(ours)
-            return [
-                full.cpu().numpy()
-                for full in backbone.to_image(prediction.logits, [row.embedding for row in ours])
-            ]
-
-    def decode_theirs() -> list[np.ndarray]:
-        with predictor.precision():
-            return [answer.mask for answer in predictor.predict(features, theirs, logits=True)]
-
-    pairs = zip(decode_ours(), decode_theirs(), strict=True)  # warm-up too
-    gap = max(float(abs(one - other).max()) for one, other in pairs)
-    seconds: dict[Any, list[float]] = {decode_ours: [], decode_theirs: []}
-    for repetition in range(repetitions):
-        for decode in (decode_ours, decode_theirs)[:: 1 if repetition % 2 else -1]:
-            synchronise(backbone.device)
-            began = time.perf_counter()
-            decode()
-            synchronise(backbone.device)
-            seconds[decode].append(time.perf_counter() - began)
-    return DecodeRun(seconds[decode_ours], seconds[decode_theirs], gap)
-
-
-def _copy(kept: Any) -> Any:
-    """The same features with tensors in memory of their own."""
-    if isinstance(kept, torch.Tensor):
-        return kept.clone()
-    if isinstance(kept, Embedding):
-        return Embedding(_copy(kept.features), kept.image_size, kept.input_size)
-    return type(kept)(map(_copy, kept)) if isinstance(kept, list | tuple) else kept

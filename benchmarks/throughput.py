@@ -30,11 +30,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.machine import describe_machine
+from benchmarks.decoding import run_decoding
 from benchmarks.measurements import (
     BaselineRun,
     EnvRun,
     run_batch_calls,
-    run_decoding,
     run_encoding_every_click,
     run_envs,
 )

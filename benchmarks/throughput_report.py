@@ -145,7 +145,7 @@ def plot_throughput(rows: Sequence[Row], path: Path, machine: str) -> None:
             if all(row["steps_per_s_a"] for row in points):
                 slow = [row["steps_per_s_a"] for row in points]
                 label = "(a) its predictor, encoding each click" if number == 0 else None
-                panel.plot(envs, slow, ":", color=colour, label=label)
+                panel.plot(envs, slow, ".:", color=colour, label=label)
         panel.set(title=name, xlabel="num_envs", ylabel="decoding steps per second")
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")

@@ -25,7 +25,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from medseg_gym.prompts import AddBox, AddPoint, Prompt, Stop
@@ -138,7 +137,7 @@ def time_recorder(folder: Path, backbone: str, num_envs: int, steps: int) -> dic
     from medseg_gym.trajectories.recorder import VectorRecorder
 
     source = load_cases("phantoms", "train")
-    options = {"cases": [source[i] for i in range(32)], "backbone": backbone}
+    options: dict[str, Any] = {"cases": [source[i] for i in range(32)], "backbone": backbone}
     plain = gym.make_vec("MedSeg-v0", num_envs=num_envs, **options)
     recorded = VectorRecorder(gym.make_vec("MedSeg-v0", num_envs=num_envs, **options), folder)
     seconds = {True: float("inf"), False: float("inf")}
@@ -321,31 +320,31 @@ def main(
     from agents.machine import describe_machine
 
     console = Console()
+    console = console if console.is_terminal else Console(width=150)
     results: dict[str, Any] = {"machine": describe_machine()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        results["store"] = [
-            time_store(folder / f"fsync {fsync}", episodes if not fsync else episodes // 10, fsync)
-            for fsync in track((False, True), "store", console=console)
+        rows = results["store"] = [
+            time_store(folder / f"fsync {fsync}", episodes // 10 if fsync else episodes, fsync)
+            for fsync in (False, True)
         ]
-        results["recorder"] = time_recorder(folder / "recorder", backbone, num_envs, steps)
+        table = Table(title=f"made-up episodes, {SIDE} x {SIDE}, one writer")
+        for header in ("fsync", "episodes", "steps", "written/s", "read/s", "bytes/episode"):
+            table.add_column(header, justify="right")
+        for row in rows:
+            speeds = [f"{row[k]:.0f}" for k in list(row)[3:]]
+            table.add_row(str(row["fsync"]), str(row["episodes"]), str(row["steps"]), *speeds)
+        console.print(table)
+        row = results["recorder"] = time_recorder(folder / "recorder", backbone, num_envs, steps)
+        console.print(
+            f"{num_envs} slots, {backbone}, phantoms, random actions: "
+            f"{row['plain_steps_per_second']:.0f} env-steps/s, recorded "
+            f"{row['recorded_steps_per_second']:.0f}: "
+            f"{row['milliseconds_per_env_step']:.3f} ms per env-step"
+        )
         with console.status(f"killing {kills} writers"):
             killed = kill_writers(folder / "kills", kills, seed)
         results["kills"] = vars(killed)
-    table = Table(title=f"made-up episodes, {SIDE} x {SIDE}, one writer")
-    for header in ("fsync", "episodes", "steps", "written/s", "read/s", "bytes/episode"):
-        table.add_column(header, justify="right")
-    for row in results["store"]:
-        speeds = [f"{row[k]:.0f}" for k in list(row)[3:]]
-        table.add_row(str(row["fsync"]), str(row["episodes"]), str(row["steps"]), *speeds)
-    console.print(table)
-    row = results["recorder"]
-    console.print(
-        f"{num_envs} slots, {backbone}, phantoms, random actions: "
-        f"{row['plain_steps_per_second']:.0f} env-steps/s, recorded "
-        f"{row['recorded_steps_per_second']:.0f}: "
-        f"{row['milliseconds_per_env_step']:.3f} ms per env-step"
-    )
     console.print(
         f"{killed.kills} writers killed ({killed.while_opening} of them while opening the store): "
         f"{killed.recorded} finished episodes recorded by them and {killed.bystander} beside them, "

@@ -14,9 +14,9 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import workloads
+from benchmarks.decoding import run_decoding
 from benchmarks.measurements import (
     run_batch_calls,
-    run_decoding,
     run_encoding_every_click,
     run_envs,
 )
