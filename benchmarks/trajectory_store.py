@@ -17,7 +17,7 @@ import signal
 import tempfile
 import time
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,7 +87,7 @@ def made_up(case: str, seed: int, side: int = SIDE) -> Trajectory:
     for number in range(length):
         last = number == length - 1
         fractions = generator.random(4).tolist()
-        prompt: Prompt = AddPoint(*fractions[:2], positive=bool(generator.integers(2)))
+        prompt: Prompt = AddPoint(fractions[0], fractions[1], bool(generator.integers(2)))
         prompt = Stop() if last else prompt if number else AddBox(*fractions)
         mask = mask if last else mask_now()
         reward, dice = generator.random(2).tolist()
@@ -187,25 +187,22 @@ class KillResult:
 
 def _write_until_killed(folder: Path, run: int, pause: float, end: Connection) -> None:
     """The writer that is killed: says (episode, steps) after every step it has recorded."""
-    made = [made_up(f"case {i}", run, 64) for i in range(3000)]
     end.send("opening")
     with TrajectoryWriter(folder, chunk_episodes=4) as writer:
         end.send("open")
         # Three episodes at a time, as in a vector environment.
         running: dict[int, tuple[str, int]] = {}
         following = 0
-        while following < len(made) or running:
-            while len(running) < 3 and following < len(made):
-                running[following] = writer.begin(made[following].facts), 0
+        while not end.poll():
+            while len(running) < 3:
+                running[following] = writer.begin(_nth(run, following).facts), 0
                 following += 1
-            rows = [(id, made[index].steps[taken]) for index, (id, taken) in running.items()]
+            rows = [(id, _nth(run, i).steps[taken]) for i, (id, taken) in running.items()]
             writer.add(rows)
-            running = {index: (id, taken + 1) for index, (id, taken) in running.items()}
-            end.send([(index, taken) for index, (_, taken) in running.items()])
-            running = {i: v for i, v in running.items() if v[1] < len(made[i].steps)}
+            running = {i: (id, taken + 1) for i, (id, taken) in running.items()}
+            end.send([(i, taken) for i, (_, taken) in running.items()])
+            running = {i: v for i, v in running.items() if v[1] < len(_nth(run, i).steps)}
             time.sleep(pause)
-            if end.poll():
-                break
     end.close()
 
 
@@ -275,22 +272,21 @@ def kill_writers(folder: Path, kills: int, seed: int = 0, longest: float = 0.25)
     TrajectoryWriter(folder).close()  # recovers the last one
     _check(TrajectoryStore(folder), said, result)
     result.kills = kills
-    result.recorded = sum(1 for (run, i), n in said.items() if run and n == _length(run, i))
+    result.recorded = sum(1 for (run, i), n in said.items() if run and n == len(_nth(run, i).steps))
     result.bystander = sum(1 for run, _ in said if run == 0)
     kept = {path.suffix for path in folder.iterdir()} - {".parquet", ".json"}
     result.leftovers = [path.name for path in folder.iterdir() if path.suffix in kept]
     return result
 
 
-@cache
-def _length(run: int, index: int) -> int:
-    return len(made_up(f"case {index}", run, 64).steps)
+def _nth(run: int, index: int) -> Trajectory:
+    return made_up(f"case {index}", run, 64)
 
 
 def _check(store: TrajectoryStore, said: dict[tuple[int, int], int], result: KillResult) -> None:
     begun: dict[EpisodeKey, Trajectory] = {one.key: one for one in store.episodes(unfinished=True)}
     for (run, index), taken in said.items():
-        expected = made_up(f"case {index}", run, 64)
+        expected = _nth(run, index)
         if taken < len(expected.steps):
             found = store.episode(expected.key) if expected.key in store else None
             found = found or begun.get(expected.key)
