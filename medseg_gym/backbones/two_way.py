@@ -35,6 +35,25 @@ def _attend(
     return attention.out_proj(out.transpose(1, 2).flatten(2))
 
 
+def _attend_to_image(
+    attention: Any, q: torch.Tensor, pixels: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """Attend from few tokens, B x N x C, to many pixels, B x P x C, with values B x P x C.
+
+    As in `_attend_from_image`, the projections of the pixels are applied to the tokens: before the
+    scores, and after the weighted sum. The key bias adds the same to all scores of a token, which
+    a softmax does not see; the value bias comes through whole, for shares sum to one.
+    """
+    heads = attention.num_heads
+    queries = attention.q_proj(q).unflatten(2, (heads, -1)).transpose(1, 2)  # B x heads x N x D
+    queries = queries * queries.shape[-1] ** -0.5
+    into = attention.k_proj.weight.unflatten(0, (heads, -1))  # heads x D x C
+    scores = (queries @ into).flatten(1, 2) @ pixels.mT  # B x heads·N x P
+    sums = (scores.softmax(dim=2) @ values).unflatten(1, (heads, -1))  # B x heads x N x C
+    out = sums @ attention.v_proj.weight.unflatten(0, (heads, -1)).mT  # B x heads x N x D
+    return attention.out_proj(out.transpose(1, 2).flatten(2) + attention.v_proj.bias)
+
+
 def _attend_from_image(
     attention: Any,
     pixels: torch.Tensor,
@@ -96,8 +115,8 @@ def run_two_way(
             queries = queries + _attend(layer.self_attn, q, q, queries, token_mask)
         queries = layer.norm1(queries)
         k = keys + key_pe
-        queries = queries + _attend(
-            layer.cross_attn_token_to_image, queries + tokens, k, keys, None
+        queries = queries + _attend_to_image(
+            layer.cross_attn_token_to_image, queries + tokens, k, keys
         )
         queries = layer.norm2(queries)
         queries = layer.norm3(queries + layer.mlp(queries))
@@ -106,5 +125,5 @@ def run_two_way(
         )
         keys = layer.norm4(keys)
     final = transformer.final_attn_token_to_image
-    queries = queries + _attend(final, queries + tokens, keys + key_pe, keys, None)
+    queries = queries + _attend_to_image(final, queries + tokens, keys + key_pe, keys)
     return transformer.norm_final_attn(queries), keys

@@ -24,7 +24,8 @@ from medseg_gym.episodes import Episode
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.folder import make_folder
-from medseg_gym.trajectories.recorder import VectorRecorder, shared_facts
+from medseg_gym.trajectories.provenance import shared_facts
+from medseg_gym.trajectories.recorder import VectorRecorder
 from medseg_gym.trajectories.store import TrajectoryStore
 from medseg_gym.trajectories.trajectory import EpisodeKey
 from medseg_gym.trajectories.writer import TrajectoryWriter, recover

@@ -325,7 +325,7 @@ def test_a_plain_function_can_be_mixed(monkeypatch):
         assert terms_of(mixture)[-1] == {"shaped/format": 7.0, "format/format": 1.0, "cost": 0.5}
     np.testing.assert_array_equal(values(shaped - Format(), (TRUTH, [BOX, Stop()], [HALF])), [1, 1])
     np.testing.assert_array_equal(values(Format() - shaped, (TRUTH, [Stop()], [])), [-0.5])
-    monkeypatch.setitem(rewards._REWARDS, "shaped", lambda: shaped)
+    monkeypatch.setitem(rewards.registry._REWARDS, "shaped", lambda: shaped)
     assert rewards.make("2 * shaped + format").parts == ((2.0, shaped), (1.0, Format()))
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.trajectory_store import kill_writers, made_up, write_made_up
+from benchmarks.made_up_episodes import made_up, write_made_up
+from benchmarks.writer_kills import kill_writers
 from medseg_gym.prompts import AddPoint
 from medseg_gym.trajectories import TrajectoryError, TrajectoryStore, TrajectoryWriter
 from medseg_gym.trajectories.mask_codec import pack_mask, unpack_mask

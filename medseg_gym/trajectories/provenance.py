@@ -1,0 +1,65 @@
+"""Where recorded episodes come from: cases, policy, weights and options."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import medseg_gym
+from medseg_gym.backbones import available
+from medseg_gym.backbones.registry import find_checkpoint
+from medseg_gym.envs.options import EnvOptions
+from medseg_gym.envs.stage import Stage
+from medseg_gym.errors import BackboneError
+from medseg_gym.policy import Policy
+
+_OPTIONS = ("max_steps", "prompt_memory", "mask_input", "multimask", "bins", "image_size")
+
+
+def shared_facts(stage: Stage, policy: str | Policy) -> dict[str, Any]:
+    """The facts that all episodes of a recorder share: where, who and with which options."""
+    options = stage.options
+    checkpoint = _checkpoint(options)
+    return {
+        "cases": options.cases if isinstance(options.cases, str) else None,
+        "split": options.split,
+        "source": stage.source.name,
+        "policy": policy if isinstance(policy, str) else policy.name,
+        "sees_truth": None if isinstance(policy, str) else policy.sees_truth,
+        "backbone": stage.backbone.name,
+        "checkpoint": checkpoint and checkpoint.name,
+        "checkpoint_hash": checkpoint and _hash_file(checkpoint, checkpoint.stat().st_mtime_ns),
+        "options": {
+            **{name: getattr(options, name) for name in _OPTIONS},
+            "medseg_gym": medseg_gym.__version__,
+            "trained_kinds": sorted(stage.backbone.trained_kinds),
+            "tools": list(stage.view.codec.tools),
+            "reward": options.reward if isinstance(options.reward, str) else repr(options.reward),
+            "backbone_options": {
+                name: value if isinstance(value, (str, int, float, type(None))) else repr(value)
+                for name, value in (options.backbone_options or {}).items()
+            },
+        },
+    }
+
+
+def _checkpoint(options: EnvOptions) -> Path | None:
+    name = options.backbone
+    if not isinstance(name, str) or name not in available():
+        return None if options.checkpoint is None else Path(options.checkpoint)
+    random_weights = (options.backbone_options or {}).get("random_weights", False)
+    try:
+        return find_checkpoint(available()[name], options.checkpoint, random_weights)
+    except BackboneError:
+        return None
+
+
+@lru_cache(maxsize=32)
+def _hash_file(path: Path, changed: int) -> str:
+    digest = blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
