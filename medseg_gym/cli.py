@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from medseg_gym.errors import MedSegError
@@ -58,7 +59,7 @@ def list_cases(
         try:
             source = load_cases(spec, split)
         except MedSegError as error:
-            console.print(f"{split}: {error}")
+            console.print(f"{split}: {error}", markup=False)
             continue
         counted = min(limit, len(source))
         rows: dict[tuple[str, str], list] = {}
@@ -70,7 +71,7 @@ def list_cases(
             areas = [100 * case.area_fraction for case in found]
             groups = len({case.group for case in found})
             area = f"{min(areas):.2f}-{max(areas):.2f}"
-            table.add_row(split, modality, target, str(groups), str(len(found)), area)
+            table.add_row(split, escape(modality), escape(target), str(groups), str(len(found)), area)
         if counted < len(source):
             table.add_row(split, "", f"... the first {counted} of {len(source)} cases", "", "", "")
     console.print(table)
@@ -103,13 +104,13 @@ def list_backbones() -> None:
             ", ".join(spec.kinds),
             "" if spec.image_size is None else str(spec.image_size),
             weights,
-            f'"medseg-gym[{spec.missing_extra}]"' if spec.missing_extra else "",
+            escape(f'"medseg-gym[{spec.missing_extra}]"') if spec.missing_extra else "",
         )
     console.print(table)
     folders = ", ".join(map(str, checkpoint_folders()))
-    console.print(f"Weight files are looked for in: {folders}", soft_wrap=True)
+    console.print(f"Weight files are looked for in: {folders}", soft_wrap=True, markup=False)
     for line in notes:
-        console.print(f"  {line}", soft_wrap=True, highlight=False)
+        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 
 
 @backbones_app.command("check")
