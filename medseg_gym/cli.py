@@ -69,9 +69,9 @@ def list_cases(
             rows.setdefault((modality, case.target), []).append(case)
         for (modality, target), found in rows.items():
             areas = [100 * case.area_fraction for case in found]
-            groups = len({case.group for case in found})
+            counts = (str(len({case.group for case in found})), str(len(found)))
             area = f"{min(areas):.2f}-{max(areas):.2f}"
-            table.add_row(split, escape(modality), escape(target), str(groups), str(len(found)), area)
+            table.add_row(split, escape(modality), escape(target), *counts, area)
         if counted < len(source):
             table.add_row(split, "", f"... the first {counted} of {len(source)} cases", "", "", "")
     console.print(table)
