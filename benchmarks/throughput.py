@@ -139,7 +139,7 @@ def throughput(
         console.print(decode_table(decodes))
     for note in FOOTNOTES:
         console.print(note)
-    fresh = [name for name, backbone in loaded.items() if random_weights and not files.get(name)]
+    fresh = [n for n in names if random_weights and not files.get(n) and _needs_file(n)]
     console.print(
         f"Images: {'synthetic noise textures, 512 x 512' if cases == 'noise' else cases}. "
         f"Random weights where a backbone needs a file: {', '.join(fresh) or 'none'}."
@@ -160,6 +160,11 @@ def throughput(
         raise typer.Exit(1)
 
 
+def _needs_file(text: str) -> bool:
+    spec = backbones.available().get(text.partition(":")[0])
+    return spec is not None and spec.checkpoint is not None
+
+
 def _load(text: str, file: str | None, random_weights: bool, device: str) -> Backbone:
     name, _, given = text.partition(":")
     options: dict[str, Any] = {}
@@ -171,8 +176,7 @@ def _load(text: str, file: str | None, random_weights: bool, device: str) -> Bac
             options[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             options[key] = value
-    spec = backbones.available().get(name)
-    if random_weights and file is None and spec is not None and spec.checkpoint is not None:
+    if random_weights and file is None and _needs_file(text):
         options["random_weights"] = True
     return backbones.load(name, file, device, **options)
 
