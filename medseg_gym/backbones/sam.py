@@ -16,9 +16,9 @@ from torch import nn
 from medseg_gym.backbones.base import Embedding, Prediction, PromptRow
 from medseg_gym.backbones.batched import BatchedBackbone
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
-from medseg_gym.backbones.collate import INERT, collate
+from medseg_gym.backbones.collate import collate
 from medseg_gym.backbones.resize import bilinear, resize_each
-from medseg_gym.backbones.sam_prompts import PromptEmbedder
+from medseg_gym.backbones.sam_prompts import PromptEmbedder, read_output_tokens
 from medseg_gym.backbones.two_way import run_two_way
 from medseg_gym.errors import BackboneError
 
@@ -43,11 +43,9 @@ class SamBackbone(BatchedBackbone):
         super().__init__(model, name, device, **options)
         self.image_side = int(model.image_encoder.img_size)
         self._encoder = self.compiled(model.image_encoder)
-        prompt, decoder = model.prompt_encoder, model.mask_decoder
+        self._prompts = PromptEmbedder(model.prompt_encoder)
         with torch.inference_mode():
-            self._prompts = PromptEmbedder(prompt)
-            self._image_pe = prompt.get_dense_pe()
-            self._output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+            self._image_pe = model.prompt_encoder.get_dense_pe()
 
     # encode -----------------------------------------------------------------------------------
     def _input(self, image: np.ndarray) -> torch.Tensor:
@@ -67,40 +65,47 @@ class SamBackbone(BatchedBackbone):
         inputs = [self._input(image) for image in images]
         padded = [F.pad(x, (0, side - x.shape[2], 0, side - x.shape[1])) for x in inputs]
         features = self._encoder(torch.stack(padded))
+        if isinstance(features, torch.Tensor):
+            features = (features,)
         return [
-            # A copy of its own, so that evicting one image frees its memory.
-            Embedding((f.to(self.dtype, copy=True),), image.shape[:2], (x.shape[1], x.shape[2]))
-            for image, x, f in zip(images, inputs, features, strict=True)
+            Embedding(
+                # Copies of their own, so that evicting one image frees its memory.
+                tuple(part[i].to(self.dtype, copy=True) for part in features),
+                image.shape[:2],
+                (x.shape[1], x.shape[2]),
+            )
+            for i, (image, x) in enumerate(zip(images, inputs, strict=True))
         ]
 
     # decode -----------------------------------------------------------------------------------
     def _decode(self, rows: Sequence[PromptRow]) -> Prediction:
-        decoder = self.model.mask_decoder
-        batch = collate(rows, self.device)
-        outputs = self._output_tokens.expand(len(rows), -1, -1)
-        tokens = torch.cat([outputs, self._prompts.tokens(batch)], dim=1)
-        token_mask = None
-        if batch.padded:
-            token_mask = F.pad(batch.labels != INERT, (outputs.shape[1], 0), value=True)
-        image = torch.stack([row.embedding.features[0] for row in rows])
-        image = image + self._prompts.dense(rows)
-        hidden, image_tokens = run_two_way(
-            decoder.transformer, image, self._image_pe, tokens, token_mask
-        )
-        scores = decoder.iou_prediction_head(hidden[:, 0])  # B x masks
+        features = [torch.stack(part) for part in zip(*(r.embedding.features for r in rows), strict=True)]
+        scores, hyper, upscaled = self._run(features, rows)
         # Choose the mask before it is drawn: three quarters of the products need not be made.
         multimask = torch.as_tensor([row.multimask for row in rows], device=self.device)
         best = torch.where(multimask, scores[:, 1:].argmax(dim=1) + 1, 0)
+        every_row = torch.arange(len(rows), device=self.device)
+        logits = self._draw(hyper[every_row, best], upscaled)
+        return Prediction(logits.float(), scores[every_row, best].float())
+
+    def _run(
+        self, features: Sequence[torch.Tensor], rows: Sequence[PromptRow]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Predicted IoU, B x K; weights per mask, B x K x c; features for `_draw`."""
+        decoder = self.model.mask_decoder
+        tokens, token_mask = self._prompts.with_outputs(decoder, collate(rows, self.device))
+        image = features[0] + self._prompts.dense(rows)
+        hidden, image_tokens = run_two_way(
+            decoder.transformer, image, self._image_pe, tokens, token_mask
+        )
         upscaled = decoder.output_upscaling(
             image_tokens.transpose(1, 2).unflatten(2, image.shape[2:])
         )
-        hyper = torch.stack(
-            [mlp(hidden[:, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)],
-            dim=1,
-        )
-        every_row = torch.arange(len(rows), device=self.device)
-        logits = torch.einsum("bc,bchw->bhw", hyper[every_row, best], upscaled)
-        return Prediction(logits.float(), scores[every_row, best].float())
+        return *read_output_tokens(decoder, hidden), upscaled
+
+    def _draw(self, hyper: torch.Tensor, upscaled: torch.Tensor) -> torch.Tensor:
+        """Logits B x h x w from one row of weights each, B x c, and features."""
+        return torch.einsum("bc,bchw->bhw", hyper, upscaled)
 
     # back to the image --------------------------------------------------------------------------
     @torch.inference_mode()

@@ -49,7 +49,10 @@ cef52738dc51aab69a48fe30639da956d2b911b1c2920439c091fab84727657a data/lung2_labe
 1a35d7165f51521cf4c747d81278eb461e5f151b0ea43f1bfb38fba3453140cf slicerio/data/Segmentation.seg.nrrd
 f9ccc1571b92c861ff87e28463068b43f61bd47357ed0503f711e5cd1eb97750 stardist/data/images/img2d.tif
 59ad5e820b7982ca9d13e946fa6e7f64e2714899e00a2ae6c69aa79aad53d46f stardist/data/images/mask2d.tif
-"""
+97a5ca69bd24db37a9cb7b32525e1733a209af904129bf1cd36da06d24243bed nilearn/datasets/data/mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz
+421a10e872fd6cadae7f61d358dffbcc1795a497d61ee76c5dda2503e1a1e9e6 nilearn/datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz
+382d92812de4744f9c86c7a0e4f680dc317a0a50e4da1f0153618a6798c7b7db nilearn/datasets/data/mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz
+"""  # noqa: E501
 
 RADIOMICS = Origin(
     name="pyradiomics",
@@ -89,5 +92,14 @@ STARDIST = Origin(
         "repeats no licence for the picture alone."
     ),
     licence_file="stardist-0.9.2.dist-info/licenses/LICENSE.txt",
+)
+NILEARN = Origin(  # a picture that `pocket` is trained on, not a sample
+    name="nilearn",
+    version="0.14.1",
+    archive="nilearn-0.14.1-*.whl",
+    archive_sha256="725206484e9fb3f6691f9c2d20204a068759d5072f12055324702ee0cb2bbe8a",
+    licence="BSD-3-Clause",
+    masks="Population-average tissue probability maps of the ICBM 152 template, thresholded.",
+    licence_file="nilearn-0.14.1.dist-info/licenses/LICENSE",
 )
 ORIGINS = (RADIOMICS, SLICERIO, STARDIST)
