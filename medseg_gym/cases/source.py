@@ -121,6 +121,11 @@ Loader = Callable[[str, str], CaseSource]  # (argument after the colon, split) -
 _LOADERS: dict[str, str | Loader] = {
     "samples": "medseg_gym.cases.samples:load",
     "phantoms": "medseg_gym.cases.phantoms:load",
+    "biomedparse": "medseg_gym.cases.biomedparse:load",
+    "parquet": "medseg_gym.cases.parquet:load",
+    "folder": "medseg_gym.cases.folder:load",
+    "nifti": "medseg_gym.cases.nifti:load",
+    "dicom": "medseg_gym.cases.dicom:load",
 }
 
 
@@ -142,8 +147,9 @@ def load_cases(
 
     Args:
         spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
-            made on demand), the name of a registered loader, a CaseSource (returned as it is), or
-            a sequence of Cases.
+            made on demand), files on disk as "biomedparse:PATH", "parquet:PATH", "folder:PATH",
+            "nifti:PATH" or "dicom:PATH" (docs/datasets.md), the name of a registered loader, a
+            CaseSource (returned as it is), or a sequence of Cases.
         split: "train", "val" or "test"; ignored where `spec` is a source or a sequence.
 
     Returns:

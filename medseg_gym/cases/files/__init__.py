@@ -1,0 +1,40 @@
+"""The base that every file-backed case source shares.
+
+A `Layout` lists the cases of a folder as `Record`s and what is wrong with it as `Defect`s, and
+decodes one case at a time; `FileData` adds the persistent index, groups, splits and the skipping of
+defective cases; `FileCaseSource` is one split of it.
+"""
+
+from medseg_gym.cases.files.cache import ByteCache
+from medseg_gym.cases.files.data import FileData
+from medseg_gym.cases.files.defects import Damaged, Defect, decoding, say
+from medseg_gym.cases.files.guards import check_pixels, check_voxels, read_json, require_file
+from medseg_gym.cases.files.layout import Layout
+from medseg_gym.cases.files.memo import Memo
+from medseg_gym.cases.files.records import Facts, Pixels, Record
+from medseg_gym.cases.files.source import FileCaseSource, open_split, survey
+from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.files.walk import walk
+
+__all__ = [
+    "ByteCache",
+    "Damaged",
+    "Defect",
+    "Facts",
+    "FileCaseSource",
+    "FileData",
+    "FileSpec",
+    "Layout",
+    "Memo",
+    "Pixels",
+    "Record",
+    "check_pixels",
+    "check_voxels",
+    "decoding",
+    "open_split",
+    "read_json",
+    "require_file",
+    "say",
+    "survey",
+    "walk",
+]

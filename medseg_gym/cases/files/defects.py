@@ -1,0 +1,87 @@
+"""What is wrong with a file: recorded one by one, never the end of the reading of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from medseg_gym.errors import CaseError
+
+
+@dataclass(frozen=True, order=True)
+class Defect:
+    """One thing that is wrong with one file.
+
+    Args:
+        path: The file or folder, relative to the data's root ("" is the root itself).
+        cause: What is wrong, in words, without the path.
+        place: Where inside the file: "annotations[17]", "row 5", "slice 12"; "" is all of it.
+        key: The case that it takes away; "" where no case can be named.
+        note: True where no case is lost, so that opening goes on: an ignored file, say.
+    """
+
+    path: str
+    cause: str
+    place: str = ""
+    key: str = ""
+    note: bool = False
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.path or ".", self.place, self.cause) if part)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, ready for JSON."""
+        return asdict(self)
+
+
+class Damaged(CaseError):
+    """A CaseError that still knows its `Defect`, so that a check can go on and list it.
+
+    Args:
+        path: See `Defect`.
+        cause: See `Defect`.
+        place: See `Defect`.
+    """
+
+    def __init__(self, path: str, cause: str, place: str = "") -> None:
+        self.defect = Defect(path, cause, place)
+        super().__init__(str(self.defect))
+
+    def __reduce__(self) -> tuple:
+        return Damaged, (self.defect.path, self.defect.cause, self.defect.place)
+
+
+@contextmanager
+def decoding(path: str, place: str = "") -> Iterator[None]:
+    """Name the file in whatever a decoder raises.
+
+    Put it around calls of foreign decoders alone: on damaged files they raise nearly anything.
+
+    Args:
+        path: See `Defect`.
+        place: See `Defect`.
+
+    Raises:
+        Damaged: The decoder failed; an error of this package's own passes through unchanged.
+    """
+    try:
+        yield
+    except CaseError:
+        raise
+    except MemoryError as error:
+        raise Damaged(path, "not enough memory to decode it", place) from error
+    except RecursionError as error:
+        raise Damaged(path, "nested too deeply", place) from error
+    except Exception as error:
+        raise Damaged(path, say(error), place) from error
+
+
+def say(error: BaseException) -> str:
+    """Return a one-line text of a foreign error, without its paths."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror[0].lower() + error.strerror[1:]
+    text = " ".join(str(error).split())[:200]
+    kind = type(error).__name__
+    return f"{text} ({kind})" if text else kind

@@ -1,0 +1,110 @@
+"""One split of a data set on disk, as a CaseSource."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from functools import cached_property
+
+from medseg_gym.cases.case import Case
+from medseg_gym.cases.files.data import FileData, split_counts
+from medseg_gym.cases.files.defects import Defect
+from medseg_gym.cases.files.layout import Layout
+from medseg_gym.cases.files.records import Record
+from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.source import CaseSource, load_cases
+from medseg_gym.errors import CaseError
+
+
+class FileCaseSource(CaseSource):
+    """The cases of one split; files are read when a case is asked for.
+
+    Args:
+        data: The surveyed data.
+        split: "train", "val" or "test".
+
+    Raises:
+        CaseError: The data is defective and `skip_bad` is off, or the split is empty.
+    """
+
+    def __init__(self, data: FileData, split: str) -> None:
+        data.require_usable()
+        self.data, self.split, self.name = data, split, data.name
+        self.records: tuple[Record, ...] = data.split(split)
+        if not self.records:
+            raise CaseError(
+                f"{data.spec} has no case in split {split!r}; it has {split_counts(data)}"
+            )
+
+    @cached_property
+    def keys(self) -> Sequence[str]:
+        """Case keys, in index order."""
+        return tuple(record.key for record in self.records)
+
+    @cached_property
+    def targets(self) -> tuple[str, ...]:
+        """Target texts of all splits, sorted."""
+        return self.data.targets
+
+    @property
+    def defects(self) -> tuple[Defect, ...]:
+        """What is wrong with the data, as far as it was read."""
+        return self.data.defects
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {record.key: index for index, record in enumerate(self.records)}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Case:
+        """Read case `index`; a negative one counts from the end.
+
+        Raises:
+            CaseError: Its files cannot be used.
+            IndexError: Outside of the split.
+        """
+        return self.data.case(self.records[index])
+
+    def index_of(self, key: str) -> int:
+        """Index of the case called `key`."""
+        return self._index[key] if key in self._index else super().index_of(key)
+
+    def __reduce__(self) -> tuple:
+        # Another process opens its own: the index makes that cheap.
+        return load_cases, (str(self.data.spec), self.split)
+
+
+_surveyed: weakref.WeakValueDictionary[tuple[str, str], FileData] = weakref.WeakValueDictionary()
+
+
+def survey(layout: type[Layout], argument: str) -> FileData:
+    """Index the data that `NAME:ARGUMENT` names, whatever is wrong with it.
+
+    Args:
+        layout: The format.
+        argument: The text behind the colon.
+
+    Raises:
+        CaseError: The path does not exist, or an option cannot be used.
+    """
+    return FileData(layout(FileSpec.parse(layout.name, argument, layout.options)))
+
+
+def open_split(layout: type[Layout], argument: str, split: str) -> FileCaseSource:
+    """Open a split; the splits of one spec share their survey while one of them is in use.
+
+    Args:
+        layout: The format.
+        argument: The text behind the colon.
+        split: "train", "val" or "test".
+
+    Raises:
+        CaseError: See `survey` and `FileCaseSource`.
+    """
+    at = (layout.name, argument)
+    data = _surveyed.get(at) or survey(layout, argument)
+    source = FileCaseSource(data, split)
+    _surveyed[at] = data
+    return source
