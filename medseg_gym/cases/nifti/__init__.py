@@ -1,0 +1,19 @@
+"""`nifti:PATH`: cases from image and label volumes (NIfTI, NRRD, MetaImage).
+
+Pairs of volumes are found by their names or by a dataset.json; each labelled slice of each target
+is a case. `NiftiLayout` lists the options.
+"""
+
+from medseg_gym.cases.files import FileCaseSource, open_split
+from medseg_gym.cases.nifti.layout import NiftiLayout
+
+__all__ = ["NiftiLayout", "load"]
+
+
+def load(argument: str, split: str) -> FileCaseSource:
+    """Open `nifti:ARGUMENT`.
+
+    Raises:
+        CaseError: See `medseg_gym.cases.files.open_split`.
+    """
+    return open_split(NiftiLayout, argument, split)

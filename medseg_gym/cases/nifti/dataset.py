@@ -1,0 +1,105 @@
+"""dataset.json of the Medical Segmentation Decathlon and nnU-Net: names, channels, pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medseg_gym.cases.files import Damaged, Defect, read_json
+from medseg_gym.cases.nifti.labels import Target, read_targets
+from medseg_gym.cases.nifti.modality import channel_names
+from medseg_gym.cases.nifti.pairing import Pair
+from medseg_gym.cases.volumes import volume_suffix
+from medseg_gym.errors import CaseError
+
+FILE = "dataset.json"
+
+
+@dataclass
+class Dataset:
+    """What a dataset.json says of the volumes in its folder.
+
+    Args:
+        path: The file, relative to the root.
+        labels: Its "labels", or None.
+        targets: What they name.
+        channels: Names of the image channels.
+        listed: Its "training" list of images and labels, or None.
+        defects: What is wrong with it.
+    """
+
+    path: str
+    labels: Any = None
+    targets: tuple[Target, ...] = ()
+    channels: tuple[str, ...] = ()
+    listed: Any = None
+    defects: list[Defect] = field(default_factory=list)
+
+    @property
+    def folder(self) -> str:
+        """Folder of the file relative to the root, "" or with "/" at its end."""
+        return self.path[: -len(FILE)]
+
+    def pairs(self, volumes: set[str], channel: int) -> Iterator[Pair | Defect]:
+        """The pairs that the file lists.
+
+        Args:
+            volumes: Paths of all volumes relative to the root.
+            channel: As in `pair_volumes`.
+
+        Yields:
+            Pairs, and a Defect for every entry that cannot be read or whose files are missing.
+        """
+        if not isinstance(self.listed, list):
+            yield Defect(self.path, f"training must be a list, got {type(self.listed).__name__}")
+            return
+        seen: set[str] = set()
+        for number, entry in enumerate(self.listed):
+            place = f"training[{number}]"
+            found = []
+            for role in ("image", "label"):
+                name = entry.get(role) if isinstance(entry, dict) else None
+                if not isinstance(name, str):
+                    yield Defect(self.path, f"{role} must be a path, got {name!r}", place)
+                elif (path := self._existing(name, volumes, channel)) is None:
+                    yield Defect(self.path, f"{role} {name!r} is missing", place)
+                else:
+                    found.append(path)
+            if len(found) == 2 and found[1] in seen:
+                yield Defect(self.path, f"label {found[1]!r} is listed twice", place)
+            elif len(found) == 2:
+                seen.add(found[1])
+                yield Pair(found[0], found[1])
+
+    def _existing(self, name: str, volumes: set[str], channel: int) -> str | None:
+        path = self.folder + name.removeprefix("./")
+        suffix = volume_suffix(path)
+        # nnU-Net 1 lists case.nii.gz where the files are case_0000.nii.gz, case_0001.nii.gz, ...
+        with_channel = f"{path[: len(path) - len(suffix)]}_{channel:04d}{suffix}"
+        return next((p for p in (path, with_channel) if p in volumes), None)
+
+
+def read_dataset(path: Path, name: str) -> Dataset:
+    """Read a dataset.json; what is wrong with it is in `defects`.
+
+    Args:
+        path: The file.
+        name: Its path relative to the root.
+    """
+    found = Dataset(name)
+    try:
+        content = read_json(path, name)
+        if not isinstance(content, dict):
+            raise Damaged(name, f"must hold an object, got {type(content).__name__}")
+    except Damaged as error:
+        found.defects.append(error.defect)
+        return found
+    found.channels, found.listed = channel_names(content), content.get("training")
+    if "labels" in content:
+        try:
+            found.targets, found.labels = read_targets(content["labels"]), content["labels"]
+        except CaseError as error:
+            found.defects.append(Defect(name, str(error)))
+    return found

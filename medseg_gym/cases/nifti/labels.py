@@ -1,0 +1,121 @@
+"""What the values of a label volume are called: dataset.json in both forms, or a JSON of names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medseg_gym.cases.volumes.header import Segment
+from medseg_gym.errors import CaseError
+
+_BACKGROUND = ("background", "bg", "unlabeled", "clear label")
+_IGNORED = "ignore"  # nnU-Net's name for voxels that nobody labelled
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing to segment in a label volume.
+
+    Args:
+        name: What it is called.
+        values: Label values that belong to it, above 0.
+        channel: Component of the label's voxels.
+    """
+
+    name: str
+    values: tuple[int, ...]
+    channel: int = 0
+
+
+def read_targets(labels: Any) -> tuple[Target, ...]:
+    """Targets of the "labels" of a dataset.json.
+
+    Args:
+        labels: `{"0": "background", "1": "liver"}` (Medical Segmentation Decathlon, nnU-Net 1),
+            `{"background": 0, "liver": 1, "whole tumour": [1, 2]}` (nnU-Net 2) or
+            `["background", "liver"]`. Background and nnU-Net's "ignore" are left out.
+
+    Raises:
+        CaseError: Another form, a name twice, or nothing but background.
+    """
+    if isinstance(labels, list):
+        labels = {str(value): name for value, name in enumerate(labels)}
+    if not isinstance(labels, Mapping) or not labels:
+        got = str(labels)[:80]
+        raise CaseError(f"labels must map values to names or names to values, got {got}")
+    found: dict[str, tuple[int, ...]] = {}
+    for key, entry in labels.items():
+        if isinstance(entry, str) and _is_value(key):
+            name, given = entry, [key]
+        else:
+            name = str(key)
+            given = entry if isinstance(entry, list) else [entry]
+            if not given or not all(_is_value(v) for v in given):
+                raise CaseError(f"labels[{key!r}] must be a name or whole numbers, got {entry!r}")
+        values = tuple(int(v) for v in given)
+        name = name.strip()
+        if name.lower() == _IGNORED or (name.lower() in _BACKGROUND and 0 in values):
+            continue
+        if not name or name in found:
+            raise CaseError(
+                f"labels: the name {name!r} " + ("appears twice" if name else "is empty")
+            )
+        if min(values) < 1:
+            if values == (0,):
+                continue  # a background by another name
+            raise CaseError(f"labels[{key!r}]: label values must be above 0, got {list(values)}")
+        found[name] = values
+    if not found:
+        raise CaseError("labels names nothing but background")
+    return tuple(Target(name, values) for name, values in found.items())
+
+
+def segment_targets(segments: Iterable[Segment]) -> tuple[Target, ...]:
+    """Targets that a label volume names itself."""
+    return tuple(Target(s.name, (s.value,), s.channel) for s in segments)
+
+
+def unnamed_targets(values: Iterable[int]) -> tuple[Target, ...]:
+    """Targets of label values that nothing names: "label 1", "label 2", ..."""
+    return tuple(Target(f"label {value}", (value,)) for value in sorted(values))
+
+
+def unnamed(values: Iterable[int], labels: Any) -> list[int]:
+    """Label values that "labels" does not name, not even as background or "ignore".
+
+    Args:
+        values: Values that occur.
+        labels: As in `read_targets`, which has accepted it.
+    """
+    named: set[int] = set()
+    pairs = enumerate(labels) if isinstance(labels, list) else labels.items()
+    for key, entry in pairs:
+        if isinstance(entry, str) and _is_value(key):
+            named.add(int(key))
+        else:
+            named.update(int(v) for v in (entry if isinstance(entry, list) else [entry]))
+    return sorted(set(values) - named)
+
+
+def inline_labels(text: str) -> dict[str, str]:
+    """Read "1:liver,2:tumour" into the older form of "labels".
+
+    Raises:
+        CaseError: Not pairs of a whole number and a name.
+    """
+    found = {}
+    for part in text.split(","):
+        value, _, name = part.partition(":")
+        if not (_is_value(value) and name.strip()):
+            raise CaseError("give a .json file, or VALUE:NAME,VALUE:NAME")
+        found[value.strip()] = name
+    return found
+
+
+def _is_value(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, float):
+        return value.is_integer()
+    return isinstance(value, int) or (isinstance(value, str) and value.strip().isdigit())

@@ -1,0 +1,181 @@
+"""Which volume is an image and which holds its labels, told from the names people give them.
+
+One rule covers the usual layouts. A path is cut into words; words such as "label", "seg" or "mask"
+make a volume a label volume, and with those and words such as "image" or "ct" taken away, an image
+and its labels have the same words left:
+
+    imagesTr/liver_3_0000.nii.gz   labelsTr/liver_3.nii.gz      (Decathlon, nnU-Net)
+    brain1_image.nrrd              brain1_label.nrrd            (side by side)
+    case_7/imaging.nii.gz          case_7/segmentation.nii.gz   (a folder a case)
+    volume-12.nii                  segmentation-12.nii
+    s0011/ct.nii.gz                s0011/segmentations/aorta.nii.gz, ...   (a file an organ)
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from medseg_gym.cases.files import Defect
+from medseg_gym.cases.files.splits import split_named
+from medseg_gym.cases.volumes import volume_suffix
+
+LABEL_WORDS = frozenset(
+    "label labels lbl seg segs segmentation segmentations mask masks gt groundtruth truth roi rois "
+    "annotation annotations contour contours labelmap".split()
+)
+IMAGE_WORDS = frozenset("image images img imgs imaging volume volumes vol scan scans orig".split())
+_DROPPED = LABEL_WORDS | IMAGE_WORDS | frozenset("ct mr mri".split())
+_SPLIT_WORDS = frozenset("tr ts va val train test training testing".split())
+
+Words = tuple[tuple[str, ...], ...]
+"""Words of each part of a path."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and the labels that belong to it.
+
+    Args:
+        image: Path of the image relative to the root.
+        label: Path of the label volume.
+        split: Split that a folder is named after, or "".
+        organ: Name of the only target, where each organ has a label file of its own.
+    """
+
+    image: str
+    label: str
+    split: str = ""
+    organ: str = ""
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A volume with the words of its path; `channel` is nnU-Net's ("0000"), cut off the words."""
+
+    path: str
+    words: Words
+    is_label: bool
+    channel: str = ""
+
+
+def pair_volumes(
+    names: Iterable[str], channel: int = 0, image: str = ""
+) -> Iterator[Pair | Defect]:
+    """Find the labels of every image.
+
+    Args:
+        names: Paths of volumes relative to the root, with "/".
+        channel: Which of nnU-Net's `_0000`, `_0001`, ... files to take.
+        image: A word of the image's name, where a case has several images ("flair").
+
+    Yields:
+        Pairs in the order of the label volumes, and a Defect for every volume that is left over:
+        labels without an image, labels with several images; images without labels are notes.
+    """
+    volumes = [_read_name(name) for name in names]
+    images: dict[Words, list[_Named]] = defaultdict(list)
+    folders: dict[Words, list[_Named]] = defaultdict(list)
+    for volume in volumes:
+        if not volume.is_label:
+            images[volume.words].append(volume)
+            folders[volume.words[:-1]].append(volume)
+            if volume.channel:  # it may as well be a number that belongs to the name
+                images[(*volume.words[:-1], (*volume.words[-1], volume.channel))].append(volume)
+    used: set[str] = set()
+    cases: set[Words] = set()
+    for label in (volume for volume in volumes if volume.is_label):
+        found, organ = _images_of(label, images, folders)
+        cases.update(f.words for f in found)
+        if len(found) > 1 and any(f.channel for f in found):
+            found = [f for f in found if f.channel == f"{channel:04d}"] or found
+        if len(found) > 1 and image:
+            found = [f for f in found if image.lower() in _cut(_stem(f.path))] or found
+        used.update(f.path for f in found)
+        if len(found) == 1:
+            yield Pair(found[0].path, label.path, _split_of(label.path), organ)
+        elif found:
+            several = ", ".join(repr(f.path) for f in found[:4])
+            yield Defect(
+                label.path,
+                f"{len(found)} images could belong to these labels ({several}); choose with "
+                "image=WORD, a word of the image's name, or channel=NUMBER",
+            )
+        else:
+            yield Defect(label.path, "no image belongs to these labels")
+    for volume in volumes:
+        if not (volume.is_label or volume.path in used or volume.words in cases):
+            yield Defect(volume.path, "no labels belong to this image; it is left out", note=True)
+
+
+def _images_of(
+    label: _Named, images: dict[Words, list[_Named]], folders: dict[Words, list[_Named]]
+) -> tuple[list[_Named], str]:
+    """Images with the words of the labels, else with those and more, else of the folder above."""
+    *folder, own = label.words if not label.channel else _with_channel(label)
+    if found := images.get((*folder, own)):
+        return found, ""
+    longer = [v for v in folders.get(tuple(folder), ()) if v.words[-1][: len(own)] == own]
+    if longer:
+        return longer, ""
+    parent = label.path.split("/")[-2:-1]
+    if parent and _kind_of(_cut(parent[0])) == "label" and (found := images.get((*folder, ()))):
+        return found, _stem(label.path)
+    return [], ""
+
+
+def _read_name(path: str) -> _Named:
+    *folders, _ = path.split("/")
+    own = _cut(_stem(path))
+    kinds = [_kind_of(words) for words in map(_cut, folders)]
+    parts = tuple(
+        _cut(folder) if not kind else tuple(w for w in _cut(folder) if w in _SPLIT_WORDS)
+        for folder, kind in zip(folders, kinds, strict=True)
+    )
+    pure = next((kind for kind in reversed(kinds) if kind), "")
+    is_label = bool(set(own) & LABEL_WORDS) or (
+        pure == "label"
+        if pure
+        else not set(own) & IMAGE_WORDS and any(set(_cut(f)) & LABEL_WORDS for f in folders)
+    )
+    left = tuple(word for word in own if word not in _DROPPED)
+    channel = left[-1] if len(left) > 1 and re.fullmatch(r"\d{4}", left[-1]) else ""
+    left = left[:-1] if channel else left
+    return _Named(path, (*(part for part in parts if part), left), is_label, channel)
+
+
+def _with_channel(volume: _Named) -> Words:
+    return (*volume.words[:-1], (*volume.words[-1], volume.channel))
+
+
+def _kind_of(words: tuple[str, ...]) -> str:
+    """What a folder holds if its name says that and nothing else: "label", "image" or ""."""
+    rest = set(words) - _SPLIT_WORDS
+    if rest and rest <= LABEL_WORDS:
+        return "label"
+    return "image" if rest and rest <= IMAGE_WORDS else ""
+
+
+def _cut(text: str) -> tuple[str, ...]:
+    """Words of a name: "imagesTr" gives "images", "tr"; "img0012" gives "img", "0012"."""
+    text = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", text)
+    words: list[str] = []
+    for word in re.split(r"[\s_.\-]+", text.lower()):
+        named = re.fullmatch(r"([a-z]+)(\d+)", word)
+        if named and named[1] in LABEL_WORDS | IMAGE_WORDS:
+            words += named.groups()
+        elif word:
+            words.append(word)
+    return tuple(words)
+
+
+def _stem(path: str) -> str:
+    name = path.rsplit("/", 1)[-1]
+    return name[: len(name) - len(volume_suffix(name))]
+
+
+def _split_of(path: str) -> str:
+    found = {split for folder in path.split("/")[:-1] if (split := split_named(folder))}
+    return found.pop() if len(found) == 1 else ""

@@ -1,0 +1,61 @@
+"""Which labelled slices of a volume become cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from medseg_gym.errors import CaseError
+
+MIN_AREA = 20
+"""Pixels of a target on a slice, at least; the packaged samples have the same floor."""
+
+
+@dataclass(frozen=True)
+class SliceChoice:
+    """The choice among the slices that show a target.
+
+    Args:
+        min_area: Pixels that the target has at least.
+        top: Keep only so many slices per volume and target, those with the largest areas; 0 keeps
+            all.
+        every: Keep every n-th of the slices that are left, from the first on.
+    """
+
+    min_area: int = MIN_AREA
+    top: int = 0
+    every: int = 1
+
+    @classmethod
+    def parse(cls, text: str, min_area: int) -> SliceChoice:
+        """Read the option `slices`: "all", "top:5" or "every:3".
+
+        Raises:
+            CaseError: None of these.
+        """
+        kind, _, number = text.partition(":")
+        if text in ("", "all"):
+            return cls(min_area)
+        if kind in ("top", "every") and number.isdigit() and int(number) > 0:
+            return cls(min_area, **{kind: int(number)})
+        raise CaseError("use all, top:NUMBER or every:NUMBER")
+
+    def choose(self, areas: Mapping[int, int]) -> list[int]:
+        """Slices that are kept, in ascending order.
+
+        Args:
+            areas: Pixels of the target by slice.
+        """
+        kept = sorted(index for index, area in areas.items() if area >= max(1, self.min_area))
+        if self.top:
+            kept = sorted(sorted(kept, key=lambda index: (-areas[index], index))[: self.top])
+        return kept[:: self.every]
+
+
+def joined(areas: Iterable[Mapping[int, int]]) -> dict[int, int]:
+    """Areas of a target that several label values make up."""
+    total: dict[int, int] = {}
+    for single in areas:
+        for index, area in single.items():
+            total[index] = total.get(index, 0) + area
+    return total

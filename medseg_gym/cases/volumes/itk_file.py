@@ -1,0 +1,128 @@
+"""NRRD and MetaImage files (.nrrd, .nhdr, .mha, .mhd) through SimpleITK.
+
+One library reads the four and gives their headers alone. (pynrrd reads the first two, in Python,
+and has no MetaImage; its geometry is what the tests compare with.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg_gym.cases.volumes.header import Segment, VolumeHeader, check_header
+from medseg_gym.errors import CaseError
+
+_COMPRESSED = re.compile(rb"^encoding:\s*(?!raw)|^compresseddata\s*=\s*true", re.I | re.M)
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def read_header(path: Path) -> VolumeHeader:
+    """The header of a NRRD or MetaImage file, with the segment names of 3D Slicer.
+
+    Raises:
+        CaseError: Damaged, not a volume, or a header that promises more than the file holds.
+    """
+    if not path.stat().st_size:
+        raise CaseError("the file is empty (0 bytes)")
+    with _errors():
+        reader = _reader(path)
+        size = tuple(int(n) for n in reader.GetSize())
+        dimension = len(size)
+        spacing = np.array(reader.GetSpacing())
+        directions = np.array(reader.GetDirection()).reshape(dimension, dimension)
+        origin = np.array(reader.GetOrigin())
+        channels = int(reader.GetNumberOfComponents())
+        dtype = _dtype(reader.GetPixelID())
+        segments = _segments({key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()})
+    if dimension == 4 and size[3] == 1:
+        size, spacing, directions = size[:3], spacing[:3], directions[:3, :3]
+        origin, dimension = origin[:3], 3
+    if dimension != 3:
+        raise CaseError(f"the file has {dimension} axes {size}; volumes of 3 axes can be read")
+    affine = np.eye(4)
+    affine[:3, :3] = directions * spacing
+    affine[:3, 3] = origin
+    with path.open("rb") as file:
+        compressed = bool(_COMPRESSED.search(file.read(4096)))
+    found = VolumeHeader(
+        path,
+        (size[0], size[1], size[2]),
+        _LPS_TO_RAS @ affine,
+        dtype,
+        channels,
+        compressed,
+        segments=segments,
+        reader="SimpleITK",
+    )
+    detached = path.suffix.lower() in (".nhdr", ".mhd")
+    files = [p for p in path.parent.iterdir() if p.is_file()] if detached else [path]
+    check_header(found, sum(file.stat().st_size for file in files))
+    return found
+
+
+def read_volume(header: VolumeHeader, channel: int) -> np.ndarray:
+    """All voxels of a channel as stored, (I, J, K).
+
+    Raises:
+        CaseError: The file is truncated or damaged.
+    """
+    import SimpleITK
+
+    with _errors():
+        data = SimpleITK.GetArrayFromImage(_reader(header.path).Execute())
+    if header.channels > 1:
+        data = data[..., channel]
+    return data.reshape(header.shape[::-1]).T
+
+
+def _reader(path: Path) -> Any:
+    try:
+        import SimpleITK
+    except ModuleNotFoundError as error:
+        raise CaseError(
+            f"{path.suffix} files need SimpleITK; pip install 'medseg-gym[data]'"
+        ) from error
+    SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
+
+
+def _dtype(pixel: int) -> np.dtype:
+    import SimpleITK
+
+    name = SimpleITK.GetPixelIDValueAsString(pixel).replace("vector of ", "")
+    found = re.fullmatch(r"(\d+)-bit (signed integer|unsigned integer|float)", name)
+    if not found:
+        raise CaseError(f"voxels of type {name} are not numbers on a grey scale")
+    kind = {"signed integer": "i", "unsigned integer": "u", "float": "f"}[found[2]]
+    return np.dtype(f"{kind}{int(found[1]) // 8}")
+
+
+def _segments(metadata: dict[str, str]) -> tuple[Segment, ...]:
+    found = []
+    for key, name in metadata.items():
+        match = re.fullmatch(r"(Segment\d+)_Name", key)
+        if match:
+            value = metadata.get(f"{match[1]}_LabelValue", "")
+            layer = metadata.get(f"{match[1]}_Layer", "0")
+            if not (value.isdigit() and layer.isdigit()):
+                raise CaseError(f"{match[1]} ({name!r}) has value {value!r}, layer {layer!r}")
+            found.append(Segment(int(layer), int(value), name))
+    return tuple(sorted(found, key=lambda s: (s.channel, s.value)))
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """What SimpleITK raises on damaged files, as CaseError."""
+    try:
+        yield
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise CaseError(f"SimpleITK cannot read it: {lines[-1] if lines else error}") from error

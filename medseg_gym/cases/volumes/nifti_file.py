@@ -1,0 +1,136 @@
+"""NIfTI files (.nii, .nii.gz) through nibabel: headers, whole volumes, single slices."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg_gym.cases.volumes.header import VolumeHeader, check_header
+from medseg_gym.errors import CaseError
+
+_MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}  # unknown units are taken as mm
+
+
+def read_header(path: Path) -> VolumeHeader:
+    """The header of a NIfTI file.
+
+    A fourth axis becomes channels. Where neither the sform nor the qform is set the axes are taken
+    as nibabel takes them (left, front, up).
+
+    Raises:
+        CaseError: Not NIfTI, damaged, RGB or complex voxels, more than four axes, or a header that
+            promises more than the file holds.
+    """
+    with _errors():
+        image = _load(path)
+        header = image.header
+        shape = tuple(int(n) for n in header.get_data_shape())
+        dtype = header.get_data_dtype()
+        affine = np.array(image.affine, np.float64)
+        unit = header.get_xyzt_units()[0]
+        slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+        offset = int(image.dataobj.offset)
+    if dtype.names:
+        raise CaseError(
+            f"the voxels are colours ({', '.join(dtype.names)}); volumes must have one grey value "
+            "per voxel: convert it, or use folder: for colour pictures"
+        )
+    if len(shape) == 2:
+        shape = (*shape, 1)
+    if len(shape) < 2 or any(n != 1 for n in shape[4:]):
+        raise CaseError(f"the file has {len(shape)} axes {shape}; 2, 3 or 4 can be read")
+    if not (np.isfinite(slope) and np.isfinite(intercept)):
+        raise CaseError(f"the header scales by {slope} and adds {intercept}: not finite")
+    affine[:3] *= _MILLIMETRES.get(unit, 1.0)
+    compressed = path.suffix.lower() != ".nii"
+    found = VolumeHeader(
+        path,
+        (shape[0], shape[1], shape[2]),
+        affine,
+        dtype,
+        int(shape[3]) if len(shape) > 3 else 1,
+        compressed,
+        slope,
+        intercept,
+    )
+    check_header(found, path.stat().st_size - (0 if compressed else offset))
+    return found
+
+
+def read_volume(header: VolumeHeader, channel: int) -> np.ndarray:
+    """All voxels of a channel as stored (not scaled), (I, J, K).
+
+    Raises:
+        CaseError: The file is truncated or damaged.
+    """
+    with _errors():
+        data = _load(header.path).dataobj
+        if header.channels > 1:
+            return _unscaled(data, (slice(None),) * 3 + (channel,))
+        return np.asarray(data.get_unscaled()).reshape(header.shape)
+
+
+def read_slice(header: VolumeHeader, voxel_axis: int, index: int, channel: int) -> np.ndarray:
+    """Voxels at `index` along `voxel_axis` as stored (not scaled), 2-D in the file's order.
+
+    Raises:
+        CaseError: The file is truncated or damaged.
+    """
+    place: list[Any] = [slice(None)] * 3
+    place[voxel_axis] = index
+    with _errors():
+        data = _load(header.path).dataobj
+        if len(data.shape) == 2:
+            return _unscaled(data, (slice(None),) * 2).reshape(header.shape)[tuple(place)]
+        return _unscaled(data, (*place, channel) + (0,) * (len(data.shape) - 4))
+
+
+def _unscaled(data: Any, place: tuple) -> np.ndarray:
+    # fileslice reads only what the slice needs; the proxy's own [] would scale to float64.
+    from nibabel.fileslice import fileslice
+    from nibabel.openers import ImageOpener
+
+    place = place[: len(data.shape)]
+    with ImageOpener(data.file_like) as file:
+        return fileslice(file, place, data.shape, data.dtype, data.offset, order="F")
+
+
+def _load(path: Path) -> Any:
+    import nibabel
+
+    if not path.stat().st_size:
+        raise CaseError("the file is empty (0 bytes)")
+    # Not mapped into memory: a mapped file that another program shortens kills the process.
+    loaded = nibabel.load(path, mmap=False)
+    if not isinstance(loaded, nibabel.Nifti1Pair | nibabel.Nifti2Pair):
+        raise CaseError(f"{type(loaded).__name__} is not NIfTI")
+    return loaded
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """What nibabel and zlib raise on damaged files, as CaseError."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except CaseError:
+        raise
+    except EOFError as error:
+        raise CaseError(f"the compressed file ends too early ({error}); copy it again") from error
+    except zlib.error as error:
+        raise CaseError(f"the compressed data are damaged ({error}); copy it again") from error
+    except (ImageFileError, HeaderDataError, WrapStructError) as error:
+        raise CaseError(f"not a readable NIfTI file: {error}") from error
+    except (OSError, ValueError, OverflowError, KeyError, TypeError) as error:
+        raise CaseError(str(error) or type(error).__name__) from error
