@@ -10,6 +10,8 @@ from PIL import Image
 
 from medseg_gym.cases.files.defects import Damaged, decoding
 from medseg_gym.cases.files.guards import check_pixels, require_file
+from medseg_gym.cases.windowing import window_to_rgb
+from medseg_gym.errors import CaseError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif")
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
@@ -27,7 +29,9 @@ def picture_size(path: Path, name: str) -> tuple[int, int]:
         return file.height, file.width
 
 
-def read_image(source: Path | bytes, name: str, place: str = "") -> np.ndarray:
+def read_image(
+    source: Path | bytes, name: str, place: str = "", window: tuple[float, float] | None = None
+) -> np.ndarray:
     """Decode an image.
 
     Grey is repeated over three channels, palettes are resolved, a fully opaque alpha channel is
@@ -37,6 +41,8 @@ def read_image(source: Path | bytes, name: str, place: str = "") -> np.ndarray:
         source: The file, or its bytes.
         name: Path relative to the root, for the error.
         place: Where inside of it, for the error.
+        window: Intensities shown black and white where a pixel has more than 8 bits; None refuses
+            such files.
 
     Returns:
         (H, W, 3) uint8, read-only.
@@ -47,14 +53,16 @@ def read_image(source: Path | bytes, name: str, place: str = "") -> np.ndarray:
     if isinstance(source, Path):
         require_file(source, name)
     with decoding(name, place), _open(source, name, place) as file:
-        if file.mode in _SIXTEEN_BIT or file.mode in ("I", "F"):
+        deep = file.mode in _SIXTEEN_BIT or file.mode in ("I", "F")
+        if deep and window is not None:
+            pixels = _windowed(np.asarray(file), window, name, place)
+        elif deep:
             raise Damaged(
                 name,
-                f"has more than 8 bits a pixel (mode {file.mode}); window it to 8 bits first "
-                "(medseg_gym.cases.window_to_rgb)",
+                f"has more than 8 bits a pixel (mode {file.mode}) and no intensity window is given",
                 place,
             )
-        if "A" in file.getbands() or "transparency" in file.info:
+        elif "A" in file.getbands() or "transparency" in file.info:
             rgba = file.convert("RGBA")
             if np.asarray(rgba.getchannel("A")).min() < 255:
                 raise Damaged(
@@ -65,6 +73,13 @@ def read_image(source: Path | bytes, name: str, place: str = "") -> np.ndarray:
             pixels = np.asarray(file if file.mode == "RGB" else file.convert("RGB"))
     pixels.flags.writeable = False
     return pixels
+
+
+def _windowed(values: np.ndarray, window: tuple[float, float], name: str, place: str) -> np.ndarray:
+    try:
+        return window_to_rgb(values, *window)
+    except CaseError as error:
+        raise Damaged(name, str(error), place) from error
 
 
 def read_labels(source: Path | bytes, name: str, place: str = "") -> np.ndarray:

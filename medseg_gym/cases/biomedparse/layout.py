@@ -1,0 +1,175 @@
+"""Reading the BiomedParse layout."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from medseg_gym.cases.biomedparse.annotations import Entry, read_entries
+from medseg_gym.cases.files.defects import Damaged, Defect
+from medseg_gym.cases.files.guards import read_json, require_file
+from medseg_gym.cases.files.layout import Layout
+from medseg_gym.cases.files.memo import Memo
+from medseg_gym.cases.files.modality import modality_of
+from medseg_gym.cases.files.pictures import as_mask, read_image, read_labels
+from medseg_gym.cases.files.records import Pixels, Record
+from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.files.splits import split_named
+from medseg_gym.cases.files.tally import Tally
+from medseg_gym.cases.files.walk import walk
+
+_ANNOTATIONS = {"train.json", "val.json", "valid.json", "validation.json", "test.json"}
+_LOSSY = (".jpg", ".jpeg")
+
+
+class BiomedParseLayout(Layout):
+    """Images and masks named by the annotations of `train.json`, `val.json` and `test.json`.
+
+    The path is a data set or any folder above some. A mask with several sentences gives a case for
+    each; an image is its own group unless the option `group` says how file names tell patients or
+    volumes. Foreground is mask > 0. The modality comes from the file name
+    (`NAME_MODALITY_SITE.png`), or else from the sentence.
+
+    Options besides the shared ones:
+        sentences: "all" (default) or "first": how many of a mask's sentences become cases.
+    """
+
+    name = "biomedparse"
+    version = 1
+    options = ("sentences",)
+
+    def __init__(self, spec: FileSpec) -> None:
+        super().__init__(spec)
+        self._first_only = spec.text("sentences", "all", ("all", "first")) == "first"
+
+    def survey(self, memo: Memo) -> Iterator[Record | Defect]:
+        """List every annotation; the JSON files are read each time, pixels never.
+
+        Args:
+            memo: Not needed.
+
+        Yields:
+            Records in the order of the files, and Defects.
+        """
+        files: dict[str, bool] = {}  # whether an annotation names it
+        for found in walk(self.root):
+            if isinstance(found, Defect):
+                yield found
+            else:
+                files[found] = False
+        if "" in files:
+            yield Defect("", "is a file; give the folder of the data set")
+            return
+        tally = Tally()
+        annotated: set[str] = set()  # folders of images and masks that some JSON speaks of
+        for name in [name for name in files if posixpath.basename(name) in _ANNOTATIONS]:
+            files[name] = True
+            split = split_named(posixpath.basename(name))
+            folder = name[: -len(".json")]
+            annotated |= {folder, folder + "_mask"}
+            try:
+                for entry in read_entries(read_json(self.path(name), name), name, split, tally):
+                    if isinstance(entry, Defect):
+                        yield entry
+                    else:
+                        yield from self._records(entry, name, folder, split, files, tally)
+            except Damaged as error:
+                yield error.defect
+        yield from tally.notes()
+        yield from _strays(files, annotated)
+
+    def _records(
+        self, entry: Entry, name: str, folder: str, split: str, files: dict[str, bool], tally: Tally
+    ) -> Iterator[Record | Defect]:
+        image, mask = f"{folder}/{entry.image}", f"{folder}_mask/{entry.mask}"
+        key = str(entry.extra.get("key") or f"{folder}/{entry.mask}")
+        for file, field in ((image, "file_name"), (mask, "mask_file")):
+            if file in files:
+                files[file] = True
+                continue
+            try:  # hidden, or named through a link
+                require_file(self.path(file), file)
+            except Damaged as error:
+                where = posixpath.dirname(file)
+                cause = f"{field} {posixpath.basename(file)!r} under {where}/: {error.defect.cause}"
+                yield Defect(name, cause, entry.place, key)
+                return
+        if mask.lower().endswith(_LOSSY):
+            tally.add(name, "a mask is a JPEG, whose blurred rim counts as foreground", entry.place)
+        chosen = entry.sentences[:1] if self._first_only else entry.sentences
+        for number, text in chosen:
+            try:
+                yield Record(
+                    key=f"{key}#{number}" if number else key,
+                    target=text,
+                    files=(image, mask),
+                    split=split,
+                    **_fields(entry, image, text),
+                )
+            except (TypeError, ValueError) as error:
+                yield Defect(name, f"the fields that a writer kept: {error}", entry.place, key)
+
+    def read(self, record: Record) -> Pixels:
+        """Decode image and mask.
+
+        Raises:
+            Damaged: One of them cannot be used.
+        """
+        image, mask = record.files
+        return Pixels(
+            self.cache.get(
+                image, lambda: read_image(self.path(image), image), lambda a: int(a.nbytes)
+            ),
+            self.cache.get(mask, lambda: self._mask(mask), lambda a: int(a.nbytes)),
+        )
+
+    def _mask(self, mask: str) -> np.ndarray:
+        return as_mask(read_labels(self.path(mask), mask), mask)
+
+
+def _fields(entry: Entry, image: str, text: str) -> dict[str, Any]:
+    """Fields of a record that are not the layout's own: from the writer, or guessed by name."""
+    extra = entry.extra
+    if not extra:
+        stem = posixpath.splitext(posixpath.basename(image))[0]
+        convention = stem.split("_")[-2:-1] if stem.count("_") >= 2 else []
+        return {"modality": modality_of(*convention, text, stem)}
+    spacing = extra.get("spacing")
+    if spacing is not None:
+        row, column = (float(side) for side in spacing)
+        spacing = (row, column)
+    for field in ("modality", "group", "source"):
+        if not isinstance(extra.get(field, ""), str):
+            raise ValueError(f"{field!r} is {extra[field]!r}, expected a text")
+    return {
+        "modality": extra.get("modality", ""),
+        "group": extra.get("group", ""),
+        "source": extra.get("source", ""),
+        "spacing": spacing,
+        "synthetic": extra.get("synthetic") is True,
+    }
+
+
+def _strays(files: dict[str, bool], annotated: set[str]) -> Iterator[Defect]:
+    """Name folders of masks without annotations, and count files that nothing speaks of."""
+    folders = {posixpath.dirname(name) for name in files}
+    for folder in sorted(folders - annotated):
+        split = split_named(posixpath.basename(folder))
+        if split and folder + "_mask" in folders:
+            annotated |= {folder, folder + "_mask"}
+            yield Defect(folder, f"the annotations {posixpath.basename(folder)}.json are missing")
+    tally = Tally()
+    for name, used in files.items():
+        if used:
+            continue
+        folder, base = posixpath.split(name)
+        if folder in annotated:
+            tally.add(folder, "a file that no annotation names", base)
+        elif base.lower().endswith(".json"):
+            tally.add(folder, "not read: only train.json, val.json and test.json are", base)
+        else:
+            tally.add(folder, "a file that belongs to no data set", base)
+    yield from tally.notes()

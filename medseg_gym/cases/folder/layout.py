@@ -1,0 +1,216 @@
+"""Reading folders of images and masks."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from medseg_gym.cases.files.defects import Damaged, Defect
+from medseg_gym.cases.files.layout import Layout
+from medseg_gym.cases.files.memo import Memo
+from medseg_gym.cases.files.modality import modality_of
+from medseg_gym.cases.files.pictures import SUFFIXES, read_image, read_labels
+from medseg_gym.cases.files.records import Pixels, Record
+from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.files.splits import split_named
+from medseg_gym.cases.files.tally import Tally
+from medseg_gym.cases.files.walk import walk
+from medseg_gym.cases.folder.kinds import (
+    IGNORED,
+    KINDS,
+    binary,
+    describe_value,
+    names_of_values,
+    numbers,
+    values_of,
+)
+from medseg_gym.cases.folder.pairing import Role, naming
+from medseg_gym.errors import CaseError
+
+
+@dataclass
+class _Pair:
+    images: list[tuple[str, Role]] = field(default_factory=list)
+    masks: list[tuple[str, Role]] = field(default_factory=list)
+
+
+class FolderLayout(Layout):
+    """Images and masks that belong together by name.
+
+    Without the options `images` and `masks` the usual names are understood (see `UsualNames`).
+    Every mask file of an image gives a case (kinds binary) or one for each value in it. The split
+    is `{split}` of the pattern, or a folder called after one, or else chosen by group; an image is
+    its own group unless `{group}` or the option `group` says otherwise.
+
+    Options besides the shared ones:
+        images, masks: Patterns; see `Patterns`.
+        kind: "binary" (default); "index": values are classes; "instance": values are objects of
+            one class; "color": colours are classes.
+        labels: Names of values for index and color: `1:liver,2:spleen,255:-` (`-` ignores a value),
+            or a JSON file of the same.
+        target: What binary and instance masks show, where no `{target}` says it.
+        threshold: Binary foreground is above it.
+        window: LOW,HIGH: intensities shown black and white for images with more than 8 bits.
+        spacing: ROW,COLUMN millimetres a pixel.
+    """
+
+    name = "folder"
+    version = 1
+    options = ("images", "masks", "kind", "labels", "target", "threshold", "window", "spacing")
+
+    def __init__(self, spec: FileSpec) -> None:
+        super().__init__(spec)
+        self._kind = spec.text("kind", "binary", KINDS)
+        try:
+            self._naming = naming(spec.text("images"), spec.text("masks"))
+        except CaseError as error:
+            raise CaseError(f"{spec}: {error}") from error
+        by_value = self._kind in ("index", "color")
+        self._names = names_of_values(spec, self._kind) if by_value else {}
+        self._target = spec.text("target").strip()
+        if not by_value and not self._target and "{target}" not in spec.text("masks"):
+            raise CaseError(
+                f"{spec}: nothing says what the masks show; give target=polyp or a {{target}} in "
+                "the pattern masks=, or name the values with kind=index&labels=1:liver,2:spleen"
+            )
+        given = "threshold" in spec.options
+        self._threshold = spec.number("threshold", 0, 0, 65535) if given else None
+        self._window = _two_numbers(spec, "window")
+        if self._window and self._window[0] >= self._window[1]:
+            raise spec.wrong("window", "LOW must be below HIGH")
+        self._spacing = _two_numbers(spec, "spacing")
+        if self._spacing and min(self._spacing) <= 0:
+            raise spec.wrong("spacing", "give positive millimetres")
+
+    def survey(self, memo: Memo) -> Iterator[Record | Defect]:
+        """Pair images with masks; what values a mask has is remembered until it changes.
+
+        Args:
+            memo: Holds the values of index, instance and colour masks.
+
+        Yields:
+            Records by name, and Defects.
+        """
+        pairs: dict[str, _Pair] = {}
+        tally = Tally()
+        for path in walk(self.root):
+            if isinstance(path, Defect):
+                yield path
+            elif not path:
+                yield Defect("", "is a file; give the folder of images and masks")
+            elif not path.lower().endswith(SUFFIXES):
+                folder, base = posixpath.split(path)
+                tally.add(folder, "a file that is no picture", base)
+            elif (role := self._naming.role(path)) is None:
+                folder, base = posixpath.split(path)
+                tally.add(folder, "a picture that fits neither pattern", base)
+            else:
+                pair = pairs.setdefault(role.identity, _Pair())
+                (pair.masks if role.mask else pair.images).append((path, role))
+        for identity in sorted(pairs):
+            yield from self._pair(pairs[identity], memo)
+        yield from tally.notes()
+
+    def _pair(self, pair: _Pair, memo: Memo) -> Iterator[Record | Defect]:
+        if not pair.images:
+            yield from (Defect(mask, "the mask has no image") for mask, _ in pair.masks)
+            return
+        image, role = pair.images[0]
+        for other, _ in pair.images[1:]:
+            yield Defect(other, f"has the same name as the image {image!r}")
+        if not pair.masks:
+            yield Defect(image, "the image has no mask")
+        for mask, told in pair.masks:
+            split = split_named(role.split or told.split) or _split_in(image)
+            common = {
+                "files": (image, mask),
+                "split": split,
+                "group": role.group or told.group or image,
+                "spacing": self._spacing,
+            }
+            if self._kind == "binary":
+                yield _record(mask, told.target or self._target, None, common)
+            else:
+                yield from self._by_value(mask, told, common, memo)
+
+    def _by_value(
+        self, mask: str, role: Role, common: dict[str, Any], memo: Memo
+    ) -> Iterator[Record | Defect]:
+        told = memo.remember(mask, [self.path(mask)], partial(self._values, mask))
+        if isinstance(told, dict):
+            yield Defect(**told)
+            return
+        found = 0
+        for value, area in told:
+            shown = describe_value(value, self._kind)
+            if self._kind == "instance":
+                text = role.target or self._target
+            elif value in self._names:
+                text = self._names[value]
+            else:
+                cause = f"the value {shown} ({area} pixels) has no name in the option labels"
+                yield Defect(mask, cause, key=f"{mask}#{shown}")
+                continue
+            if text != IGNORED:
+                found += 1
+                yield _record(f"{mask}#{shown}", text, value, {**common, "area": area})
+        if not told:
+            yield Defect(mask, "has no value but 0: it gives no case", note=True)
+
+    def _values(self, mask: str) -> Any:
+        try:
+            return values_of(read_labels(self.path(mask), mask), self._kind, mask)
+        except Damaged as error:
+            return error.defect.as_dict()
+
+    def read(self, record: Record) -> Pixels:
+        """Decode image and mask.
+
+        Raises:
+            Damaged: One of them cannot be used.
+        """
+        image, mask = record.files
+        pixels = self.cache.get(image, lambda: self._image(image), lambda a: int(a.nbytes))
+        if self._kind == "binary":
+            labels = read_labels(self.path(mask), mask)
+            return Pixels(pixels, binary(labels, mask, self._threshold))
+        values = self.cache.get(mask, lambda: self._numbers(mask), lambda a: int(a.nbytes))
+        return Pixels(pixels, values == record.place)
+
+    def _image(self, image: str) -> np.ndarray:
+        try:
+            return read_image(self.path(image), image, window=self._window)
+        except Damaged as error:
+            if "intensity window" not in error.defect.cause:
+                raise
+            raise Damaged(image, f"{error.defect.cause}; add window=LOW,HIGH") from error
+
+    def _numbers(self, mask: str) -> np.ndarray:
+        return numbers(read_labels(self.path(mask), mask), self._kind, mask)
+
+
+def _record(key: str, text: str, place: Any, common: dict[str, Any]) -> Record:
+    modality = modality_of(text, key)
+    return Record(key=key, target=text, place=place, modality=modality, **common)
+
+
+def _split_in(path: str) -> str:
+    found = {split_named(part) for part in path.split("/")[:-1]} - {""}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _two_numbers(spec: FileSpec, option: str) -> tuple[float, float] | None:
+    if option not in spec.options:
+        return None
+    try:
+        first, second = (float(part) for part in spec.options[option].split(","))
+        if not (abs(first) < float("inf") and abs(second) < float("inf")):
+            raise ValueError
+    except ValueError:
+        raise spec.wrong(option, "give two numbers with a comma between") from None
+    return first, second

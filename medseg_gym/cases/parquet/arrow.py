@@ -1,0 +1,13 @@
+"""pyarrow, or how to get it."""
+
+from medseg_gym.errors import CaseError
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as error:
+    raise CaseError(
+        f'parquet: needs pyarrow: pip install "medseg-gym[data]" (import failed: {error})'
+    ) from error
+
+__all__ = ["pa", "pq"]
