@@ -13,6 +13,10 @@ from medseg_gym.errors import CaseError
 SPLITS = ("train", "val", "test")
 
 
+class EmptySplit(CaseError):
+    """A split that the data does not have; its other splits may be fine."""
+
+
 class CaseSource(ABC):
     """A lazy, indexable collection of cases.
 
@@ -167,6 +171,30 @@ def load_cases(
     if split not in SPLITS:
         raise CaseError(f"unknown split {split!r}; use one of {', '.join(SPLITS)}")
     return _open(spec, split)
+
+
+def load_splits(spec: str) -> dict[str, CaseSource]:
+    """Open every split that a spec has.
+
+    Args:
+        spec: See `load_cases`.
+
+    Returns:
+        Source by split, in the order of `SPLITS`; at least one.
+
+    Raises:
+        CaseError: See `load_cases`; or there is no split at all.
+    """
+    found: dict[str, CaseSource] = {}
+    problem: EmptySplit | None = None
+    for split in SPLITS:
+        try:
+            found[split] = load_cases(spec, split)
+        except EmptySplit as error:
+            problem = error
+    if not found and problem is not None:
+        raise problem
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -12,8 +12,7 @@ from medseg_gym.cases.files.defects import Defect
 from medseg_gym.cases.files.layout import Layout
 from medseg_gym.cases.files.records import Record
 from medseg_gym.cases.files.spec import FileSpec
-from medseg_gym.cases.source import CaseSource, load_cases
-from medseg_gym.errors import CaseError
+from medseg_gym.cases.source import CaseSource, EmptySplit, load_cases
 
 
 class FileCaseSource(CaseSource):
@@ -32,7 +31,7 @@ class FileCaseSource(CaseSource):
         self.data, self.split, self.name = data, split, data.name
         self.records: tuple[Record, ...] = data.split(split)
         if not self.records:
-            raise CaseError(
+            raise EmptySplit(
                 f"{data.spec} has no case in split {split!r}; it has {split_counts(data)}"
             )
 

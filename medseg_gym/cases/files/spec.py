@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qsl, quote
 
@@ -115,6 +115,10 @@ class FileSpec:
     def wrong(self, option: str, way_out: str) -> CaseError:
         """Return an error about the value of an option, to be raised."""
         return CaseError(f"{self}: option {option}={self.options.get(option)!r}: {way_out}")
+
+    def without(self, option: str) -> FileSpec:
+        """Return the spec with an option unset."""
+        return replace(self, options={k: v for k, v in self.options.items() if k != option})
 
     def adding(self, **options: str) -> str:
         """Return the spec as text with these options set."""

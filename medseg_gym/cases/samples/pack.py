@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from medseg_gym.cases.case import Case
-from medseg_gym.cases.source import SPLITS, CaseSource
+from medseg_gym.cases.source import SPLITS, CaseSource, EmptySplit
 from medseg_gym.errors import CaseError
 
 PACKAGED = Path(__file__).parent / "data"
@@ -212,7 +212,7 @@ class SampleSource(CaseSource):
         self.records = tuple(r for r in chosen if r.split == split)
         if not self.records:
             has = [s for s in SPLITS if any(r.split == s for r in chosen)]
-            raise CaseError(
+            raise EmptySplit(
                 f"{self.name!r} has no split {split!r}; it has {', '.join(has) or 'no cases'}"
             )
         self._keys = tuple(r.key for r in self.records)

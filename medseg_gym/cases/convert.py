@@ -1,0 +1,64 @@
+"""Cases from one layout to another, going on where a killed run stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from medseg_gym.cases.files.writing import CaseWriter, identity_of
+from medseg_gym.cases.source import load_splits
+from medseg_gym.errors import CaseError
+
+WRITERS = {
+    "biomedparse": "medseg_gym.cases.biomedparse:BiomedParseWriter",
+    "parquet": "medseg_gym.cases.parquet:ParquetWriter",
+}
+
+
+def convert_cases(
+    spec: str,
+    to: str,
+    out: Path,
+    limit: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, int]:
+    """Write every case of every split in another layout.
+
+    Args:
+        spec: Case spec of what is read.
+        to: Layout to write, one of `WRITERS`.
+        out: Folder; the same call goes on there after a kill.
+        limit: Most cases of a split.
+        progress: Called with (split, done, total), at once and after every case.
+
+    Returns:
+        Cases by split.
+
+    Raises:
+        CaseError: Unknown layout, a case that cannot be read or written, or a folder that holds
+            something else.
+    """
+    if to not in WRITERS:
+        raise CaseError(f"cannot write {to!r}; use one of {', '.join(WRITERS)}")
+    if limit is not None and limit < 1:
+        raise CaseError(f"limit must be at least 1, got {limit}")
+    if out.exists() and not out.is_dir():
+        raise CaseError(f"{out} is a file; give a folder")
+    module, _, attribute = WRITERS[to].partition(":")
+    writer_class: type[CaseWriter] = getattr(import_module(module), attribute)
+    written: dict[str, int] = {}
+    for split, source in load_splits(spec).items():
+        total = len(source) if limit is None else min(limit, len(source))
+        identity = identity_of(spec, split, source.keys[:total])
+        writer = writer_class(out, split, identity, total)
+        done = writer.resume()
+        if progress is not None:
+            progress(split, done, total)
+        for index in range(done, total):
+            writer.write(source[index])
+            if progress is not None:
+                progress(split, index + 1, total)
+        writer.finish()
+        written[split] = total
+    return written
