@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from medseg_gym.cases.commands import cases_app
 from medseg_gym.errors import MedSegError
 from medseg_gym.trajectories.commands import trajectories_app
 
@@ -19,7 +20,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Interactive medical image segmentation as gymnasium environments. Not for clinical use.",
 )
-cases_app = typer.Typer(no_args_is_help=True, help="What is to be segmented.")
 backbones_app = typer.Typer(no_args_is_help=True, help="Who segments.")
 app.add_typer(cases_app, name="cases")
 app.add_typer(backbones_app, name="backbones")
@@ -42,39 +42,6 @@ def demo(
     run_demo(
         out, cases, split, backbones.split(","), num_envs=num_envs, limit=limit, console=console
     )
-
-
-@cases_app.command("list")
-def list_cases(
-    spec: Annotated[str, typer.Argument(help="Case spec.")] = "samples",
-    limit: Annotated[int, typer.Option(help="Most cases counted per split.")] = 200,
-) -> None:
-    """Count the cases of a source by split, group and target."""
-    from medseg_gym.cases import SPLITS, load_cases
-
-    table = Table(title=f"cases of {spec}")
-    for header in ("split", "modality", "target", "groups", "cases", "area % (min-max)"):
-        table.add_column(header)
-    for split in SPLITS:
-        try:
-            source = load_cases(spec, split)
-        except MedSegError as error:
-            console.print(f"{split}: {error}", markup=False)
-            continue
-        counted = min(limit, len(source))
-        rows: dict[tuple[str, str], list] = {}
-        for index in range(counted):
-            case = source[index]
-            modality = case.modality + (" (synthetic)" if case.synthetic else "")
-            rows.setdefault((modality, case.target), []).append(case)
-        for (modality, target), found in rows.items():
-            areas = [100 * case.area_fraction for case in found]
-            counts = (str(len({case.group for case in found})), str(len(found)))
-            area = f"{min(areas):.2f}-{max(areas):.2f}"
-            table.add_row(split, escape(modality), escape(target), *counts, area)
-        if counted < len(source):
-            table.add_row(split, "", f"... the first {counted} of {len(source)} cases", "", "", "")
-    console.print(table)
 
 
 @backbones_app.command("list")
