@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def draw_sheet(source: CaseSource, count: int, path: Path) -> tuple[Path, list[C
         except CaseError as error:
             errors.append(error)
             tiles.append(_refusal(source.keys[index], error))
-    columns = max(1, round(len(tiles) ** 0.5 * 1.25))
+    columns = ceil(len(tiles) ** 0.5)
     rows = -(-len(tiles) // columns)
     step = (TILE + _GAP, TILE + _TEXT + _GAP)
     sheet = Image.new("RGB", (columns * step[0] + _GAP, rows * step[1] + _GAP), "white")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -79,9 +80,9 @@ def decoding(path: str, place: str = "") -> Iterator[None]:
 
 
 def say(error: BaseException) -> str:
-    """Return a one-line text of a foreign error, without its paths."""
+    """Return a one-line text of a foreign error, the same at every run."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[0].lower() + error.strerror[1:]
-    text = " ".join(str(error).split())[:200]
+    text = re.sub(r" at 0x[0-9a-f]+", "", " ".join(str(error).split()))[:200]
     kind = type(error).__name__
     return f"{text} ({kind})" if text else kind

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from medseg_gym.cases.files.defects import Damaged, decoding
 from medseg_gym.cases.files.guards import check_pixels, require_file
@@ -139,7 +139,12 @@ def png_bytes(pixels: np.ndarray) -> bytes:
 
 
 def _open(source: Path | bytes, name: str, place: str = "") -> Image.Image:
-    file = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS)
+    try:
+        file = Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
+        )
+    except UnidentifiedImageError as error:
+        raise Damaged(name, f"is not a picture ({', '.join(_FORMATS)})", place) from error
     try:
         check_pixels(file.height, file.width, name, place)
         if getattr(file, "is_animated", False):

@@ -16,7 +16,7 @@ GROUP_BYTES = 48_000_000
 """Row groups up to this size are kept whole; larger ones are streamed."""
 
 _BATCH = 16  # rows at once
-_BOMB_BYTES, _BOMB_RATIO = 1_000_000_000, 200
+_BOMB_BYTES, _BOMB_RATIO = 256_000_000, 200
 _MAX_GROUP = 2**40
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +22,7 @@ from medseg_gym.cases.files.layouts import layout_named
 
 CORPUS = load_corpus()
 NOBODY = 65534
+MEGABYTES = 800
 SECONDS = 30  # on a busy machine; a hang is what this is after
 
 
@@ -64,7 +68,7 @@ def read_all(spec: str) -> int:
     return count
 
 
-@pytest.mark.parametrize(("layout", "name"), CORPUS, ids="/".join)
+@pytest.mark.parametrize(("layout", "name"), CORPUS, ids=[f"{a}-{b}" for a, b in CORPUS])
 def test_the_defect_is_named_and_the_rest_stays_usable(layout, name, open_folder):
     folder = open_folder / "data"
     folder.mkdir()
@@ -103,3 +107,38 @@ def assert_refused_or_read(spec: str, expected: Expected) -> None:
 
 def test_the_corpus_is_as_large_as_promised():
     assert len(CORPUS) >= 60
+
+
+READ_ALL = """
+import json, re, sys
+from medseg_gym.cases.files import survey
+from medseg_gym.cases.files.layouts import layout_named
+peaks = {}
+for layout, argument in json.load(sys.stdin):
+    survey(layout_named(layout), argument).examine()
+    # Not ru_maxrss: that begins with the memory of the process that started this one.
+    status = open("/proc/self/status").read()
+    peaks[argument] = int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) // 1024
+json.dump(peaks, sys.stdout)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's own counts")
+def test_no_defect_fills_the_memory(open_folder):
+    made = []
+    for number, ((layout, _), make) in enumerate(CORPUS.items()):
+        folder = open_folder / f"{number:03d}"
+        folder.mkdir()
+        expected = make(folder)
+        made.append((layout, f"{folder / expected.root}{expected.options}"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", READ_ALL],
+        input=json.dumps(made),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    peaks = json.loads(done.stdout)
+    assert max(peaks.values()) < MEGABYTES, sorted(peaks.items(), key=lambda item: item[1])[-5:]
