@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medseg_gym.cases.files import Damaged, Defect, read_json
 from medseg_gym.cases.nifti.labels import Target, read_targets
-from medseg_gym.cases.nifti.modality import channel_names
 from medseg_gym.cases.nifti.pairing import Pair
 from medseg_gym.cases.volumes import volume_suffix
 from medseg_gym.errors import CaseError
@@ -96,10 +95,24 @@ def read_dataset(path: Path, name: str) -> Dataset:
     except Damaged as error:
         found.defects.append(error.defect)
         return found
-    found.channels, found.listed = channel_names(content), content.get("training")
+    found.channels, found.listed = _channel_names(content), content.get("training")
     if "labels" in content:
         try:
             found.targets, found.labels = read_targets(content["labels"]), content["labels"]
         except CaseError as error:
             found.defects.append(Defect(name, str(error)))
     return found
+
+
+def _channel_names(dataset: Mapping[str, Any]) -> tuple[str, ...]:
+    """Image channels of a dataset.json: "channel_names", or the older "modality"."""
+    names = dataset.get("channel_names", dataset.get("modality"))
+    if isinstance(names, str):
+        return (names,)
+    if isinstance(names, Mapping):
+        return tuple(str(names[key]) for key in sorted(names, key=_number))
+    return tuple(str(name) for name in names) if isinstance(names, list) else ()
+
+
+def _number(key: Any) -> tuple[int, str]:
+    return (int(key), "") if str(key).isdigit() else (1 << 30, str(key))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.cases.files import Damaged, Defect, Layout, Memo, Pixels, Record, read_json, walk
+from medseg_gym.cases.files.modality import modality_of
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.nifti.dataset import FILE, Dataset, read_dataset
 from medseg_gym.cases.nifti.labels import (
@@ -18,11 +19,10 @@ from medseg_gym.cases.nifti.labels import (
     unnamed,
     unnamed_targets,
 )
-from medseg_gym.cases.nifti.modality import modality_of_stem, named_modality
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 from medseg_gym.cases.nifti.scan import Scan, scan_pair
-from medseg_gym.cases.nifti.slices import MIN_AREA, SliceChoice, joined
 from medseg_gym.cases.volumes import AXES, Volume, parse_window, show, volume_suffix
+from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice, joined
 from medseg_gym.errors import CaseError
 
 _LETTERS = {"axial": "z", "coronal": "y", "sagittal": "x"}
@@ -52,6 +52,7 @@ class NiftiLayout(Layout):
     """
 
     name = "nifti"
+    index_options = ("axis",)  # the rest is decided on what the index remembers
     options = ("axis", "window", "min_area", "slices", "labels", "channel", "image")
 
     def __init__(self, spec: FileSpec) -> None:
@@ -228,8 +229,7 @@ class NiftiLayout(Layout):
 
     def _modality(self, pair: Pair, scan: Scan, channels: tuple[str, ...]) -> str:
         told = channels[self.channel] if self.channel < len(channels) else ""
-        stem = pair.image.rsplit("/", 1)[-1]
-        return named_modality(told) or scan.modality or modality_of_stem(stem)
+        return modality_of(told, scan.modality, pair.image.rsplit("/", 1)[-1])
 
     def _given_labels(self) -> Any:
         text = self.spec.text("labels")

@@ -9,7 +9,6 @@ from typing import Any
 from medseg_gym.cases.files import Damaged, Defect, read_json
 from medseg_gym.cases.nifti.areas import label_areas
 from medseg_gym.cases.nifti.labels import Target, segment_targets
-from medseg_gym.cases.nifti.modality import named_modality
 from medseg_gym.cases.volumes import Volume, require_same_grid
 
 
@@ -24,7 +23,7 @@ class Scan:
         channels: Of the image.
         areas: (channel of the labels, value) -> slice -> pixels.
         segments: Targets that the label file itself names.
-        modality: Told by a sidecar, or "".
+        modality: The word of a sidecar ("MR"), or "".
     """
 
     defects: list[Defect] = field(default_factory=list)
@@ -121,4 +120,4 @@ def _sidecar_modality(path: Path) -> str:
     except Damaged:
         return ""  # somebody else's file: not needed, so not a defect
     code = content.get("Modality") if isinstance(content, dict) else None
-    return named_modality(code) if isinstance(code, str) else ""
+    return code if isinstance(code, str) else ""

@@ -32,8 +32,8 @@ class Window:
     """A way to find the intensities shown black and white.
 
     Args:
-        name: A key of `CT_WINDOWS`, "percentiles" (of the voxels that are not zero), "numbers" or "file"
-            (the data's own, as DICOM has it).
+        name: A key of `CT_WINDOWS`, "percentiles" (of the voxels that are not zero), "numbers", or
+            "file" (the data's own, as DICOM has it).
         low: Intensity shown black; NaN for "percentiles" and "file".
         high: Intensity shown white.
         number: Which of the data's own windows, from 0.

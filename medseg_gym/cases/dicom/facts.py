@@ -1,0 +1,192 @@
+"""What the header of a DICOM file says, read up to its pixel data and kept as JSON."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medseg_gym.cases.dicom.planes import planes_of, spacing_of
+from medseg_gym.cases.files import Damaged, check_pixels, decoding, require_file
+
+Facts = dict[str, Any]
+"""`kind` ("image", "seg", "rtstruct", "other", "foreign") and what `read_facts` lists."""
+
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+RT_STRUCTURES = "1.2.840.10008.5.1.4.1.1.481.3"
+RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+MAX_INFLATED = 1 << 28  # bytes of a deflated file, which pydicom inflates as a whole
+
+_PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
+_WANTED = (
+    "SOPClassUID SOPInstanceUID SeriesInstanceUID StudyInstanceUID PatientID FrameOfReferenceUID "
+    "Modality InstanceNumber Rows Columns NumberOfFrames SamplesPerPixel BitsAllocated "
+    "PhotometricInterpretation ImagePositionPatient ImageOrientationPatient PixelSpacing "
+    "SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence ReferencedSeriesSequence "
+    "SegmentSequence SegmentationType MaximumFractionalValue StructureSetROISequence "
+    "ReferencedFrameOfReferenceSequence SpecificCharacterSet"
+).split()
+
+
+def read_facts(path: Path, name: str) -> Facts:
+    """Facts of one file.
+
+    Args:
+        path: The file.
+        name: Its path relative to the root, for errors.
+
+    Returns:
+        `kind` alone for files that are not DICOM ("foreign") or neither picture nor truth
+        ("other"); else also `sop`, `series`, `study`, `patient`, `frame_of_reference`,
+        `modality`, `number`, and for pictures and segmentations `rows`, `columns`, `frames`,
+        `planes` (per frame: position, orientation and spacing, or None).
+
+    Raises:
+        Damaged: The file cannot be used: unreadable, without pixel data, truncated, in a transfer
+            syntax that no installed plugin decodes, or larger than what is decoded.
+    """
+    require_file(path, name)
+    with quiet(), decoding(name):
+        header, length, left = _read_header(path, name)
+    if header is None or "SOPClassUID" not in header:
+        return {"kind": "foreign"}
+    with quiet(), decoding(name):
+        return _facts(header, length, left, name)
+
+
+def _read_header(path: Path, name: str) -> tuple[Any, int | None, int]:
+    """Header, length of the pixel data (None without), and bytes of the file from there on."""
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.filereader import read_partial
+
+    found: list[int] = []
+
+    def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
+        if tag in _PIXELS:
+            found.append(length)
+        return tag in _PIXELS
+
+    with path.open("rb") as file:
+        start = file.read(132)
+        if start[128:] != b"DICM" and not _may_lack_a_preamble(start):
+            return None, None, 0
+        file.seek(0)
+        _require_small_when_inflated(path, name)
+        wanted = [tag for keyword in _WANTED if (tag := tag_for_keyword(keyword)) is not None]
+        header = read_partial(file, at_pixels, force=True, specific_tags=list(wanted))
+        left = os.fstat(file.fileno()).st_size - file.tell()
+    return header, found[0] if found else None, left
+
+
+def _may_lack_a_preamble(start: bytes) -> bool:
+    """Old files begin with an element of group 2 or 8, little or big endian."""
+    return start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
+
+
+def _require_small_when_inflated(path: Path, name: str) -> None:
+    from pydicom.filereader import read_file_meta_info
+
+    try:
+        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    except Exception:  # no file meta information: then it is not deflated
+        return
+    if syntax != DEFLATED:
+        return
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    with path.open("rb") as file:
+        file.seek(132)
+        # The group length element says where the deflated part begins.
+        head = file.read(12)
+        file.seek(144 + int.from_bytes(head[8:12], "little"))
+        total = 0
+        while (chunk := file.read(1 << 16)) and not inflater.eof:
+            while chunk:
+                total += len(inflater.decompress(chunk, 1 << 20))
+                chunk = inflater.unconsumed_tail
+                if total > MAX_INFLATED:
+                    raise Damaged(name, f"inflates to more than the {MAX_INFLATED} bytes read")
+
+
+def _facts(header: Any, length: int | None, left: int, name: str) -> Facts:
+    sop_class = str(header.SOPClassUID)
+    if sop_class == RT_STRUCTURES:
+        kind = "rtstruct"
+    elif sop_class in SEGMENTATIONS:
+        kind = "seg"
+    elif sop_class == RT_DOSE or not (length is not None or _is_picture(header)):
+        return {"kind": "other"}
+    else:
+        kind = "image"
+    facts: Facts = {
+        "kind": kind,
+        "sop": str(header.get("SOPInstanceUID", "")),
+        "series": str(header.get("SeriesInstanceUID", "")),
+        "study": str(header.get("StudyInstanceUID", "")),
+        "patient": str(header.get("PatientID", "") or ""),
+        "frame_of_reference": str(header.get("FrameOfReferenceUID", "") or ""),
+        "modality": str(header.get("Modality", "") or ""),
+        "number": int(header.get("InstanceNumber", 0) or 0),
+    }
+    if not (facts["sop"] and facts["series"]):
+        raise Damaged(name, "has no SOPInstanceUID or no SeriesInstanceUID")
+    if kind == "rtstruct":
+        return facts
+    facts["rows"], facts["columns"] = int(header.get("Rows", 0)), int(header.get("Columns", 0))
+    facts["frames"] = int(header.get("NumberOfFrames", 1) or 1)
+    if length is None:
+        raise Damaged(name, "has no pixel data")
+    check_pixels(facts["rows"], facts["columns"], name)
+    _require_decodable(header, facts, length, left, name)
+    facts["planes"] = planes_of(header, facts["frames"])
+    facts["spacing"] = spacing_of(header)
+    return facts
+
+
+def _is_picture(header: Any) -> bool:
+    from pydicom.uid import UID
+
+    return "Rows" in header or "Image Storage" in UID(str(header.SOPClassUID)).name
+
+
+def _require_decodable(header: Any, facts: Facts, length: int, left: int, name: str) -> None:
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import UID
+
+    syntax = UID(str(getattr(header, "file_meta", {}).get("TransferSyntaxUID", "")))
+    if syntax and syntax.is_private:
+        raise Damaged(name, f"is in the private transfer syntax {syntax}")
+    if not syntax or not syntax.is_compressed or syntax == DEFLATED:
+        bits = int(header.get("BitsAllocated", 8)) * int(header.get("SamplesPerPixel", 1))
+        if header.get("PhotometricInterpretation") == "YBR_FULL_422":
+            bits = bits * 2 // 3
+        needed = (facts["rows"] * facts["columns"] * facts["frames"] * bits + 7) // 8
+        has = length if syntax == DEFLATED else min(length, left)
+        if has < needed:
+            raise Damaged(
+                name, f"the pixel data are truncated: {needed} bytes are announced, {has} are there"
+            )
+        return
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise Damaged(name, f"is in transfer syntax {syntax.name}, which is no picture's") from None
+    if not decoder.is_available:
+        missing = "; ".join(decoder.missing_dependencies)
+        raise Damaged(
+            name,
+            f"no installed plugin decodes {syntax.name} ({missing}); "
+            "pip install 'medseg-gym[data]'",
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without pydicom's warnings on files that bend the standard but can be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

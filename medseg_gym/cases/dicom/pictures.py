@@ -1,0 +1,197 @@
+"""Frames as pictures: rescaled, windowed, inverted, coloured as their headers ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg_gym.cases.dicom.facts import quiet
+from medseg_gym.cases.dicom.planes import frame_item
+from medseg_gym.cases.files import ByteCache, Damaged, decoding, require_file
+from medseg_gym.cases.volumes import CT_WINDOWS, Window, show
+
+CACHE_BYTES = 1 << 28
+
+_EXTRA = (
+    "RescaleSlope RescaleIntercept ModalityLUTSequence WindowCenter WindowWidth VOILUTFunction "
+    "VOILUTSequence SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence "
+    "RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor "
+    "BluePaletteColorLookupTableDescriptor RedPaletteColorLookupTableData "
+    "GreenPaletteColorLookupTableData BluePaletteColorLookupTableData "
+    "SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData "
+    "SegmentedBluePaletteColorLookupTableData PresentationLUTShape PixelPaddingValue"
+).split()
+
+
+datasets = ByteCache(CACHE_BYTES)
+"""Files of several frames, as they lie on disk: their headers are long to parse."""
+
+
+def read_picture(
+    path: Path, name: str, frame: int, window: Window, modality: str, several: bool = False
+) -> np.ndarray:
+    """One frame as RGB, in the stored orientation.
+
+    Grey values are rescaled (RescaleSlope and -Intercept, or a modality LUT), windowed, and turned
+    over for MONOCHROME1. With `window` "file" the file's own window or VOI LUT is used, and where
+    it has none, soft tissue for CT and else percentiles of the frame.
+
+    Args:
+        path: The file.
+        name: Its path relative to the root, for errors.
+        frame: From 0.
+        window: What becomes black and white.
+        modality: As in `Case.modality`.
+        several: The file has several frames: it is kept for the next one.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        Damaged: The frame cannot be decoded.
+    """
+    if several:
+        pixels, header = read_frame_of_several(path, name, frame)
+    else:
+        pixels, header = read_frame(path, name, frame)
+    place = f"frame {frame}"
+    with quiet(), decoding(name, place):
+        photometric = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
+        if photometric == "PALETTE COLOR":
+            pixels = _through_palette(pixels, header)
+        if pixels.ndim == 3:
+            return _eight_bits(pixels, header)
+        picture = _windowed(_rescaled(pixels, header, frame), header, frame, window, modality)
+        return 255 - picture if photometric == "MONOCHROME1" else picture
+
+
+def read_frame(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
+    """Stored values of a frame, YBR turned into RGB, and the part of the header they need.
+
+    Args:
+        path: The file.
+        name: Its path relative to the root, for errors.
+        frame: From 0.
+
+    Returns:
+        (H, W) or (H, W, 3) array, and a pydicom dataset.
+
+    Raises:
+        Damaged: The frame cannot be decoded.
+    """
+    from pydicom import Dataset
+    from pydicom.datadict import tag_for_keyword
+    from pydicom.pixels import pixel_array
+
+    require_file(path, name)
+    header = Dataset()
+    tags = [tag for keyword in _EXTRA if (tag := tag_for_keyword(keyword)) is not None]
+    with quiet(), decoding(name, f"frame {frame}"):
+        pixels = pixel_array(path, ds_out=header, specific_tags=tags, index=frame)
+    return _two_or_three_axes(pixels, name, frame), header
+
+
+def read_frame_of_several(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
+    """Like `read_frame`, with the file kept in memory for its other frames.
+
+    Args:
+        path: The file.
+        name: Its path relative to the root, for errors.
+        frame: From 0.
+
+    Returns:
+        (H, W) or (H, W, 3) array, and the whole pydicom dataset.
+
+    Raises:
+        Damaged: The frame cannot be decoded.
+    """
+    from pydicom import dcmread
+    from pydicom.pixels import pixel_array
+
+    size = require_file(path, name)
+    key = (str(path), path.stat().st_mtime_ns, size)
+    with quiet(), decoding(name, f"frame {frame}"):
+        header = datasets.get(key, lambda: dcmread(path, force=True), lambda _: size)
+        pixels = pixel_array(header, index=frame)
+    return _two_or_three_axes(pixels, name, frame), header
+
+
+def _two_or_three_axes(pixels: np.ndarray, name: str, frame: int) -> np.ndarray:
+    if pixels.ndim not in (2, 3):
+        raise Damaged(name, f"decodes to {pixels.ndim} axes", f"frame {frame}")
+    return pixels
+
+
+def _rescaled(pixels: np.ndarray, header: Any, frame: int) -> np.ndarray:
+    from pydicom.pixels import apply_modality_lut
+
+    return apply_modality_lut(pixels, frame_item(header, frame, "PixelValueTransformationSequence"))
+
+
+def _windowed(
+    values: np.ndarray, header: Any, frame: int, window: Window, modality: str
+) -> np.ndarray:
+    if window.name != "file":
+        low, high = window.limits(lambda a, b: _percentiles(values, a, b))
+        return show(values, low, high)
+    own = frame_item(header, frame, "FrameVOILUTSequence")
+    centers, widths = _numbers(own.get("WindowCenter")), _numbers(own.get("WindowWidth"))
+    if centers and len(centers) == len(widths):
+        number = min(window.number, len(centers) - 1)
+        return _through_window(values, centers[number], widths[number], own.get("VOILUTFunction"))
+    if own.get("VOILUTSequence"):
+        from pydicom.pixels import apply_voi
+
+        levels = apply_voi(values.astype(np.int64), own, index=window.number)
+        bits = int(own.VOILUTSequence[0].LUTDescriptor[2])
+        return show(levels, 0, 2**bits - 1)
+    if modality == "CT":
+        return show(values, *CT_WINDOWS["soft"])
+    low, high = Window("percentiles").limits(lambda a, b: _percentiles(values, a, b))
+    return show(values, low, high)
+
+
+def _through_window(values: np.ndarray, center: float, width: float, function: Any) -> np.ndarray:
+    """DICOM PS3.3 C.11.2.1.2: LINEAR (the default), LINEAR_EXACT and SIGMOID."""
+    if function == "SIGMOID":
+        levels = 1 / (1 + np.exp(-4 * (values - center) / width))
+        return show(levels, 0.0, 1.0)
+    if function == "LINEAR_EXACT":
+        return show(values, center - width / 2, center + width / 2)
+    half = max(width - 1, 1e-6) / 2  # a width of 1 is a threshold
+    return show(values, center - 0.5 - half, center - 0.5 + half)
+
+
+def _percentiles(values: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    chosen = values[(values != 0) & np.isfinite(values)]
+    if not chosen.size:
+        return 0.0, 0.0
+    found = np.percentile(chosen, [low, high])
+    return float(found[0]), float(found[1])
+
+
+def _through_palette(pixels: np.ndarray, header: Any) -> np.ndarray:
+    from pydicom.pixels import apply_color_lut
+
+    colours = apply_color_lut(pixels, header)
+    if colours.dtype == np.uint8:
+        return colours
+    # Tables of 16 bits may hold 8-bit levels: the descriptor is often wrong about it.
+    return (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)
+
+
+def _eight_bits(pixels: np.ndarray, header: Any) -> np.ndarray:
+    pixels = pixels[:, :, :3]
+    bits = int(header.get("BitsStored", 8))
+    if pixels.dtype != np.uint8:
+        pixels = (pixels >> max(bits - 8, 0)).astype(np.uint8)
+    return np.ascontiguousarray(pixels)
+
+
+def _numbers(value: Any) -> list[float]:
+    if value is None or value == "":
+        return []
+    many = value if hasattr(value, "__len__") and not isinstance(value, str) else [value]
+    return [float(number) for number in many]

@@ -1,0 +1,166 @@
+"""Where a frame lies in the patient: position, orientation, spacing, and how it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from medseg_gym.cases.volumes import View, view_of
+from medseg_gym.errors import CaseError
+
+PlaneFacts = list[float] | None
+"""Position (3), orientation (6) and spacing (2), all in mm, or None where unknown."""
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_AXES = ("sagittal", "coronal", "axial")  # by the world coordinate that the normal runs along
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """A frame in patient coordinates (left, back, up; DICOM PS3.3 C.7.6.2.1.1).
+
+    Args:
+        position: (3,) float, centre of the first pixel in mm.
+        along: (3,) float, unit direction in which the column index grows.
+        down: (3,) float, unit direction in which the row index grows.
+        spacing: Millimetres between rows and between columns.
+    """
+
+    position: np.ndarray
+    along: np.ndarray
+    down: np.ndarray
+    spacing: tuple[float, float]
+
+    @classmethod
+    def of(cls, facts: Sequence[float]) -> Plane:
+        """The plane that `planes_of` kept."""
+        numbers = np.array(facts, float)
+        return cls(numbers[:3], numbers[3:6], numbers[6:9], (float(facts[9]), float(facts[10])))
+
+    def as_facts(self) -> list[float]:
+        """Return what `of` reads."""
+        parts = (self.position, self.along, self.down, self.spacing)
+        return [float(number) for part in parts for number in part]
+
+    @cached_property
+    def normal(self) -> np.ndarray:
+        """(3,) float, unit normal, along x down."""
+        normal = np.cross(self.along, self.down)
+        return normal / np.linalg.norm(normal)
+
+    @cached_property
+    def affine(self) -> np.ndarray:
+        """(4, 4) float: (column, row, slice) indices to millimetres right, front, up."""
+        affine = np.eye(4)
+        affine[:3, 0] = self.along * self.spacing[1]
+        affine[:3, 1] = self.down * self.spacing[0]
+        affine[:3, 2] = self.normal
+        affine[:3, 3] = self.position
+        return _LPS_TO_RAS @ affine
+
+    def view(self, rows: int, columns: int) -> View:
+        """How the frame is shown: along the axis that is nearest to its normal.
+
+        Raises:
+            CaseError: Directions that span no plane.
+        """
+        from nibabel.orientations import io_orientation
+
+        if not np.isfinite(self.affine).all():
+            raise CaseError("position, orientation or spacing is not finite")
+        world = io_orientation(self.affine)[2, 0]
+        axis = "axial" if np.isnan(world) else _AXES[int(world)]
+        return view_of((columns, rows, 1), self.affine, axis)
+
+    def pixels(self, points: np.ndarray) -> np.ndarray:
+        """Row and column (fractions of pixels, whole numbers at centres) of points.
+
+        Args:
+            points: (N, 3) float, in mm.
+
+        Returns:
+            (N, 2) float.
+        """
+        offset = points - self.position
+        rows, columns = offset @ self.down / self.spacing[0], offset @ self.along / self.spacing[1]
+        return np.stack([rows, columns], axis=1)
+
+    def distance(self, points: np.ndarray) -> np.ndarray:
+        """Signed distance of (N, 3) points along the normal, in mm."""
+        return (points - self.position) @ self.normal
+
+    def parallel(self, other: Plane) -> bool:
+        """Whether both are turned alike, within a tenth of a degree or so."""
+        return bool(self.along @ other.along > 0.99999 and self.down @ other.down > 0.99999)
+
+    def same_grid(self, other: Plane) -> bool:
+        """Whether the pixels of both lie on each other, within a tenth of a pixel."""
+        if not self.parallel(other) or not np.allclose(self.spacing, other.spacing, rtol=0.005):
+            return False
+        return bool(np.abs(self.pixels(other.position[None])).max() < 0.1)
+
+
+def planes_of(header: Any, frames: int) -> list[PlaneFacts]:
+    """Planes of all frames of a header, as JSON.
+
+    Args:
+        header: A pydicom dataset.
+        frames: Number of frames.
+
+    Returns:
+        One entry per frame; None where position, orientation or spacing is missing.
+    """
+    shared = _first(header, "SharedFunctionalGroupsSequence")
+    per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
+    found: list[PlaneFacts] = []
+    for number in range(frames):
+        own = per_frame[number] if number < len(per_frame) else None
+        places = [header] if own is None and shared is None else [own, shared, header]
+        position = _value(places, "PlanePositionSequence", "ImagePositionPatient", 3)
+        orientation = _value(places, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
+        spacing = _value(places, "PixelMeasuresSequence", "PixelSpacing", 2)
+        if own is None and frames > 1:
+            position = None  # the position of the first frame is not that of the others
+        if position and orientation and spacing and min(spacing) > 0:
+            found.append([*position, *orientation, *spacing])
+        else:
+            found.append(None)
+    return found
+
+
+def spacing_of(header: Any) -> tuple[float, float] | None:
+    """PixelSpacing (row, column) in mm of a frame without a plane, where the header has it."""
+    spacing = _value([header], "", "PixelSpacing", 2)
+    return (spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None
+
+
+def frame_item(header: Any, number: int, sequence: str) -> Any:
+    """The functional group of a frame that `sequence` names; the header itself without one."""
+    shared = _first(header, "SharedFunctionalGroupsSequence")
+    per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
+    own = per_frame[number] if number < len(per_frame) else None
+    for place in (own, shared):
+        if place is not None and (item := _first(place, sequence)) is not None:
+            return item
+    return header
+
+
+def _first(dataset: Any, keyword: str) -> Any:
+    sequence = dataset.get(keyword)
+    return sequence[0] if sequence else None
+
+
+def _value(places: list[Any], sequence: str, keyword: str, count: int) -> list[float] | None:
+    for place in places:
+        if place is None:
+            continue
+        item = _first(place, sequence) if sequence and sequence in place else place
+        value = None if item is None else item.get(keyword)
+        if value is not None and len(value) == count:
+            numbers = [float(v) for v in value]
+            return numbers if np.isfinite(numbers).all() else None
+    return None
