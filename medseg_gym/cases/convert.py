@@ -60,5 +60,6 @@ def convert_cases(
             if progress is not None:
                 progress(split, index + 1, total)
         writer.finish()
+        writer.sweep()
         written[split] = total
     return written

@@ -19,8 +19,9 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 class FileSpec:
     """A parsed `PATH?name=value&name=value`.
 
-    Values are percent-decoded, so `%26` is an ampersand. What names an existing file or folder as
-    it stands has no options, so a question mark may be part of a path.
+    Values are percent-decoded, so `%26` is an ampersand. The path ends at the first question mark
+    before which an existing file or folder is named (else at the very first), so a path may hold
+    question marks, and so may a value.
 
     Args:
         name: Name of the layout, as "biomedparse".
@@ -50,7 +51,7 @@ class FileSpec:
         text, query = argument, ""
         try:
             if "?" in argument and not Path(argument).expanduser().exists():
-                text, _, query = argument.rpartition("?")
+                text, query = _divide(argument)
             path = Path(text).expanduser()
         except (OSError, ValueError, RuntimeError) as error:
             raise CaseError(f"{name}:{argument!r} is not a path: {error}") from error
@@ -124,8 +125,16 @@ class FileSpec:
         """Return the spec as text with these options set."""
         given = {**self.options, **options}
         pairs = "&".join(f"{k}={quote(v, safe=',:/()*+.')}" for k, v in given.items())
-        argument = self.argument.rpartition("?")[0] if self.options else self.argument
-        return f"{self.name}:{argument}?{pairs}"
+        path = _divide(self.argument)[0] if self.options else self.argument
+        return f"{self.name}:{path}?{pairs}"
+
+
+def _divide(argument: str) -> tuple[str, str]:
+    """Part path from options; there is a question mark."""
+    marks = [at for at, character in enumerate(argument) if character == "?"]
+    ends = (at for at in marks if Path(argument[:at]).expanduser().exists())
+    end = next(ends, marks[0])
+    return argument[:end], argument[end + 1 :]
 
 
 def _pairs(name: str, argument: str, query: str) -> list[tuple[str, str]]:

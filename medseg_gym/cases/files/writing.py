@@ -47,6 +47,12 @@ class CaseWriter(ABC):
     def finish(self) -> None:
         """Make the split readable; called after the last case."""
 
+    def sweep(self) -> None:
+        """Remove the halves of files that killed runs left behind."""
+        for left in self.out.rglob(".*.tmp"):
+            with suppress(OSError):
+                left.unlink()
+
     def foreign(self, path: Path) -> CaseError:
         """Return an error about something else in the folder, to be raised."""
         return CaseError(
