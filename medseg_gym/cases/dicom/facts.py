@@ -44,7 +44,8 @@ def read_facts(path: Path, name: str) -> Facts:
         `kind` alone for files that are not DICOM ("foreign") or neither picture nor truth
         ("other"); else also `sop`, `series`, `study`, `patient`, `frame_of_reference`,
         `modality`, `number`, and for pictures and segmentations `rows`, `columns`, `frames`,
-        `planes` (per frame: position, orientation and spacing, or None).
+        `planes` (per frame: position, orientation and spacing, or None), `spacing`, and `whole`
+        (a frame is best read together with the whole file).
 
     Raises:
         Damaged: The file cannot be used: unreadable, without pixel data, truncated, in a transfer
@@ -141,7 +142,9 @@ def _facts(header: Any, length: int | None, left: int, name: str) -> Facts:
     if length is None:
         raise Damaged(name, "has no pixel data")
     check_pixels(facts["rows"], facts["columns"], name)
-    _require_decodable(header, facts, length, left, name)
+    syntax = str(getattr(header, "file_meta", {}).get("TransferSyntaxUID", ""))
+    facts["whole"] = facts["frames"] > 1 or syntax == DEFLATED
+    _require_decodable(header, facts, syntax, length, left, name)
     facts["planes"] = planes_of(header, facts["frames"])
     facts["spacing"] = spacing_of(header)
     return facts
@@ -153,11 +156,13 @@ def _is_picture(header: Any) -> bool:
     return "Rows" in header or "Image Storage" in UID(str(header.SOPClassUID)).name
 
 
-def _require_decodable(header: Any, facts: Facts, length: int, left: int, name: str) -> None:
+def _require_decodable(
+    header: Any, facts: Facts, uid: str, length: int, left: int, name: str
+) -> None:
     from pydicom.pixels import get_decoder
     from pydicom.uid import UID
 
-    syntax = UID(str(getattr(header, "file_meta", {}).get("TransferSyntaxUID", "")))
+    syntax = UID(uid)
     if syntax and syntax.is_private:
         raise Damaged(name, f"is in the private transfer syntax {syntax}")
     if not syntax or not syntax.is_compressed or syntax == DEFLATED:

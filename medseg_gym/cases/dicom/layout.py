@@ -118,7 +118,7 @@ class DicomLayout(Layout):
         place = record.place
         modality = self.spec.options.get("modality") or record.modality
         picture = read_picture(
-            self.path(image), image, place["frame"], self.window, modality, place["several"]
+            self.path(image), image, place["frame"], self.window, modality, place["whole"]
         )
         if place["kind"] == "seg":
             mask = np.zeros(picture.shape[:2], bool)
@@ -213,7 +213,7 @@ class DicomLayout(Layout):
                     place={
                         "kind": kind,
                         "frame": frame.number,
-                        "several": frame.file in series.several,
+                        "whole": frame.file in series.whole,
                         "parts": list(one.parts),
                         "number": number,
                         "labelmap": kind == "seg" and one.labelmap,

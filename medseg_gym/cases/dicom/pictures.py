@@ -26,11 +26,11 @@ _EXTRA = (
 
 
 datasets = ByteCache(CACHE_BYTES)
-"""Files of several frames, as they lie on disk: their headers are long to parse."""
+"""Files of many frames, as they lie on disk: their headers are long to parse."""
 
 
 def read_picture(
-    path: Path, name: str, frame: int, window: Window, modality: str, several: bool = False
+    path: Path, name: str, frame: int, window: Window, modality: str, whole: bool = False
 ) -> np.ndarray:
     """One frame as RGB, in the stored orientation.
 
@@ -44,7 +44,7 @@ def read_picture(
         frame: From 0.
         window: What becomes black and white.
         modality: As in `Case.modality`.
-        several: The file has several frames: it is kept for the next one.
+        whole: Read the whole file and keep it for its other frames.
 
     Returns:
         (H, W, 3) uint8.
@@ -52,8 +52,8 @@ def read_picture(
     Raises:
         Damaged: The frame cannot be decoded.
     """
-    if several:
-        pixels, header = read_frame_of_several(path, name, frame)
+    if whole:
+        pixels, header = read_frame_of_whole(path, name, frame)
     else:
         pixels, header = read_frame(path, name, frame)
     place = f"frame {frame}"
@@ -93,8 +93,8 @@ def read_frame(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
     return _two_or_three_axes(pixels, name, frame), header
 
 
-def read_frame_of_several(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
-    """Like `read_frame`, with the file kept in memory for its other frames.
+def read_frame_of_whole(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
+    """Like `read_frame`, with the whole file kept in memory for its other frames.
 
     Args:
         path: The file.

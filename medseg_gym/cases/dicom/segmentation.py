@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.cases.dicom.facts import Facts, quiet
-from medseg_gym.cases.dicom.pictures import read_frame_of_several
+from medseg_gym.cases.dicom.pictures import read_frame_of_whole
 from medseg_gym.cases.dicom.planes import Plane
 from medseg_gym.cases.dicom.series import Series
 from medseg_gym.cases.files import Damaged, Defect, decoding
@@ -55,7 +55,7 @@ def scan_segmentation(path: Path, name: str) -> dict[str, Any]:
     Raises:
         Damaged: It cannot be decoded.
     """
-    _, header = read_frame_of_several(path, name, 0)
+    _, header = read_frame_of_whole(path, name, 0)
     with quiet(), decoding(name):
         segments = [
             [int(s.SegmentNumber), _segment_name(s)] for s in header.get("SegmentSequence", ())
@@ -104,7 +104,7 @@ def segment_values(path: Path, name: str, frame: int) -> np.ndarray:
     Raises:
         Damaged: It cannot be decoded.
     """
-    pixels, header = read_frame_of_several(path, name, frame)
+    pixels, header = read_frame_of_whole(path, name, frame)
     kind = str(header.get("SegmentationType", "BINARY"))
     if pixels.ndim != 2 or pixels.dtype.kind not in "ui":
         raise Damaged(name, f"{pixels.dtype} values are no segments", f"frame {frame}")

@@ -46,7 +46,7 @@ class Series:
         frames: In the order of slices: upwards, backwards or leftwards; by InstanceNumber where
             positions are unknown.
         view: How every frame is shown; None where positions are unknown.
-        several: Files with more than one frame.
+        whole: Files that are best read as a whole.
         notes: What is wrong with it.
     """
 
@@ -54,7 +54,7 @@ class Series:
     facts: Facts
     frames: list[Frame]
     view: View | None
-    several: frozenset[str] = frozenset()
+    whole: frozenset[str] = frozenset()
     notes: list[Defect] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -169,7 +169,7 @@ def _ordered(
     notes: list[Defect],
 ) -> Series:
     facts = files[names[0]]
-    several = frozenset(name for name in names if files[name]["frames"] > 1)
+    whole = frozenset(name for name in names if files[name]["whole"])
     view = None
     planes = [frame.plane for frame in frames]
     if planes[0] is not None and all(plane is not None for plane in planes):
@@ -180,7 +180,7 @@ def _ordered(
     if view is None:
         frames.sort(key=lambda frame: (files[frame.file]["number"], frame.file, frame.number))
         bare = [replace(frame, plane=None) for frame in frames]
-        return Series(uid, facts, bare, None, several, notes)
+        return Series(uid, facts, bare, None, whole, notes)
     first = planes[0]
     assert first is not None
     turn = -1.0 if view.flips[0] else 1.0
@@ -191,7 +191,7 @@ def _ordered(
     }
     frames.sort(key=lambda frame: (round(heights[id(frame)], 3), frame.file, frame.number))
     _note_gaps([heights[id(frame)] for frame in frames], frames, notes)
-    return Series(uid, facts, frames, view, several, notes)
+    return Series(uid, facts, frames, view, whole, notes)
 
 
 def _note_gaps(heights: list[float], frames: list[Frame], notes: list[Defect]) -> None:

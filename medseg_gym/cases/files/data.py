@@ -246,7 +246,10 @@ class FileData:
             ) from error
 
     def _index(self, level: str) -> Any:
-        own = {k: v for k, v in self.spec.options.items() if k in self.layout.options}
+        counting = self.layout.options
+        if level == "structure" and self.layout.index_options is not None:
+            counting = self.layout.index_options
+        own = {k: v for k, v in self.spec.options.items() if k in counting}
         root = os.path.realpath(self.spec.path)
         name = f"{self.name}.{level}"
         return index_path(name, level, self.layout.version, root, sorted(own.items()))

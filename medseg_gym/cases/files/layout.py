@@ -37,6 +37,9 @@ class Layout(ABC):
     options: ClassVar[tuple[str, ...]] = ()
     """Options taken besides the shared ones."""
 
+    index_options: ClassVar[tuple[str, ...] | None] = None
+    """Those that change what `survey` remembers; None is all of them."""
+
     def __init__(self, spec: FileSpec) -> None:
         self.spec = spec
         self.root = spec.path

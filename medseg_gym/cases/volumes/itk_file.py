@@ -17,7 +17,7 @@ import numpy as np
 from medseg_gym.cases.volumes.header import Segment, VolumeHeader, check_header
 from medseg_gym.errors import CaseError
 
-_COMPRESSED = re.compile(rb"^encoding:\s*(?!raw)|^compresseddata\s*=\s*true", re.I | re.M)
+_COMPRESSED = re.compile(rb"^encoding:\s*(?!raw|\s)|^compresseddata\s*=\s*true", re.I | re.M)
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
