@@ -33,7 +33,7 @@ class Dataset:
     labels: Any = None
     targets: tuple[Target, ...] = ()
     channels: tuple[str, ...] = ()
-    listed: Any = None
+    listed: list[Any] | None = None
     defects: list[Defect] = field(default_factory=list)
 
     @property
@@ -51,11 +51,8 @@ class Dataset:
         Yields:
             Pairs, and a Defect for every entry that cannot be read or whose files are missing.
         """
-        if not isinstance(self.listed, list):
-            yield Defect(self.path, f"training must be a list, got {type(self.listed).__name__}")
-            return
         seen: set[str] = set()
-        for number, entry in enumerate(self.listed):
+        for number, entry in enumerate(self.listed or ()):
             place = f"training[{number}]"
             found = []
             for role in ("image", "label"):
@@ -96,6 +93,10 @@ def read_dataset(path: Path, name: str) -> Dataset:
         found.defects.append(error.defect)
         return found
     found.channels, found.listed = _channel_names(content), content.get("training")
+    if not isinstance(found.listed, list | None):
+        got = type(found.listed).__name__
+        found.defects.append(Defect(name, f"training must be a list, got {got}; it is ignored"))
+        found.listed = None
     if "labels" in content:
         try:
             found.targets, found.labels = read_targets(content["labels"]), content["labels"]

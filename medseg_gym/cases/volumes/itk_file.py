@@ -18,6 +18,8 @@ from medseg_gym.cases.volumes.header import Segment, VolumeHeader, check_header
 from medseg_gym.errors import CaseError
 
 _COMPRESSED = re.compile(rb"^encoding:\s*(?!raw|\s)|^compresseddata\s*=\s*true", re.I | re.M)
+_BEGIN = re.compile(rb"^elementdatafile\s*=\s*local\s*?\n|\r?\n\r?\n", re.I | re.M)
+_HEADER = 1 << 16  # bytes looked at for those
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -48,7 +50,8 @@ def read_header(path: Path) -> VolumeHeader:
     affine[:3, :3] = directions * spacing
     affine[:3, 3] = origin
     with path.open("rb") as file:
-        compressed = bool(_COMPRESSED.search(file.read(4096)))
+        text = file.read(_HEADER)
+    compressed = bool(_COMPRESSED.search(text))
     found = VolumeHeader(
         path,
         (size[0], size[1], size[2]),
@@ -61,7 +64,9 @@ def read_header(path: Path) -> VolumeHeader:
     )
     detached = path.suffix.lower() in (".nhdr", ".mhd")
     files = [p for p in path.parent.iterdir() if p.is_file()] if detached else [path]
-    check_header(found, sum(file.stat().st_size for file in files))
+    begin = _BEGIN.search(text)
+    size_of_header = begin.end() if begin and not detached else 0
+    check_header(found, sum(file.stat().st_size for file in files) - size_of_header)
     return found
 
 

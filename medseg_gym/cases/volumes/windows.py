@@ -84,7 +84,7 @@ def parse_window(text: str, modality: str, own: bool = False) -> Window:
 
 
 def show(plane: np.ndarray, low: float, high: float) -> np.ndarray:
-    """A slice as RGB; all black where the window is a single value, as a constant volume gives.
+    """A slice as RGB.
 
     Args:
         plane: (H, W), any real type.
@@ -95,11 +95,13 @@ def show(plane: np.ndarray, low: float, high: float) -> np.ndarray:
         (H, W, 3) uint8.
 
     Raises:
-        CaseError: NaN or infinite pixels.
+        CaseError: NaN or infinite pixels, or all pixels the same.
     """
     if np.issubdtype(plane.dtype, np.floating) and not (finite := np.isfinite(plane)).all():
         raise CaseError(
             f"{int(np.count_nonzero(~finite))} of {plane.size} pixels are NaN or infinite; "
             "replace them in the file (numpy.nan_to_num)"
         )
+    if (plane == plane.flat[0]).all():
+        raise CaseError(f"all pixels are {plane.flat[0]:g}: there is nothing to see")
     return window_to_rgb(plane, low, high if high > low else low + 1.0)

@@ -432,7 +432,7 @@ def test_opening_again_reads_nothing(tmp_path, monkeypatch):
     first = survey(NiftiLayout, str(tmp_path))
     for reader in ("read_volume", "read_slice", "read_header"):
         monkeypatch.setattr(nifti_file, reader, None)
-    again = survey(NiftiLayout, f"{tmp_path}?min_area=300&window=lung")
+    again = survey(NiftiLayout, f"{tmp_path}?min_area=400&window=lung")
     assert 0 < len(again.records) < len(first.records)
     assert all(record in first.records for record in again.records)
 
