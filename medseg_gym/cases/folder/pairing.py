@@ -41,7 +41,8 @@ _MASK_WORDS = "masks?|labels?|annotations?|segmentations?|groundtruths?|ground_t
 _MASK_FOLDER = re.compile(rf"(?:{_MASK_WORDS})((?:tr|ts|va|val|train|test)?)", re.I)
 _MASK_FOLDER_END = re.compile(rf"(.+)[_-](?:{_MASK_WORDS})", re.I)
 _MASK_FILE_END = re.compile(
-    r"(.+?)[_-](?:mask|segmentation|seg|label|labels|labelids|gt|groundtruth|truth|anno|manual\d?)",
+    r"(.+?)[_-](?:mask|segmentation|seg|label|labels|labelids|gt|groundtruth|truth|anno|manual)"
+    r"(?:[_-]?\d{1,3})?",
     re.I,
 )
 

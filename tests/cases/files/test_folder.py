@@ -39,6 +39,7 @@ def cases(root: Path, options: str) -> list[Case]:
         ("images/a 1.jpg", "masks/a 1.png"),  # Kvasir-SEG, CVC-ClinicDB
         ("ISIC_0000001.jpg", "ISIC_0000001_segmentation.png"),  # ISIC
         ("benign (1).png", "benign (1)_mask.png"),  # BUSI
+        ("benign (4).png", "benign (4)_mask_1.png"),  # BUSI, a second lesion
         ("train/x.png", "train_mask/x.png"),
         ("train/images/x.png", "train/labels/x.png"),
         ("imagesTr/x.png", "labelsTr/x.png"),
