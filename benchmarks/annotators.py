@@ -1,6 +1,6 @@
 """How good the simulated annotators are, how long they take over a case, and what they cost.
 
-    python -m benchmarks.annotators --cases samples,phantoms --backbone lite_medsam --limit 30
+    python -m benchmarks.annotators --cases samples,phantoms --backbone pocket --limit 30
 
 Every annotator plays the same cases of the test splits. Tables: Dice after each turn and final IoU,
 the share of episodes that the final-IoU filter would keep, of clicks tried that passed the quality
@@ -53,7 +53,7 @@ def measure(
         str, typer.Option(help="Compared case by case: A-against-B as A/B, comma between.")
     ] = "hybrid/oracle-box,hybrid/sequential-click,box-to-point/oracle-box,"
     "box-to-point/sequential-click",
-    backbone: Annotated[str, typer.Option(help="Name.")] = "lite_medsam",
+    backbone: Annotated[str, typer.Option(help="Name.")] = "pocket",
     checkpoint: Annotated[str | None, typer.Option(help="Its weight file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     num_envs: Annotated[int, typer.Option(help="Slots of the vector environment.")] = 16,

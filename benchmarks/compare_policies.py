@@ -2,7 +2,7 @@
 
     python -m benchmarks.compare_policies --cases samples \
         --policies random,stop,centre-box,oracle-box,oracle-click \
-        --backbones lite_medsam,ellipse --num-envs 16
+        --backbones pocket,lite_medsam,ellipse --num-envs 16
 
 Every policy plays every case of the split once per seed. The table shows means over cases with 95 %
 bootstrap intervals that resample groups (patients, volumes or images); with fewer than five groups
@@ -37,7 +37,7 @@ def compare(
     policies: Annotated[
         str, typer.Option(help="Names, comma between; options as oracle-box:loosen=0.2.")
     ] = "random,stop,centre-box,oracle-box,oracle-click",
-    backbones: Annotated[str, typer.Option(help="Names, comma between.")] = "lite_medsam,ellipse",
+    backbones: Annotated[str, typer.Option(help="Names, comma between.")] = "pocket,lite_medsam,ellipse",
     checkpoint: Annotated[
         list[str] | None, typer.Option(help="BACKBONE=FILE; may be repeated.")
     ] = None,

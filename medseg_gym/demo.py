@@ -20,7 +20,7 @@ def run_demo(
     out: Path,
     cases: str = "samples",
     split: str = "test",
-    backbones: Sequence[str] = ("lite_medsam", "ellipse"),
+    backbones: Sequence[str] = ("pocket", "lite_medsam", "ellipse"),
     policies: Sequence[str] = POLICIES,
     num_envs: int = 8,
     limit: int | None = None,

@@ -1,11 +1,12 @@
 """Who knows the truth: simulated experts, and beside them the baselines that do not.
 
-`OracleBox` and `OracleClick` follow one rule. The experts (`BoxToPoint`, `SequentialClick`,
-`Hybrid`) also check what a click would do before they make it, as MedSAM-Agent does for its
-training trajectories; `Noisy` gives any of them a human hand.
+`OracleBox`, `OracleClick` and `OracleBoxClick` follow one rule. The experts (`BoxToPoint`,
+`SequentialClick`, `Hybrid`) also check what a click would do before they make it, as MedSAM-Agent
+does for its training trajectories; `Noisy` gives any of them a human hand.
 """
 
 from medseg_gym.annotators.box import OracleBox, disturb, tight_box
+from medseg_gym.annotators.box_click import OracleBoxClick
 from medseg_gym.annotators.click import ErrorClicks, OracleClick, deepest_pixel, next_click
 from medseg_gym.annotators.expert import BoxToPoint, Effort, Expert, Hybrid, SequentialClick
 from medseg_gym.annotators.named import make_policy, policy_names, register_policy
@@ -27,6 +28,7 @@ __all__ = [
     "Hybrid",
     "Noisy",
     "OracleBox",
+    "OracleBoxClick",
     "OracleClick",
     "OracleScript",
     "RandomActions",

@@ -214,6 +214,14 @@ def masks_to_host(episodes: Sequence[Episode]) -> list[np.ndarray]:
     return [piece.reshape(mask.shape) for piece, mask in zip(pieces, masks, strict=True)]
 
 
+def worst_error_clicks(episodes: Sequence[Episode], bins: int) -> list[Prompt]:
+    """The next click of each episode; stop where there is no error left to click."""
+    return [
+        next_click(mask, episode.case.mask, clicked_pixels(episode, bins)) or Stop()
+        for mask, episode in zip(masks_to_host(episodes), episodes, strict=True)
+    ]
+
+
 class OracleClick(OracleScript):
     """Clicks on the worst error until the steps are used up; stops when none is left."""
 
@@ -221,7 +229,4 @@ class OracleClick(OracleScript):
 
     def choose_all(self, slots: Sequence[int], episodes: Sequence[Episode]) -> list[Prompt]:
         """The next click of every open slot."""
-        return [
-            next_click(mask, episode.case.mask, clicked_pixels(episode, self.codec.bins)) or Stop()
-            for mask, episode in zip(masks_to_host(episodes), episodes, strict=True)
-        ]
+        return worst_error_clicks(episodes, self.codec.bins)

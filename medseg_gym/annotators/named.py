@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from medseg_gym.annotators.box import OracleBox
+from medseg_gym.annotators.box_click import OracleBoxClick
 from medseg_gym.annotators.click import OracleClick
 from medseg_gym.annotators.expert import BoxToPoint, Hybrid, SequentialClick
 from medseg_gym.annotators.noisy import Noisy
@@ -24,6 +25,7 @@ _POLICIES: dict[str, Callable[..., Policy]] = {
     "centre-box": CentreBox,
     "oracle-box": OracleBox,
     "oracle-click": OracleClick,
+    "oracle-box-click": OracleBoxClick,
     "box-to-point": BoxToPoint,
     "sequential-click": SequentialClick,
     "hybrid": Hybrid,

@@ -39,6 +39,13 @@ def _official_sam2(version: str, size: str, file: str, parameters: float) -> Bac
 
 OFFICIAL: tuple[BackboneSpec, ...] = (
     BackboneSpec(
+        "pocket",
+        "medseg_gym.backbones.pocket:build",
+        "small SAM of this project's own for boxes and clicks; weights come with the package",
+        parameters=4.0,
+        image_size=256,
+    ),
+    BackboneSpec(
         "lite_medsam",
         "medseg_gym.backbones.lite_medsam:build",
         "LiteMedSAM, trained for boxes; weights come with the installation",

@@ -79,7 +79,9 @@ class SamBackbone(BatchedBackbone):
 
     # decode -----------------------------------------------------------------------------------
     def _decode(self, rows: Sequence[PromptRow]) -> Prediction:
-        features = [torch.stack(part) for part in zip(*(r.embedding.features for r in rows), strict=True)]
+        features = [
+            torch.stack(part) for part in zip(*(r.embedding.features for r in rows), strict=True)
+        ]
         scores, hyper, upscaled = self._run(features, rows)
         # Choose the mask before it is drawn: three quarters of the products need not be made.
         multimask = torch.as_tensor([row.multimask for row in rows], device=self.device)

@@ -66,8 +66,10 @@ class PromptEmbedder:
         if self.mask_limit is not None:
             mask_input = mask_input.clamp(-self.mask_limit, self.mask_limit)
         dense = self.encoder.mask_downscaling(mask_input[:, None])
-        return dense if has_mask is None else torch.where(
-            has_mask[:, None, None, None], dense, no_mask
+        return (
+            dense
+            if has_mask is None
+            else torch.where(has_mask[:, None, None, None], dense, no_mask)
         )
 
     def dense(self, rows: Sequence[PromptRow]) -> torch.Tensor:

@@ -41,7 +41,7 @@ class EnvOptions:
 
     cases: str | CaseSource | Sequence[Case] = "samples"
     split: str = "train"
-    backbone: str | Backbone = "lite_medsam"
+    backbone: str | Backbone = "pocket"
     checkpoint: str | Path | None = None
     device: str = "auto"
     backbone_options: Mapping[str, Any] | None = None

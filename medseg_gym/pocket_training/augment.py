@@ -25,7 +25,7 @@ def zoom(
     """
     side = image.shape[0]
     angle = rng.uniform(-0.6, 0.6)
-    scale = np.exp(rng.uniform(np.log(0.6), np.log(1.9), 2) * [1, 0] + [0, 0])[0]
+    scale = np.exp(rng.uniform(np.log(0.6), np.log(1.9)))
     stretch = np.exp(rng.uniform(-0.15, 0.15))
     cosine, sine = np.cos(angle), np.sin(angle)
     matrix = np.array([[cosine, -sine], [sine, cosine]]) @ np.diag([stretch, 1 / stretch]) / scale
@@ -33,16 +33,18 @@ def zoom(
     shift = middle - matrix @ (middle + rng.uniform(-side / 8, side / 8, 2))
     coefficients = [*matrix[0], shift[0], *matrix[1], shift[1]]
 
-    def warp(plane: np.ndarray, how: Image.Resampling, mode: str | None = None) -> np.ndarray:
-        picture = Image.fromarray(plane, mode) if mode else Image.fromarray(plane)
-        return np.array(picture.transform((side, side), Image.Transform.AFFINE, coefficients, how))
+    def warp(plane: np.ndarray, how: Image.Resampling) -> np.ndarray:
+        moved = Image.fromarray(plane).transform(
+            (side, side), Image.Transform.AFFINE, coefficients, how
+        )
+        return np.array(moved)
 
     warped = [warp(plane.astype(np.int32), Image.Resampling.NEAREST) for plane in planes]
     return warp(image, Image.Resampling.BILINEAR), np.stack(warped).astype(planes.dtype)
 
 
 def recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Change tone, contrast, polarity, colour, sharpness and noise of an (S, S, 3) uint8 picture."""
+    """Change tone, polarity, colour, sharpness and noise of an (S, S, 3) uint8 picture."""
     pixels = image.astype(np.float32) / 255
     if rng.random() < 0.15:
         pixels = 1 - pixels

@@ -31,15 +31,16 @@ class PocketConfig:
         distil_weight: Of the embedding loss at the start; it falls to a tenth by the end.
         auxiliary_weight: Of the affinity and edge losses.
         bfloat16: Forward passes under autocast.
+        start: Weight file to start from; None starts from fresh weights.
         validate_every: Steps between validations.
         save_every: Steps between checkpoints.
     """
 
     recipe: str = "distil"
-    steps: int = 6000
+    steps: int = 4300
     seed: int = 0
-    images: int = 4
-    targets: int = 3
+    images: int = 6
+    targets: int = 2
     rounds: int = 5
     rate: float = 1.5e-3
     warmup: int = 100
@@ -48,6 +49,7 @@ class PocketConfig:
     distil_weight: float = 1.0
     auxiliary_weight: float = 0.3
     bfloat16: bool = True
+    start: str | None = None
     validate_every: int = 500
     save_every: int = 100
 

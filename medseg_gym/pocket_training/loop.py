@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,16 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from medseg_gym.backbones.allocator import keep_freed_memory
-from medseg_gym.backbones.pocket_model import DIM, MASK_LIMIT, PIXEL_MEAN, PIXEL_STD, build_model, decode
+from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
+from medseg_gym.backbones.pocket.decoder import MASK_LIMIT, build_model, decode
+from medseg_gym.backbones.pocket.encoder import DIM, PIXEL_MEAN, PIXEL_STD
 from medseg_gym.pocket_training.config import PocketConfig
-from medseg_gym.pocket_training.losses import AffinityLoss, EmbeddingLoss, iou, mask_loss
+from medseg_gym.pocket_training.losses import AffinityLoss, EmbeddingLoss, choose_and_judge, iou
 from medseg_gym.pocket_training.mixture import Batch, Mixture
 from medseg_gym.pocket_training.simulate import Users
 from medseg_gym.pocket_training.validate import Validation, validate
 
 TEACHER_CHANNELS = 256
-IOU_WEIGHT, OTHERS_WEIGHT = 0.2, 0.05
 CHECKPOINT, BEST, CURVE, SETTINGS = "last.pt", "best.safetensors", "curve.jsonl", "config.json"
 
 
@@ -68,6 +68,8 @@ class Run:
         self.device = torch.device(device)
         torch.manual_seed(config.seed)
         self.pupil = Pupil(config).to(self.device)
+        if config.start is not None:
+            load_weights(self.pupil.model, read_state_dict(config.start), config.start)
         average = get_ema_multi_avg_fn(config.ema)
         self.averaged = AveragedModel(self.pupil.model, multi_avg_fn=average, use_buffers=False)
         self.optimizer = torch.optim.AdamW(
@@ -80,7 +82,7 @@ class Run:
         self.loader: DataLoader = DataLoader(
             mixture,
             batch_size=None,
-            sampler=range(self.step, config.steps),  # type: ignore[arg-type]
+            sampler=range(self.step, config.steps),
             num_workers=workers,
             prefetch_factor=4 if workers else None,
         )
@@ -122,7 +124,7 @@ class Run:
         """Train to the end; yields the numbers of every step, validations among them."""
         began = time.perf_counter() - self.seconds
         for batch in self.loader:
-            numbers = self._train_step(batch)
+            numbers: dict[str, Any] = self._train_step(batch)
             self.step += 1
             self.seconds = time.perf_counter() - began
             numbers |= {"step": self.step, "seconds": round(self.seconds, 1)}
@@ -148,7 +150,7 @@ class Run:
             with (self.out / CURVE).open("a") as file:
                 file.write(json.dumps(numbers) + "\n")
 
-    def _train_step(self, batch: Batch) -> dict[str, float]:
+    def _train_step(self, batch: Batch) -> dict[str, Any]:
         config = self.config
         done = self.step / config.steps
         rounds = int(np.random.default_rng((config.seed, self.step)).integers(1, config.rounds + 1))
@@ -156,14 +158,13 @@ class Run:
         mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16)
         pixels = (batch.pixels.to(self.device).float() - PIXEL_MEAN) / PIXEL_STD
         with mixed:
-            features = self.pupil.model.image_encoder(pixels)
+            features = [f.float() for f in self.pupil.model.image_encoder(pixels)]
         # The rounds' gradients meet here, and go through the encoder once.
-        leaves = [f.detach().float().requires_grad_() for f in features]
+        leaves = [f.detach().requires_grad_() for f in features]
         numbers = self._teach_rounds(leaves, batch, rounds, mixed)
-        extra = self._auxiliary(features[0].float(), batch, done, numbers)
-        torch.autograd.backward(
-            [*features, extra], [*(leaf.grad.to(f.dtype) for leaf, f in zip(leaves, features, strict=True)), None]  # type: ignore[union-attr]
-        )
+        extra = self._auxiliary(features[0], batch, done, numbers)
+        met = [leaf.grad for leaf in leaves]
+        torch.autograd.backward([*features, extra], [*met, None])
         self._average_gradients()
         nn.utils.clip_grad_norm_(self.pupil.parameters(), 1.0)
         self.optimizer.step()
@@ -205,12 +206,12 @@ class Run:
         self, embedding: torch.Tensor, batch: Batch, done: float, numbers: dict[str, float]
     ) -> torch.Tensor:
         affinity = self.pupil.affinity(embedding, batch.regions.to(self.device))
-        numbers["affinity"] = float(affinity)
+        numbers["affinity"] = float(affinity.detach())
         extra = self.config.auxiliary_weight * affinity
         if self.pupil.read is not None and len(batch.taught):
             seen = embedding[batch.taught.to(self.device)]
             distil = self.pupil.read(seen, batch.embeddings.to(self.device))
-            numbers["distil"] = float(distil)
+            numbers["distil"] = float(distil.detach())
             share = len(batch.taught) / len(embedding)
             extra = extra + self.config.distil_weight * (1 - 0.9 * done) * share * distil
         return extra
@@ -228,68 +229,13 @@ class Run:
             p.grad = part.view_as(p)
 
 
-def choose_and_judge(
-    logits: torch.Tensor, scores: torch.Tensor, truth: torch.Tensor, single: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss of one round, and the mask that goes into the next.
-
-    Args:
-        logits: N x 4 x h x w.
-        scores: N x 4 predicted IoU.
-        truth: N x h x w in 0..1.
-        single: N bool, rows where SAM chooses among masks 1 to 3 as its decoder does in use.
-
-    Returns:
-        N losses with a gradient, and N x h x w logits without.
-    """
-    solid = (truth >= 0.5).float()
-    losses = mask_loss(logits[:, :1], truth[:, None])
-    errors = (scores[:, :1] - iou(logits[:, :1].detach(), solid[:, None])) ** 2
-    loss = losses[:, 0] + IOU_WEIGHT * errors[:, 0]
-    best = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
-    if single.any():
-        some = torch.nonzero(single).flatten()
-        three = logits[some, 1:]
-        each = mask_loss(three, truth[some, None])
-        off = (scores[some, 1:] - iou(three.detach(), solid[some, None])) ** 2
-        more = each.min(1).values + OTHERS_WEIGHT * each.mean(1) + IOU_WEIGHT * off.mean(1)
-        loss = loss.index_add(0, some, more)
-        best[some] = scores[some, 1:].argmax(1) + 1
-    return loss, logits.detach()[torch.arange(len(logits), device=logits.device), best]
-
-
 def save_weights(model: Sam, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write a model's weights as safetensors."""
     from safetensors.torch import save_file
 
-    state = {name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()}
+    state = {
+        name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()
+    }
     beside = path.with_suffix(".part")
     save_file(state, beside)
     os.replace(beside, path)
-
-
-def run_process(
-    rank: int,
-    processes: int,
-    config: PocketConfig,
-    teaching: Path,
-    out: Path,
-    device: str,
-    workers: int,
-    port: int,
-    report: Callable[[dict[str, Any]], None] | None,
-) -> None:
-    """One of `processes` training processes; they average their gradients."""
-    keep_freed_memory()
-    if device == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-    if processes > 1:
-        where = f"tcp://127.0.0.1:{port}"
-        dist.init_process_group("gloo", init_method=where, rank=rank, world_size=processes)
-    run = Run(config, teaching, out, rank, processes, device, workers)
-    for numbers in run.train():
-        if report is not None:
-            report(numbers)
-    if processes > 1:
-        dist.barrier()  # the last validation is rank 0's alone
-        dist.destroy_process_group()

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 NEIGHBOURS = ((0, 1), (1, 0), (0, 3), (3, 0), (2, 2), (2, -2), (6, 0), (0, 6))  # cells
+IOU_WEIGHT, OTHERS_WEIGHT = 0.2, 0.05  # of predicted IoU, and of the two worse masks
 SMOOTH = 1000.0  # pixels of a 128 x 128 mask, so that tiny targets do not drown the rest
 
 
@@ -34,6 +35,36 @@ def iou(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     mask = (logits > 0).float()
     both = (mask * truth).sum((-2, -1))
     return both / (mask.sum((-2, -1)) + truth.sum((-2, -1)) - both).clamp(min=1e-3)
+
+
+def choose_and_judge(
+    logits: torch.Tensor, scores: torch.Tensor, truth: torch.Tensor, single: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss of one round, and the mask that goes into the next.
+
+    Args:
+        logits: N x 4 x h x w.
+        scores: N x 4 predicted IoU.
+        truth: N x h x w in 0..1.
+        single: N bool, rows where SAM chooses among masks 1 to 3 as its decoder does in use.
+
+    Returns:
+        N losses with a gradient, and N x h x w logits without.
+    """
+    solid = (truth >= 0.5).float()
+    losses = mask_loss(logits[:, :1], truth[:, None])
+    errors = (scores[:, :1] - iou(logits[:, :1].detach(), solid[:, None])) ** 2
+    loss = losses[:, 0] + IOU_WEIGHT * errors[:, 0]
+    best = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+    if single.any():
+        some = torch.nonzero(single).flatten()
+        three = logits[some, 1:]
+        each = mask_loss(three, truth[some, None])
+        off = (scores[some, 1:] - iou(three.detach(), solid[some, None])) ** 2
+        more = each.min(1).values + OTHERS_WEIGHT * each.mean(1) + IOU_WEIGHT * off.mean(1)
+        loss = loss.index_add(0, some, more)
+        best[some] = scores[some, 1:].argmax(1) + 1
+    return loss, logits.detach()[torch.arange(len(logits), device=logits.device), best]
 
 
 class EmbeddingLoss(nn.Module):

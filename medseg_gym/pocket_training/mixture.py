@@ -33,8 +33,13 @@ MOST = 0.8  # of the picture
 
 @dataclass
 class Drawn:
-    """One picture: (S, S, 3) uint8, (K, S, S) bool targets to choose from, (S, S) int64 regions
-    that belong together, and the teacher's embedding (C, g, g) or None.
+    """One picture.
+
+    Args:
+        image: (S, S, 3) uint8.
+        targets: (K, S, S) bool, to choose from.
+        regions: (S, S) integers, equal where pixels belong together.
+        embedding: (C, g, g) float16 of the teacher, or None.
     """
 
     image: np.ndarray
@@ -96,7 +101,9 @@ class Mixture(Dataset):
         """Draw batch `number`."""
         words = (self.config.seed, self.rank, number)
         rng = np.random.default_rng(words)
-        pixels, truths, regions, embeddings, taught = [], [], [], [], []
+        pixels: list[np.ndarray] = []
+        truths: list[np.ndarray] = []
+        regions, embeddings, taught = [], [], []
         while len(pixels) < self.config.images:
             well = str(rng.choice(list(self.wells), p=list(self.wells.values())))
             drawn = getattr(self, f"_{well}")(rng)
@@ -135,7 +142,9 @@ class Mixture(Dataset):
         cases = [source[first + i] for i in range(CASES_PER_IMAGE)]
         targets = np.stack([case.mask for case in cases])
         regions = (targets * (1 << np.arange(len(cases)))[:, None, None]).sum(0)
-        return _varied(Drawn(cases[0].image, targets, regions), rng, flips=0.5, zooms=0.35, tones=0.5)
+        return _varied(
+            Drawn(cases[0].image, targets, regions), rng, flips=0.5, zooms=0.35, tones=0.5
+        )
 
     def _hard(self, rng: np.random.Generator) -> Drawn:
         return self._phantoms(rng, "hard")

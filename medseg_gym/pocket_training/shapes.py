@@ -1,8 +1,8 @@
 """Made-up pictures of no organ at all: regions of any shape, size, texture and contrast.
 
 They keep the pupil from learning only what phantoms look like. A picture is a label map, painted
-from blobs, corners, tubes, rings, dense cells or a thresholded random field, then given grey levels,
-textures and the faults of an acquisition.
+from blobs, corners, tubes, rings, dense cells or a thresholded random field, then given grey
+levels, textures and the faults of an acquisition.
 """
 
 from __future__ import annotations
@@ -103,16 +103,20 @@ def _render(rng: np.random.Generator, labels: np.ndarray, mode: str) -> np.ndarr
     count = int(labels.max()) + 1
     values = _levels(rng, count, mode)
     colourful = rng.random() < 0.3
-    field = values[labels]
-    for noise in (smooth_noise(rng, int(rng.integers(20, 90))), grain(rng, float(rng.uniform(0.6, 4)))):
-        strength = np.abs(rng.standard_normal(count)) * float(rng.choice([0.0, 0.02, 0.06, 0.1]))
-        field = field + strength[labels] * noise
+    field: np.ndarray = values[labels]
+    for noise in (
+        smooth_noise(rng, int(rng.integers(20, 90))),
+        grain(rng, float(rng.uniform(0.6, 4))),
+    ):
+        amounts = np.abs(rng.standard_normal(count)) * float(rng.choice([0.0, 0.02, 0.06, 0.1]))
+        field = field + amounts[labels] * noise
     field = blur(field.astype(np.float32), float(rng.choice([0.5, 0.8, 1.2, 2.0, 3.2])))
     if rng.random() < 0.5:  # uneven light or coil
         field = field * np.exp(smooth_noise(rng, int(rng.integers(2, 5))) * rng.uniform(0.03, 0.2))
     fault = rng.random()
     if fault < 0.6:
-        field = field + grain(rng, float(rng.choice([0.0, 0.7]))) * rng.choice([0.01, 0.03, 0.06, 0.12])
+        strength = float(rng.choice([0.01, 0.03, 0.06, 0.12]))
+        field = field + strength * grain(rng, float(rng.choice([0.0, 0.7])))
     elif fault < 0.85:
         strength = float(rng.uniform(0.1, 0.6))
         rough = speckle(rng, float(rng.uniform(0.5, 1.6)), float(rng.uniform(0.8, 3)))

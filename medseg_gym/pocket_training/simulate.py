@@ -17,7 +17,7 @@ from medseg_gym.backbones.collate import (
     TOP_LEFT,
     TokenBatch,
 )
-from medseg_gym.backbones.pocket_model import SIDE
+from medseg_gym.backbones.pocket.encoder import SIDE
 
 BOX_FIRST = 0.5  # share of the rows that start with a box
 LOOSE = (0.35, 0.35)  # share of the boxes that are loosened, and by how much of a side at most
@@ -62,7 +62,9 @@ class Users:
     @property
     def single_click(self) -> np.ndarray:
         """N bool: rows of exactly one click, which are ambiguous."""
-        return np.array([not b and len(t) == 1 for b, t in zip(self.boxed, self.tokens, strict=True)])
+        return np.array(
+            [not b and len(t) == 1 for b, t in zip(self.boxed, self.tokens, strict=True)]
+        )
 
     def batch(self, device: torch.device) -> TokenBatch:
         """The prompts as tokens, in the order that `collate` gives them."""
@@ -111,8 +113,9 @@ class Users:
             places = np.flatnonzero(missing if positive else surplus)
         y, x = divmod(int(self.rng.choice(places)), missing.shape[1])
         scale = SIDE / missing.shape[1]
-        place = (np.array([x, y]) + self.rng.uniform(0, 1, 2)) * scale
-        self.tokens[row].append((*map(float, place), POSITIVE if positive else NEGATIVE))
+        right, down = self.rng.uniform(0, 1, 2)
+        label = POSITIVE if positive else NEGATIVE
+        self.tokens[row].append((float(x + right) * scale, float(y + down) * scale, label))
 
 
 def _depth(region: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The teaching set: views of real pictures and phantoms with what LiteMedSAM makes of them.
 
 The teacher is slow (about half a second a picture on two cores), so it looks once: its embeddings,
-pooled to the pupil's grid, and its masks of candidate boxes go to shards on disk. A shard is written
-whole; a run that was killed goes on with the first missing one.
+pooled to the pupil's grid, and its masks of candidate boxes go to shards on disk. A shard is
+written whole; a run that was killed goes on with the first missing one.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def _plan_pictures(pictures: Path, seed: int) -> list:
             def make(name: str = name, words: tuple = (seed, place, view)) -> View:
                 labels = archive[f"labels/{name}"] if f"labels/{name}" in archive.files else None
                 rng = np.random.default_rng(words)
-                return View(*square_view(archive[f"image/{name}"], labels, rng, not words[2]), False)
+                return View(
+                    *square_view(archive[f"image/{name}"], labels, rng, not words[2]), False
+                )
 
             plan.append(make)
     return plan
@@ -115,13 +117,10 @@ def _plan_phantoms(count: int) -> list:
 
 
 def _look(teacher: Backbone, views: list[View], seed: tuple) -> dict[str, torch.Tensor]:
-    """What a shard holds: image, labels, regions, embedding, synthetic a view; mask, owner a mask."""
+    """What a shard holds: image, labels, regions, embedding, synthetic; masks and their owners."""
     rng = np.random.default_rng(seed)
     embeddings = teacher.encode([view.image for view in views])
-    regions = [
-        view.labels if view.synthetic else over_segment(view.image, rng)
-        for view in views
-    ]
+    regions = [view.labels if view.synthetic else over_segment(view.image, rng) for view in views]
     masks, owners = [], []
     for owner, view in enumerate(views):
         if not view.synthetic:
@@ -168,7 +167,7 @@ def teacher_masks(
         rows, columns = wanted[k]
         width, height = columns.stop - columns.start, rows.stop - rows.start
         grown = rng.uniform(0, 0.15, 4) * [-width, -height, width, height]
-        boxes.append(grown + [columns.start, rows.start, columns.stop, rows.stop])
+        boxes.append(grown + np.array([columns.start, rows.start, columns.stop, rows.stop]))
     bright = np.argwhere(image.max(axis=2) > 24)
     while len(boxes) < BOXES and len(bright):
         row, column = bright[rng.integers(len(bright))]
@@ -184,7 +183,9 @@ def teacher_masks(
     core, rim = (full > 1).sum((1, 2)), (full > -1).sum((1, 2))
     stable = core / rim.clamp(min=1)
     areas_ = (full > 0).sum((1, 2))
-    good = (iou >= MIN_IOU) & (stable >= MIN_STABILITY) & (areas_ >= MIN_AREA) & (areas_ <= MAX_AREA)
+    good = (
+        (iou >= MIN_IOU) & (stable >= MIN_STABILITY) & (areas_ >= MIN_AREA) & (areas_ <= MAX_AREA)
+    )
     return [full[i].numpy() > 0 for i in torch.nonzero(good).flatten().tolist()]
 
 

@@ -24,7 +24,9 @@ def square_view(
         (SIDE, SIDE, 3) uint8 and (SIDE, SIDE) int16.
     """
     height, width = image.shape[:2]
-    side = max(height, width) if whole else max(8, round(max(height, width) * rng.uniform(0.35, 0.9)))
+    side = (
+        max(height, width) if whole else max(8, round(max(height, width) * rng.uniform(0.35, 0.9)))
+    )
     top = 0 if whole else int(rng.integers(0, max(1, height - side + 1)))
     left = 0 if whole else int(rng.integers(0, max(1, width - side + 1)))
     window = (left, top, left + side, top + side)  # what lies beyond the picture is black
@@ -32,5 +34,5 @@ def square_view(
     small = np.array(pixels.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=None))
     if labels is None:
         return small, np.zeros((SIDE, SIDE), np.int16)
-    found = Image.fromarray(labels.astype(np.int32), mode="I").crop(window)
+    found = Image.fromarray(labels.astype(np.int32)).crop(window)
     return small, np.array(found.resize((SIDE, SIDE), Image.Resampling.NEAREST), np.int16)

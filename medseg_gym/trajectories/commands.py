@@ -44,7 +44,7 @@ def generate(
     annotator: Annotated[
         str, typer.Option(help="Policy, as hybrid or hybrid:tau=0.02.")
     ] = "hybrid",
-    backbone: Annotated[str, typer.Option(help="Who segments.")] = "lite_medsam",
+    backbone: Annotated[str, typer.Option(help="Who segments.")] = "pocket",
     checkpoint: Annotated[str | None, typer.Option(help="Weight file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     num_envs: Annotated[int, typer.Option(help="Episodes at once in each worker.")] = 8,

@@ -58,7 +58,7 @@ class GenerateOptions:
     cases: str = "samples"
     split: str = "train"
     annotator: str = "hybrid"
-    backbone: str = "lite_medsam"
+    backbone: str = "pocket"
     checkpoint: str | None = None
     device: str = "auto"
     num_envs: int = 8

@@ -60,7 +60,7 @@ def test_an_id_works_with_no_argument(name):
     )
     _, reward, _, _, after = act(env, box)
     assert after["dice"] > 0.3 and reward == pytest.approx(after["dice"] - info["dice"] - 0.01)
-    assert env.unwrapped.stage.backbone.name == "lite_medsam"
+    assert env.unwrapped.stage.backbone.name == "pocket"
 
 
 def test_observation_says_what_was_done():

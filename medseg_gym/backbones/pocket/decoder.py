@@ -1,10 +1,9 @@
-"""The parts of `pocket`: a `segment_anything` Sam with small modules that look at the image.
+"""The prompt encoder and the mask decoder of `pocket`, and the way through them.
 
-What differs from the stock parts, and why: a convolutional encoder with skips at strides 4 and 2,
-for a plain ViT is too slow on a CPU and an 8-pixel grid too coarse for borders; prompts are also
-drawn as maps (a few tokens alone learn slowly); and before the two-way transformer every cell is
-compared with the cells that the prompts point at, then mixed with its neighbours, so that a click
-can spread over what looks alike and stop at an edge.
+What differs from `segment_anything`'s, and why: prompts are also drawn as maps, for a few tokens
+alone learn slowly; and before the two-way transformer every cell is compared with the cells that
+the prompts point at, then mixed with its neighbours, so that a click can spread over what looks
+alike and stop at an edge.
 """
 
 from __future__ import annotations
@@ -19,37 +18,22 @@ from segment_anything.modeling.mask_decoder import MLP
 from torch import nn
 
 from medseg_gym.backbones.collate import BOTTOM_RIGHT, NEGATIVE, POSITIVE, TOP_LEFT, TokenBatch
+from medseg_gym.backbones.pocket.encoder import (
+    DIM,
+    FINE,
+    GRID,
+    GROUPS,
+    PIXEL_MEAN,
+    PIXEL_STD,
+    SIDE,
+    PocketEncoder,
+    whole_norm,
+)
 from medseg_gym.backbones.sam_prompts import PromptEmbedder, read_output_tokens
 from medseg_gym.backbones.two_way import run_two_way
 
-SIDE = 256  # input, pixels
-GRID = 32  # embedding, cells
-DIM = 96  # embedding, channels
-FINE = (32, 16)  # channels at strides 4 and 2
-GROUPS, DIRECTION = 4, 12  # groups of channels whose directions are compared, and channels of one
-PIXEL_MEAN, PIXEL_STD = 0.0, 128.0  # so that padding, which is 0, is black
 MASK_LIMIT = 20.0  # logits fed back are clamped to this
 MAPS = 10  # see `PocketPromptEncoder.maps`
-
-
-def _norm(channels: int) -> nn.Module:
-    # Over the whole picture: keeps contrast within it, does not hear its batch mates.
-    return nn.GroupNorm(1, channels)
-
-
-class Residual(nn.Module):
-    """Two 3 x 3 convolutions beside the identity."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = _norm(channels)
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B x C x h x w to the same."""
-        return x + self.second(F.gelu(self.first(self.norm(x))))
 
 
 class Mix(nn.Module):
@@ -62,7 +46,7 @@ class Mix(nn.Module):
     def __init__(self, channels: int, dilation: int = 1) -> None:
         super().__init__()
         half = channels // 2
-        self.norm = _norm(channels)
+        self.norm = whole_norm(channels)
         self.into = nn.Conv2d(channels, half, 1)
         self.spread = nn.Conv2d(half, half, 3, padding=dilation, dilation=dilation)
         self.out = nn.Conv2d(half, channels, 1)
@@ -70,54 +54,6 @@ class Mix(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """B x C x h x w to the same."""
         return x + self.out(F.gelu(self.spread(F.gelu(self.into(self.norm(x))))))
-
-
-def _down(before: int, after: int) -> nn.Module:
-    return nn.Conv2d(before, after, 3, stride=2, padding=1)
-
-
-class PocketEncoder(nn.Module):
-    """B x 3 x 256 x 256 to an embedding, directions to compare, and two skips.
-
-    Returns:
-        B x DIM x 32 x 32, B x GROUPS·DIRECTION x 32 x 32 (each group of unit length),
-        B x FINE[0] x 64 x 64, B x 4·FINE[1] x 64 x 64.
-    """
-
-    img_size = SIDE
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = (24, 40, 96, 144, 192)
-        self.stem = nn.Sequential(_down(3, widths[0]), _norm(widths[0]), nn.GELU())
-        stages, depths = [], (1, 2, 3, 2)
-        for before, after, depth in zip(widths[:-1], widths[1:], depths, strict=True):
-            blocks = [Residual(after) for _ in range(depth)]
-            stages.append(nn.Sequential(_down(before, after), *blocks))
-        self.stages = nn.ModuleList(stages)
-        self.laterals = nn.ModuleList([nn.Conv2d(width, DIM, 1) for width in widths[2:]])
-        self.smooth = nn.Sequential(Residual(DIM), _norm(DIM), nn.Conv2d(DIM, DIM, 1))
-        self.compare = nn.Conv2d(DIM, GROUPS * DIRECTION, 1)
-        self.fine4 = nn.Conv2d(widths[1], FINE[0], 1)
-        self.from_embedding = nn.Conv2d(DIM, FINE[0], 1)
-        self.fine2 = nn.Conv2d(widths[0], 4 * FINE[1], 2, stride=2)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Encode normalised pixels."""
-        stem = self.stem(x.contiguous(memory_format=torch.channels_last))
-        levels = []
-        level = stem
-        for stage in self.stages:
-            level = stage(level)
-            levels.append(level)
-        top = self.laterals[-1](levels[-1])
-        for lateral, level in zip(reversed(self.laterals[:-1]), reversed(levels[1:-1]), strict=True):
-            top = lateral(level) + F.interpolate(top, scale_factor=2.0, mode="bilinear")
-        embedding = self.smooth(top)
-        above = F.interpolate(self.from_embedding(embedding), scale_factor=2.0, mode="bilinear")
-        directions = self.compare(embedding).unflatten(1, (GROUPS, -1))
-        directions = F.normalize(directions, dim=2).flatten(1, 2)
-        return embedding, directions, self.fine4(levels[0]) + above, self.fine2(stem)
 
 
 class PocketPromptEncoder(PromptEncoder):
@@ -237,9 +173,12 @@ class PocketMaskDecoder(MaskDecoder):
             B x 4·FINE[1] x 64 x 64, stacked like `fine2`.
         """
         coarse = self.output_upscaling(tokens).mT.unflatten(2, (GRID, GRID))
-        drawn = self.draw_fine(torch.cat([maps, earlier], dim=1))
-        x = F.gelu(self.mix_fine(F.pixel_shuffle(coarse, 2) + fine4 + drawn))
-        return F.relu(self.upscaling_fine(x) + fine2)
+        x = self.draw_fine(torch.cat([maps, earlier], dim=1))
+        x += fine4  # in place: at this size the time goes into memory
+        x += F.pixel_shuffle(coarse, 2)
+        x = self.upscaling_fine(F.gelu(self.mix_fine(x)))
+        x += fine2
+        return F.relu_(x)
 
     @staticmethod
     def masks(hyper: torch.Tensor, upscaled: torch.Tensor) -> torch.Tensor:
@@ -257,7 +196,13 @@ class PocketMaskDecoder(MaskDecoder):
 
 
 class Decoded(NamedTuple):
-    """Predicted IoU, B x K; weights per mask, B x K x FINE[1]; features, B x 4·FINE[1] x 64 x 64."""
+    """What masks are read from.
+
+    Attributes:
+        scores: B x K predicted IoU.
+        hyper: B x K x FINE[1], one row of weights per mask.
+        upscaled: B x 4·FINE[1] x 64 x 64 features.
+    """
 
     scores: torch.Tensor
     hyper: torch.Tensor

@@ -1,8 +1,4 @@
-"""`pocket`: the small segmenter that comes with the package; see weights/pocket.md.
-
-A `segment_anything` model of 4 million parameters with parts of its own (`pocket_model`), trained by
-`medseg_gym.pocket_training`.
-"""
+"""A `pocket` model as a batch over images, and the one that the package carries."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from segment_anything.modeling import Sam
 from medseg_gym.backbones.base import PromptRow
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
 from medseg_gym.backbones.collate import collate
-from medseg_gym.backbones.pocket_model import build_model, decode
+from medseg_gym.backbones.pocket.decoder import build_model, decode
 from medseg_gym.backbones.sam import SamBackbone
 from medseg_gym.backbones.sam_prompts import gather_masks
 
