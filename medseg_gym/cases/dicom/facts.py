@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from medseg_gym.cases.dicom.codestream import codestream_size
 from medseg_gym.cases.dicom.planes import planes_of, spacing_of
 from medseg_gym.cases.files import Damaged, check_pixels, decoding, require_file
 
@@ -22,6 +23,8 @@ RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 MAX_INFLATED = 1 << 28  # bytes of a deflated file, which pydicom inflates as a whole
 
+_UNDEFINED = 0xFFFFFFFF  # length of encapsulated pixel data
+_BEGIN = 1 << 16
 _PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 _WANTED = (
     "SOPClassUID SOPInstanceUID SeriesInstanceUID StudyInstanceUID PatientID FrameOfReferenceUID "
@@ -53,15 +56,26 @@ def read_facts(path: Path, name: str) -> Facts:
     """
     require_file(path, name)
     with quiet(), decoding(name):
-        header, length, left = _read_header(path, name)
+        header, length, left, begin = _read_header(path, name)
     if header is None or "SOPClassUID" not in header:
         return {"kind": "foreign"}
     with quiet(), decoding(name):
-        return _facts(header, length, left, name)
+        facts = _facts(header, length, left, name)
+        if "frames" in facts and (told := codestream_size(begin)) is not None:
+            if told != (facts["rows"], facts["columns"]):
+                raise Damaged(
+                    name,
+                    f"its compressed picture has {told[0]} x {told[1]} pixels, its header says "
+                    f"{facts['rows']} x {facts['columns']}",
+                )
+        return facts
 
 
-def _read_header(path: Path, name: str) -> tuple[Any, int | None, int]:
-    """Header, length of the pixel data (None without), and bytes of the file from there on."""
+def _read_header(path: Path, name: str) -> tuple[Any, int | None, int, bytes]:
+    """Header, length of the pixel data (None without), bytes of the file from there on.
+
+    And the first of those bytes, where the pixel data are encapsulated.
+    """
     from pydicom.datadict import tag_for_keyword
     from pydicom.filereader import read_partial
 
@@ -75,13 +89,14 @@ def _read_header(path: Path, name: str) -> tuple[Any, int | None, int]:
     with path.open("rb") as file:
         start = file.read(132)
         if start[128:] != b"DICM" and not _may_lack_a_preamble(start):
-            return None, None, 0
+            return None, None, 0, b""
         file.seek(0)
         _require_small_when_inflated(path, name)
         wanted = [tag for keyword in _WANTED if (tag := tag_for_keyword(keyword)) is not None]
         header = read_partial(file, at_pixels, force=True, specific_tags=list(wanted))
         left = os.fstat(file.fileno()).st_size - file.tell()
-    return header, found[0] if found else None, left
+        begin = file.read(_BEGIN) if found and found[0] == _UNDEFINED else b""
+    return header, found[0] if found else None, left, begin
 
 
 def _may_lack_a_preamble(start: bytes) -> bool:
@@ -165,6 +180,8 @@ def _require_decodable(
     syntax = UID(uid)
     if syntax and syntax.is_private:
         raise Damaged(name, f"is in the private transfer syntax {syntax}")
+    if syntax and not syntax.is_transfer_syntax:
+        raise Damaged(name, f"is in transfer syntax {syntax}, which is not known")
     if not syntax or not syntax.is_compressed or syntax == DEFLATED:
         bits = int(header.get("BitsAllocated", 8)) * int(header.get("SamplesPerPixel", 1))
         if header.get("PhotometricInterpretation") == "YBR_FULL_422":
@@ -179,7 +196,7 @@ def _require_decodable(
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise Damaged(name, f"is in transfer syntax {syntax.name}, which is no picture's") from None
+        raise Damaged(name, f"is in transfer syntax {syntax.name}, which is not read") from None
     if not decoder.is_available:
         missing = "; ".join(decoder.missing_dependencies)
         raise Damaged(

@@ -105,12 +105,14 @@ class DicomLayout(Layout):
                 kinds[facts["kind"]][name] = facts
         series = list(assemble(kinds["image"]))
         told: set[str] = set()
+        found: list[Record | Defect] = []
         for name, facts in kinds["seg"].items():
-            yield from self._from_segmentation(memo, name, facts, series, told)
+            found.extend(self._from_segmentation(memo, name, facts, series, told))
         for name in kinds["rtstruct"]:
-            yield from self._from_structures(memo, name, series, told)
-        for one in series:
+            found.extend(self._from_structures(memo, name, series, told))
+        for one in series:  # what is wrong with images comes first: it may be why truth is lost
             yield from self._notes(one, one.uid in told)
+        yield from found
 
     def read(self, record: Record) -> Pixels:
         """See `Layout.read`."""

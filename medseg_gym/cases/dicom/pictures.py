@@ -11,6 +11,7 @@ from medseg_gym.cases.dicom.facts import quiet
 from medseg_gym.cases.dicom.planes import frame_item
 from medseg_gym.cases.files import ByteCache, Damaged, decoding, require_file
 from medseg_gym.cases.volumes import CT_WINDOWS, Window, show
+from medseg_gym.errors import CaseError
 
 CACHE_BYTES = 1 << 28
 
@@ -57,14 +58,27 @@ def read_picture(
     else:
         pixels, header = read_frame(path, name, frame)
     place = f"frame {frame}"
-    with quiet(), decoding(name, place):
-        photometric = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
-        if photometric == "PALETTE COLOR":
-            pixels = _through_palette(pixels, header)
-        if pixels.ndim == 3:
-            return _eight_bits(pixels, header)
-        picture = _windowed(_rescaled(pixels, header, frame), header, frame, window, modality)
-        return 255 - picture if photometric == "MONOCHROME1" else picture
+    try:
+        with quiet(), decoding(name, place):
+            return _shown(pixels, header, frame, window, modality)
+    except Damaged:
+        raise
+    except CaseError as error:
+        raise Damaged(name, str(error), place) from error
+
+
+def _shown(
+    pixels: np.ndarray, header: Any, frame: int, window: Window, modality: str
+) -> np.ndarray:
+    photometric = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
+    if photometric == "PALETTE COLOR":
+        pixels = _through_palette(pixels, header)
+    if pixels.ndim == 3:
+        if (pixels == pixels[:1, :1]).all():
+            raise CaseError("all pixels are the same: there is nothing to see")
+        return _eight_bits(pixels, header)
+    picture = _windowed(_rescaled(pixels, header, frame), header, frame, window, modality)
+    return 255 - picture if photometric == "MONOCHROME1" else picture
 
 
 def read_frame(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
@@ -127,7 +141,11 @@ def _two_or_three_axes(pixels: np.ndarray, name: str, frame: int) -> np.ndarray:
 def _rescaled(pixels: np.ndarray, header: Any, frame: int) -> np.ndarray:
     from pydicom.pixels import apply_modality_lut
 
-    return apply_modality_lut(pixels, frame_item(header, frame, "PixelValueTransformationSequence"))
+    own = frame_item(header, frame, "PixelValueTransformationSequence")
+    for keyword in ("RescaleSlope", "RescaleIntercept"):
+        if keyword in own and own.get(keyword) in (None, ""):
+            raise CaseError(f"{keyword} is empty")
+    return apply_modality_lut(pixels, own)
 
 
 def _windowed(
@@ -137,10 +155,10 @@ def _windowed(
         low, high = window.limits(lambda a, b: _percentiles(values, a, b))
         return show(values, low, high)
     own = frame_item(header, frame, "FrameVOILUTSequence")
-    centers, widths = _numbers(own.get("WindowCenter")), _numbers(own.get("WindowWidth"))
-    if centers and len(centers) == len(widths):
-        number = min(window.number, len(centers) - 1)
-        return _through_window(values, centers[number], widths[number], own.get("VOILUTFunction"))
+    windows = _windows(own)
+    if windows:
+        center, width = windows[min(window.number, len(windows) - 1)]
+        return _through_window(values, center, width, own.get("VOILUTFunction"))
     if own.get("VOILUTSequence"):
         from pydicom.pixels import apply_voi
 
@@ -188,6 +206,12 @@ def _eight_bits(pixels: np.ndarray, header: Any) -> np.ndarray:
     if pixels.dtype != np.uint8:
         pixels = (pixels >> max(bits - 8, 0)).astype(np.uint8)
     return np.ascontiguousarray(pixels)
+
+
+def _windows(own: Any) -> list[tuple[float, float]]:
+    """Centres and widths of a file; those without a width show nothing and are left out."""
+    centers, widths = (_numbers(own.get(keyword)) for keyword in ("WindowCenter", "WindowWidth"))
+    return [(c, w) for c, w in zip(centers, widths, strict=False) if w > 0 and np.isfinite(c + w)]
 
 
 def _numbers(value: Any) -> list[float]:

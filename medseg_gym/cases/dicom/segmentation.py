@@ -141,7 +141,7 @@ def place_segments(
             continue
         for segment, area in areas:
             if segment not in names:
-                problem = f"shows segment {segment}, which SegmentSequence does not name"
+                problem = f"show segment {segment}, which SegmentSequence does not name"
                 lost[problem] = lost.get(problem, 0) + 1
             elif area:
                 frames.setdefault((segment, found), []).append((number, area))

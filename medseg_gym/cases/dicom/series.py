@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ class Series:
 def usual_gap(heights: np.ndarray) -> float:
     """Median distance of neighbouring slices in mm; 1 where there is a single one."""
     steps = np.diff(np.unique(np.round(heights, 3)))
-    return float(np.median(steps)) if steps.size else 1.0
+    return float(median_low(steps)) if steps.size else 1.0
 
 
 def assemble(files: Mapping[str, Facts]) -> Iterator[Series]:
@@ -128,7 +129,7 @@ def _consistent(names: list[str], files: Mapping[str, Facts], notes: list[Defect
         if facts["patient"] != patient:
             what = f"the same SeriesInstanceUID as {first!r} but another PatientID"
         elif kinds[name] != usual:
-            what = f"{_difference(kinds[name], usual)} than the rest of its series (as {first!r})"
+            what = _difference(kinds[name], usual, first)
         elif facts["sop"] in seen:
             what = f"the same SOPInstanceUID as {seen[facts['sop']]!r}"
         else:
@@ -148,13 +149,15 @@ def _kind(facts: Facts) -> tuple[Any, ...]:
     return (facts["rows"], facts["columns"]), turned, spacing
 
 
-def _difference(found: tuple, usual: tuple) -> str:
+def _difference(found: tuple, usual: tuple, first: str) -> str:
+    if usual[1] is not None and found[1] is None:
+        return "no usable position, orientation or pixel spacing, unlike the rest of its series"
     texts = [
         f"{what} ({_text(have)} instead of {_text(want)})"
         for what, have, want in zip(_KIND, found, usual, strict=True)
         if have != want
     ]
-    return " and ".join(texts)
+    return f"{' and '.join(texts)} than the rest of its series (as {first!r})"
 
 
 def _text(value: Any) -> str:

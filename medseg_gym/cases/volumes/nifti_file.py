@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ def read_header(path: Path) -> VolumeHeader:
         CaseError: Not NIfTI, damaged, RGB or complex voxels, more than four axes, or a header that
             promises more than the file holds.
     """
-    with _errors():
+    with _errors(path):
         image = _load(path)
         header = image.header
         shape = tuple(int(n) for n in header.get_data_shape())
@@ -69,7 +70,7 @@ def read_volume(header: VolumeHeader, channel: int) -> np.ndarray:
     Raises:
         CaseError: The file is truncated or damaged.
     """
-    with _errors():
+    with _errors(header.path):
         data = _load(header.path).dataobj
         if header.channels > 1:
             return _unscaled(data, (slice(None),) * 3 + (channel,))
@@ -84,7 +85,7 @@ def read_slice(header: VolumeHeader, voxel_axis: int, index: int, channel: int) 
     """
     place: list[Any] = [slice(None)] * 3
     place[voxel_axis] = index
-    with _errors():
+    with _errors(header.path):
         data = _load(header.path).dataobj
         if len(data.shape) == 2:
             return _unscaled(data, (slice(None),) * 2).reshape(header.shape)[tuple(place)]
@@ -114,7 +115,7 @@ def _load(path: Path) -> Any:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def _errors(path: Path) -> Iterator[None]:
     """What nibabel and zlib raise on damaged files, as CaseError."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
@@ -128,9 +129,10 @@ def _errors() -> Iterator[None]:
         raise
     except EOFError as error:
         raise CaseError(f"the compressed file ends too early ({error}); copy it again") from error
-    except zlib.error as error:
+    except (zlib.error, gzip.BadGzipFile) as error:
         raise CaseError(f"the compressed data are damaged ({error}); copy it again") from error
     except (ImageFileError, HeaderDataError, WrapStructError) as error:
-        raise CaseError(f"not a readable NIfTI file: {error}") from error
+        cause = str(error).replace(f'"{path}"', "it").replace(f"File {path}", "it")
+        raise CaseError(f"not a readable NIfTI file: {cause}") from error
     except (OSError, ValueError, OverflowError, KeyError, TypeError) as error:
         raise CaseError(str(error) or type(error).__name__) from error

@@ -31,6 +31,7 @@ from volume_writing import lungs, piece, save
 
 from medseg_gym.cases import CaseError
 from medseg_gym.cases.dicom import DicomLayout
+from medseg_gym.cases.dicom.codestream import codestream_size
 from medseg_gym.cases.dicom.facts import read_facts
 from medseg_gym.cases.dicom.pictures import read_picture
 from medseg_gym.cases.dicom.segmentation import scan_segmentation, segment_values
@@ -140,6 +141,30 @@ def test_a_palette_becomes_its_colours():
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
 
 
+@pytest.mark.parametrize("name", GREY + COLOUR)
+def test_the_size_inside_compressed_data_is_known_before_decoding(name):
+    path = Path(get_testdata_file(name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = dcmread(path)
+    told = codestream_size(data.PixelData[: 1 << 16])
+    jpeg = data.file_meta.TransferSyntaxUID.startswith("1.2.840.10008.1.2.4")
+    assert told == ((data.Rows, data.Columns) if jpeg else None)
+
+
+def test_a_missing_plugin_is_named_at_opening(tmp_path, monkeypatch):
+    import pydicom.pixels
+
+    class Lacking:
+        is_available, missing_dependencies = False, ("pylibjpeg - requires numpy, pylibjpeg",)
+
+    monkeypatch.setattr(pydicom.pixels, "get_decoder", lambda syntax: Lacking)
+    (tmp_path / "a.dcm").symlink_to(get_testdata_file("JPEG2000.dcm"))
+    (defect,) = survey(DicomLayout, str(tmp_path)).defects
+    assert "no installed plugin decodes JPEG 2000" in defect.cause
+    assert "medseg-gym[data]" in defect.cause and not defect.note
+
+
 def one(tmp_path: Path, pixels: np.ndarray, **more) -> Path:
     return write(tmp_path / "one.dcm", slice_dataset(pixels, **more))
 
@@ -156,6 +181,13 @@ def test_windows_of_the_file_are_those_of_the_standard(tmp_path, ramp):
         # PS3.3 C.11.2.1.2.1
         level = ((ramp - (center - 0.5)) / (width - 1) + 0.5) * 255
         assert np.array_equal(picture[:, :, 0], np.round(np.clip(level, 0, 255)))
+
+
+def test_a_window_without_width_counts_as_none(tmp_path, ramp):
+    path = one(tmp_path, ramp, WindowCenter=[40, 100], WindowWidth=[0, 200])
+    assert np.array_equal(read_picture(path, "o", 0, FILE, "CT"), show(ramp, 0, 199))
+    path = one(tmp_path, ramp, WindowCenter=40, WindowWidth=0)
+    assert np.array_equal(read_picture(path, "o", 0, FILE, "CT"), show(ramp, -160, 240))
 
 
 def test_window_functions(tmp_path, ramp):
