@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from skimage.draw import polygon
 
 from medseg_gym.cases.dicom.facts import Facts, quiet
 from medseg_gym.cases.dicom.planes import Plane
@@ -110,7 +109,7 @@ def read_structures(path: Path, name: str) -> StructureSet:
         )
 
 
-def draw(contours: list[Contour], plane: Plane, rows: int, columns: int) -> np.ndarray:
+def draw(contours: Sequence[Contour], plane: Plane, rows: int, columns: int) -> np.ndarray:
     """Pixels whose centre lies inside an odd number of contours: a contour in another is a hole.
 
     Args:
@@ -122,11 +121,43 @@ def draw(contours: list[Contour], plane: Plane, rows: int, columns: int) -> np.n
     Returns:
         (H, W) bool, in the stored orientation.
     """
+    outlines = [plane.pixels(contour.points) for contour in contours]
+    starts = np.concatenate(outlines)
+    ends = np.concatenate([np.roll(outline, -1, axis=0) for outline in outlines])
+    return fill(starts, ends, rows, columns)
+
+
+def fill(starts: np.ndarray, ends: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Even-odd filling: a pixel is inside if its row crosses an odd number of edges up to it.
+
+    (skimage.draw.polygon asks every pixel about every edge, which takes several times as long as
+    decoding the image; the tests compare with it.)
+
+    Args:
+        starts: (N, 2) float, row and column where each edge starts; pixel centres are whole.
+        ends: (N, 2) float, where it ends.
+        rows: Of the mask.
+        columns: Of the mask.
+
+    Returns:
+        (H, W) bool.
+    """
+    low, high = np.minimum(starts[:, 0], ends[:, 0]), np.maximum(starts[:, 0], ends[:, 0])
+    first = np.clip(np.ceil(low), 0, rows).astype(np.intp)  # an edge covers low <= row < high
+    counts = np.clip(np.ceil(high), 0, rows).astype(np.intp) - first
+    edge = np.repeat(np.arange(len(starts)), counts)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts - first, counts)
+    share = (row - starts[edge, 0]) / (ends[edge, 0] - starts[edge, 0])
+    column = starts[edge, 1] + share * (ends[edge, 1] - starts[edge, 1])
     mask = np.zeros((rows, columns), bool)
-    for contour in contours:
-        at = plane.pixels(contour.points)
-        inside = polygon(at[:, 0], at[:, 1], (rows, columns))
-        mask[inside] ^= True
+    if not len(row):
+        return mask
+    top, bottom = int(row.min()), int(row.max()) + 1
+    at = np.clip(np.ceil(column), 0, columns).astype(np.intp)
+    crossings = np.bincount(
+        (row - top) * (columns + 1) + at, minlength=(bottom - top) * (columns + 1)
+    ).reshape(bottom - top, columns + 1)
+    mask[top:bottom] = np.cumsum(crossings[:, :-1], axis=1) % 2 == 1
     return mask
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +97,12 @@ def read_frame(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
         Damaged: The frame cannot be decoded.
     """
     from pydicom import Dataset
-    from pydicom.datadict import tag_for_keyword
     from pydicom.pixels import pixel_array
 
     require_file(path, name)
     header = Dataset()
-    tags = [tag for keyword in _EXTRA if (tag := tag_for_keyword(keyword)) is not None]
     with quiet(), decoding(name, f"frame {frame}"):
-        pixels = pixel_array(path, ds_out=header, specific_tags=tags, index=frame)
+        pixels = pixel_array(path, ds_out=header, specific_tags=_tags(), index=frame)
     return _two_or_three_axes(pixels, name, frame), header
 
 
@@ -130,6 +129,13 @@ def read_frame_of_whole(path: Path, name: str, frame: int) -> tuple[np.ndarray, 
         header = datasets.get(key, lambda: dcmread(path, force=True), lambda _: size)
         pixels = pixel_array(header, index=frame)
     return _two_or_three_axes(pixels, name, frame), header
+
+
+@cache
+def _tags() -> list[int]:
+    from pydicom.datadict import tag_for_keyword
+
+    return [tag for keyword in _EXTRA if (tag := tag_for_keyword(keyword)) is not None]
 
 
 def _two_or_three_axes(pixels: np.ndarray, name: str, frame: int) -> np.ndarray:

@@ -205,7 +205,7 @@ def _note_gaps(heights: list[float], frames: list[Frame], notes: list[Defect]) -
         notes.append(
             Defect(
                 frames[i].file,
-                f"{missing} slices are missing between this one and {frames[i + 1].file!r}: they "
+                f"slices missing between this one and {frames[i + 1].file!r}: {missing}; these two "
                 f"lie {steps[i]:.4g} mm apart, others {gap:.4g} mm",
                 note=True,
             )

@@ -27,11 +27,13 @@ from pydicom import Sequence as Items
 from pydicom.data import get_testdata_file
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from skimage.draw import polygon
 from volume_writing import lungs, piece, save
 
 from medseg_gym.cases import CaseError
 from medseg_gym.cases.dicom import DicomLayout
 from medseg_gym.cases.dicom.codestream import codestream_size
+from medseg_gym.cases.dicom.contours import fill
 from medseg_gym.cases.dicom.facts import read_facts
 from medseg_gym.cases.dicom.pictures import read_picture
 from medseg_gym.cases.dicom.segmentation import scan_segmentation, segment_values
@@ -463,6 +465,14 @@ def test_outlines_with_holes_give_the_masks_back(seed, turned):
             case = data.case(record)
             assert record.area == truth.sum() == case.mask.sum()
             assert any(np.array_equal(case.mask, turn) for turn in _turns(truth)), view
+
+
+@given(seed=st.integers(0, 2**16), corners=st.integers(3, 12))
+def test_filling_agrees_with_skimage(seed, corners):
+    points = np.random.default_rng(seed).uniform(-15, 45, (corners, 2))  # partly outside
+    expected = np.zeros((30, 28), bool)
+    expected[polygon(points[:, 0], points[:, 1], expected.shape)] = True
+    assert np.array_equal(fill(points, np.roll(points, -1, axis=0), 30, 28), expected)
 
 
 def _blobs(rng: np.random.Generator) -> np.ndarray:

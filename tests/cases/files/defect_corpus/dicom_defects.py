@@ -244,7 +244,7 @@ def _(root: Path) -> Expected:
     masks[2] = 0
     write(root / SEG, segmentation(sources, masks, ["R", "L"]))
     (root / ONE).unlink()
-    cause = "1 slices are missing between this one and 'series1/3.dcm': they lie 10 mm apart"
+    cause = "slices missing between this one and 'series1/3.dcm': 1; these two lie 10 mm apart"
     return Expected("series1/1.dcm", cause, 6, note=True)
 
 
