@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from medseg_gym.cases.dicom.facts import quiet
 from medseg_gym.cases.dicom.planes import frame_item
 from medseg_gym.cases.files import ByteCache, Damaged, decoding, require_file
-from medseg_gym.cases.volumes import CT_WINDOWS, Window, show
+from medseg_gym.cases.volumes import CT_WINDOWS, Window, by_value, show
 from medseg_gym.errors import CaseError
 
 CACHE_BYTES = 1 << 28
@@ -78,8 +79,16 @@ def _shown(
         if (pixels == pixels[:1, :1]).all():
             raise CaseError("all pixels are the same: there is nothing to see")
         return _eight_bits(pixels, header)
-    picture = _windowed(_rescaled(pixels, header, frame), header, frame, window, modality)
-    return 255 - picture if photometric == "MONOCHROME1" else picture
+
+    def percentiles(low: float, high: float) -> tuple[float, float]:
+        return _percentiles(_rescaled(pixels, header, frame), low, high)
+
+    def picture(stored: np.ndarray) -> np.ndarray:
+        values = _rescaled(stored, header, frame)
+        shown = _windowed(values, header, frame, window, modality, percentiles)
+        return 255 - shown if photometric == "MONOCHROME1" else shown
+
+    return by_value(pixels, picture)
 
 
 def read_frame(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
@@ -155,10 +164,15 @@ def _rescaled(pixels: np.ndarray, header: Any, frame: int) -> np.ndarray:
 
 
 def _windowed(
-    values: np.ndarray, header: Any, frame: int, window: Window, modality: str
+    values: np.ndarray,
+    header: Any,
+    frame: int,
+    window: Window,
+    modality: str,
+    percentiles: Callable[[float, float], tuple[float, float]],
 ) -> np.ndarray:
     if window.name != "file":
-        low, high = window.limits(lambda a, b: _percentiles(values, a, b))
+        low, high = window.limits(percentiles)
         return show(values, low, high)
     own = frame_item(header, frame, "FrameVOILUTSequence")
     windows = _windows(own)
@@ -173,7 +187,7 @@ def _windowed(
         return show(levels, 0, 2**bits - 1)
     if modality == "CT":
         return show(values, *CT_WINDOWS["soft"])
-    low, high = Window("percentiles").limits(lambda a, b: _percentiles(values, a, b))
+    low, high = Window("percentiles").limits(percentiles)
     return show(values, low, high)
 
 

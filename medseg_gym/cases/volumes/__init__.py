@@ -6,7 +6,7 @@ intensities into pictures.
 
 from medseg_gym.cases.volumes.orientation import AXES, View, view_of
 from medseg_gym.cases.volumes.volume import SUFFIXES, Volume, require_same_grid, volume_suffix
-from medseg_gym.cases.volumes.windows import CT_WINDOWS, Window, parse_window, show
+from medseg_gym.cases.volumes.windows import CT_WINDOWS, Window, by_value, parse_window, show
 
 __all__ = [
     "AXES",
@@ -15,6 +15,7 @@ __all__ = [
     "View",
     "Volume",
     "Window",
+    "by_value",
     "parse_window",
     "require_same_grid",
     "show",

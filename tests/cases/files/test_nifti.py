@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from volume_writing import SPACING, chest, lungs, packaged, piece, save, save_pair
 
-from medseg_gym.cases import CaseError, load_cases
+from medseg_gym.cases import CaseError, load_cases, window_to_rgb
 from medseg_gym.cases.files import ByteCache, FileData, survey
 from medseg_gym.cases.nifti import NiftiLayout
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
@@ -401,6 +401,17 @@ def test_windows_are_presets_percentiles_or_numbers(tmp_path):
 def test_a_wrong_option_says_what_is_right(tmp_path, options, message):
     with pytest.raises(CaseError, match=message):
         survey(NiftiLayout, f"{tmp_path}?{options}")
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4", "f4"])
+def test_a_table_of_values_changes_no_pixel(dtype):
+    rng = np.random.default_rng(5)
+    kind = np.dtype(dtype)
+    low, high = (0, 255) if kind.itemsize == 1 else (0 if kind.kind == "u" else -30_000, 32_767)
+    for top in (low + 40, high):
+        plane = rng.integers(low, top, (50, 60)).astype(kind)
+        plane[0, :2] = top, top - 1
+        assert np.array_equal(windows.show(plane, -20, 300.5), window_to_rgb(plane, -20, 300.5))
 
 
 def test_presets_are_level_and_width():
