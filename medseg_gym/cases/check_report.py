@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import RenderableType
@@ -27,14 +28,16 @@ def tables(report: CheckReport) -> Iterator[RenderableType]:
     if report.seen:
         yield _targets(report)
         yield from _lines(report)
-    for title, defects, style in (
-        ("defects", report.bad, "red"),
-        ("notes (nothing is lost)", report.notes, "yellow"),
+    for one, many, defects, style in (
+        ("defect", "defects", report.bad, "red"),
+        ("note (nothing is lost)", "notes (nothing is lost)", report.notes, "yellow"),
     ):
-        if defects:
-            yield Text(f"{len(defects)} {title}", style=f"bold {style}")
-            for defect in defects:
-                yield Text(f"  {defect}")
+        counts = Counter(map(str, defects))  # a file may take several cases away
+        if counts:
+            title = f"{len(counts)} {one if len(counts) == 1 else many}"
+            yield Text(title, style=f"bold {style}")
+            for text, cases in counts.items():
+                yield Text(f"  {text}" + (f" ({cases} cases)" if cases > 1 else ""))
     if not report.bad:
         yield Text("no defects", style="green")
 

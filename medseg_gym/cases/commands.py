@@ -67,7 +67,7 @@ def list_cases(
     """Count the cases of a source by split, group and target."""
     from medseg_gym.cases import SPLITS, load_cases
 
-    console = Console()
+    console = _console()
     table = Table(title=f"cases of {escape(spec)}")
     for header in ("split", "modality", "target", "groups", "cases", "area % (min-max)"):
         table.add_column(header)

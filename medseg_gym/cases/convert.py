@@ -47,8 +47,13 @@ def convert_cases(
         raise CaseError(f"{out} is a file; give a folder")
     module, _, attribute = WRITERS[to].partition(":")
     writer_class: type[CaseWriter] = getattr(import_module(module), attribute)
+    sources = load_splits(spec)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CaseError(f"{out} cannot be made: {error.strerror}") from error
     written: dict[str, int] = {}
-    for split, source in load_splits(spec).items():
+    for split, source in sources.items():
         total = len(source) if limit is None else min(limit, len(source))
         identity = identity_of(spec, split, source.keys[:total])
         writer = writer_class(out, split, identity, total)

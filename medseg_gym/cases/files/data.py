@@ -48,7 +48,7 @@ class FileData:
         self.defects: tuple[Defect, ...] = ()
         with Memo(self._index("structure")) as memo:
             self._collect(layout.survey(memo))
-        self.examined = False
+        self._said = False
         if self.skip_bad:
             self.examine()
 
@@ -87,12 +87,15 @@ class FileData:
                 f"{self.spec}: there is no case under {self.spec.path}{found}; "
                 f"docs/datasets.md shows the layout that {self.spec.name}: reads"
             )
-        if bad:
+        if bad and not self._said:
+            self._said = True
+            lost = len({defect.key for defect in bad if defect.key})
             _log.warning(
-                "%s: left out because of %d defects (skip_bad); the first: %s; "
+                "%s: cases left out that have a name: %d; defects: %d, the first: %s; "
                 "`medseg cases check` lists all",
                 self.spec,
-                len(bad),
+                lost,
+                len({str(defect) for defect in bad}),
                 bad[0],
             )
 
@@ -131,7 +134,6 @@ class FileData:
                     progress(done, len(self.records))
         self.records = tuple(kept)
         self.defects = (*self.defects, *found)
-        self.examined = True
         return facts
 
     def _examine(self, memo: Memo, record: Record) -> Facts | Defect:

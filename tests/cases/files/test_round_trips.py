@@ -123,11 +123,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_killed_conversion_goes_on_to_equal_files(tmp_path, to):
     out, straight = tmp_path / "out", tmp_path / "straight"
     program = "from medseg_gym.cli import main; main()"
-    arguments = ["cases", "convert", "phantoms:chest", str(out), "--to", to, "--limit", "400"]
+    arguments = ["cases", "convert", "phantoms:chest", str(out), "--to", to, "--limit", "150"]
     for _ in range(3):
         process = subprocess.Popen(
             [sys.executable, "-c", program, *arguments], stderr=subprocess.DEVNULL
@@ -139,10 +140,10 @@ def test_a_killed_conversion_goes_on_to_equal_files(tmp_path, to):
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    convert_cases("phantoms:chest", to, out, 400)
-    convert_cases("phantoms:chest", to, straight, 400)
+    convert_cases("phantoms:chest", to, out, 150)
+    convert_cases("phantoms:chest", to, straight, 150)
     assert contents(out) == contents(straight)
-    assert len(load_cases(f"{to}:{out}", "test")) == 400
+    assert len(load_cases(f"{to}:{out}", "test")) == 150
 
 
 @BOTH
