@@ -24,10 +24,10 @@ from medseg_gym.cases.dicom.segmentation import (
     scan_segmentation,
     segment_values,
 )
-from medseg_gym.cases.dicom.series import Series, assemble
+from medseg_gym.cases.dicom.series import Series, assemble, series_of
 from medseg_gym.cases.files import Damaged, Defect, Layout, Memo, Pixels, Record, walk
 from medseg_gym.cases.files.spec import FileSpec
-from medseg_gym.cases.volumes import parse_window
+from medseg_gym.cases.volumes import parse_window, require
 from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice
 from medseg_gym.errors import CaseError
 
@@ -59,6 +59,9 @@ class DicomLayout(Layout):
         min_area: Pixels that a target has on a slice, at least (default 20).
         slices: "all" (default), "top:N" (the N largest per series and target) or "every:N".
 
+    The extra `data` decodes JPEG, JPEG-LS, JPEG 2000 and RLE, except lossy JPEG of 12 bits: its
+    only decoder, pylibjpeg-libjpeg, is under the GPL; install it where that suits.
+
     Spacing is PixelSpacing; the detector's ImagerPixelSpacing of projection X-ray is not taken, as
     it is not the patient's.
 
@@ -66,7 +69,8 @@ class DicomLayout(Layout):
         spec: Path and options.
 
     Raises:
-        CaseError: An option has a value that cannot be used.
+        CaseError: An option has a value that cannot be used, or pydicom or nibabel is not
+            installed.
     """
 
     name = "dicom"
@@ -75,6 +79,7 @@ class DicomLayout(Layout):
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
+        require(self.name, "pydicom", "nibabel")
         area = int(spec.number("min_area", MIN_AREA, low=0))
         try:
             self.choice = SliceChoice.parse(spec.text("slices", "all"), area)
@@ -149,7 +154,7 @@ class DicomLayout(Layout):
             yield Defect(**scan["defect"])
             return
         sops = [source[0] for sources, _ in scan["frames"] for source in sources]
-        found = _series_of(
+        found = series_of(
             {**facts, "series": scan["series"], "sops": sops[:1]}, series, "segmentation"
         )
         if isinstance(found, str):
@@ -171,7 +176,7 @@ class DicomLayout(Layout):
         if not header["contours"]:
             yield Defect(name, "holds no closed planar contour", note=True)
             return
-        uid = _series_of(header, series, "structure set")
+        uid = series_of(header, series, "structure set")
         if isinstance(uid, str):
             yield Defect(name, uid)
             return
@@ -275,34 +280,6 @@ class DicomLayout(Layout):
             return read_structures(path, name)  # which says what is wrong
         key = ("structures", name, stat.st_mtime_ns, stat.st_size)
         return self.cache.get(key, lambda: read_structures(path, name), lambda s: s.nbytes)
-
-
-def _series_of(truth: Facts, series: list[Series], what: str) -> Series | str:
-    """The images that truth belongs to, or why there are none.
-
-    Args:
-        truth: `series`: UIDs it refers to; `sops`: instances; `frame_of_reference`.
-        series: All series.
-        what: What the truth is called in errors.
-    """
-    for uid in truth["series"]:
-        for one in series:
-            if one.uid == uid:
-                return one
-    for sop in truth["sops"]:
-        for one in series:
-            if one.holds(sop):
-                return one
-    if truth["series"]:
-        return f"refers to series {truth['series'][0]}, which is not among the files"
-    if truth["sops"]:
-        return f"refers to instance {truth['sops'][0]}, which is not among the files"
-    near = [s for s in series if s.facts["frame_of_reference"] == truth["frame_of_reference"]]
-    if not truth["frame_of_reference"] or not near:
-        return f"no series shares the frame of reference of this {what}"
-    if len(near) > 1:
-        return f"refers to no series, and {len(near)} series share its frame of reference"
-    return near[0]
 
 
 def _placed(entry: list[Any]) -> Placed:

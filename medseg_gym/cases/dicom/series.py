@@ -221,3 +221,31 @@ def _note_gaps(heights: list[float], frames: list[Frame], notes: list[Defect]) -
                 note=True,
             )
         )
+
+
+def series_of(truth: Facts, series: list[Series], what: str) -> Series | str:
+    """The images that truth belongs to, or why there are none.
+
+    Args:
+        truth: `series`: UIDs it refers to; `sops`: instances; `frame_of_reference`.
+        series: All series.
+        what: What the truth is called in errors.
+    """
+    for uid in truth["series"]:
+        for one in series:
+            if one.uid == uid:
+                return one
+    for sop in truth["sops"]:
+        for one in series:
+            if one.holds(sop):
+                return one
+    if truth["series"]:
+        return f"refers to series {truth['series'][0]}, which is not among the files"
+    if truth["sops"]:
+        return f"refers to instance {truth['sops'][0]}, which is not among the files"
+    near = [s for s in series if s.facts["frame_of_reference"] == truth["frame_of_reference"]]
+    if not truth["frame_of_reference"] or not near:
+        return f"no series shares the frame of reference of this {what}"
+    if len(near) > 1:
+        return f"refers to no series, and {len(near)} series share its frame of reference"
+    return near[0]

@@ -21,7 +21,7 @@ from medseg_gym.cases.nifti.labels import (
 )
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 from medseg_gym.cases.nifti.scan import Scan, scan_pair
-from medseg_gym.cases.volumes import AXES, Volume, parse_window, show, volume_suffix
+from medseg_gym.cases.volumes import AXES, Volume, parse_window, require, show, volume_suffix
 from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice, joined
 from medseg_gym.errors import CaseError
 
@@ -48,7 +48,7 @@ class NiftiLayout(Layout):
         spec: Path and options.
 
     Raises:
-        CaseError: An option has a value that cannot be used.
+        CaseError: An option has a value that cannot be used, or nibabel is not installed.
     """
 
     name = "nifti"
@@ -57,6 +57,7 @@ class NiftiLayout(Layout):
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
+        require(self.name, "nibabel")
         self.axis = spec.text("axis", "axial", choices=AXES)
         self.channel = int(spec.number("channel", 0, low=0, high=9999))
         self.image_word = spec.text("image")

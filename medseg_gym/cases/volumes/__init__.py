@@ -5,6 +5,7 @@ intensities into pictures.
 """
 
 from medseg_gym.cases.volumes.orientation import AXES, View, view_of
+from medseg_gym.cases.volumes.requirements import require
 from medseg_gym.cases.volumes.volume import SUFFIXES, Volume, require_same_grid, volume_suffix
 from medseg_gym.cases.volumes.windows import CT_WINDOWS, Window, by_value, parse_window, show
 
@@ -17,6 +18,7 @@ __all__ = [
     "Window",
     "by_value",
     "parse_window",
+    "require",
     "require_same_grid",
     "show",
     "view_of",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -71,8 +72,8 @@ GREY = (
     "JPEGLSNearLossless_08.dcm JPEGLSNearLossless_16.dcm examples_overlay.dcm"
 ).split()
 COLOUR = (
-    "SC_rgb_rle.dcm SC_rgb_jpeg_dcmtk.dcm SC_rgb_jls_lossy_line.dcm SC_rgb_small_odd.dcm "
-    "SC_ybr_full_422_uncompressed.dcm examples_jpeg2k.dcm GDCMJ2K_TextGBR.dcm"
+    "SC_rgb_rle.dcm SC_rgb_jpeg_gdcm.dcm SC_rgb_jpeg_dcmtk.dcm SC_rgb_jls_lossy_line.dcm "
+    "SC_rgb_small_odd.dcm SC_ybr_full_422_uncompressed.dcm examples_jpeg2k.dcm GDCMJ2K_TextGBR.dcm"
 ).split()
 FRAMES = "SC_rgb_rle_2frame.dcm examples_ybr_color.dcm".split()
 TWELVE_BITS = "JPEG-lossy.dcm JPGExtended.dcm".split()
@@ -118,6 +119,15 @@ def test_real_colour_files_keep_their_colours(name):
     path = Path(get_testdata_file(name))
     expected = pixel_array(path)
     assert np.array_equal(read_picture(path, name, 0, FILE, ""), expected)
+
+
+@pytest.mark.parametrize(
+    ("layout", "library"), [(DicomLayout, "pydicom"), (NiftiLayout, "nibabel")]
+)
+def test_without_the_library_no_file_is_called_damaged(tmp_path, monkeypatch, layout, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(CaseError, match=rf"needs {library}; pip install 'medseg-gym\[data\]'"):
+        survey(layout, str(tmp_path))
 
 
 @pytest.mark.parametrize("name", FRAMES)
