@@ -37,7 +37,9 @@ def compare(
     policies: Annotated[
         str, typer.Option(help="Names, comma between; options as oracle-box:loosen=0.2.")
     ] = "random,stop,centre-box,oracle-box,oracle-click",
-    backbones: Annotated[str, typer.Option(help="Names, comma between.")] = "pocket,lite_medsam,ellipse",
+    backbones: Annotated[
+        str, typer.Option(help="Names, comma between.")
+    ] = "pocket,lite_medsam,ellipse",
     checkpoint: Annotated[
         list[str] | None, typer.Option(help="BACKBONE=FILE; may be repeated.")
     ] = None,

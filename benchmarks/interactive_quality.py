@@ -13,6 +13,7 @@ What a segmenter is worth is what it has above them, case by case. Intervals res
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,9 @@ class Track:
 
 
 def measure(
-    cases: Annotated[str, typer.Option(help="Case specs, comma between.")] = "phantoms,samples",
+    cases: Annotated[
+        list[str] | None, typer.Option(help="Case spec, may be repeated; phantoms and samples.")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     backbone: Annotated[str, typer.Option(help="Name.")] = "pocket",
     checkpoint: Annotated[str | None, typer.Option(help="Its weight file.")] = None,
@@ -92,7 +95,7 @@ def measure(
     others = [backbones.load(name, device=device) for name in filter(None, beside.split(","))]
     rows: list[dict[str, Any]] = []
     gaps: list[dict[str, Any]] = []
-    for spec in cases.split(","):
+    for spec in cases or ["phantoms", "samples"]:
         chosen = choose_cases(spec, split, limit, min_area)
         with console.status(f"{backbone} on {spec}") as status:
             tracks = play_all(own, others, chosen, num_envs, device, seed, status.update)
@@ -103,9 +106,9 @@ def measure(
         gaps += (between := difference_rows(spec, tracks, chosen, backbone, STEPS))
         console.print(curve_table(found, title, STEPS))
         console.print(difference_table(between, title))
-        plot_curves(found, out / f"curves-{spec.replace(':', '-')}.png", title)
-        sheet = out / f"sheet-{spec.replace(':', '-')}.png"
-        picture_sheet(best_and_worst(tracks, backbone), sheet)
+        stem = re.sub(r"\W+", "-", spec.partition("?")[0])
+        plot_curves(found, out / f"curves-{stem}.png", title)
+        picture_sheet(best_and_worst(tracks, backbone), out / f"sheet-{stem}.png")
     machine = describe_machine(str(own.device))
     console.print(f"Measured on: {machine}")
     console.print("Oracles are shown the truth. Not for clinical use.")

@@ -32,7 +32,9 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out/demo"),
     cases: Annotated[str, typer.Option(help="Case spec.")] = "samples",
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    backbones: Annotated[str, typer.Option(help="Names, comma between.")] = "lite_medsam,ellipse",
+    backbones: Annotated[
+        str, typer.Option(help="Names, comma between; pictures are of the first.")
+    ] = "pocket,lite_medsam,ellipse",
     num_envs: Annotated[int, typer.Option(help="Slots of the vector environment.")] = 8,
     limit: Annotated[int | None, typer.Option(help="Only the first so many cases.")] = None,
 ) -> None:
