@@ -47,7 +47,7 @@ def read_picture(
         frame: From 0.
         window: What becomes black and white.
         modality: As in `Case.modality`.
-        whole: Read the whole file and keep it for its other frames.
+        whole: Read the whole file and keep it for its other frames, unless it is too large.
 
     Returns:
         (H, W, 3) uint8.
@@ -55,7 +55,7 @@ def read_picture(
     Raises:
         Damaged: The frame cannot be decoded.
     """
-    if whole:
+    if whole and require_file(path, name) <= CACHE_BYTES:
         pixels, header = read_frame_of_whole(path, name, frame)
     else:
         pixels, header = read_frame(path, name, frame)

@@ -10,8 +10,8 @@ import numpy as np
 from medseg_gym.cases.volumes.orientation import check_affine
 from medseg_gym.errors import CaseError
 
-MAX_DECODED = 4 << 30
-"""Bytes that a compressed volume may unpack to, at most; it must be decoded as a whole."""
+MAX_DECODED = 2 << 30
+"""Bytes of a volume that must be decoded as a whole, at most: all but uncompressed NIfTI."""
 
 MAX_PLANE = 1 << 28
 """Voxels that a slice may have, at most (16 384 x 16 384)."""
@@ -101,10 +101,10 @@ def check_header(header: VolumeHeader, data_bytes: int) -> None:
             f"the header promises {shape} voxels ({promised} bytes), more than the {data_bytes} "
             "compressed bytes of the file can hold; it is truncated or its header is damaged"
         )
-    if header.compressed and promised > MAX_DECODED:
+    if (header.compressed or header.reader != "nibabel") and promised > MAX_DECODED:
         raise CaseError(
             f"the header promises {shape} voxels, {promised / 2**30:.1f} GiB unpacked, more than "
-            f"{MAX_DECODED / 2**30:.0f} GiB: store it uncompressed, then single slices are read"
+            f"{MAX_DECODED / 2**30:.0f} GiB: store it as .nii, then single slices are read"
         )
     if max(header.shape[0] * header.shape[1], header.shape[1] * header.shape[2]) > MAX_PLANE:
         raise CaseError(f"the header promises {shape} voxels: slices of over {MAX_PLANE} pixels")

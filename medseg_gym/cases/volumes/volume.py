@@ -10,7 +10,7 @@ import numpy as np
 
 from medseg_gym.cases.files import ByteCache, Damaged, decoding, require_file
 from medseg_gym.cases.volumes import itk_file, nifti_file
-from medseg_gym.cases.volumes.header import VolumeHeader
+from medseg_gym.cases.volumes.header import MAX_DECODED, VolumeHeader
 from medseg_gym.cases.volumes.orientation import View, view_of
 from medseg_gym.errors import CaseError
 
@@ -20,6 +20,8 @@ SUFFIXES = (".nii.gz", ".nii", *ITK_SUFFIXES)
 CACHE_BYTES = 1 << 30
 decoded = ByteCache(CACHE_BYTES)
 """Decoded volumes of the process: room for two CT of 512 x 512 x 900 voxels with their labels."""
+
+_huge = ByteCache(MAX_DECODED)  # what is larger: without it every slice would be a decoding
 
 _SAMPLED = 1 << 26  # voxels that intensity percentiles are taken from, at most
 
@@ -88,8 +90,7 @@ class Volume:
         self._check_channel(channel)
         voxel_axis, stored_index = self.view.order[0], self.view.stored_index(index)
         header = self.header
-        kept = header.compressed and header.nbytes <= self._cache.limit
-        if self._file is nifti_file and not kept:
+        if self._file is nifti_file and not header.compressed:
             with self._naming(f"slice {index}"):
                 stored = nifti_file.read_slice(header, voxel_axis, stored_index, channel)
         else:
@@ -144,7 +145,8 @@ class Volume:
             array.flags.writeable = False
             return array
 
-        return self._cache.get((self._stamp, channel), decode, lambda array: array.nbytes)
+        cache = self._cache if self.header.nbytes <= self._cache.limit else _huge
+        return cache.get((self._stamp, channel), decode, lambda array: array.nbytes)
 
     def _check_channel(self, channel: int) -> None:
         if not 0 <= channel < self.header.channels:
