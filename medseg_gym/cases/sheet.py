@@ -70,8 +70,10 @@ def draw_sheet(source: CaseSource, count: int, path: Path) -> tuple[Path, list[C
 
 
 def _tile(case: Case) -> Image.Image:
-    scale = TILE / max(case.height, case.width)
-    size = (max(1, round(case.width * scale)), max(1, round(case.height * scale)))
+    row, column = case.spacing or (1.0, 1.0)  # as it is, not as it was sampled
+    height, width = case.height * row, case.width * column
+    scale = TILE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = np.asarray(Image.fromarray(case.image).resize(size, Image.Resampling.BILINEAR))
     mask = np.asarray(Image.fromarray(case.mask).resize(size, Image.Resampling.NEAREST))
     pixels = image.copy()

@@ -82,7 +82,8 @@ class FileData:
             more = f" (and {len(bad) - 1} more defects)" if len(bad) > 1 else ""
             raise CaseError(f"{self.spec}: {bad[0]}{more}; {self._way_out()}")
         if not self.records:
-            found = f"; the first of {len(bad)} defects: {bad[0]}" if bad else ""
+            told, kind = (bad, "defects") if bad else (self.defects, "notes")
+            found = f"; the first of {len(told)} {kind}: {told[0]}" if told else ""
             raise CaseError(
                 f"{self.spec}: there is no case under {self.spec.path}{found}; "
                 f"docs/datasets.md shows the layout that {self.spec.name}: reads"

@@ -11,9 +11,9 @@ from defect_corpus.biomedparse_defects import FIRST, write
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from medseg_gym.cases import CaseError, load_cases
+from medseg_gym.cases import Case, CaseError, load_cases
 from medseg_gym.cases.check import check_cases
-from medseg_gym.cases.sheet import TILE, draw_sheet, spread
+from medseg_gym.cases.sheet import TILE, _tile, draw_sheet, spread
 from medseg_gym.cli import app
 
 
@@ -97,6 +97,15 @@ def test_nothing_there_is_not_all_well(tmp_path):
     assert isinstance(done.exception, CaseError) and "there is no case" in str(done.exception)
 
 
+def test_what_was_left_alone_is_said_where_nothing_is_there(tmp_path):
+    (tmp_path / "Set").mkdir()
+    (tmp_path / "Set" / "test_absent.json").write_text('{"images": [], "annotations": []}')
+    done = run("check", f"biomedparse:{tmp_path}")
+    assert isinstance(done.exception, CaseError)
+    assert "there is no case" in str(done.exception)
+    assert "test_absent.json" in str(done.exception)
+
+
 def test_show_draws_a_sheet(data, tmp_path):
     out = tmp_path / "sheets" / "one.png"
     done = run("show", f"biomedparse:{data}", "-n", 2, "--out", out)
@@ -124,6 +133,13 @@ def test_a_sheet_shows_odd_sizes_and_empty_masks(tmp_path):
     ]
     path, errors = draw_sheet(CaseList(cases), 9, tmp_path / "odd.png")
     assert path.exists() and not errors
+
+
+def test_a_sheet_shows_pictures_as_wide_and_high_as_they_are():
+    case = load_cases("samples", "test")[0]
+    squashed = Case("k", case.image[::4].copy(), case.mask[::4].copy(), "mass", spacing=(4.0, 1.0))
+    tile = np.asarray(_tile(squashed))[:TILE]
+    assert (tile != 238).any(axis=(1, 2)).all(), "a quarter of the rows, each four times as high"
 
 
 def test_cases_of_a_sheet_are_spread_evenly():
