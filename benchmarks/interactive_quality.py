@@ -185,8 +185,9 @@ def best_and_worst(tracks: Sequence[Track], backbone: str) -> list[tuple[str, An
             continue
         final = track.dice(STEPS)
         order = sorted(range(len(final)), key=final.__getitem__)
-        places = {"best": -1, "upper quarter": 3 * len(order) // 4, "middle": len(order) // 2}
-        places |= {"lower tenth": len(order) // 10, "second worst": 1, "worst": 0}
+        count = len(order)
+        places = {"best": count - 1, "upper quarter": 3 * count // 4, "middle": count // 2}
+        places |= {"lower tenth": count // 10, "worst": 0}
         rows += [
             (f"{track.way}: {label}", track.played[order[place]].episode)
             for label, place in places.items()

@@ -74,7 +74,7 @@ def test_it_prints_and_writes_what_it_promises(tmp_path):
     arguments = "--cases phantoms --cases samples --limit 14 --beside= --backbone pocket"
     result = CliRunner().invoke(app, [*arguments.split(), "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert "(synthetic)" in result.output and "another image" in result.output
+    assert "(synthetic)" in result.output and "pocket, other image" in result.output
     results = json.loads((tmp_path / "results.json").read_text())
     phantoms = [r for r in results["rows"] if r["cases"] == "phantoms" and r["subset"] == "all"]
     assert {(r["way"], r["backbone"]) for r in phantoms} == {

@@ -18,9 +18,12 @@ def test_it_times_steps_that_make_masks(tmp_path):
     result = CliRunner().invoke(app, [*arguments.split(), "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     results = json.loads((tmp_path / "results.json").read_text())
-    assert [(r["backbone"], r["envs"]) for r in results["rows"]] == [
-        ("pocket", 1), ("ellipse", 1), ("pocket", 3), ("ellipse", 3)
-    ]  # fmt: skip
+    assert [(r["backbone"], r["envs"], r["images"]) for r in results["rows"]] == [
+        (name, envs, images)
+        for envs in (1, 3)
+        for images in ("cached", "fresh")
+        for name in ("pocket", "ellipse")
+    ]
     for row in results["rows"]:
         assert row["low"] <= row["rate"] <= row["high"]
     assert results["rows"][1]["ratio"] == pytest.approx(1)
