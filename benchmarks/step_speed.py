@@ -81,6 +81,8 @@ def measure(
             f"{encoding[row['backbone']]:.0f}",
         )  # fmt: skip
     console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width to respect
+        console = Console(width=110)
     console.print(table)
     machine = f"{describe_machine(str(found[0].device))}, load {os.getloadavg()[0]:.1f}"
     console.print(f"Measured on: {machine}")
