@@ -127,14 +127,14 @@ def _look(teacher: Backbone, views: list[View], seed: tuple) -> dict[str, torch.
             found = teacher_masks(teacher, embeddings[owner], regions[owner], view.image, rng)
             masks += found
             owners += [owner] * len(found)
-    packed = [np.packbits(mask) for mask in masks] or [np.zeros(0, np.uint8)]
+    packed = np.packbits(np.reshape(masks, (-1, SIDE * SIDE)).astype(bool), axis=1)
     pooled = [F.adaptive_avg_pool2d(e.features[0].float(), GRID).half() for e in embeddings]
     return {
         "image": torch.from_numpy(np.stack([view.image for view in views])),
         "labels": torch.from_numpy(np.stack([view.labels for view in views])),
         "regions": torch.from_numpy(np.stack(regions)),
         "embedding": torch.stack(pooled),
-        "mask": torch.from_numpy(np.stack(packed)),
+        "mask": torch.from_numpy(packed),
         "owner": torch.as_tensor(owners, dtype=torch.int64),
         "synthetic": torch.as_tensor([view.synthetic for view in views]),
     }
