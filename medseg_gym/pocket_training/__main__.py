@@ -33,6 +33,7 @@ console = Console()
 
 Pictures = Annotated[Path, typer.Option(help="From scripts/build_pocket_pictures.py.")]
 Teaching = Annotated[Path, typer.Option(help="Folder of the teaching set; made if need be.")]
+PHANTOMS = 400  # that the teacher looks at beside the real pictures
 PICTURES, TEACHING = Path("out/pocket/pictures.npz"), Path("out/pocket/teaching")
 
 
@@ -40,7 +41,7 @@ PICTURES, TEACHING = Path("out/pocket/pictures.npz"), Path("out/pocket/teaching"
 def teach(
     pictures: Pictures = PICTURES,
     teaching: Teaching = TEACHING,
-    phantoms: Annotated[int, typer.Option(help="Phantoms of the train split to add.")] = 400,
+    phantoms: Annotated[int, typer.Option(help="Phantoms of the train split.")] = PHANTOMS,
 ) -> None:
     """Let LiteMedSAM look at the training pictures, once."""
     for line in make_teaching_set(pictures, teaching, phantoms):
@@ -78,8 +79,9 @@ def run(
     if settings.exists() and PocketConfig.read(settings) != config:
         raise MedSegError(f"{out} holds a run with other settings ({settings}); name another --out")
     config.write(settings)
-    for line in make_teaching_set(pictures, teaching, 400):
-        console.print(line, end="\r")
+    with console.status("LiteMedSAM looks at the pictures") as status:
+        for line in make_teaching_set(pictures, teaching, PHANTOMS):
+            status.update(f"LiteMedSAM looks at the pictures: {line}")
     chosen = str(choose_device(device))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -37,7 +37,7 @@ class PocketConfig:
     """
 
     recipe: str = "distil"
-    steps: int = 4300
+    steps: int = 3900
     seed: int = 0
     images: int = 6
     targets: int = 2
