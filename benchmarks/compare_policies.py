@@ -23,10 +23,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from agents.contenders import make_contender
 from agents.evaluation import CaseRecord, RecordFile, evaluate, run_settings
 from agents.machine import describe_machine
 from agents.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
-from medseg_gym.annotators import make_policy
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import make_envs
 
@@ -35,7 +35,8 @@ def compare(
     cases: Annotated[str, typer.Option(help="Case spec.")] = "samples",
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     policies: Annotated[
-        str, typer.Option(help="Names, comma between; options as oracle-box:loosen=0.2.")
+        str,
+        typer.Option(help="Names, comma between: oracle-box:loosen=0.2, sb3:RUN, rllib:RUN, ..."),
     ] = "random,stop,centre-box,oracle-box,oracle-click",
     backbones: Annotated[
         str, typer.Option(help="Names, comma between.")
@@ -74,23 +75,27 @@ def compare(
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         bar = progress.add_task("loading", total=None)
         keys: list[str] | None = None
+        contenders = [make_contender(text) for text in policies.split(",")]
         for backbone in backbones.split(","):
-            envs = make_envs(
-                num_envs,
-                cases=cases,
-                split=split,
-                backbone=backbone,
-                checkpoint=files.get(backbone),
-                device=device,
-                max_steps=max_steps,
-            )
-            machine = describe_machine(str(envs.stage.backbone.device))
-            if keys is None:
-                keys = _keys(envs.stage.source, limit, min_area)
-                runs = len(backbones.split(",")) * len(policies.split(",")) * len(seeds.split(","))
-                progress.update(bar, total=len(keys) * runs)
-            for name in policies.split(","):
-                policy = make_policy(name, envs.stage.view.codec)
+            for contender in contenders:
+                name = contender.name
+                envs = make_envs(
+                    num_envs,
+                    contender.env_id,
+                    cases=cases,
+                    split=split,
+                    backbone=backbone,
+                    checkpoint=files.get(backbone),
+                    device=device,
+                    max_steps=max_steps,
+                    **contender.view,
+                )
+                machine = describe_machine(str(envs.stage.backbone.device))
+                if keys is None:
+                    keys = _keys(envs.stage.source, limit, min_area)
+                    runs = len(backbones.split(",")) * len(contenders) * len(seeds.split(","))
+                    progress.update(bar, total=len(keys) * runs)
+                policy = contender.build(envs)
                 records: list[CaseRecord] = []
                 for seed in map(int, seeds.split(",")):
                     progress.update(bar, description=f"{backbone}, {name}")
@@ -105,7 +110,7 @@ def compare(
                         lambda batch: progress.advance(bar, len(batch)),
                     )
                 rows += summarise_by(records, by, max_steps, backbone=backbone, policy=policy.name)
-            envs.close()
+                envs.close()
     title = f"{cases}, {split} split" + (f", area >= {min_area:.1%}" if min_area else "")
     for table in as_tables(rows, title, max_steps):
         console.print(table)

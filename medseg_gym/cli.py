@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,21 +108,51 @@ def check_backbone(
     console.print(table)
 
 
-def run(command: Callable[..., object]) -> None:
-    """Run a typer app or function; expected errors become one line on stderr and exit code 2."""
+@cache
+def add_installed_commands(to: typer.Typer) -> None:
+    """Let installed packages add commands: entry points "medseg_gym.commands", called with the app.
+
+    This is how `agents` adds its own: nothing in this package imports it.
+
+    Raises:
+        MedSegError: An entry point cannot be loaded, for instance because another installed
+            package is called `agents` too.
+    """
+    for entry in entry_points(group="medseg_gym.commands"):
+        try:
+            add = entry.load()
+        except (ImportError, AttributeError) as error:
+            module = entry.value.partition(":")[0]
+            root = find_spec(module.partition(".")[0])
+            raise MedSegError(
+                f"the commands of {entry.value!r} cannot be loaded: {error}; the package is "
+                f"{root.origin if root else 'not installed'}. Where that is another package of the "
+                "same name, install medseg-gym into an environment of its own"
+            ) from error
+        add(to)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn expected errors into one line on stderr and exit code 2."""
     try:
-        if isinstance(command, typer.Typer):
-            command()
-        else:
-            typer.run(command)
+        yield
     except MedSegError as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         raise SystemExit(2) from None
 
 
+def run(command: Callable[..., object]) -> None:
+    """Run a function as a command line, with plain errors."""
+    with plain_errors():
+        typer.run(command)
+
+
 def main() -> None:
     """Run `medseg`."""
-    run(app)
+    with plain_errors():
+        add_installed_commands(app)
+        app()
 
 
 if __name__ == "__main__":

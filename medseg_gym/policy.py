@@ -158,11 +158,11 @@ def _play_batch(
     ]
 
 
-def make_envs(num_envs: int, **options: Any) -> MedSegVectorEnv:
-    """`gym.make_vec("MedSeg-v0", ...)` with autoreset "disabled", as `play_cases` needs it."""
-    import medseg_gym  # noqa: F401  (registers the id)
+def make_envs(num_envs: int, env_id: str = "MedSeg-v0", **options: Any) -> MedSegVectorEnv:
+    """`gym.make_vec(env_id, ...)` with autoreset "disabled", as `play_cases` needs it."""
+    import medseg_gym  # noqa: F401  (registers the ids)
 
-    envs = gym.make_vec("MedSeg-v0", num_envs=num_envs, autoreset_mode="disabled", **options)
+    envs = gym.make_vec(env_id, num_envs=num_envs, autoreset_mode="disabled", **options)
     assert isinstance(envs.unwrapped, MedSegVectorEnv)
     return envs.unwrapped
 

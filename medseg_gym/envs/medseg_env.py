@@ -112,7 +112,7 @@ class MedSegEnv(gym.Env[Any, np.ndarray]):
         # A Discrete space holds numpy's scalars; the others are arrays.
         return {key: value[0] for key, value in batched.items()}
 
-    def render(self) -> np.ndarray | None:
+    def render(self) -> Any:  # gymnasium's generic frames differ between versions
         """The episode as (h, w, 3) uint8 in mode "rgb_array"."""
         from medseg_gym.envs.rendering import draw_episode
 

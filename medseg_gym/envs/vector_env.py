@@ -199,7 +199,7 @@ class MedSegVectorEnv(VectorEnv[Observations, np.ndarray, np.ndarray]):
             batched = self._add_info(batched, info, slot)
         return batched
 
-    def render(self) -> tuple[np.ndarray, ...] | None:
+    def render(self) -> Any:  # gymnasium's generic frames differ between versions
         """One (h, w, 3) uint8 frame per slot in mode "rgb_array"."""
         from medseg_gym.envs.rendering import draw_episode
 

@@ -126,6 +126,7 @@ def export(
 
 
 if __name__ == "__main__":
-    from medseg_gym.cli import run as run_app
+    from medseg_gym.cli import plain_errors
 
-    run_app(app)
+    with plain_errors():
+        app()

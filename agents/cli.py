@@ -1,0 +1,12 @@
+"""What `agents` adds to the command line: `medseg train`."""
+
+from __future__ import annotations
+
+import typer
+
+train_app = typer.Typer(no_args_is_help=True, help="Train a policy.")
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this package to `medseg`; called through an entry point."""
+    app.add_typer(train_app, name="train")

@@ -1,0 +1,65 @@
+"""Policies as benchmarks name them: "oracle-box:loosen=0.2", "sb3:RUN", "llm:PATH", ...
+
+A contender is a policy together with the view that it plays through, so that one table can hold
+policies that see arrays of different sizes, and policies that chat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from medseg_gym.annotators import make_policy
+from medseg_gym.policy import Policy
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A policy that is still to be built, and the view that it plays through.
+
+    Args:
+        name: As it was given.
+        build: Makes the policy for a vector environment of that view.
+        env_id: Environment of the view.
+        view: Arguments of that environment which belong to the view alone (image_size, bins,
+            tools, targets, ...), as the policy's checkpoint says; never cases or a backbone.
+    """
+
+    name: str
+    build: Callable[[Any], Policy]
+    env_id: str = "MedSeg-v0"
+    view: Mapping[str, Any] = field(default_factory=dict)
+
+
+_KINDS: dict[str, str | Callable[[str], Contender]] = {}
+
+
+def register_contender(kind: str, factory: str | Callable[[str], Contender]) -> None:
+    """Make `make_contender("kind:ARGUMENT")` call `factory("ARGUMENT")`.
+
+    Args:
+        kind: Before the colon.
+        factory: A function, or "module:function", imported when it is first needed.
+    """
+    _KINDS[kind] = factory
+
+
+def make_contender(text: str) -> Contender:
+    """Read a policy's name.
+
+    Args:
+        text: "KIND:ARGUMENT" of a registered kind, or a name for `annotators.make_policy`.
+
+    Raises:
+        PolicyError: What the kind says; for names of annotators only when the policy is built.
+    """
+    kind, colon, argument = text.partition(":")
+    factory = _KINDS.get(kind) if colon else None
+    if factory is None:
+        return Contender(text, lambda envs: make_policy(text, envs.stage.view.codec))
+    if isinstance(factory, str):
+        module, _, attribute = factory.partition(":")
+        factory = getattr(import_module(module), attribute)
+    return factory(argument)
