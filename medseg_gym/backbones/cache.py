@@ -81,6 +81,21 @@ class EmbeddingCache:
                 self.nbytes -= dropped.nbytes
             return found
 
+    def find(self, hashes: Sequence[str]) -> dict[str, Embedding]:
+        """Embeddings held for those content hashes, in memory or on disk; encodes nothing."""
+        with self._lock:
+            found = {}
+            for key in hashes:
+                embedding = self._entries.get(key)
+                if embedding is not None:
+                    self._entries.move_to_end(key)
+                    self.counters.hits += 1
+                elif self.store is not None and (embedding := self.store.read(key)) is not None:
+                    self.counters.reads += 1
+                if embedding is not None:
+                    found[key] = embedding
+            return found
+
     def _make(self, backbone: Backbone, images: dict[str, np.ndarray]) -> dict[str, Embedding]:
         found: dict[str, Embedding] = {}
         if self.store is not None:

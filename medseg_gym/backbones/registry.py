@@ -21,6 +21,13 @@ from medseg_gym.errors import BackboneError, CheckpointError
 ENTRY_POINT_GROUP = "medseg_gym.backbones"
 CHECKPOINTS_VARIABLE = "MEDSEG_CHECKPOINTS"
 
+REMOTE = {
+    "http": "medseg_gym.backbones.http:build",
+    "https": "medseg_gym.backbones.http:build",
+    "ray": "medseg_gym.backbones.remote_ray:build",
+}
+"""Backbones in another process, named "scheme:ADDRESS": (name, device, **options) -> Backbone."""
+
 _SPECS: dict[str, BackboneSpec] = {spec.name: spec for spec in OFFICIAL}
 _LOADED: dict[tuple, Backbone] = {}
 _LOCK = threading.RLock()
@@ -90,6 +97,9 @@ def load(
                 f"an instance was given ({type(name).__name__})"
             )
         return name
+    scheme, colon, _ = name.partition(":")
+    if colon and scheme in REMOTE:
+        return _load_remote(name, REMOTE[scheme], checkpoint, device, cache_bytes, store, options)
     spec = available().get(name)
     if spec is None:
         raise BackboneError(
@@ -114,6 +124,32 @@ def load(
                 cache.max_bytes = cache_bytes
             if store is not None:
                 cache.store = EmbeddingStore(store, _storable(backbone))
+            _LOADED[key] = backbone
+        return _LOADED[key]
+
+
+def _load_remote(
+    name: str,
+    builder: str,
+    checkpoint: str | Path | None,
+    device: str,
+    cache_bytes: int | None,
+    store: str | Path | None,
+    options: dict[str, Any],
+) -> Backbone:
+    if checkpoint is not None or store is not None:
+        raise BackboneError(
+            f"backbone {name!r} is in another process: give checkpoint= and store= there"
+        )
+    key = (name, device, cache_bytes, repr(sorted(options.items())))
+    with _LOCK:
+        if key not in _LOADED:
+            # Masks are made where the rollouts are, and those are mostly without a GPU.
+            chosen = torch.device("cpu") if device == "auto" else choose_device(device)
+            spec = BackboneSpec(name, builder, "in another process")
+            backbone = _build(spec, name, chosen, options)
+            if cache_bytes is not None:
+                embedding_cache(backbone).max_bytes = cache_bytes
             _LOADED[key] = backbone
         return _LOADED[key]
 
@@ -170,7 +206,7 @@ def find_checkpoint(
     )
 
 
-def _build(spec: BackboneSpec, path: Path | None, device: Any, options: dict) -> Backbone:
+def _build(spec: BackboneSpec, path: Any, device: Any, options: dict) -> Backbone:
     try:
         builder: Any = spec.builder
         if isinstance(builder, str):

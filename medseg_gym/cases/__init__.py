@@ -4,7 +4,7 @@ A `Case` is one image with one truth mask; a `CaseSource` is a lazy collection o
 `load_cases`. Nothing here needs torch.
 """
 
-from medseg_gym.cases.case import Case
+from medseg_gym.cases.case import Case, hash_pixels
 from medseg_gym.cases.source import SPLITS, CaseList, CaseSource, load_cases, register
 from medseg_gym.cases.windowing import window_to_rgb
 from medseg_gym.errors import CaseError
@@ -15,6 +15,7 @@ __all__ = [
     "CaseError",
     "CaseList",
     "CaseSource",
+    "hash_pixels",
     "load_cases",
     "register",
     "window_to_rgb",

@@ -103,14 +103,23 @@ class Case:
     @cached_property
     def content_hash(self) -> str:
         """Hash of the pixels alone: cases that share an image share its embedding."""
-        digest = hashlib.blake2b(repr(self.image.shape).encode(), digest_size=16)
-        digest.update(self.image.data)
-        return digest.hexdigest()
+        return hash_pixels(self.image)
 
     @cached_property
     def area_fraction(self) -> float:
         """Share of the image that the target covers, 0..1."""
         return float(np.count_nonzero(self.mask)) / self.mask.size
+
+
+def hash_pixels(image: np.ndarray) -> str:
+    """Content hash of an image, 32 hexadecimal digits: its shape and its pixels.
+
+    Args:
+        image: (H, W, 3) uint8.
+    """
+    digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
 
 
 def _is_spacing(spacing: object) -> bool:
