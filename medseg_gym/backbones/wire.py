@@ -69,7 +69,7 @@ def pack_row(row: PromptRow) -> WireRow:
             "a remote backbone decodes only what it encoded itself; "
             f"the row's embedding is a {type(row.embedding).__name__}"
         )
-    box = row.box and (row.box.x1, row.box.y1, row.box.x2, row.box.y2)
+    box = None if row.box is None else (row.box.x1, row.box.y1, row.box.x2, row.box.y2)
     points = tuple((point.x, point.y, point.positive) for point in row.points)
     mask = None if row.mask_input is None else row.mask_input.detach().cpu().numpy()
     return WireRow(row.embedding.key, box, points, mask, row.multimask, row.text)

@@ -110,13 +110,17 @@ class EpisodeEngine:
         return started
 
     def step(
-        self, slots: Sequence[int], prompts: Sequence[Prompt | PromptError | None]
+        self,
+        slots: Sequence[int],
+        prompts: Sequence[Prompt | PromptError | None],
+        options: Sequence[DecodeOptions | None] | None = None,
     ) -> list[StepResult]:
         """Take one action in each slot named.
 
         Args:
             slots: Distinct slots whose episodes are not over.
             prompts: One per slot; a PromptError or None for an action that could not be read.
+            options: For this step, one per slot; None takes the engine's own.
 
         Returns:
             One result per slot. Invalid actions change nothing, cost a step and say so in `info`.
@@ -131,6 +135,7 @@ class EpisodeEngine:
         states = self._decode(
             [episodes[i] for i in decoding],
             [prompts[i] for i in decoding],  # type: ignore[misc]
+            None if options is None else [options[i] for i in decoding],
         )
         made = dict(zip(decoding, states, strict=True))
         results = []
@@ -172,14 +177,20 @@ class EpisodeEngine:
         return self._decode(episodes, prompts)
 
     def _decode(
-        self, episodes: Sequence[Episode], prompts: Sequence[AddBox | AddPoint]
+        self,
+        episodes: Sequence[Episode],
+        prompts: Sequence[AddBox | AddPoint],
+        options: Sequence[DecodeOptions | None] | None = None,
     ) -> list[MaskState]:
         if not episodes:
             return []
+        chosen = [given or self.options for given in options or [None] * len(episodes)]
         in_force = [e.with_prompt(p) for e, p in zip(episodes, prompts, strict=True)]
         rows = [
-            self._row(episode, prompt, box, points)
-            for episode, prompt, (box, points) in zip(episodes, prompts, in_force, strict=True)
+            self._row(episode, prompt, box, points, given)
+            for episode, prompt, (box, points), given in zip(
+                episodes, prompts, in_force, chosen, strict=True
+            )
         ]
         with torch.inference_mode():
             prediction = self.backbone.decode(rows)
@@ -198,17 +209,18 @@ class EpisodeEngine:
         prompt: AddBox | AddPoint,
         box: AddBox | None,
         points: tuple[AddPoint, ...],
+        options: DecodeOptions,
     ) -> PromptRow:
         assert episode.embedding is not None
         logits = episode.state.logits
-        if self.options.prompt_memory == "newest" and logits is not None:
+        if options.prompt_memory == "newest" and logits is not None:
             box = prompt if isinstance(prompt, AddBox) else None
             points = (prompt,) if isinstance(prompt, AddPoint) else ()
-        if not (self.options.mask_input and self.backbone.takes_mask_input):
+        if not (options.mask_input and self.backbone.takes_mask_input):
             logits = None
         ambiguous = box is None and len(points) == 1
-        multimask = {"auto": ambiguous, "always": True, "never": False}[self.options.multimask]
-        text = episode.case.target if self.options.text else None
+        multimask = {"auto": ambiguous, "always": True, "never": False}[options.multimask]
+        text = episode.case.target if options.text else None
         return PromptRow(episode.embedding, box, points, logits, multimask, text)
 
 
