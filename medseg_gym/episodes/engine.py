@@ -65,6 +65,9 @@ class EpisodeEngine:
         reward: Name or `Reward`.
         max_steps: Actions per episode, at least 1.
         options: How prompts become decoder rows.
+        own_memory: Give every mask and its logits memory of their own. Otherwise they are parts of
+            their batch, which stays in memory as long as any of them: fine where episodes live
+            and end together.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class EpisodeEngine:
         reward: str | rewards.Reward = "dice_gain",
         max_steps: int = 5,
         options: DecodeOptions | None = None,
+        own_memory: bool = False,
     ) -> None:
         if num_slots < 1 or max_steps < 1:
             raise EpisodeError(f"need num_slots, max_steps >= 1, got {num_slots}, {max_steps}")
@@ -81,6 +85,7 @@ class EpisodeEngine:
         self.reward = rewards.make(reward)
         self.max_steps = max_steps
         self.options = options or DecodeOptions()
+        self.own_memory = own_memory
         self.episodes: list[Episode | None] = [None] * num_slots
         self.cache = embedding_cache(backbone)
 
@@ -197,11 +202,14 @@ class EpisodeEngine:
             images = self.backbone.to_image(prediction.logits, [row.embedding for row in rows])
             measured = measure_masks(images, [episode.truth for episode in episodes])
         return [
-            MaskState(mask, pixels, both, box, points, logits)
+            MaskState(self._kept(mask), pixels, both, box, points, self._kept(logits))
             for (mask, pixels, both), (box, points), logits in zip(
                 measured, in_force, prediction.logits, strict=True
             )
         ]
+
+    def _kept(self, part: torch.Tensor) -> torch.Tensor:
+        return part.clone() if self.own_memory else part
 
     def _row(
         self,
