@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import medseg_gym
-from medseg_gym.envs.vector_env import MedSegVectorEnv
+from medseg_gym.envs.stage_vector_env import StageVectorEnv
 from medseg_gym.episodes import metrics
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import Played, Policy, caveats, play_cases
@@ -82,7 +82,7 @@ class CaseRecord:
         return self.dice[min(step, len(self.dice) - 1)]
 
 
-def _record(played: Played, policy: Policy, envs: MedSegVectorEnv, batch_size: int) -> CaseRecord:
+def _record(played: Played, policy: Policy, envs: StageVectorEnv, batch_size: int) -> CaseRecord:
     episode, case = played.episode, played.episode.case
     mask = episode.state.mask.cpu().numpy()
     surface = metrics.surface_scores(mask, case.mask, case.spacing)
@@ -179,7 +179,7 @@ def _read_record(line: str) -> CaseRecord:
 
 
 def evaluate(
-    envs: MedSegVectorEnv,
+    envs: StageVectorEnv,
     policy: Policy,
     keys: Sequence[str] | None = None,
     seed: int = 0,
@@ -214,8 +214,11 @@ def evaluate(
     return sorted(records, key=lambda record: record.batch)
 
 
-def run_settings(envs: MedSegVectorEnv, policy: Policy, keys: Sequence[str], seed: int) -> dict:
-    """Everything that decides the numbers of a run, for `RecordFile`."""
+def run_settings(envs: StageVectorEnv, policy: Policy, keys: Sequence[str], seed: int) -> dict:
+    """Everything that decides the numbers of a run, for `RecordFile`.
+
+    A policy says with `settings` (a mapping, JSON) what its name does not: how it samples, say.
+    """
     options = envs.options
     return {
         "version": medseg_gym.__version__,
@@ -232,9 +235,9 @@ def run_settings(envs: MedSegVectorEnv, policy: Policy, keys: Sequence[str], see
         "device": str(envs.stage.backbone.device),
         **{
             name: getattr(options, name)
-            for name in ("max_steps", "prompt_memory", "mask_input", "multimask", "bins")
+            for name in ("max_steps", "prompt_memory", "mask_input", "multimask")
         },
-        "image_size": options.image_size,
-        "tools": list(options.tools),
+        **envs.stage.view.settings,
+        **({"policy_settings": policy.settings} if hasattr(policy, "settings") else {}),
         "reward": options.reward if isinstance(options.reward, str) else repr(options.reward),
     }

@@ -14,3 +14,10 @@ if "MedSeg-v0" not in _registry:
         entry_point="medseg_gym.envs.medseg_env:MedSegEnv",
         vector_entry_point="medseg_gym.envs.vector_env:MedSegVectorEnv",
     )
+
+if "MedSegChat-v0" not in _registry:
+    _register(
+        id="MedSegChat-v0",
+        entry_point="medseg_gym.envs.chat_env:MedSegChatEnv",
+        vector_entry_point="medseg_gym.envs.chat_vector_env:MedSegChatVectorEnv",
+    )

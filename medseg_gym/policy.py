@@ -13,8 +13,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from medseg_gym.backbones import Backbone
-from medseg_gym.envs.array_view import Observations
-from medseg_gym.envs.vector_env import MedSegVectorEnv
+from medseg_gym.envs.stage_vector_env import StageVectorEnv
+from medseg_gym.envs.view import Observations
 from medseg_gym.episodes import Episode
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import AddBox
@@ -22,6 +22,11 @@ from medseg_gym.prompts import AddBox
 
 class Policy(Protocol):
     """Acts in all slots of a vector environment at once.
+
+    Through the array view (`MedSeg-v0`) `act` returns (n, 5) int64, through the chat view
+    (`MedSegChat-v0`) a list of n str, given the newest user turns: `observations["text"]`, n str,
+    and `observations["image"]`, (n, P, P, 3) uint8. A chat policy keeps as much of the conversation
+    as its model is to see; it begins with `envs.system_messages`.
 
     Attributes:
         name: Shown in tables.
@@ -41,15 +46,16 @@ class Policy(Protocol):
         """
         ...
 
-    def act(self, observations: Observations, *episodes: Any) -> np.ndarray:
-        """Choose actions, (n, 5) int64, for observations of n slots.
+    def act(self, observations: Observations, *episodes: Any) -> Any:
+        """Choose actions for observations of n slots: (n, 5) int64, or a list of n str.
 
-        Rows of finished slots are ignored by the environment.
+        What is chosen for slots that are finished or were never reset through `reset` is ignored:
+        a policy whose actions are dear may answer "" there.
         """
         ...
 
 
-def ask(policy: Policy, observations: Observations, episodes: Sequence[Episode]) -> np.ndarray:
+def ask(policy: Policy, observations: Observations, episodes: Sequence[Episode]) -> Any:
     """Call `policy.act` with what it may see."""
     return policy.act(observations, episodes) if policy.sees_truth else policy.act(observations)
 
@@ -70,6 +76,7 @@ class Played:
         episode: Everything that happened, masks included.
         rewards: One per step.
         seconds: Its share of the wall time, encoding included.
+        answers: What a model said in each step, as it said it; empty for the array view.
     """
 
     key: str
@@ -77,10 +84,11 @@ class Played:
     episode: Episode
     rewards: tuple[float, ...]
     seconds: float
+    answers: tuple[str, ...] = ()
 
 
 def play_cases(
-    envs: MedSegVectorEnv,
+    envs: StageVectorEnv,
     policy: Policy,
     keys: Sequence[str],
     seed: int = 0,
@@ -102,7 +110,7 @@ def play_cases(
         The episodes of one batch, in the order of `keys`.
 
     Raises:
-        PolicyError: An environment that resets by itself.
+        PolicyError: An environment that resets by itself, or a policy without an action for a slot.
     """
     if envs.metadata["autoreset_mode"] is not AutoresetMode.DISABLED:
         raise PolicyError(
@@ -124,7 +132,7 @@ def play_cases(
 
 
 def _play_batch(
-    envs: MedSegVectorEnv,
+    envs: StageVectorEnv,
     policy: Policy,
     keys: list[str],
     padding: list[str],
@@ -138,32 +146,45 @@ def _play_batch(
     policy.reset(list(slots), [case_generator(seed, key) for key in keys])
     seconds = [(time.perf_counter() - began) / len(keys)] * len(keys)
     rewards: list[list[float]] = [[] for _ in keys]
-    stop = envs.stage.view.codec.stop_row
+    view = envs.stage.view
+    answers: list[list[str]] = [[] for _ in keys]
+    spare = range(len(keys), envs.num_envs)
     running = list(slots)
     while running:
         began = time.perf_counter()
-        actions = np.array(ask(policy, observations, envs.stage.episodes(range(envs.num_envs))))
-        if stop is not None:
-            actions[len(keys) :] = stop
+        actions = ask(policy, observations, envs.stage.episodes(range(envs.num_envs)))
+        silent = [slot for slot in running if actions[slot] is None]
+        if silent:
+            raise PolicyError(f"policy {policy.name!r} has no answer for slots {silent}")
+        actions = view.idle(actions, spare)
         observations, values, terminations, truncations, _ = envs.step(actions)
         share = (time.perf_counter() - began) / len(running)
         for slot in running:
             rewards[slot].append(float(values[slot]))
+            if isinstance(actions[slot], str):
+                answers[slot].append(actions[slot])
             seconds[slot] += share
         ended = terminations | truncations
         running = [slot for slot in running if not ended[slot]]
     return [
-        Played(key, batch, envs.stage.engine.episode(slot), tuple(rewards[slot]), seconds[slot])
+        Played(
+            key,
+            batch,
+            envs.stage.engine.episode(slot),
+            tuple(rewards[slot]),
+            seconds[slot],
+            tuple(answers[slot]),
+        )
         for slot, key in enumerate(keys)
     ]
 
 
-def make_envs(num_envs: int, env_id: str = "MedSeg-v0", **options: Any) -> MedSegVectorEnv:
+def make_envs(num_envs: int, env_id: str = "MedSeg-v0", **options: Any) -> StageVectorEnv:
     """`gym.make_vec(env_id, ...)` with autoreset "disabled", as `play_cases` needs it."""
     import medseg_gym  # noqa: F401  (registers the ids)
 
     envs = gym.make_vec(env_id, num_envs=num_envs, autoreset_mode="disabled", **options)
-    assert isinstance(envs.unwrapped, MedSegVectorEnv)
+    assert isinstance(envs.unwrapped, StageVectorEnv)
     return envs.unwrapped
 
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
-from PIL import Image
 
-from medseg_gym.cases import Case
+from medseg_gym.envs.squares import Squares
+from medseg_gym.envs.view import Observations, Reading
 from medseg_gym.episodes import Episode
-from medseg_gym.episodes.masks import group_by_shape
 from medseg_gym.errors import MedSegError
 from medseg_gym.prompts import TOOL_CALL_BINS, TOOLS, ArrayCodec
-
-Observations = dict[str, np.ndarray]
 
 
 class ArrayView:
@@ -36,13 +32,11 @@ class ArrayView:
         bins: int = TOOL_CALL_BINS,
         tools: Sequence[str] = TOOLS,
     ) -> None:
-        if not 8 <= image_size <= 4096:
-            raise MedSegError(f"image_size must be in 8..4096 pixels, got {image_size}")
-        self.side = int(image_size)
+        self._squares = Squares(image_size)
+        self.side = self._squares.side
         self.codec = ArrayCodec(bins, tools)
         self.targets = tuple(targets)
         self._target_index = {text: i + 1 for i, text in enumerate(self.targets)}
-        self._pictures: WeakKeyDictionary[Case, np.ndarray] = WeakKeyDictionary()
         radius = max(1, round(self.side / 64))
         dy, dx = np.mgrid[-radius : radius + 1, -radius : radius + 1]
         inside = dx * dx + dy * dy <= radius * radius + radius // 2
@@ -67,11 +61,61 @@ class ArrayView:
             }
         )
 
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Tools that the agent may use."""
+        return self.codec.tools
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What of the view decides the numbers of a run."""
+        return {"bins": self.codec.bins, "image_size": self.side, "tools": list(self.tools)}
+
+    def check_actions(self, actions: Any, count: int) -> np.ndarray:
+        """Actions of all slots as an array.
+
+        Raises:
+            MedSegError: Not (count, 5).
+        """
+        actions = np.asarray(actions)
+        if actions.shape != (count, 5):
+            raise MedSegError(f"actions must be ({count}, 5) integers, got shape {actions.shape}")
+        return actions
+
+    def idle(self, actions: np.ndarray, slots: Sequence[int]) -> np.ndarray:
+        """Actions with "stop", where the agent may, in slots that nobody looks at."""
+        stop = self.codec.stop_row
+        if stop is None or not len(slots):
+            return actions
+        actions = np.array(actions)
+        actions[list(slots)] = stop
+        return actions
+
+    def read(self, actions: Any) -> list[Reading]:
+        """Prompts of (n, 5) integer rows.
+
+        Raises:
+            PromptError: A wrong shape or dtype, or a value outside the action space.
+        """
+        return [Reading(prompt) for prompt in self.codec.decode(np.asarray(actions))]
+
+    def keep(self, episodes: Sequence[Episode], actions: Any) -> None:
+        """Nothing: an episode holds all that this view shows."""
+
+    def start_info(self) -> dict[str, Any]:
+        """What the view adds to `info` at reset."""
+        return {}
+
+    def row(self, observations: Observations, index: int) -> dict[str, Any]:
+        """One slot's observation out of a batch, as arrays of its own."""
+        # A Discrete space holds numpy's scalars; the others are arrays.
+        return {key: value[index].copy() for key, value in observations.items()}
+
     def observe(self, episodes: Sequence[Episode]) -> Observations:
         """Observations of n episodes as fresh arrays with a leading axis n."""
         left = [[e.steps_left / e.max_steps] for e in episodes]
         return {
-            "image": np.stack([self._picture(e.case) for e in episodes]),
+            "image": np.stack([self._squares.image(e.case) for e in episodes]),
             "mask": self._masks(episodes),
             "prompts": self._prompts(episodes),
             "target": np.array(
@@ -80,31 +124,10 @@ class ArrayView:
             "steps_left": np.array(left, dtype=np.float32),
         }
 
-    def _picture(self, case: Case) -> np.ndarray:
-        """S x S x 3 uint8, made once per case and kept as long as the case is."""
-        if case not in self._pictures:
-            square = Image.fromarray(case.image).resize(
-                (self.side, self.side), Image.Resampling.BILINEAR
-            )
-            self._pictures[case] = np.asarray(square)
-        return self._pictures[case]
-
     def _masks(self, episodes: Sequence[Episode]) -> np.ndarray:
-        """Masks, N x S x S x 1 uint8: each mask sampled at the centres of the square's pixels."""
-        masks = [episode.state.mask for episode in episodes]
-        groups = group_by_shape(masks)
-        parts = []
-        for members in groups:
-            stacked = torch.stack([masks[i] for i in members])
-            rows, columns = (
-                ((torch.arange(self.side, device=stacked.device) + 0.5) * n / self.side).long()
-                for n in stacked.shape[1:]
-            )
-            parts.append(stacked[:, rows[:, None], columns])
-        sampled = torch.cat(parts).to("cpu").numpy()
-        found = np.empty_like(sampled)
-        found[[i for members in groups for i in members]] = sampled
-        return (found.view(np.uint8) * np.uint8(255))[..., None]
+        """Masks, N x S x S x 1 uint8."""
+        sampled = self._squares.masks([episode.state.mask for episode in episodes])
+        return (sampled.view(np.uint8) * np.uint8(255))[..., None]
 
     def _prompts(self, episodes: Sequence[Episode]) -> np.ndarray:
         """Maps, N x S x S x 3 uint8: discs at positive and negative clicks, the filled box."""

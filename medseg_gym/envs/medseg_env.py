@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import gymnasium as gym
-import numpy as np
-
-from medseg_gym.envs.array_view import Observations
-from medseg_gym.envs.options import EnvOptions
-from medseg_gym.envs.stage import Stage, read_reset_options
-from medseg_gym.episodes import Episode
+from medseg_gym.envs.stage_env import StageEnv
 
 
-class MedSegEnv(gym.Env[Any, np.ndarray]):
+class MedSegEnv(StageEnv):
     """Segment a medical image by prompting a promptable segmenter. Id: `MedSeg-v0`.
 
     **Episode.** One case: an image, a target named in words, a truth mask. The agent adds boxes and
@@ -75,60 +67,3 @@ class MedSegEnv(gym.Env[Any, np.ndarray]):
         >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
         >>> env.close()
     """
-
-    metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 2}  # noqa: RUF012
-
-    def __init__(self, render_mode: str | None = None, **options: Any) -> None:
-        self.options = EnvOptions.read(options)
-        self.stage = Stage(self.options, num_slots=1)
-        self.observation_space = self.stage.view.observation_space
-        self.action_space = self.stage.view.action_space
-        self.render_mode = render_mode
-        self._window: Any = None
-
-    @property
-    def episode(self) -> Episode:
-        """The episode being played, truth included; for oracles, recorders and people."""
-        return self.stage.engine.episode(0)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observations, dict[str, Any]]:
-        """Start an episode; see the class for `options`."""
-        super().reset(seed=seed)
-        given = read_reset_options(options, "case")
-        (info,) = self.stage.reset([0], lambda slot: self.np_random, [given.get("case")])
-        return self._observe(), info
-
-    def step(self, action: np.ndarray) -> tuple[Observations, float, bool, bool, dict[str, Any]]:
-        """Take one action, (5,) integers."""
-        (result,) = self.stage.step([0], np.asarray(action)[None])
-        return self._observe(), result.reward, result.terminated, False, result.info
-
-    def _observe(self) -> Observations:
-        if self.render_mode == "human":
-            self._show()
-        batched = self.stage.observe([0])
-        # A Discrete space holds numpy's scalars; the others are arrays.
-        return {key: value[0] for key, value in batched.items()}
-
-    def render(self) -> Any:  # gymnasium's generic frames differ between versions
-        """The episode as (h, w, 3) uint8 in mode "rgb_array"."""
-        from medseg_gym.envs.rendering import draw_episode
-
-        if self.render_mode == "rgb_array":
-            return draw_episode(self.episode)
-        return None
-
-    def _show(self) -> None:
-        from medseg_gym.envs.rendering import Window, draw_episode
-
-        if self._window is None:
-            self._window = Window("MedSeg-v0")
-        self._window.show(draw_episode(self.episode))
-
-    def close(self) -> None:
-        """Close the window, if any; models stay shared with other environments."""
-        if self._window is not None:
-            self._window.close()
-            self._window = None

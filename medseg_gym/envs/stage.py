@@ -1,4 +1,4 @@
-"""What single and vector environments share: cases, engine and view for n slots."""
+"""What all environments share: cases, engine and view for n slots."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 
 from medseg_gym import backbones
-from medseg_gym.cases import Case, load_cases
-from medseg_gym.envs.array_view import ArrayView, Observations
+from medseg_gym.cases import Case, CaseSource, load_cases
+from medseg_gym.envs.array_view import ArrayView
+from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.envs.chat_view import ChatView
 from medseg_gym.envs.options import EnvOptions
+from medseg_gym.envs.view import Observations, View
 from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine, StepResult, episode_info
 from medseg_gym.errors import BackboneError, MedSegError
 from medseg_gym.prompts import TOOLS
 
 
 class Stage:
-    """Slots that play episodes, seen as arrays.
+    """Slots that play episodes, seen as arrays or, under `ChatOptions`, as conversations.
 
     Args:
         options: As given to the environment.
@@ -43,8 +46,8 @@ class Stage:
                 options.prompt_memory, options.mask_input, options.multimask, options.text_prompt
             ),
         )
-        targets = self.source.targets if options.targets is None else options.targets
-        self.view = ArrayView(targets, options.image_size, options.bins, options.tools)
+        # Any: benchmarks and oracles reach for what one of the two views has.
+        self.view: Any = make_view(options, self.source)
 
     def episodes(self, slots: Sequence[int]) -> list[Episode]:
         """Episodes in slots that were reset."""
@@ -73,15 +76,30 @@ class Stage:
             else:
                 index = self.source.index_of(key)
             cases.append(self.source[index])
-        return [episode_info(episode) for episode in self.engine.reset(slots, cases)]
+        episodes = self.engine.reset(slots, cases)
+        return [{**episode_info(episode), **self.view.start_info()} for episode in episodes]
 
-    def step(self, slots: Sequence[int], actions: np.ndarray) -> list[StepResult]:
-        """Take one (n, 5) integer action per slot."""
-        return self.engine.step(slots, self.view.codec.decode(actions))
+    def step(self, slots: Sequence[int], actions: Any) -> list[StepResult]:
+        """Take one action of the view per slot."""
+        episodes = self.episodes(slots)
+        readings = self.view.read(actions)
+        results = self.engine.step(slots, [reading.prompt for reading in readings])
+        self.view.keep(episodes, actions)
+        for result, reading in zip(results, readings, strict=True):
+            result.info.update(reading.info)
+        return results
 
     def observe(self, slots: Sequence[int]) -> Observations:
         """Observations of slots, stacked."""
         return self.view.observe(self.episodes(slots))
+
+
+def make_view(options: EnvOptions, source: CaseSource) -> View:
+    """The view that belongs to the options."""
+    if isinstance(options, ChatOptions):
+        return ChatView(options)
+    targets = source.targets if options.targets is None else options.targets
+    return ArrayView(targets, options.image_size, options.bins, options.tools)
 
 
 def read_reset_options(options: Mapping[str, Any] | None, *known: str) -> dict[str, Any]:

@@ -4,23 +4,34 @@ A prompt holds fractions of width and height in [0, 1]; a codec puts them on a g
 """
 
 from medseg_gym.errors import PromptError
+from medseg_gym.prompts.answers import Answer, read_answer
 from medseg_gym.prompts.array_codec import ArrayCodec
 from medseg_gym.prompts.grid import TOOL_CALL_BINS
-from medseg_gym.prompts.tool_calls import TOOL_CALL_NAMES, decode_tool_call, encode_tool_call
+from medseg_gym.prompts.tool_calls import (
+    TOOL_CALL_NAMES,
+    TOOL_CALL_OF_TOOL,
+    call_names,
+    decode_tool_call,
+    encode_tool_call,
+)
 from medseg_gym.prompts.types import TOOLS, AddBox, AddPoint, Clear, Prompt, Stop, Undo
 
 __all__ = [
     "TOOLS",
     "TOOL_CALL_BINS",
     "TOOL_CALL_NAMES",
+    "TOOL_CALL_OF_TOOL",
     "AddBox",
     "AddPoint",
+    "Answer",
     "ArrayCodec",
     "Clear",
     "Prompt",
     "PromptError",
     "Stop",
     "Undo",
+    "call_names",
     "decode_tool_call",
     "encode_tool_call",
+    "read_answer",
 ]

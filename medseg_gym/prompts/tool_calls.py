@@ -8,15 +8,32 @@ and `clear_action` are this suite's.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from reprlib import repr as brief
 from typing import Any
 
 from medseg_gym.errors import PromptError
 from medseg_gym.prompts.grid import TOOL_CALL_BINS, to_cell, to_fraction
-from medseg_gym.prompts.types import AddBox, AddPoint, Clear, Prompt, Stop, Undo
+from medseg_gym.prompts.types import TOOLS, AddBox, AddPoint, Clear, Prompt, Stop, Undo
 
 TOOL_CALL_NAMES = ("add_bbox", "add_point", "undo_action", "clear_action", "stop_action")
-_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+TOOL_CALL_OF_TOOL = {
+    "box": "add_bbox",
+    "positive_point": "add_point",
+    "negative_point": "add_point",
+    "undo": "undo_action",
+    "clear": "clear_action",
+    "stop": "stop_action",
+}
+"""Which call stands for a tool of the array action."""
+
+
+def call_names(tools: Sequence[str]) -> tuple[str, ...]:
+    """Names of the tool calls that a subset of `TOOLS` needs, each once."""
+    return tuple(dict.fromkeys(TOOL_CALL_OF_TOOL[tool] for tool in TOOLS if tool in tools))
+
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
 _BARE: dict[str, Prompt] = {"undo_action": Undo(), "clear_action": Clear(), "stop_action": Stop()}
 
 
@@ -38,7 +55,7 @@ def encode_tool_call(prompt: Prompt) -> str:
 
 
 def decode_tool_call(text: str) -> Prompt:
-    """Read the first tool call in a text.
+    """Read the first tool call in a text, to the letter; `read_answer` forgives more.
 
     The older names `add_positive_point` and `add_negative_point` with `x` and `y` are read too.
 
@@ -47,8 +64,8 @@ def decode_tool_call(text: str) -> Prompt:
             written for the model that made the call.
     """
     # Plain searches: a regular expression backtracks for minutes over a model's runaway blanks.
-    _, opened, rest = text.partition(_OPEN)
-    body, closed, _ = rest.partition(_CLOSE)
+    _, opened, rest = text.partition(OPEN)
+    body, closed, _ = rest.partition(CLOSE)
     if not (opened and closed):
         raise PromptError("no <tool_call>...</tool_call> found; answer with one tool call")
     try:
@@ -60,6 +77,15 @@ def decode_tool_call(text: str) -> Prompt:
     name, arguments = call["name"], call.get("arguments") or {}
     if not isinstance(arguments, dict):
         raise PromptError(f"arguments of {name} must be an object, got {brief(arguments)}")
+    return prompt_of_call(name, arguments)
+
+
+def prompt_of_call(name: str, arguments: dict[str, Any]) -> Prompt:
+    """The prompt that a call with these arguments makes.
+
+    Raises:
+        PromptError: An unknown name or unusable arguments, in words for the model.
+    """
     if name in _BARE:
         return _BARE[name]
     if name == "add_bbox":

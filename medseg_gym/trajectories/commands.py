@@ -209,17 +209,29 @@ def export(
     format: Annotated[
         str, typer.Option(help="chat-parquet, jsonl or verl-parquet.")
     ] = "chat-parquet",
-    side: Annotated[int, typer.Option(help="Longest edge of a picture in pixels.")] = 512,
+    image_size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 512,
+    texts: Annotated[str, typer.Option(help="full, or terse for tiny models.")] = "full",
+    overlay: Annotated[str, typer.Option(help="The mask: fill, outline or none.")] = "fill",
+    overlay_strength: Annotated[float, typer.Option(help="1 paints opaque.")] = 0.5,
     cases: CasesOption = None,
 ) -> None:
-    """Write the accepted episodes as a training set."""
+    """Write the accepted episodes as a training set, as MedSegChat-v0 would show them."""
+    from medseg_gym.envs.chat_options import ChatOptions
     from medseg_gym.trajectories.export import export_store
     from medseg_gym.trajectories.store import TrajectoryStore
 
+    chat = ChatOptions.read(
+        {
+            "image_size": image_size,
+            "texts": texts,
+            "overlay": overlay,
+            "overlay_strength": overlay_strength,
+        }
+    )
     opened, console = TrajectoryStore(store), _console()
     with _progress(console) as progress:
         bar = progress.add_task(format, total=len(opened))
-        found = export_store(opened, out, format, side, cases, lambda: progress.advance(bar))
+        found = export_store(opened, out, format, chat, cases, lambda: progress.advance(bar))
     console.print(
         f"wrote {found.rows} rows to {out}; left out: {found.filtered} not accepted, "
         f"{found.unreadable} with unreadable actions, {found.repeated} on a case already there"

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from medseg_gym.cases import Case, CaseSource
+from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.envs.chat_view import ChatView, Message
+from medseg_gym.episodes import Episode
 from medseg_gym.trajectories.arrow import pa, pq
-from medseg_gym.trajectories.chat_format import (
-    SYSTEM_PROMPT,
-    conversation,
-    opening_text,
-    picture,
-    png,
-)
+from medseg_gym.trajectories.chat_format import conversation, png
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.rebuild import StoredCases
 from medseg_gym.trajectories.store import TrajectoryStore
@@ -98,7 +97,7 @@ def export_store(
     store: TrajectoryStore,
     path: str | Path,
     format: str = "chat-parquet",
-    side: int = 512,
+    chat: ChatOptions | None = None,
     cases: str | CaseSource | list[Case] | None = None,
     on_episode: Callable[[], None] | None = None,
 ) -> Exported:
@@ -110,7 +109,9 @@ def export_store(
         format: "chat-parquet" and "jsonl": one row an episode, `messages` and `images` as TRL's
             `SFTTrainer` takes them (in "jsonl" the pictures are base64 PNG); "verl-parquet": one
             row a case, with the columns of MedSAM-Agent's reinforcement learning.
-        side: Longest edge of a picture, in pixels.
+        chat: How episodes are shown: size of the pictures, texts, overlay, tools. What is trained
+            on it should be played with the same options; None takes the defaults of
+            `MedSegChat-v0`.
         cases: See `StoredCases`.
         on_episode: Called after each episode.
 
@@ -119,11 +120,10 @@ def export_store(
     """
     if format not in FORMATS:
         raise TrajectoryError(f"unknown format {format!r}; use one of {', '.join(FORMATS)}")
-    if side < 8:
-        raise TrajectoryError(f"side must be at least 8 pixels, got {side}")
+    view = ChatView(chat)
     found = Exported()
     make = _verl_rows if format == "verl-parquet" else _chat_rows
-    rows = make(_accepted(store, found, on_episode), StoredCases(cases), side, found)
+    rows = make(_accepted(store, found, on_episode), StoredCases(cases), view, found)
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
@@ -154,13 +154,13 @@ def _accepted(
 
 
 def _chat_rows(
-    trajectories: Iterator[Trajectory], cases: StoredCases, side: int, found: Exported
+    trajectories: Iterator[Trajectory], cases: StoredCases, view: ChatView, found: Exported
 ) -> Iterator[dict[str, Any]]:
     for one in trajectories:
         if None in one.prompts:
             found.unreadable += 1
             continue
-        chat = conversation(one, cases.find(one), side)
+        chat = conversation(one, cases.find(one), view)
         found.rows += 1
         yield {
             "messages": chat.messages,
@@ -171,7 +171,7 @@ def _chat_rows(
 
 
 def _verl_rows(
-    trajectories: Iterator[Trajectory], cases: StoredCases, side: int, found: Exported
+    trajectories: Iterator[Trajectory], cases: StoredCases, view: ChatView, found: Exported
 ) -> Iterator[dict[str, Any]]:
     seen: set[tuple[str | None, str, str]] = set()
     for one in trajectories:
@@ -182,14 +182,12 @@ def _verl_rows(
         seen.add((facts.cases, facts.split, facts.key.case))
         case = cases.find(one)
         max_steps = int(facts.options["max_steps"])
+        opening = Episode(case, torch.from_numpy(case.mask.copy()), max_steps)
         found.rows += 1
         yield {
             "data_source": facts.source,
-            "prompt": [
-                {"role": "system", "content": SYSTEM_PROMPT},
-                {"role": "user", "content": f"<image>{opening_text(facts.target, max_steps)}"},
-            ],
-            "images": [{"bytes": picture(case, None, side)}],
+            "prompt": [_flat(message) for message in view.messages(opening)],
+            "images": [{"bytes": png(image)} for image in view.pictures(opening)],
             "reward_model": {"style": "rule", "ground_truth": {"bytes": png(case.mask)}},
             "extra_info": {
                 "target_description": facts.target,
@@ -199,6 +197,12 @@ def _verl_rows(
                 "max_steps": max_steps,
             },
         }
+
+
+def _flat(message: Message) -> dict[str, str]:
+    """Parts as one text, with "<image>" where a picture goes."""
+    parts = [part.get("text", "<image>") for part in message["content"]]
+    return {"role": message["role"], "content": "".join(parts)}
 
 
 def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
@@ -217,8 +221,4 @@ def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     with path.open("w") as file:
         for row in rows:
             row["images"] = [base64.b64encode(image["bytes"]).decode() for image in row["images"]]
-            for message in row["messages"]:
-                for part in message["content"]:
-                    if part["type"] == "image":
-                        del part["text"]
             file.write(json.dumps(row) + "\n")

@@ -15,7 +15,7 @@ from medseg_gym.envs.stage import Stage
 from medseg_gym.errors import BackboneError
 from medseg_gym.policy import Policy
 
-_OPTIONS = ("max_steps", "prompt_memory", "mask_input", "multimask", "bins", "image_size")
+_OPTIONS = ("max_steps", "prompt_memory", "mask_input", "multimask", "image_size")
 
 
 def shared_facts(stage: Stage, policy: str | Policy) -> dict[str, Any]:
@@ -33,9 +33,9 @@ def shared_facts(stage: Stage, policy: str | Policy) -> dict[str, Any]:
         "checkpoint_hash": checkpoint and _hash_file(checkpoint, checkpoint.stat().st_mtime_ns),
         "options": {
             **{name: getattr(options, name) for name in _OPTIONS},
+            **stage.view.settings,
             "medseg_gym": medseg_gym.__version__,
             "trained_kinds": sorted(stage.backbone.trained_kinds),
-            "tools": list(stage.view.codec.tools),
             "reward": options.reward if isinstance(options.reward, str) else repr(options.reward),
             "backbone_options": {
                 name: value if isinstance(value, (str, int, float, type(None))) else repr(value)

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.prompts import decode_tool_call
 from medseg_gym.trajectories import (
     TrajectoryError,
@@ -38,7 +39,8 @@ def read_chat(path, format):
 def test_chats_say_what_was_played(format, make_store, small_cases, tmp_path):
     store = TrajectoryStore(make_store())
     file = tmp_path / "out" / "chat"
-    found = export_store(store, file, format, cases=list(small_cases))
+    chat = ChatOptions(image_size=24)
+    found = export_store(store, file, format, chat, cases=list(small_cases))
     rows = read_chat(file, format)
     assert found.rows == len(rows) == len(store)
     by_key = {case.key: case for case in small_cases}
@@ -55,20 +57,26 @@ def test_chats_say_what_was_played(format, make_store, small_cases, tmp_path):
         assert [decode_tool_call(call) for call in calls] == one.prompts
         assert case.target in messages[1]["content"][1]["text"]
         pictures = [decode(image) for image in row["images"]]
-        np.testing.assert_array_equal(pictures[0], case.image)
+        square = Image.fromarray(case.image).resize((24, 24), Image.Resampling.BILINEAR)
+        plain = np.asarray(square)
+        np.testing.assert_array_equal(pictures[0], plain)
+        at = [((np.arange(24) + 0.5) * n / 24).astype(int) for n in case.mask.shape]
         for picture, mask, step, message in zip(
             pictures[1:], one.masks, one.steps, messages[3::2], strict=False
         ):
-            np.testing.assert_array_equal(picture[~mask], case.image[~mask])
-            half = (case.image[mask] * 0.5 + np.array([40, 220, 90]) * 0.5).astype(np.uint8)
-            np.testing.assert_array_equal(picture[mask], half)
+            covered = mask[np.ix_(*at)]
+            np.testing.assert_array_equal(picture[~covered], plain[~covered])
+            half = (plain[covered] * 0.5 + np.array([40, 220, 90]) * 0.5).astype(np.uint8)
+            np.testing.assert_array_equal(picture[covered], half)
             assert step.valid or step.error in message["content"][1]["text"]
     assert json.loads(pq.read_schema(file).metadata[b"huggingface"]) if format != "jsonl" else True
 
 
 def test_verl_rows(make_store, small_cases, tmp_path):
     store = TrajectoryStore(make_store())
-    found = export_store(store, tmp_path / "v", "verl-parquet", side=16, cases=list(small_cases))
+    found = export_store(
+        store, tmp_path / "v", "verl-parquet", ChatOptions(image_size=16), cases=list(small_cases)
+    )
     rows = pq.read_table(tmp_path / "v").to_pylist()
     assert found.rows == len(rows) == 5 and found.repeated == len(store) - 5
     by_key = {case.key: case for case in small_cases}
@@ -78,7 +86,7 @@ def test_verl_rows(make_store, small_cases, tmp_path):
         truth = decode(row["reward_model"]["ground_truth"]["bytes"])
         np.testing.assert_array_equal(truth > 0, case.mask)
         (image,) = row["images"]
-        assert max(decode(image["bytes"]).shape[:2]) == 16
+        assert decode(image["bytes"]).shape == (16, 16, 3)
         assert [message["role"] for message in row["prompt"]] == ["system", "user"]
         assert row["prompt"][1]["content"].count("<image>") == 1
 

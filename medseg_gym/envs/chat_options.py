@@ -1,0 +1,60 @@
+"""The arguments of the chat environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from medseg_gym.envs.chat_texts import ChatTexts
+from medseg_gym.envs.options import EnvOptions
+from medseg_gym.errors import MedSegError
+from medseg_gym.prompts import TOOL_CALL_BINS
+
+_ARRAY_ONLY = {
+    "bins": f"tool calls are on a grid of {TOOL_CALL_BINS} cells",
+    "targets": "the target is told in words",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatOptions(EnvOptions):
+    """What `gym.make("MedSegChat-v0", ...)` and `gym.make_vec("MedSegChat-v0", ...)` take.
+
+    Those of `EnvOptions` but `bins` and `targets`, which belong to arrays; `max_steps` is the limit
+    of turns, `tools` also decides what the system prompt tells of. And:
+
+    Args:
+        image_size: Side P of the square picture that the model is shown, in pixels.
+        texts: Words: "full", "terse" (for tiny models), a `ChatTexts`, or its arguments as a
+            mapping.
+        overlay: How the mask is shown: "fill", its "outline", or "none" (the model never sees it).
+        overlay_strength: 1 paints opaque, 0.5 half transparent, 0 nothing.
+        thinking: Whether `<think>...</think>` may stand before a call; else such an answer counts
+            as unreadable.
+    """
+
+    image_size: int = 512
+    texts: str | ChatTexts | Mapping[str, Any] = field(default="full")
+    overlay: Literal["fill", "outline", "none"] = "fill"
+    overlay_strength: float = 0.5
+    thinking: bool = False
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any]) -> ChatOptions:
+        """Build from keyword arguments.
+
+        Raises:
+            MedSegError: An argument that does not exist or belongs to the array view.
+        """
+        for name, reason in _ARRAY_ONLY.items():
+            if name in options:
+                raise MedSegError(f"MedSegChat environments take no argument {name!r}: {reason}")
+        known = [f.name for f in fields(cls) if f.name not in _ARRAY_ONLY]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise MedSegError(
+                f"MedSegChat environments take no argument {', '.join(map(repr, unknown))}; "
+                f"known: {', '.join(known)}"
+            )
+        return cls(**options)

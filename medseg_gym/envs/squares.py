@@ -1,0 +1,60 @@
+"""Cases squashed to a square, so that a fraction is the same place in image and mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from PIL import Image
+
+from medseg_gym.cases import Case
+from medseg_gym.episodes.masks import group_by_shape
+from medseg_gym.errors import MedSegError
+
+
+class Squares:
+    """Squashes images and masks to S x S.
+
+    Args:
+        side: S in pixels, 8 to 4096.
+
+    Raises:
+        MedSegError: A side out of range.
+    """
+
+    def __init__(self, side: int) -> None:
+        if not 8 <= side <= 4096:
+            raise MedSegError(f"image_size must be in 8..4096 pixels, got {side}")
+        self.side = int(side)
+        self._pictures: WeakKeyDictionary[Case, np.ndarray] = WeakKeyDictionary()
+
+    def image(self, case: Case) -> np.ndarray:
+        """S x S x 3 uint8, made once per case and kept as long as the case is; do not write."""
+        if case not in self._pictures:
+            square = Image.fromarray(case.image).resize(
+                (self.side, self.side), Image.Resampling.BILINEAR
+            )
+            self._pictures[case] = np.asarray(square)
+        return self._pictures[case]
+
+    def masks(self, masks: Sequence[torch.Tensor]) -> np.ndarray:
+        """Masks as N x S x S bool: each sampled at the centres of the square's pixels.
+
+        Args:
+            masks: H x W bool each, on one device.
+        """
+        groups = group_by_shape(masks)
+        parts = []
+        for members in groups:
+            stacked = torch.stack([masks[i] for i in members])
+            rows, columns = (
+                ((torch.arange(self.side, device=stacked.device) + 0.5) * n / self.side).long()
+                for n in stacked.shape[1:]
+            )
+            parts.append(stacked[:, rows[:, None], columns])
+        sampled = torch.cat(parts).to("cpu").numpy()
+        found = np.empty_like(sampled)
+        found[[i for members in groups for i in members]] = sampled
+        return found
