@@ -43,7 +43,7 @@ CALLS = {
 class ChatTexts:
     """The words of the chat environment.
 
-    In `opening`, `turn`, `refused` and `over` these are filled in as `str.format` does: {target},
+    In `opening`, `turn` and `refused` these are filled in as `str.format` does: {target},
     {modality} ("" where it is not known), {max_steps}, {steps_left}, {calls_left} ("1 call left",
     "3 calls left") and {error} (why the newest call changed nothing, else "").
 
@@ -53,7 +53,8 @@ class ChatTexts:
         opening: First user turn, beside the plain image.
         turn: User turn after a call that did what it should, beside the image with the mask.
         refused: User turn after a call that changed nothing.
-        over: What is observed after the last call; it is no part of the conversation.
+        over: What is observed after the last call, by which a policy knows that a slot waits for
+            no answer; it is no part of the conversation, and nothing is filled in.
         think: Added to the system prompt where thinking is allowed.
         calls: One line for each tool call, by its name.
     """
@@ -70,7 +71,12 @@ class ChatTexts:
 
     def __post_init__(self) -> None:
         known = {name: "" for name in FIELDS}
-        for name in ("opening", "turn", "refused", "over"):
+        for name in ("opening", "turn", "refused"):
+            if getattr(self, name) == self.over:
+                raise MedSegError(
+                    f"ChatTexts.{name} and ChatTexts.over are both {self.over!r}: a policy could "
+                    "not tell that an episode has ended"
+                )
             try:
                 getattr(self, name).format(**known)
             except (KeyError, IndexError, ValueError) as error:

@@ -146,7 +146,7 @@ class ChatView:
 
     def _newest_text(self, episode: Episode) -> str:
         if episode.done:
-            return self._fill(self.texts.over, episode, len(episode.steps))
+            return self.texts.over
         return self._turn_text(episode, len(episode.steps))
 
     def _turn_text(self, episode: Episode, taken: int) -> str:

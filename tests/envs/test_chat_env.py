@@ -209,6 +209,7 @@ def test_options_of_the_array_view_and_unknown_ones_are_refused(small_cases):
         ({"texts": "loud"}, "texts must be one of full, terse"),
         ({"texts": {"openin": ""}}, "openin"),
         ({"texts": {"turn": "{dice}"}}, "ChatTexts.turn cannot be filled in"),
+        ({"texts": {"turn": "", "over": ""}}, "ChatTexts.turn and ChatTexts.over are both"),
         ({"image_size": 4}, "image_size must be in"),
     ):
         with pytest.raises(MedSegError, match=words):
