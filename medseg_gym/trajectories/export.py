@@ -6,8 +6,8 @@ import base64
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from medseg_gym.cases import Case, CaseSource
 from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.envs.chat_texts import ChatTexts
 from medseg_gym.envs.chat_view import ChatView, Message
 from medseg_gym.episodes import Episode
 from medseg_gym.trajectories.arrow import pa, pq
@@ -53,6 +54,7 @@ CHAT_SCHEMA = pa.schema(
     ],
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
+_VIEW = b"medseg_view"  # key in the metadata of a "chat-parquet" file
 _PNG = pa.struct([("bytes", pa.binary())])
 VERL_SCHEMA = pa.schema(
     [
@@ -124,21 +126,76 @@ def export_store(
     found = Exported()
     make = _verl_rows if format == "verl-parquet" else _chat_rows
     rows = make(_accepted(store, found, on_episode), StoredCases(cases), view, found)
-    path = Path(path)
+    if format == "chat-parquet":
+        write_chats(path, rows, chat)
+    else:
+        with _whole(Path(path)) as part:
+            if format == "jsonl":
+                _write_jsonl(part, rows)
+            else:
+                _write_parquet(part, rows, VERL_SCHEMA)
+    return found
+
+
+def write_chats(
+    path: str | Path, rows: Iterator[dict[str, Any]], chat: ChatOptions | None = None
+) -> None:
+    """Write conversations as a "chat-parquet" file, which says how they were shown.
+
+    Args:
+        path: Of the file; it appears when it is whole.
+        rows: `messages`, `images` (`{"bytes": PNG, "path": None}`), `case`, `seed`, `rollout`,
+            `dice`.
+        chat: How episodes were shown; `read_chat_view` gives it back.
+
+    Raises:
+        TrajectoryError: The file cannot be written.
+    """
+    view = json.dumps(chat_view_options(chat or ChatOptions()))
+    schema = CHAT_SCHEMA.with_metadata({**CHAT_SCHEMA.metadata, _VIEW: view.encode()})
+    with _whole(Path(path)) as part:
+        _write_parquet(part, rows, schema)
+
+
+def chat_view_options(chat: ChatOptions) -> dict[str, Any]:
+    """Arguments of `MedSegChat-v0` that belong to the view alone; JSON."""
+    texts = chat.texts
+    return {
+        "image_size": chat.image_size,
+        "texts": asdict(texts) if isinstance(texts, ChatTexts) else texts,
+        "overlay": chat.overlay,
+        "overlay_strength": chat.overlay_strength,
+        "thinking": chat.thinking,
+        "tools": list(chat.tools),
+    }
+
+
+def read_chat_view(path: str | Path) -> dict[str, Any] | None:
+    """How the conversations of a "chat-parquet" file were shown; None where it does not say.
+
+    Raises:
+        TrajectoryError: Not a parquet file.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TrajectoryError(f"{path} is no parquet file: {error}") from None
+    return json.loads(metadata[_VIEW]) if _VIEW in metadata else None
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A name to write to, which becomes `path` when all went well."""
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if format == "jsonl":
-            _write_jsonl(part, rows)
-        else:
-            _write_parquet(part, rows, CHAT_SCHEMA if format == "chat-parquet" else VERL_SCHEMA)
+        yield part
         os.replace(part, path)
     except OSError as error:
         raise TrajectoryError(f"{path} cannot be written: {error}") from None
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-    return found
 
 
 def _accepted(

@@ -1,0 +1,88 @@
+"""How the next token is chosen: forbidden tokens, and draws that belong to a slot.
+
+Every slot draws from numbers of its own, fixed before its turn begins. So what a slot says depends
+on its own generator and its own logits; batch mates and the number of slots enter only through the
+last bits of the logits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LogitsProcessor
+
+
+def forbidden_tokens(model: Any, processor: Any) -> list[int]:
+    """Tokens that no answer may hold, sorted.
+
+    The place holders of pictures and videos (one of them in an answer, and the number of pictures
+    no longer fits), every other special token but those that end a turn, and the numbers beyond the
+    tokenizer's vocabulary that some models' outputs are padded to. Whoever trains on sampled
+    answers must forbid the same ones there.
+    """
+    tokenizer = processor.tokenizer
+    allowed = set(end_tokens(model, processor))
+    found = set(tokenizer.all_special_ids)
+    for name in (
+        "image_token_id",
+        "video_token_id",
+        "vision_start_token_id",
+        "vision_end_token_id",
+    ):
+        value = getattr(model.config, name, None)
+        if isinstance(value, int):
+            found.add(value)
+    size = model.get_input_embeddings().weight.shape[0]
+    found.update(range(len(tokenizer), size))
+    return sorted(token for token in found - allowed if 0 <= token < size)
+
+
+def end_tokens(model: Any, processor: Any) -> list[int]:
+    """Tokens that end an answer."""
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, (list, tuple)) else [ends]
+    return sorted({int(e) for e in [*ends, processor.tokenizer.eos_token_id] if e is not None})
+
+
+class Forbid(LogitsProcessor):
+    """Never chooses some tokens.
+
+    Args:
+        tokens: Their numbers.
+    """
+
+    def __init__(self, tokens: list[int]) -> None:
+        self.tokens = torch.tensor(tokens, dtype=torch.long)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores, B x V, with minus infinity for them."""
+        return scores.index_fill(1, self.tokens.to(scores.device), -torch.inf)
+
+
+class SlotDraws(LogitsProcessor):
+    """Draws the next token of each row with that row's own numbers.
+
+    The token is where the row's number falls in the cumulative distribution; it alone keeps a
+    finite score, so that greedy decoding takes it.
+
+    Args:
+        draws: B x T float64 in [0, 1): one number for each row and new token.
+        start: Length of the prompt in tokens.
+    """
+
+    def __init__(self, draws: np.ndarray, start: int) -> None:
+        self.draws = torch.from_numpy(draws)
+        self.start = start
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores, B x V, of which one a row is left."""
+        number = self.draws[:, input_ids.shape[1] - self.start].to(scores.device, torch.float32)
+        sums = scores.float().softmax(dim=-1).cumsum(dim=-1)
+        # The sums may end a little beside 1, and the last tokens may be impossible ones.
+        aim = number[:, None] * sums[:, -1:]
+        chosen = torch.searchsorted(sums, aim, right=True)
+        last = scores.shape[1] - 1 - (scores > -torch.inf).flip(1).int().argmax(1, keepdim=True)
+        chosen = torch.minimum(chosen, last)
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
