@@ -1,0 +1,176 @@
+"""The application: routes, errors and descriptions put together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from pydantic.json_schema import models_json_schema
+
+from medseg_gym.backbones import Backbone
+from medseg_gym.episodes import DecodeOptions
+from medseg_gym.errors import MedSegError
+from medseg_gym.serving.errors import ServiceError
+from medseg_gym.serving.gate import Gate, describe
+from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.messages import DecodeRequest, EncodeRequest, ErrorAnswer, Health
+from medseg_gym.serving.meters import Meters
+from medseg_gym.serving.owners import Owners
+from medseg_gym.serving.row_routes import reply, row_router
+from medseg_gym.serving.rows import Invalid
+from medseg_gym.serving.segmenter import Segmenter
+from medseg_gym.serving.session_routes import session_router
+from medseg_gym.serving.sessions import SessionBook
+
+_ABOUT = """Interactive medical image segmentation for many programs at once: prompts of all
+clients share one decoder call, every image is encoded once. Research software, not for clinical
+use. Where keys are set, send `Authorization: Bearer KEY`."""
+
+_SWEEP_SECONDS = 5.0
+
+
+class Service:
+    """A segmentation service, ready to be run by an ASGI server.
+
+    Args:
+        backbone: Who segments.
+        limits: What is taken in.
+        owners: Who may ask; everybody on this machine if None.
+        options: How prompts of a session become decoder rows; the suite's defaults if None.
+        local_only: See `Gate`; set where the service has no keys.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        limits: Limits | None = None,
+        owners: Owners | None = None,
+        options: DecodeOptions | None = None,
+        local_only: bool = False,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.owners = owners or Owners()
+        self.meters = Meters()
+        self.segmenter = Segmenter(backbone, self.limits, options, self.meters)
+        self.book = SessionBook(self.segmenter)
+        self.draining = False
+        app = base_app(self._lifespan)
+        app.include_router(row_router(self.segmenter, self.limits, self.segmenter.engine.options))
+        app.include_router(session_router(self.book))
+        app.include_router(self._status_router())
+        self.fastapi = app
+        self.asgi = Gate(app, self.owners, self.limits, self.meters, local_only)
+
+    @asynccontextmanager
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        sweeper = asyncio.create_task(self._sweep())
+        try:
+            yield
+        finally:
+            self.draining = True
+            sweeper.cancel()
+            await asyncio.to_thread(self.segmenter.stop)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            self.book.close_expired()
+
+    def _status_router(self) -> APIRouter:
+        router = APIRouter(tags=["status"])
+        backbone = self.segmenter.served.backbone
+
+        @router.get("/health", response_model=Health)
+        async def health() -> Response:
+            """The process answers; no key is needed."""
+            return reply(
+                {
+                    "status": "healthy",
+                    "model_loaded": True,
+                    "model_type": self.segmenter.facts.name,
+                    "device": str(backbone.device),
+                    "active_sessions": len(self.book),
+                    "timestamp": datetime.now(timezone.utc).isoformat(),
+                }
+            )
+
+        @router.get("/ready", responses={503: {"model": ErrorAnswer}})
+        async def ready() -> dict[str, bool]:
+            """503 while the service is shutting down; no key is needed."""
+            if self.draining or not self.segmenter.alive:
+                raise ServiceError("the service is shutting down", 503, retry_after=5)
+            return {"ready": True}
+
+        @router.get("/metrics", responses={401: {"model": ErrorAnswer}})
+        async def metrics() -> Response:
+            """Counters as Prometheus reads them."""
+            return Response(self.meters.text(), media_type="text/plain; version=0.0.4")
+
+        @router.get("/")
+        async def root() -> dict[str, Any]:
+            """What this is and where the description is."""
+            return {
+                "message": "medseg_gym segmentation service; not for clinical use",
+                "version": version("medseg-gym"),
+                "model_type": self.segmenter.facts.name,
+                "description": "/docs",
+            }
+
+        return router
+
+
+def base_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None) -> FastAPI:
+    """An application without routes: documentation that needs no network, errors as JSON."""
+    app = FastAPIOffline(
+        title="medseg_gym",
+        version=version("medseg-gym"),
+        description=_ABOUT,
+        lifespan=lifespan,
+    )
+
+    async def expected(request: Request, error: Exception) -> Response:
+        request_id = getattr(request.state, "request_id", "-")
+        status, body, headers = describe(error, request_id)
+        if isinstance(error, Invalid):
+            body = {"detail": error.detail}
+        answer = Response(json.dumps(body), status, media_type="application/json")
+        answer.raw_headers.extend(headers)
+        return answer
+
+    async def unfit(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        # What was sent is left out: it may be huge, or no JSON (NaN, bytes).
+        faults = [{k: f[k] for k in ("type", "loc", "msg")} for f in error.errors()]
+        return Response(json.dumps({"detail": faults}), 422, media_type="application/json")
+
+    app.add_exception_handler(MedSegError, expected)
+    app.add_exception_handler(RequestValidationError, unfit)
+    app.add_exception_handler(Exception, expected)
+    describe_bodies(app)
+    return app
+
+
+def describe_bodies(app: FastAPI) -> None:
+    """Add the bodies that handlers parse themselves to the OpenAPI description."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            found = plain()
+            _, more = models_json_schema(
+                [(EncodeRequest, "validation"), (DecodeRequest, "validation")],
+                ref_template="#/components/schemas/{model}",
+            )
+            found.setdefault("components", {}).setdefault("schemas", {}).update(more["$defs"])
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

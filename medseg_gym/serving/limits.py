@@ -1,0 +1,65 @@
+"""What the service takes in, in numbers: everything it holds is bounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from medseg_gym.errors import MedSegError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the service; each says what a client gets that runs into it.
+
+    Args:
+        max_batch: Most prompt rows in one decoder call of the micro-batcher.
+        max_delay_ms: Longest that a request waits for others to share its decoder call, in
+            milliseconds. Waiting only happens while the segmenter is idle.
+        queue_rows: Most rows and images that wait for the segmenter; beyond it 503.
+        max_rows: Most rows, and most images, in one request; beyond it 422.
+        max_upload_bytes: Most bytes in one request's body; beyond it 413.
+        max_pixels: Most pixels of one image; beyond it 422.
+        max_requests: Most requests in progress; beyond it 503.
+        max_bytes_in_flight: Most bytes of bodies in progress, all requests together; beyond it 503.
+        body_seconds: Longest that a request's header, and then its body, may take to arrive;
+            beyond it the connection is closed, after 408 where the header was complete.
+        send_seconds: Longest that a client may keep an answer waiting; then it is cut off.
+        max_sessions: Most sessions alive; beyond it 503.
+        max_sessions_per_client: Most sessions alive of one owner; beyond it 429.
+        session_idle_seconds: A session that was not used for so long is closed.
+        session_life_seconds: A session is closed at this age, however busy.
+        max_steps: Prompts in one session; beyond it 409.
+        session_bytes: Budget of all sessions together (images, embeddings, masks and logits of
+            every step, which undo needs); beyond it 503.
+        drain_seconds: Longest that a shutdown waits for requests that were accepted.
+
+    Raises:
+        MedSegError: A limit is not positive (`max_delay_ms` may be 0).
+    """
+
+    max_batch: int = 64
+    max_delay_ms: float = 2.0
+    queue_rows: int = 1024
+    max_rows: int = 256
+    max_upload_bytes: int = 64 << 20
+    max_pixels: int = 4096 * 4096
+    max_requests: int = 1024
+    max_bytes_in_flight: int = 512 << 20
+    body_seconds: float = 30.0
+    send_seconds: float = 30.0
+    max_sessions: int = 1024
+    max_sessions_per_client: int = 512
+    session_idle_seconds: float = 1800.0
+    session_life_seconds: float = 86400.0
+    max_steps: int = 100
+    session_bytes: int = 2 << 30
+    drain_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            lowest = 0 if field.name == "max_delay_ms" else 1e-6
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < lowest:
+                raise MedSegError(
+                    f"the service's limit {field.name} must be positive, got {value!r}"
+                )

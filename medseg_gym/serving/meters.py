@@ -1,0 +1,78 @@
+"""What the service counts, as Prometheus reads it."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from medseg_gym.backbones import EmbeddingCache
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Meters:
+    """Counters of one service; two in one process do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        of = {"registry": self.registry}
+        self.requests = Counter(
+            "medseg_requests", "Requests answered", ["method", "route", "status"], **of
+        )
+        self.request_seconds = Histogram(
+            "medseg_request_seconds", "Time to answer", ["route"], buckets=_SECONDS, **of
+        )
+        self.in_flight = Gauge("medseg_requests_in_flight", "Requests in progress", **of)
+        self.refused = Counter(
+            "medseg_refused", "Requests refused by a limit (429, 503)", ["limit"], **of
+        )
+        self.queue = Gauge("medseg_queue_rows", "Rows and images waiting", **of)
+        self.batch_rows = Histogram(
+            "medseg_batch_rows", "Rows of one call to the segmenter", ["kind"], buckets=_ROWS, **of
+        )
+        self.batch_seconds = Histogram(
+            "medseg_batch_seconds", "Time of one call", ["kind"], buckets=_SECONDS, **of
+        )
+        self.sessions = Gauge("medseg_sessions", "Sessions alive", **of)
+        self.session_bytes = Gauge("medseg_session_bytes", "Bytes that sessions hold", **of)
+        self.sessions_closed = Counter(
+            "medseg_sessions_closed", "Sessions closed", ["reason"], **of
+        )
+
+    def watch_cache(self, cache: EmbeddingCache) -> None:
+        """Report an embedding cache's own counters, read when Prometheus asks."""
+        self.registry.register(_CacheCollector(cache))
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _CacheCollector:
+    def __init__(self, cache: EmbeddingCache) -> None:
+        self.cache = cache
+
+    def collect(self) -> list:
+        """One metric family per counter of the cache."""
+        counters = self.cache.counters
+        found: list = [
+            CounterMetricFamily("medseg_cache_hits", "Embeddings found", counters.hits),
+            CounterMetricFamily("medseg_encodes", "Images encoded", counters.encodes),
+        ]
+        for name, text, value in (
+            ("medseg_cache_images", "Embeddings held", len(self.cache)),
+            ("medseg_cache_bytes", "Bytes of embeddings held", self.cache.nbytes),
+        ):
+            found.append(GaugeMetricFamily(name, text, value))
+        return found

@@ -1,0 +1,326 @@
+"""Stateless requests, `/v1/...` and `/predict...`: from a message to rows and back.
+
+What runs in a worker thread (parsing, hashing, base64, PNG) is a plain function here; the routes
+only await. The same routes stand before the micro-batcher and before a Ray Serve replica.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ValidationError
+
+from medseg_gym.backbones.base import Embedding
+from medseg_gym.backbones.wire import ServedFacts, WireRow
+from medseg_gym.cases import hash_pixels
+from medseg_gym.episodes import DecodeOptions
+from medseg_gym.serving.errors import ServiceError
+from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.messages import DecodeAnswer, DecodeRequest, EncodeRequest, Picture, Row
+from medseg_gym.serving.pictures import (
+    box_at,
+    check_size,
+    mask_text,
+    point_at,
+    read_floats,
+    read_json_field,
+    read_picture,
+)
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class RowDecoder(Protocol):
+    """Who encodes and decodes for the stateless routes."""
+
+    @property
+    def facts(self) -> ServedFacts:
+        """Of the backbone behind it."""
+        ...
+
+    async def encode(self, images: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
+        """Encode images by content hash; the `input_size` of each."""
+        ...
+
+    async def known(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """The `input_size` of those images that are held."""
+        ...
+
+    async def decode(
+        self, rows: Sequence[WireRow], images: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (B, h, w) float32 and predicted IoU (B,) float32; `MissingImages` may come."""
+        ...
+
+
+class Invalid(ServiceError):
+    """A body that does not fit its description.
+
+    Args:
+        detail: One entry per fault, as pydantic lists them, without what was sent.
+    """
+
+    def __init__(self, detail: list) -> None:
+        super().__init__("the body does not fit its description")
+        self.detail = detail
+
+
+def parse(model: type[M], body: bytes) -> M:
+    """Read a JSON body.
+
+    Raises:
+        Invalid: It does not fit.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        raise Invalid([{**fault, "loc": ["body", *fault["loc"]]} for fault in faults]) from None
+
+
+def check_backbone(wanted: str | None, facts: ServedFacts) -> None:
+    """Refuse a client that expects other weights: its results would mix two models.
+
+    Raises:
+        ServiceError: 409.
+    """
+    if wanted is not None and wanted != facts.fingerprint:
+        raise ServiceError(
+            f"this service has the backbone {facts.fingerprint}, not {wanted}: ask "
+            "GET /v1/backbone again",
+            409,
+        )
+
+
+def read_encode(body: bytes, limits: Limits, facts: ServedFacts) -> tuple[list[str], dict]:
+    """Hashes that were asked for, and the images that were sent, by hash and in order."""
+    request = parse(EncodeRequest, body)
+    check_backbone(request.backbone, facts)
+    _check_count(len(request.hashes), limits, "hashes")
+    _check_count(len(request.images), limits, "images")
+    return list(request.hashes), dict(_read_images(request.images, limits))
+
+
+def read_decode(
+    body: bytes, limits: Limits, facts: ServedFacts
+) -> tuple[list[WireRow], dict[str, np.ndarray], str]:
+    """Rows, images that were sent along by hash, and the dtype wanted."""
+    request = parse(DecodeRequest, body)
+    check_backbone(request.backbone, facts)
+    _check_count(len(request.rows), limits, "rows")
+    _check_count(len(request.images), limits, "images")
+    images = _read_images(request.images, limits)
+    keys = [key for key, _ in images]
+    rows = [_read_row(row, i, keys, facts) for i, row in enumerate(request.rows)]
+    return rows, dict(images), request.dtype
+
+
+def write_decode(logits: np.ndarray, iou: np.ndarray, dtype: str) -> bytes:
+    """The answer as JSON."""
+    if not (np.isfinite(logits).all() and np.isfinite(iou).all()):
+        raise ServiceError("the logits came out without a finite value: check mask_input")
+    with np.errstate(over="ignore"):
+        packed = logits.astype("<f2" if dtype == "float16" else "<f4")
+    answer = {
+        "shape": list(logits.shape),
+        "dtype": dtype,
+        "logits": base64.b64encode(packed.tobytes()).decode(),
+        "iou": iou.tolist(),
+    }
+    assert set(answer) == set(DecodeAnswer.model_fields)
+    return json.dumps(answer).encode()
+
+
+def _check_count(count: int, limits: Limits, name: str) -> None:
+    if count > limits.max_rows:
+        raise ServiceError(
+            f"{count} {name} in one request are more than {limits.max_rows}; send several"
+        )
+
+
+def _read_images(pictures: Sequence[Picture], limits: Limits) -> list[tuple[str, np.ndarray]]:
+    found = []
+    for i, picture in enumerate(pictures):
+        pixels = _read_image(picture, limits, f"images[{i}]")
+        found.append((hash_pixels(pixels), pixels))
+    return found
+
+
+def _read_image(picture: Picture, limits: Limits, name: str) -> np.ndarray:
+    given = picture.picture if picture.pixels is None else picture.pixels
+    both = picture.picture is not None and picture.pixels is not None
+    if given is None or both or (picture.pixels is None) != (picture.size is None):
+        raise ServiceError(f"{name} must have either picture, or pixels and size")
+    try:
+        content = base64.b64decode(given, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ServiceError(f"{name} is not base64: {error}") from None
+    if picture.size is None:
+        return read_picture(content, limits.max_pixels, name)
+    height, width = picture.size
+    if height < 1 or width < 1:
+        raise ServiceError(f"{name}.size must be positive, got {height} x {width}")
+    check_size(height, width, limits.max_pixels, name)
+    if len(content) != height * width * 3:
+        raise ServiceError(
+            f"{name} has {len(content)} bytes of pixels; {height} x {width} RGB are "
+            f"{height * width * 3}"
+        )
+    return np.frombuffer(content, np.uint8).reshape(height, width, 3)
+
+
+def _read_row(row: Row, index: int, keys: Sequence[str], facts: ServedFacts) -> WireRow:
+    name = f"rows[{index}]"
+    key = row.image
+    if isinstance(key, int):
+        if key >= len(keys):
+            raise ServiceError(f"{name}.image is {key}, but {len(keys)} images were sent")
+        key = keys[key]
+    mask = None
+    if row.mask_input is not None:
+        mask = read_floats(row.mask_input, facts.logits_size, f"{name}.mask_input")
+    found = WireRow(key, row.box, tuple(row.points), mask, row.multimask, row.text)
+    check_row(found, facts, name)
+    return found
+
+
+def check_row(row: WireRow, facts: ServedFacts, name: str) -> None:
+    """Refuse what the backbone cannot take.
+
+    Raises:
+        ServiceError: No prompt at all, a kind it does not take, or an empty box.
+    """
+    given = {"box": row.box is not None, "point": bool(row.points), "text": row.text is not None}
+    kinds = [kind for kind, there in given.items() if there]
+    if not kinds:
+        raise ServiceError(f"{name} has no prompt; give it a box or a click")
+    for kind in kinds:
+        if kind not in facts.prompt_kinds:
+            raise ServiceError(f"{name}: {facts.name} takes no {kind}")
+    if row.box is not None and (row.box[0] == row.box[2] or row.box[1] == row.box[3]):
+        raise ServiceError(f"{name}.box has no area; its corners must differ in x and in y")
+    if row.mask_input is not None and not facts.takes_mask_input:
+        raise ServiceError(f"{name}: {facts.name} takes no mask_input")
+
+
+class PredictFields:
+    """The form fields of `/predict` and `/predict_with_state`, still as text.
+
+    Args:
+        image: The uploaded file.
+        point_coords: JSON [[x, y], ...] in pixels.
+        point_labels: JSON [1, 0, ...].
+        bbox: JSON [x1, y1, x2, y2] in pixels.
+        text: JSON ["target"], or one JSON string.
+        multimask_output: Three masks and the best; else the service's own rule.
+        previous_logits: Base64 float32, or None.
+        previous_logits_shape: JSON [1, h, w], or None for the backbone's own.
+    """
+
+    def __init__(
+        self,
+        image: bytes,
+        point_coords: str | None,
+        point_labels: str | None,
+        bbox: str | None,
+        text: str | None,
+        multimask_output: bool,
+        previous_logits: str | None = None,
+        previous_logits_shape: str | None = None,
+    ) -> None:
+        self.image = image
+        self.point_coords, self.point_labels = point_coords, point_labels
+        self.bbox, self.text = bbox, text
+        self.multimask_output = multimask_output
+        self.previous_logits, self.shape = previous_logits, previous_logits_shape
+
+    def read(
+        self, limits: Limits, facts: ServedFacts, options: DecodeOptions
+    ) -> tuple[WireRow, np.ndarray]:
+        """The row and the pixels of its image.
+
+        Raises:
+            ServiceError: A field cannot be used.
+        """
+        pixels = read_picture(self.image, limits.max_pixels)
+        height, width = pixels.shape[:2]
+        points = read_points(self.point_coords, self.point_labels, width, height)
+        box = None
+        if self.bbox is not None:
+            corners = box_at(read_json_field(self.bbox, "bbox"), width, height)
+            box = (corners.x1, corners.y1, corners.x2, corners.y2)
+        row = WireRow(
+            hash_pixels(pixels),
+            box,
+            tuple((point.x, point.y, point.positive) for point in points),
+            self._read_logits(facts),
+            wants_multimask(options, self.multimask_output, box is None and len(points) == 1),
+            self._read_text(),
+        )
+        check_row(row, facts, "the request")
+        return row, pixels
+
+    def _read_logits(self, facts: ServedFacts) -> np.ndarray | None:
+        if self.previous_logits is None:
+            return None
+        expected = [1, *facts.logits_size]
+        if self.shape is not None:
+            shape = read_json_field(self.shape, "previous_logits_shape")
+            if shape not in (expected, expected[1:]):
+                raise ServiceError(
+                    f"previous_logits_shape is {str(shape)[:100]}; {facts.name} takes {expected}"
+                )
+        return read_floats(self.previous_logits, facts.logits_size, "previous_logits")
+
+    def _read_text(self) -> str | None:
+        if self.text is None:
+            return None
+        given = read_json_field(self.text, "text")
+        if isinstance(given, list) and len(given) == 1:
+            given = given[0]
+        if not isinstance(given, str) or not 0 < len(given) <= 200:
+            raise ServiceError('text must be one target of up to 200 characters: ["left kidney"]')
+        return given
+
+
+def wants_multimask(options: DecodeOptions, asked: bool, ambiguous: bool) -> bool:
+    """True if three masks are to be predicted: asked for, or by the service's own rule."""
+    return asked or {"auto": ambiguous, "always": True, "never": False}[options.multimask]
+
+
+def read_points(coords: str | None, labels: str | None, width: int, height: int) -> list:
+    """Clicks from two JSON fields, [[x, y], ...] and [1, 0, ...].
+
+    Raises:
+        ServiceError: They do not fit together or the image.
+    """
+    if coords is None and labels is None:
+        return []
+    places = read_json_field(coords or "null", "point_coords")
+    kinds = read_json_field(labels or "null", "point_labels")
+    if not isinstance(places, list) or not isinstance(kinds, list) or len(places) != len(kinds):
+        raise ServiceError("point_coords [[x, y], ...] and point_labels [1, 0, ...] go in pairs")
+    if len(places) > 256:
+        raise ServiceError(f"{len(places)} points in one request are more than 256")
+    points = []
+    for place, kind in zip(places, kinds, strict=True):
+        if not isinstance(place, list) or len(place) != 2 or kind not in (0, 1):
+            raise ServiceError("a point is [x, y] in pixels with the label 1 or 0")
+        points.append(point_at(*place, bool(kind), width, height))
+    return points
+
+
+def write_mask(
+    facts: ServedFacts, logits: np.ndarray, pixels: np.ndarray, input_size: tuple[int, int]
+) -> str:
+    """The mask at the image's size, base64 PNG, from one row's logits (1, h, w)."""
+    if not np.isfinite(logits).all():
+        raise ServiceError("the logits came out without a finite value: check previous_logits")
+    like = Embedding((), (pixels.shape[0], pixels.shape[1]), input_size)
+    return mask_text(facts.to_image(torch.tensor(logits), [like])[0] > 0)

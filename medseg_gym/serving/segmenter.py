@@ -1,0 +1,276 @@
+"""The micro-batcher: one thread owns the backbone and serves everybody's requests together.
+
+Whatever waits when the thread becomes free goes into one batch: images are encoded in one call
+(each distinct one once), the steps of all sessions are one `EpisodeEngine.step`, hence one decoder
+call, and all stateless rows another. Callers wait in asyncio; the event loop never computes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from medseg_gym.backbones import Backbone
+from medseg_gym.backbones.remote import MissingImages, ServedBackbone
+from medseg_gym.backbones.wire import ServedFacts, WireRow
+from medseg_gym.cases import Case
+from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine
+from medseg_gym.prompts import Prompt
+from medseg_gym.serving.errors import ServiceError
+from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.meters import Meters
+
+log = logging.getLogger("medseg_gym.serving")
+
+Kind = Literal["start", "known", "encode", "step", "decode", "end"]
+_ORDER: tuple[Kind, ...] = ("start", "known", "encode", "step", "decode", "end")
+
+
+@dataclass(eq=False)
+class Job:
+    """One request to the segmenter.
+
+    Args:
+        kind: Which part of a batch does it.
+        payload: What that part takes.
+        weight: Rows and images, counted against the queue and the batch.
+        future: Gets the result.
+        arrived: `time.monotonic()` on arrival.
+    """
+
+    kind: Kind
+    payload: Any
+    weight: int
+    future: Future = field(default_factory=Future)
+    arrived: float = field(default_factory=time.monotonic)
+
+
+class Segmenter:
+    """Runs sessions and stateless rows of all clients over one backbone, in its own thread.
+
+    Args:
+        backbone: Who segments.
+        limits: See there: batch, delay, queue, sessions and steps.
+        options: How prompts of a session become decoder rows; the suite's defaults if None.
+        meters: What is counted.
+
+    Raises:
+        BackboneError: The backbone cannot be served, see `ServedBackbone`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        limits: Limits | None = None,
+        options: DecodeOptions | None = None,
+        meters: Meters | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.meters = meters or Meters()
+        self.served = ServedBackbone(backbone)
+        self.engine = EpisodeEngine(
+            backbone,
+            self.limits.max_sessions,
+            max_steps=self.limits.max_steps,
+            options=options,
+            own_memory=True,
+        )
+        self._free_slots = list(range(self.limits.max_sessions))
+        self._queue: deque[Job] = deque()
+        self._queued = 0  # weight of what waits
+        self._work: dict[Kind, Callable[[list[Any]], list[Any]]] = {
+            "start": self._start,
+            "known": lambda requests: [self.served.known(keys) for keys in requests],
+            "encode": self._encode,
+            "step": self._step,
+            "decode": self._decode,
+            "end": self._end,
+        }
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="segmenter", daemon=True)
+        self.meters.queue.set_function(lambda: self._queued)
+        self.meters.watch_cache(self.served.cache)
+        self._thread.start()
+
+    @property
+    def facts(self) -> ServedFacts:
+        """What a client has to know of the backbone."""
+        return self.served.facts
+
+    @property
+    def alive(self) -> bool:
+        """True while it takes requests."""
+        return self._thread.is_alive() and not self._stopping
+
+    # what callers use -------------------------------------------------------------------------
+    async def start(self, case: Case) -> tuple[int, Episode]:
+        """Begin an episode; its slot and the episode.
+
+        A caller that goes away meanwhile leaves no slot behind.
+        """
+        future = self._submit("start", case, 1)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(self._give_slot_back)
+            raise
+
+    def _give_slot_back(self, future: Future) -> None:
+        if not future.cancelled() and future.exception() is None:
+            self.end(future.result()[0])
+
+    async def step(self, slot: int, prompt: Prompt, options: DecodeOptions | None = None) -> None:
+        """Take one step in a session's episode."""
+        await asyncio.wrap_future(self._submit("step", (slot, prompt, options), 1))
+
+    def end(self, slot: int) -> None:
+        """Drop the episode in a slot, after everything that was asked of it before."""
+        self._submit("end", slot, 0)
+
+    async def encode(self, images: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
+        """Encode images by content hash; the `input_size` of each."""
+        return await asyncio.wrap_future(self._submit("encode", images, len(images)))
+
+    async def known(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """The `input_size` of those images that are held."""
+        return await asyncio.wrap_future(self._submit("known", keys, 0))
+
+    async def decode(
+        self, rows: Sequence[WireRow], images: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (B, h, w) and predicted IoU (B,) of stateless rows; see `ServedBackbone`."""
+        weight = len(rows) + len(images)
+        return await asyncio.wrap_future(self._submit("decode", (rows, images), weight))
+
+    def stop(self) -> None:
+        """Finish what was accepted, refuse the rest, end the thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    # the queue ---------------------------------------------------------------------------------
+    def _submit(self, kind: Kind, payload: Any, weight: int) -> Future:
+        job = Job(kind, payload, weight)
+        with self._changed:
+            if self._stopping:
+                if kind == "end":  # every episode goes with the process
+                    return job.future
+                raise ServiceError("the service is shutting down", 503, retry_after=5)
+            if weight and self._queued + weight > self.limits.queue_rows:
+                self.meters.refused.labels("queue").inc()
+                raise ServiceError(
+                    f"{self._queued} rows and images wait for the segmenter already, and "
+                    f"{self.limits.queue_rows} is the limit; try again shortly",
+                    503,
+                    retry_after=1,
+                )
+            self._queue.append(job)
+            self._queued += weight
+            self._changed.notify()
+        return job.future
+
+    def _collect(self) -> list[Job] | None:
+        """Wait for jobs; None once stopping and drained."""
+        with self._changed:
+            while not self._queue:
+                if self._stopping:
+                    return None
+                self._changed.wait()
+            deadline = self._queue[0].arrived + self.limits.max_delay_ms / 1000
+            while self._queued < self.limits.max_batch and not self._stopping:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            batch = [self._queue.popleft()]
+            weight = batch[0].weight
+            while self._queue and weight + self._queue[0].weight <= self.limits.max_batch:
+                batch.append(self._queue.popleft())
+                weight += batch[-1].weight
+            self._queued -= weight
+            return batch
+
+    def _run(self) -> None:
+        while (batch := self._collect()) is not None:
+            jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
+            for kind in _ORDER:
+                self._do(kind, [job for job in jobs if job.kind == kind])
+
+    def _do(self, kind: Kind, jobs: list[Job]) -> None:
+        """Do jobs of one kind together; if that fails, one by one, so that only the culprit does."""
+        if not jobs:
+            return
+        began = time.perf_counter()
+        try:
+            results = self._work[kind]([job.payload for job in jobs])
+        except Exception as error:
+            if len(jobs) > 1:
+                for job in jobs:
+                    self._do(kind, [job])
+            else:
+                jobs[0].future.set_exception(error)
+            return
+        self.meters.batch_rows.labels(kind).observe(sum(job.weight for job in jobs))
+        self.meters.batch_seconds.labels(kind).observe(time.perf_counter() - began)
+        for job, result in zip(jobs, results, strict=True):
+            if isinstance(result, Exception):
+                job.future.set_exception(result)
+            else:
+                job.future.set_result(result)
+
+    # the work ----------------------------------------------------------------------------------
+    def _start(self, cases: list[Case]) -> list[Any]:
+        if len(cases) > len(self._free_slots):
+            raise ServiceError("every session slot is taken; try again", 503, retry_after=5)
+        slots = [self._free_slots.pop() for _ in cases]
+        try:
+            return list(zip(slots, self.engine.reset(slots, cases), strict=True))
+        except Exception:
+            self._free_slots += slots
+            raise
+
+    def _encode(self, requests: list[Mapping[str, np.ndarray]]) -> list[Any]:
+        union = {key: image for images in requests for key, image in images.items()}
+        sizes = self.served.encode(union)
+        return [{key: sizes[key] for key in images} for images in requests]
+
+    def _step(self, steps: list[tuple[int, Prompt, DecodeOptions | None]]) -> list[Any]:
+        slots, prompts, options = (list(part) for part in zip(*steps, strict=True))
+        return self.engine.step(slots, prompts, options)
+
+    def _decode(
+        self, requests: list[tuple[Sequence[WireRow], Mapping[str, np.ndarray]]]
+    ) -> list[Any]:
+        results: list[Any] = []
+        rows: list[WireRow] = []
+        images: dict[str, np.ndarray] = {}
+        for wanted, given in requests:
+            keys = {row.image for row in wanted} - set(given)
+            missing = sorted(keys - set(self.served.known(sorted(keys))))
+            if missing:
+                results.append(MissingImages(missing))
+                continue
+            results.append(slice(len(rows), len(rows) + len(wanted)))
+            rows += wanted
+            images |= given
+        if not rows:
+            return results
+        logits, iou = self.served.decode(rows, images)
+        return [r if isinstance(r, Exception) else (logits[r], iou[r]) for r in results]
+
+    def _end(self, slots: list[int]) -> list[Any]:
+        for slot in slots:
+            self.engine.episodes[slot] = None
+            self._free_slots.append(slot)
+        return [None] * len(slots)

@@ -1,0 +1,160 @@
+"""Run a service in this process until it is told to stop, or beside a test or a program."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from medseg_gym.backbones import Backbone
+from medseg_gym.episodes import DecodeOptions
+from medseg_gym.errors import MedSegError
+from medseg_gym.serving.app import Service
+from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.owners import KEY_VARIABLE, Owners, is_loopback
+
+log = logging.getLogger("medseg_gym.serving")
+
+DEFAULT_PORT = 8265
+
+
+def impatient(limits: Limits) -> type:
+    """uvicorn's HTTP protocol that gives up on a request whose header does not arrive in time.
+
+    uvicorn itself waits for ever for the first byte and for the rest of a header.
+    """
+
+    class Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
+            super().connection_made(transport)
+            self._arm()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._disarm()
+            elif self._giving_up is None:
+                self._arm()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            self._disarm()  # uvicorn's own keep-alive time begins
+
+        def connection_lost(self, exc) -> None:  # type: ignore[no-untyped-def]
+            self._disarm()
+            super().connection_lost(exc)
+
+        def _arm(self) -> None:
+            self._giving_up = self.loop.call_later(limits.body_seconds, self._give_up)
+
+        def _disarm(self) -> None:
+            if self._giving_up is not None:
+                self._giving_up.cancel()
+                self._giving_up = None
+
+        def _give_up(self) -> None:
+            self._giving_up = None
+            if self.cycle is None or self.cycle.response_complete:
+                self.transport.close()
+
+    return Impatient
+
+
+def make_service(
+    backbone: Backbone,
+    host: str = "127.0.0.1",
+    limits: Limits | None = None,
+    owners: Owners | None = None,
+    options: DecodeOptions | None = None,
+) -> Service:
+    """A service for an address.
+
+    Raises:
+        MedSegError: An address that other machines reach, without any key.
+    """
+    owners = owners or Owners()
+    if not owners.required and not is_loopback(host):
+        raise MedSegError(
+            f"{host} can be reached from other machines: set a key in {KEY_VARIABLE} or give "
+            "--keys-file FILE with lines owner:key; or bind to 127.0.0.1"
+        )
+    return Service(backbone, limits, owners, options, local_only=not owners.required)
+
+
+def make_server(service: Service, host: str, port: int) -> uvicorn.Server:
+    """A uvicorn server for a service; its logs are left to the caller."""
+    config = uvicorn.Config(
+        service.asgi,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        http=impatient(service.limits),
+        ws="none",
+        lifespan="on",
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=max(1, round(service.limits.drain_seconds)),
+        backlog=2048,
+    )
+    return uvicorn.Server(config)
+
+
+def serve(service: Service, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
+    """Serve until SIGINT or SIGTERM; what was accepted is finished first.
+
+    Raises:
+        MedSegError: The address cannot be bound.
+    """
+    server = make_server(service, host, port)
+    try:
+        socket = server.config.bind_socket()
+    except SystemExit:
+        service.segmenter.stop()
+        raise MedSegError(
+            f"{host}:{port} cannot be bound: is another service running there? choose --port"
+        ) from None
+    bound = socket.getsockname()
+    log.info(
+        "listening",
+        extra={
+            "url": f"http://{bound[0]}:{bound[1]}",
+            "backbone": service.segmenter.facts.fingerprint,
+            "keys": service.owners.required,
+        },
+    )
+    server.run(sockets=[socket])
+    log.info("stopped")
+
+
+@contextmanager
+def running(service: Service, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve in a thread of this process while the context lasts; gives the URL.
+
+    Args:
+        service: Used once; it ends with the context.
+        host: A loopback address.
+
+    Raises:
+        MedSegError: It did not start.
+    """
+    server = make_server(service, host, 0)
+    socket = server.config.bind_socket()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 30
+        while not server.started:
+            if not thread.is_alive() or time.monotonic() > deadline:
+                raise MedSegError("the service did not start; its log tells why")
+            time.sleep(0.01)
+        yield f"http://{host}:{socket.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(service.limits.drain_seconds + 30)
+        socket.close()

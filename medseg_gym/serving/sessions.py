@@ -1,0 +1,327 @@
+"""Sessions: who owns which episode, how long it lives, how much memory all of them may hold.
+
+A session is a name for an `Episode` of the segmenter's engine; it keeps no masks, prompts or
+logits of its own. The book is used by the event loop alone, so it needs no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+import torch
+
+from medseg_gym.cases import Case
+from medseg_gym.episodes import DecodeOptions, Episode
+from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt
+from medseg_gym.serving.errors import ServiceError
+from medseg_gym.serving.segmenter import Segmenter
+
+CHOSEN_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+
+
+@dataclass(eq=False)
+class Session:
+    """One client's episode.
+
+    Args:
+        id: Unguessable, or chosen by its owner; unique among the owner's sessions.
+        owner: Who alone can see it.
+        case: The uploaded image; its mask is empty, for the service knows no truth.
+        slot: In the segmenter's engine.
+        episode: All that happened.
+        rounds: Requests that made a mask.
+        created: `time.monotonic()`, as `used`.
+        used: When it was last asked for something.
+        lock: Requests on one session take turns.
+    """
+
+    id: str
+    owner: str
+    case: Case
+    slot: int
+    episode: Episode
+    rounds: int = 0
+    created: float = field(default_factory=time.monotonic)
+    used: float = field(default_factory=time.monotonic)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self._born = datetime.now(timezone.utc)
+        self.closed = False
+        self.counted = 0  # bytes of its steps in the book's sum
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.case.width, self.case.height
+
+    @property
+    def times(self) -> tuple[str, str]:
+        """When it was created and last used, ISO 8601."""
+        last = self._born.timestamp() + self.used - self.created
+        return self._born.isoformat(), datetime.fromtimestamp(last, timezone.utc).isoformat()
+
+
+class Acted(NamedTuple):
+    """Requests that made a mask so far, boxes and clicks so far, and the mask, (H, W) bool."""
+
+    rounds: int
+    clicks: int
+    mask: torch.Tensor
+
+
+class SessionBook:
+    """All sessions of all owners.
+
+    Args:
+        segmenter: Runs their episodes.
+    """
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self.segmenter = segmenter
+        self.limits = segmenter.limits
+        self.meters = segmenter.meters
+        self._sessions: dict[tuple[str, str], Session] = {}
+        self._opening: Counter[str] = Counter()  # per owner: accepted, not yet in the book
+        self._reserved: set[tuple[str, str]] = set()
+        self._images: Counter[str] = Counter()  # sessions per distinct image
+        self._bytes = 0
+        self.meters.sessions.set_function(lambda: len(self._sessions))
+        self.meters.session_bytes.set_function(lambda: self._bytes)
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    # open and close ----------------------------------------------------------------------------
+    async def open(self, owner: str, case: Case, chosen: str | None = None) -> Session:
+        """Begin a session on an image.
+
+        Args:
+            owner: Who alone will see it.
+            case: The image.
+            chosen: An id that the client wishes for; free among the owner's own. Another owner may
+                have one of the same name: they never meet.
+
+        Raises:
+            ServiceError: A limit is reached, or the id is in use or not an id.
+        """
+        session_id = self._choose_id(owner, chosen)
+        key = (owner, session_id)
+        self._make_room(owner, case)
+        self._opening[owner] += 1
+        self._reserved.add(key)
+        try:
+            slot, episode = await self.segmenter.start(case)
+        finally:
+            self._opening -= Counter([owner])
+            self._reserved.discard(key)
+        session = Session(session_id, owner, case, slot, episode)
+        self._sessions[key] = session
+        self._bytes += self._fixed_bytes(session) + self._image_bytes(session, +1)
+        return session
+
+    def _choose_id(self, owner: str, chosen: str | None) -> str:
+        if chosen is None:
+            return secrets.token_urlsafe(32)
+        if not CHOSEN_ID.fullmatch(chosen):
+            raise ServiceError(
+                "session_id must be 1 to 128 letters, digits, '.', '_', ':' or '-'; "
+                "leave it out to be given one"
+            )
+        if (owner, chosen) in self._sessions or (owner, chosen) in self._reserved:
+            raise ServiceError(
+                f"you have a session {chosen!r} already; delete it first, choose another id, or "
+                "leave session_id out to be given one",
+                409,
+            )
+        return chosen
+
+    def _make_room(self, owner: str, case: Case) -> None:
+        self.close_expired()
+        limits = self.limits
+        mine = sum(s.owner == owner for s in self._sessions.values()) + self._opening[owner]
+        if mine >= limits.max_sessions_per_client:
+            self.meters.refused.labels("sessions_per_client").inc()
+            raise ServiceError(
+                f"you have {mine} sessions open, and {limits.max_sessions_per_client} is the "
+                "limit; delete those that are done",
+                429,
+                retry_after=self._next_expiry(),
+            )
+        if len(self._sessions) + self._opening.total() >= limits.max_sessions:
+            self.meters.refused.labels("sessions").inc()
+            raise ServiceError(
+                f"{limits.max_sessions} sessions are open, which is the limit; try again later",
+                503,
+                retry_after=self._next_expiry(),
+            )
+        self._require_bytes(case.image.nbytes + 2 * case.mask.nbytes)
+
+    def get(self, owner: str, session_id: str) -> Session:
+        """The owner's session of that id.
+
+        Raises:
+            ServiceError: 404; whether another owner has one of that name does not show.
+        """
+        session = self._sessions.get((owner, session_id))
+        if session is not None and self._expired(session):
+            self.close(session, "expired")
+            session = None
+        if session is None:
+            raise ServiceError("Session not found: it never was, was deleted, or expired", 404)
+        session.used = time.monotonic()
+        return session
+
+    def of(self, owner: str) -> list[Session]:
+        """The owner's sessions, oldest first."""
+        self.close_expired()
+        return [s for s in self._sessions.values() if s.owner == owner]
+
+    def close(self, session: Session, reason: str = "deleted") -> None:
+        """Forget a session and free what it held; twice is harmless."""
+        if session.closed:
+            return
+        session.closed = True
+        del self._sessions[session.owner, session.id]
+        self._bytes -= self._fixed_bytes(session) + self._image_bytes(session, -1)
+        self._bytes -= session.counted
+        self.meters.sessions_closed.labels(reason).inc()
+        self.segmenter.end(session.slot)
+
+    def close_expired(self) -> None:
+        """Close sessions that were idle or alive for too long; those in use are left alone."""
+        for session in [s for s in self._sessions.values() if self._expired(s)]:
+            self.close(session, "expired")
+
+    def _expired(self, session: Session) -> bool:
+        now = time.monotonic()
+        return not session.lock.locked() and (
+            now - session.used > self.limits.session_idle_seconds
+            or now - session.created > self.limits.session_life_seconds
+        )
+
+    def _next_expiry(self) -> float:
+        """Seconds until the first session may expire, within 1 and 60: when to try again."""
+        now = time.monotonic()
+        idle = self.limits.session_idle_seconds
+        left = [idle - (now - s.used) for s in self._sessions.values()]
+        return min(max(min(left, default=1.0), 1.0), 60.0)
+
+    # act ---------------------------------------------------------------------------------------
+    async def act(
+        self,
+        session: Session,
+        prompts: Sequence[Prompt],
+        options: DecodeOptions | None = None,
+        fresh: bool = False,
+    ) -> Acted:
+        """Give a session prompts in order, each a step of its episode.
+
+        Args:
+            session: Its requests take turns.
+            prompts: At least one box or click.
+            options: Of these steps; None for the service's own.
+            fresh: Begin with `Clear` where there is something to clear.
+
+        Returns:
+            What this request came to, even if the next one is under way.
+
+        Raises:
+            ServiceError: The steps are used up, the memory is, or a prompt is invalid.
+        """
+        self._check_kinds(prompts)
+        async with session.lock:
+            if session.closed:
+                raise ServiceError("Session not found: it was deleted meanwhile", 404)
+            episode = session.episode
+            state = episode.state
+            if fresh and (state.box is not None or state.points):
+                prompts = [Clear(), *prompts]
+            if len(prompts) > episode.steps_left:
+                raise ServiceError(
+                    f"{len(prompts)} prompts are more than the {episode.steps_left} that are left "
+                    f"of this session's {episode.max_steps}; begin a new one",
+                    409,
+                )
+            self._require_bytes(len(prompts) * self._step_bytes(session))
+            for prompt in prompts:
+                try:
+                    await self.segmenter.step(session.slot, prompt, options)
+                finally:
+                    self._count_steps(session)
+                if episode.steps[-1].error:
+                    raise ServiceError(episode.steps[-1].error)
+            session.rounds += 1
+            session.used = time.monotonic()
+            given = sum(s.effect == "decode" for s in episode.steps)
+            return Acted(session.rounds, given, episode.state.mask)
+
+    def _check_kinds(self, prompts: Sequence[Prompt]) -> None:
+        facts = self.segmenter.facts
+        for prompt in prompts:
+            kind = {AddBox: "box", AddPoint: "point"}.get(type(prompt))
+            if kind is not None and kind not in facts.prompt_kinds:
+                raise ServiceError(f"{facts.name} takes no {kind}")
+
+    # memory ------------------------------------------------------------------------------------
+    def _require_bytes(self, wanted: int) -> None:
+        if self._bytes + wanted > self.limits.session_bytes:
+            self.close_expired()
+        if self._bytes + wanted > self.limits.session_bytes:
+            self.meters.refused.labels("session_bytes").inc()
+            raise ServiceError(
+                f"sessions hold {self._bytes >> 20} of {self.limits.session_bytes >> 20} MiB; "
+                "delete those that are done, or try again later",
+                503,
+                retry_after=self._next_expiry(),
+            )
+
+    def _fixed_bytes(self, session: Session) -> int:
+        # The case's mask, the truth on the device and the empty start mask have a byte a pixel.
+        return session.case.image.nbytes + 3 * session.case.mask.nbytes
+
+    def _step_bytes(self, session: Session) -> int:
+        height, width = self.segmenter.facts.logits_size
+        return session.case.mask.nbytes + 4 * height * width
+
+    def _count_steps(self, session: Session) -> None:
+        if not session.closed:
+            now = len(session.episode.steps) * self._step_bytes(session)
+            self._bytes += now - session.counted
+            session.counted = now
+
+    def _image_bytes(self, session: Session, change: int) -> int:
+        """What an embedding counts: once, with the first and the last session on its image."""
+        key = session.case.content_hash
+        first_or_last = self._images[key] == (0 if change > 0 else 1)
+        self._images[key] += change
+        if not self._images[key]:
+            del self._images[key]
+        embedding = session.episode.embedding
+        return embedding.nbytes if first_or_last and embedding is not None else 0
+
+
+def describe_prompts(episode: Episode) -> list[list[int] | str]:
+    """Prompts in the manner of MedSAM-Agent's server: [x, y, label] or "bbox:[...]", in pixels."""
+    found: list[list[int] | str] = []
+    width, height = episode.case.width, episode.case.height
+    for prompt in (step.prompt for step in episode.steps if step.valid):
+        if isinstance(prompt, AddBox):
+            xs, ys = (prompt.x1, prompt.x2), (prompt.y1, prompt.y2)
+            (x1, x2), (y1, y2) = (
+                [round(value * side - 0.5) for value in values]
+                for values, side in ((xs, width), (ys, height))
+            )
+            found.append(f"bbox:[{x1},{y1},{x2},{y2}]")
+        elif isinstance(prompt, AddPoint):
+            x, y = round(prompt.x * width - 0.5), round(prompt.y * height - 0.5)
+            found.append([x, y, int(prompt.positive)])
+    return found
