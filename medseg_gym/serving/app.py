@@ -16,6 +16,7 @@ from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 
 from medseg_gym.backbones import Backbone
+from medseg_gym.backbones.remote import RemoteBackbone
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.errors import MedSegError
 from medseg_gym.serving.errors import ServiceError
@@ -56,6 +57,10 @@ class Service:
         options: DecodeOptions | None = None,
         local_only: bool = False,
     ) -> None:
+        if isinstance(backbone, RemoteBackbone):
+            raise MedSegError(
+                f"backbone {backbone.name!r} is in another process already: serve it there"
+            )
         self.limits = limits or Limits()
         self.owners = owners or Owners()
         self.meters = Meters()

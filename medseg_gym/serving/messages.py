@@ -100,6 +100,7 @@ class BackboneAnswer(BaseModel):
     frame_side: int
     version: str
     max_rows: int
+    max_upload_bytes: int
 
 
 class ErrorAnswer(BaseModel):

@@ -26,28 +26,31 @@ class Meters:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
-        of = {"registry": self.registry}
+        here = self.registry
         self.requests = Counter(
-            "medseg_requests", "Requests answered", ["method", "route", "status"], **of
+            "medseg_requests", "Requests answered", ["method", "route", "status"], registry=here
         )
         self.request_seconds = Histogram(
-            "medseg_request_seconds", "Time to answer", ["route"], buckets=_SECONDS, **of
+            "medseg_request_seconds", "Time to answer", ["route"], buckets=_SECONDS, registry=here
         )
-        self.in_flight = Gauge("medseg_requests_in_flight", "Requests in progress", **of)
+        self.in_flight = Gauge("medseg_requests_in_flight", "Requests in progress", registry=here)
         self.refused = Counter(
-            "medseg_refused", "Requests refused by a limit (429, 503)", ["limit"], **of
+            "medseg_refused", "Requests refused by a limit (429, 503)", ["limit"], registry=here
         )
-        self.queue = Gauge("medseg_queue_rows", "Rows and images waiting", **of)
+        self.queue = Gauge("medseg_queue_rows", "Rows and images waiting", registry=here)
         self.batch_rows = Histogram(
-            "medseg_batch_rows", "Rows of one call to the segmenter", ["kind"], buckets=_ROWS, **of
-        )
+            "medseg_batch_rows", "Rows of one call to the segmenter", ["kind"], buckets=_ROWS,
+            registry=here,
+        )  # fmt: skip
         self.batch_seconds = Histogram(
-            "medseg_batch_seconds", "Time of one call", ["kind"], buckets=_SECONDS, **of
+            "medseg_batch_seconds", "Time of one call", ["kind"], buckets=_SECONDS, registry=here
         )
-        self.sessions = Gauge("medseg_sessions", "Sessions alive", **of)
-        self.session_bytes = Gauge("medseg_session_bytes", "Bytes that sessions hold", **of)
+        self.sessions = Gauge("medseg_sessions", "Sessions alive", registry=here)
+        self.session_bytes = Gauge(
+            "medseg_session_bytes", "Bytes that sessions hold", registry=here
+        )
         self.sessions_closed = Counter(
-            "medseg_sessions_closed", "Sessions closed", ["reason"], **of
+            "medseg_sessions_closed", "Sessions closed", ["reason"], registry=here
         )
 
     def watch_cache(self, cache: EmbeddingCache) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from medseg_gym.errors import MedSegError
 
-KEY_VARIABLE = "MEDSEG_SERVICE_KEY"
 LOOPBACK = "loopback"
 """The one owner where no keys are set."""
 

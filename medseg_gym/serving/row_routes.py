@@ -84,7 +84,11 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
     @router.get("/v1/backbone", response_model=BackboneAnswer, tags=["stateless"])
     async def backbone() -> Response:
         """Who segments, and how its logits become an image."""
-        more = {"version": version("medseg-gym"), "max_rows": limits.max_rows}
+        more = {
+            "version": version("medseg-gym"),
+            "max_rows": limits.max_rows,
+            "max_upload_bytes": limits.max_upload_bytes,
+        }
         return reply({**facts.to_json(), **more})
 
     @router.post(

@@ -312,7 +312,7 @@ def read_points(coords: str | None, labels: str | None, width: int, height: int)
     for place, kind in zip(places, kinds, strict=True):
         if not isinstance(place, list) or len(place) != 2 or kind not in (0, 1):
             raise ServiceError("a point is [x, y] in pixels with the label 1 or 0")
-        points.append(point_at(*place, bool(kind), width, height))
+        points.append(point_at(place[0], place[1], bool(kind), width, height))
     return points
 
 

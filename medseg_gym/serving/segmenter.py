@@ -208,7 +208,7 @@ class Segmenter:
                 self._do(kind, [job for job in jobs if job.kind == kind])
 
     def _do(self, kind: Kind, jobs: list[Job]) -> None:
-        """Do jobs of one kind together; if that fails, one by one, so that only the culprit does."""
+        """Do jobs of one kind together; if that fails, one by one, so that only a culprit does."""
         if not jobs:
             return
         began = time.perf_counter()

@@ -7,16 +7,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from medseg_gym.backbones import Backbone
+from medseg_gym.backbones.http import KEY_VARIABLE
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.errors import MedSegError
 from medseg_gym.serving.app import Service
 from medseg_gym.serving.limits import Limits
-from medseg_gym.serving.owners import KEY_VARIABLE, Owners, is_loopback
+from medseg_gym.serving.owners import Owners, is_loopback
 
 log = logging.getLogger("medseg_gym.serving")
 
@@ -24,13 +26,15 @@ DEFAULT_PORT = 8265
 
 
 def impatient(limits: Limits) -> type:
-    """uvicorn's HTTP protocol that gives up on a request whose header does not arrive in time.
+    """Uvicorn's HTTP protocol that gives up on a request whose header does not arrive in time.
 
     uvicorn itself waits for ever for the first byte and for the rest of a header.
     """
 
-    class Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
+    base: Any = AutoHTTPProtocol  # httptools' or h11's, chosen by what is installed
+
+    class Impatient(base):
+        def connection_made(self, transport) -> None:
             super().connection_made(transport)
             self._arm()
 
@@ -45,7 +49,7 @@ def impatient(limits: Limits) -> type:
             super().on_response_complete()
             self._disarm()  # uvicorn's own keep-alive time begins
 
-        def connection_lost(self, exc) -> None:  # type: ignore[no-untyped-def]
+        def connection_lost(self, exc) -> None:
             self._disarm()
             super().connection_lost(exc)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Path, Request, Response, UploadFile
 
@@ -34,8 +34,12 @@ SessionId = Annotated[str, Form(description="As `/session/create` answered.")]
 SessionInPath = Annotated[str, Path(description="As `/session/create` answered.")]
 Multimask = Annotated[bool, Form(description="Predict three masks, keep the best predicted IoU.")]
 
-_UNKNOWN = {404: {"model": ErrorAnswer, "description": "No such session of yours"}}
-_FULL = {429: {"model": ErrorAnswer, "description": "Too many sessions; see Retry-After"}}
+_UNKNOWN: dict[int | str, dict[str, Any]] = {
+    404: {"model": ErrorAnswer, "description": "No such session of yours"}
+}
+_FULL: dict[int | str, dict[str, Any]] = {
+    429: {"model": ErrorAnswer, "description": "Too many sessions; see Retry-After"}
+}
 
 
 def session_router(book: SessionBook) -> APIRouter:
