@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import medseg_gym
+from medseg_gym.annotators.box import box_iou, tight_box
 from medseg_gym.envs.stage_vector_env import StageVectorEnv
-from medseg_gym.episodes import metrics
+from medseg_gym.episodes import Episode, metrics
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import Played, Policy, caveats, play_cases
+from medseg_gym.prompts import AddBox
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class CaseRecord:
         notes: What a table must say beside it (see `medseg_gym.policy.caveats`).
         batch: Number of the batch it was played in.
         batch_size: Cases in that batch.
+        first_box_iou: IoU of the first box drawn with the tight box round the target; None where
+            no box was drawn or there is no target.
     """
 
     case: str
@@ -71,6 +75,7 @@ class CaseRecord:
     notes: tuple[str, ...]
     batch: int
     batch_size: int
+    first_box_iou: float | None = None
 
     @property
     def turns(self) -> int:
@@ -107,7 +112,14 @@ def _record(played: Played, policy: Policy, envs: StageVectorEnv, batch_size: in
         notes=tuple(caveats(policy, envs.stage.backbone, [episode])),
         batch=played.batch,
         batch_size=batch_size,
+        first_box_iou=_first_box_iou(episode),
     )
+
+
+def _first_box_iou(episode: Episode) -> float | None:
+    drawn = next((s.prompt for s in episode.steps if isinstance(s.prompt, AddBox)), None)
+    target = tight_box(episode.case.mask)
+    return None if drawn is None or target is None else box_iou(drawn, target)
 
 
 class RecordFile:

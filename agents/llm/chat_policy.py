@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,26 +20,30 @@ from transformers import (
 )
 
 from agents.llm import turn_cache
+from agents.llm.checkpoint import load_model, load_processor
+from agents.llm.history import Dialogue, read_history
 from agents.llm.sampling import Forbid, SlotDraws, end_tokens, forbidden_tokens
 from agents.llm.turn_cache import SlotCache
+from medseg_gym.envs.chat_view import Message
 from medseg_gym.errors import PolicyError
-
-Message = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatOptions:
-    """How a model is asked and how its answer is drawn.
+class ModelOptions:
+    """How a model is loaded and asked, and how its answer is drawn.
 
     Args:
         temperature: 0 takes the likeliest token; above, tokens are drawn.
         top_p: Draw among the likeliest tokens that together have this probability.
         top_k: Draw among so many likeliest tokens; 0 is all.
         max_new_tokens: Of an answer.
-        history: "all": the conversation with every picture. A number k: all words, but only the
-            newest k pictures. "none": the task, the newest picture and its turn, nothing before.
+        history: "all" pictures, the newest k, or "none" (see `history.read_history`).
         batch: Slots that the model answers at once; None is all of them.
         keep_cache: Keep keys and values between turns where that is exact (see `turn_cache`).
+        dtype: Of the weights: "auto" as they are stored, or a torch type's name.
+        device_map: As transformers takes it, such as "auto" or "cuda:1"; None is an accelerator
+            where there is one, else the CPU.
+        merge: Fold adapters into the weights, which answers faster.
     """
 
     temperature: float = 0.0
@@ -49,15 +53,12 @@ class ChatOptions:
     history: str | int = "all"
     batch: int | None = None
     keep_cache: bool = True
+    dtype: str = "auto"
+    device_map: str | None = None
+    merge: bool = True
 
     def __post_init__(self) -> None:
-        history = self.history
-        if isinstance(history, str) and re.fullmatch(r"\d+", history):
-            object.__setattr__(self, "history", int(history))
-        if self.history not in ("all", "none") and not (
-            isinstance(self.history, int) and self.history >= 1
-        ):
-            raise PolicyError(f"history must be all, none or a number from 1, got {history!r}")
+        object.__setattr__(self, "history", read_history(self.history))
         if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0):
             raise PolicyError(
                 "sampling needs temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got "
@@ -74,8 +75,7 @@ class _Slot:
     """A conversation."""
 
     generator: np.random.Generator
-    turns: list[tuple[str, Image.Image]] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
+    dialogue: Dialogue = field(default_factory=Dialogue)
     cache: SlotCache | None = None
 
 
@@ -93,7 +93,7 @@ class ChatPolicy:
         system: Messages that every conversation begins with (`envs.system_messages`).
         over: What the environment shows in a slot that has ended (`texts.over`); such slots are not
             asked.
-        options: See `ChatOptions`.
+        options: See `ModelOptions`.
         name: Shown in tables.
         checkpoint: What the records of a run say of the model.
     """
@@ -106,13 +106,13 @@ class ChatPolicy:
         processor: Any,
         system: Sequence[Message] = (),
         over: str | None = None,
-        options: ChatOptions | None = None,
+        options: ModelOptions | None = None,
         name: str = "llm",
         checkpoint: str = "",
     ) -> None:
         self.model, self.processor = model.eval(), processor
         self.system, self.over = list(system), over
-        self.options = options or ChatOptions()
+        self.options = options or ModelOptions()
         self.name, self.checkpoint = name, checkpoint
         self.tokens_made = 0
         self._slots: dict[int, _Slot] = {}
@@ -128,10 +128,47 @@ class ChatPolicy:
             self.options.keep_cache and self.options.history == "all" and turn_cache.can_keep(model)
         )
 
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        system: Sequence[Message] = (),
+        over: str | None = None,
+        options: ModelOptions | None = None,
+        name: str | None = None,
+    ) -> ChatPolicy:
+        """Load a checkpoint of transformers or adapters of peft; other arguments as above.
+
+        Args:
+            path: Folder.
+            system: Messages that every conversation begins with.
+            over: What the environment shows in a slot that has ended.
+            options: See `ModelOptions`.
+            name: Shown in tables.
+
+        Raises:
+            PolicyError: No such checkpoint, or not one of a chat model that takes pictures.
+        """
+        options = options or ModelOptions()
+        device = options.device_map
+        if device is None and torch.accelerator.is_available():
+            device = str(torch.accelerator.current_accelerator())
+        model = load_model(path, options.dtype, device, options.merge)
+        return cls(
+            model,
+            load_processor(path),
+            system,
+            over,
+            options,
+            name or f"llm:{path}",
+            weights_digest(path),
+        )
+
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the answers beside the name; JSON."""
-        options = {k: v for k, v in vars(self.options).items() if k not in ("batch", "keep_cache")}
+        aside = ("batch", "keep_cache", "device_map")
+        options = {k: v for k, v in vars(self.options).items() if k not in aside}
         return {"checkpoint": self.checkpoint, "dtype": str(self.model.dtype), **options}
 
     def reset(self, slots: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
@@ -139,7 +176,7 @@ class ChatPolicy:
         for slot, generator in zip(slots, generators, strict=True):
             self._slots[slot] = _Slot(generator)
 
-    def act(self, observations: dict[str, Any]) -> list[str]:
+    def act(self, observations: Mapping[str, Any]) -> list[str]:
         """Answers of all slots; "" for those that have ended or were never reset.
 
         Args:
@@ -149,40 +186,27 @@ class ChatPolicy:
         answers = [""] * len(texts)
         asked = [s for s, text in enumerate(texts) if s in self._slots and text != self.over]
         for slot in asked:
-            self._slots[slot].turns.append((texts[slot], Image.fromarray(images[slot])))
+            dialogue = self._slots[slot].dialogue
+            dialogue.texts.append(texts[slot])
+            dialogue.pictures.append(Image.fromarray(images[slot]))
         size = self.options.batch or len(asked)
         for start in range(0, len(asked), max(1, size)):
             group = asked[start : start + size]
             for slot, answer in zip(
                 group, self._answer([self._slots[s] for s in group]), strict=True
             ):
-                self._slots[slot].answers.append(answer)
+                self._slots[slot].dialogue.answers.append(answer)
                 answers[slot] = answer
         return answers
 
-    # what the model is shown --------------------------------------------------------------------
     def conversation(self, slot: int) -> tuple[list[Message], list[Image.Image]]:
         """What the model was shown last in a slot: messages, and the pictures in them."""
-        return self._shown(self._slots[slot])
-
-    def _shown(self, slot: _Slot) -> tuple[list[Message], list[Image.Image]]:
-        history, turns = self.options.history, slot.turns
-        if history == "none":
-            words = [turns[0][0]] if len(turns) == 1 else [turns[0][0], turns[-1][0]]
-            return [*self.system, _user("\n".join(words))], [turns[-1][1]]
-        first = 0 if history == "all" else max(0, len(turns) - int(history))
-        messages = list(self.system)
-        for number, (text, _) in enumerate(turns):
-            messages.append(_user(text, picture=number >= first))
-            if number < len(turns) - 1:
-                answer = [{"type": "text", "text": slot.answers[number]}]
-                messages.append({"role": "assistant", "content": answer})
-        return messages, [picture for _, picture in turns[first:]]
+        return self._slots[slot].dialogue.shown(self.system, self.options.history)
 
     # what it says -------------------------------------------------------------------------------
     @torch.inference_mode()
     def _answer(self, slots: Sequence[_Slot]) -> list[str]:
-        shown = [self._shown(slot) for slot in slots]
+        shown = [slot.dialogue.shown(self.system, self.options.history) for slot in slots]
         tokenizer = self.processor.tokenizer
         texts = self.processor.apply_chat_template(
             [messages for messages, _ in shown], tokenize=False, add_generation_prompt=True
@@ -269,18 +293,11 @@ class ChatPolicy:
         }
 
 
-def _user(text: str, picture: bool = True) -> Message:
-    image = [{"type": "image"}] if picture else []
-    return {"role": "user", "content": [*image, {"type": "text", "text": text}]}
-
-
 def weights_digest(path: str | Path) -> str:
     """What tells one checkpoint from another: a hash of its weight files.
 
     Files of more than 256 MB count by name, size and the time they were written.
     """
-    import hashlib
-
     digest = hashlib.blake2b(digest_size=8)
     for file in sorted(Path(path).glob("*.safetensors")) + sorted(Path(path).glob("*.bin")):
         facts = file.stat()

@@ -27,6 +27,16 @@ def tight_box(mask: np.ndarray) -> AddBox | None:
     )
 
 
+def box_iou(one: AddBox, other: AddBox) -> float:
+    """Intersection over union of two boxes, 0 where neither has an area."""
+    width = min(one.x2, other.x2) - max(one.x1, other.x1)
+    height = min(one.y2, other.y2) - max(one.y1, other.y1)
+    both = max(0.0, width) * max(0.0, height)
+    areas = [(box.x2 - box.x1) * (box.y2 - box.y1) for box in (one, other)]
+    union = sum(areas) - both
+    return both / union if union > 0 else 0.0
+
+
 def disturb(
     box: AddBox, generator: np.random.Generator, loosen: float = 0.0, jitter: float = 0.0
 ) -> AddBox:
