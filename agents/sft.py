@@ -2,8 +2,9 @@
 
 The loss is on the assistant's turns only, pictures included, full weights or LoRA. A run is a
 folder: `config.json`, `checkpoints/`, `log.jsonl`, `log.csv`, `tensorboard/` and at the end
-`model/`, which is a contender (`llm:RUN/model`). A run killed at any moment goes on from its newest
-whole checkpoint and gives the same weights as one that was left alone.
+`model/`, which is a contender (`llm:RUN/model`) that is shown the environment as the trajectories
+were. A run killed at any moment goes on from its newest whole checkpoint, with the same weights in
+the end as one that was left alone.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ class SftConfig:
 
     Args:
         model: Folder of the checkpoint to start from: Qwen3-VL, or any chat model with an image
-            processor that transformers loads.
+            processor that transformers loads. "tiny" builds a small one that knows nothing (see
+            `llm.tiny`), with a tokenizer made from the trajectories' texts.
         trajectories: Parquet files of `medseg trajectories export`, or folders of them. Where there
             are several, their rows are mixed.
-        out: Folder of the run.
         validation: Files or folders like `trajectories`, whose loss is logged at every checkpoint.
         epochs: Passes over the rows.
         steps: Optimiser steps; replaces `epochs`.
@@ -63,9 +64,8 @@ class SftConfig:
         seed: Of the order of rows and of new adapters.
     """
 
-    model: str
-    trajectories: tuple[str, ...]
-    out: str
+    model: str = "tiny"
+    trajectories: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     epochs: float = 1.0
     steps: int | None = None
@@ -92,6 +92,8 @@ class SftConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("trajectories", "validation"):
+            object.__setattr__(self, name, tuple(str(p) for p in getattr(self, name) if p))
         for name, choices in (
             ("optimiser", ("adamw", "muon")),
             ("schedule", ("cosine", "linear", "constant")),
@@ -111,12 +113,15 @@ class SftConfig:
             raise SftError("trajectories: name at least one exported parquet file or folder")
 
 
-def train_sft(config: SftConfig, resume: bool = False, quiet: bool = False) -> Path:
+def train_sft(
+    config: SftConfig, out: str | Path, resume: bool = False, quiet: bool = False
+) -> Path:
     """Train, or go on training.
 
     Args:
         config: What to do.
-        resume: Go on with the run in `config.out`; a finished one is left as it is.
+        out: Folder of the run.
+        resume: Go on with the run in `out`; a finished one is left as it is.
         quiet: No progress bar.
 
     Returns:
@@ -124,41 +129,73 @@ def train_sft(config: SftConfig, resume: bool = False, quiet: bool = False) -> P
 
     Raises:
         SftError: The folder holds a run already (without `resume`) or one with other settings, or
-            trajectories are missing or no conversations.
+            trajectories are missing, are no conversations or were not all shown alike.
         PolicyError: The model cannot be loaded.
     """
-    from agents.llm.checkpoint import copy_view, load_model, load_processor
+    from agents.llm.checkpoint import load_model, load_processor, save_view
 
-    out = Path(config.out)
+    out = Path(out)
     _claim(out, config, resume)
     finished = out / "model"
     if finished.is_dir():
         return finished
-    processor = load_processor(config.model)
-    model = load_model(config.model, dtype=config.dtype)
-    trainer = make_trainer(config, model, processor, quiet)
+    rows, view = load_conversations(config.trajectories, out / "cache")
+    held_out = (
+        load_conversations(config.validation, out / "cache")[0] if config.validation else None
+    )
+    start = Path(config.model)
+    if config.model == "tiny":
+        start = _tiny(out / "start", rows, view)
+    processor = load_processor(start)
+    model = load_model(start, dtype=config.dtype)
+    trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
     trainer.train(resume_from_checkpoint=_newest(out / "checkpoints"))
     part = out / "model.part"
     shutil.rmtree(part, ignore_errors=True)
     trainer.save_model(str(part))
     processor.save_pretrained(part)
     (part / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.json says it all
-    copy_view(config.model, part)
+    save_view(part, view, {})
     os.replace(part, finished)
     return finished
 
 
-def make_trainer(config: SftConfig, model: Any, processor: Any, quiet: bool = True) -> Any:
+def _tiny(path: Path, rows: Any, view: dict[str, Any]) -> Path:
+    """The tiny model for what is trained on."""
+    from agents.llm.tiny import TinyConfig, build_tiny
+    from medseg_gym.envs.chat_texts import read_texts
+
+    words = {
+        part["text"]
+        for messages in rows.select(range(min(len(rows), 1000)))["messages"]
+        for message in messages
+        for part in message["content"]
+        if message["role"] != "assistant" and part["text"]
+    }
+    texts = read_texts(view.get("texts", "full"))
+    words |= {texts.turn, texts.refused}
+    return build_tiny(path, sorted(words), TinyConfig(image_size=view.get("image_size", 512)))
+
+
+def make_trainer(
+    config: SftConfig,
+    out: Path,
+    model: Any,
+    processor: Any,
+    rows: Any,
+    held_out: Any = None,
+    quiet: bool = True,
+) -> Any:
     """TRL's `SFTTrainer` for a configuration.
 
     Args:
         config: See `SftConfig`.
+        out: Folder of the run.
         model: From transformers.
         processor: Its processor.
+        rows: From `load_conversations`.
+        held_out: Likewise, whose loss is logged; or None.
         quiet: No progress bar.
-
-    Raises:
-        SftError: See `train_sft`.
     """
     import torch
     from trl import SFTConfig as TrlConfig
@@ -167,9 +204,6 @@ def make_trainer(config: SftConfig, model: Any, processor: Any, quiet: bool = Tr
     from agents.optimisers import MuonWithAdamW, rate_over_run
     from agents.sft_logs import LogFiles, ProgressBar, WholeCheckpoints
 
-    out = Path(config.out)
-    rows = load_conversations(config.trajectories, out / "cache")
-    held_out = load_conversations(config.validation, out / "cache") if config.validation else None
     use_cpu = config.device == "cpu" or not torch.accelerator.is_available()
     bf16 = config.bf16
     if bf16 is None:
@@ -256,20 +290,30 @@ def steps_of(config: SftConfig, rows: int) -> int:
     return max(1, int(-(-batches // config.accumulate) * config.epochs))
 
 
-def load_conversations(paths: Sequence[str], cache: Path) -> Any:
+def load_conversations(paths: Sequence[str], cache: Path) -> tuple[Any, dict[str, Any]]:
     """Rows of exported parquet files as a `datasets.Dataset` with `messages` and `images`.
+
+    Also returns how they were shown: arguments of `MedSegChat-v0`, empty where no file says so.
 
     Args:
         paths: Files, or folders whose parquet files are all taken.
         cache: Folder for the memory-mapped copy that `datasets` makes.
 
     Raises:
-        SftError: A path that is not there, holds no parquet file, or no conversations.
+        SftError: A path that is not there, holds no parquet file or no conversations, or files
+            that were shown differently.
     """
     import datasets
 
+    from medseg_gym.trajectories.export import read_chat_view
+
     files: list[str] = []
     for path in map(Path, paths):
+        if (path / "format.json").is_file():
+            raise SftError(
+                f"{path} is a trajectory store; export it first: 'medseg trajectories export "
+                f"{path} FILE.parquet'"
+            )
         found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         if not found or not all(file.is_file() for file in found):
             raise SftError(
@@ -289,7 +333,14 @@ def load_conversations(paths: Sequence[str], cache: Path) -> Any:
         ) from None
     if not len(rows):
         raise SftError(f"{', '.join(files)}: no conversation in there")
-    return rows
+    views = {file: read_chat_view(file) or {} for file in files}
+    for file, view in views.items():
+        if view != views[files[0]]:
+            raise SftError(
+                f"{file} was exported with other options than {files[0]} ({view} and "
+                f"{views[files[0]]}); export them alike, for a model is played as it was trained"
+            )
+    return rows, views[files[0]]
 
 
 def _claim(out: Path, config: SftConfig, resume: bool) -> None:
@@ -308,7 +359,7 @@ def _claim(out: Path, config: SftConfig, resume: bool) -> None:
         )
     there = json.loads(file.read_text())
     differs = [f.name for f in fields(config) if there.get(f.name) != settings[f.name]]
-    differs = [name for name in differs if name not in ("out", "device", "loader_workers")]
+    differs = [name for name in differs if name not in ("device", "loader_workers")]
     if differs:
         raise SftError(
             f"{out} holds a run with other settings ({', '.join(differs)}); name another folder"

@@ -7,7 +7,7 @@ from typing import Any
 from agents.contenders import Contender
 from agents.llm.chat_policy import ChatPolicy, ModelOptions
 from agents.llm.checkpoint import read_view
-from agents.llm.named_options import merged, read_named_options
+from agents.llm.named_options import read_named_options
 
 
 def llm(argument: str) -> Contender:
@@ -24,11 +24,11 @@ def llm(argument: str) -> Contender:
     """
     named = read_named_options("llm", argument, ModelOptions)
     saved_view, saved_policy = read_view(named.name)
-    options = ModelOptions(**merged(saved_policy, named.policy))
+    options = ModelOptions(**{**saved_policy, **named.policy})
     name = f"llm:{argument}"
 
     def build(envs: Any) -> ChatPolicy:
         over = envs.stage.view.texts.over
         return ChatPolicy.load(named.name, envs.system_messages, over, options, name)
 
-    return Contender(name, build, "MedSegChat-v0", merged(saved_view, named.view))
+    return Contender(name, build, "MedSegChat-v0", {**saved_view, **named.view})
