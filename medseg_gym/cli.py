@@ -1,4 +1,4 @@
-"""The command line: `medseg demo | cases | backbones`."""
+"""The command line: `medseg demo | cases | backbones | trajectories | serve`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.table import Table
 
 from medseg_gym.cases.commands import cases_app
 from medseg_gym.errors import MedSegError
+from medseg_gym.serving.commands import serve
 from medseg_gym.trajectories.commands import trajectories_app
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ backbones_app = typer.Typer(no_args_is_help=True, help="Who segments.")
 app.add_typer(cases_app, name="cases")
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(trajectories_app, name="trajectories")
+app.command("serve")(serve)
 console = Console()
 
 

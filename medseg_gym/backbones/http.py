@@ -137,6 +137,10 @@ class HttpBackbone(RemoteBackbone):
                 time.sleep(pause)
                 waited += pause
                 continue
+            if answer.status_code >= 500 and failures < self._patience.retries:
+                failures += 1  # a proxy whose replica died, say
+                time.sleep(min(0.1 * 2**failures, _LONGEST_PAUSE))
+                continue
             return self._read(answer, method, path)
 
     def _read(self, answer: httpx.Response, method: str, path: str) -> dict[str, Any]:

@@ -6,11 +6,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
@@ -19,17 +18,17 @@ from medseg_gym.backbones import Backbone
 from medseg_gym.backbones.remote import RemoteBackbone
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.errors import MedSegError
-from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.gate import Gate, describe
 from medseg_gym.serving.limits import Limits
-from medseg_gym.serving.messages import DecodeRequest, EncodeRequest, ErrorAnswer, Health
+from medseg_gym.serving.messages import DecodeRequest, EncodeRequest
 from medseg_gym.serving.meters import Meters
 from medseg_gym.serving.owners import Owners
-from medseg_gym.serving.row_routes import reply, row_router
+from medseg_gym.serving.row_routes import row_router
 from medseg_gym.serving.rows import Invalid
 from medseg_gym.serving.segmenter import Segmenter
 from medseg_gym.serving.session_routes import session_router
 from medseg_gym.serving.sessions import SessionBook
+from medseg_gym.serving.status_routes import status_router
 
 _ABOUT = """Interactive medical image segmentation for many programs at once: prompts of all
 clients share one decoder call, every image is encoded once. Research software, not for clinical
@@ -70,7 +69,14 @@ class Service:
         app = base_app(self._lifespan)
         app.include_router(row_router(self.segmenter, self.limits, self.segmenter.engine.options))
         app.include_router(session_router(self.book))
-        app.include_router(self._status_router())
+        app.include_router(
+            status_router(
+                self.segmenter.served,
+                self.meters,
+                lambda: self.segmenter.alive and not self.draining,
+                lambda: len(self.book),
+            )
+        )
         self.fastapi = app
         self.asgi = Gate(app, self.owners, self.limits, self.meters, local_only)
 
@@ -88,48 +94,6 @@ class Service:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             self.book.close_expired()
-
-    def _status_router(self) -> APIRouter:
-        router = APIRouter(tags=["status"])
-        backbone = self.segmenter.served.backbone
-
-        @router.get("/health", response_model=Health)
-        async def health() -> Response:
-            """The process answers; no key is needed."""
-            return reply(
-                {
-                    "status": "healthy",
-                    "model_loaded": True,
-                    "model_type": self.segmenter.facts.name,
-                    "device": str(backbone.device),
-                    "active_sessions": len(self.book),
-                    "timestamp": datetime.now(timezone.utc).isoformat(),
-                }
-            )
-
-        @router.get("/ready", responses={503: {"model": ErrorAnswer}})
-        async def ready() -> dict[str, bool]:
-            """503 while the service is shutting down; no key is needed."""
-            if self.draining or not self.segmenter.alive:
-                raise ServiceError("the service is shutting down", 503, retry_after=5)
-            return {"ready": True}
-
-        @router.get("/metrics", responses={401: {"model": ErrorAnswer}})
-        async def metrics() -> Response:
-            """Counters as Prometheus reads them."""
-            return Response(self.meters.text(), media_type="text/plain; version=0.0.4")
-
-        @router.get("/")
-        async def root() -> dict[str, Any]:
-            """What this is and where the description is."""
-            return {
-                "message": "medseg_gym segmentation service; not for clinical use",
-                "version": version("medseg-gym"),
-                "model_type": self.segmenter.facts.name,
-                "description": "/docs",
-            }
-
-        return router
 
 
 def base_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None) -> FastAPI:

@@ -8,7 +8,6 @@ call, and all stateless rows another. Callers wait in asyncio; the event loop ne
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections import deque
@@ -20,16 +19,15 @@ from typing import Any, Literal
 import numpy as np
 
 from medseg_gym.backbones import Backbone
-from medseg_gym.backbones.remote import MissingImages, ServedBackbone
+from medseg_gym.backbones.remote import ServedBackbone
 from medseg_gym.backbones.wire import ServedFacts, WireRow
 from medseg_gym.cases import Case
 from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine
 from medseg_gym.prompts import Prompt
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.merging import decode_together, encode_together, together
 from medseg_gym.serving.meters import Meters
-
-log = logging.getLogger("medseg_gym.serving")
 
 Kind = Literal["start", "known", "encode", "step", "decode", "end"]
 _ORDER: tuple[Kind, ...] = ("start", "known", "encode", "step", "decode", "end")
@@ -90,9 +88,9 @@ class Segmenter:
         self._work: dict[Kind, Callable[[list[Any]], list[Any]]] = {
             "start": self._start,
             "known": lambda requests: [self.served.known(keys) for keys in requests],
-            "encode": self._encode,
+            "encode": lambda requests: encode_together(self.served, requests),
             "step": self._step,
-            "decode": self._decode,
+            "decode": lambda requests: decode_together(self.served, requests),
             "end": self._end,
         }
         self._changed = threading.Condition()
@@ -208,19 +206,10 @@ class Segmenter:
                 self._do(kind, [job for job in jobs if job.kind == kind])
 
     def _do(self, kind: Kind, jobs: list[Job]) -> None:
-        """Do jobs of one kind together; if that fails, one by one, so that only a culprit does."""
         if not jobs:
             return
         began = time.perf_counter()
-        try:
-            results = self._work[kind]([job.payload for job in jobs])
-        except Exception as error:
-            if len(jobs) > 1:
-                for job in jobs:
-                    self._do(kind, [job])
-            else:
-                jobs[0].future.set_exception(error)
-            return
+        results = together(self._work[kind], [job.payload for job in jobs])
         self.meters.batch_rows.labels(kind).observe(sum(job.weight for job in jobs))
         self.meters.batch_seconds.labels(kind).observe(time.perf_counter() - began)
         for job, result in zip(jobs, results, strict=True):
@@ -240,34 +229,9 @@ class Segmenter:
             self._free_slots += slots
             raise
 
-    def _encode(self, requests: list[Mapping[str, np.ndarray]]) -> list[Any]:
-        union = {key: image for images in requests for key, image in images.items()}
-        sizes = self.served.encode(union)
-        return [{key: sizes[key] for key in images} for images in requests]
-
     def _step(self, steps: list[tuple[int, Prompt, DecodeOptions | None]]) -> list[Any]:
         slots, prompts, options = (list(part) for part in zip(*steps, strict=True))
         return self.engine.step(slots, prompts, options)
-
-    def _decode(
-        self, requests: list[tuple[Sequence[WireRow], Mapping[str, np.ndarray]]]
-    ) -> list[Any]:
-        results: list[Any] = []
-        rows: list[WireRow] = []
-        images: dict[str, np.ndarray] = {}
-        for wanted, given in requests:
-            keys = {row.image for row in wanted} - set(given)
-            missing = sorted(keys - set(self.served.known(sorted(keys))))
-            if missing:
-                results.append(MissingImages(missing))
-                continue
-            results.append(slice(len(rows), len(rows) + len(wanted)))
-            rows += wanted
-            images |= given
-        if not rows:
-            return results
-        logits, iou = self.served.decode(rows, images)
-        return [r if isinstance(r, Exception) else (logits[r], iou[r]) for r in results]
 
     def _end(self, slots: list[int]) -> list[Any]:
         for slot in slots:

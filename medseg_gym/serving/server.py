@@ -30,7 +30,6 @@ def impatient(limits: Limits) -> type:
 
     uvicorn itself waits for ever for the first byte and for the rest of a header.
     """
-
     base: Any = AutoHTTPProtocol  # httptools' or h11's, chosen by what is installed
 
     class Impatient(base):

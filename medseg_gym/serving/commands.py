@@ -1,0 +1,122 @@
+"""`medseg serve`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from medseg_gym.errors import MedSegError
+from medseg_gym.serving.limits import Limits
+
+_LIMIT_NAMES = ", ".join(field.name for field in fields(Limits))
+
+
+def serve(
+    backbone: Annotated[str, typer.Option(help="As in `medseg backbones list`.")] = "pocket",
+    checkpoint: Annotated[Path | None, typer.Option(help="Weight file.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the encoder's input.")] = None,
+    random_weights: Annotated[bool, typer.Option(help="For timing, without a file.")] = False,
+    cache_bytes: Annotated[int | None, typer.Option(help="Budget of embeddings.")] = None,
+    store: Annotated[Path | None, typer.Option(help="Keep embeddings on disk here.")] = None,
+    host: Annotated[str, typer.Option(help="Other than loopback needs keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8265,
+    keys_file: Annotated[
+        Path | None, typer.Option(help="Lines owner:key. Or MEDSEG_SERVICE_KEY for one owner.")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(help="Rows in one decoder call.")] = 64,
+    max_delay_ms: Annotated[float, typer.Option(help="Longest wait for others.")] = 2.0,
+    limit: Annotated[
+        list[str] | None, typer.Option(help=f"NAME=VALUE, repeatable: {_LIMIT_NAMES}.")
+    ] = None,
+    prompt_memory: Annotated[str, typer.Option(help="all, or newest as MedSAM-Agent.")] = "all",
+    multimask: Annotated[str, typer.Option(help="auto, always or never.")] = "auto",
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    ray: Annotated[bool, typer.Option("--ray", help="Stateless routes on Ray Serve.")] = False,
+    ray_address: Annotated[str | None, typer.Option(help="A running cluster.")] = None,
+    replicas: Annotated[int, typer.Option(help="With --ray: how many, or at least.")] = 1,
+    max_replicas: Annotated[int | None, typer.Option(help="With --ray: scale up to.")] = None,
+    gpus: Annotated[float, typer.Option(help="With --ray: GPUs of one replica.")] = 0,
+) -> None:
+    """Serve one batched segmenter to many rollout workers and programs. Not for clinical use."""
+    limits = read_limits(limit or [], max_batch=max_batch, max_delay_ms=max_delay_ms)
+    keys = _find_keys(keys_file)
+    given = {
+        "dtype": dtype,
+        "image_size": image_size,
+        "random_weights": random_weights or None,
+        "cache_bytes": cache_bytes,
+        "store": store and str(store),
+    }
+    options = {key: value for key, value in given.items() if value is not None}
+    try:
+        if ray:
+            import medseg_gym.serving.ray_server as ray_server
+            from medseg_gym.serving.ray_app import RayArguments
+        else:
+            from medseg_gym.serving import server
+            from medseg_gym.serving.logs import log_json
+            from medseg_gym.serving.owners import Owners
+    except ImportError as error:
+        extra = "serve-ray" if ray else "serve"
+        raise MedSegError(
+            f'the service needs what is not installed ({error}): pip install "medseg-gym[{extra}]"'
+        ) from error
+    if ray:
+        arguments = RayArguments(
+            backbone=backbone,
+            checkpoint=checkpoint and str(checkpoint.resolve()),
+            device=device,
+            backbone_options=options,
+            keys=keys,
+            limits={f.name: getattr(limits, f.name) for f in fields(limits)},
+            local_only=not keys,
+        )
+        running = ray_server.ray_service(
+            arguments, host, port, ray_address, replicas, max_replicas, {"num_gpus": gpus}
+        )
+        with running as url:
+            Console(stderr=True).print(f"listening on {url}", highlight=False)
+            ray_server.wait_for_signal()
+        return
+    from medseg_gym import backbones
+    from medseg_gym.episodes import DecodeOptions
+
+    log_json(log_level)
+    decoding = DecodeOptions(prompt_memory=prompt_memory, multimask=multimask)  # type: ignore[arg-type]
+    loaded = backbones.load(backbone, checkpoint, device, **options)
+    service = server.make_service(loaded, host, limits, Owners(keys), decoding)
+    server.serve(service, host, port)
+
+
+def read_limits(entries: list[str], **given: Any) -> Limits:
+    """Limits from NAME=VALUE entries.
+
+    Raises:
+        MedSegError: An unknown name or a value that is no number.
+    """
+    known = {field.name: type(field.default) for field in fields(Limits)}
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        try:
+            given[name] = known[name](value)
+        except (KeyError, ValueError):
+            raise MedSegError(
+                f"--limit {entry}: write NAME=NUMBER with one of {', '.join(known)}"
+            ) from None
+    return Limits(**given)
+
+
+def _find_keys(path: Path | None) -> dict[str, str]:
+    if path is not None:
+        from medseg_gym.serving.owners import read_keys
+
+        return read_keys(path)
+    key = os.environ.get("MEDSEG_SERVICE_KEY")
+    return {"team": key} if key else {}
