@@ -165,6 +165,7 @@ class OpenAIPolicy:
             )
         self._slots: dict[int, _Slot] = {}
         self._caller = _Caller()
+        self._client: openai.AsyncOpenAI | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -196,13 +197,17 @@ class OpenAIPolicy:
             dialogue.texts.append(texts[slot])
             dialogue.pictures.append(data_url(images[slot]))
         requests = [self._request(self._slots[slot]) for slot in asked]
-        for slot, answer in zip(asked, self._caller.run(self._ask_all(requests)), strict=True):
+        said = self._caller.run(self._ask_all(requests)) if requests else []
+        for slot, answer in zip(asked, said, strict=True):
             self._slots[slot].answers.append(answer)
             answers[slot] = answer
         return answers
 
     def close(self) -> None:
-        """Stop the thread that asks."""
+        """Close the connections and stop the thread that asks; asking again opens new ones."""
+        if self._client is not None:
+            self._caller.run(self._client.close())
+            self._client = None
         self._caller.close()
 
     # one step -----------------------------------------------------------------------------------
@@ -221,21 +226,21 @@ class OpenAIPolicy:
         return {name: value for name, value in request.items() if value is not None}
 
     async def _ask_all(self, requests: Sequence[dict[str, Any]]) -> list[str]:
+        if self._client is None:  # made in the loop that it is used in
+            self._client = openai.AsyncOpenAI(
+                base_url=self.options.url,
+                api_key=self._key or "none",
+                timeout=self.options.timeout,
+                max_retries=self.options.retries,
+            )
         gate = asyncio.Semaphore(self.options.concurrency)
-        # A client belongs to the loop it is used in; one a step costs next to nothing.
-        async with openai.AsyncOpenAI(
-            base_url=self.options.url,
-            api_key=self._key or "none",
-            timeout=self.options.timeout,
-            max_retries=self.options.retries,
-        ) as client:
-            tasks = [asyncio.ensure_future(self._ask(client, gate, one)) for one in requests]
-            try:
-                return list(await asyncio.gather(*tasks))
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = [asyncio.ensure_future(self._ask(self._client, gate, one)) for one in requests]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _ask(
         self, client: openai.AsyncOpenAI, gate: asyncio.Semaphore, request: dict[str, Any]
@@ -316,8 +321,6 @@ class _Caller:
             self._thread.join()
             self._loop.close()
             self._loop = self._thread = None
-
-    __del__ = close
 
 
 def data_url(image: np.ndarray) -> str:

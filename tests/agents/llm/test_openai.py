@@ -1,0 +1,447 @@
+"""Models behind servers: what is sent, what comes back, and every way in which a server fails."""
+
+import base64
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from agents.contenders import make_contender
+from agents.evaluation import RecordFile, evaluate, run_settings
+from agents.llm.openai import OpenAIOptions, OpenAIPolicy, ServerError
+from medseg_gym.envs.chat_texts import TERSE
+from medseg_gym.errors import PolicyError
+from medseg_gym.policy import make_envs
+from medseg_gym.prompts import AddBox, Stop, encode_tool_call
+
+BOX, STOP = encode_tool_call(AddBox(0.3, 0.2, 0.8, 0.7)), encode_tool_call(Stop())
+
+
+class Server:
+    """A real server on loopback that says what `reply(request, number)` returns.
+
+    `reply` gives (status, headers, body) or an answer's text; it may take its time.
+    """
+
+    def __init__(self, reply):
+        server = self
+        self.requests, self.busy, self.most = [], 0, 0
+        lock = threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_POST(self):
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    number = len(server.requests)
+                    server.requests.append(request)
+                    server.busy += 1
+                    server.most = max(server.most, server.busy)
+                said = reply(request, number)
+                status, headers, body = said if isinstance(said, tuple) else (200, {}, answer(said))
+                with lock:
+                    server.busy -= 1
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                for name, value in {"Content-Type": "application/json", **headers}.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *arguments):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self):
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def answer(text, finish="stop", **message):
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+    said = {"role": "assistant", "content": text, **message}
+    choice = {"index": 0, "message": said, "finish_reason": finish}
+    return {
+        **{"id": "x", "object": "chat.completion", "created": 1, "model": "m"},
+        **{"choices": [choice], "usage": usage},
+    }
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(reply):
+        servers.append(Server(reply))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def build(server_url, cases, num_envs=2, query="", **options):
+    contender = make_contender(f"openai:m?base_url={server_url}{query}")
+    envs = make_envs(
+        num_envs, contender.env_id, cases=cases, backbone="ellipse", **contender.view, **options
+    )
+    return envs, contender.build(envs)
+
+
+def parts(message, kind):
+    return [part for part in message["content"] if part["type"] == kind]
+
+
+@pytest.mark.parametrize(("history", "pictures"), [("all", 3), ("2", 2), ("1", 1), ("none", 1)])
+def test_what_the_model_is_shown(history, pictures, serve, small_cases):
+    said = [f"first {BOX}", "nothing", STOP]
+    server = serve(lambda request, number: said[number])
+    query = f"&history={history}&image_size=32&detail=low&price_in=2&price_out=30"
+    envs, policy = build(server.url, small_cases[:1], 1, query)
+    (record,) = evaluate(envs, policy)
+    assert record.tools == ("box", "", "stop") and record.invalid == 1 and record.stopped
+    last = server.requests[-1]
+    assert last["model"] == "m" and last["temperature"] == 0 and last["max_tokens"] == 512
+    messages = envs.messages(0)[:-1]
+    texts = [m["content"][-1]["text"] for m in messages]
+    sent = last["messages"]
+    urls = [part["image_url"]["url"] for m in sent for part in m["content"] if "image_url" in part]
+    shown = envs.pictures(0)[-pictures:]
+    for url, picture in zip(urls, shown, strict=True):
+        head, _, data = url.partition(",")
+        assert head == "data:image/png;base64"
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), picture
+        )
+    if history == "none":
+        assert [m["role"] for m in sent] == ["system", "user"]
+        assert parts(sent[1], "text")[0]["text"] == f"{texts[1]}\n{texts[5]}"
+    else:
+        assert [m["role"] for m in sent] == [m["role"] for m in messages]
+        for number, (message, text) in enumerate(zip(sent, texts, strict=True)):
+            if number % 2 and number > 5 - 2 * pictures:
+                assert [p.get("text") for p in message["content"]] == [None, text]
+            else:
+                assert message["content"] == text
+        assert all(part["image_url"]["detail"] == "low" for part in parts(sent[-1], "image_url"))
+    usage = policy.usage
+    assert (usage.requests, usage.prompt_tokens, usage.answer_tokens) == (3, 300, 30)
+    assert usage.cost == pytest.approx((300 * 2 + 30 * 30) / 1e6) and "$0.0015" in str(usage)
+    policy.close()
+    envs.close()
+
+
+def test_slots_are_asked_at_once_and_ended_ones_not_at_all(serve, small_cases):
+    def reply(request, number):
+        time.sleep(0.05)
+        target = request["messages"][1]["content"][1]["text"]
+        return BOX if "nothing" in target and len(request["messages"]) < 4 else STOP
+
+    server = serve(reply)
+    envs, policy = build(server.url, small_cases, 5, "&concurrency=3")
+    records = evaluate(envs, policy)
+    assert [r.tools for r in records] == [("stop",)] * 4 + [("box", "stop")]
+    assert len(server.requests) == 6 and server.most == 3
+    policy.close()
+    envs.close()
+
+
+def test_a_short_batch_asks_for_no_spare_slots(serve, small_cases):
+    server = serve(lambda request, number: STOP)
+    envs, policy = build(server.url, small_cases, 4)
+    assert len(evaluate(envs, policy)) == 5 and len(server.requests) == 5
+    policy.close()
+    envs.close()
+
+
+def test_seeds_depend_on_case_and_turn_alone(serve, small_cases):
+    seeds = []
+    for num_envs in (1, 3):
+        server = serve(lambda request, number: BOX)
+        envs, policy = build(server.url, small_cases[:3], num_envs, max_steps=2)
+        evaluate(envs, policy, seed=7)
+        seeds.append(
+            sorted((json.dumps(r["messages"][-1])[-4000:], r["seed"]) for r in server.requests)
+        )
+        policy.close()
+        envs.close()
+    assert seeds[0] == seeds[1] and len({seed for _, seed in seeds[0]}) == 6
+
+
+def test_native_tool_calls_are_read(serve, small_cases):
+    call = {"name": "add_bbox", "arguments": '{"bbox_2d": [300, 200, 800, 700]}'}
+    calls = [{"id": "1", "type": "function", "function": call}]
+    stop = [{"id": "2", "type": "function", "function": {"name": "stop_action", "arguments": ""}}]
+    said = [answer(None, "tool_calls", tool_calls=calls), answer("ok", tool_calls=stop)]
+    server = serve(lambda request, number: (200, {}, said[number]))
+    envs, policy = build(server.url, small_cases[:1], 1, "&native_tools=1&temperature=none")
+    (record,) = evaluate(envs, policy)
+    assert record.tools == ("box", "stop") and record.invalid == 0
+    assert server.requests[0]["tools"] == envs.tool_schemas
+    assert "temperature" not in server.requests[0]
+    assert server.requests[1]["messages"][2]["content"].startswith('<tool_call>{"name": "add_bbox"')
+    policy.close()
+    envs.close()
+
+
+def test_busy_and_broken_servers_are_asked_again(serve, small_cases):
+    soon = {"retry-after-ms": "5"}
+    replies = [
+        (429, soon, {"error": {"message": "slow down"}}),
+        (503, soon, b"busy"),
+        (500, soon, b"oops"),
+        (200, {}, answer(STOP)),
+    ]
+    server = serve(lambda request, number: replies[number])
+    envs, policy = build(server.url, small_cases[:1], 1)
+    (record,) = evaluate(envs, policy)
+    assert record.tools == ("stop",) and len(server.requests) == 4 and policy.usage.requests == 1
+    policy.close()
+    envs.close()
+
+
+SOON = {"retry-after-ms": "1"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (
+            (401, {}, {"error": {"message": "bad key"}}),
+            r"HTTP 401: .*bad key.*OPENAI_API_KEY right",
+        ),
+        ((404, {}, {"error": {"message": "no such model"}}), "HTTP 404: .*have this model"),
+        ((400, {}, {"error": {"message": "no pictures please"}}), "HTTP 400: .*no pictures please"),
+        ((429, SOON, {"error": {"message": "quota"}}), "HTTP 429: .*quota.*concurrency"),
+        ((500, SOON, b"oops"), "HTTP 500"),
+        (
+            (200, {"Content-Type": "text/html"}, b"<html>hello</html>"),
+            "an answer without a message",
+        ),
+        ((200, {}, b"{"), "is this a server of OpenAI's chat completions"),
+        ((200, {}, {"choices": []}), "an answer without a message"),
+        ((200, {}, {"error": "out of memory"}), "an answer without a message"),
+    ],
+    ids=["401", "404", "400", "429", "500", "html", "torn", "empty", "error"],
+)
+def test_a_failing_server_raises_and_is_no_score(reply, words, serve, small_cases, tmp_path):
+    server = serve(lambda request, number: reply)
+    envs, policy = build(server.url, small_cases, 2, "&retries=1")
+    keys = list(envs.stage.source.keys)
+    file = RecordFile(tmp_path / "r.jsonl", run_settings(envs, policy, keys, 0))
+    with pytest.raises(ServerError, match=words) as caught:
+        evaluate(envs, policy, file=file)
+    assert server.url in str(caught.value) and "\n" not in str(caught.value)
+    assert file.records == []
+    policy.close()
+    envs.close()
+
+
+def test_a_run_that_lost_its_server_goes_on_when_it_is_back(serve, small_cases, tmp_path):
+    gone = [False]
+
+    def reply(request, number):
+        return (500, SOON, b"gone") if gone[0] else BOX if number % 3 else STOP
+
+    def lose(batch):
+        gone[0] = True
+
+    server = serve(reply)
+    envs, policy = build(server.url, small_cases, 2, "&retries=1")
+    settings = run_settings(envs, policy, list(envs.stage.source.keys), 0)
+    with pytest.raises(ServerError, match="HTTP 500"):
+        evaluate(envs, policy, file=RecordFile(tmp_path / "r.jsonl", settings), on_batch=lose)
+    gone[0] = False
+    file = RecordFile(tmp_path / "r.jsonl", settings)
+    assert len(file.records) == 2
+    records = evaluate(envs, policy, file=file)
+    assert [record.case for record in records] == [case.key for case in small_cases]
+    policy.close()
+    envs.close()
+
+
+def test_one_failing_slot_of_many_raises(serve, small_cases):
+    def reply(request, number):
+        blob = "mirrored" in request["messages"][1]["content"][1]["text"]
+        return (400, {}, {"error": {"message": "not this one"}}) if blob else STOP
+
+    envs, policy = build(serve(reply).url, small_cases, 5)
+    with pytest.raises(ServerError, match="not this one"):
+        evaluate(envs, policy)
+    policy.close()
+    envs.close()
+
+
+def test_a_silent_server_and_no_server_at_all(serve, small_cases):
+    server = serve(lambda request, number: time.sleep(1) or STOP)
+    envs, policy = build(server.url, small_cases[:1], 1, "&timeout=0.2&retries=1")
+    with pytest.raises(
+        ServerError, match=r"no answer within 0.2 s, 2 times; give a longer timeout"
+    ):
+        evaluate(envs, policy)
+    policy.close()
+    envs.close()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    envs, policy = build(f"http://127.0.0.1:{port}/v1", small_cases[:1], 1, "&retries=0")
+    with pytest.raises(ServerError, match=rf"127.0.0.1:{port}/v1: not reached .*is the server run"):
+        evaluate(envs, policy)
+    policy.close()
+    envs.close()
+
+
+def test_keys(serve, small_cases, monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(
+        PolicyError, match="needs an API key in the environment variable OPENAI_API"
+    ):
+        OpenAIPolicy("gpt")
+    with pytest.raises(PolicyError, match="variable OTHER"):
+        OpenAIPolicy("gpt", options=OpenAIOptions(key_env="OTHER"))
+    server = serve(lambda request, number: STOP)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    policy = OpenAIPolicy("m", over=TERSE.over)
+    policy.reset([1], [np.random.default_rng(0)])
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    assert policy.act({"text": ("a", "b", "c"), "image": images}) == ["", STOP, ""]
+    assert policy.act({"text": ("a", TERSE.over, "c"), "image": images}) == ["", "", ""]
+    assert len(server.requests) == 1
+    policy.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("openai:", "names nothing"),
+        ("openai:m?warmth=1", "no option 'warmth'; known: base_url, .*thinking"),
+        ("openai:m?temperature=hot", "temperature cannot be 'hot'"),
+        ("openai:m?history=0", "history must be"),
+        ("openai:m?concurrency=0", "concurrency"),
+    ],
+)
+def test_names_that_cannot_be_read(text, words):
+    with pytest.raises(PolicyError, match=words):
+        make_contender(text)
+
+
+def test_names_carry_options_of_view_and_policy():
+    contender = make_contender(
+        "openai:org/m:8b?texts=terse&image_size=96&thinking=yes&tools=box+stop"
+    )
+    assert contender.env_id == "MedSegChat-v0" and contender.name.startswith("openai:org/m:8b")
+    assert contender.view == {
+        **{"texts": "terse", "image_size": 96, "thinking": True, "tools": ("box", "stop")}
+    }
+
+
+# a real model server ----------------------------------------------------------------------------
+class ModelServer:
+    """`transformers serve` on loopback, with a tiny Qwen3-VL of random weights."""
+
+    def __init__(self, checkpoint):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/v1"
+        program = Path(sys.executable).with_name("transformers")
+        self.process = subprocess.Popen(
+            [program, "serve", str(checkpoint), "--port", str(port), "--device", "cpu"],
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(300):
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health", timeout=1).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+            assert self.process.poll() is None, "transformers serve ended by itself"
+            time.sleep(0.2)
+        raise AssertionError("transformers serve does not answer")
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def tiny_checkpoint(tmp_path_factory):
+    from transformers import AutoConfig, AutoProcessor, GenerationConfig
+
+    from agents.llm.tiny import TinyConfig, build_tiny
+
+    path = tmp_path_factory.mktemp("tiny")
+    config = TinyConfig(image_size=32, hidden=64, layers=1, vision_layers=2)
+    build_tiny(path, [TERSE.opening, TERSE.turn, BOX], config)
+    # Random weights say special tokens as often as any; the server leaves these out of its text.
+    tokenizer = AutoProcessor.from_pretrained(path).tokenizer
+    generation = GenerationConfig.from_pretrained(path)
+    beyond = AutoConfig.from_pretrained(path).text_config.vocab_size
+    generation.suppress_tokens = [*tokenizer.all_special_ids, *range(len(tokenizer), beyond)]
+    generation.save_pretrained(path)
+    return path
+
+
+@pytest.mark.slow
+def test_a_model_server_answers_as_the_model_does_and_may_be_killed(
+    tiny_checkpoint, small_cases, tmp_path
+):
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    server = ModelServer(tiny_checkpoint)
+    name = f"openai:{tiny_checkpoint}?base_url={server.url}&retries=1&max_tokens=12"
+    contender = make_contender(f"{name}&texts=terse&image_size=32&concurrency=2")
+    envs = make_envs(2, "MedSegChat-v0", cases=small_cases, backbone="ellipse", **contender.view)
+    policy = contender.build(envs)
+    keys = list(envs.stage.source.keys)
+    try:
+        records = evaluate(envs, policy)
+        messages, pictures = envs.messages(0), envs.pictures(0)
+        file = RecordFile(tmp_path / "r.jsonl", run_settings(envs, policy, keys, 0))
+        with pytest.raises(ServerError, match="not reached"):
+            evaluate(envs, policy, file=file, on_batch=lambda batch: server.kill())
+    finally:
+        server.kill()
+    assert len(file.records) == 2  # the batch before the kill; of the next one, nothing
+    assert [(r.case, r.tools) for r in file.records] == [(r.case, r.tools) for r in records[:2]]
+    assert policy.usage.requests >= 5 * 5 and policy.usage.uncounted == 0
+    assert policy.usage.answer_tokens == policy.usage.cut_off * 12 > 0
+    # The last batch's conversation, given to the model itself, ends in the answers it got.
+    processor = AutoProcessor.from_pretrained(tiny_checkpoint)
+    model = AutoModelForImageTextToText.from_pretrained(tiny_checkpoint)
+    answers = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
+    assert len(answers) == 5 and all(answers)
+    for turn, said in enumerate(answers):
+        shown = messages[: 2 * turn + 1]
+        text = processor.apply_chat_template(shown, tokenize=False, add_generation_prompt=True)
+        images = [Image.fromarray(picture) for picture in pictures[: turn + 1]]
+        inputs = processor(text=text, images=images, return_tensors="pt", add_special_tokens=False)
+        with torch.inference_mode():
+            made = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+        new = made[0, inputs["input_ids"].shape[1] :]
+        assert processor.tokenizer.decode(new, skip_special_tokens=True) == said
+    policy.close()
+    envs.close()
