@@ -30,10 +30,11 @@ def summarise(records: Sequence[CaseRecord], max_steps: int, **labels: str) -> d
 
     Returns:
         Labels, then `n`, `groups`, `dice`, `dice_interval`, `iou`, `iou_interval`, `dice_after`
-        (list), `turns`, `invalid`, `episode_return`, `seconds`; of the final masks `boundary_iou`
-        and, for each unit u of "mm" (cases with a spacing) and "px" (the others), `cases_u`,
-        `nsd_u` and `hd95_u` with `hd95_u_n`, the number of cases it is defined for (None where
-        there are none); of the way there `noc80`, `failures80`, likewise 85 and 90, `dice_auc` and
+        (list), `later_gain` and `later_gain_interval` (final Dice minus that after the first step,
+        paired by case), `turns`, `invalid`, `episode_return`, `seconds`; of the final masks
+        `boundary_iou` and, for each unit u of "mm" (cases with a spacing) and "px" (the others),
+        `cases_u`, `nsd_u` and `hd95_u` with `hd95_u_n`, the number of cases it is defined for
+        (None where there are none); of the way there `noc80`, `failures80`, likewise 85 and 90, `dice_auc` and
         `stop_regret`; and `notes`.
     """
     groups = [record.group for record in records]
@@ -43,6 +44,7 @@ def summarise(records: Sequence[CaseRecord], max_steps: int, **labels: str) -> d
 
     dice = [record.dice[-1] for record in records]
     iou = [record.iou[-1] for record in records]
+    later = [record.dice[-1] - record.dice_after(1) for record in records]
     notes = dict.fromkeys(note for record in records for note in record.notes)
     return {
         **labels,
@@ -53,6 +55,8 @@ def summarise(records: Sequence[CaseRecord], max_steps: int, **labels: str) -> d
         "iou": mean(iou),
         "iou_interval": bootstrap_interval(iou, groups),
         "dice_after": [mean(r.dice_after(k) for r in records) for k in range(max_steps + 1)],
+        "later_gain": mean(later),
+        "later_gain_interval": bootstrap_interval(later, groups),
         "turns": mean(record.turns for record in records),
         "invalid": mean(record.invalid for record in records),
         "episode_return": mean(record.episode_return for record in records),
@@ -122,6 +126,7 @@ def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> 
     scores.add_column("note")
     for step in range(max_steps + 1):
         steps.add_column(str(step), justify="right", no_wrap=True)
+    steps.add_column("end - 1st [95 %]", justify="right", no_wrap=True)
     tolerance = f"{metrics.NSD_TOLERANCE:g}"
     for header in (
         *(f"HD95 {unit}\n(n of N)" for unit in units),
@@ -158,7 +163,12 @@ def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> 
             f"{row['seconds']:.2f}",
             ", ".join(row["notes"]),
         )
-        steps.add_row(*name, row["subset"], *(f"{value:.3f}" for value in row["dice_after"]))
+        steps.add_row(
+            *name,
+            row["subset"],
+            *(f"{value:.3f}" for value in row["dice_after"]),
+            with_interval(row["later_gain"], row["later_gain_interval"]),
+        )
         more.add_row(
             *name,
             row["subset"],

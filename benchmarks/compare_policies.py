@@ -13,22 +13,15 @@ NoC with its failures, the area under Dice against turns and the stop regret, as
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from agents.comparison import Arena
+from agents.comparison import compare as play
 from agents.contenders import make_contender
-from agents.evaluation import CaseRecord, RecordFile, evaluate, run_settings
-from agents.machine import describe_machine
-from agents.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
-from medseg_gym.errors import MedSegError
-from medseg_gym.policy import make_envs
 
 
 def compare(
@@ -67,61 +60,23 @@ def compare(
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width to respect
         console = Console(width=150)
-    files = dict(_pair(text) for text in checkpoint or [])
-    rows: list[dict[str, Any]] = []
-    all_settings: list[dict[str, Any]] = []
-    machine = ""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        bar = progress.add_task("loading", total=None)
-        keys: list[str] | None = None
-        contenders = [make_contender(text) for text in policies.split(",")]
-        for backbone in backbones.split(","):
-            for contender in contenders:
-                name = contender.name
-                envs = make_envs(
-                    num_envs,
-                    contender.env_id,
-                    cases=cases,
-                    split=split,
-                    backbone=backbone,
-                    checkpoint=files.get(backbone),
-                    device=device,
-                    max_steps=max_steps,
-                    **contender.view,
-                )
-                machine = describe_machine(str(envs.stage.backbone.device))
-                if keys is None:
-                    keys = _keys(envs.stage.source, limit, min_area)
-                    runs = len(backbones.split(",")) * len(contenders) * len(seeds.split(","))
-                    progress.update(bar, total=len(keys) * runs)
-                policy = contender.build(envs)
-                records: list[CaseRecord] = []
-                for seed in map(int, seeds.split(",")):
-                    progress.update(bar, description=f"{backbone}, {name}")
-                    settings = run_settings(envs, policy, keys, seed)
-                    all_settings.append(settings)
-                    records += evaluate(
-                        envs,
-                        policy,
-                        keys,
-                        seed,
-                        RecordFile(out / "records" / _file_name(settings), settings),
-                        lambda batch: progress.advance(bar, len(batch)),
-                    )
-                rows += summarise_by(records, by, max_steps, backbone=backbone, policy=policy.name)
-                envs.close()
-    title = f"{cases}, {split} split" + (f", area >= {min_area:.1%}" if min_area else "")
-    for table in as_tables(rows, title, max_steps):
-        console.print(table)
-    console.print(f"Measured on: {machine}")
-    if any(row["groups"] < 5 for row in rows):
-        console.print("No interval: fewer than 5 groups (patients, volumes or images).")
-    out.mkdir(parents=True, exist_ok=True)
-    results = {"machine": machine, "title": title, "settings": all_settings, "rows": rows}
-    (out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False))
-    write_csv([{**row, "machine": machine} for row in rows], out / "results.csv")
-    plot_dice_by_step(rows, out / "dice_by_step.png", title)
+    arena = Arena(
+        cases=cases,
+        split=split,
+        backbones=tuple(backbones.split(",")),
+        checkpoints=dict(_pair(text) for text in checkpoint or []),
+        device=device,
+        max_steps=max_steps,
+        num_envs=num_envs,
+        seeds=tuple(map(int, seeds.split(","))),
+        limit=limit,
+        min_area=min_area,
+        by=by,
+    )
+    contenders = [make_contender(text) for text in policies.split(",")]
+    found = play(contenders, arena, out, console)
+    found.show(console)
+    found.write(out)
     console.print(f"wrote results.json, results.csv, dice_by_step.png and records/ under {out}")
 
 
@@ -130,24 +85,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise typer.BadParameter(f"must be BACKBONE=FILE, got {text!r}", param_hint="--checkpoint")
     return name, file
-
-
-def _keys(source: Any, limit: int | None, min_area: float) -> list[str]:
-    if limit is None and len(source) > 1000:
-        limit = 200
-    keys = list(source.keys[:limit])
-    if min_area:
-        keys = [key for i, key in enumerate(keys) if source[i].area_fraction >= min_area]
-    if not keys:
-        raise MedSegError(f"no case of {source.name!r} covers {min_area:.2%} of its image")
-    return keys
-
-
-def _file_name(settings: dict[str, Any]) -> str:
-    text = json.dumps(settings, sort_keys=True)
-    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-    stem = f"{settings['backbone']}_{settings['policy']}_seed{settings['seed']}_{digest}"
-    return re.sub(r"[^\w.=-]", "-", stem) + ".jsonl"
 
 
 if __name__ == "__main__":

@@ -130,6 +130,7 @@ _LOADERS: dict[str, str | Loader] = {
     "folder": "medseg_gym.cases.folder:load",
     "nifti": "medseg_gym.cases.nifti:load",
     "dicom": "medseg_gym.cases.dicom:load",
+    "pool": "medseg_gym.cases.pool:load",
 }
 
 
@@ -152,7 +153,8 @@ def load_cases(
     Args:
         spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
             made on demand), files on disk as "biomedparse:PATH", "parquet:PATH", "folder:PATH",
-            "nifti:PATH" or "dicom:PATH" (docs/datasets.md), the name of a registered loader, a
+            "nifti:PATH" or "dicom:PATH" (docs/datasets.md), "pool:SIZE:SPEC" (some cases of another
+            spec, drawn once and kept in memory), the name of a registered loader, a
             CaseSource (returned as it is), or a sequence of Cases.
         split: "train", "val" or "test"; ignored where `spec` is a source or a sequence.
 

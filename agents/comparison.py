@@ -1,0 +1,184 @@
+"""Play contenders on the same cases and backbones, and write what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from agents.contenders import Contender
+from agents.evaluation import CaseRecord, RecordFile, evaluate, run_settings
+from agents.machine import describe_machine
+from agents.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
+from medseg_gym.cases import CaseSource
+from medseg_gym.errors import MedSegError
+from medseg_gym.policy import make_envs
+
+MANY_CASES = 1000
+FEW_CASES = 200
+"""Of a source of more than `MANY_CASES` cases only the first `FEW_CASES` are played by default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arena:
+    """Where contenders meet.
+
+    Args:
+        cases: Case spec.
+        split: Of it.
+        backbones: Names.
+        checkpoints: Weight file by backbone.
+        device: Of the backbones.
+        max_steps: Actions per episode.
+        num_envs: Slots.
+        seeds: Of the policies; each plays every case once per seed.
+        limit: First so many cases; None takes `FEW_CASES` of a source of over `MANY_CASES`.
+        min_area: Leave out targets below this share of the image.
+        by: Rows per "modality", "group" or "target".
+    """
+
+    cases: str = "samples"
+    split: str = "test"
+    backbones: tuple[str, ...] = ("pocket",)
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
+    device: str = "auto"
+    max_steps: int = 5
+    num_envs: int = 16
+    seeds: tuple[int, ...] = (0,)
+    limit: int | None = None
+    min_area: float = 0.0
+    by: str = "modality"
+
+    @property
+    def title(self) -> str:
+        """Of tables and plots."""
+        area = f", area >= {self.min_area:.1%}" if self.min_area else ""
+        return f"{self.cases}, {self.split} split{area}"
+
+    def keys(self, source: CaseSource) -> list[str]:
+        """Keys of the cases to play.
+
+        Raises:
+            MedSegError: None is left.
+        """
+        limit = FEW_CASES if self.limit is None and len(source) > MANY_CASES else self.limit
+        keys = list(source.keys[:limit])
+        if self.min_area:
+            keys = [k for i, k in enumerate(keys) if source[i].area_fraction >= self.min_area]
+        if not keys:
+            raise MedSegError(f"no case of {source.name!r} covers {self.min_area:.2%} of its image")
+        return keys
+
+
+@dataclass
+class Comparison:
+    """What a comparison found.
+
+    Args:
+        arena: Where.
+        rows: See `summarise`, one per backbone, policy and subset.
+        records: By (backbone, policy name).
+        settings: Of every run.
+        machine: It was measured on.
+    """
+
+    arena: Arena
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    records: dict[tuple[str, str], list[CaseRecord]] = field(default_factory=dict)
+    settings: list[dict[str, Any]] = field(default_factory=list)
+    machine: str = ""
+
+    def show(self, console: Console) -> None:
+        """Print the tables."""
+        for table in as_tables(self.rows, self.arena.title, self.arena.max_steps):
+            console.print(table)
+        console.print(f"Measured on: {self.machine}")
+        if any(row["groups"] < 5 for row in self.rows):
+            console.print("No interval: fewer than 5 groups (patients, volumes or images).")
+
+    def write(self, out: Path) -> None:
+        """Write results.json, results.csv and dice_by_step.png."""
+        out.mkdir(parents=True, exist_ok=True)
+        results = {
+            "machine": self.machine,
+            "title": self.arena.title,
+            "settings": self.settings,
+            "rows": self.rows,
+        }
+        (out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False))
+        write_csv([{**row, "machine": self.machine} for row in self.rows], out / "results.csv")
+        plot_dice_by_step(self.rows, out / "dice_by_step.png", self.arena.title)
+
+
+def compare(
+    contenders: Sequence[Contender], arena: Arena, out: Path, console: Console
+) -> Comparison:
+    """Play every contender on every backbone; killed half way, the same call goes on.
+
+    Args:
+        contenders: Who plays.
+        arena: Where.
+        out: Folder; records are kept in `records/` under it.
+        console: For the progress bar.
+
+    Raises:
+        MedSegError: What cannot be loaded or played; nothing of it becomes a score.
+    """
+    found = Comparison(arena)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        bar = progress.add_task("loading", total=None)
+        keys: list[str] | None = None
+        for backbone in arena.backbones:
+            for contender in contenders:
+                envs = make_envs(
+                    arena.num_envs,
+                    contender.env_id,
+                    cases=arena.cases,
+                    split=arena.split,
+                    backbone=backbone,
+                    checkpoint=arena.checkpoints.get(backbone),
+                    device=arena.device,
+                    max_steps=arena.max_steps,
+                    **contender.view,
+                )
+                found.machine = describe_machine(str(envs.stage.backbone.device))
+                if keys is None:
+                    keys = arena.keys(envs.stage.source)
+                    runs = len(arena.backbones) * len(contenders) * len(arena.seeds)
+                    progress.update(bar, total=len(keys) * runs)
+                policy = contender.build(envs)
+                records: list[CaseRecord] = []
+                for seed in arena.seeds:
+                    progress.update(bar, description=f"{backbone}, {contender.name}")
+                    settings = run_settings(envs, policy, keys, seed)
+                    found.settings.append(settings)
+                    file = RecordFile(out / "records" / _file_name(settings), settings)
+                    records += evaluate(
+                        envs,
+                        policy,
+                        keys,
+                        seed,
+                        file,
+                        lambda batch: progress.advance(bar, len(batch)),
+                    )
+                found.records[backbone, policy.name] = records
+                found.rows += summarise_by(
+                    records, arena.by, arena.max_steps, backbone=backbone, policy=policy.name
+                )
+                envs.close()
+    return found
+
+
+def _file_name(settings: dict[str, Any]) -> str:
+    text = json.dumps(settings, sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    stem = f"{settings['backbone']}_{settings['policy']}_seed{settings['seed']}"
+    return re.sub(r"[^\w.=-]", "-", stem)[-120:] + f"_{digest}.jsonl"

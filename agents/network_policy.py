@@ -1,0 +1,125 @@
+"""A trained network as a policy that plays: what `sb3:RUN` and `rllib:RUN` stand for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from safetensors.torch import load_file, save_file
+
+from agents.contenders import Contender
+from agents.networks import NetworkConfig, PromptNetwork
+from agents.run_folder import find_checkpoint
+from medseg_gym.backbones.base import choose_device
+from medseg_gym.envs.view import Observations
+from medseg_gym.errors import PolicyError
+
+_WEIGHTS, _CONFIG = "network.safetensors", "network.json"
+
+
+class NetworkPolicy:
+    """Plays the array view with a `PromptNetwork`.
+
+    Args:
+        network: Trained.
+        name: Shown in tables.
+        sampled: Draw actions, each slot from its own generator, instead of taking the likeliest.
+        digest: Of the weights, so that records of another checkpoint are not mistaken for its own.
+    """
+
+    sees_truth = False
+
+    def __init__(
+        self, network: PromptNetwork, name: str, sampled: bool = False, digest: str = ""
+    ) -> None:
+        self.network = network.eval()
+        self.name, self.sampled = name, sampled
+        self.settings = {"weights": digest}
+        self._generators: dict[int, np.random.Generator] = {}
+
+    def reset(self, slots: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
+        """Begin new episodes."""
+        self._generators.update(zip(slots, generators, strict=True))
+
+    def act(self, observations: Observations) -> np.ndarray:
+        """Choose actions, (n, 5) int64; a slot that was never reset gets the likeliest."""
+        device = next(self.network.parameters()).device
+        batch = {key: torch.from_numpy(value).to(device) for key, value in observations.items()}
+        with torch.inference_mode():
+            distribution = self.network.distribution(self.network(batch)[0])
+            if not self.sampled:
+                return distribution.mode().cpu().numpy()
+            draws = np.full((len(observations["target"]), distribution.num_draws), 0.5)
+            for slot in range(len(draws)):
+                if slot in self._generators:
+                    draws[slot] = self._generators[slot].random(distribution.num_draws)
+            return distribution.sample(torch.from_numpy(draws).to(device)).cpu().numpy()
+
+
+def save_network(network: PromptNetwork, config: NetworkConfig, folder: Path) -> None:
+    """Write a network into a checkpoint's folder, as safetensors and JSON."""
+    state = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
+    save_file(state, folder / _WEIGHTS)
+    (folder / _CONFIG).write_text(json.dumps(asdict(config), indent=1))
+
+
+def load_network(
+    folder: Path, observation_space: spaces.Dict, action_space: spaces.MultiDiscrete
+) -> PromptNetwork:
+    """Read a network for a view.
+
+    Raises:
+        PolicyError: The checkpoint's files are missing, or do not fit the view.
+    """
+    try:
+        values = json.loads((folder / _CONFIG).read_text())
+        config = NetworkConfig(**{**values, "tools": tuple(values["tools"])})
+        network = PromptNetwork(observation_space, action_space, config)
+        network.load_state_dict(load_file(folder / _WEIGHTS))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise PolicyError(f"{folder}: no network of this view: {error}") from error
+    return network
+
+
+def _contender(kind: str, path: str, sampled: bool) -> Contender:
+    folder, seen = find_checkpoint(path)
+    weights = folder / _WEIGHTS
+    if not weights.is_file():
+        raise PolicyError(f"{folder}: {_WEIGHTS} is missing")
+    digest = hashlib.blake2b(weights.read_bytes(), digest_size=8).hexdigest()
+    name = f"{kind}{'-sampled' if sampled else ''}:{path}"
+
+    def build(envs: Any) -> NetworkPolicy:
+        network = load_network(folder, envs.single_observation_space, envs.single_action_space).to(
+            choose_device("auto")
+        )
+        return NetworkPolicy(network, name, sampled, digest)
+
+    return Contender(name, build, seen["env_id"], seen["view"])
+
+
+def sb3(path: str) -> Contender:
+    """The newest checkpoint of an SB3 run, its likeliest actions."""
+    return _contender("sb3", path, sampled=False)
+
+
+def sb3_sampled(path: str) -> Contender:
+    """The same, its actions drawn."""
+    return _contender("sb3", path, sampled=True)
+
+
+def rllib(path: str) -> Contender:
+    """The newest checkpoint of an RLlib run, its likeliest actions."""
+    return _contender("rllib", path, sampled=False)
+
+
+def rllib_sampled(path: str) -> Contender:
+    """The same, its actions drawn."""
+    return _contender("rllib", path, sampled=True)

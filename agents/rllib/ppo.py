@@ -1,0 +1,128 @@
+"""RLlib's PPO, configured for the native vector environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+# Ray reads these when it is imported. A driver without GPUs keeps its own view of them, and the
+# daemons' chatter is not for the user of a trainer.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+
+import gymnasium as gym
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from agents.rllib.callbacks import MedSegCallback
+from agents.rllib.config import RLlibPPOConfig
+from agents.rllib.module import PromptModule
+from medseg_gym.cases import load_cases
+from medseg_gym.errors import MedSegError
+
+ENV = "medseg_gym:MedSeg-v0"
+"""With the package's name, so that remote runners import what registers the id."""
+
+
+def ppo_config(config: RLlibPPOConfig | None = None, **env_options: Any) -> PPOConfig:
+    """An RLlib configuration: `.build_algo()` it, change it, or give it to Tune.
+
+    Args:
+        config: What the command line offers.
+        **env_options: More arguments of the environment (see `EnvOptions`), which go before the
+            configuration's own.
+
+    Raises:
+        MedSegError: An autoreset mode that RLlib would learn from wrongly.
+
+    Example:
+        >>> from agents.rllib import RLlibPPOConfig, ppo_config
+        >>> algo = ppo_config(RLlibPPOConfig(env_runners=2)).build_algo()  # doctest: +SKIP
+        >>> algo.train()["env_runners"]["final_dice"]  # doctest: +SKIP
+    """
+    config = config or RLlibPPOConfig()
+    mode = env_options.get("autoreset_mode", "next_step")
+    if str(getattr(mode, "name", mode)).lower() != "next_step":
+        raise MedSegError(
+            f"RLlib needs autoreset mode next_step, got {mode}: with any other its episodes end "
+            "with an observation that is not theirs; leave autoreset_mode out"
+        )
+    targets = load_cases(config.cases, "train").targets
+    options = {
+        "cases": config.training_cases,
+        "split": "train",
+        **config.env_options(),
+        **config.view(targets),
+        **env_options,
+    }
+    runners, learners = max(1, config.env_runners), max(1, config.learners)
+    rates = [[0, config.learning_rate], [config.steps, config.learning_rate_at(1.0)]]
+    return (
+        PPOConfig()
+        .environment(ENV, env_config=options)
+        .env_runners(
+            num_env_runners=config.env_runners,
+            num_envs_per_env_runner=config.num_envs,
+            gym_env_vectorize_mode=gym.VectorizeMode.VECTOR_ENTRY_POINT,
+        )
+        .learners(num_learners=config.learners)
+        .rl_module(
+            rl_module_spec=RLModuleSpec(
+                module_class=PromptModule,
+                model_config={
+                    "width": config.width,
+                    "stop_bias": config.stop_bias,
+                    "tools": tuple(options["tools"]),
+                },
+            )
+        )
+        .training(
+            train_batch_size_per_learner=config.batch * runners // learners,
+            minibatch_size=config.minibatch,
+            num_epochs=config.epochs,
+            lr=rates,
+            gamma=config.gamma,
+            lambda_=config.gae_lambda,
+            clip_param=config.clip,
+            entropy_coeff=config.entropy,
+            vf_loss_coeff=config.value_weight,
+            vf_clip_param=float("inf"),
+            use_kl_loss=False,
+            grad_clip=config.max_grad_norm,
+            grad_clip_by="global_norm",
+        )
+        .evaluation(
+            evaluation_interval=1 if config.eval_runners else None,
+            evaluation_num_env_runners=config.eval_runners,
+            evaluation_parallel_to_training=bool(config.eval_runners),
+            evaluation_duration="auto" if config.eval_runners else 1,
+            evaluation_config={
+                "explore": False,
+                "env_config": {**options, "cases": config.cases, "split": "val"},
+            },
+        )
+        .callbacks(MedSegCallback)
+        .debugging(seed=config.seed, log_level="ERROR")
+    )
+
+
+def restore(path: str | Path) -> Algorithm:
+    """An algorithm from its checkpoint, right from its first iteration on.
+
+    `Algorithm.from_checkpoint` may leave remote runners with fresh weights until the end of the
+    first iteration, which then learns from another policy's episodes: here they get theirs.
+
+    Args:
+        path: Of the folder that `Algorithm.save_to_path` wrote.
+    """
+    algo = Algorithm.from_checkpoint(str(Path(path).absolute()))
+    for group in (algo.env_runner_group, algo.eval_env_runner_group):
+        if group is not None:
+            group.sync_weights(
+                from_worker_or_learner_group=algo.learner_group,
+                inference_only=True,
+                timeout_seconds=60,
+            )
+    return algo

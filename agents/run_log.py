@@ -1,0 +1,121 @@
+"""What a run says while it trains: a live line, JSON lines, CSV and TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from agents.run_folder import write_whole
+
+
+class RunLog:
+    """Writes `progress.jsonl`, `progress.csv` and `tensorboard/`, and shows a progress bar.
+
+    Rows after the step that a run resumes from are dropped: it plays those steps again.
+
+    Args:
+        folder: Of the run.
+        total: Environment steps of the whole run.
+        step: Environment steps taken before.
+        console: Where the bar goes; a console that is no terminal gets one line a row instead.
+    """
+
+    def __init__(
+        self, folder: Path, total: int, step: int = 0, console: Console | None = None
+    ) -> None:
+        self.folder, self.total = folder, total
+        self.console = console or Console()
+        self.file = folder / "progress.jsonl"
+        self.rows = [row for row in read_progress(folder) if row["step"] <= step]
+        write_whole(self.file, "".join(json.dumps(row) + "\n" for row in self.rows))
+        self._seconds = max((row["seconds"] for row in self.rows), default=0.0)
+        self._began, self._last = time.perf_counter(), (time.perf_counter(), step)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        text = TextColumn("{task.description}")
+        self._bar = Progress(
+            text,
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=total, completed=step)
+
+    def __enter__(self) -> RunLog:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+        self._board.close()
+        write_csv(self.rows, self.folder / "progress.csv")
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, earlier parts of a resumed run included."""
+        return self._seconds + time.perf_counter() - self._began
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a row.
+
+        Args:
+            step: Environment steps taken.
+            values: Numbers; those that are not finite are left out.
+        """
+        now, (before, at) = time.perf_counter(), self._last
+        if step > at:
+            speed = (step - at) / max(now - before, 1e-9)
+            self._last = now, step
+            values = {"steps_per_second": speed, **values}
+        finite = {k: float(v) for k, v in values.items() if math.isfinite(float(v))}
+        row = {"step": step, "seconds": round(self.seconds, 2), **finite}
+        self.rows.append(row)
+        with self.file.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for key, value in finite.items():
+            self._board.add_scalar(key, value, step)
+        self._show(step, finite)
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        shown = [f"{step}/{self.total} steps"]
+        for key in ("return", "dice", "val/dice", "clone/loss"):
+            if key in values:
+                shown.append(f"{key} {values[key]:.3f}")
+        if "steps_per_second" in values:
+            shown.append(f"{values['steps_per_second']:.0f} steps/s")
+        if self.console.is_terminal:
+            self._bar.update(self._task, completed=step, description=", ".join(shown))
+        else:
+            self.console.print(", ".join(shown), highlight=False)
+
+
+def read_progress(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a run's log, without a last line that a kill tore."""
+    file = folder / "progress.jsonl"
+    lines = file.read_text().split("\n")[:-1] if file.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write rows with whatever columns they have."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,49 @@
+"""`medseg train sb3-ppo | rllib-ppo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from agents.command_options import with_options
+from agents.rllib.config import RLlibPPOConfig
+from agents.sb3.config import SB3PPOConfig
+from agents.training_config import PPOSettings
+
+_Out = Annotated[Path, typer.Option(help="Folder of the run.")]
+_Resume = Annotated[bool, typer.Option(help="Go on from the folder's newest checkpoint.")]
+
+
+def add_trainers(app: typer.Typer) -> None:
+    """Add the trainers of array policies to `medseg train`."""
+    app.command("sb3-ppo")(with_options(SB3PPOConfig, sb3_ppo))
+    app.command("rllib-ppo")(with_options(RLlibPPOConfig, rllib_ppo))
+
+
+def sb3_ppo(config: SB3PPOConfig, *, out: _Out, resume: _Resume = False) -> None:
+    """Train an array policy with PPO of Stable-Baselines3, then compare it with the baselines."""
+    from agents.sb3.train import train_sb3
+
+    _train(train_sb3, "sb3", config, out, resume)
+
+
+def rllib_ppo(config: RLlibPPOConfig, *, out: _Out, resume: _Resume = False) -> None:
+    """Train an array policy with PPO of RLlib, then compare it with the baselines."""
+    from agents.rllib.train import train_rllib
+
+    _train(train_rllib, "rllib", config, out, resume)
+
+
+def _train(train: Any, kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
+    from agents.final_comparison import compare_run
+    from agents.training_curve import plot_run
+
+    console = Console()
+    train(config, out, resume, console)
+    plot_run(out)
+    if config.test_cases:
+        compare_run(kind, config, out, console)
+    console.print(f"checkpoints, logs and results are in {out}")

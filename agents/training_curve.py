@@ -1,0 +1,58 @@
+"""Draw how a run learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agents.run_log import read_progress
+
+
+def plot_run(folder: Path) -> None:
+    """Write `curve.png` of one run into its folder."""
+    plot_curves({folder.name: read_progress(folder)}, folder / "curve.png")
+
+
+def plot_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: Path,
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """Draw runs together: Dice while exploring, Dice on validation cases, actions per episode.
+
+    Args:
+        runs: Rows of `progress.jsonl` by name.
+        path: Of the PNG.
+        levels: Dice to draw as dashed lines, by name: of baselines and oracles.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    axes = figure.subplots(1, 3)
+    panels = (
+        ("dice", "final Dice while exploring"),
+        ("val/dice", "Dice on validation cases, likeliest actions"),
+        ("length", "actions per episode while exploring"),
+    )
+    for panel, (key, title) in zip(axes, panels, strict=True):
+        for name, rows in runs.items():
+            part = [(row["step"], row[key]) for row in rows if key in row]
+            if part:
+                panel.plot(*zip(*part, strict=True), label=name, linewidth=1)
+        if key == "val/dice":
+            for name, rows in runs.items():
+                part = [(r["step"], r["val/dice_first"]) for r in rows if "val/dice_first" in r]
+                if part:
+                    label = f"{name}, after the first action"
+                    panel.plot(*zip(*part, strict=True), ":", label=label, linewidth=1)
+        if "dice" in key:
+            panel.set_ylim(-0.02, 1.0)
+            for name, level in (levels or {}).items():
+                panel.axhline(level, linestyle="--", color="grey", linewidth=0.8)
+                panel.annotate(name, (0, level), fontsize=6, va="bottom")
+        panel.set_title(title, fontsize=9)
+        panel.set_xlabel("environment steps")
+        panel.grid(alpha=0.3)
+    axes[1].legend(fontsize=6)
+    figure.savefig(path, dpi=130)

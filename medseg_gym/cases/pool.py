@@ -1,0 +1,81 @@
+"""A finite pool of cases, drawn once and kept in memory: "pool:4000:phantoms:abdomen"."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from medseg_gym.cases.case import Case
+from medseg_gym.cases.source import CaseList, CaseSource, load_cases
+from medseg_gym.errors import CaseError
+
+_ARGUMENT = re.compile(r"(\d+)(?:@(\d+))?:(.+)")
+
+
+def load(argument: str, split: str) -> CaseList:
+    """Open the pool for `load_cases("pool:ARGUMENT", split)`.
+
+    Args:
+        argument: "SIZE:SPEC" or "SIZE@SEED:SPEC".
+        split: Of the spec.
+
+    Raises:
+        CaseError: It cannot be read, or what `case_pool` says.
+    """
+    match = _ARGUMENT.fullmatch(argument)
+    if match is None:
+        raise CaseError(
+            f"pool:{argument}: expected pool:SIZE:SPEC or pool:SIZE@SEED:SPEC, for example "
+            "pool:4000:phantoms:abdomen"
+        )
+    return case_pool(load_cases(match[3], split), int(match[1]), int(match[2] or 0))
+
+
+def case_pool(source: CaseSource, size: int, seed: int = 0) -> CaseList:
+    """Draw cases once, so that a training run neither draws pictures nor reads files again.
+
+    Of an image that is drawn all cases are taken, as far as there is room, so that one encoding
+    serves them all. Cases on one image must follow each other in the source, as they do in all of
+    this suite's.
+
+    Args:
+        source: To draw from.
+        size: Most cases; a source that has fewer is taken whole.
+        seed: Of the draw.
+
+    Returns:
+        A list with the vocabulary of the source, in which no case comes twice.
+
+    Raises:
+        CaseError: A size below 1.
+    """
+    if size < 1:
+        raise CaseError(f"a pool needs at least one case, got size {size}")
+    name = f"pool:{size}@{seed}:{source.name}"
+    if size >= len(source):
+        cases = [source[index] for index in range(len(source))]
+        return CaseList(cases, source.targets, name, source.split)
+    chosen: list[Case] = []
+    seen: set[int] = set()
+    for start in np.random.default_rng(seed).permutation(len(source)).tolist():
+        if len(chosen) >= size:
+            break
+        for index in [] if start in seen else _same_image(source, start, size - len(chosen)):
+            if index not in seen:
+                seen.add(index)
+                chosen.append(source[index])
+    return CaseList(chosen, source.targets, name, source.split)
+
+
+def _same_image(source: CaseSource, index: int, most: int) -> list[int]:
+    """Indices of at most so many neighbours on the image of case `index`, itself first."""
+    content, found = source[index].content_hash, [index]
+    for step in (1, -1):
+        at = index + step
+        while 0 <= at < len(source) and len(found) < most:
+            if source[at].content_hash != content:
+                break
+            found.append(at)
+            at += step
+    return found
