@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from agents.sft_command import add_sft
 from agents.train_commands import add_trainers
 
 train_app = typer.Typer(no_args_is_help=True, help="Train a policy.")
@@ -12,4 +13,5 @@ train_app = typer.Typer(no_args_is_help=True, help="Train a policy.")
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this package to `medseg`; called through an entry point."""
     add_trainers(train_app)
+    add_sft(train_app)
     app.add_typer(train_app, name="train")

@@ -220,7 +220,6 @@ def make_trainer(
         learning_rate=config.lr,
         max_grad_norm=config.max_grad_norm,
         bf16=bf16,
-        gradient_checkpointing=config.gradient_checkpointing,
         use_cpu=use_cpu,
         dataloader_num_workers=config.loader_workers,
         dataloader_pin_memory=not use_cpu,
@@ -234,6 +233,7 @@ def make_trainer(
         disable_tqdm=True,
         seed=config.seed,
         data_seed=config.seed,
+        **{_checkpointing(TrlConfig): config.gradient_checkpointing},
     )
     adapters = None
     if config.lora_rank:
@@ -274,6 +274,13 @@ def make_trainer(
     )
     trainer.remove_callback(_printer())
     return trainer
+
+
+def _checkpointing(arguments: type) -> str:
+    """What transformers calls gradient checkpointing; it changed its name."""
+    names = {f.name for f in fields(arguments)}
+    new = "activation_checkpointing"
+    return new if new in names else "gradient_checkpointing"
 
 
 def _printer() -> type:

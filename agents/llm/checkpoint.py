@@ -68,7 +68,9 @@ def load_model(
         PolicyError: It cannot be loaded.
     """
     from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # it would cut through the program's own
     folder = _folder(path)
     base = adapter_base(folder)
     try:
