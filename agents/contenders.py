@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from medseg_gym.annotators import make_policy
@@ -58,12 +59,15 @@ def make_contender(text: str) -> Contender:
     """Read a policy's name.
 
     Args:
-        text: "KIND:ARGUMENT" of a registered kind, or a name for `annotators.make_policy`.
+        text: "KIND:ARGUMENT" of a registered kind, the folder of a language model (which is
+            "llm:FOLDER"), or a name for `annotators.make_policy`.
 
     Raises:
         PolicyError: What the kind says; for names of annotators only when the policy is built.
     """
     kind, colon, argument = text.partition(":")
+    if kind not in _KINDS and Path(text.partition("?")[0]).is_dir():
+        kind, colon, argument = "llm", ":", text
     factory = _KINDS.get(kind) if colon else None
     if factory is None:
         return Contender(text, lambda envs: make_policy(text, envs.stage.view.codec))

@@ -22,7 +22,7 @@ from medseg_gym.envs.stage_vector_env import StageVectorEnv
 from medseg_gym.episodes import Episode, metrics
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import Played, Policy, caveats, play_cases
-from medseg_gym.prompts import AddBox
+from medseg_gym.prompts import AddBox, encode_tool_call
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class CaseRecord:
         batch_size: Cases in that batch.
         first_box_iou: IoU of the first box drawn with the tight box round the target; None where
             no box was drawn or there is no target.
+        calls: What was asked for in each step, as a tool call; "" for an unreadable action.
+        answers: What a model said in each step, as it said it; empty for policies without words.
     """
 
     case: str
@@ -76,6 +78,8 @@ class CaseRecord:
     batch: int
     batch_size: int
     first_box_iou: float | None = None
+    calls: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
     @property
     def turns(self) -> int:
@@ -87,7 +91,15 @@ class CaseRecord:
         return self.dice[min(step, len(self.dice) - 1)]
 
 
-def _record(played: Played, policy: Policy, envs: StageVectorEnv, batch_size: int) -> CaseRecord:
+def record_of(played: Played, policy: Policy, envs: StageVectorEnv, batch_size: int) -> CaseRecord:
+    """What a finished episode leaves in the records.
+
+    Args:
+        played: The episode.
+        policy: Who played.
+        envs: Where.
+        batch_size: Cases in its batch.
+    """
     episode, case = played.episode, played.episode.case
     mask = episode.state.mask.cpu().numpy()
     surface = metrics.surface_scores(mask, case.mask, case.spacing)
@@ -113,6 +125,8 @@ def _record(played: Played, policy: Policy, envs: StageVectorEnv, batch_size: in
         batch=played.batch,
         batch_size=batch_size,
         first_box_iou=_first_box_iou(episode),
+        calls=tuple(encode_tool_call(s.prompt) if s.prompt else "" for s in episode.steps),
+        answers=played.answers,
     )
 
 
@@ -217,7 +231,7 @@ def evaluate(
         on_batch(records)
     done = file.batches if file else frozenset()
     for batch in play_cases(envs, policy, keys, seed, done):
-        fresh = [_record(played, policy, envs, len(batch)) for played in batch]
+        fresh = [record_of(played, policy, envs, len(batch)) for played in batch]
         if file:
             file.append(fresh)
         records += fresh

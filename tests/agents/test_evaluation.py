@@ -60,7 +60,7 @@ def test_an_interrupted_run_goes_on_and_ends_alike(keep, small_cases, tmp_path):
 
 def test_a_finished_run_is_not_played_again(small_cases, tmp_path, monkeypatch):
     first = run(small_cases, file=tmp_path / "r.jsonl")
-    monkeypatch.setattr("agents.evaluation._record", None)  # playing would now fail
+    monkeypatch.setattr("agents.evaluation.record_of", None)  # playing would now fail
     assert run(small_cases, file=tmp_path / "r.jsonl") == first
 
 

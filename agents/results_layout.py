@@ -1,0 +1,62 @@
+"""`results.json` as MedSAM-Agent's evaluation writes it: a mask each, then the means."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agents.evaluation import CaseRecord
+from medseg_gym.errors import MedSegError
+
+
+def results_layout(records: Sequence[CaseRecord]) -> dict[str, Any]:
+    """Dice and IoU of every final mask, and their means.
+
+    Args:
+        records: At least one.
+
+    Returns:
+        By case key `dice`, `iou` and `exp` (the target in words); under "mean" `class_dice` and
+        `class_iou` (means by target), `mean_class_dice` and `mean_class_iou` (means of these),
+        `mean_dice` and `mean_iou` (over all masks).
+
+    Raises:
+        MedSegError: A case is called "mean".
+    """
+    found: dict[str, Any] = {}
+    classes: dict[str, list[CaseRecord]] = {}
+    for record in records:
+        if record.case == "mean":
+            raise MedSegError('a case may not be called "mean" in results.json; rename it')
+        found[record.case] = {
+            "dice": record.dice[-1],
+            "iou": record.iou[-1],
+            "exp": record.target,
+        }
+        classes.setdefault(record.target, []).append(record)
+    dice = {name: _mean([r.dice[-1] for r in part]) for name, part in classes.items()}
+    iou = {name: _mean([r.iou[-1] for r in part]) for name, part in classes.items()}
+    found["mean"] = {
+        "class_dice": dice,
+        "class_iou": iou,
+        "mean_class_dice": _mean(list(dice.values())),
+        "mean_class_iou": _mean(list(iou.values())),
+        "mean_dice": _mean([record.dice[-1] for record in records]),
+        "mean_iou": _mean([record.iou[-1] for record in records]),
+    }
+    return found
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write JSON so that a kill leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=1, allow_nan=False))
+    os.replace(part, path)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
