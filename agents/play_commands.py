@@ -1,0 +1,117 @@
+"""`medseg run` and `medseg eval`: a policy on one image, or on a whole data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from agents.command_options import describe_fields, with_options
+from agents.play_options import EvalOptions, RunOptions
+
+
+def add_play_commands(app: typer.Typer) -> None:
+    """Add `run` and `eval`."""
+    app.command("run")(run_one)
+    app.command("eval")(with_options(EvalOptions, evaluate_all))
+
+
+_HELP = describe_fields(RunOptions)
+
+
+def _option(name: str) -> Any:
+    return typer.Option(help=_HELP[name])
+
+
+def run_one(
+    image: Annotated[Path, typer.Argument(help="PNG, JPEG, TIFF, BMP, WebP, GIF or DICOM.")],
+    target: Annotated[str, _option("target")],
+    policy: Annotated[str, _option("policy")],
+    backbone: Annotated[str, _option("backbone")] = "pocket",
+    mask: Annotated[Path | None, typer.Option(help="Truth; without it nothing is scored.")] = None,
+    checkpoint: Annotated[str | None, _option("checkpoint")] = None,
+    device: Annotated[str, _option("device")] = "auto",
+    modality: Annotated[str, _option("modality")] = "",
+    window: Annotated[str | None, _option("window")] = None,
+    max_steps: Annotated[int, _option("max_steps")] = 5,
+    seed: Annotated[int, _option("seed")] = 0,
+    side: Annotated[int, _option("side")] = 512,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder; left out is out/run/NAME OF THE IMAGE.")
+    ] = None,
+) -> None:
+    """Segment one image: writes mask.png, step_N.png and record.json. Not for clinical use."""
+    from agents.single_image import run_image
+
+    options = RunOptions(
+        target=target,
+        policy=policy,
+        backbone=backbone,
+        checkpoint=checkpoint,
+        device=device,
+        modality=modality,
+        window=window,
+        max_steps=max_steps,
+        seed=seed,
+        side=side,
+    )
+    out = out or Path("out/run") / image.stem
+    record = run_image(image, options, out, mask)
+    console = Console()
+    for number, step in enumerate(record["steps"], start=1):
+        line = f"{number}. {step['call'] or '(unreadable)'}"
+        if not step["valid"]:
+            line += f"  invalid: {step['error']}"
+        if "dice" in step:
+            line += f"  Dice {step['dice']:.3f}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    score = f"Dice {record['dice']:.3f}" if "dice" in record else "no truth, so no score"
+    console.print(f"{record['mask_pixels']} pixels, {score}; wrote mask.png, step_N.png and")
+    console.print(f"record.json under {out}", soft_wrap=True)
+
+
+def evaluate_all(
+    options: EvalOptions,
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the run; the same one goes on.")],
+) -> None:
+    """Play a whole data set; writes records.jsonl, results.json, summary.json and summary.csv."""
+    from agents.machine import describe_machine
+    from agents.results_layout import results_layout, write_json
+    from agents.run_evaluation import run_evaluation
+    from agents.summary import as_tables, summarise_by, write_csv
+
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width to respect
+        console = Console(width=150)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        bar = progress.add_task(options.policy, total=None)
+        found = run_evaluation(
+            options,
+            out,
+            lambda total: progress.update(bar, total=total),
+            lambda batch: progress.advance(bar, len(batch)),
+        )
+    labels = {"backbone": options.backbone, "policy": found.settings["policy"]}
+    rows = summarise_by(found.records, "target", options.max_steps, **labels)
+    machine = describe_machine()
+    summary = {
+        "machine": machine,
+        "settings": found.settings,
+        "usage_of_this_call": found.usage,
+        "rows": rows,
+    }
+    write_json(results_layout(found.records), out / "results.json")
+    write_json(summary, out / "summary.json")
+    write_csv(rows, out / "summary.csv")
+    for table in as_tables(rows, f"{options.cases}, {options.split} split", options.max_steps):
+        console.print(table)
+    if found.usage:
+        shown = ", ".join(f"{name} {value:g}" for name, value in found.usage.items())
+        console.print(f"asked of the model's server by this call: {shown}", soft_wrap=True)
+    console.print(f"Measured on: {machine}", soft_wrap=True)
+    console.print(f"wrote records.jsonl, results.json, summary.json, summary.csv under {out}")

@@ -1,0 +1,223 @@
+"""One image from a file, one target in words, one policy: a mask, pictures and a record.
+
+Without a truth nothing is scored: no Dice is invented, and policies that are shown the truth
+refuse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import medseg_gym
+from agents.contenders import make_contender
+from agents.play_options import RunOptions
+from agents.results_layout import write_json
+from medseg_gym.cases import Case
+from medseg_gym.cases.files.pictures import SUFFIXES, as_mask, png_bytes, read_image, read_labels
+from medseg_gym.envs.rendering import add_caption, draw_case
+from medseg_gym.episodes import Episode
+from medseg_gym.errors import CaseError, PolicyError
+from medseg_gym.policy import Played, make_envs, play_cases
+from medseg_gym.prompts import AddBox, AddPoint, Prompt, encode_tool_call
+
+DICOM_SUFFIXES = (".dcm", ".dicom")
+
+
+def read_case(
+    image: Path, target: str, mask: Path | None, modality: str, window: str | None
+) -> Case:
+    """Make a case of files.
+
+    Args:
+        image: PNG, JPEG, TIFF, BMP, WebP, GIF, or one DICOM picture (extra "data").
+        target: What to segment, in words.
+        mask: Truth, of the image's size, value > 0 is the target; None leaves an empty mask that
+            must not be scored.
+        modality: As in `Case`.
+        window: "LOW,HIGH" or None.
+
+    Raises:
+        CaseError: A file that cannot be read, sizes that differ, or a window that is none.
+    """
+    pixels = _read_pixels(image, modality, _window(window))
+    truth = np.zeros(pixels.shape[:2], bool)
+    if mask is not None:
+        truth = as_mask(read_labels(mask, str(mask)), str(mask))
+        if truth.shape != pixels.shape[:2]:
+            raise CaseError(
+                f"{mask} is {truth.shape[1]} x {truth.shape[0]} pixels but {image} is "
+                f"{pixels.shape[1]} x {pixels.shape[0]}; they must have the same size"
+            )
+    return Case(image.name, pixels, truth, target=target, modality=modality, source="file")
+
+
+def _window(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise CaseError(f"window must be LOW,HIGH, got {text!r}") from None
+    return low, high
+
+
+def _read_pixels(path: Path, modality: str, window: tuple[float, float] | None) -> np.ndarray:
+    if not path.is_file():
+        raise CaseError(f"there is no file {path}")
+    if path.suffix.lower() in SUFFIXES:
+        return read_image(path, str(path), window=window)
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        try:
+            from medseg_gym.cases.dicom.facts import read_facts
+            from medseg_gym.cases.dicom.pictures import read_picture
+        except ImportError:
+            raise CaseError(f'{path}: DICOM needs pip install "medseg-gym[data]"') from None
+        facts = read_facts(path, str(path))
+        if "frames" not in facts:
+            raise CaseError(f"{path} is not a DICOM picture")
+        if facts["frames"] != 1:
+            raise CaseError(f"{path} has {facts['frames']} frames; give a file of one picture")
+        return read_picture(path, str(path), 0, window or "file", modality)
+    raise CaseError(
+        f"{path}: unknown kind of picture {path.suffix!r}; give one of "
+        f"{', '.join((*SUFFIXES, *DICOM_SUFFIXES))}. Slices of volumes: medseg eval --cases nifti:"
+    )
+
+
+def run_image(
+    image: Path, options: RunOptions, out: Path, mask: Path | None = None
+) -> dict[str, Any]:
+    """Segment one image and write `mask.png`, `step_N.png` and `record.json`.
+
+    Args:
+        image: See `read_case`.
+        options: How.
+        out: Folder; made if it is not there.
+        mask: Truth; without it nothing is scored.
+
+    Returns:
+        What `record.json` holds.
+
+    Raises:
+        CaseError: Image or mask cannot be used.
+        PolicyError: The policy cannot be used, or it is shown the truth and there is none.
+        MedSegError: The backbone cannot be used, or a model's server failed.
+    """
+    case = read_case(image, options.target, mask, options.modality, options.window)
+    contender = make_contender(options.policy)
+    envs = make_envs(
+        1,
+        contender.env_id,
+        cases=[case],
+        backbone=options.backbone,
+        checkpoint=options.checkpoint,
+        device=options.device,
+        max_steps=options.max_steps,
+        **contender.view,
+    )
+    policy = contender.build(envs)
+    try:
+        if policy.sees_truth and mask is None:
+            raise PolicyError(
+                f"policy {policy.name!r} is shown the truth, and there is none; give --mask TRUTH, "
+                "or a policy that needs no truth"
+            )
+        ((played,),) = play_cases(envs, policy, [case.key], options.seed)
+        record = {
+            "image": str(image),
+            "size": [case.image.shape[1], case.image.shape[0]],
+            "target": case.target,
+            "truth": None if mask is None else str(mask),
+            "medseg_gym": medseg_gym.__version__,
+            "policy": policy.name,
+            "oracle": policy.sees_truth,
+            "backbone": envs.stage.backbone.name,
+            "trained_for": sorted(envs.stage.backbone.trained_kinds),
+            "options": {**asdict(options), "view": envs.stage.view.settings},
+            **_what_happened(played, scored=mask is not None),
+        }
+        usage = getattr(policy, "usage", None)
+        if is_dataclass(usage) and not isinstance(usage, type):
+            record["usage"] = asdict(usage)
+    finally:
+        getattr(policy, "close", lambda: None)()
+        envs.close()
+    episode = played.episode
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "mask.png").write_bytes(png_bytes(episode.state.mask.cpu().numpy()))
+    for step in range(len(episode.steps) + 1):
+        picture = draw_step(episode, step, options.side, scored=mask is not None)
+        Image.fromarray(picture).save(out / f"step_{step}.png")
+    write_json(record, out / "record.json")
+    return record
+
+
+def _what_happened(played: Played, scored: bool) -> dict[str, Any]:
+    episode = played.episode
+    height, width = episode.case.mask.shape
+    steps = []
+    for number, step in enumerate(episode.steps):
+        entry: dict[str, Any] = {
+            "tool": step.tool,
+            "call": encode_tool_call(step.prompt) if step.prompt else "",
+            "pixels": _pixels(step.prompt, width, height),
+            "valid": step.valid,
+            "error": step.error,
+            "mask_pixels": step.state.pixels,
+        }
+        if played.answers:
+            entry["answer"] = played.answers[number]
+        if scored:
+            entry |= {"dice": step.dice, "iou": step.iou, "reward": played.rewards[number]}
+        steps.append(entry)
+    found: dict[str, Any] = {
+        "steps": steps,
+        "stopped": episode.stopped,
+        "mask_pixels": episode.state.pixels,
+        "seconds": played.seconds,
+    }
+    return found | ({"dice": episode.dice, "iou": episode.iou} if scored else {})
+
+
+def _pixels(prompt: Prompt | None, width: int, height: int) -> list[float] | None:
+    """Where a prompt is, in pixels of the image from its left upper corner."""
+    if isinstance(prompt, AddBox):
+        fractions = (prompt.x1, prompt.y1, prompt.x2, prompt.y2)
+    elif isinstance(prompt, AddPoint):
+        fractions = (prompt.x, prompt.y)
+    else:
+        return None
+    return [round(v * size, 2) for v, size in zip(fractions, (width, height) * 2, strict=False)]
+
+
+def draw_step(episode: Episode, step: int, side: int, scored: bool) -> np.ndarray:
+    """The image with mask and prompts after so many steps, and a caption.
+
+    Args:
+        episode: That was played.
+        step: After how many steps.
+        side: Longer edge, in pixels.
+        scored: Show the truth's outline and Dice.
+
+    Returns:
+        (h, w, 3) uint8.
+    """
+    newest = episode.steps[step - 1] if step else None
+    state = newest.state if newest else episode.start
+    truth = episode.case.mask if scored else None
+    frame = draw_case(
+        episode.case.image, state.mask.cpu().numpy(), truth, state.box, state.points, side
+    )
+    action = "start"
+    if newest is not None:
+        action = (newest.tool or "unreadable") + ("" if newest.valid else " (invalid)")
+    dice = newest.dice if newest else episode.start_dice
+    score = f"  Dice {dice:.3f}" if scored else ""
+    return add_caption(
+        frame, (episode.case.target, f"step {step}/{episode.max_steps}  {action}{score}")
+    )
