@@ -19,7 +19,8 @@ class RunOptions:
         checkpoint: Weight file of the backbone; left out takes its official one where it is found.
         device: auto, cpu, cuda, ...
         modality: CT, MRI, ...; some policies are told.
-        window: Intensities shown black and white, as LOW,HIGH; for pictures of more than 8 bits.
+        window: Intensities shown black and white, for pictures of more than 8 bits: LOW,HIGH,
+            percentiles, or a preset for CT (soft, lung, bone, ...); a DICOM file may have its own.
         max_steps: Actions at most.
         seed: Of the policy.
         side: Longer edge of the step pictures, in pixels.

@@ -19,6 +19,7 @@ from agents.play_options import RunOptions
 from agents.results_layout import write_json
 from medseg_gym.cases import Case
 from medseg_gym.cases.files.pictures import SUFFIXES, as_mask, png_bytes, read_image, read_labels
+from medseg_gym.cases.volumes import Window, parse_window
 from medseg_gym.envs.rendering import add_caption, draw_case
 from medseg_gym.episodes import Episode
 from medseg_gym.errors import CaseError, PolicyError
@@ -39,12 +40,13 @@ def read_case(
         mask: Truth, of the image's size, value > 0 is the target; None leaves an empty mask that
             must not be scored.
         modality: As in `Case`.
-        window: "LOW,HIGH" or None.
+        window: As `medseg_gym.cases.volumes.parse_window` reads it, for pictures of more than 8
+            bits; None takes a DICOM file's own.
 
     Raises:
         CaseError: A file that cannot be read, sizes that differ, or a window that is none.
     """
-    pixels = _read_pixels(image, modality, _window(window))
+    pixels = _read_pixels(image, modality, window)
     truth = np.zeros(pixels.shape[:2], bool)
     if mask is not None:
         truth = as_mask(read_labels(mask, str(mask)), str(mask))
@@ -56,37 +58,42 @@ def read_case(
     return Case(image.name, pixels, truth, target=target, modality=modality, source="file")
 
 
-def _window(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        raise CaseError(f"window must be LOW,HIGH, got {text!r}") from None
-    return low, high
-
-
-def _read_pixels(path: Path, modality: str, window: tuple[float, float] | None) -> np.ndarray:
+def _read_pixels(path: Path, modality: str, window: str | None) -> np.ndarray:
     if not path.is_file():
         raise CaseError(f"there is no file {path}")
-    if path.suffix.lower() in SUFFIXES:
-        return read_image(path, str(path), window=window)
-    if path.suffix.lower() in DICOM_SUFFIXES:
-        try:
-            from medseg_gym.cases.dicom.facts import read_facts
-            from medseg_gym.cases.dicom.pictures import read_picture
-        except ImportError:
-            raise CaseError(f'{path}: DICOM needs pip install "medseg-gym[data]"') from None
-        facts = read_facts(path, str(path))
-        if "frames" not in facts:
-            raise CaseError(f"{path} is not a DICOM picture")
-        if facts["frames"] != 1:
-            raise CaseError(f"{path} has {facts['frames']} frames; give a file of one picture")
-        return read_picture(path, str(path), 0, window or "file", modality)
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        limits = None
+        if window is not None:
+            found = parse_window(window, modality)
+            limits = found.limits(lambda low, high: _percentiles(path, low, high))
+        return read_image(path, str(path), window=limits)
+    if suffix in DICOM_SUFFIXES:
+        return _read_dicom(path, modality, parse_window(window or "", modality, own=True))
     raise CaseError(
         f"{path}: unknown kind of picture {path.suffix!r}; give one of "
         f"{', '.join((*SUFFIXES, *DICOM_SUFFIXES))}. Slices of volumes: medseg eval --cases nifti:"
     )
+
+
+def _percentiles(path: Path, low: float, high: float) -> tuple[float, float]:
+    labels = read_labels(path, str(path))
+    first, last = np.percentile(labels[labels != 0] if labels.any() else labels, [low, high])
+    return float(first), float(last)
+
+
+def _read_dicom(path: Path, modality: str, window: Window) -> np.ndarray:
+    try:
+        from medseg_gym.cases.dicom.facts import read_facts
+        from medseg_gym.cases.dicom.pictures import read_picture
+    except ImportError:
+        raise CaseError(f'{path}: DICOM needs pip install "medseg-gym[data]"') from None
+    facts = read_facts(path, str(path))
+    if "frames" not in facts:
+        raise CaseError(f"{path} is not a DICOM picture")
+    if facts["frames"] != 1:
+        raise CaseError(f"{path} has {facts['frames']} frames; give a file of one picture")
+    return read_picture(path, str(path), 0, window, modality)
 
 
 def run_image(

@@ -1,0 +1,207 @@
+"""`medseg eval`: every case once, whoever plays it and however often the run is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agents.play_options import EvalOptions
+from agents.results_layout import results_layout
+from agents.run_evaluation import run_evaluation
+from medseg_gym.errors import CaseError, MedSegError, PolicyError
+
+OPTIONS = EvalOptions(
+    cases="phantoms:abdomen", policy="random", backbone="ellipse", num_envs=4, limit=18
+)
+
+
+def numbers(records):
+    return [replace(record, seconds=0.0) for record in records]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return run_evaluation(OPTIONS, tmp_path_factory.mktemp("whole"))
+
+
+def test_every_case_once_in_order(whole):
+    from medseg_gym.cases import load_cases
+
+    keys = list(load_cases("phantoms:abdomen", "test").keys[:18])
+    assert [record.case for record in whole.records] == keys
+    assert [record.batch for record in whole.records] == [i // 4 for i in range(18)]
+    assert {record.batch_size for record in whole.records} == {4, 2}
+    record = whole.records[0]
+    assert len(record.calls) == len(record.tools) and record.answers == ()
+    assert whole.settings["threads"] == 1 and whole.settings["device"] == "cpu"
+
+
+def test_it_is_what_evaluate_gives(whole):
+    """One evaluation loop: the same records as the single-process `agents.evaluation`."""
+    from agents.contenders import make_contender
+    from agents.evaluation import evaluate
+    from medseg_gym.policy import make_envs
+
+    envs = make_envs(4, cases=OPTIONS.cases, split="test", backbone="ellipse")
+    policy = make_contender("random").build(envs)
+    assert numbers(evaluate(envs, policy, list(envs.stage.source.keys[:18]))) == numbers(
+        whole.records
+    )
+
+
+@pytest.mark.parametrize("lines", [0, 1, 3, 9.5, 12])
+def test_a_torn_file_is_completed(lines, whole, tmp_path):
+    run_evaluation(OPTIONS, tmp_path)
+    file = tmp_path / "records.jsonl"
+    kept = file.read_text().splitlines(keepends=True)
+    half = kept[int(lines)][:30] if lines % 1 else ""
+    file.write_text("".join(kept[: int(lines)]) + half)
+    seen = []
+    again = run_evaluation(OPTIONS, tmp_path, on_batch=lambda batch: seen.extend(batch))
+    assert numbers(again.records) == numbers(whole.records) and len(seen) == 18
+
+
+def test_a_finished_run_is_not_played_again(whole, tmp_path, monkeypatch):
+    first = run_evaluation(OPTIONS, tmp_path)
+    monkeypatch.setattr("agents.run_evaluation.record_of", None)  # playing would now fail
+    assert run_evaluation(OPTIONS, tmp_path).records == first.records
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"seed": 1}, MedSegError, "holds a run with other settings"),
+        ({"num_envs": 3}, MedSegError, "holds a run with other settings"),
+        ({"policy": "nobody"}, PolicyError, "unknown policy 'nobody'"),
+        ({"cases": "nowhere"}, CaseError, "unknown case spec 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_done_is_said(changed, error, words, tmp_path):
+    run_evaluation(replace(OPTIONS, limit=4), tmp_path)
+    with pytest.raises(error, match=words):
+        run_evaluation(replace(OPTIONS, limit=4, **changed), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["num_envs", "workers", "threads", "max_steps", "limit"])
+def test_options_below_one_are_refused(name):
+    with pytest.raises(MedSegError, match=f"{name} must be at least 1, got 0"):
+        replace(OPTIONS, **{name: 0})
+
+
+def test_results_in_the_reference_layout(whole):
+    found = results_layout(whole.records)
+    mean = found.pop("mean")
+    assert list(found) == [record.case for record in whole.records]
+    for record in whole.records:
+        entry = {"dice": record.dice[-1], "iou": record.iou[-1], "exp": record.target}
+        assert found[record.case] == entry
+    classes = {entry["exp"] for entry in found.values()}
+    assert set(mean["class_dice"]) == set(mean["class_iou"]) == classes and len(classes) > 1
+    for score in ("dice", "iou"):
+        by_class = {
+            name: [e[score] for e in found.values() if e["exp"] == name] for name in classes
+        }
+        means = {name: sum(values) / len(values) for name, values in by_class.items()}
+        assert mean[f"class_{score}"] == pytest.approx(means)
+        assert mean[f"mean_class_{score}"] == pytest.approx(sum(means.values()) / len(means))
+        assert mean[f"mean_{score}"] == pytest.approx(sum(e[score] for e in found.values()) / 18)
+    with pytest.raises(MedSegError, match='may not be called "mean"'):
+        results_layout([replace(whole.records[0], case="mean")])
+
+
+@pytest.mark.slow
+def test_two_workers_give_exactly_what_one_gives(tmp_path):
+    """With a learned backbone, whose last bits depend on what is computed together."""
+    options = replace(OPTIONS, policy="oracle-box-click", backbone="pocket", limit=22)
+    one = run_evaluation(options, tmp_path / "one")
+    two = run_evaluation(replace(options, workers=2), tmp_path / "two")
+    assert numbers(one.records) == numbers(two.records)
+    assert one.settings == two.settings
+
+
+@pytest.mark.slow
+def test_errors_of_workers_reach_the_caller(tmp_path):
+    options = replace(OPTIONS, workers=2, policy="sb3:nowhere")
+    with pytest.raises(MedSegError, match="nowhere"):
+        run_evaluation(options, tmp_path)
+
+
+def command(out, workers):
+    return [
+        *(sys.executable, "-m", "medseg_gym.cli", "eval", "--cases", "phantoms:abdomen"),
+        *("--policy", "oracle-click", "--backbone", "ellipse", "--num-envs", "2", "--limit", "40"),
+        *("--workers", str(workers), "--out", str(out)),
+    ]
+
+
+def lines_in(file: Path) -> int:
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_gives_the_same_results(tmp_path):
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command(tmp_path / "a", 1), cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "phantoms:abdomen" in done.stdout and "synthetic" in done.stdout
+    file = tmp_path / "b" / "records.jsonl"
+    for workers, wanted in ((2, 4), (1, 16)):
+        process = subprocess.Popen(
+            command(tmp_path / "b", workers), cwd=root, stdout=subprocess.DEVNULL
+        )
+        while process.poll() is None and lines_in(file) < wanted:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert wanted <= lines_in(file) < 41
+    with file.open("a") as torn:  # as a kill in the middle of a write would leave it
+        torn.write('{"case": "abd')
+    done = subprocess.run(command(tmp_path / "b", 2), cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in "ab"]
+    assert results[0] == results[1] and len(results[0]) == 41
+    rows = [json.loads((tmp_path / name / "summary.json").read_text())["rows"] for name in "ab"]
+    for row in (*rows[0], *rows[1]):
+        row.pop("seconds")
+    assert rows[0] == rows[1] and rows[0][0]["subset"] == "all" and rows[0][0]["n"] == 40
+    assert (tmp_path / "b" / "summary.csv").stat().st_size > 200
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_no_score(tmp_path):
+    """The run ends with an error, keeps what was played, and goes on later."""
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        command(tmp_path, 2), cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    file = tmp_path / "records.jsonl"
+    while process.poll() is None and lines_in(file) < 5:
+        time.sleep(0.01)
+    for pid in workers_of(process.pid)[:1]:
+        os.kill(pid, signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == 2 and "a worker died with exit code -9" in errors
+    assert "Traceback" not in errors and not (tmp_path / "results.json").exists()
+    subprocess.run(command(tmp_path, 1), cwd=root, check=True, capture_output=True)
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 41
+
+
+def workers_of(parent: int) -> list[int]:
+    """Processes that multiprocessing has started for a process, by /proc."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                status = (entry / "stat").read_text().rpartition(")")[2].split()
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if int(status[1]) == parent and b"spawn_main" in words:
+                found.append(int(entry.name))
+    return found
