@@ -47,13 +47,14 @@ def read_case(
         CaseError: A file that cannot be read, sizes that differ, or a window that is none.
     """
     pixels = _read_pixels(image, modality, window)
-    truth = np.zeros(pixels.shape[:2], bool)
+    height, width, _ = pixels.shape
+    truth = np.zeros((height, width), bool)
     if mask is not None:
         truth = as_mask(read_labels(mask, str(mask)), str(mask))
-        if truth.shape != pixels.shape[:2]:
+        if truth.shape != (height, width):
             raise CaseError(
                 f"{mask} is {truth.shape[1]} x {truth.shape[0]} pixels but {image} is "
-                f"{pixels.shape[1]} x {pixels.shape[0]}; they must have the same size"
+                f"{width} x {height}; they must have the same size"
             )
     return Case(image.name, pixels, truth, target=target, modality=modality, source="file")
 
@@ -193,6 +194,7 @@ def _what_happened(played: Played, scored: bool) -> dict[str, Any]:
 
 def _pixels(prompt: Prompt | None, width: int, height: int) -> list[float] | None:
     """Where a prompt is, in pixels of the image from its left upper corner."""
+    fractions: tuple[float, ...]
     if isinstance(prompt, AddBox):
         fractions = (prompt.x1, prompt.y1, prompt.x2, prompt.y2)
     elif isinstance(prompt, AddPoint):

@@ -36,7 +36,7 @@ from benchmarks.annotators_report import (
 from medseg_gym import backbones
 from medseg_gym.annotators import Effort, Expert, Noisy, make_policy
 from medseg_gym.backbones import Backbone
-from medseg_gym.envs.vector_env import MedSegVectorEnv
+from medseg_gym.envs.stage_vector_env import StageVectorEnv
 from medseg_gym.policy import Policy, ask, case_generator, make_envs
 
 POLICIES = (
@@ -213,7 +213,7 @@ def measure_time(backbone: Backbone, slots: int, max_steps: int) -> list[dict[st
 
 
 def _time_turns(
-    envs: MedSegVectorEnv, policy: Policy, keys: list[str], seed: int
+    envs: StageVectorEnv, policy: Policy, keys: list[str], seed: int
 ) -> list[tuple[float, float, float, int]]:
     engine, codec = envs.stage.engine, envs.stage.view.codec
     preview, ahead = engine.preview, [0.0]
@@ -237,7 +237,7 @@ def _time_turns(
         own = time.perf_counter() - began - ahead[0]
         if turn == 0:
             began = time.perf_counter()
-            preview(envs.stage.episodes(slots), codec.decode(actions))  # type: ignore[arg-type]
+            preview(envs.stage.episodes(slots), codec.decode(actions))
             decode = time.perf_counter() - began
             observations, *_ = envs.step(actions)
         turns.append((own, ahead[0], decode, effort_in(policy).looks - looked))
