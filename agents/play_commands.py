@@ -86,7 +86,7 @@ def evaluate_all(
 
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width to respect
-        console = Console(width=150)
+        console = Console(width=180)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         bar = progress.add_task(options.policy, total=None)
@@ -110,6 +110,9 @@ def evaluate_all(
     write_csv(rows, out / "summary.csv")
     for table in as_tables(rows, f"{options.cases}, {options.split} split", options.max_steps):
         console.print(table)
+    notes = rows[0]["notes"]
+    if notes:  # a narrow table drops its last column; this must not get lost
+        console.print(f"Note: {', '.join(notes)}.", soft_wrap=True)
     if found.usage:
         shown = ", ".join(f"{name} {value:g}" for name, value in found.usage.items())
         console.print(f"asked of the model's server by this call: {shown}", soft_wrap=True)

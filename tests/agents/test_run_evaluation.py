@@ -135,7 +135,7 @@ def test_errors_of_workers_reach_the_caller(tmp_path):
 def command(out, workers):
     return [
         *(sys.executable, "-m", "medseg_gym.cli", "eval", "--cases", "phantoms:abdomen"),
-        *("--policy", "oracle-click", "--backbone", "ellipse", "--num-envs", "2", "--limit", "40"),
+        *("--policy", "oracle-click", "--backbone", "ellipse", "--num-envs", "2", "--limit", "160"),
         *("--workers", str(workers), "--out", str(out)),
     ]
 
@@ -149,9 +149,9 @@ def test_a_run_killed_again_and_again_gives_the_same_results(tmp_path):
     root = Path(__file__).parents[2]
     done = subprocess.run(command(tmp_path / "a", 1), cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "phantoms:abdomen" in done.stdout and "synthetic" in done.stdout
+    assert "phantoms:abdomen" in done.stdout and "Note: oracle, synthetic." in done.stdout
     file = tmp_path / "b" / "records.jsonl"
-    for workers, wanted in ((2, 4), (1, 16)):
+    for workers, wanted in ((2, 5), (1, 41)):
         process = subprocess.Popen(
             command(tmp_path / "b", workers), cwd=root, stdout=subprocess.DEVNULL
         )
@@ -159,17 +159,17 @@ def test_a_run_killed_again_and_again_gives_the_same_results(tmp_path):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        assert wanted <= lines_in(file) < 41
+        assert wanted <= lines_in(file) < 161
     with file.open("a") as torn:  # as a kill in the middle of a write would leave it
         torn.write('{"case": "abd')
     done = subprocess.run(command(tmp_path / "b", 2), cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = [json.loads((tmp_path / name / "results.json").read_text()) for name in "ab"]
-    assert results[0] == results[1] and len(results[0]) == 41
+    assert results[0] == results[1] and len(results[0]) == 161
     rows = [json.loads((tmp_path / name / "summary.json").read_text())["rows"] for name in "ab"]
     for row in (*rows[0], *rows[1]):
         row.pop("seconds")
-    assert rows[0] == rows[1] and rows[0][0]["subset"] == "all" and rows[0][0]["n"] == 40
+    assert rows[0] == rows[1] and rows[0][0]["subset"] == "all" and rows[0][0]["n"] == 160
     assert (tmp_path / "b" / "summary.csv").stat().st_size > 200
 
 
@@ -189,7 +189,7 @@ def test_a_killed_worker_is_no_score(tmp_path):
     assert process.returncode == 2 and "a worker died with exit code -9" in errors
     assert "Traceback" not in errors and not (tmp_path / "results.json").exists()
     subprocess.run(command(tmp_path, 1), cwd=root, check=True, capture_output=True)
-    assert len(json.loads((tmp_path / "results.json").read_text())) == 41
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 161
 
 
 def workers_of(parent: int) -> list[int]:
