@@ -54,7 +54,7 @@ def serve(
         "cache_bytes": cache_bytes,
         "store": store and str(store),
     }
-    options = {key: value for key, value in given.items() if value is not None}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     try:
         if ray:
             import medseg_gym.serving.ray_server as ray_server
@@ -71,9 +71,10 @@ def serve(
     if ray:
         arguments = RayArguments(
             backbone=backbone,
-            checkpoint=checkpoint and str(checkpoint.resolve()),
+            checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
             device=device,
             backbone_options=options,
+            keys_file=None,
             keys=keys,
             limits={f.name: getattr(limits, f.name) for f in fields(limits)},
             local_only=not keys,
@@ -101,7 +102,7 @@ def read_limits(entries: list[str], **given: Any) -> Limits:
     Raises:
         MedSegError: An unknown name or a value that is no number.
     """
-    known = {field.name: type(field.default) for field in fields(Limits)}
+    known: dict[str, Any] = {field.name: type(field.default) for field in fields(Limits)}
     for entry in entries:
         name, _, value = entry.partition("=")
         try:

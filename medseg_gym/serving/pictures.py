@@ -134,10 +134,10 @@ def box_at(corners: Any, width: int, height: int) -> AddBox:
 
 def _fraction(value: Any, side: int, name: str) -> float:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    # The far edge is one past the last pixel: boxes are often given so.
+    # The far edge is one past the last pixel: boxes end there, and clients scale to it.
     if not number or not -0.5 <= value <= side:
         raise ServiceError(
-            f"{name} must be a number of pixels, 0 to {side - 1} (a box may end at {side}), "
+            f"{name} must be a number of pixels, 0 to {side - 1} (or {side}, the far edge), "
             f"got {str(value)[:50]}"
         )
     return min(max((value + 0.5) / side, 0.0), 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -61,6 +62,9 @@ def ray_service(
         }
     mine = not ray.is_initialized()
     if mine:
+        # Serve kills a proxy that is not ready in 5 s, which a busy machine cannot promise.
+        os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+        os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S", "60")
         more = {"include_dashboard": False, **(ray_options or {})} if address is None else {}
         ray.init(address=address, log_to_driver=False, **more)
     try:
