@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +109,7 @@ class HttpBackbone(RemoteBackbone):
                 trust_env=not local,  # no proxy stands between a machine and itself
             )
             self._pid = os.getpid()
+            weakref.finalize(self, self._client.close)
         return self._client
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -281,7 +283,7 @@ def build(
     """
     rest = name.removeprefix("http:")
     url = rest if rest.startswith(("http://", "https://")) else name
-    if "://" not in url:
+    if "://" not in url and name.startswith("http:"):
         url = f"http://{rest}"
     patience = Patience(timeout, connect_timeout, retries, busy_seconds)
     return HttpBackbone(url, key, device, patience, connections)
