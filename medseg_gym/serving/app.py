@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
@@ -29,6 +30,8 @@ from medseg_gym.serving.segmenter import Segmenter
 from medseg_gym.serving.session_routes import session_router
 from medseg_gym.serving.sessions import SessionBook
 from medseg_gym.serving.status_routes import status_router
+
+log = logging.getLogger("medseg_gym.serving")
 
 _ABOUT = """Interactive medical image segmentation for many programs at once: prompts of all
 clients share one decoder call, every image is encoded once. Research software, not for clinical
@@ -108,6 +111,8 @@ def base_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | 
     async def expected(request: Request, error: Exception) -> Response:
         request_id = getattr(request.state, "request_id", "-")
         status, body, headers = describe(error, request_id)
+        if status == 500:  # before the answer, which sends people to the log
+            log.error("failed", exc_info=error, extra={"request": request_id})
         if isinstance(error, Invalid):
             body = {"detail": error.detail}
         answer = Response(json.dumps(body), status, media_type="application/json")

@@ -201,10 +201,10 @@ class _Passage:
 
     async def _answer(self, error: Exception) -> None:
         status, body, headers = describe(error, self.id)
-        if status == 500:
-            log.error("failed", exc_info=error, extra={"request": self.id, "route": self.route})
         if self.status:  # answered already, by `serving.app`'s handler for the unexpected
             return
+        if status == 500:
+            log.error("failed", exc_info=error, extra={"request": self.id, "route": self.route})
         content = json.dumps(body).encode()
         headers += [
             (b"content-type", b"application/json"),
