@@ -118,17 +118,17 @@ def play_cases(
             'use make_envs(...), or autoreset_mode="disabled" and .unwrapped'
         )
     size = envs.num_envs
-    fresh = True
     for batch, start in enumerate(range(0, len(keys), size)):
         if batch in skip_batches:
             continue
         part = list(keys[start : start + size])
-        # A short batch leaves slots over. They repeat its first case (already encoded) until they
-        # have an episode to idle in, and idle from then on.
+        # A short batch leaves slots over. They repeat its first case (already encoded) where they
+        # have no episode to idle in yet. An episode that ended costs neither decoding nor a policy
+        # that knows by it that no answer is awaited.
         padding = [part[0]] * (size - len(part))
-        mask = np.arange(size) < (size if fresh else len(part))
+        empty = np.array([episode is None for episode in envs.stage.engine.episodes])
+        mask = (np.arange(size) < len(part)) | empty
         yield _play_batch(envs, policy, part, padding, mask, seed, batch)
-        fresh = False
 
 
 def _play_batch(
