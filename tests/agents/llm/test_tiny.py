@@ -1,0 +1,80 @@
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from agents.llm.tiny import TinyConfig, build_model, build_processor
+from medseg_gym.errors import PolicyError
+from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo, encode_tool_call
+
+TEXTS = ["liver in abdomen CT, 5 calls.", "3 left."]
+
+
+def test_the_files_are_those_of_qwen3_vl(tiny_path):
+    config = json.loads((tiny_path / "config.json").read_text())
+    processor = json.loads((tiny_path / "processor_config.json").read_text())
+    assert config["architectures"] == ["Qwen3VLForConditionalGeneration"]
+    assert config["model_type"] == "qwen3_vl"
+    assert config["text_config"]["rope_parameters"]["mrope_interleaved"] is True
+    assert processor["processor_class"] == "Qwen3VLProcessor"
+    for name in ("model.safetensors", "tokenizer.json", "chat_template.jinja"):
+        assert (tiny_path / name).is_file()
+
+
+def test_it_reloads_exactly_through_the_automatic_classes(tiny_path):
+    processor = AutoProcessor.from_pretrained(tiny_path)
+    assert type(processor).__name__ == "Qwen3VLProcessor"
+    one = AutoModelForImageTextToText.from_pretrained(tiny_path)
+    config = TinyConfig(image_size=64, hidden=64, layers=2, vision_layers=2)
+    other = build_model(build_processor([*TEXTS, "no change, 2 left."], config), config)
+    for (name, ours), theirs in zip(
+        one.state_dict().items(), other.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+
+
+def test_a_conversation_is_rendered_as_qwen3_vl_renders_it(tiny_path):
+    processor = AutoProcessor.from_pretrained(tiny_path)
+    messages = [
+        {"role": "system", "content": [{"type": "text", "text": "S"}]},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Q"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "A"}]},
+    ]
+    assert processor.apply_chat_template(messages, tokenize=False) == (
+        "<|im_start|>system\nS<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Q<|im_end|>\n"
+        "<|im_start|>assistant\nA<|im_end|>\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"),
+    [
+        (AddBox(0.1, 0.2, 0.3, 0.4), 19),
+        (AddPoint(0.1, 0.2, True), 11),
+        (Undo(), 3),
+        (Clear(), 3),
+        (Stop(), 3),
+    ],
+)
+def test_a_call_is_few_tokens_and_the_same_text(tiny_path, prompt, tokens):
+    tokenizer = AutoProcessor.from_pretrained(tiny_path).tokenizer
+    text = encode_tool_call(prompt)
+    ids = tokenizer(text)["input_ids"]
+    assert tokenizer.decode(ids) == text
+    assert len(ids) == tokens
+
+
+@pytest.mark.parametrize(
+    "text", ["niere, größer als 5 mm?", "肝臓 🫀", "\n\n a  b\t", "<|im_end|>x"]
+)
+def test_any_text_can_be_written(tiny_path, text):
+    tokenizer = AutoProcessor.from_pretrained(tiny_path).tokenizer
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+@pytest.mark.parametrize("size", [{"image_size": 100}, {"image_size": 16}, {"hidden": 36}])
+def test_sizes_that_cannot_be_are_refused(size):
+    with pytest.raises(PolicyError, match=next(iter(size))):
+        TinyConfig(**size)
