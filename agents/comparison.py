@@ -19,7 +19,7 @@ from agents.machine import describe_machine
 from agents.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
 from medseg_gym.cases import CaseSource
 from medseg_gym.errors import MedSegError
-from medseg_gym.policy import make_envs
+from medseg_gym.policy import close_policy, make_envs
 
 MANY_CASES = 1000
 FEW_CASES = 200
@@ -173,6 +173,7 @@ def compare(
                 found.rows += summarise_by(
                     records, arena.by, arena.max_steps, backbone=backbone, policy=policy.name
                 )
+                close_policy(policy)
                 envs.close()
     return found
 

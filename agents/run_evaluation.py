@@ -23,7 +23,7 @@ from agents.evaluation import CaseRecord, RecordFile, record_of, run_settings
 from agents.play_options import EvalOptions
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
-from medseg_gym.policy import make_envs, play_cases
+from medseg_gym.policy import close_policy, make_envs, play_cases
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class _Player:
 
     def close(self) -> None:
         """Let go of connections."""
-        getattr(self.policy, "close", lambda: None)()
+        close_policy(self.policy)
         self.envs.close()
 
 

@@ -23,7 +23,7 @@ from medseg_gym.cases.volumes import Window, parse_window
 from medseg_gym.envs.rendering import add_caption, draw_case
 from medseg_gym.episodes import Episode
 from medseg_gym.errors import CaseError, PolicyError
-from medseg_gym.policy import Played, make_envs, play_cases
+from medseg_gym.policy import Played, close_policy, make_envs, play_cases
 from medseg_gym.prompts import AddBox, AddPoint, Prompt, encode_tool_call
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
@@ -153,7 +153,7 @@ def run_image(
         if is_dataclass(usage) and not isinstance(usage, type):
             record["usage"] = asdict(usage)
     finally:
-        getattr(policy, "close", lambda: None)()
+        close_policy(policy)
         envs.close()
     episode = played.episode
     out.mkdir(parents=True, exist_ok=True)

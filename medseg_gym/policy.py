@@ -60,6 +60,13 @@ def ask(policy: Policy, observations: Observations, episodes: Sequence[Episode])
     return policy.act(observations, episodes) if policy.sees_truth else policy.act(observations)
 
 
+def close_policy(policy: Policy) -> None:
+    """Let go of connections and the like, where a policy has a `close`."""
+    close = getattr(policy, "close", None)
+    if close is not None:
+        close()
+
+
 def case_generator(seed: int, key: str) -> np.random.Generator:
     """The generator a policy plays a case with; it depends on the two arguments alone."""
     words = np.frombuffer(hashlib.blake2b(key.encode(), digest_size=16).digest(), np.uint32)

@@ -356,6 +356,37 @@ def test_names_carry_options_of_view_and_policy():
     }
 
 
+def test_commands_take_it(serve, small_cases, tmp_path):
+    from typer.testing import CliRunner
+
+    from agents.play_options import EvalOptions
+    from agents.run_evaluation import run_evaluation
+    from benchmarks.compare_policies import compare
+    from medseg_gym.cli import add_installed_commands, app
+
+    server = serve(lambda request, number: STOP if len(request["messages"]) > 2 else f"So: {BOX}")
+    name = f"openai:m?base_url={server.url}&image_size=64&price_out=1"
+    add_installed_commands(app)
+    Image.fromarray(small_cases[0].image).save(tmp_path / "scan.png")
+    arguments = ["run", str(tmp_path / "scan.png"), "--target", "blob", "--backbone", "ellipse"]
+    result = CliRunner().invoke(app, [*arguments, "--policy", name, "--out", str(tmp_path / "r")])
+    assert result.exit_code == 0, result.output
+    record = json.loads((tmp_path / "r" / "record.json").read_text())
+    assert [step["answer"] for step in record["steps"]] == [f"So: {BOX}", STOP]
+    assert record["usage"]["cost"] == pytest.approx(2e-5) and record["usage"]["requests"] == 2
+    assert record["options"]["view"]["image_size"] == 64
+
+    options = EvalOptions(cases="samples", policy=name, backbone="ellipse", num_envs=3, limit=5)
+    found = run_evaluation(options, tmp_path / "e")
+    assert found.usage["requests"] == 10 and found.records[4].answers == (f"So: {BOX}", STOP)
+    assert found.settings["policy"] == "openai:m"
+    assert found.settings["policy_settings"]["url"] == server.url
+
+    compare(policies=f"stop,{name}", backbones="ellipse", limit=4, num_envs=2, out=tmp_path / "c")
+    rows = json.loads((tmp_path / "c" / "results.json").read_text())["rows"]
+    assert {row["policy"] for row in rows} == {"stop", "openai:m"}
+
+
 # a real model server ----------------------------------------------------------------------------
 class ModelServer:
     """`transformers serve` on loopback, with a tiny Qwen3-VL of random weights."""
