@@ -101,6 +101,8 @@ def serve():
 
 
 def build(server_url, cases, num_envs=2, query="", **options):
+    if "image_size" not in query:
+        query += "&image_size=32"  # pictures take the time here
     contender = make_contender(f"openai:m?base_url={server_url}{query}")
     envs = make_envs(
         num_envs, contender.env_id, cases=cases, backbone="ellipse", **contender.view, **options
