@@ -157,6 +157,7 @@ def train_sft(
     (part / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.json says it all
     save_view(part, view, {})
     os.replace(part, finished)
+    shutil.rmtree(out / "cache", ignore_errors=True)
     return finished
 
 

@@ -65,10 +65,10 @@ class Chain:
 
     cases: str = "phantoms:abdomen"
     image_size: int = 96
-    experts: int = 3200
+    experts: int = 2400
     annotator: str = "hybrid:boxes=0.75"
-    pictures: int = 16000
-    first_steps: int = 1500
+    pictures: int = 10000
+    first_steps: int = 2400
     mixed_steps: int = 900
     batch: int = 8
     lr: float = 2e-3
@@ -225,6 +225,7 @@ def _tune(
         muon_lr=chain.muon_lr,
         schedule=schedule,
         save_every=100,
+        loader_workers=1,
         seed=chain.seed,
     )
     train_sft(config, run, resume=True)

@@ -23,6 +23,7 @@ from transformers import (
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
+from transformers.utils import logging
 from trl.chat_template_utils import qwen3_vl_chat_template
 
 from medseg_gym.errors import PolicyError
@@ -232,6 +233,7 @@ def build_tiny(path: str | Path, texts: Sequence[str], config: TinyConfig | None
     Returns:
         The folder.
     """
+    logging.disable_progress_bar()  # it would cut through the program's own
     config = config or TinyConfig()
     path = Path(path)
     processor = build_processor(texts, config)
