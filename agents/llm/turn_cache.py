@@ -28,9 +28,15 @@ class SlotCache:
     layers: list[tuple[torch.Tensor, torch.Tensor]]
 
 
+_FAMILIES = ("qwen3_vl", "qwen3_vl_moe")
+
+
 def can_keep(model: Any) -> bool:
-    """Whether positions of such a model can be given from outside, which a kept cache needs."""
-    return hasattr(getattr(_inner(model), "model", None), "get_rope_index")
+    """Whether this is done for a model: Qwen3-VL, whose positions can be given from outside.
+
+    Models with other positions, sliding windows or a recurrent state read everything anew.
+    """
+    return getattr(model.config, "model_type", None) in _FAMILIES
 
 
 def _inner(model: Any) -> Any:

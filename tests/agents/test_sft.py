@@ -1,0 +1,264 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("trl")
+
+from safetensors.torch import load_file
+
+from agents.contenders import make_contender
+from agents.llm.checkpoint import load_model, load_processor, read_view
+from agents.llm.first_turns import write_first_turns
+from agents.optimisers import MuonWithAdamW, rate_over_run
+from agents.sft import SftConfig, SftError, load_conversations, make_trainer, train_sft
+from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.errors import PolicyError
+from medseg_gym.trajectories.export import export_store, read_chat_view
+from medseg_gym.trajectories.generate import GenerateOptions, generate_episodes
+
+CHAT = ChatOptions(image_size=64, texts="terse", max_steps=4)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Real expert episodes and first turns, exported."""
+    folder = tmp_path_factory.mktemp("data")
+    options = GenerateOptions(
+        cases="phantoms:abdomen",
+        annotator="hybrid",
+        backbone="ellipse",
+        limit=6,
+        num_envs=6,
+        max_steps=4,
+    )
+    export_store(
+        generate_episodes(folder / "store", options), folder / "episodes.parquet", chat=CHAT
+    )
+    write_first_turns(folder / "first_turns.parquet", "phantoms:abdomen", range(10, 14), CHAT)
+    return folder
+
+
+def settings(data, **other):
+    defaults = {
+        "trajectories": (str(data / "episodes.parquet"), str(data / "first_turns.parquet")),
+        "steps": 4,
+        "batch_size": 2,
+        "optimiser": "muon",
+        "lr": 2e-3,
+        "warmup": 1,
+        "save_every": 2,
+        "log_every": 1,
+        "device": "cpu",
+    }
+    return SftConfig(**(defaults | other))
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "run"
+    model = train_sft(settings(data), out, quiet=True)
+    return out, model
+
+
+def test_the_loss_is_on_the_assistants_tokens_and_no_others(data, trained, tmp_path):
+    _, model = trained
+    config = settings(data)
+    rows, view = load_conversations(config.trajectories, tmp_path)
+    assert view == read_chat_view(data / "episodes.parquet") and view["texts"] == "terse"
+    processor = load_processor(model)
+    trainer = make_trainer(config, tmp_path, load_model(model), processor, rows)
+    tokenizer = processor.tokenizer
+    seen = 0
+    for row in rows:
+        batch = trainer.data_collator([row])
+        ids, labels = batch["input_ids"][0], batch["labels"][0]
+        learned = labels != -100
+        assert torch.equal(ids[learned], labels[learned])
+        said = [
+            part["text"] + "<|im_end|>\n"
+            for message in row["messages"]
+            for part in message["content"]
+            if message["role"] == "assistant"
+        ]
+        assert tokenizer.decode(ids[learned]) == "".join(said)
+        rest = tokenizer.decode(ids[~learned])
+        assert "<tool_call>" not in rest and rest.count("<|im_start|>assistant\n") == len(said)
+        pictures = int((ids == processor.image_token_id).sum())
+        assert pictures == 16 * len(row["images"]) and not learned[ids == processor.image_token_id].any()
+        seen += len(said)
+    assert seen > 24
+
+
+def test_training_writes_a_contender_that_is_shown_what_it_was_trained_on(data, trained):
+    out, model = trained
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 4 and losses[-1] < losses[0]
+    assert (out / "log.csv").read_text().startswith("step,seconds,cpu_seconds,loss")
+    assert list((out / "tensorboard").iterdir())
+    view, _ = read_view(model)
+    assert view["image_size"] == 64 and view["texts"] == "terse"
+    assert make_contender(f"llm:{model}").view == view
+    start = load_file(out / "start" / "model.safetensors")
+    end = load_file(model / "model.safetensors")
+    assert all(not torch.equal(start[name], end[name]) for name in start if "weight" in name)
+
+
+def test_a_run_goes_on_with_the_same_settings_only(data, trained):
+    out, model = trained
+    with pytest.raises(SftError, match="--resume"):
+        train_sft(settings(data), out)
+    with pytest.raises(SftError, match=r"other settings.*lr"):
+        train_sft(settings(data, lr=1e-3), out, resume=True)
+    assert train_sft(settings(data), out, resume=True) == model
+
+
+_RUN = """
+import sys, json, torch
+torch.set_num_threads(1)
+from agents.sft import SftConfig, train_sft
+train_sft(SftConfig(**json.loads(sys.argv[1])), sys.argv[2], resume=True, quiet=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_weights_of_one_left_alone(data, trained, tmp_path):
+    _, alone = trained
+    config = settings(data)
+    out = tmp_path / "killed"
+    command = [sys.executable, "-c", _RUN, json.dumps(vars(config)), str(out)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        mark = out / "checkpoints" / "checkpoint-2" / "whole"
+        deadline = time.monotonic() + 300
+        while not mark.exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (out / "model").exists()
+    torn = out / "checkpoints" / "checkpoint-3"
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model = train_sft(config, out, resume=True, quiet=True)
+    torch.set_num_threads(threads)
+    assert not torn.exists()
+    ours, theirs = (load_file(path / "model.safetensors") for path in (model, alone))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 4]
+
+
+def test_adapters_are_trained_alone(data, trained, tmp_path):
+    _, model = trained
+    config = settings(data, model=str(model), lora_rank=2, optimiser="adamw", steps=2, lr=1e-2)
+    config = replace(config, validation=(str(data / "first_turns.parquet"),))
+    adapters = train_sft(config, tmp_path / "run", quiet=True)
+    assert (adapters / "adapter_config.json").is_file()
+    assert not (adapters / "model.safetensors").exists()
+    base, merged = load_model(model), load_model(adapters, merge=True)
+    changed = [
+        name
+        for (name, ours), theirs in zip(
+            base.state_dict().items(), merged.state_dict().values(), strict=True
+        )
+        if not torch.equal(ours, theirs)
+    ]
+    assert changed and all("proj" in name or "fc" in name or "qkv" in name for name in changed)
+    lines = (tmp_path / "run" / "log.jsonl").read_text()
+    assert "eval_loss" in lines
+    assert load_processor(adapters).tokenizer.vocab_size
+
+
+def test_what_cannot_be_trained_on_is_said(data, tmp_path):
+    for path, message in (
+        (tmp_path / "absent.parquet", "no exported trajectories"),
+        (tmp_path, "no exported trajectories"),
+        (data / "store", "trajectory store; export it first"),
+    ):
+        with pytest.raises(SftError, match=message):
+            load_conversations((str(path),), tmp_path / "cache")
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(SftError, match=r"torn\.parquet"):
+        load_conversations((str(tmp_path / "torn.parquet"),), tmp_path / "cache")
+    other = tmp_path / "other.parquet"
+    write_first_turns(other, "phantoms:abdomen", range(1), ChatOptions(image_size=96))
+    both = (str(data / "episodes.parquet"), str(other))
+    with pytest.raises(SftError, match="other options"):
+        load_conversations(both, tmp_path / "cache")
+    with pytest.raises(SftError, match="trajectories"):
+        SftConfig()
+    with pytest.raises(SftError, match="optimiser"):
+        settings(data, optimiser="sgd")
+
+
+def test_first_turns_are_never_of_the_test_split(tmp_path):
+    with pytest.raises(PolicyError, match="train or the val"):
+        write_first_turns(tmp_path / "x.parquet", "phantoms", range(1), CHAT, split="test")
+    with pytest.raises(PolicyError, match="do not share a picture"):
+        write_first_turns(tmp_path / "x.parquet", "phantoms", range(1), CHAT, per_picture=5)
+
+
+def test_first_turns_begin_as_the_environment_does(data):
+    import datasets
+
+    from medseg_gym.policy import make_envs
+
+    rows = datasets.Dataset.from_parquet(
+        str(data / "first_turns.parquet"), cache_dir=str(data / "c")
+    )
+    envs = make_envs(
+        4,
+        "MedSegChat-v0",
+        cases="phantoms:abdomen",
+        split="train",
+        backbone="ellipse",
+        image_size=64,
+        texts="terse",
+        max_steps=4,
+    )
+    keys = envs.stage.source.keys[40:44]
+    observations, _ = envs.reset(options={"case": list(keys)})
+    messages, (picture,) = rows[0]["messages"], rows[0]["images"]
+    asked = [m["content"][-1]["text"] for m in messages if m["role"] == "user"]
+    assert tuple(asked) == observations["text"]
+    assert np.array_equal(observations["image"][0], np.asarray(picture))
+    answers = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
+    _, _, _, _, infos = envs.step(answers)
+    assert infos["valid"].all() and set(infos["tool"]) == {"box"}
+    envs.close()
+
+
+def test_the_two_optimisers_share_all_parameters_and_their_state():
+    model = torch.nn.ModuleDict(
+        {"layers": torch.nn.ModuleDict({"0": torch.nn.Linear(4, 4)}), "out": torch.nn.Linear(4, 2)}
+    )
+    model = torch.nn.ModuleDict({"model": model})
+    optimiser = MuonWithAdamW(model)
+    held = [p for group in optimiser.param_groups for p in group["params"]]
+    assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
+    muon = optimiser.parts[1].param_groups[0]["params"]
+    assert [tuple(p.shape) for p in muon] == [(4, 4)]
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate_over_run("cosine", 10, 2, 0.1))
+    for _ in range(10):
+        sum(p.square().sum() for p in model.parameters()).backward()
+        optimiser.step()
+        schedule.step()
+    rates = [group["lr"] for part in optimiser.parts for group in part.param_groups]
+    assert rates == pytest.approx([2e-4, 2e-4, 2e-3])
+    again = MuonWithAdamW(model)
+    again.load_state_dict(optimiser.state_dict())
+    assert [group["lr"] for group in again.param_groups] == rates
+    states = again.parts[1].state[muon[0]], optimiser.parts[1].state[muon[0]]
+    assert torch.equal(states[0]["momentum_buffer"], states[1]["momentum_buffer"])

@@ -1,0 +1,41 @@
+import json
+
+import pytest
+
+pytest.importorskip("trl")
+
+from benchmarks.tiny_chain import Chain, _read_settings, run_chain
+from medseg_gym.errors import MedSegError
+
+
+def test_sizes_are_read_and_unknown_ones_refused():
+    chain = _read_settings("experts=8,lr=0.001,annotator=box-to-point")
+    assert (chain.experts, chain.lr, chain.annotator) == (8, 0.001, "box-to-point")
+    assert _read_settings("") == Chain()
+    with pytest.raises(MedSegError, match="no setting 'expert'"):
+        _read_settings("expert=8")
+
+
+@pytest.mark.slow
+def test_the_whole_chain_runs_and_goes_on(tmp_path):
+    small = (
+        "experts=8,pictures=8,first_steps=2,mixed_steps=2,batch=2,test=8,num_envs=8,"
+        "backbone=ellipse,image_size=64,max_steps=3"
+    )
+    out = tmp_path / "chain"
+    run_chain(out=out, workers=1, threads=1, settings=small)
+    result = json.loads((out / "result.json").read_text())
+    rows = {row["policy"]: row for row in result["rows"]}
+    assert len(rows) == 9 and all(row["cases"] == 8 for row in rows.values())
+    assert rows["stop at once"]["dice"] == 0 and rows["stop at once"]["valid_calls"] == 1
+    assert rows["oracle: tight box"]["first_box_iou"] > 0.98
+    assert 0 < rows["centre box"]["first_box_iou"] < 0.5
+    assert "oracle" in rows["oracle: what it learned from"]["notes"]
+    assert rows["tiny, greedy"]["notes"] == "synthetic"
+    assert (out / "curve.png").stat().st_size > 5000
+    model = (out / "sft" / "model" / "model.safetensors").read_bytes()
+    run_chain(out=out, workers=1, threads=1, settings=small)  # nothing is done again
+    assert (out / "sft" / "model" / "model.safetensors").read_bytes() == model
+    assert json.loads((out / "result.json").read_text())["rows"] == result["rows"]
+    with pytest.raises(MedSegError, match="other settings"):
+        run_chain(out=out, workers=1, threads=1, settings="experts=4")
