@@ -81,7 +81,7 @@ def evaluate_all(
     """Play a whole data set; writes records.jsonl, results.json, summary.json and summary.csv."""
     from agents.machine import describe_machine
     from agents.results_layout import results_layout, write_json
-    from agents.run_evaluation import run_evaluation
+    from agents.run_evaluation import run_evaluation, torch_threads
     from agents.summary import as_tables, summarise_by, write_csv
 
     console = Console()
@@ -98,7 +98,8 @@ def evaluate_all(
         )
     labels = {"backbone": options.backbone, "policy": found.settings["policy"]}
     rows = summarise_by(found.records, "target", options.max_steps, **labels)
-    machine = describe_machine()
+    with torch_threads(options.threads):
+        machine = f"{describe_machine(found.settings['device'])}, {options.workers} workers"
     summary = {
         "machine": machine,
         "settings": found.settings,

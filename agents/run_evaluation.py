@@ -115,7 +115,7 @@ class _Run:
             self.usage[name] = self.usage.get(name, 0) + value
 
     def alone(self) -> None:
-        with _threads(self.options.threads):
+        with torch_threads(self.options.threads):
             player = _Player(self.options, self.keys, 0)
             try:
                 self.ready(player.settings)
@@ -228,7 +228,8 @@ def _device(device: str, number: int) -> str:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads for a while."""
     import torch
 
     before = torch.get_num_threads()
@@ -251,7 +252,7 @@ def _work(options: EvalOptions, keys: list[str], number: int, connection: Connec
     """The main function of a worker: says "ready", is dealt batches, gives records back."""
     player = None
     try:
-        with _threads(options.threads):
+        with torch_threads(options.threads):
             player = _Player(options, keys, number)
             connection.send(("ready", player.settings))
             while (batch := connection.recv()) is not None:

@@ -10,6 +10,7 @@ from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.stage import Stage, read_reset_options
 from medseg_gym.envs.view import Observations
 from medseg_gym.episodes import Episode
+from medseg_gym.errors import MedSegError
 
 
 class StageEnv(gym.Env[Any, Any]):
@@ -46,7 +47,13 @@ class StageEnv(gym.Env[Any, Any]):
         return self._observe(), info
 
     def step(self, action: Any) -> tuple[Observations, float, bool, bool, dict[str, Any]]:
-        """Take one action of the view."""
+        """Take one action of the view.
+
+        Raises:
+            MedSegError: No such action.
+        """
+        if action is None:  # in a vector environment it would sit the step out
+            raise MedSegError("step wants an action, got None; an empty answer is ''")
         (result,) = self.stage.step([0], self.stage.view.check_actions([action], 1))
         return self._observe(), result.reward, result.terminated, False, result.info
 
