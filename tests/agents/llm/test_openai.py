@@ -33,7 +33,8 @@ BOX, STOP = encode_tool_call(AddBox(0.3, 0.2, 0.8, 0.7)), encode_tool_call(Stop(
 class Server:
     """A real server on loopback that says what `reply(request, number)` returns.
 
-    `reply` gives (status, headers, body) or an answer's text; it may take its time.
+    `reply` gives (status, headers, body), an answer's text, or None to hang up in the middle of an
+    answer; it may take its time.
     """
 
     def __init__(self, reply):
@@ -53,6 +54,12 @@ class Server:
                     server.busy += 1
                     server.most = max(server.most, server.busy)
                 said = reply(request, number)
+                if said is None:
+                    with lock:
+                        server.busy -= 1
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{")
+                    self.close_connection = True
+                    return
                 status, headers, body = said if isinstance(said, tuple) else (200, {}, answer(said))
                 with lock:
                     server.busy -= 1
@@ -212,12 +219,13 @@ def test_busy_and_broken_servers_are_asked_again(serve, small_cases):
         (429, soon, {"error": {"message": "slow down"}}),
         (503, soon, b"busy"),
         (500, soon, b"oops"),
+        None,
         (200, {}, answer(STOP)),
     ]
     server = serve(lambda request, number: replies[number])
     envs, policy = build(server.url, small_cases[:1], 1)
     (record,) = evaluate(envs, policy)
-    assert record.tools == ("stop",) and len(server.requests) == 4 and policy.usage.requests == 1
+    assert record.tools == ("stop",) and len(server.requests) == 5 and policy.usage.requests == 1
     policy.close()
     envs.close()
 
