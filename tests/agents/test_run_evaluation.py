@@ -115,6 +115,21 @@ def test_results_in_the_reference_layout(whole):
         results_layout([replace(whole.records[0], case="mean")])
 
 
+def test_workers_are_spread_over_the_gpus(monkeypatch):
+    """Which device a worker takes; the GPUs themselves are not needed to decide it."""
+    import torch
+
+    from agents.run_evaluation import _device
+
+    assert _device("cpu", 3) == "cpu"
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    assert [_device("auto", i) for i in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert taken == [0, 1, 0] and _device("cuda:1", 0) == "cuda:1"
+
+
 @pytest.mark.slow
 def test_two_workers_give_exactly_what_one_gives(tmp_path):
     """With a learned backbone, whose last bits depend on what is computed together."""
