@@ -25,7 +25,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +34,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from agents.contenders import Contender, make_contender
 from agents.statistics import bootstrap_interval
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.errors import MedSegError
@@ -235,7 +236,6 @@ def _tune(
 def make_table(chain: Chain, out: Path, stages: Stages, console: Console) -> None:
     """Stage 6."""
     from agents.comparison import Arena, compare
-    from agents.contenders import make_contender
 
     model = f"llm:{out / 'sft' / 'model'}"
     contenders = {
@@ -257,14 +257,10 @@ def make_table(chain: Chain, out: Path, stages: Stages, console: Console) -> Non
         limit=chain.test,
         by="target",
     )
-    found = compare(
-        [make_contender(text) for text in contenders.values()], arena, out / "table", console
-    )
+    named = [_named(label, make_contender(text)) for label, text in contenders.items()]
+    found = compare(named, arena, out / "table", console)
     found.write(out / "table")
-    rows = [
-        _row(label, found.records[chain.backbone, name])
-        for label, name in zip(contenders, (name for _, name in found.records), strict=True)
-    ]
+    rows = [_row(label, found.records[chain.backbone, label]) for label in contenders]
     result = {
         "machine": found.machine,
         "chain": asdict(chain),
@@ -280,6 +276,17 @@ def make_table(chain: Chain, out: Path, stages: Stages, console: Console) -> Non
     console.print(_as_table(rows, chain))
     console.print(f"Measured on: {found.machine}")
     console.print(f"wrote result.json, result.csv, curve.png and table/ under {out}")
+
+
+def _named(label: str, contender: Contender) -> Contender:
+    """The same contender under a name that says what it is."""
+
+    def build(envs: Any) -> Any:
+        policy = contender.build(envs)
+        policy.name = label
+        return policy
+
+    return replace(contender, name=label, build=build)
 
 
 def _row(label: str, records: Sequence[Any]) -> dict[str, Any]:

@@ -91,10 +91,10 @@ def test_the_loss_is_on_the_assistants_tokens_and_no_others(data, trained, tmp_p
         assert tokenizer.decode(ids[learned]) == "".join(said)
         rest = tokenizer.decode(ids[~learned])
         assert "<tool_call>" not in rest and rest.count("<|im_start|>assistant\n") == len(said)
-        pictures = int((ids == processor.image_token_id).sum())
-        assert pictures == 16 * len(row["images"]) and not learned[ids == processor.image_token_id].any()
+        pictures = ids == processor.image_token_id
+        assert int(pictures.sum()) == 16 * len(row["images"]) and not learned[pictures].any()
         seen += len(said)
-    assert seen > 24
+    assert seen > 16  # more than the first turns
 
 
 def test_training_writes_a_contender_that_is_shown_what_it_was_trained_on(data, trained):
