@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -131,6 +132,9 @@ def serve(service: Service, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -
             "keys": service.owners.required,
         },
     )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Uvicorn stops gracefully and then raises the signal again, which would end in an error.
+        signal.signal(number, lambda *_: None)
     server.run(sockets=[socket])
     log.info("stopped")
 
