@@ -1,9 +1,13 @@
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from agents.llm.checkpoint import load_processor
 from agents.llm.tiny import TinyConfig, build_model, build_processor
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo, encode_tool_call
@@ -78,3 +82,39 @@ def test_any_text_can_be_written(tiny_path, text):
 def test_sizes_that_cannot_be_are_refused(size):
     with pytest.raises(PolicyError, match=next(iter(size))):
         TinyConfig(**size)
+
+
+def test_the_layout_that_qwen3_vl_is_published_in_loads_alike(tiny_path, tmp_path):
+    """Older files beside the same weights: as the checkpoints on the hub lie."""
+    shutil.copytree(tiny_path, tmp_path, dirs_exist_ok=True)
+    settings = json.loads((tmp_path / "processor_config.json").read_text())
+    (tmp_path / "processor_config.json").unlink()
+    pictures = {**settings["image_processor"], "image_processor_type": "Qwen2VLImageProcessorFast"}
+    pictures["processor_class"] = "Qwen3VLProcessor"
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(pictures))
+    videos = {**settings["video_processor"], "processor_class": "Qwen3VLProcessor"}
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(videos))
+    template = (tmp_path / "chat_template.jinja").read_text()
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    tokens = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "vocab.json").write_text(json.dumps(tokens["model"]["vocab"]))
+    merges = [m if isinstance(m, str) else " ".join(m) for m in tokens["model"]["merges"]]
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    names = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    names["tokenizer_class"] = "Qwen2Tokenizer"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(names))
+
+    ours, published = load_processor(tiny_path), load_processor(tmp_path)
+    assert type(published).__name__ == "Qwen3VLProcessor"
+    assert type(published.tokenizer).__name__.startswith("Qwen2Tokenizer")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "x, y."}]}]
+    batches = []
+    for processor in (ours, published):
+        text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        batches.append(processor(text=[text], images=[[picture]], return_tensors="pt"))
+    assert batches[0].keys() == batches[1].keys()
+    assert all(torch.equal(batches[0][name], batches[1][name]) for name in batches[0])
+    call = encode_tool_call(AddBox(0.1, 0.2, 0.3, 0.4))
+    assert published.tokenizer(call)["input_ids"] == ours.tokenizer(call)["input_ids"]
