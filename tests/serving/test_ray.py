@@ -117,3 +117,21 @@ def test_a_misspelt_argument_fails_before_any_replica() -> None:
         RayArguments(backbon="pocket")
     with pytest.raises(TypeError, match="max_bath"):
         deployment(RayArguments(limits={"max_bath": 3}))
+
+
+def test_the_documented_configuration_is_one_that_serve_takes() -> None:
+    from pathlib import Path
+
+    import yaml
+    from ray.serve.schema import ServeDeploySchema
+
+    from medseg_gym.serving.limits import Limits
+    from medseg_gym.serving.ray_app import RayArguments, application
+
+    path = Path(__file__).parents[2] / "docs" / "ray_serve.yaml"
+    found = ServeDeploySchema.parse_obj(yaml.safe_load(path.read_text()))
+    (app,) = found.applications
+    arguments = RayArguments(**app.args)
+    Limits(**arguments.limits)
+    assert app.import_path == f"{application.__module__}:{application.__name__}"
+    assert [d.name for d in app.deployments] == ["Segmenter"]
