@@ -36,13 +36,14 @@ def with_options(config: type, command: Callable[..., None]) -> Callable[..., No
     help_of, types = describe_fields(config), get_type_hints(config)
     parameters, tuples = [], set()
     for field in fields(config):
-        kind, default = types[field.name], field.default
+        kind: Any = types[field.name]
+        default: Any = field.default
         if default is MISSING:
             raise TypeError(f"{config.__name__}.{field.name} needs a default")
         if getattr(kind, "__origin__", None) is tuple:
             tuples.add(field.name)
-            kind, default = str, ",".join(default)  # type: ignore[arg-type]
-        option = Annotated[kind, typer.Option(help=help_of.get(field.name, ""))]
+            kind, default = str, ",".join(default)
+        option: Any = Annotated[kind, typer.Option(help=help_of.get(field.name, ""))]
         parameters.append(_parameter(field.name, option, default))
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 

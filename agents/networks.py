@@ -176,6 +176,8 @@ def _check(
             f"the action space has {int(action_space.nvec[0])} tools, the network {tools}; give it "
             "the environment's tools=[...]"
         )
+    if not count_maps(tools):
+        raise PolicyError(f"none of the tools {tools} makes a mask; add a click or a box")
     target = observation_space["target"]
     assert isinstance(target, spaces.Discrete)
     return side, int(target.n)

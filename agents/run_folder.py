@@ -49,7 +49,7 @@ class RunFolder:
             free = ("steps", "eval_every", "eval_cases", "checkpoint_every", "test_cases")
             old = type(config).read(json.loads(file.read_text()))
             before, now = asdict(old), asdict(config)
-            differing = [k for k in now if k not in free and before[k] != now[k]]
+            differing = sorted(k for k in now if k not in free and before[k] != now[k])
             if differing:
                 raise MedSegError(
                     f"{self.path} holds a run with another {', '.join(differing)}; resume it with "

@@ -35,7 +35,7 @@ class PromptActions(Distribution):
         """Not there: actions are discrete."""
         raise NotImplementedError("actions are discrete: there is no reparametrised sample")
 
-    def logp(self, value: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def logp(self, value: Any, **kwargs: Any) -> torch.Tensor:
         """Log-probability, (B,), of B x 5 actions."""
         return self.distribution.log_prob(value)
 
@@ -57,7 +57,7 @@ class PromptActions(Distribution):
         raise NotImplementedError
 
     @classmethod
-    def from_logits(cls, logits: torch.Tensor, **kwargs: Any) -> PromptActions:
+    def from_logits(cls, logits: Any, **kwargs: Any) -> PromptActions:
         """Build from a row of inputs per action."""
         return cls(logits, **kwargs)
 
@@ -70,12 +70,13 @@ class PromptModule(TorchRLModule, ValueFunctionAPI):
 
     def setup(self) -> None:
         """Build the network."""
-        given = {k: v for k, v in self.model_config.items() if k in NetworkConfig.__annotations__}
-        self.network = PromptNetwork(
-            self.observation_space, self.action_space, NetworkConfig(**given)
-        )
-        self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.action_dist_cls = PromptActions.get_partial_dist_cls(
+        config: dict[str, Any] = dict(self.model_config)  # type: ignore[arg-type]
+        given = {name: config[name] for name in NetworkConfig.__annotations__ if name in config}
+        spaces: tuple[Any, Any] = self.observation_space, self.action_space
+        self.network = PromptNetwork(*spaces, NetworkConfig(**given))
+        self.network.to(memory_format=torch.channels_last)
+        actions: Any = PromptActions
+        self.action_dist_cls = actions.get_partial_dist_cls(
             tools=self.network.tools, bins=self.network.bins, cells=self.network.cells
         )
 

@@ -100,14 +100,15 @@ def train_sb3(
         torch.manual_seed(config.seed + step)
     with RunLog(run.path, config.steps, step, console) as log:
         if newest is None and config.clone is not None:
-            clone(model.policy.network, config, view, log)
+            network: Any = model.policy.network
+            clone(network, config, view, log)
             save_checkpoint(run, model, config, 0)
-        callback = _RunCallback(run, log, config, view)
         model.set_logger(Logger(None, []))
         if step < config.steps:
+            callback = _RunCallback(run, log, config, view)
             model.learn(config.steps - step, callback, reset_num_timesteps=False)
-        save_checkpoint(run, model, config, max(step, model.num_timesteps))
-        callback.validate()
+            save_checkpoint(run, model, config, model.num_timesteps)
+            callback.validate()
     env.close()
     return run
 
@@ -116,7 +117,7 @@ def save_checkpoint(run: RunFolder, model: PPO, config: SB3PPOConfig, step: int)
     """Keep SB3's own file, to resume from, and the bare network, to play with."""
 
     def write(folder: Path) -> None:
-        model.save(folder / _MODEL, exclude=["lr_schedule", "learning_rate", "policy_kwargs"])
+        model.save(folder / _MODEL)
         network: Any = model.policy.network
         save_network(network, NetworkConfig(config.width, config.stop_bias, config.tools), folder)
 
@@ -147,7 +148,19 @@ class _RunCallback(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        # An update has just ended, so that the logger holds its figures.
+        self._log_update()
+        if self.num_timesteps - self._saved >= self.config.checkpoint_every:
+            self._saved = self.num_timesteps
+            save_checkpoint(self.run, self._ppo, self.config, self.num_timesteps)
+        if self.validator and self.num_timesteps - self._evaluated >= self.config.eval_every:
+            self.validate()
+        self._began = time.perf_counter()
+
+    def _on_training_end(self) -> None:
+        self._log_update()
+
+    def _log_update(self) -> None:
+        """Log the update that has just ended, if there was one."""
         now = time.perf_counter()
         values = self.logger.name_to_value
         if self.episodes and "train/entropy_loss" in values:
@@ -163,14 +176,9 @@ class _RunCallback(BaseCallback):
             figures["train/entropy"] = -figures.pop("train/entropy_loss")
             spent = {"time/rollout": self._rollout, "time/update": now - self._ended}
             self.log.write(self.num_timesteps, {**mean, **figures, **spent})
-        if self.num_timesteps - self._saved >= self.config.checkpoint_every:
-            self._saved = self.num_timesteps
-            save_checkpoint(self.run, self._ppo, self.config, self.num_timesteps)
-        if self.validator and self.num_timesteps - self._evaluated >= self.config.eval_every:
-            self.validate()
-        self._began = time.perf_counter()
 
     def _on_rollout_end(self) -> None:
+        self._ppo.ent_coef = self.config.entropy_at(self.num_timesteps / self.config.steps)
         self._ended = time.perf_counter()
         self._rollout = self._ended - self._began
 

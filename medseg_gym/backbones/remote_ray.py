@@ -58,7 +58,7 @@ def serve(
     Raises:
         BackboneError: There is one of that name already, or the backbone cannot be loaded.
     """
-    actor = ray.remote(_Server).options(
+    actor: Any = ray.remote(_Server).options(
         name=name,
         num_cpus=num_cpus,
         num_gpus=num_gpus,

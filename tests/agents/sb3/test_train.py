@@ -1,0 +1,166 @@
+"""Training with SB3: logs, checkpoints, kills, and the same actions everywhere."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from stable_baselines3 import PPO
+
+from agents.contenders import make_contender
+from agents.evaluation import evaluate
+from agents.run_log import read_progress
+from agents.sb3 import SB3PPOConfig, make_model, make_vec_env, train_sb3
+from medseg_gym.errors import PolicyError
+from medseg_gym.policy import make_envs
+
+QUIET = Console(quiet=True)
+
+
+def arena(contender, backbone="ellipse", **options):
+    return make_envs(
+        4, contender.env_id, cases="phantoms:fundus", split="test", backbone=backbone,
+        max_steps=3, **contender.view, **options,
+    )  # fmt: skip
+
+
+def play(name, keys=8):
+    contender = make_contender(name)
+    envs = arena(contender)
+    policy = contender.build(envs)
+    return evaluate(envs, policy, list(envs.stage.source.keys[:keys]))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sb3") / "run"
+    small = {
+        "cases": "phantoms:fundus", "pool": 8, "backbone": "ellipse", "image_size": 32, "bins": 16,
+        "max_steps": 3, "num_envs": 4, "rollout": 16, "minibatch": 32, "epochs": 2, "width": 4,
+        "steps": 128, "eval_every": 64, "eval_cases": 4, "checkpoint_every": 64, "test_cases": 0,
+    }  # fmt: skip
+    config = SB3PPOConfig(**small)
+    train_sb3(config, path, console=QUIET)
+    return path, config
+
+
+def test_a_run_leaves_logs_and_checkpoints(run):
+    path, _ = run
+    rows = read_progress(path)
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(steps) and steps[-1] == 128
+    trained = [row for row in rows if "return" in row]
+    wanted = {"return", "dice", "length", "steps_per_second", "train/entropy", "train/value_loss"}
+    assert wanted <= set(trained[0])
+    assert sum("val/dice" in row for row in rows) == 2
+    names = [p.name for p in sorted((path / "checkpoints").iterdir())]
+    assert names == ["step-000000064", "step-000000128"]
+    assert (path / "progress.csv").exists() and any((path / "tensorboard").iterdir())
+
+
+def test_the_network_in_a_checkpoint_is_sb3s_own(run):
+    path, config = run
+    env = make_vec_env(config)
+    model = make_model(config, env)
+    model.set_parameters(str(path / "checkpoints" / "step-000000128" / "model.zip"))
+    contender = make_contender(f"sb3:{path}")
+    policy = contender.build(arena(contender))
+    env.seed(3)
+    observation = env.reset()
+    ours, theirs = policy.act(observation), model.predict(observation, deterministic=True)[0]
+    assert np.array_equal(ours, theirs)
+
+
+def test_the_same_checkpoint_gives_the_same_actions_in_a_fresh_process(run):
+    path, _ = run
+    for kind in ("sb3", "sb3-sampled"):
+        program = (
+            "import sys, json, torch; torch.set_num_threads(1)\n"
+            "from agents.contenders import make_contender\n"
+            "from agents.evaluation import evaluate\n"
+            "from medseg_gym.policy import make_envs\n"
+            "c = make_contender(sys.argv[1])\n"
+            "e = make_envs(4, cases='phantoms:fundus', split='test', backbone='ellipse',\n"
+            "              max_steps=3, **c.view)\n"
+            "r = evaluate(e, c.build(e), list(e.stage.source.keys[:8]))\n"
+            "print(json.dumps([[x.case, x.dice, x.tools] for x in r]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, f"{kind}:{path}"],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        here = [[r.case, list(r.dice), list(r.tools)] for r in play(f"{kind}:{path}")]
+        assert json.loads(done.stdout) == here
+
+
+def test_sampled_actions_do_not_depend_on_the_number_of_slots(run):
+    path, _ = run
+    contender = make_contender(f"sb3-sampled:{path}")
+    found = []
+    for slots in (1, 3):
+        envs = make_envs(
+            slots, cases="phantoms:fundus", split="test", backbone="ellipse", max_steps=3,
+            **contender.view,
+        )  # fmt: skip
+        records = evaluate(envs, contender.build(envs), list(envs.stage.source.keys[:6]), seed=5)
+        found.append([(r.case, r.tools, r.dice) for r in records])
+    assert found[0] == found[1]
+
+
+def test_a_killed_run_goes_on_to_its_end(small_run, tmp_path):
+    options = {**small_run, "steps": 100_000, "checkpoint_every": 64, "eval_every": 0}
+    words = [f"--{k.replace('_', '-')}={v}" for k, v in options.items()]
+    command = [sys.executable, "-m", "medseg_gym.cli", "train", "sb3-ppo", f"--out={tmp_path}/r"]
+    process = subprocess.Popen([*command, *words], stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 120
+        while len(list((tmp_path / "r").glob("checkpoints/step-*"))) < 3:
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    kept = max(int(p.name[5:]) for p in (tmp_path / "r").glob("checkpoints/step-?????????"))
+    before = torch.Generator().get_state()
+    config = SB3PPOConfig(**{**options, "steps": kept + 128})
+    train_sb3(config, tmp_path / "r", resume=True, console=QUIET)
+    assert torch.equal(before, torch.Generator().get_state())
+    rows = read_progress(tmp_path / "r")
+    steps = [row["step"] for row in rows]
+    assert steps == list(range(steps[0], kept + 129, 64))  # nothing lost, nothing twice
+    rates = [row["train/learning_rate"] for row in rows]
+    assert rates[-1] < rates[0]
+
+
+def test_resuming_goes_on_with_the_same_weights_and_optimizer(small_run, tmp_path):
+    config = SB3PPOConfig(**small_run)
+    train_sb3(config, tmp_path / "r", console=QUIET)
+    newest = tmp_path / "r" / "checkpoints" / "step-000000128" / "model.zip"
+    saved = PPO.load(newest).get_parameters()
+    # Nothing is left to do: the run ends where it was, with the moments of its optimizer.
+    train_sb3(config, tmp_path / "r", resume=True, console=QUIET)
+    again = PPO.load(newest).get_parameters()
+    for key, value in saved["policy"].items():
+        assert torch.equal(value, again["policy"][key])
+    steps = [s["step"] for s in again["policy.optimizer"]["state"].values()]
+    assert steps and all(float(step) == 8 for step in steps)  # 2 updates of 2 epochs of 2
+
+
+def test_a_damaged_checkpoint_is_named(run, tmp_path):
+    path, _ = run
+    with pytest.raises(PolicyError, match="neither a run nor a checkpoint"):
+        make_contender(f"sb3:{tmp_path}")
+    import shutil
+
+    shutil.copytree(path, tmp_path / "copy")
+    weights = tmp_path / "copy" / "checkpoints" / "step-000000128" / "network.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    contender = make_contender(f"sb3:{tmp_path / 'copy'}")
+    with pytest.raises(PolicyError, match="no network of this view"):
+        contender.build(arena(contender))

@@ -1,0 +1,97 @@
+"""The shared network: layouts, batches, and what it refuses."""
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from agents.networks import NetworkConfig, PromptNetwork
+from medseg_gym.envs.array_view import ArrayView
+from medseg_gym.errors import PolicyError
+from medseg_gym.prompts import TOOLS
+
+CLICKS = ("positive_point", "negative_point", "stop")
+
+
+def make(side=32, bins=16, tools=CLICKS, **options):
+    view = ArrayView(["liver", "spleen"], side, bins, tools)
+    torch.manual_seed(0)
+    config = NetworkConfig(width=4, tools=tools, **options)
+    return PromptNetwork(view.observation_space, view.action_space, config), view
+
+
+def observations(view, rows=4, seed=0):
+    space = view.observation_space
+    space.seed(seed)
+    samples = [space.sample() for _ in range(rows)]
+    return {key: torch.from_numpy(np.stack([s[key] for s in samples])) for key in space.keys()}
+
+
+@pytest.mark.parametrize("tools", [CLICKS, TOOLS, ("box",), ("negative_point", "undo")])
+@pytest.mark.parametrize("side, bins", [(32, 16), (32, 1000), (64, 8), (40, 5)])
+def test_every_view_gets_inputs_of_its_size(tools, side, bins):
+    network, view = make(side, bins, tools)
+    inputs, values = network(observations(view))
+    assert inputs.shape == (4, network.num_inputs) and values.shape == (4,)
+    actions = network.distribution(inputs).sample()
+    assert all(view.action_space.contains(row) for row in actions.numpy())
+
+
+def test_channels_may_come_first_or_last():
+    network, view = make()
+    last = observations(view)
+    first = {k: v.permute(0, 3, 1, 2) if v.dim() == 4 else v for k, v in last.items()}
+    for a, b in zip(network(last), network(first), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_target_may_be_an_index_or_one_hot():
+    network, view = make()
+    index = observations(view)
+    hot = {**index, "target": torch.nn.functional.one_hot(index["target"], 3)}
+    assert torch.equal(network(index)[0], network(hot)[0])
+
+
+def test_a_row_does_not_depend_on_its_batch():
+    network, view = make()
+    batch = observations(view)
+    whole = network(batch)[0]
+    alone = network({key: value[1:2] for key, value in batch.items()})[0]
+    torch.testing.assert_close(whole[1:2], alone, atol=1e-5, rtol=1e-4)
+
+
+def test_what_it_sees_matters():
+    network, view = make()
+    batch = observations(view)
+    before = network(batch)[0]
+    for key, value in batch.items():
+        changed = torch.zeros_like(value) if value.any() else torch.ones_like(value)
+        assert not torch.allclose(network({**batch, key: changed})[0], before, atol=1e-6), key
+
+
+def test_stop_starts_rare():
+    network, view = make(stop_bias=-4.0)
+    distribution = network.distribution(network(observations(view))[0])
+    assert (distribution.tool_logp[:, 2].exp() < 0.03).all()
+
+
+def test_views_that_do_not_fit_are_refused_with_the_way_out():
+    view = ArrayView(["liver"], 32, 16, CLICKS)
+    with pytest.raises(PolicyError, match=r"3 tools.*tools=\[\.\.\.\]"):
+        PromptNetwork(view.observation_space, view.action_space, NetworkConfig())
+    odd = ArrayView(["liver"], 36, 16, CLICKS)
+    with pytest.raises(PolicyError, match="multiple of 8"):
+        PromptNetwork(odd.observation_space, odd.action_space, NetworkConfig(tools=CLICKS))
+    idle = ArrayView(["liver"], 32, 16, ("undo", "stop"))
+    with pytest.raises(PolicyError, match="makes a mask"):
+        PromptNetwork(
+            idle.observation_space, idle.action_space, NetworkConfig(tools=("undo", "stop"))
+        )
+    with pytest.raises(PolicyError, match="array view"):
+        PromptNetwork(spaces.Dict(), view.action_space, NetworkConfig(tools=CLICKS))  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match="array actions"):
+        PromptNetwork(
+            view.observation_space,
+            spaces.Discrete(3),  # type: ignore[arg-type]
+            NetworkConfig(tools=CLICKS),
+        )
