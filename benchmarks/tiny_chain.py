@@ -225,6 +225,7 @@ def _tune(
         lr=chain.lr,
         muon_lr=chain.muon_lr,
         schedule=schedule,
+        log_every=min(20, max(1, steps // 2)),
         save_every=100,
         loader_workers=1,
         seed=chain.seed,
