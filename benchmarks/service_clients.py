@@ -64,8 +64,9 @@ def write_scripts(cases: Sequence[Case], count: int, group: int, clicks: int) ->
         rng = np.random.default_rng(i)
         ys, xs = np.nonzero(case.mask)
         jitter = rng.integers(0, 9, 4)
-        low = np.maximum([xs.min(), ys.min()] - jitter[:2], 0)
-        high = np.minimum([xs.max(), ys.max()] + 1 + jitter[2:], [case.width, case.height])
+        low = np.maximum(np.array([xs.min(), ys.min()]) - jitter[:2], 0)
+        edge = np.array([xs.max(), ys.max()]) + 1 + jitter[2:]
+        high = np.minimum(edge, [case.width, case.height])
         box = [int(v) for v in (*low, *high)]
         made = []
         for _ in range(clicks):

@@ -12,7 +12,6 @@ Every mask is compared with the one that the backbone makes in this process. Ima
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import socket
@@ -36,7 +35,7 @@ from rich.table import Table
 from agents.machine import describe_machine
 from benchmarks.service_clients import LOOPBACK, Answers, Verdict, judge, play, write_scripts
 from medseg_gym import backbones
-from medseg_gym.cases import load_cases
+from medseg_gym.cases import Case, CaseSource, load_cases
 from medseg_gym.cli import run
 from medseg_gym.errors import MedSegError
 
@@ -58,8 +57,7 @@ def measure(
 ) -> None:
     """Measure throughput, latencies, wrong masks and memory."""
     source = load_cases("phantoms", "test")
-    with_target = (case for i in range(len(source)) if (case := source[i]).mask.any())
-    cases = list(itertools.islice(with_target, -(-sessions // group)))
+    cases = distinct_images(source, -(-sessions // group))
     scripts = write_scripts(cases, sessions, group, clicks)
     few = scripts[:baseline_sessions]
     machine = f"{describe_machine()}, load {os.getloadavg()[0]:.1f}"
@@ -84,6 +82,18 @@ def measure(
     (out / "results.json").write_text(json.dumps(result, indent=1))
     if check_floors and (broken := broken_floors(result)):
         raise MedSegError("; ".join(broken))
+
+
+def distinct_images(source: CaseSource, count: int) -> list[Case]:
+    """The first so many cases with a target, no two on the same image."""
+    found: dict[str, Case] = {}
+    for i in range(len(source)):
+        case = source[i]
+        if case.mask.any():
+            found.setdefault(case.content_hash, case)
+        if len(found) == count:
+            break
+    return list(found.values())
 
 
 @contextmanager
