@@ -24,6 +24,7 @@ from medseg_gym.serving.messages import (
     PredictAnswer,
     PredictStateAnswer,
 )
+from medseg_gym.serving.predict_fields import PredictFields, write_mask
 
 R = TypeVar("R")
 
@@ -130,11 +131,11 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
         logits, iou = await decoder.decode(wanted, images)
         return reply(await in_thread(rows.write_decode, logits, iou, dtype))
 
-    async def predict_row(fields: rows.PredictFields) -> tuple[str, Any]:
+    async def predict_row(fields: PredictFields) -> tuple[str, Any]:
         row, pixels = await in_thread(fields.read, limits, facts, options)
         sizes = await decoder.encode({row.image: pixels})
         logits, _ = await decoder.decode([row], {row.image: pixels})
-        mask = await in_thread(rows.write_mask, facts, logits, pixels, sizes[row.image])
+        mask = await in_thread(write_mask, facts, logits, pixels, sizes[row.image])
         return mask, logits
 
     @router.post("/predict", response_model=PredictAnswer, tags=["MedSAM-Agent"])
@@ -148,9 +149,7 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
     ) -> Response:
         """One mask for one image and its prompts; nothing is remembered but the encoding."""
         content = await image.read()
-        fields = rows.PredictFields(
-            content, point_coords, point_labels, bbox, text, multimask_output
-        )
+        fields = PredictFields(content, point_coords, point_labels, bbox, text, multimask_output)
         mask, _ = await predict_row(fields)
         return reply({"masks": [mask], "category_pred": [], "message": "Prediction succeeded"})
 
@@ -169,7 +168,7 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
     ) -> Response:
         """The same with the logits of an earlier answer, and new ones in this."""
         content = await image.read()
-        fields = rows.PredictFields(
+        fields = PredictFields(
             content,
             point_coords,
             point_labels,

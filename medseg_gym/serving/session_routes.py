@@ -26,9 +26,10 @@ from medseg_gym.serving.pictures import (
     read_json_field,
     read_picture,
 )
+from medseg_gym.serving.predict_fields import read_points
 from medseg_gym.serving.row_routes import CONFLICT, REFUSALS, in_thread, reply
-from medseg_gym.serving.rows import read_points
-from medseg_gym.serving.sessions import Session, SessionBook, describe_prompts
+from medseg_gym.serving.session import Session, describe_prompts
+from medseg_gym.serving.sessions import SessionBook
 
 SessionId = Annotated[str, Form(description="As `/session/create` answered.")]
 SessionInPath = Annotated[str, Path(description="As `/session/create` answered.")]

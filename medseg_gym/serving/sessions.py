@@ -1,73 +1,27 @@
 """Sessions: who owns which episode, how long it lives, how much memory all of them may hold.
 
-A session is a name for an `Episode` of the segmenter's engine; it keeps no masks, prompts or
-logits of its own. The book is used by the event loop alone, so it needs no locks.
+The book is used by the event loop alone, so it needs no locks.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 import secrets
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import NamedTuple
 
 import torch
 
 from medseg_gym.cases import Case
-from medseg_gym.episodes import DecodeOptions, Episode
+from medseg_gym.episodes import DecodeOptions
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.segmenter import Segmenter
+from medseg_gym.serving.session import Session
 
 CHOSEN_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
-
-
-@dataclass(eq=False)
-class Session:
-    """One client's episode.
-
-    Args:
-        id: Unguessable, or chosen by its owner; unique among the owner's sessions.
-        owner: Who alone can see it.
-        case: The uploaded image; its mask is empty, for the service knows no truth.
-        slot: In the segmenter's engine.
-        episode: All that happened.
-        rounds: Requests that made a mask.
-        created: `time.monotonic()`, as `used`.
-        used: When it was last asked for something.
-        lock: Requests on one session take turns.
-    """
-
-    id: str
-    owner: str
-    case: Case
-    slot: int
-    episode: Episode
-    rounds: int = 0
-    created: float = field(default_factory=time.monotonic)
-    used: float = field(default_factory=time.monotonic)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    def __post_init__(self) -> None:
-        self._born = datetime.now(timezone.utc)
-        self.closed = False
-        self.counted = 0  # bytes of its steps in the book's sum
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self.case.width, self.case.height
-
-    @property
-    def times(self) -> tuple[str, str]:
-        """When it was created and last used, ISO 8601."""
-        last = self._born.timestamp() + self.used - self.created
-        return self._born.isoformat(), datetime.fromtimestamp(last, timezone.utc).isoformat()
 
 
 class Acted(NamedTuple):
@@ -307,21 +261,3 @@ class SessionBook:
             del self._images[key]
         embedding = session.episode.embedding
         return embedding.nbytes if first_or_last and embedding is not None else 0
-
-
-def describe_prompts(episode: Episode) -> list[list[int] | str]:
-    """Prompts in the manner of MedSAM-Agent's server: [x, y, label] or "bbox:[...]", in pixels."""
-    found: list[list[int] | str] = []
-    width, height = episode.case.width, episode.case.height
-    for prompt in (step.prompt for step in episode.steps if step.valid):
-        if isinstance(prompt, AddBox):
-            xs, ys = (prompt.x1, prompt.x2), (prompt.y1, prompt.y2)
-            (x1, x2), (y1, y2) = (
-                [round(value * side - 0.5) for value in values]
-                for values, side in ((xs, width), (ys, height))
-            )
-            found.append(f"bbox:[{x1},{y1},{x2},{y2}]")
-        elif isinstance(prompt, AddPoint):
-            x, y = round(prompt.x * width - 0.5), round(prompt.y * height - 0.5)
-            found.append([x, y, int(prompt.positive)])
-    return found

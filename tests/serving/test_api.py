@@ -167,3 +167,12 @@ def test_strangers_get_no_500_and_leave_nothing(serve) -> None:
     assert {200, 422} <= statuses
     assert client.get("/health").status_code == 200
     assert service.asgi._requests <= 1 and service.asgi._bytes == 0
+
+
+def test_a_service_that_shuts_down_is_alive_but_not_ready(serve) -> None:
+    service, client = serve()
+    assert client.get("/ready").json() == {"ready": True}
+    service.draining = True
+    answer = client.get("/ready")
+    assert answer.status_code == 503 and answer.headers["retry-after"]
+    assert client.get("/health").status_code == 200
