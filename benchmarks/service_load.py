@@ -170,7 +170,10 @@ class Memory:
     def between(self, low: float, high: float) -> float:
         """Median bytes while the share of sessions closed was within two bounds."""
         last = self.samples[-1][0]
-        return float(np.median([b for done, b in self.samples if low <= done / last <= high]))
+        found = [size for done, size in self.samples if low * last <= done <= high * last]
+        if not found:
+            raise MedSegError("the run was too short to sample the service's memory; play more")
+        return float(np.median(found))
 
 
 def summarise(
