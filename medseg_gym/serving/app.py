@@ -16,6 +16,7 @@ from fastapi_offline import FastAPIOffline
 from pydantic.json_schema import models_json_schema
 
 from medseg_gym.backbones import Backbone
+from medseg_gym.backbones.allocator import give_back_freed_memory
 from medseg_gym.backbones.remote import RemoteBackbone
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.errors import MedSegError
@@ -97,6 +98,7 @@ class Service:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             self.book.close_expired()
+            await asyncio.to_thread(give_back_freed_memory)
 
 
 def base_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None) -> FastAPI:

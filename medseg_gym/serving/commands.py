@@ -30,7 +30,9 @@ def serve(
     keys_file: Annotated[
         Path | None, typer.Option(help="Lines owner:key. Or MEDSEG_SERVICE_KEY for one owner.")
     ] = None,
-    max_batch: Annotated[int, typer.Option(help="Rows in one decoder call.")] = 64,
+    max_batch: Annotated[
+        int | None, typer.Option(help="Rows in one decoder call; 64, but 16 on a CPU.")
+    ] = None,
     max_delay_ms: Annotated[float, typer.Option(help="Longest wait for others.")] = 2.0,
     limit: Annotated[
         list[str] | None, typer.Option(help=f"NAME=VALUE, repeatable: {_LIMIT_NAMES}.")
@@ -45,6 +47,9 @@ def serve(
     gpus: Annotated[float, typer.Option(help="With --ray: GPUs of one replica.")] = 0,
 ) -> None:
     """Serve one batched segmenter to many rollout workers and programs. Not for clinical use."""
+    if max_batch is None:
+        # On a CPU larger batches are no faster, but need more memory meanwhile.
+        max_batch = 16 if _on_cpu(device, ray) else 64
     limits = read_limits(limit or [], max_batch=max_batch, max_delay_ms=max_delay_ms)
     keys = _find_keys(keys_file)
     given = {
@@ -112,6 +117,14 @@ def read_limits(entries: list[str], **given: Any) -> Limits:
                 f"--limit {entry}: write NAME=NUMBER with one of {', '.join(known)}"
             ) from None
     return Limits(**given)
+
+
+def _on_cpu(device: str, ray: bool) -> bool:
+    if ray and device == "auto":  # the replicas' machines decide
+        return False
+    from medseg_gym.backbones import choose_device
+
+    return choose_device(device).type == "cpu"
 
 
 def _find_keys(path: Path | None) -> dict[str, str]:
