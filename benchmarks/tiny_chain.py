@@ -11,7 +11,8 @@ is given again:
 4. Supervised fine-tuning of a tiny model that knows nothing on 3, at a steady rate.
 5. The same on 2 and 3 mixed, the rate falling to its end.
 6. A table over held-out cases: the model greedy and sampled, the same shown other cases' pictures,
-   baselines and oracles; with the share of valid calls and the IoU of the first box.
+   baselines (the median box of each target among them) and oracles; with the share of valid calls
+   and the IoU of the first box.
 
 All cases are synthetic (`phantoms:abdomen`); training takes the train split, the table the test
 split.
@@ -36,6 +37,7 @@ from rich.table import Table
 
 from agents.contenders import Contender, make_contender
 from agents.statistics import bootstrap_interval
+from benchmarks.usual_box import usual_box
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.errors import MedSegError
 
@@ -244,6 +246,7 @@ def make_table(chain: Chain, out: Path, stages: Stages, console: Console) -> Non
         "tiny, sampled": f"{model}?temperature=1",
         "tiny, greedy, other pictures": f"shuffled:{model}",
         "tiny, sampled, other pictures": f"shuffled:{model}?temperature=1",
+        "the target's usual box": "",
         "random": "random",
         "stop at once": "stop",
         "centre box": "centre-box",
@@ -258,7 +261,10 @@ def make_table(chain: Chain, out: Path, stages: Stages, console: Console) -> Non
         limit=chain.test,
         by="target",
     )
-    named = [_named(label, make_contender(text)) for label, text in contenders.items()]
+    named = [
+        _named(label, make_contender(text) if text else usual_box(chain.cases, chain.experts))
+        for label, text in contenders.items()
+    ]
     found = compare(named, arena, out / "table", console)
     found.write(out / "table")
     rows = [_row(label, found.records[chain.backbone, label]) for label in contenders]
