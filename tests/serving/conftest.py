@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -30,6 +31,14 @@ def noise(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
 
 def upload(image: np.ndarray) -> dict[str, Any]:
     return {"image": ("image.png", png(image), "image/png")}
+
+
+def mask_of(answer: httpx.Response) -> np.ndarray:
+    assert answer.status_code == 200, answer.text
+    picture = Image.open(io.BytesIO(base64.b64decode(answer.json()["masks"][0])))
+    values = np.asarray(picture)
+    assert picture.mode == "L" and set(np.unique(values)) <= {0, 255}
+    return values > 0
 
 
 @pytest.fixture

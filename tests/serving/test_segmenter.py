@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 
+import httpx
 import numpy as np
 import pytest
 
@@ -19,7 +20,7 @@ from medseg_gym.prompts import AddBox, AddPoint
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.segmenter import Segmenter
-from tests.serving.conftest import noise, upload
+from tests.serving.conftest import mask_of, noise, upload
 
 
 class Counting(EllipseBackbone):
@@ -205,8 +206,6 @@ def test_many_clients_get_their_own_results(serve) -> None:
     errors: list = []
 
     def play(seed: int) -> None:
-        import httpx
-
         rng = np.random.default_rng(seed)
         try:
             with httpx.Client(base_url=client.base_url, trust_env=False, timeout=30) as own:
@@ -221,8 +220,6 @@ def test_many_clients_get_their_own_results(serve) -> None:
                         fields = {"session_id": made["session_id"], "point_x": x, "point_y": y}
                         answer = own.post("/session/add_click", data=fields)
                         engine.step([0], [AddPoint((x + 0.5) / 64, (y + 0.5) / 48)])
-                        from tests.serving.test_session_routes import mask_of
-
                         expected = engine.episode(0).state.mask.numpy()
                         np.testing.assert_array_equal(mask_of(answer), expected)
                     own.delete(f"/session/{made['session_id']}")

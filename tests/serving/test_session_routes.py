@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from uuid import uuid4
 
-import httpx
 import numpy as np
 import pytest
-from PIL import Image
 
+from medseg_gym.backbones import PromptRow
 from medseg_gym.cases import Case, load_cases
 from medseg_gym.episodes import DecodeOptions, EpisodeEngine
 from medseg_gym.prompts import AddBox, AddPoint
-from tests.serving.conftest import noise, png, upload
-
-
-def mask_of(answer: httpx.Response) -> np.ndarray:
-    assert answer.status_code == 200, answer.text
-    picture = Image.open(io.BytesIO(base64.b64decode(answer.json()["masks"][0])))
-    values = np.asarray(picture)
-    assert picture.mode == "L" and set(np.unique(values)) <= {0, 255}
-    return values > 0
+from tests.serving.conftest import mask_of, noise, png, upload
 
 
 def local(backbone, image: np.ndarray, prompts: list, options=None) -> list[np.ndarray]:
@@ -223,8 +213,6 @@ def test_predict_is_one_decode_of_all_prompts(serve, pocket) -> None:
     image = noise(3)
     fields = {"bbox": "[10, 10, 40, 40]", "point_coords": "[[20, 20]]", "point_labels": "[1]"}
     mask = mask_of(client.post("/predict", files=upload(image), data=fields))
-    from medseg_gym.backbones import PromptRow
-
     (embedding,) = pocket.encode([image])
     box = AddBox(10.5 / 64, 10.5 / 48, 40.5 / 64, 40.5 / 48)
     row = PromptRow(embedding, box, (pixel(20, 20, 64, 48),))
