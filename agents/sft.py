@@ -12,105 +12,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from medseg_gym.errors import MedSegError
+from agents.sft_config import SftConfig, SftError
+from agents.sft_data import load_conversations
 
 WHOLE = "whole"
 """Name of the file that says that a checkpoint was written to its end."""
-
-
-class SftError(MedSegError):
-    """A supervised run cannot start or go on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SftConfig:
-    """A supervised run.
-
-    Args:
-        model: Folder of the checkpoint to start from: Qwen3-VL, or any chat model with an image
-            processor that transformers loads. "tiny" builds a small one that knows nothing (see
-            `llm.tiny`), with a tokenizer made from the trajectories' texts.
-        trajectories: Parquet files of `medseg trajectories export`, or folders of them. Where there
-            are several, their rows are mixed.
-        validation: Files or folders like `trajectories`, whose loss is logged at every checkpoint.
-        epochs: Passes over the rows.
-        steps: Optimiser steps; replaces `epochs`.
-        batch_size: Conversations a step on each device.
-        accumulate: Batches gathered into one optimiser step.
-        optimiser: "adamw", or "muon" (Muon on the matrices, AdamW on the rest), which suits a
-            tiny model trained from nothing.
-        lr: Of AdamW.
-        muon_lr: Of Muon.
-        weight_decay: Of both.
-        schedule: "cosine", "linear" or "constant".
-        warmup: Optimiser steps over which the rate rises.
-        final_rate: Share of the rate that is left at the end of a falling schedule.
-        max_grad_norm: Gradients are clipped to it.
-        lora_rank: 0 trains all weights; else the rank of adapters on all linear layers.
-        lora_alpha: Scale of the adapters; None is twice the rank.
-        dtype: Of the weights: "auto" as they are stored, "float32" or "bfloat16".
-        bf16: Compute in bfloat16 (autocast). None does where the device is a GPU that can.
-        gradient_checkpointing: Compute activations twice instead of keeping them.
-        max_length: Tokens of a conversation that are kept; None keeps all.
-        device: "auto" takes an accelerator where there is one, "cpu" does not.
-        loader_workers: Processes that prepare batches; 0 does it in this one.
-        log_every: Optimiser steps between log lines.
-        save_every: Optimiser steps between checkpoints.
-        seed: Of the order of rows and of new adapters.
-    """
-
-    model: str = "tiny"
-    trajectories: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
-    epochs: float = 1.0
-    steps: int | None = None
-    batch_size: int = 8
-    accumulate: int = 1
-    optimiser: str = "adamw"
-    lr: float = 1e-5
-    muon_lr: float = 0.02
-    weight_decay: float = 0.01
-    schedule: str = "cosine"
-    warmup: int = 50
-    final_rate: float = 0.05
-    max_grad_norm: float = 1.0
-    lora_rank: int = 0
-    lora_alpha: int | None = None
-    dtype: str = "auto"
-    bf16: bool | None = None
-    gradient_checkpointing: bool = False
-    max_length: int | None = None
-    device: str = "auto"
-    loader_workers: int = 0
-    log_every: int = 20
-    save_every: int = 200
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("trajectories", "validation"):
-            object.__setattr__(self, name, tuple(str(p) for p in getattr(self, name) if p))
-        for name, choices in (
-            ("optimiser", ("adamw", "muon")),
-            ("schedule", ("cosine", "linear", "constant")),
-            ("dtype", ("auto", "float32", "bfloat16")),
-            ("device", ("auto", "cpu")),
-        ):
-            if getattr(self, name) not in choices:
-                raise SftError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
-        for name in ("batch_size", "accumulate", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise SftError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.epochs <= 0 or (self.steps is not None and self.steps < 1):
-            raise SftError(f"nothing to do: epochs={self.epochs}, steps={self.steps}")
-        if self.lora_rank < 0:
-            raise SftError(f"lora_rank must be 0 or more, got {self.lora_rank}")
-        if not self.trajectories:
-            raise SftError("trajectories: name at least one exported parquet file or folder")
 
 
 def train_sft(
@@ -209,6 +119,7 @@ def make_trainer(
     bf16 = config.bf16
     if bf16 is None:
         bf16 = not use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    renamed: dict[str, Any] = {_checkpointing(TrlConfig): config.gradient_checkpointing}
     arguments = TrlConfig(
         output_dir=str(out / "checkpoints"),
         assistant_only_loss=True,
@@ -234,7 +145,7 @@ def make_trainer(
         disable_tqdm=True,
         seed=config.seed,
         data_seed=config.seed,
-        **{_checkpointing(TrlConfig): config.gradient_checkpointing},
+        **renamed,
     )
     adapters = None
     if config.lora_rank:
@@ -296,59 +207,6 @@ def steps_of(config: SftConfig, rows: int) -> int:
         return config.steps
     batches = -(-rows // config.batch_size)
     return max(1, int(-(-batches // config.accumulate) * config.epochs))
-
-
-def load_conversations(paths: Sequence[str], cache: Path) -> tuple[Any, dict[str, Any]]:
-    """Rows of exported parquet files as a `datasets.Dataset` with `messages` and `images`.
-
-    Also returns how they were shown: arguments of `MedSegChat-v0`, empty where no file says so.
-
-    Args:
-        paths: Files, or folders whose parquet files are all taken.
-        cache: Folder for the memory-mapped copy that `datasets` makes.
-
-    Raises:
-        SftError: A path that is not there, holds no parquet file or no conversations, or files
-            that were shown differently.
-    """
-    import datasets
-
-    from medseg_gym.trajectories.export import read_chat_view
-
-    files: list[str] = []
-    for path in map(Path, paths):
-        if (path / "format.json").is_file():
-            raise SftError(
-                f"{path} is a trajectory store; export it first: 'medseg trajectories export "
-                f"{path} FILE.parquet'"
-            )
-        found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not found or not all(file.is_file() for file in found):
-            raise SftError(
-                f"{path}: no exported trajectories (*.parquet) there; make them with 'medseg "
-                "trajectories export STORE FILE --format chat-parquet'"
-            )
-        files += map(str, found)
-    datasets.disable_progress_bars()
-    try:
-        rows = datasets.Dataset.from_parquet(
-            files, cache_dir=str(cache), columns=["messages", "images"]
-        )
-    except (datasets.exceptions.DatasetGenerationError, ValueError, KeyError) as error:
-        raise SftError(
-            f"{', '.join(files)}: not conversations as 'medseg trajectories export --format "
-            f"chat-parquet' writes them ({error})"
-        ) from None
-    if not len(rows):
-        raise SftError(f"{', '.join(files)}: no conversation in there")
-    views = {file: read_chat_view(file) or {} for file in files}
-    for file, view in views.items():
-        if view != views[files[0]]:
-            raise SftError(
-                f"{file} was exported with other options than {files[0]} ({view} and "
-                f"{views[files[0]]}); export them alike, for a model is played as it was trained"
-            )
-    return rows, views[files[0]]
 
 
 def _claim(out: Path, config: SftConfig, resume: bool) -> None:

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from agents.command_options import with_options
-from agents.sft import SftConfig, train_sft
+from agents.sft import train_sft
+from agents.sft_config import SftConfig
 
 
 def add_sft(app: typer.Typer) -> None:

@@ -18,7 +18,9 @@ from agents.contenders import make_contender
 from agents.llm.checkpoint import load_model, load_processor, read_view
 from agents.llm.first_turns import write_first_turns
 from agents.optimisers import MuonWithAdamW, rate_over_run
-from agents.sft import SftConfig, SftError, load_conversations, make_trainer, train_sft
+from agents.sft import make_trainer, train_sft
+from agents.sft_config import SftConfig, SftError
+from agents.sft_data import load_conversations
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.errors import PolicyError
 from medseg_gym.trajectories.export import export_store, read_chat_view
@@ -124,7 +126,8 @@ def test_a_run_goes_on_with_the_same_settings_only(data, trained):
 _RUN = """
 import sys, json, torch
 torch.set_num_threads(1)
-from agents.sft import SftConfig, train_sft
+from agents.sft import train_sft
+from agents.sft_config import SftConfig
 train_sft(SftConfig(**json.loads(sys.argv[1])), sys.argv[2], resume=True, quiet=True)
 """
 
