@@ -5,7 +5,7 @@
 Starts `medseg serve` with two owners' keys as a process of its own and, on 127.0.0.1 alone,
 
 - sends requests that schemathesis makes from the service's OpenAPI description, valid and invalid,
-  under the second owner's key;
+  under the second owner's key, half of those that take a session at one that it has;
 - in between, sends half of an upload and stays silent, or hangs up; asks and reads no answer;
 - all the while, plays sessions under the first owner's key and compares every mask with the local
   one.
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
+import numpy as np
 import schemathesis
 import typer
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -128,7 +129,9 @@ class Fuzz:
     """
 
     def __init__(self, port: int, owner: Owner) -> None:
+        self.port = port
         self.url = f"http://{LOOPBACK}:{port}"
+        self.own = "none"
         self.owner = owner
         self.statuses: Counter[int] = Counter()
         self.counts: Counter[str] = Counter()
@@ -154,6 +157,7 @@ class Fuzz:
         return {
             "requests": self.sent,
             "operations": len(work) // 2,
+            "aimed_at_a_session": self.counts["aimed"],
             "statuses": dict(sorted(self.statuses.items())),
             "server_errors": self.counts["server_errors"],
             "unanswered": self.counts["unanswered"],
@@ -189,6 +193,8 @@ class Fuzz:
 
     def _send(self, request: Any) -> None:
         label = f"{request.operation.method.upper()} {request.operation.path}"
+        if self.sent % 2:
+            self._aim(request)
         headers = {"Authorization": f"Bearer {STRANGER}"}
         began = time.monotonic()
         try:
@@ -204,6 +210,18 @@ class Fuzz:
             self.errors.append(f"{label}: {answer.status_code} {answer.text}"[:300])
         if any(name in answer.text for name in self.owner.ids):
             self.counts["leaks"] += 1
+
+    def _aim(self, request: Any) -> None:
+        """Name a session that the stranger has, so that what comes after is reached as well."""
+        for fields in (request.body, request.path_parameters):
+            if isinstance(fields, dict) and "session_id" in fields:
+                with _client(self.port, STRANGER) as client:
+                    picture = {"image": ("i.png", png_bytes(np.zeros((48, 64, 3), np.uint8)))}
+                    if client.get(f"/session/{self.own}/status").status_code != 200:
+                        made = client.post("/session/create", files=picture).json()
+                        self.own = made["session_id"]
+                fields["session_id"] = self.own
+                self.counts["aimed"] += 1
 
 
 class Owner:
