@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ ENTRY_POINT_GROUP = "medseg_gym.backbones"
 CHECKPOINTS_VARIABLE = "MEDSEG_CHECKPOINTS"
 
 REMOTE = {
-    "http": "medseg_gym.backbones.http:build",
-    "https": "medseg_gym.backbones.http:build",
-    "ray": "medseg_gym.backbones.remote_ray:build",
+    scheme: BackboneSpec(scheme, f"medseg_gym.backbones.{module}:build", summary, extra=extra)
+    for scheme, module, summary, extra in (
+        ("http", "http", "a segmentation service", ("serve", "httpx")),
+        ("https", "http", "a segmentation service", ("serve", "httpx")),
+        ("ray", "remote_ray", "an actor on a Ray cluster", ("rllib", "ray")),
+    )
 }
 """Backbones in another process, named "scheme:ADDRESS": (name, device, **options) -> Backbone."""
 
@@ -71,7 +75,8 @@ def load(
     """Get a backbone; one shared instance per process and arguments.
 
     Args:
-        name: A registered name (see `available`), or a Backbone, returned as it is.
+        name: A registered name (see `available`); "http:URL" for the backbone of a segmentation
+            service, "ray:NAME" for one on a Ray cluster; or a Backbone, returned as it is.
         checkpoint: Weight file. Where None, a backbone that needs one looks for its official file
             name in `checkpoint_folders()`. Nothing is ever downloaded.
         device: "auto" (CUDA where there is one), "cpu", "cuda:1", ...
@@ -130,7 +135,7 @@ def load(
 
 def _load_remote(
     name: str,
-    builder: str,
+    remote: BackboneSpec,
     checkpoint: str | Path | None,
     device: str,
     cache_bytes: int | None,
@@ -146,8 +151,7 @@ def _load_remote(
         if key not in _LOADED:
             # Masks are made where the rollouts are, and those are mostly without a GPU.
             chosen = torch.device("cpu") if device == "auto" else choose_device(device)
-            spec = BackboneSpec(name, builder, "in another process")
-            backbone = _build(spec, name, chosen, options)
+            backbone = _build(replace(remote, name=name), name, chosen, options)
             if cache_bytes is not None:
                 embedding_cache(backbone).max_bytes = cache_bytes
             _LOADED[key] = backbone

@@ -203,7 +203,13 @@ class Segmenter:
         while (batch := self._collect()) is not None:
             jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
             for kind in _ORDER:
-                self._do(kind, [job for job in jobs if job.kind == kind])
+                members = [job for job in jobs if job.kind == kind]
+                try:
+                    self._do(kind, members)
+                except Exception as error:  # a fault of this class: nobody waits for ever
+                    for job in members:
+                        if not job.future.done():
+                            job.future.set_exception(error)
 
     def _do(self, kind: Kind, jobs: list[Job]) -> None:
         if not jobs:

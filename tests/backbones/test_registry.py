@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,10 @@ def test_an_installed_package_cannot_take_a_name_of_ours(other_package):
 def test_an_entry_point_that_leads_nowhere_is_named(other_package, name):
     with pytest.raises(BackboneError, match=f"'{name}' cannot be imported: .*install what it"):
         load(name)
+
+
+def test_a_remote_backbone_names_the_extra_that_it_lacks(monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.delitem(sys.modules, "medseg_gym.backbones.http", raising=False)
+    with pytest.raises(BackboneError, match=r"medseg-gym\[serve\]"):
+        load("http:http://127.0.0.1:9")
