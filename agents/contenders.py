@@ -36,9 +36,7 @@ class Contender:
 
 _KINDS: dict[str, str | Callable[[str], Contender]] = {
     "sb3": "agents.network_policy:sb3",
-    "sb3-sampled": "agents.network_policy:sb3_sampled",
     "rllib": "agents.network_policy:rllib",
-    "rllib-sampled": "agents.network_policy:rllib_sampled",
     "llm": "agents.llm.contender:llm",
     "shuffled": "agents.shuffled:shuffled",
     "openai": "agents.llm.openai:contender",

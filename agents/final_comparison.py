@@ -22,7 +22,7 @@ def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> 
         out: Folder of the run; results go to `test/` in it.
         console: For the tables.
     """
-    names = [*BASELINES, f"{kind}:{out}", f"{kind}-sampled:{out}"]
+    names = [*BASELINES, f"{kind}:{out}", f"{kind}:{out}?sampled=1"]
     arena = Arena(
         cases=config.cases,
         split="test",

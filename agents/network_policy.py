@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from agents.contenders import Contender
+from agents.named_options import read_named_options
 from agents.networks import NetworkConfig, PromptNetwork
 from agents.run_folder import find_checkpoint
 from medseg_gym.backbones.base import choose_device
 from medseg_gym.envs.view import Observations
 from medseg_gym.errors import PolicyError
 
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 _WEIGHTS, _CONFIG = "network.safetensors", "network.json"
 
 
@@ -83,43 +86,46 @@ def load_network(
         config = NetworkConfig(**{**values, "tools": tuple(values["tools"])})
         network = PromptNetwork(observation_space, action_space, config)
         network.load_state_dict(load_file(folder / _WEIGHTS))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except _UNUSABLE as error:
         raise PolicyError(f"{folder}: no network of this view: {error}") from error
     return network
 
 
-def _contender(kind: str, path: str, sampled: bool) -> Contender:
-    folder, seen = find_checkpoint(path)
+@dataclass(frozen=True)
+class PlayOptions:
+    """How a trained network plays.
+
+    Args:
+        sampled: Draw actions instead of taking the likeliest.
+        device: Of the network.
+    """
+
+    sampled: bool = False
+    device: str = "auto"
+
+
+def sb3(argument: str) -> Contender:
+    """The newest checkpoint of an SB3 run: "RUN", or "RUN?sampled=1"."""
+    return _contender("sb3", argument)
+
+
+def rllib(argument: str) -> Contender:
+    """The newest checkpoint of an RLlib run: "RUN", or "RUN?sampled=1"."""
+    return _contender("rllib", argument)
+
+
+def _contender(kind: str, argument: str) -> Contender:
+    named = read_named_options(kind, argument, PlayOptions, {})
+    options = PlayOptions(**named.policy)
+    folder, seen = find_checkpoint(named.name)
     weights = folder / _WEIGHTS
     if not weights.is_file():
         raise PolicyError(f"{folder}: {_WEIGHTS} is missing")
     digest = hashlib.blake2b(weights.read_bytes(), digest_size=8).hexdigest()
-    name = f"{kind}{'-sampled' if sampled else ''}:{path}"
 
     def build(envs: Any) -> NetworkPolicy:
-        network = load_network(folder, envs.single_observation_space, envs.single_action_space).to(
-            choose_device("auto")
-        )
-        return NetworkPolicy(network, name, sampled, digest)
+        spaces = envs.single_observation_space, envs.single_action_space
+        network = load_network(folder, *spaces).to(choose_device(options.device))
+        return NetworkPolicy(network, f"{kind}:{argument}", options.sampled, digest)
 
-    return Contender(name, build, seen["env_id"], seen["view"])
-
-
-def sb3(path: str) -> Contender:
-    """The newest checkpoint of an SB3 run, its likeliest actions."""
-    return _contender("sb3", path, sampled=False)
-
-
-def sb3_sampled(path: str) -> Contender:
-    """The same, its actions drawn."""
-    return _contender("sb3", path, sampled=True)
-
-
-def rllib(path: str) -> Contender:
-    """The newest checkpoint of an RLlib run, its likeliest actions."""
-    return _contender("rllib", path, sampled=False)
-
-
-def rllib_sampled(path: str) -> Contender:
-    """The same, its actions drawn."""
-    return _contender("rllib", path, sampled=True)
+    return Contender(f"{kind}:{argument}", build, seen["env_id"], seen["view"])

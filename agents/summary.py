@@ -34,8 +34,8 @@ def summarise(records: Sequence[CaseRecord], max_steps: int, **labels: str) -> d
         paired by case), `turns`, `invalid`, `episode_return`, `seconds`; of the final masks
         `boundary_iou` and, for each unit u of "mm" (cases with a spacing) and "px" (the others),
         `cases_u`, `nsd_u` and `hd95_u` with `hd95_u_n`, the number of cases it is defined for
-        (None where there are none); of the way there `noc80`, `failures80`, likewise 85 and 90, `dice_auc` and
-        `stop_regret`; and `notes`.
+        (None where there are none); of the way there `noc80`, `failures80`, likewise 85 and 90,
+        `dice_auc` and `stop_regret`; and `notes`.
     """
     groups = [record.group for record in records]
 

@@ -41,9 +41,9 @@ class PPOSettings:
         gamma: Discount. 1: the return is Dice at the end minus the cost.
         gae_lambda: Of the advantage estimate.
         clip: Range of the probability ratio.
-        entropy: Weight of the entropy bonus at the start; falls to a tenth of it in a straight
-            line. Too little of it, and small targets that were not hit by chance early on are
-            never found.
+        entropy: Weight of the entropy bonus at the start. With too little of it, small targets
+            that were not hit by chance early on are never found.
+        final_entropy: Its weight at the end; between them it is a straight line.
         value_weight: Weight of the value's squared error.
         width: See `NetworkConfig`.
         stop_bias: See `NetworkConfig`.
@@ -77,7 +77,8 @@ class PPOSettings:
     gamma: float = 1.0
     gae_lambda: float = 0.95
     clip: float = 0.2
-    entropy: float = 0.03
+    entropy: float = 0.01
+    final_entropy: float = 0.01
     value_weight: float = 0.5
     width: int = 16
     stop_bias: float = -2.0
@@ -115,7 +116,7 @@ class PPOSettings:
 
     def entropy_at(self, progress: float) -> float:
         """Weight of the entropy bonus when `progress`, 0..1, of all steps is done."""
-        return self.entropy * (1 - 0.9 * min(1.0, progress))
+        return self.entropy + (self.final_entropy - self.entropy) * min(1.0, progress)
 
     def view(self, targets: tuple[str, ...]) -> dict[str, Any]:
         """What a checkpoint must say of the view, as arguments of the environment."""

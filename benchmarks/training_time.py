@@ -87,7 +87,7 @@ class SB3Trainer:
         from agents.sb3.train import make_model, make_vec_env
 
         self.model = make_model(config, make_vec_env(config))
-        self.batch, self.updating = config.batch, (PPO, "train")
+        self.batch, self.owner, self.method = config.batch, PPO, "train"
 
     def iterate(self) -> int:
         """One rollout and one update; the environment steps taken."""
@@ -108,7 +108,7 @@ class RLlibTrainer:
 
         start_ray()
         self.algo: Any = ppo_config(config).build_algo()
-        self.updating, self._taken = (LearnerGroup, "update"), 0
+        self.owner, self.method, self._taken = LearnerGroup, "update", 0
 
     def iterate(self) -> int:
         """One rollout and one update; the environment steps taken."""
@@ -147,7 +147,7 @@ def measure(
             with ExitStack() as stack:
                 stack.enter_context(clock.watch(MedSegVectorEnv, "step", "environment"))
                 stack.enter_context(clock.watch(PromptNetwork, "forward", "policy"))
-                stack.enter_context(clock.watch(*trainer.updating, "update"))
+                stack.enter_context(clock.watch(trainer.owner, trainer.method, "update"))
                 stack.enter_context(clock.inside("library"))
                 steps[number] += trainer.iterate()
     rows = [

@@ -7,7 +7,7 @@ from typing import Any
 from agents.contenders import Contender
 from agents.llm.chat_policy import ChatPolicy, ModelOptions
 from agents.llm.checkpoint import read_view
-from agents.llm.named_options import read_named_options
+from agents.named_options import read_named_options
 
 
 def llm(argument: str) -> Contender:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from agents.contenders import Contender
 from agents.llm.history import Dialogue, read_history
-from agents.llm.named_options import read_named_options
+from agents.named_options import read_named_options
 from medseg_gym.envs.chat_view import Message
 from medseg_gym.errors import PolicyError
 
@@ -373,7 +373,7 @@ def _text_of(message: Any) -> str:
 
 
 def contender(argument: str) -> Contender:
-    """The contender "openai:MODEL?option=value&...", see `OpenAIOptions` and `VIEW_OPTIONS`.
+    """The contender "openai:MODEL?option=value&...", see `OpenAIOptions` and `CHAT_VIEW`.
 
     Raises:
         PolicyError: No model, or an option that does not exist or cannot have that value.

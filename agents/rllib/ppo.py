@@ -58,6 +58,8 @@ def ppo_config(config: RLlibPPOConfig | None = None, **env_options: Any) -> PPOC
         **env_options,
     }
     runners, learners = max(1, config.env_runners), max(1, config.learners)
+    # Any: RLlib takes schedules here, its annotation knows numbers alone.
+    entropy: Any = [[0, config.entropy], [config.steps, config.final_entropy]]
     rates = [[0, config.learning_rate], [config.steps, config.learning_rate_at(1.0)]]
     return (
         PPOConfig()
@@ -86,7 +88,7 @@ def ppo_config(config: RLlibPPOConfig | None = None, **env_options: Any) -> PPOC
             gamma=config.gamma,
             lambda_=config.gae_lambda,
             clip_param=config.clip,
-            entropy_coeff=[[0, config.entropy], [config.steps, config.entropy_at(1.0)]],
+            entropy_coeff=entropy,
             vf_loss_coeff=config.value_weight,
             vf_clip_param=float("inf"),
             use_kl_loss=False,

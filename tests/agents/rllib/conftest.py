@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
+
+import agents.rllib.ppo  # noqa: F401  (sets what Ray reads when it is imported)
 
 
 @pytest.fixture(scope="package")
 def ray_cluster():
     """Four logical cores, so that remote runners start on any machine."""
-    import logging
-
-    import agents.rllib.ppo  # noqa: F401  (sets what Ray reads when it is imported)
-
     import ray
 
-    ray.init(
-        num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
-    )
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield ray
     ray.shutdown()

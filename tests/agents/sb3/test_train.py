@@ -78,7 +78,7 @@ def test_the_network_in_a_checkpoint_is_sb3s_own(run):
 
 def test_the_same_checkpoint_gives_the_same_actions_in_a_fresh_process(run):
     path, _ = run
-    for kind in ("sb3", "sb3-sampled"):
+    for options in ("", "?sampled=1"):
         program = (
             "import sys, json, torch; torch.set_num_threads(1)\n"
             "from agents.contenders import make_contender\n"
@@ -91,17 +91,17 @@ def test_the_same_checkpoint_gives_the_same_actions_in_a_fresh_process(run):
             "print(json.dumps([[x.case, x.dice, x.tools] for x in r]))"
         )
         done = subprocess.run(
-            [sys.executable, "-c", program, f"{kind}:{path}"],
+            [sys.executable, "-c", program, f"sb3:{path}{options}"],
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        here = [[r.case, list(r.dice), list(r.tools)] for r in play(f"{kind}:{path}")]
+        here = [[r.case, list(r.dice), list(r.tools)] for r in play(f"sb3:{path}{options}")]
         assert json.loads(done.stdout) == here
 
 
 def test_sampled_actions_do_not_depend_on_the_number_of_slots(run):
     path, _ = run
-    contender = make_contender(f"sb3-sampled:{path}")
+    contender = make_contender(f"sb3:{path}?sampled=1")
     found = []
     for slots in (1, 3):
         envs = make_envs(

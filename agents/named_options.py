@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import parse_qsl
 
 from medseg_gym.errors import PolicyError
 
-VIEW_OPTIONS: dict[str, Any] = {
+CHAT_VIEW: dict[str, Any] = {
     "image_size": int,
     "texts": str,
     "overlay": str,
@@ -38,13 +39,16 @@ class NamedOptions:
     view: dict[str, Any]
 
 
-def read_named_options(kind: str, argument: str, options: type) -> NamedOptions:
+def read_named_options(
+    kind: str, argument: str, options: type, view_options: Mapping[str, Any] = CHAT_VIEW
+) -> NamedOptions:
     """Read the text behind "KIND:".
 
     Args:
         kind: For messages.
         argument: `NAME` or `NAME?option=value&option=value`, values percent-encoded where need be.
         options: Dataclass of the policy's options; a value becomes what its field is declared as.
+        view_options: Arguments of the environment that may be named too, and their types.
 
     Raises:
         PolicyError: No name, an option that neither has, or a value of another type.
@@ -53,15 +57,15 @@ def read_named_options(kind: str, argument: str, options: type) -> NamedOptions:
     if not name.strip():
         raise PolicyError(f"{kind}: names nothing; give {kind}:NAME or {kind}:NAME?option=value")
     own = typing.get_type_hints(options)
-    known = [*(f.name for f in fields(options)), *VIEW_OPTIONS]
+    known = [*(f.name for f in fields(options)), *view_options]
     policy: dict[str, Any] = {}
     view: dict[str, Any] = {}
     for option, text in parse_qsl(query, keep_blank_values=True):
         if option not in known:
             raise PolicyError(f"{kind}:{name} has no option {option!r}; known: {', '.join(known)}")
-        is_view = option in VIEW_OPTIONS
+        is_view = option in view_options
         try:
-            value = _convert(text, VIEW_OPTIONS[option] if is_view else own[option])
+            value = _convert(text, view_options[option] if is_view else own[option])
         except ValueError:
             raise PolicyError(f"{kind}:{name}: {option} cannot be {text!r}") from None
         (view if is_view else policy)[option] = value
