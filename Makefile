@@ -1,12 +1,13 @@
 # make demo   sets everything up in .venv and plays the bundled real cases
 # make test   sets everything up, extras included, and runs the tests
+# make sft-tiny  from nothing to a small vision-language model that plays, into runs/tiny
 # make pocket trains the packaged segmenter anew (under two hours on two cores), into runs/pocket
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 KEY := $(shell (cat pyproject.toml; $(PYTHON) -V) | cksum | cut -d' ' -f1)
 
-.PHONY: demo test lint pocket
+.PHONY: demo test lint pocket sft-tiny
 
 demo: $(VENV)/.core-$(KEY)
 	$(BIN)/medseg demo
@@ -23,6 +24,9 @@ pocket: $(VENV)/.dev-$(KEY)
 	$(BIN)/python -m pip install -q tifffile
 	$(BIN)/python scripts/build_pocket_pictures.py --output out/pocket/pictures.npz
 	$(BIN)/python -m medseg_gym.pocket_training run --out runs/pocket --processes 2
+
+sft-tiny: $(VENV)/.dev-$(KEY)
+	$(BIN)/python -m benchmarks.tiny_chain --out runs/tiny
 
 # Dependencies are kept by a stamp of pyproject.toml; the package itself is always this checkout.
 $(VENV)/.core-$(KEY):

@@ -38,6 +38,7 @@ _KINDS: dict[str, str | Callable[[str], Contender]] = {
     "sb3": "agents.network_policy:sb3",
     "rllib": "agents.network_policy:rllib",
     "llm": "agents.llm.contender:llm",
+    "usual-box": "agents.usual_box:contender",
     "shuffled": "agents.shuffled:shuffled",
     "openai": "agents.llm.openai:contender",
 }

@@ -11,6 +11,7 @@ from agents.contenders import make_contender
 from agents.training_config import PPOSettings
 
 BASELINES = ("stop", "random", "centre-box", "oracle-click")
+"""Beside the target's usual box, which is of the run's own cases."""
 
 
 def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> Comparison:
@@ -22,7 +23,7 @@ def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> 
         out: Folder of the run; results go to `test/` in it.
         console: For the tables.
     """
-    names = [*BASELINES, f"{kind}:{out}", f"{kind}:{out}?sampled=1"]
+    names = [*BASELINES, f"usual-box:{config.cases}", f"{kind}:{out}", f"{kind}:{out}?sampled=1"]
     arena = Arena(
         cases=config.cases,
         split="test",

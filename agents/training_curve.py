@@ -32,20 +32,15 @@ def plot_curves(
     axes = figure.subplots(1, 3)
     panels = (
         ("dice", "final Dice while exploring"),
-        ("val/dice", "Dice on validation cases, likeliest actions"),
+        ("val/dice", "Dice on validation cases; dotted: after the first action"),
         ("length", "actions per episode while exploring"),
     )
     for panel, (key, title) in zip(axes, panels, strict=True):
-        for name, rows in runs.items():
-            part = [(row["step"], row[key]) for row in rows if key in row]
-            if part:
-                panel.plot(*zip(*part, strict=True), label=name, linewidth=1)
-        if key == "val/dice":
-            for name, rows in runs.items():
-                part = [(r["step"], r["val/dice_first"]) for r in rows if "val/dice_first" in r]
-                if part:
-                    label = f"{name}, after the first action"
-                    panel.plot(*zip(*part, strict=True), ":", label=label, linewidth=1)
+        for number, (name, rows) in enumerate(runs.items()):
+            look: dict[str, Any] = {"color": f"C{number % 10}", "linewidth": 1}
+            _draw(panel, rows, key, label=name, **look)
+            if key == "val/dice":
+                _draw(panel, rows, "val/dice_first", linestyle=":", **look)
         if "dice" in key:
             panel.set_ylim(-0.02, 1.0)
             for name, level in (levels or {}).items():
@@ -56,3 +51,9 @@ def plot_curves(
         panel.grid(alpha=0.3)
     axes[1].legend(fontsize=6)
     figure.savefig(path, dpi=130)
+
+
+def _draw(panel: Any, rows: Sequence[Mapping[str, Any]], key: str, **look: Any) -> None:
+    part = [(row["step"], row[key]) for row in rows if key in row]
+    if part:
+        panel.plot(*zip(*part, strict=True), **look)

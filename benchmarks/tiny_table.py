@@ -15,7 +15,7 @@ from rich.table import Table
 from agents.comparison import Arena, compare
 from agents.contenders import Contender, make_contender
 from agents.statistics import bootstrap_interval
-from benchmarks.usual_box import usual_box
+from agents.usual_box import usual_box
 
 
 def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], console: Console) -> None:

@@ -7,6 +7,7 @@ beyond this box is what it sees.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from medseg_gym.annotators.box import tight_box
 from medseg_gym.annotators.scripted import ScriptedPolicy
 from medseg_gym.cases import load_cases
 from medseg_gym.prompts import AddBox, ArrayCodec, Prompt, Stop
+
+CASES = 2400
+"""Training cases that the usual boxes come from."""
 
 
 class UsualBox(ScriptedPolicy):
@@ -31,6 +35,7 @@ class UsualBox(ScriptedPolicy):
     def __init__(self, codec: ArrayCodec, boxes: Sequence[AddBox | None]) -> None:
         super().__init__(codec)
         self.boxes = boxes
+        self.settings = {"boxes": [None if box is None else astuple(box) for box in boxes]}
         self._targets: np.ndarray = np.zeros(0, np.int64)
 
     def act(self, observations: Any) -> np.ndarray:
@@ -44,18 +49,23 @@ class UsualBox(ScriptedPolicy):
         return Stop() if self.turns[slot] or box is None else box
 
 
+def contender(argument: str) -> Contender:
+    """The contender "usual-box:SPEC", from the first `CASES` training cases of that spec."""
+    return usual_box(argument, CASES)
+
+
 def usual_box(cases: str, count: int) -> Contender:
     """The contender, its boxes being the medians over the first training cases.
 
     Args:
         cases: Case spec.
-        count: How many.
+        count: How many; fewer where the split has fewer.
     """
 
     def build(envs: Any) -> UsualBox:
         source = load_cases(cases, "train")
         sides: dict[str, list[tuple[float, ...]]] = {}
-        for index in range(count):
+        for index in range(min(count, len(source))):
             case = source[index]
             box = tight_box(case.mask)
             if box is not None:
@@ -67,4 +77,4 @@ def usual_box(cases: str, count: int) -> Contender:
             boxes.append(AddBox(*middle) if middle else None)
         return UsualBox(envs.stage.view.codec, boxes)
 
-    return Contender("usual-box", build)
+    return Contender(f"usual-box:{cases}", build)
