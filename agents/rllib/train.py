@@ -29,6 +29,8 @@ def start_ray() -> None:
     """Start a quiet local Ray, unless this process is already part of one."""
     import ray
 
+    # It says at every start that the new API stack is in use, as if that were news.
+    logging.getLogger("ray.rllib.algorithms.algorithm_config").setLevel(logging.ERROR)
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 

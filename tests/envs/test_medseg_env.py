@@ -16,7 +16,7 @@ import medseg_gym  # noqa: F401
 from medseg_gym.backbones import Embedding, Prediction, SamBackbone
 from medseg_gym.cases import Case, CaseError, CaseList, load_cases
 from medseg_gym.errors import BackboneError, CheckpointError, EpisodeError, MedSegError
-from medseg_gym.prompts import TOOLS, AddBox, AddPoint, PromptError, Stop, Undo
+from medseg_gym.prompts import TOOLS, AddBox, AddPoint, PromptError, Stop, Undo, encode_tool_call
 
 IDS = [name for name in gym.registry if name.startswith("MedSeg")]
 
@@ -34,6 +34,8 @@ def disc_case(key: str = "disc", size: tuple[int, int] = (48, 64), empty: bool =
 
 
 def act(env: gym.Env, prompt) -> tuple:
+    if "Chat" in env.spec.id:
+        return env.step(encode_tool_call(prompt))
     return env.step(env.unwrapped.stage.view.codec.encode(prompt))
 
 

@@ -142,7 +142,7 @@ def test_replay_exits_with_1_where_something_differs(tmp_path):
         (["generate", "--out", "OUT", "--backbone", "no", "--limit", "2"], "unknown backbone"),
         (["rescore", "OUT", "--reward", "no"], "unknown reward"),
         (["export", "OUT", "x", "--format", "no"], "unknown format"),
-        (["export", "OUT", "x", "--side", "0"], "side must be"),
+        (["export", "OUT", "x", "--image-size", "0"], "image_size must be"),
         (["show", "OUT", "x.png"], "no finished episode"),
     ],
 )
