@@ -28,18 +28,26 @@ class RunLog:
         total: Environment steps of the whole run.
         step: Environment steps taken before.
         console: Where the bar goes; a console that is no terminal gets one line a row instead.
+        shown: Figures that stand beside the bar.
     """
 
     def __init__(
-        self, folder: Path, total: int, step: int = 0, console: Console | None = None
+        self,
+        folder: Path,
+        total: int,
+        step: int = 0,
+        console: Console | None = None,
+        shown: tuple[str, ...] = ("return", "dice", "val/dice", "clone/loss"),
     ) -> None:
-        self.folder, self.total = folder, total
+        self.folder, self.total, self.shown = folder, total, shown
         self.console = console or Console()
         self.file = folder / "progress.jsonl"
         self.rows = [row for row in read_progress(folder) if row["step"] <= step]
         write_whole(self.file, "".join(json.dumps(row) + "\n" for row in self.rows))
-        self._seconds = max((row["seconds"] for row in self.rows), default=0.0)
-        self._began, self._last = time.perf_counter(), (time.perf_counter(), step)
+        before = self.rows[-1] if self.rows else {}
+        self._began = time.perf_counter() - before.get("seconds", 0.0)
+        self._cpu = time.process_time() - before.get("cpu_seconds", 0.0)
+        self._last = time.perf_counter(), step
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
         text = TextColumn("{task.description}")
         self._bar = Progress(
@@ -64,15 +72,13 @@ class RunLog:
     ) -> None:
         self._bar.stop()
         self._board.close()
-        write_csv(self.rows, self.folder / "progress.csv")
 
-    @property
-    def seconds(self) -> float:
-        """Of training so far, earlier parts of a resumed run included."""
-        return self._seconds + time.perf_counter() - self._began
+    def advance(self, step: int) -> None:
+        """Move the bar to a step that has no row."""
+        self._bar.update(self._task, completed=step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a row.
+        """Add a row; "seconds" and "cpu_seconds" in it count earlier parts of a resumed run too.
 
         Args:
             step: Environment steps taken.
@@ -84,17 +90,23 @@ class RunLog:
             self._last = now, step
             values = {"steps_per_second": speed, **values}
         finite = {k: float(v) for k, v in values.items() if math.isfinite(float(v))}
-        row = {"step": step, "seconds": round(self.seconds, 2), **finite}
+        row = {
+            "step": step,
+            "seconds": round(time.perf_counter() - self._began, 2),
+            "cpu_seconds": round(time.process_time() - self._cpu, 2),
+            **finite,
+        }
         self.rows.append(row)
         with self.file.open("a") as file:
             file.write(json.dumps(row) + "\n")
         for key, value in finite.items():
             self._board.add_scalar(key, value, step)
+        write_csv(self.rows, self.folder / "progress.csv")
         self._show(step, finite)
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
         shown = [f"{step}/{self.total} steps"]
-        for key in ("return", "dice", "val/dice", "clone/loss"):
+        for key in self.shown:
             if key in values:
                 shown.append(f"{key} {values[key]:.3f}")
         if "steps_per_second" in values:

@@ -1,8 +1,8 @@
 """Supervised fine-tuning of a vision-language model on exported trajectories, with TRL.
 
 The loss is on the assistant's turns only, pictures included, full weights or LoRA. A run is a
-folder: `config.json`, `checkpoints/`, `log.jsonl`, `log.csv`, `tensorboard/` and at the end
-`model/`, which is a contender (`llm:RUN/model`) that is shown the environment as the trajectories
+folder: `config.json`, `checkpoints/`, `progress.jsonl`, `progress.csv`, `tensorboard/` and at the
+end `model/`, which is a contender (`llm:RUN/model`) that is shown the environment as the trajectories
 were. A run killed at any moment goes on from its newest whole checkpoint, with the same weights in
 the end as one that was left alone.
 """
@@ -113,7 +113,7 @@ def make_trainer(
     from trl import SFTTrainer
 
     from agents.optimisers import MuonWithAdamW, rate_over_run
-    from agents.sft_logs import LogFiles, ProgressBar, WholeCheckpoints
+    from agents.sft_logs import LogRun, WholeCheckpoints
 
     use_cpu = config.device == "cpu" or not torch.accelerator.is_available()
     bf16 = config.bf16
@@ -165,7 +165,7 @@ def make_trainer(
         eval_dataset=held_out,
         processing_class=processor,
         peft_config=adapters,
-        callbacks=[WholeCheckpoints(), LogFiles(out)] + ([] if quiet else [ProgressBar()]),
+        callbacks=[WholeCheckpoints(), LogRun(out, quiet)],
     )
     if config.optimiser == "muon":
         optimiser: torch.optim.Optimizer = MuonWithAdamW(

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from agents.comparison import Arena, compare
 from agents.contenders import Contender, make_contender
+from agents.run_log import read_progress
 from agents.statistics import bootstrap_interval
 from agents.usual_box import usual_box
 
@@ -148,8 +149,7 @@ def plot_curve(out: Path, path: Path) -> None:
     left, right = figure.subplots(1, 2)
     before = 0.0
     for run, label in (("first", "first turns, steady rate"), ("sft", "mixed, rate falling")):
-        lines = (out / run / "log.jsonl").read_text().splitlines()
-        rows = [row for row in map(json.loads, lines) if "loss" in row]
+        rows = [row for row in read_progress(out / run) if "loss" in row]
         minutes = [before + row["cpu_seconds"] / 60 for row in rows]
         left.plot(minutes, [row["loss"] for row in rows], label=label)
         right.plot(minutes, [row["mean_token_accuracy"] for row in rows], label=label)

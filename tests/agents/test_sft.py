@@ -18,6 +18,7 @@ from agents.contenders import make_contender
 from agents.llm.checkpoint import load_model, load_processor, read_view
 from agents.llm.first_turns import write_first_turns
 from agents.optimisers import MuonWithAdamW, rate_over_run
+from agents.run_log import read_progress
 from agents.sft import make_trainer, train_sft
 from agents.sft_config import SftConfig, SftError
 from agents.sft_data import load_conversations
@@ -101,10 +102,11 @@ def test_the_loss_is_on_the_assistants_tokens_and_no_others(data, trained, tmp_p
 
 def test_training_writes_a_contender_that_is_shown_what_it_was_trained_on(data, trained):
     out, model = trained
-    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    rows = read_progress(out)
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) == 4 and losses[-1] < losses[0]
-    assert (out / "log.csv").read_text().startswith("step,seconds,cpu_seconds,loss")
+    header = (out / "progress.csv").read_text().splitlines()[0].split(",")
+    assert header[:3] == ["step", "seconds", "cpu_seconds"] and "loss" in header
     assert list((out / "tensorboard").iterdir())
     view, _ = read_view(model)
     assert view["image_size"] == 64 and view["texts"] == "terse"
@@ -159,7 +161,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_left_alone(data, trained, tmp
     assert not torn.exists()
     ours, theirs = (load_file(path / "model.safetensors") for path in (model, alone))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in read_progress(out)]
     assert steps == [1, 2, 3, 4, 4]
 
 
@@ -179,8 +181,7 @@ def test_adapters_are_trained_alone(data, trained, tmp_path):
         if not torch.equal(ours, theirs)
     ]
     assert changed and all("proj" in name or "fc" in name or "qkv" in name for name in changed)
-    lines = (tmp_path / "run" / "log.jsonl").read_text()
-    assert "eval_loss" in lines
+    assert any("eval_loss" in row for row in read_progress(tmp_path / "run"))
     assert load_processor(adapters).tokenizer.vocab_size
 
 
