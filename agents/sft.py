@@ -3,8 +3,8 @@
 The loss is on the assistant's turns only, pictures included, full weights or LoRA. A run is a
 folder: `config.json`, `checkpoints/`, `progress.jsonl`, `progress.csv`, `tensorboard/` and at the
 end `model/`, which is a contender (`llm:RUN/model`) that is shown the environment as the
-trajectories were. A run killed at any moment goes on from its newest whole checkpoint, with the same
-weights in the end as one that was left alone.
+trajectories were. A run killed at any moment goes on from its newest whole checkpoint, with the
+same weights in the end as one that was left alone.
 """
 
 from __future__ import annotations
