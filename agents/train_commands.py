@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,22 +26,19 @@ def add_trainers(app: typer.Typer) -> None:
 
 def sb3_ppo(config: SB3PPOConfig, *, out: _Out, resume: _Resume = False) -> None:
     """Train an array policy with PPO of Stable-Baselines3, then compare it with the baselines."""
-    from agents.sb3.train import train_sb3
-
-    _train(train_sb3, "sb3", config, out, resume)
+    _train("sb3", config, out, resume)
 
 
 def rllib_ppo(config: RLlibPPOConfig, *, out: _Out, resume: _Resume = False) -> None:
     """Train an array policy with PPO of RLlib, then compare it with the baselines."""
-    from agents.rllib.train import train_rllib
-
-    _train(train_rllib, "rllib", config, out, resume)
+    _train("rllib", config, out, resume)
 
 
-def _train(train: Any, kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
+def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
     from agents.final_comparison import compare_run
     from agents.training_curve import plot_run
 
+    train: Any = getattr(import_module(f"agents.{kind}.train"), f"train_{kind}")
     console = Console()
     train(config, out, resume, console)
     plot_run(out)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, requires
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +32,8 @@ app.add_typer(backbones_app, name="backbones")
 app.add_typer(trajectories_app, name="trajectories")
 app.command("serve")(serve)
 console = Console()
+
+_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*extra == ['\"](?P<extra>[\w-]+)")
 
 
 @app.command()
@@ -140,8 +143,28 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except MedSegError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        raise SystemExit(2) from None
+        message = str(error)
+    except ModuleNotFoundError as error:
+        extras = _extras_with(error.name or "")
+        if not extras:
+            raise
+        wanted = " or ".join(f'"medseg-gym[{extra}]"' for extra in extras)
+        message = f"{error.name} is not installed: pip install {wanted}"
+    else:
+        return
+    Console(stderr=True).print(f"error: {message}", style="red", markup=False, soft_wrap=True)
+    raise SystemExit(2)
+
+
+def _extras_with(module: str) -> list[str]:
+    """Extras of this package, those that combine others left out, which bring a module."""
+    name = module.partition(".")[0].replace("_", "-").lower()
+    found = [
+        match["extra"]
+        for match in map(_REQUIREMENT.match, requires("medseg-gym") or [])
+        if match and match["name"].replace("_", "-").lower() == name
+    ]
+    return [extra for extra in dict.fromkeys(found) if extra not in ("all", "dev")]
 
 
 def run(command: Callable[..., object]) -> None:

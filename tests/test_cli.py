@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from medseg_gym import cli
 from medseg_gym.backbones import registry
-from medseg_gym.errors import CheckpointError
+from medseg_gym.errors import CheckpointError, MedSegError
 
 
 def medseg(monkeypatch, *arguments: str) -> str:
@@ -88,3 +88,29 @@ def test_backbones_check_of_a_bad_file_ends_in_one_line(monkeypatch, tmp_path, c
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(capsys):
+    with pytest.raises(SystemExit) as ended, cli.plain_errors():
+        raise ModuleNotFoundError("No module", name="stable_baselines3.common")
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error == (
+        'error: stable_baselines3.common is not installed: pip install "medseg-gym[sb3]"\n'
+    )
+    with pytest.raises(ModuleNotFoundError), cli.plain_errors():
+        raise ModuleNotFoundError("No module", name="nobody_knows_it")
+
+
+def test_another_package_called_agents_is_named(monkeypatch):
+    import typer
+
+    class Entry:
+        value = "agents.cli:add_commands"
+
+        def load(self):
+            raise AttributeError("no add_commands")
+
+    monkeypatch.setattr(cli, "entry_points", lambda group: [Entry()])
+    with pytest.raises(MedSegError, match=r"'agents.cli:add_commands' cannot be loaded.*agents"):
+        cli.add_installed_commands.__wrapped__(typer.Typer())

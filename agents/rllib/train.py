@@ -142,7 +142,10 @@ def _take_weights(algo: Any, network: PromptNetwork) -> None:
 
 def _give_weights(algo: Any, network: PromptNetwork) -> None:
     state = {f"{_PREFIX}{k}": v.detach().cpu().numpy() for k, v in network.state_dict().items()}
-    algo.set_weights({_MODULE: state})
+    algo.learner_group.set_weights({_MODULE: state})
+    algo.env_runner_group.sync_weights(
+        from_worker_or_learner_group=algo.learner_group, inference_only=True, timeout_seconds=60
+    )
 
 
 def _save(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from agents.contenders import make_contender
 from agents.evaluation import evaluate
@@ -100,6 +101,32 @@ def test_a_run_learns_logs_and_its_network_plays_as_rllib_does(config, tmp_path)
             inputs = algo.get_module().forward_inference(batch)["action_dist_inputs"]
         mode = algo.get_module().action_dist_cls.from_logits(inputs).to_deterministic().sample()
         assert np.array_equal(mode.numpy(), policy.act(observations))
+    finally:
+        algo.stop()
+
+
+def test_a_run_may_start_from_a_clone(config, tmp_path):
+    from dataclasses import replace
+
+    from medseg_gym.trajectories import GenerateOptions, generate_episodes
+
+    options = GenerateOptions(
+        cases="phantoms:fundus", split="train", annotator="sequential-click", backbone="ellipse",
+        limit=12, max_steps=3,
+    )  # fmt: skip
+    generate_episodes(tmp_path / "expert", options)
+    cloned = replace(config, clone=str(tmp_path / "expert"), clone_epochs=1, steps=64)
+    run = train_rllib(cloned, tmp_path / "run", console=Console(quiet=True))
+    rows = read_progress(tmp_path / "run")
+    assert "clone/loss" in rows[0] and rows[-1]["step"] >= 64
+    # The clone is the first checkpoint, and what the learner started from.
+    first = run.checkpoints()[0]
+    kept = load_file(first / "network.safetensors")
+    algo = restore(first / "algorithm")
+    try:
+        for state in (algo.learner_group.get_weights()[MODULE], weights_of(algo.env_runner)):
+            for key, value in kept.items():
+                assert np.allclose(np.asarray(state[f"network.{key}"]), value.numpy()), key
     finally:
         algo.stop()
 
