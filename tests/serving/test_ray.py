@@ -77,7 +77,7 @@ def test_replicas_give_the_local_results_even_when_one_is_killed() -> None:
 
         compare(np.random.default_rng(0))
         replicas = [
-            actor for actor in list_actors(filters=[("state", "=", "ALIVE")])
+            actor for actor in list_actors(address=ray.get_runtime_context().gcs_address, filters=[("state", "=", "ALIVE")])
             if "Segmenter" in actor.class_name
         ]  # fmt: skip
         assert len(replicas) == 2 and len({actor.pid for actor in replicas} | {os.getpid()}) == 3
