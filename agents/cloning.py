@@ -100,7 +100,7 @@ def clone(network: PromptNetwork, config: PPOSettings, view: dict[str, Any], log
         log: Gets a row per epoch; the last tenth of the episodes is not trained on but watched.
     """
     assert config.clone is not None
-    shown = ArrayView(view["targets"], view["image_size"], view["bins"], view["tools"])
+    shown = ArrayView(**view)
     data = read_demonstrations(config.clone, shown, config.max_steps)
     rows = len(data.actions)
     held = np.arange(rows) >= rows - rows // 10

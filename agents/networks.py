@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from agents.prompt_distribution import PromptDistribution, count_maps, tool_names
+from agents.training_config import PPOSettings
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import TOOLS
 
@@ -39,6 +40,11 @@ class NetworkConfig:
     width: int = 16
     stop_bias: float = -2.0
     tools: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, settings: PPOSettings) -> NetworkConfig:
+        """Of the network that a run trains."""
+        return cls(settings.width, settings.stop_bias, settings.tools)
 
 
 class PromptNetwork(nn.Module):

@@ -28,7 +28,6 @@ class Validator:
             **view,
         )
         self.keys = list(self.envs.stage.source.keys[: config.eval_cases])
-        self.max_steps = config.max_steps
 
     def __call__(self, network: PromptNetwork) -> dict[str, float]:
         """Mean Dice, Dice after the first step, return and actions, by "val/NAME"."""

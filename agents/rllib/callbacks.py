@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gymnasium.vector import AutoresetMode
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from medseg_gym.errors import MedSegError
@@ -15,17 +14,19 @@ DICE = "final_dice"
 _WINDOW = 256
 
 
-def check_autoreset(env: Any) -> None:
-    """Refuse vector environments that RLlib would learn from wrongly.
+def check_autoreset(mode: Any) -> None:
+    """Refuse an autoreset mode with which RLlib would learn wrongly.
 
     RLlib takes the observation after an episode's end for its last one. Under "same_step" that is
     the next episode's image; nothing would fail, and everything learned would be wrong.
 
+    Args:
+        mode: An `AutoresetMode`, its name, or None where an environment declares none.
+
     Raises:
-        MedSegError: The autoreset mode is not "next_step".
+        MedSegError: It is not "next_step".
     """
-    mode = getattr(env, "metadata", {}).get("autoreset_mode")
-    if mode is not AutoresetMode.NEXT_STEP:
+    if str(getattr(mode, "name", mode)).lower() != "next_step":
         raise MedSegError(
             f"RLlib needs environments with autoreset mode next_step, got {mode}: with any other "
             "its episodes end with an observation that is not theirs; leave autoreset_mode out"
@@ -39,7 +40,7 @@ class MedSegCallback(RLlibCallback):
         self, *, env_runner: Any, metrics_logger: Any = None, env: Any, env_context: Any, **_: Any
     ) -> None:
         """Refuse what RLlib would corrupt."""
-        check_autoreset(env)
+        check_autoreset(getattr(env, "metadata", {}).get("autoreset_mode"))
 
     def on_episode_end(self, *, episode: Any, metrics_logger: Any = None, **_: Any) -> None:
         """Log the episode's Dice."""

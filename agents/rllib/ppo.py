@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from agents.rllib.callbacks import MedSegCallback
+from agents.networks import NetworkConfig
+from agents.rllib.callbacks import MedSegCallback, check_autoreset
 from agents.rllib.config import RLlibPPOConfig
 from agents.rllib.module import PromptModule
 from medseg_gym.cases import load_cases
-from medseg_gym.errors import MedSegError
 
 ENV = "medseg_gym:MedSeg-v0"
 """With the package's name, so that remote runners import what registers the id."""
@@ -43,12 +44,7 @@ def ppo_config(config: RLlibPPOConfig | None = None, **env_options: Any) -> PPOC
         >>> algo.train()["env_runners"]["final_dice"]  # doctest: +SKIP
     """
     config = config or RLlibPPOConfig()
-    mode = env_options.get("autoreset_mode", "next_step")
-    if str(getattr(mode, "name", mode)).lower() != "next_step":
-        raise MedSegError(
-            f"RLlib needs autoreset mode next_step, got {mode}: with any other its episodes end "
-            "with an observation that is not theirs; leave autoreset_mode out"
-        )
+    check_autoreset(env_options.get("autoreset_mode", "next_step"))
     targets = load_cases(config.cases, "train").targets
     options = {
         "cases": config.training_cases,
@@ -74,8 +70,7 @@ def ppo_config(config: RLlibPPOConfig | None = None, **env_options: Any) -> PPOC
             rl_module_spec=RLModuleSpec(
                 module_class=PromptModule,
                 model_config={
-                    "width": config.width,
-                    "stop_bias": config.stop_bias,
+                    **asdict(NetworkConfig.of(config)),
                     "tools": tuple(options["tools"]),
                 },
             )

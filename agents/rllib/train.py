@@ -19,6 +19,7 @@ from agents.run_folder import RunFolder
 from agents.run_log import RunLog
 from agents.validation import Validator
 from medseg_gym.cases import load_cases
+from medseg_gym.envs.array_view import ArrayView
 
 _ALGORITHM = "algorithm"
 _MODULE = "default_policy"
@@ -71,7 +72,8 @@ def train_rllib(
     else:
         algo = restore(newest[1] / _ALGORITHM)
     # A network beside the algorithm's own, to clone into, to validate and to keep.
-    network = PromptNetwork(*_spaces(config, view), network_config(config))
+    shown = ArrayView(**view)
+    network = PromptNetwork(shown.observation_space, shown.action_space, NetworkConfig.of(config))
     validate = Validator(config, view) if config.eval_every else None
     try:
         with RunLog(run.path, config.steps, step, console) as log:
@@ -117,18 +119,6 @@ def read_result(result: dict[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in names.items() if value is not None}
 
 
-def network_config(config: RLlibPPOConfig) -> NetworkConfig:
-    """Of the network that a run trains."""
-    return NetworkConfig(config.width, config.stop_bias, config.tools)
-
-
-def _spaces(config: RLlibPPOConfig, view: dict[str, Any]) -> tuple[Any, Any]:
-    from medseg_gym.envs.array_view import ArrayView
-
-    shown = ArrayView(view["targets"], view["image_size"], view["bins"], view["tools"])
-    return shown.observation_space, shown.action_space
-
-
 def _take_weights(algo: Any, network: PromptNetwork) -> None:
     state = algo.learner_group.get_weights()[_MODULE]
     network.load_state_dict(
@@ -155,6 +145,6 @@ def _save(
 
     def write(folder: Path) -> None:
         algo.save_to_path(str((folder / _ALGORITHM).absolute()))
-        save_network(network, network_config(config), folder)
+        save_network(network, NetworkConfig.of(config), folder)
 
     run.save(step, write)

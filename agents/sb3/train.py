@@ -60,7 +60,7 @@ def make_model(config: SB3PPOConfig, env: MedSegVecEnv) -> PPO:
         vf_coef=config.value_weight,
         max_grad_norm=config.max_grad_norm,
         target_kl=config.target_kl,
-        policy_kwargs={"network": NetworkConfig(config.width, config.stop_bias, config.tools)},
+        policy_kwargs={"network": NetworkConfig.of(config)},
         seed=config.seed,
         device=config.device,
     )
@@ -109,6 +109,8 @@ def train_sb3(
             model.learn(config.steps - step, callback, reset_num_timesteps=False)
             save_checkpoint(run, model, config, model.num_timesteps)
             callback.validate()
+            if callback.validator is not None:
+                callback.validator.close()
     env.close()
     return run
 
@@ -119,7 +121,7 @@ def save_checkpoint(run: RunFolder, model: PPO, config: SB3PPOConfig, step: int)
     def write(folder: Path) -> None:
         model.save(folder / _MODEL)
         network: Any = model.policy.network
-        save_network(network, NetworkConfig(config.width, config.stop_bias, config.tools), folder)
+        save_network(network, NetworkConfig.of(config), folder)
 
     return run.save(step, write)
 

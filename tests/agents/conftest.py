@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_run() -> dict:
     """Settings of a run on synthetic cases with the image-blind segmenter."""
     return {

@@ -1,5 +1,7 @@
 """PPO of RLlib on the native batch."""
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -52,7 +54,7 @@ def test_autoreset_modes_that_rllib_would_corrupt_are_refused(config, small_case
             backbone="ellipse",
         )  # fmt: skip
         with pytest.raises(MedSegError, match="leave autoreset_mode out"):
-            check_autoreset(envs)
+            check_autoreset(envs.metadata["autoreset_mode"])
     # Also where somebody changed the configuration afterwards.
     changed = ppo_config(config)
     changed.env_config["autoreset_mode"] = "same_step"
@@ -106,8 +108,6 @@ def test_a_run_learns_logs_and_its_network_plays_as_rllib_does(config, tmp_path)
 
 
 def test_a_run_may_start_from_a_clone(config, tmp_path):
-    from dataclasses import replace
-
     from medseg_gym.trajectories import GenerateOptions, generate_episodes
 
     options = GenerateOptions(
@@ -132,8 +132,6 @@ def test_a_run_may_start_from_a_clone(config, tmp_path):
 
 
 def test_a_run_resumes_from_where_it_was(config, tmp_path):
-    from dataclasses import replace
-
     quiet = Console(quiet=True)
     train_rllib(replace(config, steps=64), tmp_path / "run", console=quiet)
     before = read_progress(tmp_path / "run")
@@ -146,8 +144,6 @@ def test_a_run_resumes_from_where_it_was(config, tmp_path):
 
 @pytest.mark.slow
 def test_remote_runners_and_learners_restore_with_their_own_weights(config, tmp_path):
-    from dataclasses import replace
-
     remote = replace(config, env_runners=2, learners=2, shared_backbone=False)
     algo = ppo_config(remote).build_algo()
     try:
@@ -180,8 +176,6 @@ def test_remote_runners_and_learners_restore_with_their_own_weights(config, tmp_
 
 @pytest.mark.slow
 def test_runners_may_share_one_backbone(config, tmp_path):
-    from dataclasses import replace
-
     shared = replace(config, env_runners=2, shared_backbone=True, eval_every=0, steps=64)
     train_rllib(shared, tmp_path / "run", console=Console(quiet=True))
     rows = read_progress(tmp_path / "run")

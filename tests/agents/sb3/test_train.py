@@ -1,6 +1,7 @@
 """Training with SB3: logs, checkpoints, kills, and the same actions everywhere."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,14 +38,9 @@ def play(name, keys=8):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(small_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("sb3") / "run"
-    small = {
-        "cases": "phantoms:fundus", "pool": 8, "backbone": "ellipse", "image_size": 32, "bins": 16,
-        "max_steps": 3, "num_envs": 4, "rollout": 16, "minibatch": 32, "epochs": 2, "width": 4,
-        "steps": 128, "eval_every": 64, "eval_cases": 4, "checkpoint_every": 64, "test_cases": 0,
-    }  # fmt: skip
-    config = SB3PPOConfig(**small)
+    config = SB3PPOConfig(**small_run)
     train_sb3(config, path, console=QUIET)
     return path, config
 
@@ -156,8 +152,6 @@ def test_a_damaged_checkpoint_is_named(run, tmp_path):
     path, _ = run
     with pytest.raises(PolicyError, match="neither a run nor a checkpoint"):
         make_contender(f"sb3:{tmp_path}")
-    import shutil
-
     shutil.copytree(path, tmp_path / "copy")
     weights = tmp_path / "copy" / "checkpoints" / "step-000000128" / "network.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
