@@ -11,8 +11,8 @@ from agents.trl.dataset import environment_rows, rollout_rows
 from agents.trl.environment import SegmentationEnvironment, make_environment
 from agents.trl.outcome import Outcome
 from agents.trl.rewards import episode_return, rollout_return
-#from agents.trl.rollout import ChatRollout
-#from agents.trl.trainer import ChatGRPOTrainer
+from agents.trl.rollout import ChatRollout
+from agents.trl.trainer import ChatGRPOTrainer
 
 __all__ = [
     "ChatGRPOTrainer",
