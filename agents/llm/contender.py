@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from agents.contenders import Contender
-from agents.llm.chat_policy import ChatPolicy, ModelOptions
+from agents.llm.answering import ModelOptions
+from agents.llm.chat_policy import ChatPolicy
 from agents.llm.checkpoint import read_view
 from agents.named_options import read_named_options
 

@@ -65,7 +65,7 @@ class SlotDraws(LogitsProcessor):
     """Draws the next token of each row with that row's own numbers.
 
     The token is where the row's number falls in the cumulative distribution; it alone keeps a
-    finite score, so that greedy decoding takes it.
+    finite score, so that greedy decoding takes it. Its log-probability is kept.
 
     Args:
         draws: B x T float64 in [0, 1): one number for each row and new token.
@@ -75,14 +75,21 @@ class SlotDraws(LogitsProcessor):
     def __init__(self, draws: np.ndarray, start: int) -> None:
         self.draws = torch.from_numpy(draws)
         self.start = start
+        self._log_probs: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores, B x V, of which one a row is left."""
         number = self.draws[:, input_ids.shape[1] - self.start].to(scores.device, torch.float32)
-        sums = scores.float().softmax(dim=-1).cumsum(dim=-1)
+        log_probs = scores.float().log_softmax(dim=-1)
+        sums = log_probs.exp().cumsum(dim=-1)
         # The sums may end a little beside 1, and the last tokens may be impossible ones.
         aim = number[:, None] * sums[:, -1:]
         chosen = torch.searchsorted(sums, aim, right=True)
         last = scores.shape[1] - 1 - (scores > -torch.inf).flip(1).int().argmax(1, keepdim=True)
         chosen = torch.minimum(chosen, last)
+        self._log_probs.append(log_probs.gather(1, chosen))
         return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
+
+    def log_probs(self) -> np.ndarray:
+        """Log-probabilities of the tokens drawn so far, B x T float32."""
+        return torch.cat(self._log_probs, dim=1).cpu().numpy()

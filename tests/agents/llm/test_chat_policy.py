@@ -4,7 +4,8 @@ import torch
 
 from agents.contenders import make_contender
 from agents.llm import turn_cache
-from agents.llm.chat_policy import ChatPolicy, ModelOptions
+from agents.llm.answering import ModelOptions
+from agents.llm.chat_policy import ChatPolicy
 from agents.llm.checkpoint import load_model, load_processor, save_view
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import make_envs, play_cases

@@ -91,7 +91,7 @@ def test_it_plays_batched_as_alone(llava_path):
             **contender.view,
         )
         policy = contender.build(envs)
-        assert not turn_cache.can_keep(policy.model)
+        assert not turn_cache.can_keep(policy.answerer.model)
         keys = envs.stage.source.keys[:3]
         played.append([p.answers for batch in play_cases(envs, policy, keys) for p in batch])
         envs.close()
@@ -100,7 +100,8 @@ def test_it_plays_batched_as_alone(llava_path):
 
 
 def test_what_ends_a_slots_turn_is_no_part_of_the_answer(llava_path):
-    from agents.llm.chat_policy import ChatPolicy, ModelOptions
+    from agents.llm.answering import ModelOptions
+    from agents.llm.chat_policy import ChatPolicy
 
     policy = ChatPolicy.load(llava_path, options=ModelOptions(temperature=1, max_new_tokens=64))
     policy.reset(range(4), [np.random.default_rng(slot) for slot in range(4)])

@@ -1,0 +1,253 @@
+"""How a model answers conversations: one batch, sampling per conversation, kept keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from agents.llm import turn_cache
+from agents.llm.history import Dialogue, read_history
+from agents.llm.sampling import Forbid, SlotDraws, end_tokens, forbidden_tokens
+from agents.llm.turn_cache import SlotCache
+from medseg_gym.envs.chat_view import Message
+from medseg_gym.errors import PolicyError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a model is loaded and asked, and how its answer is drawn.
+
+    Args:
+        temperature: 0 takes the likeliest token; above, tokens are drawn.
+        top_p: Draw among the likeliest tokens that together have this probability.
+        top_k: Draw among so many likeliest tokens; 0 is all.
+        max_new_tokens: Of an answer.
+        history: "all" pictures, the newest k, or "none" (see `history.read_history`).
+        batch: Slots that the model answers at once; None is all of them.
+        keep_cache: Keep keys and values between turns where that is exact (see `turn_cache`).
+        dtype: Of the weights: "auto" as they are stored, or a torch type's name.
+        device_map: As transformers takes it, such as "auto" or "cuda:1"; None is an accelerator
+            where there is one, else the CPU.
+        merge: Fold adapters into the weights, which answers faster.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 128
+    history: str | int = "all"
+    batch: int | None = None
+    keep_cache: bool = True
+    dtype: str = "auto"
+    device_map: str | None = None
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "history", read_history(self.history))
+        if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0):
+            raise PolicyError(
+                "sampling needs temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got "
+                f"{self.temperature}, {self.top_p}, {self.top_k}"
+            )
+        if self.max_new_tokens < 1 or (self.batch is not None and self.batch < 1):
+            raise PolicyError(
+                f"need max_new_tokens, batch >= 1, got {self.max_new_tokens}, {self.batch}"
+            )
+
+
+@dataclass
+class Conversation:
+    """One conversation.
+
+    Args:
+        generator: What its answers are drawn with.
+        dialogue: What was shown and said.
+        cache: What the model keeps of it between turns.
+    """
+
+    generator: np.random.Generator
+    dialogue: Dialogue = field(default_factory=Dialogue)
+    cache: SlotCache | None = None
+
+    def show(self, text: str, picture: np.ndarray) -> None:
+        """Add the user's turn: its text, and its picture, P x P x 3 uint8."""
+        self.dialogue.texts.append(text)
+        self.dialogue.pictures.append(Image.fromarray(picture))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said, and what it read before.
+
+    Args:
+        text: Without what ends an answer.
+        prompt: Tokens that it was shown, (L,) int32, without padding; place holders of pictures
+            are in it.
+        tokens: Tokens that it chose, (T,) int32, the one that ends the answer included.
+        log_probs: Of each chosen token under the distribution that it was drawn from, (T,) float32;
+            empty where answers are not drawn.
+        pictures: How many of the newest pictures were shown.
+    """
+
+    text: str
+    prompt: np.ndarray
+    tokens: np.ndarray
+    log_probs: np.ndarray
+    pictures: int
+
+
+class Answerer:
+    """Lets a chat model of transformers that takes pictures answer many conversations at once.
+
+    The batch is padded at the left. Without sampling the answers are those that each conversation
+    would get alone, and with it too: each draws from its own generator, a fixed number of times a
+    turn. What the batch changes is the last bits of the logits, as everywhere in floating point.
+
+    Args:
+        model: A model that `AutoModelForImageTextToText` loads, adapters included.
+        processor: Its processor.
+        system: Messages that every conversation begins with (`envs.system_messages`).
+        options: See `ModelOptions`; `batch` is the caller's to heed.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        system: Sequence[Message] = (),
+        options: ModelOptions | None = None,
+    ) -> None:
+        self.model, self.processor, self.system = model, processor, list(system)
+        self.options = options or ModelOptions()
+        self._forbid = Forbid(forbidden_tokens(model, processor))
+        self._config = GenerationConfig(
+            max_new_tokens=self.options.max_new_tokens,
+            do_sample=False,  # drawing is done by `SlotDraws`
+            num_beams=1,
+            eos_token_id=end_tokens(model, processor),
+            pad_token_id=processor.tokenizer.pad_token_id,
+        )
+        self._keeps = (
+            self.options.keep_cache and self.options.history == "all" and turn_cache.can_keep(model)
+        )
+
+    @torch.no_grad()  # not inference_mode: a trainer's weights may be the same tensors
+    def answer(self, conversations: Sequence[Conversation]) -> list[Answer]:
+        """Answer the newest user turn of each and add the answer to its dialogue."""
+        history = self.options.history
+        shown = [one.dialogue.shown(self.system, history) for one in conversations]
+        tokenizer = self.processor.tokenizer
+        texts = self.processor.apply_chat_template(
+            [messages for messages, _ in shown], tokenize=False, add_generation_prompt=True
+        )
+        inputs = self.processor(
+            text=texts,
+            images=[pictures for _, pictures in shown],
+            padding=True,
+            padding_side="left",
+            return_tensors="pt",
+            add_special_tokens=False,  # the template has them
+        ).to(self.model.device)
+        given = dict(inputs)
+        ids, mask = given["input_ids"], given["attention_mask"]
+        if self._keeps:
+            given |= self._with_kept(conversations, given, [len(p) for _, p in shown])
+        processors, draws = self._processors(conversations, ids.shape[1])
+        made = self.model.generate(
+            **given, generation_config=self._config, logits_processor=processors
+        )
+        if self._keeps:
+            kept = given[turn_cache.cache_argument(self.model)]
+            for one, cache in zip(conversations, turn_cache.part(kept, made, mask), strict=True):
+                one.cache = cache
+        log_probs = draws.log_probs() if draws else None
+        answers = []
+        rows = zip(conversations, ids.tolist(), mask.sum(1).tolist(), made.tolist(), strict=True)
+        for number, (one, row, used, whole) in enumerate(rows):
+            new = whole[len(row) :]
+            stop = next((i for i, t in enumerate(new) if t in self._config.eos_token_id), len(new))
+            chosen = new[: stop + 1]
+            # Thoughts and tool calls are ordinary tokens in some vocabularies and special in
+            # others, so only what ends an answer is taken off.
+            text = tokenizer.decode(new[:stop], skip_special_tokens=False)
+            one.dialogue.answers.append(text)
+            answers.append(
+                Answer(
+                    text,
+                    np.asarray(row[len(row) - used :], np.int32),
+                    np.asarray(chosen, np.int32),
+                    np.zeros(0, np.float32)
+                    if log_probs is None
+                    else log_probs[number, : len(chosen)],
+                    len(shown[number][1]),
+                )
+            )
+        return answers
+
+    def _processors(
+        self, conversations: Sequence[Conversation], start: int
+    ) -> tuple[LogitsProcessorList, SlotDraws | None]:
+        options = self.options
+        chosen = LogitsProcessorList([self._forbid])
+        if options.temperature == 0:
+            return chosen, None
+        if options.temperature != 1:
+            chosen.append(TemperatureLogitsWarper(options.temperature))
+        if options.top_k:
+            chosen.append(TopKLogitsWarper(options.top_k))
+        if options.top_p < 1:
+            chosen.append(TopPLogitsWarper(options.top_p))
+        numbers = [one.generator.random(options.max_new_tokens) for one in conversations]
+        draws = SlotDraws(np.stack(numbers), start)
+        chosen.append(draws)
+        return chosen, draws
+
+    def _with_kept(
+        self,
+        conversations: Sequence[Conversation],
+        given: dict[str, Any],
+        pictures: Sequence[int],
+    ) -> dict[str, Any]:
+        """What changes in the model's inputs when earlier turns are not computed again."""
+        from transformers import DynamicCache
+
+        name = turn_cache.cache_argument(self.model)
+        caches = [one.cache for one in conversations]
+        ids, mask = given["input_ids"], given["attention_mask"]
+        known = turn_cache.known_part(caches, ids, mask, self.model.config.image_token_id)
+        changed: dict[str, Any] = {"position_ids": turn_cache.positions(self.model, given)}
+        if not known:
+            return changed | {name: DynamicCache()}
+        # Pictures in the known part are not encoded again.
+        grids = given["image_grid_thw"]
+        patches = grids.prod(-1).tolist()
+        merged = getattr(self.processor.image_processor, "merge_size", 1) ** 2
+        left = (ids[:, known:] == self.model.config.image_token_id).sum(1).tolist()
+        wanted: list[int] = []
+        end = 0
+        for count, tokens in zip(pictures, left, strict=True):
+            end += count
+            first = end
+            while tokens > 0:
+                first -= 1
+                tokens -= patches[first] // merged
+            wanted += range(first, end)
+        parts = torch.split(given["pixel_values"], patches)
+        present = [cache for cache in caches if cache is not None]
+        return changed | {
+            name: turn_cache.join(present, mask, known),
+            "pixel_values": torch.cat([parts[i] for i in wanted]),
+            "image_grid_thw": grids[wanted],
+        }
