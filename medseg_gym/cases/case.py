@@ -26,6 +26,8 @@ class Case:
             Empty means the case is a group of its own.
         source: Name of the case source.
         synthetic: True for made-up images; shown wherever the case shows up.
+        truth_known: False where nobody has outlined the target: `mask` is then a placeholder, all
+            False, and Dice, IoU and reward are NaN. Environments refuse such cases.
 
     Raises:
         CaseError: An array has the wrong type, shape or dtype, or a field is not usable.
@@ -40,6 +42,7 @@ class Case:
     group: str = ""
     source: str = ""
     synthetic: bool = field(default=False, kw_only=True)
+    truth_known: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.key, str) or not self.key:
@@ -66,6 +69,11 @@ class Case:
             raise CaseError(
                 f"case {self.key!r}: mask is {mask.shape} but the image is {image.shape[:2]} "
                 "(height, width); they must have the same size"
+            )
+        if not self.truth_known and mask.any():
+            raise CaseError(
+                f"case {self.key!r}: a case without a known truth has an empty mask; "
+                "leave truth_known out where the mask is the truth"
             )
         if self.spacing is not None and not _is_spacing(self.spacing):
             raise CaseError(

@@ -131,6 +131,7 @@ _LOADERS: dict[str, str | Loader] = {
     "nifti": "medseg_gym.cases.nifti:load",
     "dicom": "medseg_gym.cases.dicom:load",
     "pool": "medseg_gym.cases.pool:load",
+    "unlabelled": "medseg_gym.cases.unlabelled:load",
 }
 
 
@@ -154,7 +155,8 @@ def load_cases(
         spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
             made on demand), files on disk as "biomedparse:PATH", "parquet:PATH", "folder:PATH",
             "nifti:PATH" or "dicom:PATH" (docs/datasets.md), "pool:SIZE:SPEC" (some cases of another
-            spec, drawn once and kept in memory), the name of a registered loader, a
+            spec, drawn once and kept in memory), "unlabelled:PATH" (images without a truth that
+            people dropped onto the page of `medseg serve`), the name of a registered loader, a
             CaseSource (returned as it is), or a sequence of Cases.
         split: "train", "val" or "test"; ignored where `spec` is a source or a sequence.
 

@@ -15,7 +15,7 @@ from medseg_gym.envs.chat_view import ChatView
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.view import Observations, View
 from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine, StepResult, episode_info
-from medseg_gym.errors import BackboneError, MedSegError
+from medseg_gym.errors import BackboneError, CaseError, MedSegError
 from medseg_gym.prompts import TOOLS
 
 
@@ -75,7 +75,13 @@ class Stage:
                 index = int(generator(slot).integers(len(self.source)))
             else:
                 index = self.source.index_of(key)
-            cases.append(self.source[index])
+            case = self.source[index]
+            if not case.truth_known:
+                raise CaseError(
+                    f"case {case.key!r} of {self.source.name!r} has no truth, so there is nothing "
+                    "to reward; such images are for the page of `medseg serve` and for replaying"
+                )
+            cases.append(case)
         episodes = self.engine.reset(slots, cases)
         return [{**episode_info(episode), **self.view.start_info()} for episode in episodes]
 

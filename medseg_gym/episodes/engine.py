@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -100,16 +101,28 @@ class EpisodeEngine:
             raise EpisodeError(f"slot {slot} has no episode; reset it before the first step")
         return episode
 
-    def reset(self, slots: Sequence[int], cases: Sequence[Case]) -> list[Episode]:
-        """Start an episode on `cases[i]` in `slots[i]`; each distinct image is encoded once."""
+    def reset(
+        self,
+        slots: Sequence[int],
+        cases: Sequence[Case],
+        max_steps: Sequence[int | None] | None = None,
+    ) -> list[Episode]:
+        """Start an episode on `cases[i]` in `slots[i]`; each distinct image is encoded once.
+
+        Args:
+            slots: Distinct.
+            cases: One per slot.
+            max_steps: One per slot; None takes the engine's own.
+        """
         _check_slots(slots, cases)
+        limits = [given or self.max_steps for given in max_steps or [None] * len(slots)]
         found = self.cache.get(
             self.backbone, [c.image for c in cases], [c.content_hash for c in cases]
         )
         started = []
-        for slot, case, embedding in zip(slots, cases, found, strict=True):
+        for slot, case, limit, embedding in zip(slots, cases, limits, found, strict=True):
             truth = torch.from_numpy(case.mask.copy()).to(self.backbone.device)
-            episode = Episode(case, truth, self.max_steps, embedding, engine=self)
+            episode = Episode(case, truth, limit, embedding, engine=self)
             self.episodes[slot] = episode
             started.append(episode)
         return started
@@ -147,7 +160,7 @@ class EpisodeEngine:
         for i, (episode, prompt) in enumerate(zip(episodes, prompts, strict=True)):
             effect, error = judged[i]
             step = episode.record(prompt, effect, error, made.get(i))
-            value, terms = self.reward(episode)
+            value, terms = self.reward(episode) if episode.case.truth_known else (math.nan, {})
             info = {
                 **episode_info(episode),
                 "tool": step.tool,

@@ -7,6 +7,7 @@ masks, and `rewards.score_episode` replays the rules over stored ones.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -54,7 +55,7 @@ class Step:
         effect: What it did; "invalid" changed nothing.
         error: Why it was invalid, else "".
         state: The state afterwards.
-        dice: Dice afterwards.
+        dice: Dice afterwards; NaN where the truth is not known, as is `iou`.
         iou: IoU afterwards.
     """
 
@@ -99,8 +100,7 @@ class Episode:
     def __post_init__(self) -> None:
         self.truth_pixels = int(self.case.mask.sum())
         self.start = MaskState(torch.zeros_like(self.truth))
-        self.start_dice = dice_from_counts(0, 0, self.truth_pixels)
-        self.start_iou = iou_from_counts(0, 0, self.truth_pixels)
+        self.start_dice, self.start_iou = self._scores(self.start)
 
     # what is ----------------------------------------------------------------------------------
     @property
@@ -202,8 +202,13 @@ class Episode:
         else:
             state = now
         readable = None if isinstance(prompt, PromptError) else prompt
-        counts = (state.intersection, state.pixels, self.truth_pixels)
-        scores = dice_from_counts(*counts), iou_from_counts(*counts)
-        step = Step(readable, effect, error, state, *scores)
+        step = Step(readable, effect, error, state, *self._scores(state))
         self.steps.append(step)
         return step
+
+    def _scores(self, state: MaskState) -> tuple[float, float]:
+        """Dice and IoU of a state; NaN where the truth is not known."""
+        if not self.case.truth_known:
+            return math.nan, math.nan
+        counts = (state.intersection, state.pixels, self.truth_pixels)
+        return dice_from_counts(*counts), iou_from_counts(*counts)

@@ -57,7 +57,7 @@ def check_size(height: int, width: int, max_pixels: int, name: str = "image") ->
 
 def make_case(pixels: np.ndarray, key: str = "upload") -> Case:
     """An uploaded image as a case without a truth; its content hash is computed here."""
-    case = Case(key, pixels, np.zeros(pixels.shape[:2], bool), "")
+    case = Case(key, pixels, np.zeros(pixels.shape[:2], bool), "", truth_known=False)
     assert case.content_hash == hash_pixels(pixels)
     return case
 

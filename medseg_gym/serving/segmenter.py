@@ -22,7 +22,7 @@ from medseg_gym.backbones import Backbone
 from medseg_gym.backbones.remote import ServedBackbone
 from medseg_gym.backbones.wire import ServedFacts, WireRow
 from medseg_gym.cases import Case
-from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine
+from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine, StepResult
 from medseg_gym.prompts import Prompt
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.limits import Limits
@@ -60,6 +60,7 @@ class Segmenter:
         limits: See there: batch, delay, queue, sessions and steps.
         options: How prompts of a session become decoder rows; the suite's defaults if None.
         meters: What is counted.
+        reward: Name for `rewards.make`; what steps of games are worth.
 
     Raises:
         BackboneError: The backbone cannot be served, see `ServedBackbone`.
@@ -71,6 +72,7 @@ class Segmenter:
         limits: Limits | None = None,
         options: DecodeOptions | None = None,
         meters: Meters | None = None,
+        reward: str = "dice_gain",
     ) -> None:
         self.limits = limits or Limits()
         self.meters = meters or Meters()
@@ -78,6 +80,7 @@ class Segmenter:
         self.engine = EpisodeEngine(
             backbone,
             self.limits.max_sessions,
+            reward,
             max_steps=self.limits.max_steps,
             options=options,
             own_memory=True,
@@ -111,12 +114,16 @@ class Segmenter:
         return self._thread.is_alive() and not self._stopping
 
     # what callers use -------------------------------------------------------------------------
-    async def start(self, case: Case) -> tuple[int, Episode]:
+    async def start(self, case: Case, max_steps: int | None = None) -> tuple[int, Episode]:
         """Begin an episode; its slot and the episode.
 
         A caller that goes away meanwhile leaves no slot behind.
+
+        Args:
+            case: What is segmented.
+            max_steps: Actions it may take; None takes the service's limit.
         """
-        future = self._submit("start", case, 1)
+        future = self._submit("start", (case, max_steps), 1)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -127,9 +134,11 @@ class Segmenter:
         if not future.cancelled() and future.exception() is None:
             self.end(future.result()[0])
 
-    async def step(self, slot: int, prompt: Prompt, options: DecodeOptions | None = None) -> None:
+    async def step(
+        self, slot: int, prompt: Prompt, options: DecodeOptions | None = None
+    ) -> StepResult:
         """Take one step in a session's episode."""
-        await asyncio.wrap_future(self._submit("step", (slot, prompt, options), 1))
+        return await asyncio.wrap_future(self._submit("step", (slot, prompt, options), 1))
 
     def end(self, slot: int) -> None:
         """Drop the episode in a slot, after everything that was asked of it before."""
@@ -149,6 +158,16 @@ class Segmenter:
         """Logits (B, h, w) and predicted IoU (B,) of stateless rows; see `ServedBackbone`."""
         weight = len(rows) + len(images)
         return await asyncio.wrap_future(self._submit("decode", (rows, images), weight))
+
+    def decode_now(
+        self, rows: Sequence[WireRow], images: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`decode` for another thread of this process, which waits."""
+        return self._submit("decode", (rows, images), len(rows) + len(images)).result()
+
+    def encode_now(self, images: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
+        """`encode` for another thread of this process, which waits."""
+        return self._submit("encode", images, len(images)).result()
 
     def stop(self) -> None:
         """Finish what was accepted, refuse the rest, end the thread."""
@@ -225,12 +244,13 @@ class Segmenter:
                 job.future.set_result(result)
 
     # the work ----------------------------------------------------------------------------------
-    def _start(self, cases: list[Case]) -> list[Any]:
-        if len(cases) > len(self._free_slots):
+    def _start(self, wanted: list[tuple[Case, int | None]]) -> list[Any]:
+        if len(wanted) > len(self._free_slots):
             raise ServiceError("every session slot is taken; try again", 503, retry_after=5)
-        slots = [self._free_slots.pop() for _ in cases]
+        slots = [self._free_slots.pop() for _ in wanted]
+        cases, limits = zip(*wanted, strict=True)
         try:
-            return list(zip(slots, self.engine.reset(slots, cases), strict=True))
+            return list(zip(slots, self.engine.reset(slots, cases, limits), strict=True))
         except Exception:
             self._free_slots += slots
             raise

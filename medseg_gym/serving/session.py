@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
@@ -29,6 +30,8 @@ class Session:
         created: `time.monotonic()`, as `used`.
         used: When it was last asked for something.
         lock: Requests on one session take turns.
+        on_close: Called once when it ends, whatever the reason. A session with one is a game of the
+            page; session routes do not see it, for what they did would not be recorded.
     """
 
     id: str
@@ -40,6 +43,7 @@ class Session:
     created: float = field(default_factory=time.monotonic)
     used: float = field(default_factory=time.monotonic)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    on_close: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         self._born = datetime.now(timezone.utc)

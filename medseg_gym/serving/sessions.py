@@ -9,13 +9,13 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 
 from medseg_gym.cases import Case
-from medseg_gym.episodes import DecodeOptions
+from medseg_gym.episodes import DecodeOptions, StepResult
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.segmenter import Segmenter
@@ -55,7 +55,14 @@ class SessionBook:
         return len(self._sessions)
 
     # open and close ----------------------------------------------------------------------------
-    async def open(self, owner: str, case: Case, chosen: str | None = None) -> Session:
+    async def open(
+        self,
+        owner: str,
+        case: Case,
+        chosen: str | None = None,
+        max_steps: int | None = None,
+        on_close: Callable[[], None] | None = None,
+    ) -> Session:
         """Begin a session on an image.
 
         Args:
@@ -63,6 +70,8 @@ class SessionBook:
             case: The image.
             chosen: An id that the client wishes for; free among the owner's own. Another owner may
                 have one of the same name: they never meet.
+            max_steps: Of its episode; None takes the limit.
+            on_close: See `Session`.
 
         Raises:
             ServiceError: A limit is reached, or the id is in use or not an id.
@@ -73,11 +82,11 @@ class SessionBook:
         self._opening[owner] += 1
         self._reserved.add(key)
         try:
-            slot, episode = await self.segmenter.start(case)
+            slot, episode = await self.segmenter.start(case, max_steps)
         finally:
             self._opening -= Counter([owner])
             self._reserved.discard(key)
-        session = Session(session_id, owner, case, slot, episode)
+        session = Session(session_id, owner, case, slot, episode, on_close=on_close)
         self._sessions[key] = session
         self._bytes += self._fixed_bytes(session) + self._image_bytes(session, +1)
         return session
@@ -119,8 +128,13 @@ class SessionBook:
             )
         self._require_bytes(case.image.nbytes + 2 * case.mask.nbytes)
 
-    def get(self, owner: str, session_id: str) -> Session:
+    def get(self, owner: str, session_id: str, game: bool = False) -> Session:
         """The owner's session of that id.
+
+        Args:
+            owner: Who asks.
+            session_id: Its name.
+            game: Look for a game of the page instead.
 
         Raises:
             ServiceError: 404; whether another owner has one of that name does not show.
@@ -129,15 +143,15 @@ class SessionBook:
         if session is not None and self._expired(session):
             self.close(session, "expired")
             session = None
-        if session is None:
+        if session is None or (session.on_close is not None) != game:
             raise ServiceError("Session not found: it never was, was deleted, or expired", 404)
         session.used = time.monotonic()
         return session
 
     def of(self, owner: str) -> list[Session]:
-        """The owner's sessions, oldest first."""
+        """The owner's sessions, oldest first; games are not among them."""
         self.close_expired()
-        return [s for s in self._sessions.values() if s.owner == owner]
+        return [s for s in self._sessions.values() if s.owner == owner and s.on_close is None]
 
     def close(self, session: Session, reason: str = "deleted") -> None:
         """Forget a session and free what it held; twice is harmless."""
@@ -149,6 +163,8 @@ class SessionBook:
         self._bytes -= session.counted
         self.meters.sessions_closed.labels(reason).inc()
         self.segmenter.end(session.slot)
+        if session.on_close is not None:
+            session.on_close()
 
     def close_expired(self) -> None:
         """Close sessions that were idle or alive for too long; those in use are left alone."""
@@ -207,16 +223,35 @@ class SessionBook:
                 )
             self._require_bytes(len(prompts) * self._step_bytes(session))
             for prompt in prompts:
-                try:
-                    await self.segmenter.step(session.slot, prompt, options)
-                finally:
-                    self._count_steps(session)
+                await self._step(session, prompt, options)
                 if episode.steps[-1].error:
                     raise ServiceError(episode.steps[-1].error)
             session.rounds += 1
             session.used = time.monotonic()
             given = sum(s.effect == "decode" for s in episode.steps)
             return Acted(session.rounds, given, episode.state.mask)
+
+    async def take(self, session: Session, prompt: Prompt) -> StepResult:
+        """One action of a game, whatever the suite makes of it; the caller holds the lock.
+
+        Raises:
+            ServiceError: The game is over or gone, or the memory is used up.
+        """
+        self._check_kinds([prompt])
+        if session.closed:
+            raise ServiceError("Session not found: it was deleted meanwhile", 404)
+        if session.episode.done:
+            raise ServiceError("this game is over; begin a new one", 409)
+        self._require_bytes(self._step_bytes(session))
+        return await self._step(session, prompt, None)
+
+    async def _step(
+        self, session: Session, prompt: Prompt, options: DecodeOptions | None
+    ) -> StepResult:
+        try:
+            return await self.segmenter.step(session.slot, prompt, options)
+        finally:
+            self._count_steps(session)
 
     def _check_kinds(self, prompts: Sequence[Prompt]) -> None:
         facts = self.segmenter.facts

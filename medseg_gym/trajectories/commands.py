@@ -234,5 +234,6 @@ def export(
         found = export_store(opened, out, format, chat, cases, lambda: progress.advance(bar))
     console.print(
         f"wrote {found.rows} rows to {out}; left out: {found.filtered} not accepted, "
-        f"{found.unreadable} with unreadable actions, {found.repeated} on a case already there"
+        f"{found.unreadable} with unreadable actions, {found.repeated} on a case already there, "
+        f"{found.truthless} without a known truth"
     )

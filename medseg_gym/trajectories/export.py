@@ -87,12 +87,14 @@ class Exported:
         filtered: Episodes that the annotator did not accept.
         unreadable: Episodes with an action that could not be read.
         repeated: Further episodes on a case that is in a "verl-parquet" file already.
+        truthless: Episodes on images whose truth is not known, which "verl-parquet" cannot hold.
     """
 
     rows: int = 0
     filtered: int = 0
     unreadable: int = 0
     repeated: int = 0
+    truthless: int = 0
 
 
 def export_store(
@@ -107,7 +109,7 @@ def export_store(
 
     Args:
         store: To read. Episodes without a verdict count as accepted.
-        path: Of the file.
+        path: Of the file. `dice` is null where the truth is not known.
         format: "chat-parquet" and "jsonl": one row an episode, `messages` and `images` as TRL's
             `SFTTrainer` takes them (in "jsonl" the pictures are base64 PNG); "verl-parquet": one
             row a case, with the columns of MedSAM-Agent's reinforcement learning.
@@ -223,7 +225,7 @@ def _chat_rows(
             "messages": chat.messages,
             "images": [{"bytes": image, "path": None} for image in chat.images],
             **one.key._asdict(),
-            "dice": one.dice,
+            "dice": one.dice if one.facts.truth_known else None,
         }
 
 
@@ -233,6 +235,9 @@ def _verl_rows(
     seen: set[tuple[str | None, str, str]] = set()
     for one in trajectories:
         facts = one.facts
+        if not facts.truth_known:
+            found.truthless += 1
+            continue
         if (facts.cases, facts.split, facts.key.case) in seen:
             found.repeated += 1
             continue

@@ -52,7 +52,8 @@ class StoredCases:
             raise TrajectoryError(
                 f"case {case.key!r} has another picture than when it was recorded"
             )
-        if not np.array_equal(case.mask, trajectory.truth):
+        same_knowledge = case.truth_known == facts.truth_known
+        if not same_knowledge or not np.array_equal(case.mask, trajectory.truth):
             raise TrajectoryError(f"case {case.key!r} has another truth than when it was recorded")
         return case
 
@@ -69,6 +70,7 @@ def stored_case(trajectory: Trajectory) -> Case:
         group=facts.group,
         source=facts.source,
         synthetic=facts.synthetic,
+        truth_known=facts.truth_known,
     )
 
 

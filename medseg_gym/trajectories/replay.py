@@ -8,6 +8,7 @@ batch. The `ellipse` backbone computes every pixel on its own and agrees exactly
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -167,8 +168,8 @@ def _replay(
             pixels, far = _compare_masks(engine.backbone, episode, masks[slot][number])
             if far:
                 problems.append(f"{far} mask pixels differ with |logit| > {LOGIT_TOLERANCE:g}")
-            dice = abs(episode.dice - step.dice)
-            reward = abs(result.reward - step.reward) if named else 0.0
+            dice = _gap(episode.dice, step.dice)
+            reward = _gap(result.reward, step.reward) if named else 0.0
             for name, gap in (("Dice", dice), ("reward", reward)):
                 if not gap <= SCORE_TOLERANCE:
                     problems.append(f"{name} differs by {gap:.3g}")
@@ -180,6 +181,11 @@ def _replay(
             )
             if problems:
                 found.mismatches.append((key, number, "; ".join(problems)))
+
+
+def _gap(new: float, stored: float) -> float:
+    """How far two scores are apart; both are NaN where the truth is not known."""
+    return 0.0 if math.isnan(new) and math.isnan(stored) else abs(new - stored)
 
 
 def _compare_masks(backbone: Backbone, episode: Episode, stored: np.ndarray) -> tuple[int, int]:

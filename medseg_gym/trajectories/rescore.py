@@ -9,6 +9,7 @@ from pathlib import Path
 from medseg_gym.episodes import rewards
 from medseg_gym.episodes.rewards import Reward
 from medseg_gym.prompts import Stop
+from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.store import TrajectoryStore
 from medseg_gym.trajectories.trajectory import Trajectory
 from medseg_gym.trajectories.writer import TrajectoryWriter
@@ -28,7 +29,16 @@ class Rescored:
 
 
 def rescore_trajectory(trajectory: Trajectory, reward: str | Reward) -> Trajectory:
-    """Value a trajectory's steps anew, from its masks and prompts alone."""
+    """Value a trajectory's steps anew, from its masks and prompts alone.
+
+    Raises:
+        TrajectoryError: Its truth is not known.
+    """
+    if not trajectory.facts.truth_known:
+        raise TrajectoryError(
+            f"the truth of {trajectory.key.case!r} is not known, so no reward can be given; "
+            "rescore_store leaves such episodes out"
+        )
     masks = [
         mask
         for mask, prompt in zip(trajectory.masks, trajectory.prompts, strict=True)
@@ -52,7 +62,7 @@ def rescore_trajectory(trajectory: Trajectory, reward: str | Reward) -> Trajecto
 def rescore_store(
     store: TrajectoryStore, reward: str | Reward, out: str | Path | None = None
 ) -> Iterator[Rescored]:
-    """Value every finished episode of a store anew.
+    """Value every finished episode of a store anew; those without a known truth are left out.
 
     Args:
         store: To read.
@@ -70,6 +80,8 @@ def rescore_store(
     writer = None if out is None else TrajectoryWriter(out)
     try:
         for old in store:
+            if not old.facts.truth_known:
+                continue
             new = rescore_trajectory(old, reward)
             if writer is not None:
                 id = writer.begin(new.facts)

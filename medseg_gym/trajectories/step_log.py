@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from medseg_gym.cases import Case
 from medseg_gym.envs.stage import Stage
-from medseg_gym.episodes import Episode, MaskState
+from medseg_gym.episodes import Episode, MaskState, Step
 from medseg_gym.episodes.masks import group_by_shape
 from medseg_gym.policy import Policy
 from medseg_gym.trajectories.mask_codec import pack_mask
@@ -60,7 +61,7 @@ class StepLog:
             for key in known:
                 self._counts[key.case] = max(self._counts[key.case], key.rollout + 1)
         self._key_of = key_of or self._next_key
-        self._facts = shared_facts(stage, policy)
+        self.facts = shared_facts(stage, policy)
         self._running: dict[int, _Running] = {}
 
     def _next_key(self, episode: Episode) -> EpisodeKey:
@@ -112,18 +113,13 @@ class StepLog:
             episode, id = running.episode, running.id
             assert id is not None
             step = episode.steps[-1]
-            row = RecordedStep(
-                prompt=step.prompt,
-                valid=step.valid,
-                error=step.error,
-                reward=float(rewards[slot]),
-                terms=_terms(info_of(slot)),
-                dice=step.dice,
-                iou=step.iou,
-                mask=running.mask,
-                stopped=step.effect == "stop",
-                terminated=bool(terminations[slot]),
-                truncated=bool(truncations[slot]),
+            row = step_record(
+                step,
+                running.mask,
+                rewards[slot],
+                info_of(slot),
+                terminations[slot],
+                truncations[slot],
             )
             rows.append((id, row))
             verdicts.append(
@@ -138,20 +134,7 @@ class StepLog:
         key = self._key_of(episode)
         if key is None:
             return _Running(episode, None)
-        case = episode.case
-        facts = EpisodeFacts(
-            key=key,
-            group=case.group,
-            target=case.target,
-            modality=case.modality,
-            synthetic=case.synthetic,
-            height=case.height,
-            width=case.width,
-            image_hash=case.content_hash,
-            truth=pack_mask(case.mask),
-            **self._facts,
-        )
-        return _Running(episode, self.writer.begin(facts))
+        return _Running(episode, self.writer.begin(episode_facts(key, episode.case, self.facts)))
 
     def _pack(self, running: Sequence[_Running]) -> None:
         """Pack the masks that are new, with one transfer per distinct size."""
@@ -178,7 +161,62 @@ class _Running:
         self.mask = b""
 
 
-def _terms(info: dict[str, Any]) -> dict[str, float]:
+def episode_facts(key: EpisodeKey, case: Case, shared: Mapping[str, Any]) -> EpisodeFacts:
+    """What a recording says of a whole episode.
+
+    Args:
+        key: Its name.
+        case: What is segmented.
+        shared: See `provenance.shared_facts`.
+    """
+    return EpisodeFacts(
+        key=key,
+        group=case.group,
+        target=case.target,
+        modality=case.modality,
+        synthetic=case.synthetic,
+        height=case.height,
+        width=case.width,
+        image_hash=case.content_hash,
+        truth=pack_mask(case.mask) if case.truth_known else b"",
+        **shared,
+    )
+
+
+def step_record(
+    step: Step,
+    mask: bytes,
+    reward: float,
+    info: Mapping[str, Any],
+    terminated: bool,
+    truncated: bool = False,
+) -> RecordedStep:
+    """What a recording says of a step.
+
+    Args:
+        step: As the episode holds it.
+        mask: Afterwards, packed (see `mask_codec`).
+        reward: As the engine or a wrapper gave it.
+        info: The step's scalars; those without a column of their own become `terms`.
+        terminated: The episode is over.
+        truncated: A time limit cut it off.
+    """
+    return RecordedStep(
+        prompt=step.prompt,
+        valid=step.valid,
+        error=step.error,
+        reward=float(reward),
+        terms=_terms(info),
+        dice=step.dice,
+        iou=step.iou,
+        mask=mask,
+        stopped=step.effect == "stop",
+        terminated=bool(terminated),
+        truncated=bool(truncated),
+    )
+
+
+def _terms(info: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in info.items()

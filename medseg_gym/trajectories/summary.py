@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -23,7 +24,8 @@ class StoreSummary:
         accepted: By their annotator.
         filtered: Not accepted.
         unjudged: Without a verdict.
-        dice: Mean at the end, over all; None without episodes.
+        unscored: On images whose truth is not known; means leave them out.
+        dice: Mean at the end, over all scored ones; None without any.
         iou: Likewise.
         accepted_dice: Mean over the accepted ones; None if there are none.
         accepted_iou: Likewise.
@@ -39,6 +41,7 @@ class StoreSummary:
     accepted: int = 0
     filtered: int = 0
     unjudged: int = 0
+    unscored: int = 0
     dice: float | None = None
     iou: float | None = None
     accepted_dice: float | None = None
@@ -68,6 +71,8 @@ class StoreSummary:
         if self.episodes:
             size += f", {self.nbytes / self.episodes:.0f} bytes an episode"
         lines = [*self.players, f"lengths: {lengths}", f"tools: {tools}; invalid: {self.invalid}"]
+        if self.unscored:
+            lines.append(f"without a known truth, in no mean: {self.unscored}")
         if self.unfinished:
             lines.append(f"unfinished recordings, not counted above: {self.unfinished}")
         return Group(table, *lines, size)
@@ -87,7 +92,8 @@ def summarise_store(store: TrajectoryStore) -> StoreSummary:
     columns += ["policy", "sees_truth", "backbone", "synthetic", "options"]
     rows = store.to_table(columns).to_pylist()
     last = [row for row in rows if row["terminated"] or row["truncated"]]
-    good = [row for row in last if row["accepted"]]
+    scored = [row for row in last if not math.isnan(row["dice"])]
+    good = [row for row in scored if row["accepted"]]
     verdicts = Counter(row["accepted"] for row in last)
     steps = Counter(row["id"] for row in rows)
     return StoreSummary(
@@ -96,8 +102,9 @@ def summarise_store(store: TrajectoryStore) -> StoreSummary:
         accepted=verdicts[True],
         filtered=verdicts[False],
         unjudged=verdicts[None],
-        dice=_mean([row["dice"] for row in last]),
-        iou=_mean([row["iou"] for row in last]),
+        unscored=len(last) - len(scored),
+        dice=_mean([row["dice"] for row in scored]),
+        iou=_mean([row["iou"] for row in scored]),
         accepted_dice=_mean([row["dice"] for row in good]),
         accepted_iou=_mean([row["iou"] for row in good]),
         lengths=dict(sorted(Counter(steps.values()).items())),

@@ -36,7 +36,7 @@ class EpisodeFacts:
         height: Rows of image and masks.
         width: Columns of image and masks.
         image_hash: `Case.content_hash`, by which a changed picture is noticed.
-        truth: The truth mask, packed (see `mask_codec`).
+        truth: The truth mask, packed (see `mask_codec`); empty where it is not known.
         policy: Who acted.
         sees_truth: Whether it was shown the truth; None if that is not known.
         backbone: Who segmented.
@@ -63,6 +63,11 @@ class EpisodeFacts:
     checkpoint: str | None
     checkpoint_hash: str | None
     options: Mapping[str, Any]
+
+    @property
+    def truth_known(self) -> bool:
+        """False for images that nobody has outlined: Dice, IoU and reward are NaN."""
+        return bool(self.truth)
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,9 @@ class Trajectory:
 
     @property
     def truth(self) -> np.ndarray:
-        """(H, W) bool."""
+        """(H, W) bool; all False where it is not known."""
+        if not self.facts.truth_known:
+            return np.zeros((self.facts.height, self.facts.width), bool)
         return unpack_mask(self.facts.truth, self.facts.height, self.facts.width)
 
     @property

@@ -1,0 +1,137 @@
+"""Images that nobody has outlined: what people drop onto the page of `medseg serve`.
+
+A folder of PNG files and `images.jsonl`, one line a case. What such cases are called is made of the
+pixels and the target; the names of the files that people had are not kept, for they may name a
+patient. Cases have no truth (`Case.truth_known`), so environments refuse them; recordings of what
+was played on them are replayed and exported like any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medseg_gym.cases.case import Case, hash_pixels
+from medseg_gym.cases.files.pictures import png_bytes, read_image
+from medseg_gym.cases.source import CaseSource, EmptySplit
+from medseg_gym.errors import CaseError
+
+INDEX = "images.jsonl"
+SPLIT = "train"
+
+
+class UnlabelledImages(CaseSource):
+    """The images in a folder, those added meanwhile included.
+
+    Args:
+        folder: Of the images.
+    """
+
+    split = SPLIT
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.name = f"unlabelled:{folder}"
+        self._size = -1
+        self._rows: dict[str, dict[str, str]] = {}
+
+    def _read(self) -> dict[str, dict[str, str]]:
+        path = self.folder / INDEX
+        try:
+            size = path.stat().st_size if path.exists() else 0
+            if size != self._size:  # lines are only ever added
+                lines = path.read_text().splitlines() if size else []
+                rows = [json.loads(line) for line in lines]
+                self._rows = {row["key"]: row for row in rows}
+                self._size = size
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CaseError(f"{path} cannot be read: {error}; move it away to begin anew") from None
+        return self._rows
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """Of the images, in the order in which they came."""
+        return tuple(self._read())
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Distinct target texts, in the order in which they came."""
+        return tuple(dict.fromkeys(row["target"] for row in self._read().values()))
+
+    def __getitem__(self, index: int) -> Case:
+        row = list(self._read().values())[index]
+        name = f"{row['image']}.png"
+        pixels = read_image(self.folder / name, name)
+        if hash_pixels(pixels) != row["image"]:
+            raise CaseError(f"{self.folder / name} is not the picture it was when it was added")
+        return make_unlabelled(pixels, row["target"], row["modality"])
+
+    def add(self, case: Case) -> None:
+        """Keep a case of `make_unlabelled`; twice is harmless.
+
+        Raises:
+            CaseError: The folder cannot be written.
+        """
+        if case.key in self._read():
+            return
+        path = self.folder / f"{case.content_hash}.png"
+        row = {
+            "key": case.key,
+            "image": case.content_hash,
+            "target": case.target,
+            "modality": case.modality,
+        }
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                part = path.with_name(f"{path.name}.{os.getpid()}.part")
+                part.write_bytes(png_bytes(case.image))
+                os.replace(part, path)
+            with (self.folder / INDEX).open("ab") as file:
+                file.write((json.dumps(row) + "\n").encode())
+        except OSError as error:
+            raise CaseError(f"{path} cannot be written: {error}") from None
+
+    def nbytes(self) -> int:
+        """What the pictures take on disk."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.png"))
+
+
+def make_unlabelled(pixels: np.ndarray, target: str, modality: str = "") -> Case:
+    """A case without a truth, named after its pixels and target.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        target: What to segment, in words.
+        modality: As in `Case`.
+    """
+    image = hash_pixels(pixels)
+    words = hashlib.blake2b(f"{target}\n{modality}".encode(), digest_size=4).hexdigest()
+    return Case(
+        f"image-{image[:16]}-{words}",
+        pixels,
+        np.zeros(pixels.shape[:2], bool),
+        target,
+        modality,
+        group=image,
+        source="unlabelled",
+        truth_known=False,
+    )
+
+
+def load(argument: str, split: str) -> UnlabelledImages:
+    """Open a folder of images.
+
+    Raises:
+        CaseError: There is none, or another split than "train" is asked for.
+    """
+    if split != SPLIT:
+        raise EmptySplit(f"unlabelled:{argument} has no split {split!r}, only {SPLIT!r}")
+    if not (Path(argument) / INDEX).is_file():
+        raise CaseError(f"unlabelled:{argument}: there is no {INDEX} in that folder")
+    return UnlabelledImages(argument)
