@@ -1,8 +1,8 @@
 """The suite in TRL's `GRPOTrainer`, as an environment of tools or as a batched rollout.
 
-`make_environment(...)` is an `environment_factory`: TRL generates, reads the calls and hands each to
-its own `MedSegChat-v0`. `ChatRollout` is a `rollout_func`: whole conversations on the native batch,
-one decoder call a turn for all of them; `ChatGRPOTrainer` gives their pictures to the loss.
+`make_environment(...)` is an `environment_factory`: TRL generates, reads the calls and hands each
+to a `MedSegChat-v0` of its own. `ChatRollout` is a `rollout_func`: whole conversations on the
+native batch, one decoder call a turn for all; `ChatGRPOTrainer` gives their pictures to the loss.
 Extra `llm`. What differs between the two, and from RLlib's: `docs/trl_verl.md`.
 """
 

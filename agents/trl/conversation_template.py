@@ -17,7 +17,8 @@ _PREFACE = """\
 {%- set turned = namespace(messages=[]) %}
 {%- for message in messages %}
     {%- if message.role == "tool" %}
-        {%- set turned.messages = turned.messages + [{"role": "user", "content": message.content}] %}
+        {%- set turned.messages = turned.messages +
+            [{"role": "user", "content": message.content}] %}
     {%- else %}
         {%- set turned.messages = turned.messages + [message] %}
     {%- endif %}

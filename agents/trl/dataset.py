@@ -1,4 +1,4 @@
-"""Which cases are played: rows of a `datasets.Dataset`. TRL repeats each row for its whole group."""
+"""Which cases are played: rows of a `datasets.Dataset`. TRL repeats each for its whole group."""
 
 from __future__ import annotations
 

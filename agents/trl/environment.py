@@ -102,7 +102,7 @@ def _content(observation: Any) -> Content:
 def _tool(method: Callable[..., Any]) -> Callable[..., Any]:
     """A tool with the name, signature and words of `method`, which takes any arguments.
 
-    TRL answers a call whose arguments do not fit by itself, without a step. This way the suite does.
+    TRL answers a call whose arguments do not fit by itself, without a step; so the suite does.
     """
 
     @functools.wraps(method)

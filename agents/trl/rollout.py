@@ -12,6 +12,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from agents.llm.sampling import Forbid, end_tokens, forbidden_tokens
 from agents.trl.outcome import outcome_of
+from agents.trl.token_logprobs import TokenLogprobs
 from medseg_gym.envs.chat_vector_env import MedSegChatVectorEnv
 from medseg_gym.envs.chat_view import text_message, user_message
 from medseg_gym.errors import PolicyError
@@ -73,9 +74,9 @@ class ChatRollout:
             trainer: A `ChatGRPOTrainer`.
 
         Returns:
-            `prompt_ids`, `completion_ids`, `logprobs` (of the sampler) and `env_mask` (1 where the
-            model said it), n lists each; `pictures`, n lists of PIL images in the order of their
-            place holders; `outcome`, n `Outcome`.
+            `prompt_ids`, `completion_ids`, `logprobs` (while sampling, over all tokens) and
+            `env_mask` (1 where the model said it), n lists each; `pictures`, n lists of PIL
+            images in the order of their place holders; `outcome`, n `Outcome`.
 
         Raises:
             PolicyError: A trainer that would not give the pictures to the loss, prompts that are
@@ -92,7 +93,9 @@ class ChatRollout:
                 "TRL's own trainer never gives the pictures that a rollout makes to the loss"
             )
         if not all(isinstance(prompt, str) for prompt in prompts):
-            raise PolicyError("ChatRollout needs keys of cases as prompts: use rollout_rows(source)")
+            raise PolicyError(
+                "ChatRollout needs keys of cases as prompts: use rollout_rows(source)"
+            )
         with (
             torch.no_grad(),
             unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model,
@@ -104,7 +107,8 @@ class ChatRollout:
     ) -> dict[str, Any]:
         envs = self.envs(len(keys))
         config = GenerationConfig.from_dict(
-            sampling.to_dict() | {"max_new_tokens": self.max_new_tokens}
+            sampling.to_dict()
+            | {"max_new_tokens": self.max_new_tokens, "suppress_tokens": None}  # `Forbid` does that
         )
         config.eos_token_id = end_tokens(model, processor)
         forbid = Forbid(forbidden_tokens(model, processor))
@@ -207,16 +211,14 @@ class ChatRollout:
             "image_grid_thw": torch.stack([grid for slot in slots for grid in slot.grids]),
             "mm_token_type_ids": (ids == model.config.image_token_id).long(),
         }
+        watch = TokenLogprobs(ids.shape[1], config.temperature or 1.0)
         made = model.generate(
             **{name: value.to(model.device) for name, value in inputs.items()},
             generation_config=config,
-            logits_processor=LogitsProcessorList([forbid]),
-            return_dict_in_generate=True,
-            output_scores=True,
+            logits_processor=LogitsProcessorList([watch, forbid]),
         )
-        new = made.sequences[:, ids.shape[1] :]
-        scores = torch.stack(made.scores, dim=1).float().log_softmax(dim=-1)
-        logprobs = scores.gather(-1, new[..., None])[..., 0]
+        new = made[:, ids.shape[1] :]
+        logprobs = watch.of(made)
         answers = []
         for slot, tokens, values in zip(slots, new.tolist(), logprobs.tolist(), strict=True):
             ends = [i for i, token in enumerate(tokens) if token in config.eos_token_id]
