@@ -1,0 +1,261 @@
+"""GRPO and turn-level PPO for policies that chat: one algorithm, two configurations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+# Ray reads these when it is imported; see agents.rllib.ppo.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+
+import numpy as np
+import ray
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
+)
+
+from agents.rllib.chat.connectors import GROUP
+from agents.rllib.chat.errors import LostGroups
+from agents.rllib.chat.learner import ITERATION, ChatLearner
+from agents.rllib.chat.module import HFChatModule
+from agents.rllib.chat.runner import ChatEnvRunner, Group
+from agents.rllib.chat.settings import ChatSettings
+from medseg_gym.cases import load_cases
+from medseg_gym.errors import MedSegError
+
+ENV = "medseg_gym:MedSegChat-v0"
+
+
+class ChatConfig(AlgorithmConfig):
+    """What `GRPOConfig` and `ChatPPOConfig` share.
+
+    `chat(...)` sets the fields of `ChatSettings`; what RLlib has names for is set with RLlib's
+    methods: `environment(env_config=...)` takes arguments of `MedSegChat-v0`, `training(lr, gamma,
+    lambda_, grad_clip, num_epochs)`, `env_runners(num_env_runners, num_envs_per_env_runner)` (0
+    slots: all episodes of a runner), `learners(num_learners)`, `debugging(seed)`.
+
+    Args:
+        algo_class: Of RLlib; the algorithm is always `ChatAlgorithm`.
+    """
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class or ChatAlgorithm)
+        self.settings = ChatSettings()
+        self.env = ENV
+        self.env_runner_cls = ChatEnvRunner
+        self.batch_mode = "complete_episodes"
+        self.num_envs_per_env_runner = 0
+        self.lr = 1e-6
+        self.grad_clip = 0.3
+        self.grad_clip_by = "global_norm"
+        self.num_epochs = 1
+        self.minibatch_size = None
+        self.gamma = 1.0
+        self.lambda_ = 0.95
+        self.disable_env_checking = True
+        self.add_default_connectors_to_learner_pipeline = False
+        self.add_default_connectors_to_env_to_module_pipeline = False
+        self.add_default_connectors_to_module_to_env_pipeline = False
+        # A runner that dies takes its groups of this iteration with it, and comes back.
+        self.restart_failed_env_runners = True
+        self.ignore_env_runner_failures = True
+
+    def chat(self, **settings: Any) -> ChatConfig:
+        """Set fields of `ChatSettings`.
+
+        Raises:
+            MedSegError: A value out of range.
+            TypeError: A field that does not exist.
+        """
+        self.settings = replace(self.settings, **settings)
+        return self
+
+    @property
+    def max_turns(self) -> int:
+        """Calls that an episode may have."""
+        return int(self.env_config.get("max_steps", 5))
+
+    @property
+    def episodes_per_runner(self) -> int:
+        """Episodes of an iteration on the runner that plays the most."""
+        runners = max(1, self.num_env_runners)
+        return -(-self.settings.groups // runners) * self.settings.group_size
+
+    def validate(self) -> None:
+        """Check the settings against each other; see RLlib for the rest.
+
+        Raises:
+            MedSegError: Groups cannot be dealt whole, or there is no checkpoint to start from.
+        """
+        settings = self.settings
+        if self.num_envs_per_env_runner == 0:
+            self.num_envs_per_env_runner = self.episodes_per_runner
+        if not settings.model:
+            raise MedSegError("name the checkpoint to start from: .chat(model=FOLDER)")
+        if self.num_envs_per_env_runner % settings.group_size:
+            raise MedSegError(
+                f"slots of a runner ({self.num_envs_per_env_runner}) must be a multiple of "
+                f"group_size ({settings.group_size}): groups stay whole"
+            )
+        learners = max(1, self.num_learners)
+        if settings.groups % (learners * settings.minibatches):
+            raise MedSegError(
+                f"groups ({settings.groups}) must be a multiple of learners times minibatches "
+                f"({learners} * {settings.minibatches}): every learner gets as many whole groups"
+            )
+        super().validate()
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """`HFChatModule` with these settings."""
+        return RLModuleSpec(
+            module_class=HFChatModule,
+            model_config={
+                "settings": asdict(self.settings),
+                "values": self.settings.advantage == "gae",
+                "seed": self.seed or 0,
+            },
+        )
+
+    def get_default_learner_class(self) -> type[ChatLearner]:
+        """`ChatLearner`."""
+        return ChatLearner
+
+
+class GRPOConfig(ChatConfig):
+    """Group-relative policy optimisation (Shao et al. 2024) of whole conversations.
+
+    Example:
+        >>> from agents.rllib.chat import GRPOConfig
+        >>> config = (
+        ...     GRPOConfig()
+        ...     .environment(env_config={"cases": "phantoms", "image_size": 96, "texts": "terse"})
+        ...     .training(lr=1e-4)
+        ...     .chat(model="runs/tiny/sft/model", groups=16, group_size=8)
+        ... )
+        >>> result = config.build_algo().train()  # doctest: +SKIP
+    """
+
+
+class ChatPPOConfig(ChatConfig):
+    """PPO (Schulman et al. 2017) whose advantages belong to turns, from a value head.
+
+    Args:
+        algo_class: Of RLlib.
+    """
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class)
+        self.chat(advantage="gae", group_size=1, groups=128)
+
+
+class ChatAlgorithm(Algorithm):
+    """Plays whole groups, learns from whole groups, gives every runner the new weights."""
+
+    @classmethod
+    def get_default_config(cls) -> ChatConfig:
+        """GRPO's."""
+        return GRPOConfig()
+
+    def setup(self, config: Any) -> None:
+        """Build RLlib's parts; a local runner and a local learner share one set of weights."""
+        super().setup(config)
+        options = self.config.env_config
+        source = load_cases(options.get("cases", "samples"), options.get("split", "train"))
+        self._keys = source.keys
+        self._share_weights()
+
+    def _share_weights(self) -> None:
+        self._shared = self.config.num_env_runners == 0 and self.config.num_learners == 0
+        if self._shared:
+            learner = self.learner_group._learner
+            self.env_runner.module = learner.module[DEFAULT_MODULE_ID]
+
+    def training_step(self) -> None:
+        """One iteration."""
+        settings = self.config.settings
+        groups = self._groups(self.iteration)
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            episodes = self._play(groups)
+        learners = max(1, self.config.num_learners)
+        by_group: dict[int, list[Any]] = {}
+        for episode in episodes:
+            by_group.setdefault(episode.custom_data[GROUP], []).append(episode)
+        whole = [members for members in by_group.values() if len(members) == settings.group_size]
+        # After a runner died: as many for every learner, so that they take their steps together.
+        step = learners * settings.minibatches
+        whole = whole[: len(whole) // step * step]
+        if not whole:
+            raise LostGroups(
+                f"iteration {self.iteration}: of {len(groups)} groups {len(by_group)} came back, "
+                f"and {step} are needed; see the runners' errors above"
+            )
+        self.metrics.log_value("groups_lost", len(groups) - len(whole), reduce="sum")
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            results = self._learn(whole, learners)
+        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        if not self._shared:
+            with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+                self.env_runner_group.sync_weights(
+                    from_worker_or_learner_group=self.learner_group, inference_only=True
+                )
+
+    def _groups(self, iteration: int) -> list[Group]:
+        """Cases of an iteration: all once in an order of chance, then all in another order."""
+        count, cases = self.config.settings.groups, len(self._keys)
+        found = []
+        for number in range(iteration * count, (iteration + 1) * count):
+            passed, place = divmod(number, cases)
+            order = _order(self.config.seed or 0, passed, cases)
+            found.append(Group(number, self._keys[int(order[place])]))
+        return found
+
+    def _play(self, groups: Sequence[Group]) -> list[Any]:
+        if self.env_runner_group.num_remote_workers() == 0:
+            episodes = self.env_runner.sample(groups=groups)
+            results = [(episodes, self.env_runner.get_metrics())]
+        else:
+            workers = self.env_runner_group.healthy_worker_ids()
+            dealt = [groups[i :: len(workers)] for i in range(len(workers))]
+            results = self.env_runner_group.foreach_env_runner(
+                [
+                    lambda runner, part=part: (runner.sample(groups=part), runner.get_metrics())
+                    for part in dealt
+                    if part
+                ],
+                local_env_runner=False,
+                remote_worker_ids=[w for w, part in zip(workers, dealt, strict=True) if part],
+            )
+        self.metrics.aggregate([metrics for _, metrics in results], key=ENV_RUNNER_RESULTS)
+        return [episode for episodes, _ in results for episode in episodes]
+
+    def _learn(self, groups: Sequence[list[Any]], learners: int) -> list[Any]:
+        given: dict[str, Any] = {
+            "num_epochs": self.config.num_epochs,
+            "timesteps": {ITERATION: self.iteration},
+        }
+        if learners == 1:
+            return self.learner_group.update(episodes=_flat(groups), **given)
+        # By reference: RLlib deals a plain list of episodes by length and so through groups.
+        shares = [ray.put(_flat(groups[i::learners])) for i in range(learners)]
+        return self.learner_group.update(episodes_refs=shares, **given)
+
+
+def _flat(groups: Sequence[list[Any]]) -> list[Any]:
+    return [episode for members in groups for episode in members]
+
+
+def _order(seed: int, passed: int, count: int) -> np.ndarray:
+    """Cases in the order of a pass over all of them."""
+    return np.random.default_rng([seed, passed, count]).permutation(count)
