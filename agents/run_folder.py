@@ -6,15 +6,15 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from agents.training_config import PPOSettings
 from medseg_gym.errors import MedSegError, PolicyError
 
 _STEP = re.compile(r"step-(\d{9})")
+_FREE = ("steps", "eval_every", "eval_cases", "checkpoint_every", "test_cases")
 
 
 class RunFolder:
@@ -30,14 +30,23 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def start(self, config: PPOSettings, view: dict[str, Any], resume: bool) -> None:
+    def start(
+        self,
+        config: Any,
+        view: dict[str, Any],
+        resume: bool,
+        env_id: str = "MedSeg-v0",
+        free: Sequence[str] = _FREE,
+    ) -> None:
         """Claim the folder for a run.
 
         Args:
-            config: Its settings. A resumed run may differ in `steps`, to go on for longer, and in
-                what does not touch learning (evaluation, checkpoints).
-            view: See `PPOSettings.view`.
+            config: Its settings, a dataclass with `to_json` and `read` (see `PPOSettings`).
+            view: Arguments of the environment that belong to the view.
             resume: Go on with what is there.
+            env_id: Of the environment.
+            free: Settings in which a resumed run may differ: its length, where it may go on for
+                longer, and what does not touch learning (evaluation, checkpoints, machines).
 
         Raises:
             MedSegError: The folder holds a run and `resume` is False, or another run.
@@ -46,7 +55,6 @@ class RunFolder:
         if file.exists():
             if not resume:
                 raise MedSegError(f"{self.path} holds a run; give another --out, or --resume")
-            free = ("steps", "eval_every", "eval_cases", "checkpoint_every", "test_cases")
             old = type(config).read(json.loads(file.read_text()))
             before, now = asdict(old), asdict(config)
             differing = sorted(k for k in now if k not in free and before[k] != now[k])
@@ -59,9 +67,7 @@ class RunFolder:
             raise MedSegError(f"{self.path} holds no run to resume (no config.json)")
         self.path.mkdir(parents=True, exist_ok=True)
         write_whole(file, config.to_json())
-        write_whole(
-            self.path / "view.json", json.dumps({"env_id": "MedSeg-v0", "view": view}, indent=1)
-        )
+        write_whole(self.path / "view.json", json.dumps({"env_id": env_id, "view": view}, indent=1))
 
     def save(self, step: int, write: Callable[[Path], object]) -> Path:
         """Keep a checkpoint.
@@ -91,6 +97,11 @@ class RunFolder:
             if match:
                 found[int(match[1])] = path
         return found
+
+    def prune(self, keep: int) -> None:
+        """Remove all checkpoints but the `keep` newest."""
+        for path in list(self.checkpoints().values())[:-keep]:
+            shutil.rmtree(path)
 
     def newest(self) -> tuple[int, Path] | None:
         """Steps and folder of the newest checkpoint, or None."""

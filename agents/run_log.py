@@ -25,10 +25,11 @@ class RunLog:
 
     Args:
         folder: Of the run.
-        total: Environment steps of the whole run.
-        step: Environment steps taken before.
+        total: Steps of the whole run.
+        step: Steps taken before.
         console: Where the bar goes; a console that is no terminal gets one line a row instead.
         shown: Figures that stand beside the bar.
+        unit: What the steps are.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class RunLog:
         step: int = 0,
         console: Console | None = None,
         shown: tuple[str, ...] = ("return", "dice", "val/dice", "clone/loss"),
+        unit: str = "steps",
     ) -> None:
-        self.folder, self.total, self.shown = folder, total, shown
+        self.folder, self.total, self.shown, self.unit = folder, total, shown, unit
         self.console = console or Console()
         self.file = folder / "progress.jsonl"
         self.rows = [row for row in read_progress(folder) if row["step"] <= step]
@@ -81,7 +83,7 @@ class RunLog:
         """Add a row; "seconds" and "cpu_seconds" in it count earlier parts of a resumed run too.
 
         Args:
-            step: Environment steps taken.
+            step: Steps taken.
             values: Numbers; those that are not finite are left out.
         """
         now, (before, at) = time.perf_counter(), self._last
@@ -105,12 +107,12 @@ class RunLog:
         self._show(step, finite)
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
-        shown = [f"{step}/{self.total} steps"]
+        shown = [f"{step}/{self.total} {self.unit}"]
         for key in self.shown:
             if key in values:
                 shown.append(f"{key} {values[key]:.3f}")
         if "steps_per_second" in values:
-            shown.append(f"{values['steps_per_second']:.0f} steps/s")
+            shown.append(f"{values['steps_per_second']:.3g} {self.unit}/s")
         if self.console.is_terminal:
             self._bar.update(self._task, completed=step, description=", ".join(shown))
         else:

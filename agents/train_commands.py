@@ -1,4 +1,4 @@
-"""`medseg train sb3-ppo | rllib-ppo`."""
+"""`medseg train sb3-ppo | rllib-ppo | grpo | chat-ppo`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from agents.command_options import with_options
+from agents.rllib.chat.settings import ChatPPORun, ChatRun, GRPORun
 from agents.rllib.config import RLlibPPOConfig
 from agents.sb3.config import SB3PPOConfig
 from agents.training_config import PPOSettings
@@ -19,9 +20,11 @@ _Resume = Annotated[bool, typer.Option(help="Go on from the folder's newest chec
 
 
 def add_trainers(app: typer.Typer) -> None:
-    """Add the trainers of array policies to `medseg train`."""
+    """Add the reinforcement learners to `medseg train`."""
     app.command("sb3-ppo")(with_options(SB3PPOConfig, sb3_ppo))
     app.command("rllib-ppo")(with_options(RLlibPPOConfig, rllib_ppo))
+    app.command("grpo")(with_options(GRPORun, grpo))
+    app.command("chat-ppo")(with_options(ChatPPORun, chat_ppo))
 
 
 def sb3_ppo(config: SB3PPOConfig, *, out: _Out, resume: _Resume = False) -> None:
@@ -32,6 +35,24 @@ def sb3_ppo(config: SB3PPOConfig, *, out: _Out, resume: _Resume = False) -> None
 def rllib_ppo(config: RLlibPPOConfig, *, out: _Out, resume: _Resume = False) -> None:
     """Train an array policy with PPO of RLlib, then compare it with the baselines."""
     _train("rllib", config, out, resume)
+
+
+def grpo(config: GRPORun, *, out: _Out, resume: _Resume = False) -> None:
+    """Train a policy that chats with GRPO, from a checkpoint that already makes valid calls."""
+    _train_chat(config, out, resume)
+
+
+def chat_ppo(config: ChatPPORun, *, out: _Out, resume: _Resume = False) -> None:
+    """Train a policy that chats with PPO over turns, from a checkpoint that makes valid calls."""
+    _train_chat(config, out, resume)
+
+
+def _train_chat(config: ChatRun, out: Path, resume: bool) -> None:
+    from agents.rllib.chat.train import train_chat
+
+    console = Console()
+    train_chat(config, out, resume, console)
+    console.print(f"wrote {out / 'model'}; play it as llm:{out / 'model'}")
 
 
 def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:

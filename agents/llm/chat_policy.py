@@ -22,12 +22,10 @@ class ChatPolicy:
     All slots that wait for an answer are one batch; see `Answerer` for what holds.
 
     Args:
-        model: A model that `AutoModelForImageTextToText` loads, adapters included.
-        processor: Its processor.
-        system: Messages that every conversation begins with (`envs.system_messages`).
+        answerer: The model, how it is asked, and what every conversation begins with
+            (`envs.system_messages`).
         over: What the environment shows in a slot that has ended (`texts.over`); such slots are not
             asked.
-        options: See `ModelOptions`.
         name: Shown in tables.
         checkpoint: What the records of a run say of the model.
     """
@@ -36,16 +34,12 @@ class ChatPolicy:
 
     def __init__(
         self,
-        model: Any,
-        processor: Any,
-        system: Sequence[Message] = (),
+        answerer: Answerer,
         over: str | None = None,
-        options: ModelOptions | None = None,
         name: str = "llm",
         checkpoint: str = "",
     ) -> None:
-        self.options = options or ModelOptions()
-        self.answerer = Answerer(model.eval(), processor, system, self.options)
+        self.answerer, self.options = answerer, answerer.options
         self.over, self.name, self.checkpoint = over, name, checkpoint
         self._slots: dict[int, Conversation] = {}
 
@@ -58,7 +52,7 @@ class ChatPolicy:
         options: ModelOptions | None = None,
         name: str | None = None,
     ) -> ChatPolicy:
-        """Load a checkpoint of transformers or adapters of peft; other arguments as above.
+        """Load a checkpoint of transformers or adapters of peft.
 
         Args:
             path: Folder.
@@ -75,15 +69,8 @@ class ChatPolicy:
         if device is None and torch.accelerator.is_available():
             device = str(torch.accelerator.current_accelerator())
         model = load_model(path, options.dtype, device, options.merge)
-        return cls(
-            model,
-            load_processor(path),
-            system,
-            over,
-            options,
-            name or f"llm:{path}",
-            weights_digest(path),
-        )
+        answerer = Answerer(model.eval(), load_processor(path), system, options)
+        return cls(answerer, over, name or f"llm:{path}", weights_digest(path))
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from agents.evaluation import CaseRecord
 from agents.rllib.chat.connectors import GROUP
 from agents.rllib.chat.errors import LostGroups
 from agents.rllib.chat.learner import ITERATION, ChatLearner
@@ -43,12 +44,17 @@ class ChatConfig(AlgorithmConfig):
 
     `chat(...)` sets the fields of `ChatSettings`; what RLlib has names for is set with RLlib's
     methods: `environment(env_config=...)` takes arguments of `MedSegChat-v0`, `training(lr, gamma,
-    lambda_, grad_clip, num_epochs)`, `env_runners(num_env_runners, num_envs_per_env_runner)` (0
+    grad_clip, num_epochs)`, `env_runners(num_env_runners, num_envs_per_env_runner)` (0
     slots: all episodes of a runner), `learners(num_learners)`, `debugging(seed)`.
 
     Args:
         algo_class: Of RLlib; the algorithm is always `ChatAlgorithm`.
     """
+
+    # RLlib annotates these by their first value, None.
+    env: Any
+    env_runner_cls: Any
+    grad_clip: Any
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class=algo_class or ChatAlgorithm)
@@ -63,7 +69,6 @@ class ChatConfig(AlgorithmConfig):
         self.num_epochs = 1
         self.minibatch_size = None
         self.gamma = 1.0
-        self.lambda_ = 0.95
         self.disable_env_checking = True
         self.add_default_connectors_to_learner_pipeline = False
         self.add_default_connectors_to_env_to_module_pipeline = False
@@ -163,6 +168,12 @@ class ChatPPOConfig(ChatConfig):
 class ChatAlgorithm(Algorithm):
     """Plays whole groups, learns from whole groups, gives every runner the new weights."""
 
+    # RLlib's own annotations allow for None wherever something is made in setup.
+    config: Any
+    env_runner_group: Any
+    learner_group: Any
+    metrics: Any
+
     @classmethod
     def get_default_config(cls) -> ChatConfig:
         """GRPO's."""
@@ -177,6 +188,8 @@ class ChatAlgorithm(Algorithm):
         self._share_weights()
 
     def _share_weights(self) -> None:
+        self._given = False  # remote runners have the newest weights
+        self._own: Any = None
         self._shared = self.config.num_env_runners == 0 and self.config.num_learners == 0
         if self._shared:
             learner = self.learner_group._learner
@@ -186,6 +199,8 @@ class ChatAlgorithm(Algorithm):
         """One iteration."""
         settings = self.config.settings
         groups = self._groups(self.iteration)
+        if not self._given:  # after a start or a restore, whichever way it came about
+            self._give_weights()
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             episodes = self._play(groups)
         learners = max(1, self.config.num_learners)
@@ -205,11 +220,66 @@ class ChatAlgorithm(Algorithm):
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self._learn(whole, learners)
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        self._give_weights()
+
+    def _give_weights(self) -> None:
+        self._given = True
         if not self._shared:
             with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
                 self.env_runner_group.sync_weights(
                     from_worker_or_learner_group=self.learner_group, inference_only=True
                 )
+
+    def set_state(self, state: Any) -> None:
+        """Take up a saved state; runners get its weights before they play again."""
+        super().set_state(state)
+        self._given = False
+
+    def own_module(self) -> HFChatModule:
+        """A module with the learners' weights in this process: the learner's own, or a copy."""
+        if self.config.num_learners == 0:
+            return self.learner_group._learner.chat_module
+        if self._own is None:
+            spec = self.config.get_default_rl_module_spec()
+            spec.observation_space, spec.action_space = self.spaces_of_one_slot()
+            spec.inference_only = True
+            self._own = spec.build()
+        self._own.set_state(self.learner_group.get_weights()[DEFAULT_MODULE_ID])
+        return self._own
+
+    def spaces_of_one_slot(self) -> tuple[Any, Any]:
+        """Of observations and actions."""
+        runner = self.env_runner
+        if runner is not None and runner.env is not None:
+            return runner.get_spaces()[DEFAULT_MODULE_ID]
+        return self.env_runner_group.foreach_env_runner(
+            lambda runner: runner.get_spaces()[DEFAULT_MODULE_ID], local_env_runner=False
+        )[0]
+
+    def validate_cases(
+        self, keys: Sequence[str], split: str = "val", temperature: float = 0.0, drawn: int = 0
+    ) -> tuple[list[CaseRecord], bytes]:
+        """Play cases of another split, dealt to all runners; see `ChatEnvRunner.validate`."""
+        if not self._given:
+            self._give_weights()
+        if self.env_runner_group.num_remote_workers() == 0:
+            return self.env_runner.validate(keys, split, temperature, drawn)
+        workers = self.env_runner_group.healthy_worker_ids()
+        dealt = [list(keys[i :: len(workers)]) for i in range(len(workers))]
+        found = self.env_runner_group.foreach_env_runner(
+            [
+                lambda runner, part=part, first=number == 0: runner.validate(
+                    part, split, temperature, drawn if first else 0
+                )
+                for number, part in enumerate(dealt)
+                if part
+            ],
+            local_env_runner=False,
+            remote_worker_ids=[w for w, part in zip(workers, dealt, strict=True) if part],
+        )
+        if sum(len(records) for records, _ in found) < len(keys):
+            raise LostGroups("a runner died while validation cases were played; see its error")
+        return [record for records, _ in found for record in records], found[0][1]
 
     def _groups(self, iteration: int) -> list[Group]:
         """Cases of an iteration: all once in an order of chance, then all in another order."""

@@ -31,6 +31,11 @@ class ChatLearner(TorchLearner):
     `epochs * minibatches` gradient steps, the same number in every learner.
     """
 
+    config: Any  # RLlib's annotation is that of every algorithm
+    _module: Any
+    _device: Any
+    _learner_connector: Any
+
     @property
     def settings(self) -> ChatSettings:
         """Of the algorithm."""
@@ -50,7 +55,7 @@ class ChatLearner(TorchLearner):
             self._learner_connector.append(
                 TurnGAE(
                     config.gamma,
-                    config.lambda_,
+                    settings.gae_lambda,
                     settings.scale,
                     settings.micro_batch,
                     self._device,

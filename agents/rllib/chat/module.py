@@ -93,6 +93,7 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
             temperature: None is that of training, 0 takes the likeliest tokens.
         """
         settings = self.settings
+        self.lm.eval()
         options = ModelOptions(
             temperature=settings.temperature if temperature is None else temperature,
             max_new_tokens=settings.max_new_tokens,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,13 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
 
+from agents.evaluation import CaseRecord, record_of
 from agents.llm.answering import Answer, Conversation
+from agents.llm.chat_policy import ChatPolicy
 from agents.rllib.chat.connectors import GROUP, LOG_PROBS, PICTURES, PROMPT, TOKENS
+from medseg_gym.envs.pictures import picture_sheet
 from medseg_gym.episodes import Episode
-from medseg_gym.policy import make_envs
+from medseg_gym.policy import make_envs, play_cases
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,10 @@ class ChatEnvRunner(SingleAgentEnvRunner):
     sit out. What an episode draws depends on the seed, its group and its number in it alone.
     """
 
+    config: Any  # RLlib's annotations are those of every algorithm
+    env: Any
+    module: Any
+
     def make_env(self) -> None:
         """Make the native batch, which never resets by itself."""
         options = dict(self.config.env_config)
@@ -56,7 +65,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             name: spaces for name in (INPUT_ENV_SPACES, INPUT_ENV_SINGLE_SPACES, DEFAULT_MODULE_ID)
         }
 
-    def sample(  # type: ignore[override]
+    def sample(
         self, *, groups: Sequence[Group] | None = None, **kwargs: Any
     ) -> list[SingleAgentEpisode]:
         """Play groups.
@@ -162,6 +171,41 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         for name, spent in self._spent.items():
             self.metrics.log_value(f"{name}_seconds", spent, reduce="sum")
         self.metrics.log_value("tokens_per_second", tokens / seconds, window=1)
+
+    # evaluation ---------------------------------------------------------------------------------
+    def validate(
+        self, keys: Sequence[str], split: str = "val", temperature: float = 0.0, drawn: int = 0
+    ) -> tuple[list[CaseRecord], bytes]:
+        """Play cases of another split with the weights as they are.
+
+        Args:
+            keys: Of the cases.
+            split: Where they are.
+            temperature: 0 takes the likeliest tokens.
+            drawn: Episodes to draw.
+
+        Returns:
+            Records, and a PNG of the first `drawn` episodes (empty for none).
+        """
+        options = {**self.config.env_config, "split": split}
+        envs: Any = make_envs(min(len(keys), 64), "MedSegChat-v0", **options)
+        over = envs.stage.view.texts.over
+        policy = ChatPolicy(self.module.answerer(envs.system_messages, temperature), over)
+        records: list[CaseRecord] = []
+        episodes: list[tuple[str, Episode]] = []
+        with self.module.autocast():
+            for batch in play_cases(envs, policy, keys, self.config.seed or 0):
+                records += [record_of(played, policy, envs, len(batch)) for played in batch]
+                episodes += [("", one.episode) for one in batch[: drawn - len(episodes)]]
+        envs.close()
+        if not episodes:
+            return records, b""
+        with tempfile.TemporaryDirectory() as folder:
+            return records, picture_sheet(episodes, Path(folder) / "sheet.png").read_bytes()
+
+    def get_checkpointable_components(self) -> list[tuple[str, Any]]:
+        """Not the module: the learner's is kept, and given to all runners after restoring."""
+        return [one for one in super().get_checkpointable_components() if one[1] is not self.module]
 
     def get_metrics(self) -> Any:
         """What was logged since the last call."""

@@ -50,6 +50,7 @@ class ChatSettings:
         kl: Weight of the divergence from the starting model (k3 of Schulman 2020); 0 keeps no
             reference.
         entropy: Weight of the entropy bonus.
+        gae_lambda: Of the advantage estimate, "gae" alone.
         value_weight: Weight of the value's squared error, "gae" alone.
         value_warmup: First iterations in which the value head alone learns, "gae" alone: until it
             knows something its advantages are noise.
@@ -85,6 +86,7 @@ class ChatSettings:
     clip_high: float = 0.28
     kl: float = 0.0
     entropy: float = 0.0
+    gae_lambda: float = 0.95
     value_weight: float = 0.5
     value_warmup: int = 0
     minibatches: int = 1
@@ -163,7 +165,6 @@ class ChatRun(ChatSettings):
         lr: Of AdamW.
         epochs: Passes over an iteration's episodes.
         max_grad_norm: Gradients are scaled down to this norm.
-        gae_lambda: Of the advantage estimate, "gae" alone.
         seed: Of cases, draws and new weights.
         num_envs: Slots of a runner, which answer as one batch; None is all its episodes. A multiple
             of `group_size`.
@@ -189,7 +190,6 @@ class ChatRun(ChatSettings):
     lr: float = 1e-6
     epochs: int = 1
     max_grad_norm: float = 0.3
-    gae_lambda: float = 0.95
     seed: int = 0
     num_envs: int | None = None
     env_runners: int = 0

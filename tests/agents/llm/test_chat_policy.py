@@ -4,7 +4,7 @@ import torch
 
 from agents.contenders import make_contender
 from agents.llm import turn_cache
-from agents.llm.answering import ModelOptions
+from agents.llm.answering import Answerer, ModelOptions
 from agents.llm.chat_policy import ChatPolicy
 from agents.llm.checkpoint import load_model, load_processor, save_view
 from medseg_gym.errors import PolicyError
@@ -23,9 +23,13 @@ def parts(tiny_path):
     return model, load_processor(tiny_path)
 
 
+def policy_of(parts, **options):
+    return ChatPolicy(Answerer(*parts, options=ModelOptions(**options)), over="over.")
+
+
 def play(parts, slots, **options):
     """Answers by slot over some turns; what is shown depends on the slot alone."""
-    policy = ChatPolicy(*parts, over="over.", options=ModelOptions(max_new_tokens=12, **options))
+    policy = policy_of(parts, max_new_tokens=12, **options)
     policy.reset(range(len(slots)), [np.random.default_rng(slot) for slot in slots])
     answers = []
     for turn in range(TURNS):
@@ -83,8 +87,7 @@ def test_a_cache_of_another_conversation_is_not_used(parts):
 
 def test_what_of_the_conversation_is_shown(parts):
     for history, pictures, messages in (("all", 3, 5), (2, 2, 5), (1, 1, 5), ("none", 1, 1)):
-        options = ModelOptions(max_new_tokens=2, history=history)
-        policy = ChatPolicy(*parts, options=options)
+        policy = policy_of(parts, max_new_tokens=2, history=history)
         policy.reset([0], [np.random.default_rng(0)])
         for turn in range(3):
             images = np.full((1, SIZE, SIZE, 3), turn, np.uint8)
@@ -98,8 +101,7 @@ def test_what_of_the_conversation_is_shown(parts):
 
 
 def test_what_cannot_be_said_is_never_said(parts):
-    model, processor = parts
-    policy = ChatPolicy(model, processor, options=ModelOptions(temperature=5.0, max_new_tokens=200))
+    policy = policy_of(parts, temperature=5.0, max_new_tokens=200)
     policy.reset(range(4), [np.random.default_rng(slot) for slot in range(4)])
     images = np.zeros((4, SIZE, SIZE, 3), np.uint8)
     for answer in policy.act({"text": ["hm"] * 4, "image": images}):
@@ -107,7 +109,7 @@ def test_what_cannot_be_said_is_never_said(parts):
 
 
 def test_slots_that_have_ended_are_not_asked(parts):
-    policy = ChatPolicy(*parts, over="over.", options=ModelOptions(max_new_tokens=2))
+    policy = policy_of(parts, max_new_tokens=2)
     policy.reset([0, 1], [np.random.default_rng(0)] * 2)
     images = np.zeros((3, SIZE, SIZE, 3), np.uint8)
     answers = policy.act({"text": ["go", "over.", "never reset"], "image": images})
