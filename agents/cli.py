@@ -1,9 +1,10 @@
-"""What `agents` adds to the command line: `medseg run | eval | train`."""
+"""What `agents` adds to the command line: `medseg play | run | eval | train`."""
 
 from __future__ import annotations
 
 import typer
 
+from agents.page_command import play
 from agents.play_commands import add_play_commands
 from agents.sft_command import add_sft
 from agents.train_commands import add_trainers
@@ -14,6 +15,7 @@ train_app = typer.Typer(no_args_is_help=True, help="Train a policy.")
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this package to `medseg`; called through an entry point."""
     add_play_commands(app)
+    app.command("play")(play)
     add_trainers(train_app)
     add_sft(train_app)
     app.add_typer(train_app, name="train")

@@ -25,12 +25,16 @@ from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.messages import DecodeRequest, EncodeRequest
 from medseg_gym.serving.meters import Meters
 from medseg_gym.serving.owners import Owners
+from medseg_gym.serving.page.files import file_router
+from medseg_gym.serving.page.options import PageOptions
+from medseg_gym.serving.page.page import Page
+from medseg_gym.serving.page.routes import page_router
 from medseg_gym.serving.row_routes import row_router
 from medseg_gym.serving.rows import Invalid
 from medseg_gym.serving.segmenter import Segmenter
 from medseg_gym.serving.session_routes import session_router
 from medseg_gym.serving.sessions import SessionBook
-from medseg_gym.serving.status_routes import status_router
+from medseg_gym.serving.status_routes import root_router, status_router
 
 log = logging.getLogger("medseg_gym.serving")
 
@@ -50,6 +54,7 @@ class Service:
         owners: Who may ask; everybody on this machine if None.
         options: How prompts of a session become decoder rows; the suite's defaults if None.
         local_only: See `Gate`; set where the service has no keys.
+        page: What people find at `/`; None serves programs alone.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Service:
         owners: Owners | None = None,
         options: DecodeOptions | None = None,
         local_only: bool = False,
+        page: PageOptions | None = None,
     ) -> None:
         if isinstance(backbone, RemoteBackbone):
             raise MedSegError(
@@ -67,8 +73,10 @@ class Service:
         self.limits = limits or Limits()
         self.owners = owners or Owners()
         self.meters = Meters()
-        self.segmenter = Segmenter(backbone, self.limits, options, self.meters)
+        reward = "dice_gain" if page is None else page.reward
+        self.segmenter = Segmenter(backbone, self.limits, options, self.meters, reward)
         self.book = SessionBook(self.segmenter)
+        self.page = None if page is None else Page(page, self.book)
         self.draining = False
         app = base_app(self._lifespan)
         app.include_router(row_router(self.segmenter, self.limits, self.segmenter.engine.options))
@@ -81,6 +89,11 @@ class Service:
                 lambda: len(self.book),
             )
         )
+        if self.page is None:
+            app.include_router(root_router(self.segmenter.served))
+        else:
+            app.include_router(file_router())
+            app.include_router(page_router(self.page))
         self.fastapi = app
         self.asgi = Gate(app, self.owners, self.limits, self.meters, local_only)
 
@@ -92,6 +105,8 @@ class Service:
         finally:
             self.draining = True
             sweeper.cancel()
+            if self.page is not None:
+                await asyncio.to_thread(self.page.close)
             await asyncio.to_thread(self.segmenter.stop)
 
     async def _sweep(self) -> None:

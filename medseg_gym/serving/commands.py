@@ -13,6 +13,7 @@ from rich.console import Console
 from medseg_gym.errors import MedSegError
 from medseg_gym.serving.limits import Limits
 
+_KEPT_OUT = ("cache_bytes", "store")  # of this machine; they change no mask
 _LIMIT_NAMES = ", ".join(field.name for field in fields(Limits))
 
 
@@ -39,6 +40,15 @@ def serve(
     ] = None,
     prompt_memory: Annotated[str, typer.Option(help="all, or newest as MedSAM-Agent.")] = "all",
     multimask: Annotated[str, typer.Option(help="auto, always or never.")] = "auto",
+    cases: Annotated[
+        list[str] | None, typer.Option(help="On the page, repeatable: samples, phantoms, ...")
+    ] = None,
+    record: Annotated[Path, typer.Option(help="Where the page records.")] = Path("out/play"),
+    archive: Annotated[
+        list[Path] | None, typer.Option(help="More trajectory stores to browse, repeatable.")
+    ] = None,
+    game_steps: Annotated[int, typer.Option(help="Actions in a game on the page.")] = 10,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Serve programs alone.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     ray: Annotated[bool, typer.Option("--ray", help="Stateless routes on Ray Serve.")] = False,
     ray_address: Annotated[str | None, typer.Option(help="A running cluster.")] = None,
@@ -96,8 +106,25 @@ def serve(
 
     log_json(log_level)
     decoding = DecodeOptions(prompt_memory=prompt_memory, multimask=multimask)  # type: ignore[arg-type]
+    page = None
+    if not no_page:
+        from medseg_gym.serving.page import PageOptions
+
+        page = PageOptions(
+            cases=cases or PageOptions.cases,
+            record=record,
+            archives=archive or (),
+            max_steps=game_steps,
+            provenance={
+                "backbone": backbone,
+                "checkpoint": checkpoint,
+                "backbone_options": {k: v for k, v in options.items() if k not in _KEPT_OUT},
+                "prompt_memory": prompt_memory,
+                "multimask": multimask,
+            },
+        )
     loaded = backbones.load(backbone, checkpoint, device, **options)
-    service = server.make_service(loaded, host, limits, Owners(keys), decoding)
+    service = server.make_service(loaded, host, limits, Owners(keys), decoding, page)
     server.serve(service, host, port)
 
 

@@ -30,7 +30,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-OPEN_PATHS = ("/health", "/ready", "/docs", "/redoc", "/openapi.json", "/static-offline-docs")
+# The page's files hold nothing secret; it asks people for a key and sends it with what it asks.
+OPEN_PATHS = (
+    "/health", "/ready", "/docs", "/redoc", "/openapi.json", "/static-offline-docs", "/page/",
+)  # fmt: skip
 _ALWAYS = ("/health", "/ready", "/metrics")  # answered however full the service is
 
 
@@ -86,7 +89,7 @@ class Gate:
                 403,
             )
         scope.setdefault("state", {})["owner"] = self.owners.recognise(headers.get("authorization"))
-        if scope["state"]["owner"] is None and not path.startswith(OPEN_PATHS):
+        if scope["state"]["owner"] is None and path != "/" and not path.startswith(OPEN_PATHS):
             return ServiceError("a key is needed: send Authorization: Bearer KEY", 401)
         if self._requests > self.limits.max_requests and path not in _ALWAYS:
             self.meters.refused.labels("requests").inc()

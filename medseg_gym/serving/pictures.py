@@ -34,13 +34,23 @@ def read_picture(content: bytes, max_pixels: int, name: str = "image") -> np.nda
         ServiceError: Too many pixels, or not a picture at all.
         CaseError: It cannot be decoded; see `medseg_gym.cases.files.pictures.read_image`.
     """
+    check_picture(content, max_pixels, name)
+    return read_image(content, name)
+
+
+def check_picture(content: bytes, max_pixels: int, name: str = "image") -> str:
+    """Refuse what is no picture or has too many pixels, before any is decoded; Pillow's mode.
+
+    Raises:
+        ServiceError: Either.
+    """
     try:
         with Image.open(io.BytesIO(content)) as file:
-            width, height = file.size
+            (width, height), mode = file.size, file.mode
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise ServiceError(f"{name} is not a picture that can be read: {error}") from error
     check_size(height, width, max_pixels, name)
-    return read_image(content, name)
+    return mode
 
 
 def check_size(height: int, width: int, max_pixels: int, name: str = "image") -> None:

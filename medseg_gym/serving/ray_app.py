@@ -29,7 +29,7 @@ from medseg_gym.serving.merging import decode_together, encode_together, togethe
 from medseg_gym.serving.meters import Meters
 from medseg_gym.serving.owners import Owners, read_keys
 from medseg_gym.serving.row_routes import row_router
-from medseg_gym.serving.status_routes import status_router
+from medseg_gym.serving.status_routes import root_router, status_router
 
 
 class RayArguments(BaseModel):
@@ -94,6 +94,7 @@ def build_replica(args: RayArguments) -> Gate:
     app = base_app(None)
     app.include_router(row_router(BatchedRows(served, limits, meters), limits, DecodeOptions()))
     app.include_router(status_router(served, meters, lambda: True, lambda: 0))
+    app.include_router(root_router(served))
     return Gate(app, Owners(keys), limits, meters, args.local_only)
 
 

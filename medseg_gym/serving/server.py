@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from medseg_gym.errors import MedSegError
 from medseg_gym.serving.app import Service
 from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.owners import Owners, is_loopback
+from medseg_gym.serving.page.options import PageOptions
 
 log = logging.getLogger("medseg_gym.serving")
 
@@ -75,8 +76,17 @@ def make_service(
     limits: Limits | None = None,
     owners: Owners | None = None,
     options: DecodeOptions | None = None,
+    page: PageOptions | None = None,
 ) -> Service:
     """A service for an address.
+
+    Args:
+        backbone: Who segments.
+        host: Other than loopback needs keys.
+        limits: What is taken in.
+        owners: Who may ask.
+        options: How prompts of a session become decoder rows.
+        page: What people find at `/`; None serves programs alone.
 
     Raises:
         MedSegError: An address that other machines reach, without any key.
@@ -87,7 +97,7 @@ def make_service(
             f"{host} can be reached from other machines: set a key in {KEY_VARIABLE} or give "
             "--keys-file FILE with lines owner:key; or bind to 127.0.0.1"
         )
-    return Service(backbone, limits, owners, options, local_only=not owners.required)
+    return Service(backbone, limits, owners, options, not owners.required, page)
 
 
 def make_server(service: Service, host: str, port: int) -> uvicorn.Server:
@@ -109,8 +119,19 @@ def make_server(service: Service, host: str, port: int) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def serve(service: Service, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
+def serve(
+    service: Service,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    on_start: Callable[[str], None] | None = None,
+) -> None:
     """Serve until SIGINT or SIGTERM; what was accepted is finished first.
+
+    Args:
+        service: Used once.
+        host: Address to bind.
+        port: 0 takes a free one.
+        on_start: Called with the URL, in a thread, when it listens.
 
     Raises:
         MedSegError: The address cannot be bound.
@@ -124,14 +145,18 @@ def serve(service: Service, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -
             f"{host}:{port} cannot be bound: is another service running there? choose --port"
         ) from None
     bound = socket.getsockname()
+    url = f"http://{bound[0]}:{bound[1]}"
     log.info(
         "listening",
         extra={
-            "url": f"http://{bound[0]}:{bound[1]}",
+            "url": url,
             "backbone": service.segmenter.facts.fingerprint,
             "keys": service.owners.required,
         },
     )
+    if on_start is not None:
+        # The socket listens already: what is asked from now on waits until it is answered.
+        threading.Thread(target=on_start, args=(url,), daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Uvicorn stops gracefully and then raises the signal again, which would end in an error.
         signal.signal(number, lambda *_: None)

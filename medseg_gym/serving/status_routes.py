@@ -58,6 +58,13 @@ def status_router(
         """Counters as Prometheus reads them."""
         return Response(meters.text(), media_type="text/plain; version=0.0.4")
 
+    return router
+
+
+def root_router(served: ServedBackbone) -> APIRouter:
+    """What programs find at `/` where there is no page."""
+    router = APIRouter(tags=["status"])
+
     @router.get("/")
     async def root() -> dict[str, Any]:
         """What this is and where the description is."""

@@ -1,0 +1,154 @@
+"""The archive: recorded episodes that can be looked at again."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from medseg_gym.cases import Case
+from medseg_gym.cases.files.pictures import png_bytes
+from medseg_gym.errors import MedSegError
+from medseg_gym.serving.errors import ServiceError
+from medseg_gym.serving.page.describe import describe_steps, truth_text
+from medseg_gym.serving.page.shelf import describe_case
+from medseg_gym.trajectories import StoredCases, Trajectory, TrajectoryStore, rebuild_episode
+
+_COLUMNS = [
+    "id", "case", "seed", "rollout", "cases", "split", "group", "target", "modality", "synthetic",
+    "policy", "sees_truth", "backbone", "options", "accepted", "step", "dice", "reward", "stopped",
+    "terminated", "truncated",
+]  # fmt: skip
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Shelfmark:
+    """A store that the page may read.
+
+    Args:
+        name: In requests.
+        title: For people.
+        path: Its folder.
+    """
+
+    name: str
+    title: str
+    path: Path
+
+
+class Archive:
+    """Reads stores; what has not changed since is read once."""
+
+    def __init__(self) -> None:
+        self._held: dict[Path, tuple[Any, TrajectoryStore, list[Row]]] = {}
+        self._cases = StoredCases()
+        self._lock = Lock()
+
+    def rows(self, path: Path) -> list[Row]:
+        """The finished episodes of a store: the last step's columns, `steps` and `return`.
+
+        A store that is not there yet is empty.
+
+        Raises:
+            TrajectoryError: It is damaged.
+        """
+        with self._lock:
+            return self._open(path)[1]
+
+    def _open(self, path: Path) -> tuple[TrajectoryStore | None, list[Row]]:
+        if not path.is_dir():
+            return None, []
+        state = sorted((file.name, file.stat().st_size) for file in path.iterdir())
+        held = self._held.get(path)
+        if held is None or held[0] != state:
+            store = TrajectoryStore(path)
+            held = state, store, _last_steps(store)
+            self._held[path] = held
+        return held[1], held[2]
+
+    def show(self, mark: Shelfmark, id: str) -> dict[str, Any]:
+        """One episode with its picture and every mask, as JSON.
+
+        Raises:
+            ServiceError: 404.
+            TrajectoryError: The store is damaged.
+        """
+        with self._lock:
+            store, rows = self._open(mark.path)
+            row = next((row for row in rows if row["id"] == id), None)
+            if store is None or row is None:
+                raise ServiceError("there is no such recording", 404)
+            one = store.episode((row["case"], row["seed"], row["rollout"]))
+            case, missing = self._case(one)
+        return _describe(one, case, missing)
+
+    def _case(self, one: Trajectory) -> tuple[Case | None, str]:
+        try:
+            return self._cases.find(one), ""
+        except MedSegError as error:
+            return None, str(error)
+
+
+def _last_steps(store: TrajectoryStore) -> list[Row]:
+    steps: dict[str, list[Row]] = {}
+    for row in store.to_table(_COLUMNS).to_pylist():
+        steps.setdefault(row["id"], []).append(row)
+    found = []
+    for rows in steps.values():
+        last = rows[-1]
+        last["steps"], last["return"] = len(rows), sum(row["reward"] for row in rows)
+        found.append(last)
+    return found
+
+
+def _describe(one: Trajectory, case: Case | None, missing: str) -> dict[str, Any]:
+    episode = rebuild_episode(one, case)
+    facts, known = one.facts, one.facts.truth_known
+    found: dict[str, Any] = {
+        "id": one.id,
+        "case": describe_case(episode.case),
+        "policy": facts.policy,
+        "oracle": facts.sees_truth,
+        "backbone": facts.backbone,
+        "max_steps": episode.max_steps,
+        "accepted": one.accepted,
+        "missing": missing,
+        "image": None if case is None else base64.b64encode(png_bytes(case.image)).decode(),
+        "steps": describe_steps(episode, one.rewards, known),
+    }
+    if known:
+        found |= {"start_dice": episode.start_dice, "truth": truth_text(episode.case)}
+    return found
+
+
+def list_rows(marks: Sequence[tuple[Shelfmark, Row]], limit: int) -> list[dict[str, Any]]:
+    """Rows for the page, the last recorded first.
+
+    Args:
+        marks: Rows and the stores they are from.
+        limit: At most so many.
+    """
+    return [
+        {
+            "store": mark.name,
+            "title": mark.title,
+            "id": row["id"],
+            "case": row["case"],
+            "target": row["target"],
+            "synthetic": row["synthetic"],
+            "split": row["split"],
+            "policy": row["policy"],
+            "oracle": row["sees_truth"],
+            "steps": row["steps"],
+            "accepted": row["accepted"],
+            "dice": None if math.isnan(row["dice"]) else row["dice"],
+            "try": row["rollout"] + 1,
+        }
+        for mark, row in marks[:limit]
+    ]

@@ -1,0 +1,106 @@
+"""What the program that starts the service hands to the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from medseg_gym.annotators import make_policy
+from medseg_gym.cases import Case, CaseSource
+from medseg_gym.episodes import rewards
+from medseg_gym.errors import MedSegError
+from medseg_gym.policy import Policy
+
+DEFAULT_POLICIES = ("centre-box", "random", "oracle-box", "oracle-box-click", "hybrid")
+
+
+class PagePolicy(Protocol):
+    """A policy that is still to be built, and the view that it plays through.
+
+    Attributes:
+        name: Shown to people; unique among those handed over.
+        env_id: Environment of the view.
+        view: Arguments of that environment that belong to the view alone.
+    """
+
+    @property
+    def name(self) -> str:
+        """Shown to people."""
+        ...
+
+    @property
+    def env_id(self) -> str:
+        """Environment of the view."""
+        ...
+
+    @property
+    def view(self) -> Mapping[str, Any]:
+        """Arguments of that environment."""
+        ...
+
+    @property
+    def build(self) -> Any:
+        """Makes the policy for a vector environment of that view."""
+        ...
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """An expert or a baseline by name, see `annotators.make_policy`."""
+
+    name: str
+    env_id: str = "MedSeg-v0"
+    view: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, envs: Any) -> Policy:
+        """Make it for a vector environment."""
+        return make_policy(self.name, envs.stage.view.codec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageOptions:
+    """What people find on the page.
+
+    Args:
+        cases: What can be played: sources, or specs for `load_cases`, every split of each.
+        record: Folder for what is recorded; made when the first game begins.
+        archives: More trajectory stores to browse and to compare with; nothing is written to them.
+        policies: Who can play beside people; None takes some experts and baselines.
+        max_steps: Actions in a game, of people and policies alike.
+        reward: Name for `rewards.make`.
+        picture_bytes: Most bytes of people's own images on disk, for each owner.
+        provenance: Arguments of `EnvOptions` that say with which backbone, weights and decoding the
+            service runs; they are recorded, so that `medseg trajectories replay` can load the same.
+
+    Raises:
+        MedSegError: Nothing to play, two policies of one name, or a number out of range.
+    """
+
+    cases: Sequence[str | CaseSource | Sequence[Case]] = ("samples", "phantoms")
+    record: Path = Path("out/play")
+    archives: Sequence[Path] = ()
+    policies: Sequence[PagePolicy] | None = None
+    max_steps: int = 10
+    reward: str = "dice_gain"
+    picture_bytes: int = 1 << 30
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.cases:
+            raise MedSegError("the page has no cases to show; give --cases samples, say")
+        if self.max_steps < 1 or self.picture_bytes < 1:
+            raise MedSegError("max_steps and picture_bytes of the page must be at least 1")
+        names = [policy.name for policy in self.players]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise MedSegError(f"the page got two policies called {twice[0]!r}; name each once")
+        rewards.make(self.reward)
+
+    @property
+    def players(self) -> Sequence[PagePolicy]:
+        """Who can play beside people."""
+        if self.policies is None:
+            return [BuiltIn(name) for name in DEFAULT_POLICIES]
+        return self.policies
