@@ -40,7 +40,7 @@ except ModuleNotFoundError as error:
             """The function schema."""
             raise NotImplementedError
 
-    def rollout_trace_op(function: Any) -> Any:  # type: ignore[no-redef]
+    def rollout_trace_op(function: Any) -> Any:
         """Traces nothing."""
         return function
 
