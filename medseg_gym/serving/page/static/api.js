@@ -1,0 +1,93 @@
+// Everything the page asks of the service, and what it says when there is no answer.
+
+import { $ } from "./dom.js";
+
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+// No answer at all: the service is down or was restarted.
+export class Silent extends Error {}
+
+let key = null;
+try {
+  key = sessionStorage.getItem("medseg.key");
+} catch {
+  // kept in memory alone
+}
+
+let asking = null;
+
+function askForKey(wrong) {
+  asking ??= new Promise((done) => {
+    $("key-error").textContent = wrong ? "That key is not known here." : "";
+    $("key-form").onsubmit = () => {
+      key = $("key-text").value.trim();
+      $("key-text").value = "";
+      try {
+        sessionStorage.setItem("medseg.key", key);
+      } catch {
+        // kept in memory alone
+      }
+      asking = null;
+      done();
+    };
+    $("key").oncancel = (event) => event.preventDefault();
+    $("key").showModal();
+  });
+  return asking;
+}
+
+async function send(path, options = {}) {
+  const headers = { ...options.headers };
+  if (key) headers.Authorization = `Bearer ${key}`;
+  let answer;
+  try {
+    answer = await fetch(path, { ...options, headers, cache: "no-store" });
+  } catch {
+    throw new Silent("the service does not answer");
+  }
+  if (answer.status === 401) {
+    await askForKey(Boolean(key));
+    return send(path, options);
+  }
+  if (answer.ok) return answer;
+  let detail = `the service answered ${answer.status}`;
+  try {
+    const body = await answer.json();
+    if (typeof body.detail === "string") detail = body.detail;
+    else if (Array.isArray(body.detail)) detail = body.detail.map((fault) => fault.msg).join("; ");
+  } catch {
+    // no JSON: the status has to do
+  }
+  throw new Refused(answer.status, detail);
+}
+
+const query = (values) => {
+  const given = Object.entries(values).filter(([, value]) => value !== undefined && value !== null);
+  return given.length ? `?${new URLSearchParams(given)}` : "";
+};
+
+export const get = async (path, values = {}) => (await send(`/api/${path}${query(values)}`)).json();
+export const picture = async (path, values = {}) => (await send(`/api/${path}${query(values)}`)).blob();
+export const drop = async (path) => (await send(`/api/${path}`, { method: "DELETE" })).json();
+export const form = async (path, body) => (await send(`/api/${path}`, { method: "POST", body })).json();
+export const post = async (path, body) =>
+  (
+    await send(`/api/${path}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify(body),
+    })
+  ).json();
+
+export async function answers() {
+  try {
+    return (await fetch("/ready", { cache: "no-store" })).ok;
+  } catch {
+    return false;
+  }
+}

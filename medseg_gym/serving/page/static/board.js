@@ -1,0 +1,92 @@
+// The leader board: people and policies on the same cases.
+
+import { get, post } from "./api.js";
+import { $, format, h } from "./dom.js";
+
+const interval = (pair) => (pair ? ` [${format(pair[0])}, ${format(pair[1])}]` : "");
+const signed = (value) => `${value < 0 ? "−" : "+"}${format(Math.abs(value))}`;
+
+export class Board {
+  constructor(who) {
+    this.who = who; // () => ({ player, exam })
+    $("board-place").addEventListener("change", () => this.draw());
+    $("catch-up").addEventListener("click", () => this.catchUp());
+  }
+
+  setUp(setup) {
+    const places = setup.places.filter((p) => !p.own);
+    const all = h("option", { value: "" }, "all");
+    $("board-place").replaceChildren(all, ...places.map((p) => h("option", { value: p.name }, p.title)));
+    $("board-policy").replaceChildren(...setup.policies.map((p) => h("option", { value: p.id }, p.name)));
+    this.setup = setup;
+  }
+
+  async draw() {
+    const who = this.who();
+    const place = $("board-place").value || undefined;
+    const found = await get("board", { ...who, place });
+    const name = who.player.trim() || "anonymous";
+    const exam = who.exam ? " in exams" : "";
+    const cases = found.cases === 1 ? "the case" : `the ${found.cases} cases`;
+    $("board-about").textContent = found.compared
+      ? `Everybody on ${cases} that ${name} has finished${exam}, with ${this.setup.backbone} and ${this.setup.max_steps} steps.`
+      : `${name} has finished no case here${exam}: each row counts its own cases, so rows do not compare.`;
+    const heads = ["Player", "Cases", "Dice"];
+    if (found.compared) heads.push(`${name}, same cases`, "Difference");
+    const rows = found.rows.map((row) => this.row(row, found.compared));
+    $("board-table").replaceChildren(
+      h("thead", {}, h("tr", {}, ...heads.map((text) => h("th", { scope: "col" }, text)))),
+      h("tbody", {}, ...rows));
+    if (!rows.length)
+      $("board-table").replaceChildren(h("tbody", {}, h("tr", {}, h("td", {}, "No finished episodes yet."))));
+  }
+
+  row(row, compared) {
+    const notes = [];
+    if (row.person) notes.push(row.exam ? "exam" : "sees Dice");
+    if (row.oracle) notes.push("oracle");
+    if (row.synthetic) notes.push("synthetic");
+    const player = h("th", { scope: "row" }, row.me ? h("b", {}, row.player) : row.player);
+    if (notes.length) player.append(h("span", { className: "muted" }, ` ${notes.join(", ")}`));
+    const cells = [
+      h("td", { className: "number" }, String(row.n)),
+      h("td", { className: "number" }, format(row.dice) + interval(row.interval)),
+    ];
+    if (compared && row.me) cells.push(h("td", {}, ""), h("td", {}, ""));
+    else if (compared) {
+      cells.push(h("td", { className: "number" }, format(row.mine)));
+      cells.push(h("td", { className: "number" }, signed(row.difference) + interval(row.difference_interval)));
+    }
+    return h("tr", { className: row.me ? "me" : "" }, player, ...cells);
+  }
+
+  // Let a policy play every case that you have finished; what it has played already is not kept twice.
+  async catchUp() {
+    const note = $("catch-up-note");
+    const policy = $("board-policy").value;
+    $("catch-up").disabled = true;
+    try {
+      const chosen = $("board-place").value;
+      const places = chosen ? [chosen] : [...$("board-place").options].map((o) => o.value).filter(Boolean);
+      let done = 0;
+      for (const place of places) {
+        const { keys } = await get("played", { place, ...this.who() });
+        for (const key of keys) {
+          note.textContent = `${++done} …`;
+          let shown = await post("watch", { policy, place, key });
+          while (!shown.done) {
+            await new Promise((go) => setTimeout(go, 100));
+            shown = await get(`watch/${shown.watch}`, { since: 1e6 });
+          }
+          if (shown.error) throw new Error(shown.error);
+        }
+      }
+      note.textContent = done ? `${done} cases played` : "You have finished no case here yet.";
+      await this.draw();
+    } catch (error) {
+      note.textContent = error.message;
+    } finally {
+      $("catch-up").disabled = false;
+    }
+  }
+}
