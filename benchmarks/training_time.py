@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,10 +33,14 @@ PARTS = ("environment", "policy", "library", "update")
 
 
 class Clock:
-    """Seconds by part; a part that is inside another one is not counted twice."""
+    """Seconds by part; a part that is inside another one is not counted twice.
 
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+    Args:
+        parts: Their names; what is inside "update" counts for it.
+    """
+
+    def __init__(self, parts: Sequence[str] = PARTS) -> None:
+        self.seconds = dict.fromkeys(parts, 0.0)
         self._stack: list[str] = []
         self._since = 0.0
 
