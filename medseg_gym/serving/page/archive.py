@@ -104,7 +104,8 @@ def _last_steps(store: TrajectoryStore) -> list[Row]:
         last = rows[-1]
         last["steps"], last["return"] = len(rows), sum(row["reward"] for row in rows)
         found.append(last)
-    return found
+    order = {key: number for number, key in enumerate(store.keys())}
+    return sorted(found, key=lambda row: order[row["case"], row["seed"], row["rollout"]])
 
 
 def _describe(one: Trajectory, case: Case | None, missing: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from medseg_gym.serving.page.recordings import Recordings
 from medseg_gym.serving.page.shelf import Place, describe_case
 from medseg_gym.serving.session import Session
 from medseg_gym.serving.sessions import SessionBook
-from medseg_gym.trajectories import EpisodeFacts, EpisodeKey
+from medseg_gym.trajectories import EpisodeFacts, EpisodeKey, TrajectoryError
 from medseg_gym.trajectories.provenance import option_facts
 from medseg_gym.trajectories.step_log import episode_facts
 
@@ -201,8 +201,8 @@ class GameBook:
             accepted: The verdict on the game, should it end here.
 
         Raises:
-            ServiceError: The game is over, or went on elsewhere.
-            TrajectoryError: The step could not be recorded; the game is closed.
+            ServiceError: The game is over or went on elsewhere; or the step could not be recorded,
+                which ends the game.
         """
         session = game.session
         if prompt.tool not in self.tools:
@@ -219,21 +219,31 @@ class GameBook:
                 id, game.facts = await self.recordings.add(
                     session.owner, game.recording, game.facts, session.episode, result, accepted
                 )
-            except BaseException:
+            except BaseException as error:
                 # A recording with a hole would be false: the game ends with what is on disk.
                 self.book.close(session, "unrecorded")
+                if isinstance(error, TrajectoryError):
+                    raise ServiceError(
+                        f"this game ended, it cannot be recorded: {error}", 507
+                    ) from None
                 raise
             game.recording = None if result.terminated else id
             game.recorded = len(session.episode.steps)
         return result
 
 
-def clean_name(text: str) -> str:
-    """A name as it is recorded: printable, single blanks, at most `LONGEST_NAME` characters."""
+def clean_text(text: str, longest: int, otherwise: str = "") -> str:
+    """What somebody typed as it is recorded: printable, single blanks, not too long.
+
+    Args:
+        text: As typed.
+        longest: Characters at most.
+        otherwise: Instead of nothing.
+    """
     plain = "".join(c if unicodedata.category(c)[0] not in "CZ" else " " for c in text)
-    return " ".join(plain.split())[:LONGEST_NAME].strip() or "anonymous"
+    return " ".join(plain.split())[:longest].strip() or otherwise
 
 
 def player_named(text: str) -> str:
     """What recordings call the person who typed a name."""
-    return PERSON + clean_name(text)
+    return PERSON + clean_text(text, LONGEST_NAME, "anonymous")

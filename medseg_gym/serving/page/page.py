@@ -40,6 +40,7 @@ class Page:
         self.games = GameBook(book, options, self.recordings)
         self.gallery = Gallery(self.games)
         self.archive = Archive()
+        self._closed = False
 
     # cases --------------------------------------------------------------------------------------
     def places(self, owner: str) -> list[Place]:
@@ -149,6 +150,9 @@ class Page:
         return [case.key for case in mine.dice if (case.cases, case.split) == where]
 
     def close(self) -> None:
-        """End games and policies; everything recorded becomes a finished file."""
+        """End games and policies, and every journal with them; twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
         self.gallery.close()
         self.recordings.close()

@@ -15,7 +15,7 @@ from medseg_gym.cases.volumes import parse_window
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt, Stop, Undo
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.page.archive import list_rows
-from medseg_gym.serving.page.games import clean_name
+from medseg_gym.serving.page.games import clean_text
 from medseg_gym.serving.page.page import MINE, OWN, Page
 from medseg_gym.serving.page.shelf import list_cases, thumbnail
 from medseg_gym.serving.pictures import check_picture
@@ -166,8 +166,8 @@ def page_router(page: Page) -> APIRouter:
         owner = request.state.owner
         content = await image.read()
         limit = page.games.book.limits.max_pixels
-        words = clean_name(target) if target.strip() else "the target"
-        kind = clean_name(modality) if modality.strip() else ""
+        words = clean_text(target, 120, "target")
+        kind = clean_text(modality, 40)
         case = await in_thread(read_own, content, limit, words, kind, window[:40])
         await page.recordings.keep_image(owner, case)
         place = page.place(owner, OWN)

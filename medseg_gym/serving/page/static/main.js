@@ -25,14 +25,23 @@ function who() {
   return { player: $("player").value, exam: $("exam").checked };
 }
 
+function report(error) {
+  if (error instanceof Silent && game.state) game.wait();
+  else showBanner(error.message);
+}
+
 async function guarded(work) {
   try {
     return await work();
   } catch (error) {
-    if (error instanceof Silent && game.state) game.wait();
-    else showBanner(error.message);
+    report(error);
   }
 }
+
+globalThis.addEventListener("unhandledrejection", (event) => {
+  event.preventDefault();
+  report(event.reason);
+});
 
 async function begin(picked) {
   await game.begin(picked, who());

@@ -1,0 +1,153 @@
+"""Policies beside people play through the service what they play everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medseg_gym.annotators import make_policy
+from medseg_gym.errors import MedSegError, PolicyError
+from medseg_gym.policy import make_envs, play_cases
+from medseg_gym.serving.owners import Owners
+from medseg_gym.serving.page import BuiltIn, PageOptions
+from medseg_gym.trajectories import TrajectoryStore, replay_store
+from tests.serving.page.conftest import BOX
+
+
+@dataclass(frozen=True)
+class Given:
+    """A policy as another package hands it over."""
+
+    name: str
+    build: Any
+    env_id: str = "MedSeg-v0"
+    view: dict[str, Any] = field(default_factory=dict)
+
+
+class Broken:
+    name = "broken"
+    sees_truth = False
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def reset(self, slots: Any, generators: Any) -> None:
+        pass
+
+    def act(self, observations: Any) -> np.ndarray:
+        raise self.error
+
+
+def test_a_policy_plays_as_it_does_in_its_own_environment(open_page, record) -> None:
+    policies = [BuiltIn("hybrid"), BuiltIn("random"), BuiltIn("oracle-box-click")]
+    service, client = open_page(["samples"], policies=policies, max_steps=6)
+    cases = {"cases": "samples", "split": "test", "backbone": "ellipse", "device": "cpu"}
+    envs = make_envs(1, max_steps=6, **cases)
+    for number, given in enumerate(policies):
+        policy = make_policy(given.name, envs.stage.view.codec)
+        for key in ("brain1-z017", "lung2-z015"):
+            ((expected,),) = play_cases(envs, policy, [key])
+            for _ in range(2):  # the second time it is not recorded again
+                shown = client.watch(f"p{number}", "c2", key)
+            assert (shown["error"], shown["oracle"]) == ("", policy.sees_truth)
+            assert [step["dice"] for step in shown["steps"]] == [
+                step.dice for step in expected.episode.steps
+            ]
+            assert [step["reward"] for step in shown["steps"]] == list(expected.rewards)
+    service.page.close()
+    store = TrajectoryStore(record / "policies")
+    assert len(store) == 6 and store.duplicates == 0
+    assert not list(store.episodes(unfinished=True))
+    assert {one.facts.policy for one in store} == {policy.name for policy in policies}
+    assert {one.facts.cases for one in store} == {"samples"}
+    assert replay_store(store, device="cpu").mismatches == []
+
+
+def test_a_policy_that_chats_plays_too(open_page) -> None:
+    class Chatty:
+        name = "chatty"
+        sees_truth = False
+
+        def reset(self, slots: Any, generators: Any) -> None:
+            self.turn = 0
+
+        def act(self, observations: Any) -> list[str]:
+            self.turn += 1
+            if self.turn == 1:
+                return ["I do not know"] * len(observations["text"])
+            call = '{"name": "stop_action", "arguments": {}}'
+            return [f"<tool_call>{call}</tool_call>"] * len(observations["text"])
+
+    given = Given("chatty", lambda envs: Chatty(), "MedSegChat-v0", {"image_size": 64})
+    _, client = open_page(policies=[given])
+    shown = client.watch("p0", "c0", "wide")
+    assert shown["error"] == ""
+    assert [(step["tool"], step["valid"]) for step in shown["steps"]] == [
+        ("", False),
+        ("stop", True),
+    ]
+    recorded = client.ask("GET", "recordings")["rows"]
+    assert [row["policy"] for row in recorded] == ["chatty"]
+    client.ask("GET", "recording", params={"store": "policies", "id": recorded[0]["id"]})
+
+
+def test_what_goes_wrong_with_a_policy_is_said(open_page) -> None:
+    policies = [
+        Given("known", lambda envs: Broken(PolicyError("the model's server is gone"))),
+        Given("unknown", lambda envs: Broken(RuntimeError("secret detail"))),
+        BuiltIn("no-such-policy"),
+    ]
+    _, client = open_page(policies=policies)
+    assert client.watch("p0", "c0", "wide")["error"] == "the model's server is gone"
+    found = client.watch("p1", "c0", "wide")["error"]
+    assert "log" in found and "secret" not in found
+    assert "unknown policy" in client.watch("p2", "c0", "wide")["error"]
+    body = {"policy": "p9", "place": "c0", "key": "wide"}
+    assert client.refusal("POST", "watch", json=body)[0] == 404
+    body = {"policy": "p0", "place": "c0", "key": "nothing"}
+    assert client.refusal("POST", "watch", json=body)[0] == 404
+    client.play()  # and people play on
+
+
+def test_showings_are_their_owners_alone(open_page) -> None:
+    keys = {"anna": "anna-key-0123456789", "ben": "ben-key-01234567890"}
+    _, client = open_page(owners=Owners(keys))
+    anna, ben = ({"Authorization": f"Bearer {key}"} for key in keys.values())
+    body = {"policy": "p0", "place": "c0", "key": "wide"}
+    shown = client.ask("POST", "watch", json=body, headers=anna)
+    assert client.refusal("GET", f"watch/{shown['watch']}", headers=ben)[0] == 404
+    assert client.ask("GET", f"watch/{shown['watch']}", headers=anna)["policy"] == "centre-box"
+
+
+def test_options_that_cannot_be_are_refused() -> None:
+    for options, words in (
+        ({"cases": ()}, "no cases"),
+        ({"max_steps": 0}, "at least 1"),
+        ({"policies": [BuiltIn("random"), BuiltIn("random")]}, "two policies"),
+        ({"reward": "gold"}, "gold"),
+    ):
+        with pytest.raises(MedSegError, match=words):
+            PageOptions(**options)
+
+
+def test_recordings_are_listed_found_and_shown_with_their_pictures(open_page, record) -> None:
+    _, client = open_page(["samples"])
+    client.play(3, "c2", player="Anna")
+    client.watch("p2", "c2", "brain1-z017")
+    assert client.ask("GET", "recordings")["total"] == 2
+    (row,) = client.ask("GET", "recordings", params={"find": "ANNA"})["rows"]
+    shown = client.ask("GET", "recording", params={"store": row["store"], "id": row["id"]})
+    assert [step["tool"] for step in shown["steps"]] == ["box", "stop"]
+    assert shown["image"] and shown["truth"] and shown["missing"] == ""
+
+    # Cases made in memory are gone after a restart: steps and masks are shown all the same.
+    _, other = open_page(archives=[record / "people"])
+    other.play(at=BOX)
+    rows = other.ask("GET", "recordings")["rows"]
+    shown = {row["case"]: row for row in rows if row["store"] == "mine"}
+    assert len([row for row in rows if row["store"] == "a0"]) >= 1
+    one = other.ask("GET", "recording", params={"store": "mine", "id": shown["wide"]["id"]})
+    assert one["image"] is None and "in memory" in one["missing"] and one["steps"]
