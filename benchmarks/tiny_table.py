@@ -50,12 +50,12 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         by="target",
     )
     named = [
-        _named(label, make_contender(text) if text else usual_box(chain.cases, chain.experts))
+        named(label, make_contender(text) if text else usual_box(chain.cases, chain.experts))
         for label, text in contenders.items()
     ]
     found = compare(named, arena, out / "table", console)
     found.write(out / "table")
-    rows = [_row(label, found.records[chain.backbone, label]) for label in contenders]
+    rows = [row_of(label, found.records[chain.backbone, label]) for label in contenders]
     result = {
         "machine": found.machine,
         "chain": asdict(chain),
@@ -73,7 +73,7 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
     console.print(f"wrote result.json, result.csv, curve.png and table/ under {out}")
 
 
-def _named(label: str, contender: Contender) -> Contender:
+def named(label: str, contender: Contender) -> Contender:
     """The same contender under a name that says what it is."""
 
     def build(envs: Any) -> Any:
@@ -84,7 +84,7 @@ def _named(label: str, contender: Contender) -> Contender:
     return replace(contender, name=label, build=build)
 
 
-def _row(label: str, records: Sequence[Any]) -> dict[str, Any]:
+def row_of(label: str, records: Sequence[Any]) -> dict[str, Any]:
     """One line of the table, over all cases of a policy."""
     groups = [record.group for record in records]
     calls = sum(record.turns for record in records)

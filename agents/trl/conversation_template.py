@@ -28,7 +28,10 @@ _PREFACE = """\
 
 
 def show_as_conversation(processor: Any) -> Any:
-    """Change a processor's chat template in place.
+    """Change a processor's chat template in place, and pad at the left.
+
+    TRL wants padding at the left and does not look: where no rollout of a batch made a call, its
+    loss would take the places of pictures from prompts that are padded at the other side.
 
     Args:
         processor: Of a checkpoint whose template TRL knows (`trl.chat_template_utils`), or whose
@@ -42,9 +45,10 @@ def show_as_conversation(processor: Any) -> Any:
     """
     from trl.chat_template_utils import add_response_schema
 
+    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer.padding_side = "left"
     if processor.chat_template.startswith(_PREFACE):
         return processor
-    tokenizer = getattr(processor, "tokenizer", processor)
     if getattr(tokenizer, "response_template", None) is None:
         try:
             add_response_schema(processor)
