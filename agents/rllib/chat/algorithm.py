@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -217,8 +218,11 @@ class ChatAlgorithm(Algorithm):
                 f"and {step} are needed; see the runners' errors above"
             )
         self.metrics.log_value("groups_lost", len(groups) - len(whole), reduce="sum")
+        began = time.perf_counter()
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self._learn(whole, learners)
+        # Beside RLlib's timer, which is smoothed over iterations.
+        self.metrics.log_value("update_seconds", time.perf_counter() - began, reduce="sum")
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         self._give_weights()
 

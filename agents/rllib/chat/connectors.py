@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from agents.rllib.chat.advantages import group_advantages, group_to_go, turn_gae
 from agents.rllib.chat.collate import collate
+from agents.rllib.chat.errors import LostGroups
 from agents.rllib.chat.token_rows import Picture, TokenRow, TurnTokens, rows_of
 
 ROWS = "token_rows"
@@ -65,11 +67,15 @@ class GroupAdvantages(ConnectorV2):
     Args:
         kind: "group" or "group_to_go", see `ChatSettings.advantage`.
         scale: See `ChatSettings.scale`.
+        size: Episodes of a group.
+
+    Raises:
+        LostGroups: A group of another size: it was cut on the way.
     """
 
-    def __init__(self, kind: str, scale: bool, **kwargs: Any) -> None:
+    def __init__(self, kind: str, scale: bool, size: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._kind, self._scale = kind, scale
+        self._kind, self._scale, self._size = kind, scale, size
 
     def __call__(
         self,
@@ -83,6 +89,13 @@ class GroupAdvantages(ConnectorV2):
         """The batch with advantages in its rows."""
         compare = group_to_go if self._kind == "group_to_go" else group_advantages
         groups = [episode.custom_data[GROUP] for episode in episodes]
+        sizes = Counter(groups)
+        cut = [group for group, count in sizes.items() if count != self._size]
+        if cut:
+            raise LostGroups(
+                f"group {cut[0]} has {sizes[cut[0]]} episodes where {self._size} were played: it "
+                "was cut between runner and learner"
+            )
         advantages, figures = compare([_rewards(e) for e in episodes], groups, self._scale)
         for row in batch[DEFAULT_MODULE_ID][ROWS]:
             row.give(advantages[row.episode])

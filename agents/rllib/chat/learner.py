@@ -62,7 +62,9 @@ class ChatLearner(TorchLearner):
                 )
             )
         else:
-            self._learner_connector.append(GroupAdvantages(settings.advantage, settings.scale))
+            self._learner_connector.append(
+                GroupAdvantages(settings.advantage, settings.scale, settings.group_size)
+            )
         self._steps_taken = 0
 
     def get_parameters(self, module: Any) -> list[Any]:

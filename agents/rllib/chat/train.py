@@ -40,11 +40,9 @@ def chat_config(run: ChatRun, **env_options: Any) -> ChatConfig:
     options = {"cases": run.cases, "split": "train", **run.env_options(), **run.view()}
     config.environment(env_config={**options, **env_options})
     config.training(lr=run.lr, grad_clip=run.max_grad_norm, num_epochs=run.epochs)
-    config.env_runners(
-        num_env_runners=run.env_runners,
-        num_envs_per_env_runner=run.num_envs or 0,
-        num_gpus_per_env_runner=run.gpus_per_runner,
-    )
+    config.env_runners(num_env_runners=run.env_runners, num_gpus_per_env_runner=run.gpus_per_runner)
+    if run.num_envs:
+        config.env_runners(num_envs_per_env_runner=run.num_envs)
     config.learners(num_learners=run.learners, num_gpus_per_learner=run.gpus_per_learner)
     config.debugging(seed=run.seed, log_level="ERROR")
     return config.chat(**run.chat)
@@ -120,8 +118,7 @@ def _train(
 def read_result(result: dict[str, Any]) -> dict[str, float]:
     """The figures of an RLlib result that the log keeps, under the log's names."""
     played, learned = result["env_runners"], result["learners"].get(DEFAULT_MODULE_ID, {})
-    timers = result.get("timers", {})
-    update = timers.get("learner_update_timer", 0.0)
+    update = result["update_seconds"]
     playing, segmenting = played["generation_seconds"], played["segmentation_seconds"]
     whole = max(1e-9, playing + segmenting + update)
     found = {

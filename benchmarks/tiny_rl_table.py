@@ -1,0 +1,250 @@
+"""The table and the curve of `benchmarks.tiny_rl`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from agents.comparison import Arena, compare
+from agents.contenders import make_contender
+from agents.evaluation import CaseRecord
+from agents.run_log import read_progress
+from agents.statistics import bootstrap_interval
+from agents.usual_box import usual_box
+from benchmarks.tiny_rl import METHODS, folder_of
+from benchmarks.tiny_table import named
+
+_TITLES = {"grpo": "GRPO", "ppo": "PPO over turns", "sft": "SFT continued"}
+_MODES = {"greedy": "", "sampled": "?temperature=1"}
+_PAIRS = (("grpo", "start"), ("grpo", "sft"), ("ppo", "sft"), ("sft", "start"), ("grpo", "ppo"))
+
+
+def make_table(
+    chain: Path, out: Path, before: Any, sizes: Any, seeds: Sequence[int], console: Console
+) -> None:
+    """Play all policies, write result.json, result.csv and curve.png, and print the tables.
+
+    Args:
+        chain: Folder of the chain.
+        out: Folder of the runs.
+        before: The `Chain`.
+        sizes: The `TinyRL`.
+        seeds: Those that were trained.
+        console: To print on.
+    """
+    models = {("start", 0): chain / "sft" / "model"}
+    models |= {(m, s): folder_of(out, m, s) / "model" for m in METHODS for s in seeds}
+    labels: dict[tuple[str, int, str], str] = {}
+    contenders = []
+    for (method, seed), model in models.items():
+        for mode, options in _MODES.items():
+            title = "SFT" if method == "start" else f"{_TITLES[method]}, seed {seed}"
+            labels[method, seed, mode] = label = f"{title}, {mode}"
+            contenders.append(named(label, make_contender(f"llm:{model}{options}")))
+    others = {
+        "the target's usual box": usual_box(before.cases, before.experts),
+        "random": make_contender("random"),
+        "stop at once": make_contender("stop"),
+        "centre box": make_contender("centre-box"),
+        "oracle: tight box": make_contender("oracle-box"),
+        "oracle: what it learned from": make_contender(before.annotator),
+    }
+    contenders += [named(label, contender) for label, contender in others.items()]
+    arena = Arena(
+        cases=before.cases,
+        backbones=(before.backbone,),
+        num_envs=before.num_envs,
+        max_steps=before.max_steps,
+        limit=sizes.test,
+        by="target",
+    )
+    found = compare(contenders, arena, out / "table", console)
+    found.write(out / "table")
+    played = {label: found.records[before.backbone, label] for label in [*labels.values(), *others]}
+    parts: dict[tuple[str, str], list[list[CaseRecord]]] = {}
+    for (method, _, mode), label in labels.items():
+        parts.setdefault((method, mode), []).append(played[label])
+    rows = []
+    for (method, mode), runs in parts.items():
+        title = "SFT, where all began" if method == "start" else _TITLES[method]
+        row = row_over_seeds(f"{title}, {mode}", runs)
+        row["cpu_minutes"] = _minutes(out, method, seeds) if method != "start" else ""
+        rows.append(row)
+    rows += [row_over_seeds(label, [played[label]]) for label in others]
+    differences = [
+        difference(f"{_name(a)} - {_name(b)}, {mode}", parts[a, mode], parts[b, mode])
+        for a, b in _PAIRS
+        for mode in _MODES
+    ]
+    result = {
+        "machine": found.machine,
+        "sizes": asdict(sizes),
+        "chain": asdict(before),
+        "seeds": list(seeds),
+        "rows": rows,
+        "differences": differences,
+    }
+    (out / "result.json").write_text(json.dumps(result, indent=1))
+    for name, content in (("result.csv", rows), ("differences.csv", differences)):
+        with (out / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(content[0]))
+            writer.writeheader()
+            writer.writerows(content)
+    plot_curve(out, seeds, out / "curve.png")
+    console.print(_as_table(rows, before, len(rows) and rows[0]["cases"]))
+    console.print(_differences_table(differences))
+    console.print(f"Measured on: {found.machine}")
+    console.print(f"wrote result.json, result.csv, differences.csv, curve.png, table/ under {out}")
+
+
+def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str, Any]:
+    """A method's line: every case's mean over its seeds, then the mean over cases.
+
+    The intervals resample pictures, so they say how sure the mean over these seeds is for other
+    cases; how far seeds are apart stands in `return_by_seed`.
+
+    Args:
+        label: What was played.
+        runs: Records of each seed, the same cases in the same order.
+    """
+    groups = [record.group for record in runs[0]]
+    calls = sum(record.turns for run in runs for record in run)
+    count = sum(map(len, runs))
+    row: dict[str, Any] = {"policy": label, "seeds": len(runs), "cases": len(runs[0])}
+    for name, values in (
+        ("return", _per_case(runs, lambda r: r.episode_return)),
+        ("dice", _per_case(runs, lambda r: r.dice[-1])),
+        ("dice_after_1", _per_case(runs, lambda r: r.dice_after(1))),
+    ):
+        row[name] = float(values.mean())
+        low, high = bootstrap_interval(values.tolist(), groups) or ("", "")
+        row[f"{name}_low"], row[f"{name}_high"] = low, high
+    every = [record for run in runs for record in run]
+    boxes = [r.first_box_iou for r in every if r.first_box_iou is not None]
+    row["first_box_iou"] = sum(boxes) / len(boxes) if boxes else ""
+    row["calls_per_case"] = calls / count
+    row["valid_calls"] = 1 - sum(r.invalid for r in every) / calls
+    row["stopped"] = sum(r.stopped for r in every) / count
+    row["stop_regret"] = sum(map(stop_regret, every)) / count
+    row["return_by_seed"] = " ".join(
+        f"{np.mean([r.episode_return for r in run]):.3f}" for run in runs
+    )
+    row["cpu_minutes"] = ""
+    row["notes"] = "; ".join(dict.fromkeys(note for r in every for note in r.notes))
+    return row
+
+
+def stop_regret(record: CaseRecord, penalty: float = 0.01) -> float:
+    """What stopping at the best moment would have returned beyond what the episode did.
+
+    Args:
+        record: Of an episode under `dice_gain`.
+        penalty: Of a call that is not a stop.
+    """
+    best = max(dice - penalty * step for step, dice in enumerate(record.dice)) - record.dice[0]
+    return best - record.episode_return
+
+
+def difference(
+    label: str, runs: Sequence[Sequence[CaseRecord]], others: Sequence[Sequence[CaseRecord]]
+) -> dict[str, Any]:
+    """Mean return of one method less that of another, case by case, with an interval."""
+    groups = [record.group for record in runs[0]]
+    row: dict[str, Any] = {"difference": label, "cases": len(groups)}
+    for name, pick in (
+        ("return", lambda r: r.episode_return),
+        ("dice", lambda r: r.dice[-1]),
+    ):
+        values = _per_case(runs, pick) - _per_case(others, pick)
+        row[name] = float(values.mean())
+        low, high = bootstrap_interval(values.tolist(), groups) or ("", "")
+        row[f"{name}_low"], row[f"{name}_high"] = low, high
+    return row
+
+
+def _per_case(runs: Sequence[Sequence[CaseRecord]], pick: Any) -> np.ndarray:
+    return np.mean([[pick(record) for record in run] for run in runs], axis=0)
+
+
+def _name(method: str) -> str:
+    return "SFT" if method == "start" else _TITLES[method]
+
+
+def _minutes(out: Path, method: str, seeds: Sequence[int]) -> str:
+    found = [read_progress(folder_of(out, method, s))[-1]["cpu_seconds"] / 60 for s in seeds]
+    return " ".join(f"{minutes:.1f}" for minutes in found)
+
+
+def _as_table(rows: Sequence[dict[str, Any]], chain: Any, cases: int) -> Table:
+    table = Table(title=f"{chain.cases} (synthetic), test split, {chain.backbone}, {cases} cases")
+    for header in (
+        *("policy", "return [95 %]", "by seed", "Dice [95 %]", "after the 1st call", "calls"),
+        *("valid", "stopped", "regret", "1st box", "CPU min", "note"),
+    ):
+        table.add_column(header, justify="left" if header in ("policy", "note") else "right")
+    for row in rows:
+        iou = row["first_box_iou"]
+        table.add_row(
+            row["policy"],
+            _spread(row, "return"),
+            row["return_by_seed"] if row["seeds"] > 1 else "",
+            _spread(row, "dice"),
+            f"{row['dice_after_1']:.3f}",
+            f"{row['calls_per_case']:.2f}",
+            f"{row['valid_calls']:.1%}",
+            f"{row['stopped']:.0%}",
+            f"{row['stop_regret']:.3f}",
+            f"{iou:.3f}" if iou != "" else "-",
+            row["cpu_minutes"],
+            row["notes"].replace("synthetic", "").strip("; "),
+        )
+    return table
+
+
+def _differences_table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="the same cases, difference of two methods")
+    for header in ("difference", "return [95 %]", "Dice [95 %]"):
+        table.add_column(header, justify="left" if header == "difference" else "right")
+    for row in rows:
+        table.add_row(row["difference"], _spread(row, "return", "+"), _spread(row, "dice", "+"))
+    return table
+
+
+def _spread(row: dict[str, Any], name: str, sign: str = "") -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    text = f"{row[name]:{sign}.3f}"
+    return text if low == "" else f"{text} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def plot_curve(out: Path, seeds: Sequence[int], path: Path) -> None:
+    """Draw returns while exploring and on validation cases against CPU minutes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for number, method in enumerate(("grpo", "ppo")):
+        for seed in seeds:
+            rows = read_progress(folder_of(out, method, seed))
+            look: dict[str, Any] = {"color": f"C{number}", "linewidth": 1}
+            label = _TITLES[method] if seed == seeds[0] else None
+            for panel, key, window in ((left, "return", 5), (right, "val/return", 1)):
+                part = [row for row in rows if key in row]
+                values = np.array([row[key] for row in part])
+                if len(values) >= window:
+                    smooth = np.convolve(values, np.ones(window) / window, "valid")
+                    minutes = [row["cpu_seconds"] / 60 for row in part][window - 1 :]
+                    panel.plot(minutes, smooth, label=label, **look)
+    left.set(xlabel="CPU minutes", ylabel="return while exploring, mean of 5")
+    right.set(xlabel="CPU minutes", ylabel="greedy return, validation cases")
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    figure.savefig(path, dpi=130)
