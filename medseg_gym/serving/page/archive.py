@@ -16,7 +16,13 @@ from medseg_gym.errors import MedSegError
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.page.describe import describe_steps, truth_text
 from medseg_gym.serving.page.shelf import describe_case
-from medseg_gym.trajectories import StoredCases, Trajectory, TrajectoryStore, rebuild_episode
+from medseg_gym.trajectories import (
+    EpisodeKey,
+    StoredCases,
+    Trajectory,
+    TrajectoryStore,
+    rebuild_episode,
+)
 
 _COLUMNS = [
     "id", "case", "seed", "rollout", "cases", "split", "group", "target", "modality", "synthetic",
@@ -105,7 +111,7 @@ def _last_steps(store: TrajectoryStore) -> list[Row]:
         last["steps"], last["return"] = len(rows), sum(row["reward"] for row in rows)
         found.append(last)
     order = {key: number for number, key in enumerate(store.keys())}
-    return sorted(found, key=lambda row: order[row["case"], row["seed"], row["rollout"]])
+    return sorted(found, key=lambda row: order[EpisodeKey(row["case"], row["seed"], row["rollout"])])
 
 
 def _describe(one: Trajectory, case: Case | None, missing: str) -> dict[str, Any]:
