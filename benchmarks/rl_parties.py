@@ -58,6 +58,7 @@ class Timed:
     library: str
     clock: Clock = field(default_factory=lambda: Clock(PARTS))
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     turns: list[float] = field(default_factory=list)
     tokens: list[float] = field(default_factory=list)
     dice: list[float] = field(default_factory=list)
@@ -70,6 +71,7 @@ class Timed:
             "library": self.library,
             "episodes_per_second": episodes * len(self.seconds) / whole,
             "seconds_per_iteration": whole / len(self.seconds),
+            "cpu_seconds_per_iteration": sum(self.cpu_seconds) / len(self.seconds),
             "turns": float(np.mean(self.turns)),
             "tokens": float(np.mean(self.tokens)),
             "dice": float(np.mean(self.dice)),

@@ -73,24 +73,26 @@ def take_turns(trainer: Any, ours: Timed, theirs: Timed, iterate: Callable[[], N
 
     class Alternate(TrainerCallback):
         def on_step_end(self, *args: Any, **more: Any) -> None:
-            now = time.perf_counter()
+            now, busy = time.perf_counter(), time.process_time()
             watched.close()
             if state["began"] is not None:
                 theirs.seconds.append(now - state["began"])
+                theirs.cpu_seconds.append(busy - state["busy"])
                 with ExitStack() as stack:
                     for watch in rllib_watches(ours.clock):
                         stack.enter_context(watch)
-                    before = time.perf_counter()
+                    before, busy = time.perf_counter(), time.process_time()
                     with ours.clock.inside("library"):
                         iterate()
                     ours.seconds.append(time.perf_counter() - before)
+                    ours.cpu_seconds.append(time.process_time() - busy)
             else:  # TRL's first iteration made its environments and buffers
                 for values in (theirs.turns, theirs.tokens, theirs.dice, theirs.returns):
                     values.clear()
             for watch in trl_watches(theirs.clock):
                 watched.enter_context(watch)
             watched.enter_context(theirs.clock.inside("library"))
-            state["began"] = time.perf_counter()
+            state["began"], state["busy"] = time.perf_counter(), time.process_time()
 
     trainer.add_callback(Alternate())
     trainer.train()
@@ -172,9 +174,11 @@ def measure(
     ratio = sum(theirs.seconds) / sum(ours.seconds)
     console, machine = Console(width=130), describe_machine()
     console.print(as_table(rows, plan))
+    cpu_ratio = sum(theirs.cpu_seconds) / sum(ours.cpu_seconds)
     console.print(
         f"RLlib plays and learns from {ratio:.2f} times as many episodes a second; pair by pair "
-        f"{min(ratios):.2f} to {max(ratios):.2f}"
+        f"{min(ratios):.2f} to {max(ratios):.2f}; by seconds of this process's CPU, which other "
+        f"programs on the machine do not stretch, {cpu_ratio:.2f}"
     )
     console.print(f"Measured on: {machine}")
     out.mkdir(parents=True, exist_ok=True)
@@ -184,6 +188,7 @@ def measure(
         "rows": rows,
         "ratio": ratio,
         "ratios": ratios,
+        "cpu_ratio": cpu_ratio,
         "seconds": {one.library: one.seconds for one in (ours, theirs)},
     }
     (out / "results.json").write_text(json.dumps(results, indent=1))
@@ -195,7 +200,7 @@ def as_table(rows: list[dict[str, Any]], plan: Plan) -> Table:
         title=f"{plan.groups} groups of {plan.group_size}, at most {plan.max_steps} turns, "
         f"{plan.backbone}, {plan.iterations} iterations each"
     )
-    headers = ("library", "episodes/s", "s/iteration", "turns", "tokens", "Dice", *PARTS)
+    headers = ("library", "episodes/s", "s/iteration", "CPU s", "turns", "tokens", "Dice", *PARTS)
     for header in headers:
         table.add_column(header, justify="right")
     for row in rows:
@@ -204,6 +209,7 @@ def as_table(rows: list[dict[str, Any]], plan: Plan) -> Table:
             row["library"],
             f"{row['episodes_per_second']:.2f}",
             f"{whole:.2f}",
+            f"{row['cpu_seconds_per_iteration']:.2f}",
             f"{row['turns']:.2f}",
             f"{row['tokens']:.1f}",
             f"{row['dice']:.3f}",
