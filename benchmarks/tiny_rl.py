@@ -41,7 +41,9 @@ class TinyRL:
     Args:
         iterations: Of GRPO and PPO.
         groups: Cases of a GRPO iteration.
-        group_size: Episodes of each; PPO plays as many episodes, one a case.
+        group_size: Episodes of each.
+        ppo_cases: Episodes of a PPO iteration, one a case: its pictures are all different and its
+            values are one more pass over them, so that half as many take as long.
         minibatches: Gradient steps of an iteration, GRPO and PPO.
         lr: Of GRPO and PPO.
         max_new_tokens: Of an answer; a call has 19 to 22.
@@ -55,6 +57,7 @@ class TinyRL:
     iterations: int = 40
     groups: int = 16
     group_size: int = 8
+    ppo_cases: int = 64
     minibatches: int = 1
     lr: float = 5e-4
     max_new_tokens: int = 32
@@ -158,7 +161,7 @@ def rl_config(method: str, start: Path, before: Chain, sizes: TinyRL, seed: int)
             advantage="group_to_go",
             **given,
         )
-    return ChatPPORun(groups=sizes.groups * sizes.group_size, **given)
+    return ChatPPORun(groups=sizes.ppo_cases, **given)
 
 
 def sft_config(start: Path, chain: Path, before: Chain, sizes: TinyRL, seed: int) -> Any:

@@ -74,6 +74,8 @@ class ChatConfig(AlgorithmConfig):
         self.add_default_connectors_to_learner_pipeline = False
         self.add_default_connectors_to_env_to_module_pipeline = False
         self.add_default_connectors_to_module_to_env_pipeline = False
+        # Some parts learn nothing in some batches: a vision tower without pictures, say.
+        self.torch_ddp_kwargs = {"find_unused_parameters": True}
         # A runner that dies takes its groups of this iteration with it, and comes back.
         self.restart_failed_env_runners = True
         self.ignore_env_runner_failures = True

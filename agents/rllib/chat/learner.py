@@ -142,9 +142,11 @@ class ChatLearner(TorchLearner):
         for number, part in enumerate(parts):
             with self._alone(number < len(parts) - 1):
                 loss = loss + self._accumulate(part, weights, len(rows), figures)
+        found = {name: float(value) for name, value in figures.items()}
+        self._check(found)
         gradients = {name: p.grad for name, p in self._params.items() if p.grad is not None}
         self.apply_gradients(self.postprocess_gradients(gradients))
-        self._log(figures)
+        self._log(found)
         self._steps_taken += 1
         return {}, {DEFAULT_MODULE_ID: loss}, {}
 
@@ -164,6 +166,8 @@ class ChatLearner(TorchLearner):
             weights,
             self._device,
         )
+        # Values that know nothing yet shall not move the model either.
+        tensors["head_alone"] = self._iteration < self.settings.value_warmup
         out = self.module.forward_train({DEFAULT_MODULE_ID: tensors})
         losses = self.compute_losses(fwd_out=out, batch={DEFAULT_MODULE_ID: tensors})
         losses[DEFAULT_MODULE_ID].backward()
@@ -199,7 +203,7 @@ class ChatLearner(TorchLearner):
             loss = loss + settings.kl * (apart * weights).sum()
             figures["reference_kl"] = apart.detach().sum()
         if "values" in fwd_out:
-            if self._iteration < settings.value_warmup:
+            if batch["head_alone"]:
                 loss = loss * 0
             errors = (fwd_out["values"] - batch["value_targets"]) ** 2
             loss = loss + settings.value_weight * errors.sum() / self._turns
@@ -235,9 +239,24 @@ class ChatLearner(TorchLearner):
             return module.no_sync()
         return contextlib.nullcontext()
 
-    def _log(self, figures: dict[str, torch.Tensor]) -> None:
-        found = {name: float(value) for name, value in figures.items()}
-        tokens, off = max(1.0, found["tokens"]), found["ratio_off"]
+    def _check(self, found: dict[str, float]) -> None:
+        """Before anything was learned from them, answers are as probable as when they were drawn.
+
+        Raises:
+            LogProbMismatch: They are not; no weight has changed then.
+        """
+        off, tolerance = found["ratio_off"], self.settings.ratio_tolerance
+        if self._steps_taken or tolerance is None or off <= tolerance:
+            return
+        raise LogProbMismatch(
+            f"before the first gradient step of iteration {self._iteration} a token's probability "
+            f"differs by a factor of 1 +- {off:.2g} between sampler and learner (tolerance "
+            f"{tolerance}): weights, masks or positions are not the same; for bfloat16, whose "
+            "rounding does that, give a larger ratio_tolerance"
+        )
+
+    def _log(self, found: dict[str, float]) -> None:
+        tokens = max(1.0, found["tokens"])
         shown = {
             "clip_fraction": found["clipped"] / tokens,
             "sampler_kl": found["kl"] / tokens,
@@ -251,15 +270,7 @@ class ChatLearner(TorchLearner):
             spread = found["targets_squared"] / turns - (found["targets"] / turns) ** 2
             shown["explained_variance"] = 1 - shown["value_error"] / max(spread, 1e-8)
         if self._steps_taken == 0:
-            shown["first_ratio_off"] = off
-            tolerance = self.settings.ratio_tolerance
-            if tolerance is not None and not off <= tolerance:
-                raise LogProbMismatch(
-                    f"before the first gradient step of iteration {self._iteration} a token's "
-                    f"probability differs by a factor of 1 +- {off:.2g} between sampler and "
-                    f"learner (tolerance {tolerance}): weights, masks or positions are not the "
-                    "same; for bfloat16, whose rounding does that, give a larger ratio_tolerance"
-                )
+            shown["first_ratio_off"] = found["ratio_off"]
         for name, value in shown.items():
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
 

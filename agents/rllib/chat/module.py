@@ -126,7 +126,8 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         with torch.set_grad_enabled(self.settings.entropy != 0 and torch.is_grad_enabled()):
             found["entropy"] = _entropy(logits)
         if hasattr(self, "value_head"):
-            found["values"] = self._values(hidden, batch)
+            read = hidden.detach() if batch.get("head_alone") else hidden
+            found["values"] = self._values(read, batch)
         if self.settings.kl:
             with torch.no_grad(), self.autocast():
                 found["reference_log_probs"] = self._reference(batch)

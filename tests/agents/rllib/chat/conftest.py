@@ -1,0 +1,60 @@
+"""Algorithms on small cases with the tiny model that makes calls."""
+
+import pytest
+
+pytest.importorskip("trl")
+
+import torch
+
+from agents.rllib.chat import ChatPPOConfig, GRPOConfig
+from medseg_gym.cases.source import CaseList
+
+
+@pytest.fixture
+def make(caller, small_cases, ray_cluster):
+    """Builds algorithms; they are stopped when the test ends."""
+    built = []
+
+    def make(kind="grpo", lr=1e-3, seed=0, runners=0, learners=0, slots=0, env=None, **settings):
+        config = GRPOConfig() if kind == "grpo" else ChatPPOConfig()
+        options = {
+            "cases": CaseList(small_cases),
+            "backbone": "ellipse",
+            "image_size": 64,
+            "texts": "terse",
+            "max_steps": 3,
+        }
+        config.environment(env_config={**options, **(env or {})})
+        config.training(lr=lr).debugging(seed=seed, log_level="ERROR")
+        config.env_runners(num_env_runners=runners).learners(num_learners=learners)
+        sizes = {"groups": 4, "group_size": 4} if kind == "grpo" else {"groups": 16}
+        sizes = {"micro_batch": 4, **sizes, **settings}
+        config.chat(
+            model=str(caller),
+            max_new_tokens=30,
+            warmup=1,
+            **{**sizes, "micro_batch": 4, **settings},
+        )
+        if slots:
+            config.env_runners(num_envs_per_env_runner=slots)
+        algo = config.build_algo()
+        built.append(algo)
+        return algo
+
+    with torch.random.fork_rng(devices=[]):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield make
+        torch.set_num_threads(threads)
+    for algo in built:
+        algo.stop()
+
+
+def learned(result):
+    """What the learner logged."""
+    return result["learners"]["default_policy"]
+
+
+def weights_of(algo):
+    """Trained weights of the learner in this process."""
+    return algo.own_module().get_state()
