@@ -66,10 +66,11 @@ class Tab:
     def choose(self, place: str, index: int = 0) -> None:
         """Pick a case by the title of its source and its number on the first page."""
         self.page.select_option("#place", label=place)
+        self.wait(lambda: place in self.text("#facts"))  # its first case
         entry = self.at("#case-list button").nth(index)
-        self.at(f"#facts:has-text('{place}')").wait_for()
+        key = entry.locator(".muted").inner_text()
         entry.click()
-        self.at("#case-list button[aria-current]").wait_for()
+        self.wait(lambda: key in self.text("#facts"))
         self.steps(0)
 
     def steps(self, count: int) -> None:
@@ -106,10 +107,10 @@ class Tab:
         self.page.mouse.click(*self.spot(x, y), **more)
 
     def pixels(self, canvas: str = "#you-canvas") -> np.ndarray:
-        """(H, W, 3) int as the canvas is shown."""
+        """(H, W, 3) int as the canvas is shown, without its edge, where the focus ring is."""
         self.page.wait_for_timeout(80)  # two frames: drawing waits for the next one
         content = self.at(canvas).screenshot()
-        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)[8:-8, 8:-8]
 
     def green(self, canvas: str = "#you-canvas") -> int:
         """Pixels in the mask's colour."""

@@ -62,7 +62,7 @@ _ROLES = {
 
 def show_everything(one) -> None:
     """Play, watch, and finish, so that there is something of everything."""
-    one.choose("samples · test", 14)
+    one.choose("samples · test", 9)
     one.drag(0.3, 0.3, 0.6, 0.6)
     one.steps(1)
     one.page.select_option("#policy", label="oracle-box")

@@ -33,16 +33,21 @@ export class Cases {
     this.place = $("place").value;
   }
 
-  get title() {
-    return this.places.find((p) => p.name === this.place)?.title ?? "";
+  titleOf(place) {
+    return this.places.find((p) => p.name === place)?.title ?? "";
   }
 
   async open(name) {
+    this.opening = name; // until then a game that begins elsewhere does not turn the list back
     this.place = name;
     $("place").value = name;
     $("find").value = "";
-    const found = await this.turn(0);
-    if (found?.length) this.onPick({ place: name, index: found[0].index });
+    try {
+      const found = await this.turn(0);
+      if (found?.length) this.onPick({ place: name, index: found[0].index });
+    } finally {
+      this.opening = null;
+    }
   }
 
   async turn(start) {
@@ -90,6 +95,7 @@ export class Cases {
   }
 
   async show(picked) {
+    if (this.opening) return;
     if (picked.place !== this.place) {
       this.place = picked.place;
       $("place").value = picked.place;

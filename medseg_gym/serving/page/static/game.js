@@ -30,9 +30,13 @@ export class Game extends EventTarget {
     const turn = ++this.turn;
     const before = this.state;
     const begun = await post("games", { ...picked, ...who });
-    if (turn !== this.turn) return void this.leave(begun.game);
+    if (turn !== this.turn) {
+      this.leave(begun.game); // somebody has picked another case meanwhile
+      return false;
+    }
     if (before && !before.done) this.leave(before.game);
     await this.enter(begun);
+    return turn === this.turn;
   }
 
   leave(id) {

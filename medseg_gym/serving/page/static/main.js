@@ -44,8 +44,7 @@ globalThis.addEventListener("unhandledrejection", (event) => {
 });
 
 async function begin(picked) {
-  await game.begin(picked, who());
-  await cases.show({ place: game.state.place, index: game.state.index });
+  if (await game.begin(picked, who())) await cases.show({ place: game.state.place, index: game.state.index });
 }
 
 // what is shown ----------------------------------------------------------------------------------
@@ -54,7 +53,7 @@ const KINDS = { box: "box", positive_point: "point", negative_point: "point" };
 function facts(state) {
   const one = state.case;
   const size = `${one.width} × ${one.height}`;
-  const parts = [one.modality, one.synthetic ? "synthetic picture" : "", cases.title, one.key, size];
+  const parts = [one.modality, one.synthetic ? "synthetic picture" : "", cases.titleOf(state.place), one.key, size];
   if (!one.truth_known) parts.push("no truth: no Dice");
   if (state.try > 1) parts.push(`try ${state.try}`);
   return parts.filter(Boolean).join(" · ");
