@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from medseg_gym.cases import Case, hash_pixels
 from medseg_gym.cases.files.pictures import png_bytes, read_image
@@ -47,6 +47,8 @@ def check_picture(content: bytes, max_pixels: int, name: str = "image") -> str:
     try:
         with Image.open(io.BytesIO(content)) as file:
             (width, height), mode = file.size, file.mode
+    except UnidentifiedImageError:
+        raise ServiceError(f"{name} is not a picture of a kind that can be read") from None
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise ServiceError(f"{name} is not a picture that can be read: {error}") from error
     check_size(height, width, max_pixels, name)

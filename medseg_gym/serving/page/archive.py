@@ -111,7 +111,11 @@ def _last_steps(store: TrajectoryStore) -> list[Row]:
         last["steps"], last["return"] = len(rows), sum(row["reward"] for row in rows)
         found.append(last)
     order = {key: number for number, key in enumerate(store.keys())}
-    return sorted(found, key=lambda row: order[EpisodeKey(row["case"], row["seed"], row["rollout"])])
+
+    def position(row: Row) -> int:
+        return order[EpisodeKey(row["case"], row["seed"], row["rollout"])]
+
+    return sorted(found, key=position)
 
 
 def _describe(one: Trajectory, case: Case | None, missing: str) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def test_everything_has_a_name(tab) -> None:  # noqa: F811
             for node in shown
             if node.get("role", {}).get("value") in _ROLES
         }
-        assert len(named) > 15
+        assert len(named) > 10
         # A list of steps stands under its heading; pictures beside a case's name are decoration.
         nameless = {role for role, name in named if not name} - {"list"}
         assert nameless == set(), view

@@ -14,6 +14,7 @@ import pytest
 
 from medseg_gym import backbones
 from medseg_gym.cases import Case, load_cases
+from medseg_gym.serving.owners import Owners
 from medseg_gym.serving.page import PageOptions
 from medseg_gym.serving.server import make_service, running
 from medseg_gym.trajectories import TrajectoryStore, export_store, replay_store
@@ -63,13 +64,13 @@ def tab(chromium, url) -> Iterator[Callable[..., Tab]]:
     """Open tabs; afterwards nothing was asked of another machine, and no script failed."""
     contexts, tabs = [], []
 
-    def open(context: Any = None, at: str = url, **more: Any) -> Tab:
+    def open(context: Any = None, at: str = url, wait: bool = True, **more: Any) -> Tab:
         if context is None:
             more.setdefault("viewport", {"width": 1280, "height": 800})
             context = chromium.new_context(**more)
             contexts.append(context)
         tabs.append(Tab(context.new_page(), at))
-        return tabs[-1].open()
+        return tabs[-1].open(wait)
 
     yield open
     for one in tabs:
@@ -353,6 +354,24 @@ def test_a_file_dropped_onto_the_page(tab) -> None:
     one.at("#own-target").fill("spleen")
     one.at("#own-target").press("Enter")
     one.at("#task b:has-text('spleen')").wait_for()
+
+
+def test_where_there_are_keys_the_page_asks_for_one(tab, tmp_path) -> None:
+    key = "anna-key-0123456789"
+    page = PageOptions(cases=([evil_case()],), record=tmp_path / "play")
+    owners = Owners({"anna": key})
+    service = make_service(backbones.load("ellipse", device="cpu"), owners=owners, page=page)
+    with running(service) as address:
+        one = tab(at=address, wait=False)
+        for given in ("wrong-key-0123456789", key):
+            one.at("#key").wait_for()
+            one.at("#key-text").fill(given)
+            one.at("#key-text").press("Enter")
+        one.at("#task b").wait_for()
+        one.page.reload()
+        one.at("#task b").wait_for()
+        assert not one.at("#key").is_visible()
+        one.page.context.close()
 
 
 def test_names_and_texts_are_never_markup(tab) -> None:

@@ -2,12 +2,11 @@
 
 import { $, h, say } from "./dom.js";
 
-export function showBanner(text, actions = []) {
+// actions: [[label, act], ...]; left out it can be closed, empty it goes away by itself.
+export function showBanner(text, actions = [["Close", () => {}]]) {
   $("banner-text").textContent = text;
   const buttons = actions.map(([label, act]) =>
     h("button", { type: "button", on: { click: () => (hideBanner(), act()) } }, label));
-  if (actions.length || !text) buttons.push();
-  else buttons.push(h("button", { type: "button", on: { click: hideBanner } }, "Close"));
   $("banner-actions").replaceChildren(...buttons);
   $("banner").hidden = !text;
   say(text);

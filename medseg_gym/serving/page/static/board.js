@@ -81,7 +81,7 @@ export class Board {
           if (shown.error) throw new Error(shown.error);
         }
       }
-      note.textContent = done ? `${done} cases played` : "You have finished no case here yet.";
+      note.textContent = done ? `${done} ${done === 1 ? "case" : "cases"} played` : "You have finished no case here yet.";
       await this.draw();
     } catch (error) {
       note.textContent = error.message;

@@ -136,7 +136,7 @@ export class Game extends EventTarget {
     this.lost = true;
     const kept = this.state?.recorded ?? 0;
     const what = kept === 1 ? "Your 1 step is recorded." : `Your ${kept} steps are recorded.`;
-    showBanner(`The service does not answer. ${kept ? what : "Nothing was lost."} Trying again …`, [["Try now", () => {}]]);
+    showBanner(`The service does not answer. ${kept ? what : "Nothing was lost."} Trying again …`, []);
     this.tell("busy");
     while (!(await answers())) await new Promise((go) => setTimeout(go, 1000));
     this.lost = false;
