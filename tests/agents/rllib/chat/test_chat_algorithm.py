@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import ray
 import torch
 
 from agents.rllib.chat import GRPOConfig, collate, learner
@@ -9,6 +10,7 @@ from agents.rllib.chat.connectors import GROUP
 from agents.rllib.chat.errors import LogProbMismatch, LostGroups
 from agents.rllib.chat.runner import Group
 from medseg_gym.backbones import EllipseBackbone
+from medseg_gym.backbones.remote_ray import serve
 from medseg_gym.cases.source import CaseList
 from medseg_gym.errors import MedSegError
 
@@ -246,7 +248,8 @@ def test_slots_and_learners_must_fit_whole_groups(caller, small_cases):
 
 @pytest.mark.slow
 def test_two_runners_and_two_learners_agree(make):
-    algo = make(runners=2, learners=2)
+    server = serve("chat-runners", "ellipse", num_cpus=0)  # the cluster has four
+    algo = make(runners=2, learners=2, env={"backbone": "ray:chat-runners"})
     for _ in range(2):
         result = algo.train()
     learners = algo.learner_group.foreach_learner(
@@ -267,4 +270,9 @@ def test_two_runners_and_two_learners_agree(make):
     for name, value in weights_of(alone).items():
         torch.testing.assert_close(first[name], value, atol=2e-3, rtol=0.1)
     records, picture = algo.validate_cases(list(alone._keys), "train", drawn=1)
+    # A runner that dies takes its groups with it, whole, and comes back.
+    ray.kill(algo.env_runner_group._worker_manager.actors()[1])
+    lost = [algo.train()["groups_lost"] for _ in range(4)]
+    assert sum(lost) in (0, 2, 4) and lost[-1] == 0
+    del server
     assert len(records) == 5 and picture.startswith(b"\x89PNG")

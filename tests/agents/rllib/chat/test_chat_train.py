@@ -1,0 +1,135 @@
+"""Runs of GRPO and PPO over turns: folder, resume, command."""
+
+import json
+
+import pytest
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from agents.cli import add_commands
+from agents.contenders import make_contender
+from agents.llm.checkpoint import read_view
+from agents.rllib.chat import train
+from agents.rllib.chat.settings import ChatPPORun, GRPORun
+from agents.run_log import read_progress
+from medseg_gym.errors import MedSegError
+from medseg_gym.policy import make_envs, play_cases
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
+
+SIZES = {
+    "cases": "phantoms:fundus",
+    "backbone": "ellipse",
+    "max_steps": 2,
+    "max_new_tokens": 24,
+    "lr": 1e-3,
+    "iterations": 3,
+    "eval_every": 2,
+    "eval_cases": 3,
+    "checkpoint_every": 1,
+}
+GROUPS = {"groups": 2, "group_size": 2}
+QUIET = Console(quiet=True)
+
+
+def weights(folder):
+    return load_file(next(folder.glob("*.safetensors")))
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_a_killed_run_ends_as_one_that_was_left_alone(
+    caller, ray_cluster, tmp_path, monkeypatch, one_thread
+):
+    config = GRPORun(model=str(caller), **SIZES, **GROUPS)
+    whole = train.train_chat(config, tmp_path / "whole", console=QUIET)
+    assert sorted(p.name for p in (whole.path / "checkpoints").iterdir()) == [
+        "step-000000002",
+        "step-000000003",
+    ]
+    real = train._validate
+
+    def killed(algo, keys, out, iteration):
+        if iteration == 2:
+            raise KeyboardInterrupt  # before the second iteration was kept
+        return real(algo, keys, out, iteration)
+
+    monkeypatch.setattr(train, "_validate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train.train_chat(config, tmp_path / "killed", console=QUIET)
+    monkeypatch.setattr(train, "_validate", real)
+    with pytest.raises(MedSegError, match="--resume"):
+        train.train_chat(config, tmp_path / "killed", console=QUIET)
+    run = train.train_chat(config, tmp_path / "killed", resume=True, console=QUIET)
+    found, wanted = weights(run.path / "model"), weights(whole.path / "model")
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    steps = [row["step"] for row in read_progress(run.path) if "return" in row]
+    assert steps == [1, 2, 3]
+    other = GRPORun(model=str(caller), **{**SIZES, "lr": 1e-4}, **GROUPS)
+    with pytest.raises(MedSegError, match="another lr"):
+        train.train_chat(other, tmp_path / "killed", resume=True, console=QUIET)
+
+
+def test_a_run_leaves_a_model_that_plays(caller, ray_cluster, tmp_path, one_thread):
+    run = train.train_chat(
+        ChatPPORun(model=str(caller), groups=4, **SIZES), tmp_path / "run", console=QUIET
+    )
+    rows = read_progress(run.path)
+    last = {key: value for row in rows for key, value in row.items()}
+    for name in (
+        *("return", "dice", "turns", "valid_calls", "stopped", "stop_regret", "val/return"),
+        *("tokens_per_second", "train/clip_fraction", "train/sampler_kl", "train/value_error"),
+        "train/first_ratio_off",
+    ):
+        assert name in last, name
+    shares = [last[f"share/{part}"] for part in ("generation", "segmentation", "update")]
+    assert sum(shares) == pytest.approx(1) and min(shares) > 0
+    assert list((run.path / "tensorboard").iterdir())
+    with Image.open(run.path / "samples" / "iteration-00003.png") as picture:
+        assert picture.width > 400
+    view, policy = read_view(run.path / "model")
+    assert view["image_size"] == 64 and policy["max_new_tokens"] == 24
+    contender = make_contender(f"llm:{run.path / 'model'}")
+    envs = make_envs(
+        2, "MedSegChat-v0", cases="phantoms:fundus", backbone="ellipse", **contender.view
+    )
+    (batch,) = play_cases(envs, contender.build(envs), envs.stage.source.keys[:2])
+    assert all(one.answers for one in batch)
+
+
+def test_the_command_trains_and_names_what_is_wrong(caller, ray_cluster, tmp_path, one_thread):
+    app = typer.Typer()
+    add_commands(app)
+
+    def call(*words):
+        return CliRunner().invoke(app, ["train", *words])
+
+    missing = call("grpo", "--model", str(tmp_path / "no"), "--out", str(tmp_path / "run"))
+    assert isinstance(missing.exception, MedSegError) and "no such folder" in str(missing.exception)
+    assert not (tmp_path / "run").exists()
+    options = [
+        word
+        for name, value in {**SIZES, **GROUPS, "iterations": 1, "lora_rank": 2}.items()
+        for word in (f"--{name.replace('_', '-')}", str(value))
+    ]
+    done = call("grpo", "--model", str(caller), *options, "--out", str(tmp_path / "run"))
+    assert done.exit_code == 0, done.output
+    assert "play it as" in done.stdout
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["lora_rank"] == 2
+    assert (tmp_path / "run" / "model" / "adapter_config.json").is_file()
+
+
+def test_a_run_needs_a_checkpoint(tmp_path):
+    with pytest.raises(MedSegError, match="--model"):
+        train.train_chat(GRPORun(), tmp_path / "run")
