@@ -119,8 +119,6 @@ def serve(
                 "backbone": backbone,
                 "checkpoint": checkpoint,
                 "backbone_options": {k: v for k, v in options.items() if k not in _KEPT_OUT},
-                "prompt_memory": prompt_memory,
-                "multimask": multimask,
             },
         )
     loaded = backbones.load(backbone, checkpoint, device, **options)

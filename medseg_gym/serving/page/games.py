@@ -86,7 +86,7 @@ class Game:
             "done": episode.done,
             "stopped": episode.stopped,
             "recorded": self.recorded,
-            "steps": describe_steps(episode, self.rewards, self.scored, since),
+            "steps": describe_steps(episode, self.rewards[: self.recorded], self.scored, since),
             "state": describe_state(episode.state),
         }
         if self.scored:
@@ -123,13 +123,19 @@ class GameBook:
 
     def env_options(self, place: Place) -> EnvOptions:
         """What an environment on these cases would be made with, as recordings say it."""
+        segmenter = self.book.segmenter
+        decode = segmenter.engine.options
         return EnvOptions(
             cases=place.spec or place.source,
-            split=place.source.split,
+            split=place.source.split or "train",
             reward=self.options.reward,
             max_steps=self.max_steps,
             tools=self.tools,
-            **self.options.provenance,
+            prompt_memory=decode.prompt_memory,
+            mask_input=decode.mask_input,
+            multimask=decode.multimask,
+            text_prompt=decode.text,
+            **{"backbone": segmenter.served.backbone, **self.options.provenance},
         )
 
     async def begin(

@@ -71,8 +71,9 @@ class PageOptions:
         max_steps: Actions in a game, of people and policies alike.
         reward: Name for `rewards.make`.
         picture_bytes: Most bytes of people's own images on disk, for each owner.
-        provenance: Arguments of `EnvOptions` that say with which backbone, weights and decoding the
-            service runs; they are recorded, so that `medseg trajectories replay` can load the same.
+        provenance: Arguments of `EnvOptions` that say which backbone and weights the service runs
+            (backbone, checkpoint, device, backbone_options); they are recorded, so that
+            `medseg trajectories replay` can load the same.
 
     Raises:
         MedSegError: Nothing to play, two policies of one name, or a number out of range.

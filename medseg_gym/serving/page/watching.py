@@ -135,29 +135,33 @@ class _Set:
         known: set,
     ) -> None:
         options = games.env_options(place)
-        backbone = SharedSegmenter(games.book.segmenter)
-        given = dict(games.options.provenance)
-        for name in ("backbone", "checkpoint", "device", "backbone_options"):
-            given.pop(name, None)
         # A policy knows its tools; where it does not, it gets those that the backbone can answer.
         view = {"tools": games.tools, **policy.view}
         envs = make_envs(
             1,
             policy.env_id,
-            cases=place.spec or place.source,
-            split=place.source.split or "train",
-            backbone=backbone,
+            cases=options.cases,
+            split=options.split,
+            backbone=SharedSegmenter(games.book.segmenter),
             reward=options.reward,
             max_steps=options.max_steps,
-            **{**given, **view},
+            prompt_memory=options.prompt_memory,
+            mask_input=options.mask_input,
+            multimask=options.multimask,
+            text_prompt=options.text_prompt,
+            **view,
         )
         self.policy: Policy = policy.build(envs)
         self._recorded = known
         self.seed = _seed_of(self.policy.name, place, games)
         self.envs = _Shown(envs, writer, policy=self.policy, key_of=self._key_of)
-        settings = envs.stage.view.settings
         self.envs.log.facts = option_facts(
-            options, place.source.name, backbone, settings, self.policy.name, self.policy.sees_truth
+            options,
+            place.source.name,
+            envs.stage.backbone,
+            envs.stage.view.settings,
+            self.policy.name,
+            self.policy.sees_truth,
         )
 
     def _key_of(self, episode: Episode) -> EpisodeKey | None:

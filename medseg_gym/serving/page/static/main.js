@@ -88,6 +88,7 @@ function draw() {
     : "Every step is recorded as you take it.";
   $("truth-label").hidden = !viewer.truth;
   beside.viewer.truth = viewer.truth; // once you are done, on both
+  beside.viewer.draw();
   $("stop").hidden = state.done;
   $("next").hidden = !state.done;
   beside.allow(state);
@@ -310,7 +311,7 @@ async function start() {
   $("exam").checked = remembered("exam", "off") === "on";
   setTheme(remembered("theme", "auto"));
   await load();
-  choose("box");
+  choose(setup.tools[0]);
   setOpacity(Number(remembered("opacity", "45")));
   if (await game.resume()) {
     await cases.turn(0);
