@@ -36,7 +36,7 @@ class UnlabelledImages(CaseSource):
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.name = f"unlabelled:{folder}"
+        self.name = "unlabelled"
         self._size = -1
         self._rows: dict[str, dict[str, str]] = {}
 
