@@ -127,7 +127,7 @@ class GameBook:
         decode = segmenter.engine.options
         return EnvOptions(
             cases=place.spec or place.source,
-            split=place.source.split or "train",
+            split=place.split,
             reward=self.options.reward,
             max_steps=self.max_steps,
             tools=self.tools,

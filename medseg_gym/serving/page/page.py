@@ -132,7 +132,7 @@ class Page:
         where = None
         if place is not None:
             found = self.place(owner, place)
-            where = found.spec, found.source.split
+            where = found.spec, found.split
         return board(results, Player(player_named(player), exam), where)
 
     def cases_of(self, player: str, exam: bool, place: str) -> list[str]:
@@ -146,7 +146,7 @@ class Page:
         mine = results.get(Player(player_named(player), exam))
         if mine is None:
             return []
-        where = found.spec, found.source.split
+        where = found.spec, found.split
         return [case.key for case in mine.dice if (case.cases, case.split) == where]
 
     def close(self) -> None:

@@ -38,6 +38,11 @@ class Place:
     own: bool = False
 
     @property
+    def split(self) -> str:
+        """As recordings name it; cases in memory have none of their own."""
+        return self.source.split or "train"
+
+    @property
     def title(self) -> str:
         """For people."""
         if self.own:

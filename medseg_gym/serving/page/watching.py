@@ -189,7 +189,7 @@ class _Set:
 
 def _seed_of(policy: str, place: Place, games: GameBook) -> int:
     """The same number for the same policy, cases and settings: they are recorded once."""
-    facts = [policy, place.spec or place.source.name, place.source.split, games.max_steps]
+    facts = [policy, place.spec or place.source.name, place.split, games.max_steps]
     facts += [games.options.reward, games.book.segmenter.facts.fingerprint]
     digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 2
