@@ -1,13 +1,14 @@
 # make demo   sets everything up in .venv and plays the bundled real cases
 # make test   sets everything up, extras included, and runs the tests
 # make sft-tiny  from nothing to a small vision-language model that plays, into runs/tiny
+# make train-tiny  goes on with GRPO, PPO over turns and more fine-tuning, into runs/tiny_rl
 # make pocket trains the packaged segmenter anew (under two hours on two cores), into runs/pocket
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 KEY := $(shell (cat pyproject.toml; $(PYTHON) -V) | cksum | cut -d' ' -f1)
 
-.PHONY: demo test lint pocket sft-tiny
+.PHONY: demo test lint pocket sft-tiny train-tiny
 
 demo: $(VENV)/.core-$(KEY)
 	$(BIN)/medseg demo
@@ -27,6 +28,9 @@ pocket: $(VENV)/.dev-$(KEY)
 
 sft-tiny: $(VENV)/.dev-$(KEY)
 	$(BIN)/python -m benchmarks.tiny_chain --out runs/tiny
+
+train-tiny: sft-tiny
+	$(BIN)/python -m benchmarks.tiny_rl --chain runs/tiny --out runs/tiny_rl --seeds 0
 
 # Dependencies are kept by a stamp of pyproject.toml; the package itself is always this checkout.
 $(VENV)/.core-$(KEY):

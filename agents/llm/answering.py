@@ -19,6 +19,12 @@ from transformers import (
 
 from agents.llm import turn_cache
 from agents.llm.history import Dialogue, read_history
+from agents.llm.processed_pictures import (
+    ProcessedPicture,
+    encode_pictures,
+    process_new,
+    tokenize,
+)
 from agents.llm.sampling import Forbid, SlotDraws, end_tokens, forbidden_tokens
 from agents.llm.turn_cache import SlotCache
 from medseg_gym.envs.chat_view import Message
@@ -75,11 +81,13 @@ class Conversation:
         generator: What its answers are drawn with.
         dialogue: What was shown and said.
         cache: What the model keeps of it between turns.
+        processed: Its pictures as the model takes them, as far as they are known.
     """
 
     generator: np.random.Generator
     dialogue: Dialogue = field(default_factory=Dialogue)
     cache: SlotCache | None = None
+    processed: list[ProcessedPicture] = field(default_factory=list)
 
     def show(self, text: str, picture: np.ndarray) -> None:
         """Add the user's turn: its text, and its picture, P x P x 3 uint8."""
@@ -152,18 +160,19 @@ class Answerer:
         texts = self.processor.apply_chat_template(
             [messages for messages, _ in shown], tokenize=False, add_generation_prompt=True
         )
-        inputs = self.processor(
-            text=texts,
-            images=[pictures for _, pictures in shown],
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-            add_special_tokens=False,  # the template has them
-        ).to(self.model.device)
-        given = dict(inputs)
-        ids, mask = given["input_ids"], given["attention_mask"]
         if self._keeps:
-            given |= self._with_kept(conversations, given, [len(p) for _, p in shown])
+            given = self._with_kept(conversations, texts)
+        else:
+            given = self.processor(
+                text=texts,
+                images=[pictures for _, pictures in shown],
+                padding=True,
+                padding_side="left",
+                return_tensors="pt",
+                add_special_tokens=False,  # the template has them
+            )
+            given = dict(given.to(self.model.device))
+        ids, mask = given["input_ids"], given["attention_mask"]
         processors, draws = self._processors(conversations, ids.shape[1])
         made = self.model.generate(
             **given, generation_config=self._config, logits_processor=processors
@@ -215,39 +224,32 @@ class Answerer:
         return chosen, draws
 
     def _with_kept(
-        self,
-        conversations: Sequence[Conversation],
-        given: dict[str, Any],
-        pictures: Sequence[int],
+        self, conversations: Sequence[Conversation], texts: Sequence[str]
     ) -> dict[str, Any]:
-        """What changes in the model's inputs when earlier turns are not computed again."""
+        """The model's inputs where neither earlier turns nor pictures are computed again."""
         from transformers import DynamicCache
 
-        name = turn_cache.cache_argument(self.model)
+        process_new(self.processor, conversations)
+        given = tokenize(self.processor, texts, [one.processed for one in conversations])
+        given = {name: value.to(self.model.device) for name, value in given.items()}
+        given["position_ids"] = turn_cache.positions(self.model, given)
+        cache_name = turn_cache.cache_argument(self.model)
         caches = [one.cache for one in conversations]
         ids, mask = given["input_ids"], given["attention_mask"]
-        known = turn_cache.known_part(caches, ids, mask, self.model.config.image_token_id)
-        changed: dict[str, Any] = {"position_ids": turn_cache.positions(self.model, given)}
-        if not known:
-            return changed | {name: DynamicCache()}
-        # Pictures in the known part are not encoded again.
-        grids = given["image_grid_thw"]
-        patches = grids.prod(-1).tolist()
-        merged = getattr(self.processor.image_processor, "merge_size", 1) ** 2
-        left = (ids[:, known:] == self.model.config.image_token_id).sum(1).tolist()
-        wanted: list[int] = []
-        end = 0
-        for count, tokens in zip(pictures, left, strict=True):
-            end += count
-            first = end
+        image = self.model.config.image_token_id
+        known = turn_cache.known_part(caches, ids, mask, image)
+        given[cache_name] = DynamicCache()
+        if known:
+            given[cache_name] = turn_cache.join([c for c in caches if c is not None], mask, known)
+        # Only pictures in the part that is not known, and of several that are alike one.
+        left = (ids[:, known:] == image).sum(1).tolist()
+        wanted: list[ProcessedPicture] = []
+        for one, tokens in zip(conversations, left, strict=True):
+            newest = len(one.processed)
             while tokens > 0:
-                first -= 1
-                tokens -= patches[first] // merged
-            wanted += range(first, end)
-        parts = torch.split(given["pixel_values"], patches)
-        present = [cache for cache in caches if cache is not None]
-        return changed | {
-            name: turn_cache.join(present, mask, known),
-            "pixel_values": torch.cat([parts[i] for i in wanted]),
-            "image_grid_thw": grids[wanted],
-        }
+                newest -= 1
+                tokens -= one.processed[newest].tokens
+            wanted += one.processed[newest:]
+        if wanted:
+            given |= encode_pictures(self.model, wanted)
+        return given
