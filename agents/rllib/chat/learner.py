@@ -131,7 +131,10 @@ class ChatLearner(TorchLearner):
 
     def _update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[Any, Any, Any]:
         """One gradient step; replaces RLlib's, which computes a whole batch at once."""
-        rows: list[TokenRow] = list(batch[DEFAULT_MODULE_ID][ROWS])
+        # Rows of like length together: little is padding.
+        rows: list[TokenRow] = sorted(
+            batch[DEFAULT_MODULE_ID][ROWS], key=lambda row: len(row.tokens)
+        )
         for optimiser in self._optimizer_parameters:
             optimiser.zero_grad(set_to_none=True)
         weights = self._weights(rows)
