@@ -93,7 +93,8 @@ def _click(tab: Any, url: str, cases: int) -> dict[str, Any]:
     tab.evaluate(_WATCH)
     tab.keyboard.press("p")
     frame = tab.locator("#you-canvas").bounding_box()
-    first, later = [], []
+    first: list[float] = []
+    later: list[float] = []
     for _ in range(cases):
         facts = tab.locator("#facts").inner_text()
         tab.keyboard.press(".")

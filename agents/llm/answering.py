@@ -230,8 +230,8 @@ class Answerer:
         from transformers import DynamicCache
 
         process_new(self.processor, conversations)
-        given = tokenize(self.processor, texts, [one.processed for one in conversations])
-        given = {name: value.to(self.model.device) for name, value in given.items()}
+        read = tokenize(self.processor, texts, [one.processed for one in conversations])
+        given: dict[str, Any] = {k: value.to(self.model.device) for k, value in read.items()}
         given["position_ids"] = turn_cache.positions(self.model, given)
         cache_name = turn_cache.cache_argument(self.model)
         caches = [one.cache for one in conversations]

@@ -161,7 +161,7 @@ class ChatLearner(TorchLearner):
         figures: dict[str, torch.Tensor],
     ) -> torch.Tensor:
         module = self.chat_module
-        tensors = collate(
+        tensors: dict[str, Any] = collate(
             part,
             module.processor,
             module.base.config.image_token_id,
