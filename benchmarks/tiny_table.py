@@ -49,11 +49,11 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         limit=chain.test,
         by="target",
     )
-    named = [
+    players = [
         named(label, make_contender(text) if text else usual_box(chain.cases, chain.experts))
         for label, text in contenders.items()
     ]
-    found = compare(named, arena, out / "table", console)
+    found = compare(players, arena, out / "table", console)
     found.write(out / "table")
     rows = [row_of(label, found.records[chain.backbone, label]) for label in contenders]
     result = {
