@@ -1,0 +1,54 @@
+"""The table of reinforcement learning: seeds, differences, and what is refused."""
+
+import pytest
+
+from agents.evaluation import CaseRecord
+from benchmarks.tiny_rl import claim, read_chain, read_settings
+from benchmarks.tiny_rl_table import difference, row_over_seeds, stop_regret
+from medseg_gym.errors import MedSegError
+
+
+def record(case, dice, stopped=True):
+    """An episode that drew a box, clicked, and stopped."""
+    steps = len(dice) - 1
+    costly = steps - 1 if stopped else steps
+    return CaseRecord(
+        case=case, group=case, modality="CT", target="liver", synthetic=True, area=0.1,
+        dice=dice, iou=dice, hd95=None, nsd=0.0, unit="px", boundary_iou=0.0,
+        tools=("box",) * steps, invalid=0,
+        stopped=stopped, episode_return=dice[-1] - dice[0] - 0.01 * costly, seconds=0.0,
+        notes=("synthetic",), batch=0, batch_size=1,
+    )  # fmt: skip
+
+
+def test_regret_is_what_stopping_at_the_best_moment_would_have_added():
+    assert stop_regret(record("a", (0.0, 0.5, 0.5))) == pytest.approx(0)
+    assert stop_regret(record("a", (0.0, 0.7, 0.4, 0.4))) == pytest.approx(0.3 + 0.01)
+
+
+def test_seeds_are_averaged_case_by_case_and_differences_are_paired():
+    cases = [f"c{number}" for number in range(12)]
+    one = [record(case, (0.0, 0.05 * i, 0.05 * i)) for i, case in enumerate(cases)]
+    two = [record(case, (0.0, 0.05 * i + 0.2, 0.05 * i + 0.2)) for i, case in enumerate(cases)]
+    row = row_over_seeds("both", [one, two])
+    assert row["seeds"] == 2 and row["cases"] == 12
+    assert row["dice"] == pytest.approx(0.275 + 0.1)
+    assert row["return"] == pytest.approx(0.275 + 0.1 - 0.01)
+    assert row["return_low"] < row["return"] < row["return_high"]
+    assert row["return_by_seed"] == "0.265 0.465"
+    found = difference("two - one", [two], [one])
+    # Every case differs by as much: what cases have in common is no uncertainty.
+    assert found["return_low"] == pytest.approx(0.2) == found["return_high"]
+
+
+def test_what_cannot_be_gone_on_with_is_named(tmp_path):
+    with pytest.raises(MedSegError, match="tiny_chain"):
+        read_chain(tmp_path)
+    with pytest.raises(MedSegError, match="no setting 'sizes'"):
+        read_settings("sizes=3")
+    sizes = read_settings("iterations=2,lr=0.1")
+    assert sizes.iterations == 2 and sizes.lr == 0.1
+    claim(tmp_path, sizes)
+    claim(tmp_path, sizes)
+    with pytest.raises(MedSegError, match="other settings"):
+        claim(tmp_path, read_settings(""))
