@@ -10,8 +10,8 @@ from typing import Any
 from rich.table import Table
 
 from agents.evaluation import CaseRecord
-from agents.statistics import bootstrap_interval
 from medseg_gym.episodes import metrics
+from medseg_gym.statistics import bootstrap_interval
 
 NOC_PERCENTS = (80, 85, 90)
 """IoU, in percent, that NoC is counted to."""

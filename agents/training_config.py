@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
+from agents.stored_settings import StoredSettings
 from medseg_gym.errors import MedSegError
-
-C = TypeVar("C", bound="PPOSettings")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOSettings:
+class PPOSettings(StoredSettings):
     """PPO on the array view; what SB3 and RLlib share.
 
     Args:
@@ -136,27 +133,3 @@ class PPOSettings:
             "reward": self.reward,
             "max_steps": self.max_steps,
         }
-
-    def to_json(self) -> str:
-        """Write as JSON."""
-        return json.dumps({"algorithm": type(self).__name__, **asdict(self)}, indent=1)
-
-    @classmethod
-    def read(cls: type[C], values: Mapping[str, Any]) -> C:
-        """Build from what `to_json` wrote.
-
-        Raises:
-            MedSegError: The values are of another algorithm, or name a field that does not exist.
-        """
-        given = dict(values)
-        algorithm = given.pop("algorithm", cls.__name__)
-        known = {field.name for field in fields(cls)}
-        if algorithm != cls.__name__ or not set(given) <= known:
-            raise MedSegError(
-                f"not a {cls.__name__}: algorithm {algorithm!r}, unknown fields "
-                f"{sorted(set(given) - known)}"
-            )
-        fields_read: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
-        }
-        return cls(**fields_read)

@@ -24,7 +24,6 @@ from rich.console import Console
 
 from agents.evaluation import CaseRecord, evaluate
 from agents.machine import describe_machine
-from agents.statistics import bootstrap_interval
 from agents.summary import plot_dice_by_step, summarise, write_csv
 from benchmarks.annotators_report import (
     difference_table,
@@ -38,6 +37,7 @@ from medseg_gym.annotators import Effort, Expert, Noisy, make_policy
 from medseg_gym.backbones import Backbone
 from medseg_gym.envs.stage_vector_env import StageVectorEnv
 from medseg_gym.policy import Policy, ask, case_generator, make_envs
+from medseg_gym.statistics import bootstrap_interval
 
 POLICIES = (
     "oracle-box,oracle-click,sequential-click,box-to-point,hybrid,noisy-sequential-click,"

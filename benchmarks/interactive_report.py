@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
-from agents.statistics import bootstrap_interval
 from agents.summary import with_interval
 from medseg_gym.cases import Case
+from medseg_gym.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
     from benchmarks.interactive_quality import Track

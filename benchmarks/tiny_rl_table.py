@@ -17,10 +17,10 @@ from agents.comparison import Arena, compare
 from agents.contenders import make_contender
 from agents.evaluation import CaseRecord
 from agents.run_log import read_progress
-from agents.statistics import bootstrap_interval
 from agents.usual_box import usual_box
 from benchmarks.tiny_rl import METHODS, folder_of
 from benchmarks.tiny_table import named
+from medseg_gym.statistics import bootstrap_interval
 
 _TITLES = {"grpo": "GRPO", "ppo": "PPO over turns", "sft": "SFT continued"}
 _MODES = {"greedy": "", "sampled": "?temperature=1"}

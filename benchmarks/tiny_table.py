@@ -15,8 +15,8 @@ from rich.table import Table
 from agents.comparison import Arena, compare
 from agents.contenders import Contender, make_contender
 from agents.run_log import read_progress
-from agents.statistics import bootstrap_interval
 from agents.usual_box import usual_box
+from medseg_gym.statistics import bootstrap_interval
 
 
 def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], console: Console) -> None:

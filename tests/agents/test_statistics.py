@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from agents.statistics import bootstrap_interval
+from medseg_gym.statistics import bootstrap_interval
 
 
 def test_too_few_groups_give_no_interval():

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any
 
+from agents.stored_settings import StoredSettings
 from medseg_gym.errors import MedSegError
-
-C = TypeVar("C", bound="ChatSettings")
 
 _CHOICES = {
     "advantage": ("group", "group_to_go", "gae"),
@@ -20,7 +17,7 @@ _CHOICES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatSettings:
+class ChatSettings(StoredSettings):
     """What GRPO and turn-level PPO share: model, groups, objective.
 
     Args:
@@ -126,27 +123,6 @@ class ChatSettings:
     def episodes(self) -> int:
         """Episodes of an iteration."""
         return self.groups * self.group_size
-
-    def to_json(self) -> str:
-        """Write as JSON."""
-        return json.dumps({"algorithm": type(self).__name__, **asdict(self)}, indent=1)
-
-    @classmethod
-    def read(cls: type[C], values: Mapping[str, Any]) -> C:
-        """Build from what `to_json` wrote.
-
-        Raises:
-            MedSegError: The values are of another algorithm, or name a field that does not exist.
-        """
-        given = dict(values)
-        algorithm = given.pop("algorithm", cls.__name__)
-        known = {field.name for field in fields(cls)}
-        if algorithm != cls.__name__ or not set(given) <= known:
-            raise MedSegError(
-                f"not a {cls.__name__}: algorithm {algorithm!r}, unknown fields "
-                f"{sorted(set(given) - known)}"
-            )
-        return cls(**given)
 
 
 @dataclass(frozen=True, kw_only=True)
