@@ -25,7 +25,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,8 +33,8 @@ import torch
 import typer
 from rich.console import Console
 
+from benchmarks.sizes import claim, read_settings
 from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.errors import MedSegError
 
 SHARD = 2000  # pictures of a file of first turns
 
@@ -128,11 +128,11 @@ def run_chain(
     ] = "",
 ) -> None:
     """Run all stages that are not done yet."""
-    chain = _read_settings(settings)
+    chain = read_settings(Chain, settings)
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)
-    _claim(out, chain)
+    claim(out / "chain.json", chain)
     torch.set_num_threads(threads)
     stages = Stages(out, console)
     stages.run("experts", lambda: play_experts(chain, out, workers))
@@ -236,27 +236,6 @@ def _table(chain: Chain, out: Path, stages: Stages, console: Console) -> None:
     from benchmarks.tiny_table import make_table
 
     make_table(chain, out, stages.taken, console)
-
-
-# settings -------------------------------------------------------------------------------------
-def _read_settings(text: str) -> Chain:
-    defaults = asdict(Chain())
-    values: dict[str, Any] = {}
-    for setting in filter(None, text.split(",")):
-        name, _, value = setting.partition("=")
-        if name not in defaults:
-            raise MedSegError(f"the chain has no setting {name!r}; known: {', '.join(defaults)}")
-        values[name] = type(defaults[name])(value)
-    return Chain(**values)
-
-
-def _claim(out: Path, chain: Chain) -> None:
-    file = out / "chain.json"
-    settings = json.dumps(asdict(chain), indent=1)
-    if file.exists() and file.read_text() != settings:
-        raise MedSegError(f"{out} holds a chain with other settings; name another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(settings)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +28,7 @@ import torch
 import typer
 from rich.console import Console
 
+from benchmarks.sizes import claim, read_settings
 from benchmarks.tiny_chain import Chain
 from medseg_gym.errors import MedSegError
 
@@ -87,11 +88,11 @@ def run(
     ] = "",
 ) -> None:
     """Train what is not trained yet, then make the table."""
-    sizes, before = read_settings(settings), read_chain(chain)
+    sizes, before = read_settings(TinyRL, settings), read_chain(chain)
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
-    claim(out, sizes)
+    claim(out / "tiny_rl.json", sizes)
     numbers, chosen = [int(seed) for seed in seeds.split(",")], methods.split(",")
     unknown = set(chosen) - set(METHODS)
     if unknown:
@@ -198,35 +199,6 @@ def read_chain(folder: Path) -> Chain:
             f"--out {folder}"
         )
     return Chain(**json.loads(file.read_text()))
-
-
-def read_settings(text: str) -> TinyRL:
-    """Sizes from `name=value,...`.
-
-    Raises:
-        MedSegError: A name that does not exist.
-    """
-    defaults = asdict(TinyRL())
-    values: dict[str, Any] = {}
-    for setting in filter(None, text.split(",")):
-        name, _, value = setting.partition("=")
-        if name not in defaults:
-            raise MedSegError(f"there is no setting {name!r}; known: {', '.join(defaults)}")
-        values[name] = type(defaults[name])(value)
-    return TinyRL(**values)
-
-
-def claim(out: Path, sizes: TinyRL) -> None:
-    """Keep the sizes beside the runs, or compare them with those that are there.
-
-    Raises:
-        MedSegError: The folder holds runs of other sizes.
-    """
-    file, text = out / "tiny_rl.json", json.dumps(asdict(sizes), indent=1)
-    if file.exists() and file.read_text() != text:
-        raise MedSegError(f"{out} holds runs with other settings; name another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
 
 
 if __name__ == "__main__":

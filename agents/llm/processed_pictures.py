@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from agents.llm.turn_cache import without_adapters
+
 
 @dataclass(frozen=True)
 class ProcessedPicture:
@@ -106,17 +108,31 @@ def encode_pictures(model: Any, pictures: Sequence[ProcessedPicture]) -> dict[st
     places: dict[int, int] = {}
     order = [places.setdefault(id(picture), len(places)) for picture in pictures]
     distinct = [pictures[order.index(place)] for place in range(len(places))]
-    inner = (model.get_base_model() if hasattr(model, "get_base_model") else model).model
-    features = inner.get_image_features(
+    return encode_distinct(
+        without_adapters(model).model,
         torch.cat([picture.pixels for picture in distinct]).to(model.device),
         torch.stack([picture.grid for picture in distinct]).to(model.device),
-        return_dict=True,
+        order,
     )
+
+
+def encode_distinct(
+    inner: Any, pixels: torch.Tensor, grids: torch.Tensor, order: Sequence[int]
+) -> dict[str, Any]:
+    """Features of distinct pictures, dealt to the places where they are shown.
+
+    Args:
+        inner: The model without its head.
+        pixels: Patches of all pictures, one after another.
+        grids: D x 3 int64, of each picture.
+        order: For each place, which of the D pictures is shown there.
+
+    Returns:
+        `mm_encoder_outputs` and `image_grid_thw`, one row a place.
+    """
+    features = inner.get_image_features(pixels, grids, return_dict=True)
     features.pooler_output = [features.pooler_output[place] for place in order]
     features.deepstack_features = [
         [level[place] for place in order] for level in features.deepstack_features
     ]
-    return {
-        "mm_encoder_outputs": {"image": features},
-        "image_grid_thw": torch.stack([picture.grid for picture in pictures]).to(model.device),
-    }
+    return {"mm_encoder_outputs": {"image": features}, "image_grid_thw": grids[list(order)]}

@@ -39,13 +39,14 @@ def can_keep(model: Any) -> bool:
     return getattr(model.config, "model_type", None) in _FAMILIES
 
 
-def _inner(model: Any) -> Any:
+def without_adapters(model: Any) -> Any:
+    """The model of transformers, inside adapters of peft if there are any."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def cache_argument(model: Any) -> str:
     """What the model calls its cache; transformers renamed it."""
-    names = inspect.signature(_inner(model).forward).parameters
+    names = inspect.signature(without_adapters(model).forward).parameters
     return "cache" if "cache" in names else "past_key_values"
 
 
@@ -130,7 +131,7 @@ def part(cache: Any, ids: torch.Tensor, mask: torch.Tensor) -> list[SlotCache]:
 
 def positions(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
     """Positions of all tokens of a batch, 4 x B x L: along the text, and time, row and column."""
-    rope, _ = _inner(model).model.get_rope_index(
+    rope, _ = without_adapters(model).model.get_rope_index(
         inputs["input_ids"],
         mm_token_type_ids=inputs["mm_token_type_ids"],
         image_grid_thw=inputs["image_grid_thw"],

@@ -4,16 +4,17 @@ import pytest
 
 pytest.importorskip("trl")
 
-from benchmarks.tiny_chain import Chain, _read_settings, run_chain
+from benchmarks.sizes import read_settings
+from benchmarks.tiny_chain import Chain, run_chain
 from medseg_gym.errors import MedSegError
 
 
 def test_sizes_are_read_and_unknown_ones_refused():
-    chain = _read_settings("experts=8,lr=0.001,annotator=box-to-point")
+    chain = read_settings(Chain, "experts=8,lr=0.001,annotator=box-to-point")
     assert (chain.experts, chain.lr, chain.annotator) == (8, 0.001, "box-to-point")
-    assert _read_settings("") == Chain()
+    assert read_settings(Chain, "") == Chain()
     with pytest.raises(MedSegError, match="no setting 'expert'"):
-        _read_settings("expert=8")
+        read_settings(Chain, "expert=8")
 
 
 @pytest.mark.slow

@@ -3,7 +3,8 @@
 import pytest
 
 from agents.evaluation import CaseRecord
-from benchmarks.tiny_rl import claim, read_chain, read_settings
+from benchmarks.sizes import claim, read_settings
+from benchmarks.tiny_rl import TinyRL, read_chain
 from benchmarks.tiny_rl_table import difference, row_over_seeds, stop_regret
 from medseg_gym.errors import MedSegError
 
@@ -45,10 +46,10 @@ def test_what_cannot_be_gone_on_with_is_named(tmp_path):
     with pytest.raises(MedSegError, match="tiny_chain"):
         read_chain(tmp_path)
     with pytest.raises(MedSegError, match="no setting 'sizes'"):
-        read_settings("sizes=3")
-    sizes = read_settings("iterations=2,lr=0.1")
+        read_settings(TinyRL, "sizes=3")
+    sizes = read_settings(TinyRL, "iterations=2,lr=0.1")
     assert sizes.iterations == 2 and sizes.lr == 0.1
-    claim(tmp_path, sizes)
-    claim(tmp_path, sizes)
+    claim(tmp_path / "sizes.json", sizes)
+    claim(tmp_path / "sizes.json", sizes)
     with pytest.raises(MedSegError, match="other settings"):
-        claim(tmp_path, read_settings(""))
+        claim(tmp_path / "sizes.json", read_settings(TinyRL, ""))

@@ -144,7 +144,7 @@ class ChatLearner(TorchLearner):
         loss = torch.zeros(())
         for number, part in enumerate(parts):
             with self._alone(number < len(parts) - 1):
-                loss = loss + self._accumulate(part, weights, len(rows), figures)
+                loss = loss + self._accumulate(part, weights, figures)
         found = {name: float(value) for name, value in figures.items()}
         self._check(found)
         gradients = {name: p.grad for name, p in self._params.items() if p.grad is not None}
@@ -157,7 +157,6 @@ class ChatLearner(TorchLearner):
         self,
         part: list[TokenRow],
         weights: dict[int, float],
-        rows: int,
         figures: dict[str, torch.Tensor],
     ) -> torch.Tensor:
         module = self.chat_module

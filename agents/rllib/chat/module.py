@@ -13,7 +13,9 @@ from torch import nn
 
 from agents.llm.answering import Answerer, ModelOptions
 from agents.llm.checkpoint import load_model, load_processor
+from agents.llm.processed_pictures import encode_distinct
 from agents.llm.sampling import forbidden_tokens
+from agents.llm.turn_cache import without_adapters
 from agents.rllib.chat.settings import ChatSettings
 from medseg_gym.envs.chat_view import Message
 
@@ -78,7 +80,7 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
     @property
     def base(self) -> Any:
         """The model of transformers, inside adapters if there are any."""
-        return self.lm.get_base_model() if hasattr(self.lm, "get_base_model") else self.lm
+        return without_adapters(self.lm)
 
     def get_non_inference_attributes(self) -> list[str]:
         """What only a learner has."""
@@ -153,21 +155,11 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
 
     def _hidden(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """Last hidden states, (B * L) x width."""
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        inner, pictures = base.model, dict(batch["pictures"])
-        given: dict[str, Any] = {}
+        inner, given = without_adapters(model).model, dict(batch["pictures"])
         if self.shares_pictures:
-            grids = pictures.pop("image_grid_thw")
-            order = batch["picture_of"]
-            features = inner.get_image_features(pictures["pixel_values"], grids, return_dict=True)
-            places = order.tolist()
-            features.pooler_output = [features.pooler_output[i] for i in places]
-            features.deepstack_features = [
-                [level[i] for i in places] for level in features.deepstack_features
-            ]
-            given = {"mm_encoder_outputs": {"image": features}, "image_grid_thw": grids[order]}
-        else:
-            given = pictures
+            given = encode_distinct(
+                inner, given["pixel_values"], given["image_grid_thw"], batch["picture_of"].tolist()
+            )
         takes = inspect.signature(inner.forward).parameters
         if "mm_token_type_ids" in takes:
             given["mm_token_type_ids"] = batch["mm_token_type_ids"]
@@ -181,7 +173,7 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
 
     def _logits(self, model: Any, hidden: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
         """Of the tokens before what was said, N x V float32, as they are drawn from."""
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = without_adapters(model)
         # Only where something was said: logits are the largest tensor of all.
         logits = base.get_output_embeddings()(hidden[batch["before"]]).float()
         if self.settings.temperature != 1:
