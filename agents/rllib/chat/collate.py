@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from agents.rllib.chat.token_rows import Picture, TokenRow
+from agents.rllib.chat.processed_rows import pad, process_pictures
+from agents.rllib.chat.shared_prompts import SharedPrompts
+from agents.rllib.chat.token_rows import TokenRow
 
 
 def collate(
@@ -19,7 +20,8 @@ def collate(
     share_pictures: bool,
     weights: dict[int, float] | None = None,
     device: torch.device | str = "cpu",
-) -> dict[str, torch.Tensor]:
+    prompts: SharedPrompts | None = None,
+) -> dict[str, Any]:
     """Pad rows at the right and gather what is learned from them.
 
     Every distinct picture is there once, however many rows show it.
@@ -32,27 +34,33 @@ def collate(
             features that are computed already.
         weights: By episode, of each said token; None is 1.
         device: Where the tensors go.
+        prompts: First prompts that rows share: K columns at the left, whose keys and values are
+            given, and whose pictures are not among those of the rows.
 
     Returns:
-        `input_ids`, `attention_mask` and `mm_token_type_ids`, B x L; `pictures`, by what the image
-        processor calls its outputs, with `picture_of` (K,), which of them each of the K shown ones
+        `input_ids`, `attention_mask` and `mm_token_type_ids`, B x (K + L); `pictures`, by what the
+        image processor calls its outputs, with `picture_of`, which of them each of the shown ones
         is; over the N said tokens `before` (N,), the place in B x L that predicts it, `said`,
-        `old_log_probs`, `advantages`, `weights`; over the M turns `ends` (M,) and `value_targets`.
+        `old_log_probs`, `advantages`, `weights`; over the M turns `ends` (M,), in B x L, and
+        `value_targets`. With shared prompts `known`, K; `prompt_of` (B,), whose keys and values a
+        row takes (those of one without are masked); and `grids`, of all shown pictures, of those in
+        prompts too.
     """
-    length = max(len(row.tokens) for row in rows)
-    ids = np.zeros((len(rows), length), np.int64)
-    mask = np.zeros((len(rows), length), np.int64)
+    known = prompts.width if prompts else 0
+    shared = [prompts.number(row) if prompts else None for row in rows]
+    cuts = [prompts.lengths[n] if prompts and n is not None else 0 for n in shared]
+    ids, mask = pad([row.tokens[cut:] for row, cut in zip(rows, cuts, strict=True)])
+    length = ids.shape[1]
     before: list[np.ndarray] = []
     columns: dict[str, list[np.ndarray]] = {
         name: [] for name in ("said", "old_log_probs", "advantages", "weights")
     }
     ends: list[int] = []
     targets: list[float] = []
-    for number, row in enumerate(rows):
-        ids[number, : len(row.tokens)] = row.tokens
-        mask[number, : len(row.tokens)] = 1
+    for number, (row, cut) in enumerate(zip(rows, cuts, strict=True)):
         places = np.flatnonzero(row.said)
-        before.append(number * length + places - 1)
+        start = number * length - cut
+        before.append(start + places - 1)
         columns["said"].append(row.tokens[places])
         columns["old_log_probs"].append(row.log_probs[places])
         columns["advantages"].append(
@@ -60,38 +68,40 @@ def collate(
         )
         weight = 1.0 if weights is None else weights[row.episode]
         columns["weights"].append(np.full(len(places), weight, np.float32))
-        ends += [number * length + end for end in row.ends.values()]
+        ends += [start + end for end in row.ends.values()]
         targets += [row.values.get(turn, 0.0) for turn in row.ends]
-    pictures, picture_of = _pictures([row.pictures for row in rows], share_pictures)
+    if known:
+        ids, mask = (np.pad(side, ((0, 0), (known, 0))) for side in (ids, mask))
+        for number, (row, cut) in enumerate(zip(rows, cuts, strict=True)):
+            ids[number, :cut] = row.tokens[:cut]
+            mask[number, :cut] = 1
+    shown = process_pictures(
+        [
+            row.pictures[row.first_pictures if cut else 0 :]
+            for row, cut in zip(rows, cuts, strict=True)
+        ],
+        share_pictures,
+        processor,
+        device,
+    )
     found = {
         "input_ids": ids,
         "attention_mask": mask,
         "mm_token_type_ids": (ids == image_token) * mask,
-        "picture_of": np.asarray(picture_of, np.int64),
         "before": np.concatenate(before),
         **{name: np.concatenate(parts) for name, parts in columns.items()},
         "ends": np.asarray(ends, np.int64),
         "value_targets": np.asarray(targets, np.float32),
     }
     tensors: dict[str, Any] = {k: torch.from_numpy(v).to(device) for k, v in found.items()}
-    shown = processor.image_processor(
-        images=[Image.fromarray(picture.pixels) for picture in pictures], return_tensors="pt"
-    )
-    tensors["pictures"] = {name: value.to(device) for name, value in shown.items()}
+    tensors |= shown.tensors
+    if prompts and known:
+        grids = [
+            grid
+            for n, own in zip(shared, shown.grids, strict=True)
+            for grid in ([own] if n is None else [prompts.grids[n], own])
+        ]
+        tensors["known"] = known
+        tensors["prompt_of"] = torch.tensor([n or 0 for n in shared], device=device)
+        tensors["grids"] = torch.cat(grids).to(device)
     return tensors
-
-
-def _pictures(shown: Sequence[Sequence[Picture]], share: bool) -> tuple[list[Picture], list[int]]:
-    if not share:
-        flat = [picture for pictures in shown for picture in pictures]
-        return flat, list(range(len(flat)))
-    places: dict[bytes, int] = {}
-    distinct: list[Picture] = []
-    picture_of = []
-    for pictures in shown:
-        for picture in pictures:
-            if picture.key not in places:
-                places[picture.key] = len(distinct)
-                distinct.append(picture)
-            picture_of.append(places[picture.key])
-    return distinct, picture_of

@@ -18,6 +18,7 @@ from agents.rllib.chat.connectors import GROUP, ROWS, GroupAdvantages, TurnGAE, 
 from agents.rllib.chat.errors import LogProbMismatch
 from agents.rllib.chat.objective import clipped_objective, k3, token_weights
 from agents.rllib.chat.settings import ChatSettings
+from agents.rllib.chat.shared_prompts import SharedPrompts
 from agents.rllib.chat.token_rows import TokenRow
 
 ITERATION = "iteration"
@@ -140,11 +141,16 @@ class ChatLearner(TorchLearner):
         weights = self._weights(rows)
         size = self.settings.micro_batch
         parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        prompts, shared = self._prompts(rows, len(parts) > 1)
         figures: dict[str, torch.Tensor] = {}
         loss = torch.zeros(())
         for number, part in enumerate(parts):
-            with self._alone(number < len(parts) - 1):
-                loss = loss + self._accumulate(part, weights, figures)
+            last = number == len(parts) - 1
+            more = dict(shared)
+            if prompts:
+                more |= {"prompts": prompts.tensors} if last else {"prompt_layers": prompts.leaves}
+            with self._alone(not last):
+                loss = loss + self._accumulate(part, weights, figures, prompts, more)
         found = {name: float(value) for name, value in figures.items()}
         self._check(found)
         gradients = {name: p.grad for name, p in self._params.items() if p.grad is not None}
@@ -153,11 +159,32 @@ class ChatLearner(TorchLearner):
         self._steps_taken += 1
         return {}, {DEFAULT_MODULE_ID: loss}, {}
 
+    def _prompts(
+        self, rows: list[TokenRow], several: bool
+    ) -> tuple[SharedPrompts | None, dict[str, Any]]:
+        """What rows of a step begin with in common, and the reference's keys and values of it."""
+        module = self.chat_module
+        if not module.shares_prompts:
+            return None, {}
+        image = module.base.config.image_token_id
+        prompts = SharedPrompts(rows, module.processor, image, self._device)
+        if not prompts:
+            return None, {}
+        shared: dict[str, Any] = {}
+        with torch.no_grad():
+            if several:
+                prompts.collect(module.read_prompts(prompts.tensors))
+            if self.settings.kl:
+                shared["reference_layers"] = module.read_prompts(prompts.tensors, reference=True)
+        return prompts, shared
+
     def _accumulate(
         self,
         part: list[TokenRow],
         weights: dict[int, float],
         figures: dict[str, torch.Tensor],
+        prompts: SharedPrompts | None,
+        more: dict[str, Any],
     ) -> torch.Tensor:
         module = self.chat_module
         tensors: dict[str, Any] = collate(
@@ -167,12 +194,18 @@ class ChatLearner(TorchLearner):
             module.shares_pictures,
             weights,
             self._device,
+            prompts,
         )
+        tensors |= more
         # Values that know nothing yet shall not move the model either.
         tensors["head_alone"] = self._iteration < self.settings.value_warmup
         out = self.module.forward_train({DEFAULT_MODULE_ID: tensors})
         losses = self.compute_losses(fwd_out=out, batch={DEFAULT_MODULE_ID: tensors})
-        losses[DEFAULT_MODULE_ID].backward()
+        loss = losses[DEFAULT_MODULE_ID]
+        layers = out[DEFAULT_MODULE_ID].get("prompt_layers")
+        if prompts and layers:
+            loss = loss + prompts.carried(layers)
+        loss.backward()
         for name, value in self._figures.items():
             before = figures.get(name)
             if before is None:

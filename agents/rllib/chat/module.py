@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,8 +17,9 @@ from agents.llm.answering import Answerer, ModelOptions
 from agents.llm.checkpoint import load_model, load_processor
 from agents.llm.processed_pictures import encode_distinct
 from agents.llm.sampling import forbidden_tokens
-from agents.llm.turn_cache import without_adapters
+from agents.llm.turn_cache import cache_argument, can_keep, positions, without_adapters
 from agents.rllib.chat.settings import ChatSettings
+from agents.rllib.chat.shared_prompts import Layers
 from medseg_gym.envs.chat_view import Message
 
 
@@ -114,25 +117,74 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         """Whether the model can be given features of pictures that are computed already."""
         return "mm_encoder_outputs" in inspect.signature(self.base.model.forward).parameters
 
-    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, torch.Tensor]:
-        """Log-probabilities and entropies of what was said, and values, see `collate`.
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether the first prompt of a group's episodes is computed once for all of them."""
+        settings = self.settings
+        return (
+            settings.share_prompts
+            and settings.group_size > 1
+            and not settings.gradient_checkpointing  # transformers keeps no cache with it
+            and self.shares_pictures
+            and can_keep(self.base)
+        )
+
+    def read_prompts(self, prompts: dict[str, Any], reference: bool = False) -> Layers:
+        """Keys and values of shared prompts.
+
+        Args:
+            prompts: `SharedPrompts.tensors`.
+            reference: Those of the starting model.
+        """
+        from transformers import DynamicCache
+
+        with self.autocast(), self._model(reference) as model:
+            cache = DynamicCache()
+            given = self._pictures(model, prompts)
+            grids = given.get("image_grid_thw")
+            given["position_ids"] = positions(model, {**prompts, "image_grid_thw": grids})
+            without_adapters(model).model(
+                input_ids=prompts["input_ids"],
+                attention_mask=prompts["attention_mask"],
+                use_cache=True,
+                **{cache_argument(model): cache},
+                **given,
+            )
+        found: list[Any] = cache.layers
+        return [(layer.keys, layer.values) for layer in found]
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Log-probabilities and entropies of what was said, and values.
+
+        Args:
+            batch: See `collate`. Where prompts are shared, also their keys and values
+                (`prompt_layers`) or what they are computed from with gradients (`prompts`); and
+                those of the reference (`reference_layers`), where there is one.
+            **kwargs: Of RLlib.
 
         Returns:
             `log_probs` and `entropy`, (N,); `reference_log_probs`, (N,), where there is a
-            reference; `values`, (M,), where there is a value head.
+            reference; `values`, (M,), where there is a value head; `prompt_layers`, where they
+            were computed.
         """
+        found: dict[str, Any] = {}
+        layers = batch.get("prompt_layers")
+        if "prompts" in batch:
+            layers = found["prompt_layers"] = self.read_prompts(batch["prompts"])
         with self.autocast():
-            hidden = self._hidden(self.lm, batch)
+            hidden = self._hidden(self.lm, batch, layers)
         logits = self._logits(self.lm, hidden, batch)
-        found = {"log_probs": _of(logits, batch["said"])}
+        found["log_probs"] = _of(logits, batch["said"])
         with torch.set_grad_enabled(self.settings.entropy != 0 and torch.is_grad_enabled()):
             found["entropy"] = _entropy(logits)
         if hasattr(self, "value_head"):
             read = hidden.detach() if batch.get("head_alone") else hidden
             found["values"] = self._values(read, batch)
         if self.settings.kl:
-            with torch.no_grad(), self.autocast():
-                found["reference_log_probs"] = self._reference(batch)
+            with torch.no_grad(), self.autocast(), self._model(reference=True) as model:
+                hidden = self._hidden(model, batch, batch.get("reference_layers"))
+                logits = self._logits(model, hidden, batch)
+                found["reference_log_probs"] = _of(logits, batch["said"])
         return found
 
     _forward = _forward_train
@@ -145,31 +197,51 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
     def _values(self, hidden: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
         return self.value_head(hidden[batch["ends"]].float())[:, 0]
 
-    def _reference(self, batch: dict[str, Any]) -> torch.Tensor:
-        if not self.settings.lora_rank:
-            logits = self._logits(self.reference, self._hidden(self.reference, batch), batch)
+    @contextlib.contextmanager
+    def _model(self, reference: bool) -> Iterator[Any]:
+        if not reference:
+            yield self.lm
+        elif not self.settings.lora_rank:
+            yield self.reference
         else:
             with self.lm.disable_adapter():
-                logits = self._logits(self.lm, self._hidden(self.lm, batch), batch)
-        return _of(logits, batch["said"])
+                yield self.lm
 
-    def _hidden(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
-        """Last hidden states, (B * L) x width."""
-        inner, given = without_adapters(model).model, dict(batch["pictures"])
-        if self.shares_pictures:
-            given = encode_distinct(
-                inner, given["pixel_values"], given["image_grid_thw"], batch["picture_of"].tolist()
-            )
-        takes = inspect.signature(inner.forward).parameters
-        if "mm_token_type_ids" in takes:
+    def _hidden(
+        self, model: Any, batch: dict[str, Any], prompt_layers: Layers | None = None
+    ) -> torch.Tensor:
+        """Last hidden states, (B * L) x width; see `collate`."""
+        from transformers import DynamicCache
+
+        inner, given = without_adapters(model).model, self._pictures(model, batch)
+        known = batch.get("known", 0)
+        if known and prompt_layers is not None:
+            of, cache = batch["prompt_of"], DynamicCache()
+            for number, (keys, values) in enumerate(prompt_layers):
+                cache.update(keys[of], values[of], number)
+            where = positions(model, {**batch, "image_grid_thw": batch["grids"]})
+            given["position_ids"] = where[:, :, known:]
+            given[cache_argument(model)] = cache
+        elif "mm_token_type_ids" in inspect.signature(inner.forward).parameters:
             given["mm_token_type_ids"] = batch["mm_token_type_ids"]
         out = inner(
-            input_ids=batch["input_ids"],
+            input_ids=batch["input_ids"][:, known:],
             attention_mask=batch["attention_mask"],
-            use_cache=False,
+            use_cache=bool(known),
             **given,
         )
         return out.last_hidden_state.flatten(0, 1)
+
+    def _pictures(self, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        given = dict(batch["pictures"])
+        if not (self.shares_pictures and given):
+            return given
+        return encode_distinct(
+            without_adapters(model).model,
+            given["pixel_values"],
+            given["image_grid_thw"],
+            batch["picture_of"].tolist(),
+        )
 
     def _logits(self, model: Any, hidden: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
         """Of the tokens before what was said, N x V float32, as they are drawn from."""

@@ -53,6 +53,8 @@ class ChatSettings(StoredSettings):
             knows something its advantages are noise.
         minibatches: Gradient steps of an epoch; whole groups are dealt among them.
         micro_batch: Rows computed at once; gradients are accumulated over the rest.
+        share_prompts: Compute the first prompt of a group's episodes once a step (Qwen3-VL
+            without gradient checkpointing). False computes every row whole.
         weight_decay: Of AdamW.
         beta2: Of AdamW.
         iterations: Of the run, for the schedule.
@@ -88,6 +90,7 @@ class ChatSettings(StoredSettings):
     value_warmup: int = 0
     minibatches: int = 1
     micro_batch: int = 16
+    share_prompts: bool = True
     weight_decay: float = 0.0
     beta2: float = 0.99
     iterations: int = 100

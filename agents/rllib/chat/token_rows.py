@@ -62,6 +62,7 @@ class TokenRow:
         pictures: In order of their place holders.
         ends: By turn, the index of the last token of its prompt: where its value is read.
         episode: Number of the episode.
+        first_pictures: How many of the pictures are in its first prompt.
         advantages: (L,) float32; set by a connector.
         values: By turn, what the value head is taught; set by a connector.
     """
@@ -73,6 +74,7 @@ class TokenRow:
     pictures: list[Picture]
     ends: dict[int, int]
     episode: int
+    first_pictures: int
     advantages: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     values: dict[int, float] = field(default_factory=dict)
 
@@ -105,6 +107,7 @@ def rows_of(turns: Sequence[TurnTokens], episode: int) -> list[TokenRow]:
                 [],
                 {},
                 episode,
+                len(turn.pictures),
             )
             rows.append(row)
         new = turn.prompt[len(row.tokens) :]

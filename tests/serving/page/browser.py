@@ -68,11 +68,17 @@ class Tab:
         """Pick a case by the title of its source and its number on the first page."""
         self.page.select_option("#place", label=place)
         self.wait(lambda: place in self.text("#facts"))  # its first case
+        self.settled()
         entry = self.at("#case-list button").nth(index)
         key = entry.locator(".muted").inner_text()
         entry.click()
-        self.wait(lambda: key in self.text("#facts"))
+        self.settled()  # its first case may be this one: a new game replaces its game
+        assert key in self.text("#facts")
         self.steps(0)
+
+    def settled(self) -> None:
+        """Wait until no other case is on its way."""
+        self.at("#you-pane[aria-busy=false]").wait_for()
 
     def steps(self, count: int) -> None:
         """Wait until so many steps are listed."""

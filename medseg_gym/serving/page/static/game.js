@@ -13,6 +13,7 @@ export class Game extends EventTarget {
     this.state = null; // as the service told it last, with all steps
     this.queue = Promise.resolve();
     this.waiting = 0;
+    this.beginning = 0;
     this.lost = false;
     this.turn = 0;
   }
@@ -29,14 +30,21 @@ export class Game extends EventTarget {
   async begin(picked, who) {
     const turn = ++this.turn;
     const before = this.state;
-    const begun = await post("games", { ...picked, ...who });
-    if (turn !== this.turn) {
-      this.leave(begun.game); // somebody has picked another case meanwhile
-      return false;
+    this.beginning++;
+    this.tell("busy");
+    try {
+      const begun = await post("games", { ...picked, ...who });
+      if (turn !== this.turn) {
+        this.leave(begun.game); // somebody has picked another case meanwhile
+        return false;
+      }
+      if (before && !before.done) this.leave(before.game);
+      await this.enter(begun);
+      return turn === this.turn;
+    } finally {
+      this.beginning--;
+      this.tell("busy");
     }
-    if (before && !before.done) this.leave(before.game);
-    await this.enter(begun);
-    return turn === this.turn;
   }
 
   leave(id) {
@@ -94,8 +102,9 @@ export class Game extends EventTarget {
   }
 
   // Steps go one after another; each says what it has seen, so that two tabs cannot mix.
+  // While another case is on its way, a step would go to the one that is about to disappear.
   step(tool, at = [], accepted = null) {
-    if (this.over || this.lost) return this.queue;
+    if (this.over || this.lost || this.beginning) return this.queue;
     const game = this.state.game;
     this.waiting++;
     this.tell("busy");

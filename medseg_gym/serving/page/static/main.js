@@ -106,6 +106,7 @@ function enable() {
   $("stop").disabled = closed;
   $("accepted").disabled = closed;
   $("you-pane").classList.toggle("busy", game.waiting > 0);
+  $("you-pane").setAttribute("aria-busy", String(game.beginning > 0));
   $("you-pane").classList.toggle("closed", closed);
 }
 
