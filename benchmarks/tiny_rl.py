@@ -52,7 +52,6 @@ class TinyRL:
         sft_rate: Share of the chain's learning rates that it begins with.
         eval_every: Iterations between validations.
         eval_cases: Cases of each.
-        test: Held-out cases of the table.
     """
 
     iterations: int = 40
@@ -66,7 +65,6 @@ class TinyRL:
     sft_rate: float = 0.5
     eval_every: int = 20
     eval_cases: int = 128
-    test: int = 1024
 
 
 def run(
@@ -80,11 +78,12 @@ def run(
     methods: Annotated[str, typer.Option(help="Which to train; the table needs all.")] = ",".join(
         METHODS
     ),
-    workers: Annotated[int, typer.Option(help="Runs that train at once.")] = 2,
-    threads: Annotated[int, typer.Option(help="Torch threads of a run.")] = 1,
+    workers: Annotated[int, typer.Option(help="Runs that train or play at once.")] = 2,
+    threads: Annotated[int, typer.Option(help="Torch threads of each.")] = 1,
+    test: Annotated[int, typer.Option(help="Held-out cases of the table.")] = 1024,
     table: Annotated[bool, typer.Option(help="Play the test cases when all is trained.")] = True,
     settings: Annotated[
-        str, typer.Option(help="Other sizes than the defaults, as iterations=2,test=8.")
+        str, typer.Option(help="Other sizes than the defaults, as iterations=2,groups=8.")
     ] = "",
 ) -> None:
     """Train what is not trained yet, then make the table."""
@@ -112,8 +111,8 @@ def run(
     if table:
         from benchmarks.tiny_rl_table import make_table
 
-        torch.set_num_threads(max(1, threads * workers))
-        make_table(chain, out, before, sizes, numbers, console)
+        torch.set_num_threads(threads)
+        make_table(chain, out, before, sizes, numbers, test, workers, console)
 
 
 def folder_of(out: Path, method: str, seed: int) -> Path:

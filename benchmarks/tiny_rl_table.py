@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +31,14 @@ _PAIRS = (("grpo", "start"), ("grpo", "sft"), ("ppo", "sft"), ("sft", "start"), 
 
 
 def make_table(
-    chain: Path, out: Path, before: Any, sizes: Any, seeds: Sequence[int], console: Console
+    chain: Path,
+    out: Path,
+    before: Any,
+    sizes: Any,
+    seeds: Sequence[int],
+    test: int,
+    workers: int,
+    console: Console,
 ) -> None:
     """Play all policies, write result.json, result.csv and curve.png, and print the tables.
 
@@ -38,17 +48,19 @@ def make_table(
         before: The `Chain`.
         sizes: The `TinyRL`.
         seeds: Those that were trained.
+        test: Held-out cases.
+        workers: Policies that play at once.
         console: To print on.
     """
     models = {("start", 0): chain / "sft" / "model"}
     models |= {(m, s): folder_of(out, m, s) / "model" for m in METHODS for s in seeds}
     labels: dict[tuple[str, int, str], str] = {}
-    contenders = []
+    specs: dict[str, str] = {}
     for (method, seed), model in models.items():
         for mode, options in _MODES.items():
             title = "SFT" if method == "start" else f"{_TITLES[method]}, seed {seed}"
             labels[method, seed, mode] = label = f"{title}, {mode}"
-            contenders.append(named(label, make_contender(f"llm:{model}{options}")))
+            specs[label] = f"llm:{model}{options}"
     others = {
         "the target's usual box": usual_box(before.cases, before.experts),
         "random": make_contender("random"),
@@ -57,15 +69,27 @@ def make_table(
         "oracle: tight box": make_contender("oracle-box"),
         "oracle: what it learned from": make_contender(before.annotator),
     }
-    contenders += [named(label, contender) for label, contender in others.items()]
     arena = Arena(
         cases=before.cases,
         backbones=(before.backbone,),
         num_envs=before.num_envs,
         max_steps=before.max_steps,
-        limit=sizes.test,
+        limit=test,
         by="target",
     )
+    # Several at once; the comparison then finds their records and plays what is left.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        threads = torch.get_num_threads()
+        waiting = {
+            label: pool.submit(_play, label, spec, arena, out / "table", threads)
+            for label, spec in specs.items()
+        }
+        for label, one in waiting.items():
+            one.result()
+            console.print(f"{label}: played")
+    contenders = [named(label, make_contender(spec)) for label, spec in specs.items()]
+    contenders += [named(label, contender) for label, contender in others.items()]
     found = compare(contenders, arena, out / "table", console)
     found.write(out / "table")
     played = {label: found.records[before.backbone, label] for label in [*labels.values(), *others]}
@@ -103,6 +127,11 @@ def make_table(
     console.print(_differences_table(differences))
     console.print(f"Measured on: {found.machine}")
     console.print(f"wrote result.json, result.csv, differences.csv, curve.png, table/ under {out}")
+
+
+def _play(label: str, spec: str, arena: Arena, out: Path, threads: int) -> None:
+    torch.set_num_threads(threads)
+    compare([named(label, make_contender(spec))], arena, out, Console(quiet=True))
 
 
 def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str, Any]:
