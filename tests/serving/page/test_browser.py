@@ -243,6 +243,25 @@ def test_the_keyboard_alone(tab) -> None:
     one.at("#rec-steps li").first.wait_for()
 
 
+def test_a_click_while_another_case_is_on_its_way_is_no_step(tab) -> None:
+    one = tab()
+    one.choose("samples · test", 2)
+    held: list[Any] = []
+    one.page.route("**/api/games", lambda route: held.append(route))
+    one.at("#case-list button").nth(4).click()
+    one.wait(lambda: len(held) == 1)
+    one.page.keyboard.press("p")
+    one.click(0.5, 0.5)
+    one.at("#stop").click()
+    assert one.at("#you-pane").get_attribute("aria-busy") == "true"
+    held[0].continue_()
+    one.settled()
+    one.steps(0)
+    assert not [url for url in one.asked if url.endswith("/steps")]
+    one.click(0.5, 0.5)
+    one.steps(1)
+
+
 def test_keys_can_be_turned_off_and_do_nothing_where_people_type(tab) -> None:
     one = tab()
     one.at("#player").fill("sub")
