@@ -63,7 +63,8 @@ def train_rllib(
         from medseg_gym.backbones.remote_ray import serve
 
         name = f"medseg-{run.path.absolute()}"
-        server = serve(name, config.backbone, config.checkpoint, config.device)
+        # Runners may have taken every core; one more that is waited for would wait for ever.
+        server = serve(name, config.backbone, config.checkpoint, config.device, num_cpus=0)
         options = {"backbone": f"ray:{name}", "checkpoint": None, "device": "cpu"}
     newest = run.newest()
     step = 0 if newest is None else newest[0]

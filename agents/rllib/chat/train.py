@@ -80,7 +80,8 @@ def train_chat(
         from medseg_gym.backbones.remote_ray import serve
 
         name = f"medseg-{run.path.absolute()}"
-        server = serve(name, config.backbone, config.checkpoint, config.device)
+        # Runners may have taken every core; one more that is waited for would wait for ever.
+        server = serve(name, config.backbone, config.checkpoint, config.device, num_cpus=0)
         options = {"backbone": f"ray:{name}", "checkpoint": None, "device": "cpu"}
     algo: Any = chat_config(config, **options).build_algo()
     try:
