@@ -179,6 +179,7 @@ class RecordFile:
             beside = self.path.with_suffix(".part")
             beside.write_text(whole)
             os.replace(beside, self.path)
+        self._size = self.path.stat().st_size
 
     @property
     def batches(self) -> frozenset[int]:
@@ -186,11 +187,21 @@ class RecordFile:
         return frozenset(record.batch for record in self.records)
 
     def append(self, batch: Sequence[CaseRecord]) -> None:
-        """Add a whole batch and force it to the disk."""
+        """Add a whole batch and force it to the disk.
+
+        Raises:
+            MedSegError: Another program has written to the file meanwhile; nothing is added.
+        """
+        if self.path.stat().st_size != self._size:
+            raise MedSegError(
+                f"{self.path}: another program writes to this file, and cases would stand in it "
+                "twice; let one of them end, then give the same command again"
+            )
         with self.path.open("a") as file:
             file.write("".join(_write_record(record) + "\n" for record in batch))
             file.flush()
             os.fsync(file.fileno())
+        self._size = self.path.stat().st_size
         self.records += batch
 
 
