@@ -18,8 +18,6 @@ the train split, the curve's points the val split, the table the test split.
 from __future__ import annotations
 
 import json
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +28,7 @@ from rich.console import Console
 
 from benchmarks.sizes import claim, read_settings
 from benchmarks.tiny_chain import Chain
+from benchmarks.workers import worker_pool
 from medseg_gym.errors import MedSegError
 
 METHODS = ("grpo", "ppo", "sft")
@@ -98,9 +97,7 @@ def run(
         raise MedSegError(f"unknown methods {sorted(unknown)}; there are {', '.join(METHODS)}")
     jobs = [(method, seed) for seed in numbers for method in chosen]
     waiting = [job for job in jobs if not (folder_of(out, *job) / "model").is_dir()]
-    # Not a Pool: its processes may have no children, and loaders are some.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max(1, min(workers, len(waiting))), mp_context=context) as pool:
+    with worker_pool(max(1, min(workers, len(waiting)))) as pool:
         running = [
             pool.submit(train, method, seed, chain, out, before, sizes, threads)
             for method, seed in waiting

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from agents.run_log import read_progress
 from agents.usual_box import usual_box
 from benchmarks.tiny_rl import METHODS, folder_of
 from benchmarks.tiny_table import named
+from benchmarks.workers import worker_pool
 from medseg_gym.statistics import bootstrap_interval
 
 _TITLES = {"grpo": "GRPO", "ppo": "PPO over turns", "sft": "SFT continued"}
@@ -78,8 +77,7 @@ def make_table(
         by="target",
     )
     # Several at once; the comparison then finds their records and plays what is left.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with worker_pool(workers) as pool:
         threads = torch.get_num_threads()
         waiting = {
             label: pool.submit(_play, label, spec, arena, out / "table", threads)
