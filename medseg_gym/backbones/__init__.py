@@ -4,6 +4,8 @@
 `decode` once per vector step.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from medseg_gym.backbones.base import (
     PROMPT_KINDS,
     Backbone,
@@ -15,10 +17,12 @@ from medseg_gym.backbones.base import (
 from medseg_gym.backbones.cache import EmbeddingCache, embedding_cache
 from medseg_gym.backbones.ellipse import EllipseBackbone
 from medseg_gym.backbones.registry import available, load, register
-from medseg_gym.backbones.sam import SamBackbone
 from medseg_gym.backbones.sam2 import Sam2Backbone
 from medseg_gym.backbones.spec import BackboneSpec
 from medseg_gym.errors import BackboneError, CheckpointError
+
+if TYPE_CHECKING:
+    from medseg_gym.backbones.sam import SamBackbone
 
 __all__ = [
     "PROMPT_KINDS",
@@ -39,3 +43,13 @@ __all__ = [
     "load",
     "register",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Late: segment_anything imports torchvision, and that takes longer than torch itself; workers
+    # whose backbone is in another process never need it.
+    if name != "SamBackbone":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from medseg_gym.backbones.sam import SamBackbone
+
+    return SamBackbone

@@ -29,6 +29,7 @@ def test_an_id_with_its_module_needs_no_import():
     out = run_python(
         "import gymnasium as gym;"
         "env = gym.make('medseg_gym:MedSeg-v0', backbone='ellipse');"
-        "print(env.reset(seed=0)[1]['dice'])"
+        "print(env.reset(seed=0)[1]['dice']);"
+        "import sys; assert 'torchvision' not in sys.modules, 'needed by none but SAMs, and slow'"
     )
     assert out.strip() == "0.0"
