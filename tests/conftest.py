@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -118,3 +120,21 @@ def small_cases() -> tuple[Case, ...]:
     )
     shared = Case("shared", wide.image, wide.mask[::-1].copy(), target="mirrored blob")
     return wide, tall, square, shared, draw_case("absent", 32, 32, truth=False)
+
+
+@pytest.fixture
+def refusal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Give `medseg` arguments in this process, as its entry point does, and get the refusal."""
+    from medseg_gym.cli import main
+
+    def refused(*arguments: str, entry: Callable[[], None] = main) -> str:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["medseg", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            entry()
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    return refused

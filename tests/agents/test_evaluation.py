@@ -10,7 +10,9 @@ import pytest
 
 from agents.evaluation import RecordFile, evaluate, run_settings
 from agents.summary import as_tables, summarise, summarise_by, write_csv
+from benchmarks.compare_policies import compare
 from medseg_gym.annotators import make_policy
+from medseg_gym.cli import run as run_program
 from medseg_gym.episodes import metrics
 from medseg_gym.errors import MedSegError, PolicyError
 from medseg_gym.policy import caveats, make_envs, play_cases
@@ -167,19 +169,24 @@ def test_clicks_are_counted_to_the_most_there_could_have_been(small_cases):
 
 
 @pytest.mark.slow
-def test_the_command_killed_half_way_gives_the_same_numbers(tmp_path):
-    def command(out):
+def test_the_command_killed_half_way_gives_the_same_numbers(tmp_path, monkeypatch, capsys):
+    def words(out):
         return [
-            *(sys.executable, "-m", "benchmarks.compare_policies", "--cases", "phantoms"),
-            *("--limit", "40", "--policies", "random,oracle-click", "--backbones", "ellipse"),
-            *("--num-envs", "4", "--out", str(out)),
+            *("--cases", "phantoms", "--limit", "40", "--policies", "random,oracle-click"),
+            *("--backbones", "ellipse", "--num-envs", "4", "--out", str(out)),
         ]
 
+    def finish(out):  # as the program does, in this process
+        monkeypatch.setattr(sys, "argv", ["compare_policies", *words(out)])
+        with pytest.raises(SystemExit) as ended:
+            run_program(compare)
+        assert not ended.value.code
+
+    finish(tmp_path / "a")
+    assert "synthetic" in capsys.readouterr().out
+    program = [sys.executable, "-m", "benchmarks.compare_policies", *words(tmp_path / "b")]
     root = Path(__file__).parents[2]
-    whole = subprocess.run(command(tmp_path / "a"), cwd=root, capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr
-    assert "synthetic" in whole.stdout
-    process = subprocess.Popen(command(tmp_path / "b"), cwd=root, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(program, cwd=root, stdout=subprocess.DEVNULL)
     records = tmp_path / "b" / "records"
     while process.poll() is None:
         lines = sum(len(f.read_text().splitlines()) for f in records.glob("*.jsonl"))
@@ -187,7 +194,7 @@ def test_the_command_killed_half_way_gives_the_same_numbers(tmp_path):
             process.send_signal(signal.SIGKILL)
         time.sleep(0.02)
     assert process.returncode == -signal.SIGKILL
-    subprocess.run(command(tmp_path / "b"), cwd=root, check=True, capture_output=True)
+    finish(tmp_path / "b")
     numbers = []
     for folder in ("a", "b"):
         rows = json.loads((tmp_path / folder / "results.json").read_text())["rows"]
@@ -198,19 +205,27 @@ def test_the_command_killed_half_way_gives_the_same_numbers(tmp_path):
     assert numbers[0][0]["n"] == 40 and numbers[0][0]["dice_interval"] is not None
 
 
-def test_bad_command_lines_end_in_one_line(tmp_path):
-    root = Path(__file__).parents[2]
-    for arguments, words in (
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         (["--policies", "nobody"], "unknown policy 'nobody'"),
         (["--backbones", "sam_vit_b"], "sam_vit_b_01ec64.pth"),
         (["--cases", "nowhere"], "unknown case spec 'nowhere'"),
-    ):
-        command = [sys.executable, "-m", "benchmarks.compare_policies", "--out", str(tmp_path)]
-        result = subprocess.run(
-            [*command, "--backbones", "ellipse", *arguments],
-            cwd=root,
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 2 and words in result.stderr
-        assert "Traceback" not in result.stderr
+    ],
+)
+def test_bad_command_lines_end_in_one_line(arguments, words, tmp_path, refusal):
+    common = ["--out", str(tmp_path), "--backbones", "ellipse"]
+    error = refusal(*common, *arguments, entry=lambda: run_program(compare))
+    assert words in error and error.count("\n") == 1
+
+
+def test_a_bad_command_line_ends_the_program_with_2(tmp_path):
+    program = [sys.executable, "-m", "benchmarks.compare_policies", "--policies", "nobody"]
+    result = subprocess.run(
+        [*program, "--backbones", "ellipse", "--out", str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2 and "unknown policy 'nobody'" in result.stderr
+    assert "Traceback" not in result.stderr

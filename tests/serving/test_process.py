@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -28,11 +27,9 @@ ONE_BY_ONE = ["--max-batch", "1", "--limit", "queue_rows=500"]
 class Process:
     """A running `medseg serve` on a free port."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "medseg_gym.cli", "serve", "--port", "0", *arguments]
-        self.popen = subprocess.Popen(
-            command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-        )
+        self.popen = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.lines: list[dict] = []
         self.url = ""
         listening = threading.Event()
@@ -107,15 +104,11 @@ def test_a_kill_in_mid_request_is_an_error_not_a_mask(process) -> None:
             backbone.decode(rows)
 
 
-def test_the_command_refuses_what_cannot_be() -> None:
-    def refusal(*arguments: str, **environment: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "medseg_gym.cli", "serve", "--backbone", "ellipse", *arguments],
-            capture_output=True, text=True, timeout=120, env={**os.environ, **environment},
-        )  # fmt: skip
-        assert done.returncode == 2, done.stderr
-        return done.stderr
-
-    assert "set a key in MEDSEG_SERVICE_KEY" in refusal("--host", "0.0.0.0")
-    assert "at least 16" in refusal(MEDSEG_SERVICE_KEY="short")
-    assert "write NAME=NUMBER" in refusal("--limit", "sessions=3")
+def test_the_command_refuses_what_cannot_be(refusal, monkeypatch) -> None:
+    serve = ("serve", "--backbone", "ellipse")
+    command = [sys.executable, "-m", "medseg_gym.cli", *serve, "--host", "0.0.0.0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "set a key in MEDSEG_SERVICE_KEY" in done.stderr, done.stderr
+    assert "write NAME=NUMBER" in refusal(*serve, "--limit", "sessions=3")
+    monkeypatch.setenv("MEDSEG_SERVICE_KEY", "short")
+    assert "at least 16" in refusal(*serve)

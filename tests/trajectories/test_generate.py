@@ -146,14 +146,8 @@ def test_replay_exits_with_1_where_something_differs(tmp_path):
         (["show", "OUT", "x.png"], "no finished episode"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, what, tmp_path, monkeypatch, capsys):
-    from medseg_gym.cli import main
-
+def test_bad_input_is_one_line_and_exit_code_2(arguments, what, tmp_path, monkeypatch, refusal):
     monkeypatch.chdir(tmp_path)
     TrajectoryWriter("OUT").close()
-    monkeypatch.setattr(sys, "argv", ["medseg", "trajectories", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
+    error = refusal("trajectories", *arguments)
     assert what in error and error.count("\n") == 1

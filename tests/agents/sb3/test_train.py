@@ -74,25 +74,26 @@ def test_the_network_in_a_checkpoint_is_sb3s_own(run):
 
 def test_the_same_checkpoint_gives_the_same_actions_in_a_fresh_process(run):
     path, _ = run
-    for options in ("", "?sampled=1"):
-        program = (
-            "import sys, json, torch; torch.set_num_threads(1)\n"
-            "from agents.contenders import make_contender\n"
-            "from agents.evaluation import evaluate\n"
-            "from medseg_gym.policy import make_envs\n"
-            "c = make_contender(sys.argv[1])\n"
-            "e = make_envs(4, cases='phantoms:fundus', split='test', backbone='ellipse',\n"
-            "              max_steps=3, **c.view)\n"
-            "r = evaluate(e, c.build(e), list(e.stage.source.keys[:8]))\n"
-            "print(json.dumps([[x.case, x.dice, x.tools] for x in r]))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", program, f"sb3:{path}{options}"],
-            capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        here = [[r.case, list(r.dice), list(r.tools)] for r in play(f"sb3:{path}{options}")]
-        assert json.loads(done.stdout) == here
+    names = [f"sb3:{path}", f"sb3:{path}?sampled=1"]
+    program = (
+        "import sys, json, torch; torch.set_num_threads(1)\n"
+        "from agents.contenders import make_contender\n"
+        "from agents.evaluation import evaluate\n"
+        "from medseg_gym.policy import make_envs\n"
+        "for name in sys.argv[1:]:\n"
+        "    c = make_contender(name)\n"
+        "    e = make_envs(4, cases='phantoms:fundus', split='test', backbone='ellipse',\n"
+        "                  max_steps=3, **c.view)\n"
+        "    r = evaluate(e, c.build(e), list(e.stage.source.keys[:8]))\n"
+        "    print(json.dumps([[x.case, x.dice, x.tools] for x in r]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *names], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    for name, line in zip(names, done.stdout.splitlines(), strict=True):
+        here = [[r.case, list(r.dice), list(r.tools)] for r in play(name)]
+        assert json.loads(line) == here
 
 
 def test_sampled_actions_do_not_depend_on_the_number_of_slots(run):
