@@ -14,6 +14,7 @@ import pytest
 from agents.play_options import EvalOptions
 from agents.results_layout import results_layout
 from agents.run_evaluation import run_evaluation
+from medseg_gym.cli import main
 from medseg_gym.errors import CaseError, MedSegError, PolicyError
 
 OPTIONS = EvalOptions(
@@ -147,12 +148,33 @@ def test_errors_of_workers_reach_the_caller(tmp_path):
         run_evaluation(options, tmp_path)
 
 
-def command(out, workers):
+def words(out, workers):
     return [
-        *(sys.executable, "-m", "medseg_gym.cli", "eval", "--cases", "phantoms:abdomen"),
-        *("--policy", "oracle-click", "--backbone", "ellipse", "--num-envs", "2", "--limit", "160"),
+        *("eval", "--cases", "phantoms:abdomen", "--policy", "oracle-click"),
+        *("--backbone", "ellipse", "--num-envs", "2", "--limit", "160"),
         *("--workers", str(workers), "--out", str(out)),
     ]
+
+
+def start(out, workers, **pipes):
+    """The command as a process of its own, to be killed."""
+    program = [sys.executable, "-m", "medseg_gym.cli", *words(out, workers)]
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(program, cwd=root, stdout=subprocess.DEVNULL, **pipes)
+
+
+@pytest.fixture
+def finish(monkeypatch, capsys):
+    """The command in this process, to its end; what it prints."""
+
+    def finish(out, workers):
+        monkeypatch.setattr(sys, "argv", ["medseg", *words(out, workers)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        return capsys.readouterr().out
+
+    return finish
 
 
 def lines_in(file: Path) -> int:
@@ -160,16 +182,12 @@ def lines_in(file: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_gives_the_same_results(tmp_path):
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command(tmp_path / "a", 1), cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "phantoms:abdomen" in done.stdout and "Note: oracle, synthetic." in done.stdout
+def test_a_run_killed_again_and_again_gives_the_same_results(tmp_path, finish):
+    printed = finish(tmp_path / "a", 1)
+    assert "phantoms:abdomen" in printed and "Note: oracle, synthetic." in printed
     file = tmp_path / "b" / "records.jsonl"
     for workers, wanted in ((2, 5), (1, 41)):
-        process = subprocess.Popen(
-            command(tmp_path / "b", workers), cwd=root, stdout=subprocess.DEVNULL
-        )
+        process = start(tmp_path / "b", workers)
         while process.poll() is None and lines_in(file) < wanted:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -177,8 +195,7 @@ def test_a_run_killed_again_and_again_gives_the_same_results(tmp_path):
         assert wanted <= lines_in(file) < 161
     with file.open("a") as torn:  # as a kill in the middle of a write would leave it
         torn.write('{"case": "abd')
-    done = subprocess.run(command(tmp_path / "b", 2), cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    finish(tmp_path / "b", 2)
     results = [json.loads((tmp_path / name / "results.json").read_text()) for name in "ab"]
     assert results[0] == results[1] and len(results[0]) == 161
     rows = [json.loads((tmp_path / name / "summary.json").read_text())["rows"] for name in "ab"]
@@ -189,12 +206,9 @@ def test_a_run_killed_again_and_again_gives_the_same_results(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_no_score(tmp_path):
+def test_a_killed_worker_is_no_score(tmp_path, finish):
     """The run ends with an error, keeps what was played, and goes on later."""
-    root = Path(__file__).parents[2]
-    process = subprocess.Popen(
-        command(tmp_path, 2), cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    process = start(tmp_path, 2, stderr=subprocess.PIPE, text=True)
     file = tmp_path / "records.jsonl"
     while process.poll() is None and lines_in(file) < 5:
         time.sleep(0.01)
@@ -203,7 +217,7 @@ def test_a_killed_worker_is_no_score(tmp_path):
     _, errors = process.communicate()
     assert process.returncode == 2 and "a worker died with exit code -9" in errors
     assert "Traceback" not in errors and not (tmp_path / "results.json").exists()
-    subprocess.run(command(tmp_path, 1), cwd=root, check=True, capture_output=True)
+    finish(tmp_path, 1)
     assert len(json.loads((tmp_path / "results.json").read_text())) == 161
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from medseg_gym.annotators import make_policy
+from medseg_gym.cli import main
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.trajectories import (
     GenerateOptions,
@@ -19,7 +20,6 @@ from medseg_gym.trajectories import (
 from medseg_gym.trajectories.summary import summarise_store
 
 OPTIONS = {"cases": "phantoms:chest", "backbone": "ellipse", "limit": 10, "num_envs": 4}
-COMMAND = [sys.executable, "-m", "medseg_gym.cli", "trajectories"]
 
 
 def contents(path):
@@ -64,17 +64,18 @@ def contents_of(path, **options):
 
 
 @pytest.mark.slow
-def test_killed_twice_and_resumed_by_two_workers(tmp_path):
-    def command(out, workers):
+def test_killed_twice_and_resumed_by_two_workers(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "killed"
+
+    def words(workers):
         options = {**OPTIONS, "limit": 40, "workers": workers, "out": out}
-        words = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
-        return [*COMMAND, "generate", *words]
+        given = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
+        return ["trajectories", "generate", *given]
 
     whole = contents_of(tmp_path / "whole", **{**OPTIONS, "limit": 40})
-    out = tmp_path / "killed"
     for wanted in (3, 15):
         process = subprocess.Popen(
-            command(out, 1), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "medseg_gym.cli", *words(1)], stdout=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None:
@@ -82,12 +83,15 @@ def test_killed_twice_and_resumed_by_two_workers(tmp_path):
                 break
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait()
         kept = contents(out)
         assert len(kept) >= wanted and kept.items() <= whole.items()
-    done = subprocess.run(command(out, 2), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "40/40" in done.stdout and "hybrid on ellipse (oracle, synthetic)" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["medseg", *words(2)])
+    with pytest.raises(SystemExit) as ended:  # the command, in this process
+        main()
+    printed = capsys.readouterr().out
+    assert not ended.value.code
+    assert "40/40" in printed and "hybrid on ellipse (oracle, synthetic)" in printed
     assert contents(out) == whole and TrajectoryStore(out).duplicates == 0
     assert not list(out.glob("*.journal")) and not list(out.glob("*.part"))
 

@@ -216,10 +216,10 @@ def test_native_tool_calls_are_read(serve, small_cases):
 def test_busy_and_broken_servers_are_asked_again(serve, small_cases):
     soon = {"retry-after-ms": "5"}
     replies = [
+        None,  # first: without a word from the server, each further try waits twice as long
         (429, soon, {"error": {"message": "slow down"}}),
         (503, soon, b"busy"),
         (500, soon, b"oops"),
-        None,
         (200, {}, answer(STOP)),
     ]
     server = serve(lambda request, number: replies[number])
