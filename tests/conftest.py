@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -72,6 +73,12 @@ def build_tiny_sam(side: int, depth: int, seed: int) -> Sam:
 # Tiny models gain nothing from a second thread and lose much on a busy machine.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the programs that tests start
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of the collector's way: each `gc.collect` would go through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

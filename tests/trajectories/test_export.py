@@ -102,7 +102,8 @@ def test_filtered_and_unreadable_episodes_stay_out(make_store, small_cases, tmp_
             verdicts = [None] * (len(steps) - 1) + [number % 2 == 0]
             writer.add([(id, step) for step in steps], verdicts)
     store = TrajectoryStore(path)
-    found = export_store(store, tmp_path / "c", cases=list(small_cases))
+    small = ChatOptions(image_size=24)
+    found = export_store(store, tmp_path / "c", chat=small, cases=list(small_cases))
     assert found.unreadable == 1 and found.filtered == len(store) // 2
     assert found.rows == len(store) - found.filtered - 1
     assert pq.read_table(tmp_path / "c").num_rows == found.rows
