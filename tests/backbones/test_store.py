@@ -91,7 +91,11 @@ def test_writers_killed_at_any_moment_leave_whole_files(tmp_path):
         for _ in range(2)
     ]
     folder = next(iter({Path(writer.stdout.readline().strip()) for writer in writers}))
-    time.sleep(0.5)
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("*.safetensors"))) <= 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.4)
     for writer in writers:
         writer.send_signal(signal.SIGKILL)
         writer.wait()

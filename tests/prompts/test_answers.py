@@ -278,6 +278,6 @@ def test_any_arguments_are_read_or_refused(arguments, name):
     ids=lambda text: text[:24].encode("unicode_escape").decode(),
 )
 def test_a_hundred_kilobytes_cost_no_time(text):
-    started = time.perf_counter()
+    started = time.thread_time()  # not what other programs take meanwhile
     read_answer(text, thinking=True)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1

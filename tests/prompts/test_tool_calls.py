@@ -215,7 +215,7 @@ def test_runaway_output_is_refused(body):
 
 
 def test_a_model_that_repeats_blanks_or_tags_costs_no_time():
-    started = time.perf_counter()
+    started = time.thread_time()  # not what other programs take meanwhile
     reads_or_refuses("<tool_call>" + " " * 100_000)
     reads_or_refuses("<tool_call> " * 100_000)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1

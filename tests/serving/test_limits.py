@@ -85,21 +85,21 @@ def test_sessions_are_bounded_in_all_and_per_client(serve) -> None:
 
 
 def test_idle_and_old_sessions_are_closed(serve) -> None:
-    service, client = serve(session_idle_seconds=0.3, max_sessions=1)
+    service, client = serve(session_idle_seconds=1, max_sessions=1)
     session = create(client).json()["session_id"]
     assert create(client).status_code == 503
-    time.sleep(0.4)
+    time.sleep(1.1)
     assert client.get(f"/session/{session}/status").status_code == 404
     assert create(client).status_code == 200  # the place is free again, and so is the slot
     assert service.meters.sessions_closed.labels("expired")._value.get() == 1
 
     _, client = serve(session_life_seconds=0.5)
     session = create(client).json()["session_id"]
-    deadline = time.monotonic() + 0.7
-    while time.monotonic() < deadline:  # busy all the time, and closed all the same
-        alive = client.get(f"/session/{session}/status").status_code
+    deadline = time.monotonic() + 20
+    while client.get(f"/session/{session}/status").status_code == 200:
+        assert time.monotonic() < deadline  # busy all the time, and closed all the same
         time.sleep(0.05)
-    assert alive == 404
+    assert client.get(f"/session/{session}/status").status_code == 404
 
 
 def test_memory_of_sessions_is_bounded_and_given_back(serve) -> None:
@@ -152,9 +152,11 @@ def test_a_half_sent_upload_ends_and_leaves_nothing(serve) -> None:
     assert answer.startswith(b"HTTP/1.1 408") and b"did not arrive within 0.5 s" in answer
     with connect(client) as gone:
         gone.sendall(request_text(client, b'{"hashes"', 1000))
-    time.sleep(0.3)
     assert client.get("/health").json()["status"] == "healthy"
-    assert service.asgi._requests == 0 and service.asgi._bytes == 0
+    deadline = time.monotonic() + 10
+    while service.asgi._requests or service.asgi._bytes:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_header_that_does_not_arrive_costs_no_connection_for_ever(serve) -> None:

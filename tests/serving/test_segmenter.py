@@ -202,7 +202,7 @@ def test_the_event_loop_is_never_blocked(serve) -> None:
 
 def test_many_clients_get_their_own_results(serve) -> None:
     backbone = Counting()
-    service, client = serve(backbone, max_sessions=16)
+    service, client = serve(backbone, max_sessions=16, max_delay_ms=20)
     errors: list = []
 
     def play(seed: int) -> None:
