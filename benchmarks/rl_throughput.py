@@ -15,11 +15,11 @@ shows turns (`show_as_conversation`), so that it reads the same tokens. Its limi
 one below the environment's, which saves it an answer.
 
 What differs is what the two do: TRL calls tools one by one, reads the whole conversation with all
-its pictures again for every answer, and asks once more after a stop, which its loss counts as said.
-RLlib's runner steps all slots with one decoder call, keeps keys and values between turns, and its
-loss computes the features of a picture that several rows share once. The gradient step is otherwise
-the same work, which bounds the ratio. TRL bounds tokens of a whole rollout, RLlib those of an
-answer; a model that has learned to call rarely meets either.
+its pictures again for every answer, and asks once more after a stop, which its loss counts as
+said. RLlib's runner steps all slots with one decoder call, keeps keys and values between turns,
+and its loss computes what a group's episodes begin with, and a picture that several rows share,
+once. The gradient step is otherwise the same work, which bounds the ratio. TRL bounds tokens of a
+whole rollout, RLlib those of an answer; a model that has learned to call rarely meets either.
 
 Every moment counts for the innermost of: generation (the model answers), environment (steps,
 segmenting and pictures included), update (loss, gradients, optimiser), and library (the rest:

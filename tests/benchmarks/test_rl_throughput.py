@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 pytest.importorskip("trl")
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 
 import typer
 
@@ -31,6 +31,7 @@ def test_both_really_train_and_all_time_is_accounted_for(program, tmp_path):
     arguments = ["--model", str(model), "--backbone", "ellipse", "--out", str(tmp_path)]
     small = "--groups 2 --group-size 2 --micro-batch 2 --max-steps 2 --iterations 2"
     result = CliRunner().invoke(program, arguments + small.split())
+    ray.shutdown()
     assert result.exit_code == 0, result.output
     assert "times as many episodes a second" in result.output
     found = json.loads((tmp_path / "results.json").read_text())

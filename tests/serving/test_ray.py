@@ -48,6 +48,7 @@ def test_replicas_give_the_local_results_even_when_one_is_killed() -> None:
     from medseg_gym.serving.ray_app import RayArguments
     from medseg_gym.serving.ray_server import ray_service
 
+    ray.shutdown()  # of what another test left: the service starts and stops its own
     local = backbones.load("pocket", device="cpu")
     images = [noise(i) for i in range(6)]
     near = local.encode(images)
