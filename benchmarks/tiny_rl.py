@@ -79,7 +79,8 @@ def run(
     ),
     workers: Annotated[int, typer.Option(help="Runs that train or play at once.")] = 2,
     threads: Annotated[int, typer.Option(help="Torch threads of each.")] = 1,
-    test: Annotated[int, typer.Option(help="Held-out cases of the table.")] = 1024,
+    test: Annotated[int, typer.Option(help="Held-out cases, answers greedy.")] = 1024,
+    sampled: Annotated[int, typer.Option(help="Held-out cases, answers drawn.")] = 1024,
     table: Annotated[bool, typer.Option(help="Play the test cases when all is trained.")] = True,
     settings: Annotated[
         str, typer.Option(help="Other sizes than the defaults, as iterations=2,groups=8.")
@@ -109,7 +110,8 @@ def run(
         from benchmarks.tiny_rl_table import make_table
 
         torch.set_num_threads(threads)
-        make_table(chain, out, before, sizes, numbers, test, workers, console)
+        cases = {"greedy": test, "sampled": sampled}
+        make_table(chain, out, before, sizes, numbers, cases, workers, console)
 
 
 def folder_of(out: Path, method: str, seed: int) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from agents.evaluation import CaseRecord
 from agents.run_log import read_progress
 from agents.usual_box import usual_box
 from benchmarks.tiny_rl import METHODS, folder_of
+from benchmarks.tiny_rl_curve import plot_curve
 from benchmarks.tiny_table import named
 from benchmarks.workers import worker_pool
 from medseg_gym.statistics import bootstrap_interval
@@ -35,7 +36,7 @@ def make_table(
     before: Any,
     sizes: Any,
     seeds: Sequence[int],
-    test: int,
+    cases: Mapping[str, int],
     workers: int,
     console: Console,
 ) -> None:
@@ -47,19 +48,20 @@ def make_table(
         before: The `Chain`.
         sizes: The `TinyRL`.
         seeds: Those that were trained.
-        test: Held-out cases.
+        cases: Held-out cases that are played "greedy" and "sampled"; the rest of the table has
+            those of the former.
         workers: Policies that play at once.
         console: To print on.
     """
     models = {("start", 0): chain / "sft" / "model"}
     models |= {(m, s): folder_of(out, m, s) / "model" for m in METHODS for s in seeds}
     labels: dict[tuple[str, int, str], str] = {}
-    specs: dict[str, str] = {}
+    specs: dict[str, dict[str, str]] = {mode: {} for mode in _MODES}
     for (method, seed), model in models.items():
         for mode, options in _MODES.items():
             title = "SFT" if method == "start" else f"{_TITLES[method]}, seed {seed}"
             labels[method, seed, mode] = label = f"{title}, {mode}"
-            specs[label] = f"llm:{model}{options}"
+            specs[mode][label] = f"llm:{model}{options}"
     others = {
         "the target's usual box": usual_box(before.cases, before.experts),
         "random": make_contender("random"),
@@ -68,29 +70,36 @@ def make_table(
         "oracle: tight box": make_contender("oracle-box"),
         "oracle: what it learned from": make_contender(before.annotator),
     }
-    arena = Arena(
-        cases=before.cases,
-        backbones=(before.backbone,),
-        num_envs=before.num_envs,
-        max_steps=before.max_steps,
-        limit=test,
-        by="target",
-    )
+    arenas = {
+        mode: Arena(
+            cases=before.cases,
+            backbones=(before.backbone,),
+            num_envs=before.num_envs,
+            max_steps=before.max_steps,
+            limit=cases[mode],
+            by="target",
+        )
+        for mode in _MODES
+    }
     # Several at once; the comparison then finds their records and plays what is left.
     with worker_pool(workers) as pool:
         threads = torch.get_num_threads()
         waiting = {
-            label: pool.submit(_play, label, spec, arena, out / "table", threads)
-            for label, spec in specs.items()
+            label: pool.submit(_play, label, spec, arenas[mode], out / "table" / mode, threads)
+            for mode in _MODES
+            for label, spec in specs[mode].items()
         }
         for label, one in waiting.items():
             one.result()
             console.print(f"{label}: played")
-    contenders = [named(label, make_contender(spec)) for label, spec in specs.items()]
-    contenders += [named(label, contender) for label, contender in others.items()]
-    found = compare(contenders, arena, out / "table", console)
-    found.write(out / "table")
-    played = {label: found.records[before.backbone, label] for label in [*labels.values(), *others]}
+    played: dict[str, list[CaseRecord]] = {}
+    for mode, arena in arenas.items():
+        contenders = [named(label, make_contender(spec)) for label, spec in specs[mode].items()]
+        if mode == "greedy":
+            contenders += [named(label, contender) for label, contender in others.items()]
+        found = compare(contenders, arena, out / "table" / mode, console)
+        found.write(out / "table" / mode)
+        played |= {label: records for (_, label), records in found.records.items()}
     parts: dict[tuple[str, str], list[list[CaseRecord]]] = {}
     for (method, _, mode), label in labels.items():
         parts.setdefault((method, mode), []).append(played[label])
@@ -121,7 +130,7 @@ def make_table(
             writer.writeheader()
             writer.writerows(content)
     plot_curve(out, seeds, out / "curve.png")
-    console.print(_as_table(rows, before, len(rows) and rows[0]["cases"]))
+    console.print(_as_table(rows, before))
     console.print(_differences_table(differences))
     console.print(f"Measured on: {found.machine}")
     console.print(f"wrote result.json, result.csv, differences.csv, curve.png, table/ under {out}")
@@ -210,17 +219,18 @@ def _minutes(out: Path, method: str, seeds: Sequence[int]) -> str:
     return " ".join(f"{minutes:.1f}" for minutes in found)
 
 
-def _as_table(rows: Sequence[dict[str, Any]], chain: Any, cases: int) -> Table:
-    table = Table(title=f"{chain.cases} (synthetic), test split, {chain.backbone}, {cases} cases")
+def _as_table(rows: Sequence[dict[str, Any]], chain: Any) -> Table:
+    table = Table(title=f"{chain.cases} (synthetic), test split, {chain.backbone}")
     for header in (
-        *("policy", "return [95 %]", "by seed", "Dice [95 %]", "after the 1st call", "calls"),
-        *("valid", "stopped", "regret", "1st box", "CPU min", "note"),
+        *("policy", "cases", "return [95 %]", "by seed", "Dice [95 %]", "after the 1st call"),
+        *("calls", "valid", "stopped", "regret", "1st box", "CPU min", "note"),
     ):
         table.add_column(header, justify="left" if header in ("policy", "note") else "right")
     for row in rows:
         iou = row["first_box_iou"]
         table.add_row(
             row["policy"],
+            str(row["cases"]),
             _spread(row, "return"),
             row["return_by_seed"] if row["seeds"] > 1 else "",
             _spread(row, "dice"),
@@ -238,10 +248,11 @@ def _as_table(rows: Sequence[dict[str, Any]], chain: Any, cases: int) -> Table:
 
 def _differences_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title="the same cases, difference of two methods")
-    for header in ("difference", "return [95 %]", "Dice [95 %]"):
+    for header in ("difference", "cases", "return [95 %]", "Dice [95 %]"):
         table.add_column(header, justify="left" if header == "difference" else "right")
     for row in rows:
-        table.add_row(row["difference"], _spread(row, "return", "+"), _spread(row, "dice", "+"))
+        spreads = (_spread(row, "return", "+"), _spread(row, "dice", "+"))
+        table.add_row(row["difference"], str(row["cases"]), *spreads)
     return table
 
 
@@ -249,29 +260,3 @@ def _spread(row: dict[str, Any], name: str, sign: str = "") -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     text = f"{row[name]:{sign}.3f}"
     return text if low == "" else f"{text} [{low:{sign}.3f}, {high:{sign}.3f}]"
-
-
-def plot_curve(out: Path, seeds: Sequence[int], path: Path) -> None:
-    """Draw returns while exploring and on validation cases against CPU minutes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for number, method in enumerate(("grpo", "ppo")):
-        for seed in seeds:
-            rows = read_progress(folder_of(out, method, seed))
-            look: dict[str, Any] = {"color": f"C{number}", "linewidth": 1}
-            label = _TITLES[method] if seed == seeds[0] else None
-            for panel, key, window in ((left, "return", 5), (right, "val/return", 1)):
-                part = [row for row in rows if key in row]
-                values = np.array([row[key] for row in part])
-                if len(values) >= window:
-                    smooth = np.convolve(values, np.ones(window) / window, "valid")
-                    minutes = [row["cpu_seconds"] / 60 for row in part][window - 1 :]
-                    panel.plot(minutes, smooth, label=label, **look)
-    left.set(xlabel="CPU minutes", ylabel="return while exploring, mean of 5")
-    right.set(xlabel="CPU minutes", ylabel="greedy return, validation cases")
-    for panel in (left, right):
-        panel.grid(alpha=0.3)
-        panel.legend(fontsize=8)
-    figure.savefig(path, dpi=130)
