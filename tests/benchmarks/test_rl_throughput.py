@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 pytest.importorskip("trl")
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 
 import typer
 
@@ -22,6 +22,8 @@ def program():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # Ray's and transformers' own
 def test_both_really_train_and_all_time_is_accounted_for(program, tmp_path):
+    import ray
+
     from agents.llm.checkpoint import save_view
     from agents.llm.tiny import TinyConfig, build_tiny
 
