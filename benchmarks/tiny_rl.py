@@ -31,7 +31,8 @@ from benchmarks.tiny_chain import Chain
 from benchmarks.workers import worker_pool
 from medseg_gym.errors import MedSegError
 
-METHODS = ("grpo", "ppo", "sft")
+TITLES = {"grpo": "GRPO", "ppo": "PPO over turns", "sft": "SFT continued"}
+METHODS = tuple(TITLES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from agents.run_log import read_progress
-from benchmarks.tiny_rl import folder_of
-
-_TITLES = {"grpo": "GRPO", "ppo": "PPO over turns"}
+from benchmarks.tiny_rl import TITLES, folder_of
 
 
 def plot_curve(out: Path, seeds: Sequence[int], path: Path) -> None:
@@ -20,11 +18,11 @@ def plot_curve(out: Path, seeds: Sequence[int], path: Path) -> None:
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for number, method in enumerate(_TITLES):
+    for number, method in enumerate(("grpo", "ppo")):
         for seed in seeds:
             rows = read_progress(folder_of(out, method, seed))
             look: dict[str, Any] = {"color": f"C{number}", "linewidth": 1}
-            label = _TITLES[method] if seed == seeds[0] else None
+            label = TITLES[method] if seed == seeds[0] else None
             for panel, key, window in ((left, "return", 5), (right, "val/return", 1)):
                 part = [row for row in rows if key in row]
                 values = np.array([row[key] for row in part])

@@ -19,13 +19,12 @@ from agents.contenders import make_contender
 from agents.evaluation import CaseRecord
 from agents.run_log import read_progress
 from agents.usual_box import usual_box
-from benchmarks.tiny_rl import METHODS, folder_of
+from benchmarks.tiny_rl import METHODS, TITLES, folder_of
 from benchmarks.tiny_rl_curve import plot_curve
 from benchmarks.tiny_table import named
 from benchmarks.workers import worker_pool
 from medseg_gym.statistics import bootstrap_interval
 
-_TITLES = {"grpo": "GRPO", "ppo": "PPO over turns", "sft": "SFT continued"}
 _MODES = {"greedy": "", "sampled": "?temperature=1"}
 _PAIRS = (("grpo", "start"), ("grpo", "sft"), ("ppo", "sft"), ("sft", "start"), ("grpo", "ppo"))
 
@@ -59,7 +58,7 @@ def make_table(
     specs: dict[str, dict[str, str]] = {mode: {} for mode in _MODES}
     for (method, seed), model in models.items():
         for mode, options in _MODES.items():
-            title = "SFT" if method == "start" else f"{_TITLES[method]}, seed {seed}"
+            title = "SFT" if method == "start" else f"{TITLES[method]}, seed {seed}"
             labels[method, seed, mode] = label = f"{title}, {mode}"
             specs[mode][label] = f"llm:{model}{options}"
     others = {
@@ -105,7 +104,7 @@ def make_table(
         parts.setdefault((method, mode), []).append(played[label])
     rows = []
     for (method, mode), runs in parts.items():
-        title = "SFT, where all began" if method == "start" else _TITLES[method]
+        title = "SFT, where all began" if method == "start" else TITLES[method]
         row = row_over_seeds(f"{title}, {mode}", runs)
         row["cpu_minutes"] = _minutes(out, method, seeds) if method != "start" else ""
         rows.append(row)
@@ -211,7 +210,7 @@ def _per_case(runs: Sequence[Sequence[CaseRecord]], pick: Any) -> np.ndarray:
 
 
 def _name(method: str) -> str:
-    return "SFT" if method == "start" else _TITLES[method]
+    return "SFT" if method == "start" else TITLES[method]
 
 
 def _minutes(out: Path, method: str, seeds: Sequence[int]) -> str:
