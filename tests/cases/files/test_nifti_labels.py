@@ -300,6 +300,20 @@ def test_other_formats_have_channels_too(tmp_path, suffix, vector):
     assert_organs(opened(tmp_path, "labels=1:liver,2:tumour"), "liver", "tumour")
 
 
+def test_labels_that_a_segmentation_does_not_name_are_counted(tmp_path):
+    import SimpleITK
+
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(picture()), str(tmp_path / "a.nrrd"))
+    image = SimpleITK.GetImageFromArray(organs())
+    for key, value in (("Name", "liver"), ("LabelValue", "1"), ("Layer", "0")):
+        image.SetMetaData(f"Segment0_{key}", value)
+    SimpleITK.WriteImage(image, str(tmp_path / "a.seg.nrrd"))
+    data = opened(tmp_path)
+    assert {target for target, _ in masks(data)} == {"liver"}
+    assert sum(n for reason, n in data.left_out.items() if "gives no name" in reason) == 1
+    assert {t for t, _ in masks(opened(tmp_path, "labels=1:L,2:T"))} == {"L", "T"}
+
+
 # --- NaN in images ------------------------------------------------------------------------------
 
 
