@@ -65,6 +65,16 @@ def test_all_of_them_at_once():
     assert {p.label: p.image for p in pairs} == {n: RAW[i] for n, i in LABELS.items()}
 
 
+@pytest.mark.parametrize("raw", ["rawdata/", "ds1/rawdata/"])
+def test_raw_data_may_have_a_folder_of_their_own(raw):
+    root = raw.removesuffix("rawdata/")
+    images = [raw + name for name in RAW]
+    for label, number in list(LABELS.items())[:10]:
+        for path in (root + label, raw + label):
+            found = [p for p in pair_volumes([*images, path]) if isinstance(p, Pair)]
+            assert [p.image for p in found] == [images[number]], path
+
+
 def test_an_image_of_the_same_pipeline_is_nearer():
     folder = f"{D}/fmriprep/sub-01/anat/sub-01"
     names = [

@@ -242,6 +242,20 @@ def test_channels_may_overlap(tmp_path):
     assert np.array_equal(again["label 2", 1], found["core", 1])
 
 
+def test_channels_are_counted_from_0_where_that_is_named(tmp_path):
+    pair(tmp_path, overlapping())
+    (tmp_path / "names.json").write_text('["whole", "core"]')
+    expected = masks(opened(tmp_path, "labels=1:whole,2:core"))
+    for options in ("labels=0:whole,1:core", "labels=names.json"):
+        found = masks(opened(tmp_path, options))
+        assert set(found) == {("whole", 1), ("core", 1)}
+        assert all(np.array_equal(found[at], expected[at]) for at in found)
+    with pytest.raises(CaseError, match="names nothing but background"):
+        opened(tmp_path, "labels=0:whole")
+    (defect,) = opened(tmp_path, "labels=0:background,1:whole").bad
+    assert "label 2 (channel 1 of 0 to 1)" in defect.cause
+
+
 def test_channels_can_be_joined_where_they_are_disjoint(tmp_path):
     pair(tmp_path, one_hot())
     (tmp_path / "names.json").write_text('{"both": [1, 2], "tumour": 2}')
@@ -255,7 +269,7 @@ def test_channels_can_be_joined_where_they_are_disjoint(tmp_path):
 
 def test_a_channel_without_a_name_is_a_defect(tmp_path):
     (defect,) = opened(pair(tmp_path, one_hot()), "labels=1:liver").bad
-    assert "label 2 (channel 2) occurs, but labels= does not name it" in defect.cause
+    assert "label 2 (channel 2 of 0 to 2) occurs, but labels= does not name it" in defect.cause
     data = opened(tmp_path, "labels=1:liver,2:ignore")
     assert {target for target, _ in masks(data)} == {"liver"}
     assert sum(n for reason, n in data.left_out.items() if "called ignore" in reason) == 1
