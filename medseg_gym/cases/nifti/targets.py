@@ -50,8 +50,8 @@ def find_targets(pair: Pair, scan: Scan, names: Names | None) -> Iterator[Target
         return
     if scan.segments and names is None:
         yield from scan.segments
-        named = {part for segment in scan.segments for part in segment.parts}
-        if free := set(scan.areas) - named:
+        with_name = {part for segment in scan.segments for part in segment.parts}
+        if free := set(scan.areas) - with_name:
             reason = "labels on slices that their file gives no name (labels= gives one)"
             yield Defect.counting(pair.label, reason, sum(len(scan.areas[p]) for p in free))
         return

@@ -141,7 +141,9 @@ def test_notes_of_any_reader_are_added_up(tmp_path, monkeypatch):
         "a.dcm: frame 1: something odd",
     ]
     assert not data.bad
-    with pytest.raises(CaseError, match=r"no case.*; frames without a label: 3; the first of 1 no"):
+    with pytest.raises(
+        CaseError, match=r"no case.*; left out: frames without a label: 3; the first of 1 no"
+    ):
         data.require_usable()
 
 
