@@ -44,7 +44,8 @@ _MARK = re.compile(
     r"|(?P<end></(?:[a-z]{1,12}:|\|[a-z]{1,12}\|)?(?:function|invoke|tool)>|<\|python_end\|>"
     r"|<\|action_end\|>|<\|END_ACTION\|>|<\|tools_suffix\|>)"
     r"|(?P<over><\|(?:eom_id|eot_id|eot|im_end|end|call|return|observation|user|endoftext"
-    r"|end_of_text|end_of_sentence|END_OF_TURN_TOKEN)\|>|</s>|<eos>|<end_of_turn>|<turn\|>)",
+    r"|end_of_text|end_of_sentence|END_OF_TURN_TOKEN)\|>"
+    r"|<\|start\|>(?:assistant)?|<\|channel\|>final<\|message\|>|</s>|<eos>|<end_of_turn>|<turn\|>)",
     re.IGNORECASE | re.MULTILINE,
 )
 _SEPARATORS = r"(?:<\|tool_sep\|>|<\|tool_call_argument_begin\|>|\[ARGS\]|\[CALL_ID\]\w{1,64}|\s)"
@@ -57,7 +58,7 @@ _KEYS = re.compile(rf"\s*(?P<name>{_OWNER}{_NAME})\s*(?=<arg_key>)")
 _PYTHON = r"(?:print\(|await\s|[A-Za-z_]\w{0,31}\s{0,4}=\s{0,4})?"
 _CALL = re.compile(rf"\s*(?P<name>{_OWNER}{_NAME})\(")
 _PYTHON_UNIT = re.compile(
-    rf"(?P<space>^[ \t]*)(?P<list>\[\s{{0,16}})?{_PYTHON}(?P<name>{_OWNER}{_NAME})\(", re.MULTILINE
+    rf"^[ \t]{{0,64}}(?P<list>\[\s{{0,16}})?{_PYTHON}(?P<name>{_OWNER}{_NAME})\(", re.MULTILINE
 )
 _JSON_KEYS = (
     "name|function|tool_call|tool_calls|function_call|type|tool_name|tool|action|recipient_name"
@@ -66,13 +67,14 @@ _JSON_KEYS = (
 _JSON = re.compile(rf"\{{\s*[\"'\u201c]?(?:{_JSON_KEYS})\b")
 _BARE = re.compile(
     rf"(?P<json>\{{\s*[\"'\u201c]?(?:{_JSON_KEYS})\b)"
-    rf"|^[ \t]*(?:(?P<braces>call:){_OWNER}|{_OWNER})(?P<name>{_KNOWN})(?::\d+)?\s{{0,16}}"
+    rf"|^[ \t]{{0,64}}(?:(?P<braces>call:){_OWNER}|{_OWNER})(?P<name>{_KNOWN})(?::\d+)?\s{{0,16}}"
     rf"(?:```[a-z]{{0,8}}\s{{0,16}})?(?=\{{)"
-    rf"|(?P<python>^[ \t]*(?:\[\s{{0,16}})?{_PYTHON}{_OWNER}(?:{_KNOWN})\()",
+    rf"|(?P<python>^[ \t]{{0,64}}(?:\[\s{{0,16}})?{_PYTHON}{_OWNER}(?:{_KNOWN})\()",
     re.MULTILINE,
 )
-_NOISE = re.compile(r"(?:[\s\])},;.`]+|</\w{1,32}>|<\|\w{1,32}\|>)*")  # after the last call
+_NOISE = re.compile(r"(?:[\s\])},;.]+|`+(?:\w{0,16}\n)?|</\w{1,32}>)*")  # behind a call
 _COMMA, _BRACKET, _END = re.compile(r"\s*,"), re.compile(r"\s*\]"), re.compile(r"\s*\Z")
+_AMONG_WORDS = "the call stands among words; answer with one tool call and nothing behind it"
 _MOST = 8  # candidates that anyone looks at
 _QUOTES = re.compile(r'<\|"\|>|<escape>')
 
@@ -321,24 +323,21 @@ def _without_marks(text: str) -> Iterator[Candidate]:
     text = _MARK.sub("\n", text)  # ends of a turn
     at = 0
     waiting: list[Candidate] = []  # calls of Python count if nothing but calls follows
+    among_words = False
     while begin := _BARE.search(text, at):
         if begin["python"]:
-            unit = _PYTHON_UNIT.match(text, begin.start())
-            if unit is None:
-                at = begin.end()
-                continue
-            found, end = _python_unit(text, unit, True, ("no tags",))
-            at = max(end, begin.end())
-            if _noise_end(text, at) == len(text):
-                yield from [*waiting, *found]
-                waiting = []
-            elif (following := _BARE.match(text, _line_of(text, _noise_end(text, at)))) and (
-                following["python"]
-            ):
-                waiting = [*waiting, *found][:_MOST]
-            else:
-                waiting = []
+            found, at = _python_unit(text, _unit_at(text, begin.start()), True, ("no tags",))
+            waiting = waiting if among_words else [*waiting, *found][:_MOST]
+            at = max(at, begin.end())
+            rest = _noise_end(text, at)
+            if rest == len(text):
+                yield from waiting
+                return
+            following = _BARE.match(text, _line_of(text, rest))
+            if not (following and following["python"]):
+                waiting, among_words = [Candidate(error=_AMONG_WORDS)], True
             continue
+        yield from waiting
         waiting = []
         if begin["json"]:
             found, at = _json_at(text, begin.start(), True, ("no tags",))
@@ -346,6 +345,13 @@ def _without_marks(text: str) -> Iterator[Candidate]:
             one, at = _with_json(begin, text, True, ("no tags",))
             found, at = [one], max(at, begin.end())
         yield from found
+    yield from waiting
+
+
+def _unit_at(text: str, at: int) -> re.Match[str]:
+    unit = _PYTHON_UNIT.match(text, at)
+    assert unit is not None  # every call of Python that `_BARE` finds is one
+    return unit
 
 
 def _line_of(text: str, at: int) -> int:
