@@ -122,7 +122,9 @@ def _with_coordinates(tool: Callable[..., Any], coordinates: Coordinates) -> Cal
     told.__doc__ = (tool.__doc__ or "").replace(GRID.span, coordinates.span)
     if coordinates.schema["type"] == "number":
         annotations = tool.__annotations__
-        places = {name: "list[float]" for name in ("bbox_2d", "point_2d") if name in annotations}
+        places: dict[str, Any] = {
+            name: "list[float]" for name in ("bbox_2d", "point_2d") if name in annotations
+        }
         told.__annotations__ = {**annotations, **places}
         signature = inspect.signature(tool)
         told.__signature__ = signature.replace(  # type: ignore[attr-defined]
@@ -208,7 +210,6 @@ def make_environment(**options: Any) -> type[SegmentationEnvironment]:
     shared = {**options, "cases": load_cases(chat.cases, chat.split)}
     coordinates = chat_coordinates(chat)
     body = {
-        name: _with_coordinates(vars(_Tools)[name], coordinates)
-        for name in call_names(chat.tools)
+        name: _with_coordinates(vars(_Tools)[name], coordinates) for name in call_names(chat.tools)
     }
     return type("MedSegChat", (SegmentationEnvironment,), {**body, "_options": shared})

@@ -59,7 +59,9 @@ class MedSegTool(BaseTool):
         chat = ChatOptions.read(
             {k: v for k, v in options.items() if k not in ("max_batch", "max_delay_ms")}
         )
-        schemas = {s["function"]["name"]: s for s in tool_schemas(chat.tools, chat_coordinates(chat))}
+        schemas = {
+            s["function"]["name"]: s for s in tool_schemas(chat.tools, chat_coordinates(chat))
+        }
         if config.get("tool") not in schemas:
             raise PolicyError(
                 f"MedSegTool: config.tool must be one of {', '.join(schemas)}, "

@@ -5,7 +5,8 @@ The rules, in order:
 1. Thoughts are taken out (`thoughts`: `<think>`, `<reasoning>` and their kin, or what stands before
    a lone `</think>`); calls in them count for nothing, and a thought that does not end takes all
    the rest. An answer with a thought is refused only where that is asked for.
-2. Candidates are found in any of the usual dialects (`dialects`); the first eight are looked at.
+2. Candidates are found in any of the usual dialects (`marks`, `dialects`); the first eight are
+   looked at.
 3. The first candidate that can be read is the answer. It is the one that was said first and is
    complete; to choose among several by what they ask for would be a guess. That other calls were
    left alone stands in `repairs`, since `info["error"]` says why a step changed nothing. The same
@@ -38,7 +39,8 @@ from typing import Any, Literal
 from medseg_gym.errors import PromptError
 from medseg_gym.prompts.call_shapes import OLDER, point_type, read_call
 from medseg_gym.prompts.coordinates import GRID, Coordinates
-from medseg_gym.prompts.dialects import Candidate, candidates, plain_marks
+from medseg_gym.prompts.dialects import Candidate, candidates
+from medseg_gym.prompts.marks import plain_marks
 from medseg_gym.prompts.thoughts import take_out_thoughts
 from medseg_gym.prompts.tool_calls import TOOL_CALL_OF_TOOL, call_names
 from medseg_gym.prompts.types import TOOLS, AddBox, AddPoint, Clear, Prompt, Stop, Undo

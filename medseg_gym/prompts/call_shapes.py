@@ -119,7 +119,7 @@ _KINDS = {
 
 
 def point_type(value: Any) -> str | None:
-    """ "positive" or "negative" by any of their names; None for what is neither."""
+    """The type of a point by any of its names; None for what is no type."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):

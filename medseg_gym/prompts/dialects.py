@@ -21,44 +21,22 @@ from medseg_gym.errors import PromptError
 from medseg_gym.prompts.call_shapes import CALLABLE, calls_in, python_call
 from medseg_gym.prompts.elements import read_elements
 from medseg_gym.prompts.lenient_json import UnreadableJson, read_call_arguments, read_value
+from medseg_gym.prompts.marks import MARK, NAME, Block, find_blocks
 
-_NAME = r"[A-Za-z_][\w.\-]{0,63}"
 _KNOWN = "|".join(sorted(CALLABLE, key=len, reverse=True))
 _OWNER = r"(?:functions?\.|default_api\.|tools?\.)?"  # of a name
 
-_MARK = re.compile(
-    # <tool_call>, </tool_calls>, <|tool_calls_section_begin|>, <minimax:tool_call>, <tool_call|>
-    r"<(?P<before>[|/]{0,2})(?P<owner>(?:[a-z]{1,12}[:_|])?)(?:tool_?calls?|function_?calls?)"
-    r"(?:_section)?(?:_(?P<edge>start|begin|end))?(?P<after>\|?)>"
-    # <function=NAME>, <invoke name="NAME">
-    rf"|<(?:[a-z]{{1,12}}:|\|[a-z]{{1,12}}\|)?(?:function|invoke|tool)(?:\s{{1,4}}name)?\s{{0,4}}="
-    rf"\s{{0,4}}[\"']?(?P<element>{_NAME})[\"']?[^<>{{}}\[\]]{{0,80}}>"
-    # to=functions.NAME<|channel|>commentary<|constrain|>json<|message|>
-    rf"|\bto=(?P<channel>{_NAME})(?:\s|<\|channel\|>|<\|constrain\|>|commentary|json|code){{0,16}}"
-    r"<\|message\|>"
-    # Action: NAME, and its input in the next line
-    rf"|^[ \t]{{0,8}}Action:[ \t]{{0,8}}(?P<action>{_NAME})[ \t]{{0,8}}\n[ \t]{{0,8}}Action Input:"
-    r"|(?P<fence>```[ \t]{0,4}tool_(?:code|calls?)\b)"
-    r"|(?P<other><\|python_tag\|>|<\|python_start\|>|\[TOOL_CALLS\]|<\|action_start\|>"
-    r"(?:\s{0,4}<\|(?:plugin|interpreter)\|>)?|<\|START_ACTION\|>|<\|tools_prefix\|>)"
-    r"|(?P<end></(?:[a-z]{1,12}:|\|[a-z]{1,12}\|)?(?:function|invoke|tool)>|<\|python_end\|>"
-    r"|<\|action_end\|>|<\|END_ACTION\|>|<\|tools_suffix\|>)"
-    r"|(?P<over><\|(?:eom_id|eot_id|eot|im_end|end|call|return|observation|user|endoftext"
-    r"|end_of_text|end_of_sentence|END_OF_TURN_TOKEN)\|>"
-    r"|<\|start\|>(?:assistant)?|<\|channel\|>final<\|message\|>|</s>|<eos>|<end_of_turn>|<turn\|>)",
-    re.IGNORECASE | re.MULTILINE,
-)
 _SEPARATORS = r"(?:<\|tool_sep\|>|<\|tool_call_argument_begin\|>|\[ARGS\]|\[CALL_ID\]\w{1,64}|\s)"
 _NAMED = re.compile(
-    rf"\s*(?:(?P<braces>call:)|function\s*<\|tool_sep\|>)?(?P<name>{_OWNER}{_NAME})(?::\d+)?"
+    rf"\s*(?:(?P<braces>call:)|function\s*<\|tool_sep\|>)?(?P<name>{_OWNER}{NAME})(?::\d+)?"
     rf"{_SEPARATORS}{{0,64}}(?:```[a-z]{{0,8}}\s{{0,16}})?(?=\{{)"
 )
-_BARE_NAME = re.compile(rf"\s*(?P<name>{_OWNER}{_NAME})(?:\(\))?\s*")
-_KEYS = re.compile(rf"\s*(?P<name>{_OWNER}{_NAME})\s*(?=<arg_key>)")
+_BARE_NAME = re.compile(rf"\s*(?P<name>{_OWNER}{NAME})(?:\(\))?\s*")
+_KEYS = re.compile(rf"\s*(?P<name>{_OWNER}{NAME})\s*(?=<arg_key>)")
 _PYTHON = r"(?:print\(|await\s|[A-Za-z_]\w{0,31}\s{0,4}=\s{0,4})?"
-_CALL = re.compile(rf"\s*(?P<name>{_OWNER}{_NAME})\(")
+_CALL = re.compile(rf"\s*(?P<name>{_OWNER}{NAME})\(")
 _PYTHON_UNIT = re.compile(
-    rf"^[ \t]{{0,64}}(?P<list>\[\s{{0,16}})?{_PYTHON}(?P<name>{_OWNER}{_NAME})\(", re.MULTILINE
+    rf"^[ \t]{{0,64}}(?P<list>\[\s{{0,16}})?{_PYTHON}(?P<name>{_OWNER}{NAME})\(", re.MULTILINE
 )
 _JSON_KEYS = (
     "name|function|tool_call|tool_calls|function_call|type|tool_name|tool|action|recipient_name"
@@ -94,16 +72,6 @@ class Candidate:
     repairs: tuple[str, ...] = ()
 
 
-@dataclass
-class _Block:
-    """What stands between two marks; `name` is what the first one says, `closed` if it ended."""
-
-    name: str
-    body: str
-    closed: bool
-    repairs: tuple[str, ...] = ()
-
-
 def candidates(text: str) -> Iterator[Candidate]:
     """What could be calls, in order.
 
@@ -111,7 +79,7 @@ def candidates(text: str) -> Iterator[Candidate]:
         text: An answer without thoughts, with the marks of DeepSeek in plain characters
             (`plain_marks`).
     """
-    blocks = _blocks(text)
+    blocks = find_blocks(text)
     first = next(blocks, None)
     if first is None:
         yield from _without_marks(text)
@@ -121,55 +89,8 @@ def candidates(text: str) -> Iterator[Candidate]:
         yield from _read_block(block)
 
 
-def plain_marks(text: str) -> str:
-    """The text with the wide bars and low blocks of DeepSeek's marks as "|" and "_"."""
-    return text.replace("\uff5c", "|").replace("\u2581", "_")
-
-
-# marks ------------------------------------------------------------------------------------------
-def _blocks(text: str) -> Iterator[_Block]:
-    opened: re.Match[str] | None = None
-    seen, at = False, 0
-    while mark := _MARK.search(text, at):
-        at = mark.end()
-        ends, over = _ends(mark), bool(mark["over"])
-        if mark["fence"]:
-            if opened:
-                yield _block(opened, text[opened.end() : mark.start()], False)
-            opened, seen = None, True
-            close = text.find("```", at)
-            at = close + 3 if close >= 0 else len(text)
-            body = text[mark.end() : close if close >= 0 else len(text)]
-            yield _Block("", body, close >= 0, () if close >= 0 else ("no closing tag",))
-            continue
-        if opened:
-            body = text[opened.end() : mark.start()]
-            if ends or over or body.strip():  # else a mark within a mark
-                yield _block(opened, body, ends or over)
-        elif ends and not seen:  # a chat template had opened it already
-            yield _Block("", text[: mark.start()], True, ("no opening tag",))
-        opened = None if ends or over else mark
-        seen = seen or not over
-    if opened:
-        yield _block(opened, text[opened.end() :], False)
-
-
-def _block(opened: re.Match[str], body: str, closed: bool) -> _Block:
-    name = opened["element"] or opened["channel"] or opened["action"] or ""
-    alone = opened["other"] or opened["action"]  # dialects that have no closing mark
-    return _Block(name, body, closed, () if closed or alone else ("no closing tag",))
-
-
-def _ends(mark: re.Match[str]) -> bool:
-    if mark["before"] is None:
-        return mark["end"] is not None
-    before, owner, after = mark["before"], mark["owner"].lower(), mark["after"]
-    edge = (mark["edge"] or "").lower()
-    return "/" in before or edge == "end" or owner == "end_" or (not before and after == "|")
-
-
 # what stands between marks ----------------------------------------------------------------------
-def _read_block(block: _Block) -> Iterator[Candidate]:
+def _read_block(block: Block) -> Iterator[Candidate]:
     body, cut = block.body, not block.closed
     if block.name:
         yield _named_block(block)
@@ -187,7 +108,7 @@ def _read_block(block: _Block) -> Iterator[Candidate]:
         yield from _json_calls(block)
 
 
-def _named_block(block: _Block) -> Candidate:
+def _named_block(block: Block) -> Candidate:
     body, cut = block.body, not block.closed
     begin = body.find("{")
     if begin >= 0 and body[:begin].strip().strip("`").strip() in ("", "json"):
@@ -200,7 +121,7 @@ def _named_block(block: _Block) -> Candidate:
     return _with_elements(block.name, body, block)
 
 
-def _with_elements(name: str, body: str, block: _Block) -> Candidate:
+def _with_elements(name: str, body: str, block: Block) -> Candidate:
     if not block.closed:
         return Candidate(error=f"the call of {brief(name)} breaks off before its closing mark")
     try:
@@ -225,7 +146,7 @@ def _with_json(
     return Candidate(call, "", (*repairs, *forgiven)), len(text) if named["braces"] else end
 
 
-def _bare_name(name: str, block: _Block) -> Candidate:
+def _bare_name(name: str, block: Block) -> Candidate:
     if name.rpartition(".")[2].lower() not in CALLABLE:
         return Candidate(error=f"the tool call is not valid JSON: {brief(name)} holds no object")
     if not block.closed:
@@ -233,7 +154,7 @@ def _bare_name(name: str, block: _Block) -> Candidate:
     return Candidate({"name": name}, "", (*block.repairs, "a bare name"))
 
 
-def _json_calls(block: _Block) -> Iterator[Candidate]:
+def _json_calls(block: Block) -> Iterator[Candidate]:
     body, cut = block.body, not block.closed
     begin = len(body) - len(body.lstrip())
     repairs = list(block.repairs)
@@ -279,7 +200,7 @@ def _json_at(
     return found, end
 
 
-def _python_calls(body: str, unit: re.Match[str], block: _Block) -> Iterator[Candidate]:
+def _python_calls(body: str, unit: re.Match[str], block: Block) -> Iterator[Candidate]:
     at: int | None = unit.start()
     while at is not None and (found := _PYTHON_UNIT.match(body, at)):
         calls, end = _python_unit(body, found, not block.closed, block.repairs)
@@ -320,7 +241,7 @@ def _python_unit(
 
 # without marks ----------------------------------------------------------------------------------
 def _without_marks(text: str) -> Iterator[Candidate]:
-    text = _MARK.sub("\n", text)  # ends of a turn
+    text = MARK.sub("\n", text)  # ends of a turn
     at = 0
     waiting: list[Candidate] = []  # calls of Python count if nothing but calls follows
     among_words = False

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.prompts import decode_tool_call
+from medseg_gym.prompts import read_answer
 from medseg_gym.trajectories import (
     TrajectoryError,
     TrajectoryStore,
@@ -54,7 +54,7 @@ def test_chats_say_what_was_played(format, make_store, small_cases, tmp_path):
         for message in messages[1::2]:
             assert [part["type"] for part in message["content"]] == ["image", "text"]
         calls = [message["content"][0]["text"] for message in messages[2::2]]
-        assert [decode_tool_call(call) for call in calls] == one.prompts
+        assert [read_answer(call).prompt for call in calls] == one.prompts
         assert case.target in messages[1]["content"][1]["text"]
         pictures = [decode(image) for image in row["images"]]
         square = Image.fromarray(case.image).resize((24, 24), Image.Resampling.BILINEAR)
