@@ -24,7 +24,7 @@ from medseg_gym.envs.squares import Squares
 from medseg_gym.envs.view import Observations, Reading
 from medseg_gym.episodes import Episode
 from medseg_gym.errors import MedSegError, PromptError
-from medseg_gym.prompts import ArrayCodec, Coordinates, encode_tool_call, read_answer
+from medseg_gym.prompts import ArrayCodec, Coordinates, Thinking, encode_tool_call, read_answer
 
 Message = dict[str, Any]
 """`{"role": "system" | "user" | "assistant", "content": [part, ...]}`; a part is
@@ -75,7 +75,9 @@ class ChatView:
         self.overlay, self.strength = options.overlay, float(options.overlay_strength)
         if options.thinking not in (True, False, "refuse"):
             raise MedSegError(f'thinking must be True, False or "refuse", got {options.thinking!r}')
-        self.thinking = options.thinking
+        self.thinking: Thinking = (
+            "refuse" if options.thinking == "refuse" else bool(options.thinking)
+        )
         self.coordinates = chat_coordinates(options)
         self._tools = ArrayCodec(tools=options.tools).tools
         self._said: WeakKeyDictionary[Episode, dict[int, str]] = WeakKeyDictionary()

@@ -37,7 +37,7 @@ from reprlib import repr as brief
 from typing import Any, Literal
 
 from medseg_gym.errors import PromptError
-from medseg_gym.prompts.call_shapes import OLDER, point_type, read_call
+from medseg_gym.prompts.call_shapes import OLDER, plain_name, point_type, read_call
 from medseg_gym.prompts.coordinates import GRID, Coordinates
 from medseg_gym.prompts.dialects import Candidate, candidates
 from medseg_gym.prompts.marks import plain_marks
@@ -136,8 +136,7 @@ def _prompt(
     coordinates: Coordinates,
     repairs: list[str],
 ) -> Prompt:
-    plain = name.strip().lower()
-    called = plain.rpartition(".")[2].partition(":")[0]
+    plain, called = name.strip().lower(), plain_name(name)
     if called not in _names(tools):
         known = ", ".join(call_names(tools))
         raise PromptError(f"unknown tool {brief(name)}; use one of {known}")

@@ -22,6 +22,11 @@ _BESIDE = (*_NAMES, *_ARGUMENTS, "type", "id", "index", "tool_call_id")
 _PLACES = ("bbox_2d", "point_2d")
 
 
+def plain_name(name: str) -> str:
+    """A name without capitals, owner and number: "functions.add_bbox:0", "add_bbox.call"."""
+    return name.strip().lower().removesuffix(".call").rpartition(".")[2].partition(":")[0]
+
+
 def calls_in(value: Any, repairs: list[str]) -> list[Any]:
     """The calls in a value: it may be one, a list of some, or hold such a list."""
     if isinstance(value, dict) and isinstance(value.get("tool_calls"), list):
@@ -101,7 +106,7 @@ def _without_name(call: dict[str, Any], repairs: list[str]) -> tuple[str, dict[s
         )
     if not places and len(call) == 1:
         ((name, arguments),) = call.items()
-        if name.rpartition(".")[2].lower() in CALLABLE:
+        if plain_name(name) in CALLABLE:
             repairs.append("the name as a key")
             return name, _as_object(name, arguments, repairs)
     if not places:
@@ -142,7 +147,7 @@ def python_call(name: str, plain: list[Any], named: dict[str, Any]) -> dict[str,
     """
     if not plain:
         return {"name": name, "arguments": named}
-    called = name.rpartition(".")[2].lower()
+    called = plain_name(name)
     if len(plain) == 1 and isinstance(plain[0], dict) and not named:
         return {"name": name, "arguments": plain[0]}
     place = "bbox_2d" if "box" in called else "point_2d" if "point" in called else ""

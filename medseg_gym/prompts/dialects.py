@@ -18,7 +18,7 @@ from reprlib import repr as brief
 from typing import Any
 
 from medseg_gym.errors import PromptError
-from medseg_gym.prompts.call_shapes import CALLABLE, calls_in, python_call
+from medseg_gym.prompts.call_shapes import CALLABLE, calls_in, plain_name, python_call
 from medseg_gym.prompts.elements import read_elements
 from medseg_gym.prompts.lenient_json import UnreadableJson, read_call_arguments, read_value
 from medseg_gym.prompts.marks import MARK, NAME, Block, find_blocks
@@ -147,7 +147,7 @@ def _with_json(
 
 
 def _bare_name(name: str, block: Block) -> Candidate:
-    if name.rpartition(".")[2].lower() not in CALLABLE:
+    if plain_name(name) not in CALLABLE:
         return Candidate(error=f"the tool call is not valid JSON: {brief(name)} holds no object")
     if not block.closed:
         return Candidate(error=f"the call of {brief(name)} breaks off before its closing mark")
