@@ -53,7 +53,8 @@ class CaseRecord:
         batch_size: Cases in that batch.
         first_box_iou: IoU of the first box drawn with the tight box round the target; None where
             no box was drawn or there is no target.
-        calls: What was asked for in each step, as a tool call; "" for an unreadable action.
+        calls: What was asked for in each step, as a tool call on the grid of 1000 whatever the
+            coordinates of the view; "" for an unreadable action.
         answers: What a model said in each step, as it said it; empty for policies without words.
     """
 

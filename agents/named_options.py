@@ -16,7 +16,8 @@ CHAT_VIEW: dict[str, Any] = {
     "texts": str,
     "overlay": str,
     "overlay_strength": float,
-    "thinking": bool,
+    "thinking": bool | typing.Literal["refuse"],
+    "coordinates": str,
     "tools": tuple,
 }
 """Arguments of `MedSegChat-v0` that belong to the view alone; tools are joined by "+"."""

@@ -21,7 +21,7 @@ from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.chat_view import ChatView, text_message
 from medseg_gym.episodes import Episode
 from medseg_gym.errors import PolicyError
-from medseg_gym.prompts import TOOL_CALL_BINS, AddBox, Stop, encode_tool_call
+from medseg_gym.prompts import GRID, AddBox, Coordinates, Stop, encode_tool_call
 from medseg_gym.trajectories.chat_format import png
 from medseg_gym.trajectories.export import write_chats
 
@@ -76,7 +76,7 @@ def _chat(cases: Sequence[Case], view: ChatView, max_steps: int) -> dict[str, An
         if start is not starts[0]:
             (question,) = view.observe([start])["text"]
             messages.append(text_message("user", question))
-        messages.append(text_message("assistant", first_answer(start.case.mask)))
+        messages.append(text_message("assistant", first_answer(start.case.mask, view.coordinates)))
     return {
         "messages": messages,
         "images": [{"bytes": png(view.picture(cases[0])), "path": None}],
@@ -87,12 +87,13 @@ def _chat(cases: Sequence[Case], view: ChatView, max_steps: int) -> dict[str, An
     }
 
 
-def first_answer(mask: np.ndarray) -> str:
+def first_answer(mask: np.ndarray, coordinates: Coordinates = GRID) -> str:
     """The call with which a box expert begins: the tight box, or stop where there is no target.
 
     Args:
         mask: H x W bool.
+        coordinates: How places are written.
     """
     box = tight_box(mask)
-    prompt: AddBox | Stop = widen(box, TOOL_CALL_BINS) if box else Stop()
-    return encode_tool_call(prompt)
+    prompt: AddBox | Stop = widen(box, coordinates.bins) if box else Stop()
+    return encode_tool_call(prompt, coordinates)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import json
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
@@ -13,9 +13,9 @@ from agents.trl.outcome import Outcome, outcome_of
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.chat_env import MedSegChatEnv
 from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.envs.chat_view import chat_coordinates
 from medseg_gym.errors import PolicyError
-from medseg_gym.prompts import call_names
-from medseg_gym.prompts.tool_calls import CLOSE, OPEN
+from medseg_gym.prompts import GRID, Coordinates, call_names, write_call
 
 Content = list[dict[str, Any]]
 """Parts of a message: `{"type": "image", "image": PIL}` and `{"type": "text", "text": ...}`."""
@@ -107,10 +107,33 @@ def _tool(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def tool(self: SegmentationEnvironment, *_: Any, **arguments: Any) -> str | Content:
-        call = {"name": method.__name__, "arguments": arguments}
-        return self._play(f"{OPEN}{json.dumps(call)}{CLOSE}")
+        return self._play(write_call(method.__name__, arguments))
 
     return tool
+
+
+def _with_coordinates(tool: Callable[..., Any], coordinates: Coordinates) -> Callable[..., Any]:
+    """The tool, told in these coordinates: TRL reads docstring and annotations."""
+
+    @functools.wraps(tool)
+    def told(self: SegmentationEnvironment, *_: Any, **arguments: Any) -> str | Content:
+        return tool(self, **arguments)
+
+    told.__doc__ = (tool.__doc__ or "").replace(GRID.span, coordinates.span)
+    if coordinates.schema["type"] == "number":
+        annotations = tool.__annotations__
+        places: dict[str, Any] = {
+            name: "list[float]" for name in ("bbox_2d", "point_2d") if name in annotations
+        }
+        told.__annotations__ = {**annotations, **places}
+        signature = inspect.signature(tool)
+        told.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[
+                one.replace(annotation=places.get(name, one.annotation))
+                for name, one in signature.parameters.items()
+            ]
+        )
+    return told
 
 
 class _Tools:
@@ -185,5 +208,8 @@ def make_environment(**options: Any) -> type[SegmentationEnvironment]:
     """
     chat = ChatOptions.read(options)
     shared = {**options, "cases": load_cases(chat.cases, chat.split)}
-    body = {name: vars(_Tools)[name] for name in call_names(chat.tools)}
+    coordinates = chat_coordinates(chat)
+    body = {
+        name: _with_coordinates(vars(_Tools)[name], coordinates) for name in call_names(chat.tools)
+    }
     return type("MedSegChat", (SegmentationEnvironment,), {**body, "_options": shared})

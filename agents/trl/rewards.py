@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from agents.trl.environment import SegmentationEnvironment
 from agents.trl.outcome import Outcome, log_outcomes
-from medseg_gym.prompts.tool_calls import CLOSE, OPEN
+from medseg_gym.prompts import write_call
 
 
 def episode_return(
@@ -45,7 +44,7 @@ def _finish(messages: Sequence[dict[str, Any]], environment: SegmentationEnviron
         return
     calls = messages[-1].get("tool_calls") or []
     for call in calls:
-        environment._play(f"{OPEN}{json.dumps(call['function'])}{CLOSE}")
+        environment._play(write_call(call["function"]["name"], call["function"].get("arguments")))
     if not calls:
         environment._play("")
 

@@ -12,8 +12,9 @@ from agents.verl.base import BaseTool, ToolResponse, rollout_trace_op, tool_sche
 from agents.verl.worker import EpisodeWorker
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.chat_texts import tool_schemas
+from medseg_gym.envs.chat_view import chat_coordinates
 from medseg_gym.errors import PolicyError
-from medseg_gym.prompts.tool_calls import CLOSE, OPEN
+from medseg_gym.prompts import write_call
 
 FIELD = "medseg"
 """Where a rollout's standing is found in verl's `extra_fields`, by `compute_score`."""
@@ -58,7 +59,9 @@ class MedSegTool(BaseTool):
         chat = ChatOptions.read(
             {k: v for k, v in options.items() if k not in ("max_batch", "max_delay_ms")}
         )
-        schemas = {s["function"]["name"]: s for s in tool_schemas(chat.tools)}
+        schemas = {
+            s["function"]["name"]: s for s in tool_schemas(chat.tools, chat_coordinates(chat))
+        }
         if config.get("tool") not in schemas:
             raise PolicyError(
                 f"MedSegTool: config.tool must be one of {', '.join(schemas)}, "
@@ -111,7 +114,7 @@ class MedSegTool(BaseTool):
         if failure:
             raise PolicyError(f"an earlier call of this rollout failed: {failure}")
         episode = instance_id if agent_data is None else str(agent_data.request_id)
-        answer = f"{OPEN}{json.dumps({'name': self.call, 'arguments': parameters})}{CLOSE}"
+        answer = write_call(self.call, parameters)
         try:
             case = self._cases.get(instance_id)
             if case is None:

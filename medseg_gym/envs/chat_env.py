@@ -17,9 +17,9 @@ class MedSegChatEnv(StageEnv):
     The same episodes as `MedSegEnv` (cases, prompts, masks, reward, ends), seen by a
     vision-language model: every user turn is a picture and a text, every answer one tool call.
 
-    **Action.** Any str, read by `prompts.read_answer`, whose module lists the rules (what is
-    repaired, which of several calls counts). The calls, with whole numbers 0..999 of width and
-    height:
+    **Action.** Any str, read by `prompts.read_answer`, whose module lists the rules (dialects, what
+    is repaired, which of several calls counts). The calls, with whole numbers 0..999 of width and
+    height (or as the option `coordinates` says):
 
     | call | arguments | meaning |
     |---|---|---|
@@ -45,8 +45,8 @@ class MedSegChatEnv(StageEnv):
     whole conversation and `pictures()` what it shows; how much of it a model gets is its policy's
     business.
 
-    **Reward, end, reset, info**: as in `MedSegEnv`; `info` also has `repairs`, what was forgiven in
-    the newest answer. The truth is in none of the messages.
+    **Reward, end, reset, info**: as in `MedSegEnv`; `info` also has `repairs`, what was forgiven or
+    left alone in the newest answer. The truth is in none of the messages.
 
     Args:
         render_mode: "rgb_array" gives a frame, "human" shows it in a window where there is one.

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from medseg_gym.envs.chat_texts import ChatTexts
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.errors import MedSegError
-from medseg_gym.prompts import TOOL_CALL_BINS
+from medseg_gym.prompts import Thinking
 
 _ARRAY_ONLY = {
-    "bins": f"tool calls are on a grid of {TOOL_CALL_BINS} cells",
+    "bins": "tool calls are on a grid of 1000 cells, or as coordinates= says",
     "targets": "the target is told in words",
 }
 
@@ -30,15 +30,20 @@ class ChatOptions(EnvOptions):
             mapping.
         overlay: How the mask is shown: "fill", its "outline", or "none" (the model never sees it).
         overlay_strength: 1 paints opaque, 0.5 half transparent, 0 nothing.
-        thinking: Whether `<think>...</think>` may stand before a call; else such an answer counts
-            as unreadable.
+        thinking: Thoughts (`<think>...</think>` and their kin) are read past. True also invites
+            them in the system prompt; "refuse" makes an answer with a thought unreadable, so that
+            rewards for the form of answers give nothing for it.
+        coordinates: How the model writes places, which system prompt, tool schemas, conversations
+            and exports all follow: "grid1000", whole numbers 0..999 of width and height;
+            "fraction", numbers 0..1; "pixel", pixels of the picture that it is shown, 0..P-1.
     """
 
     image_size: int = 512
     texts: str | ChatTexts | Mapping[str, Any] = field(default="full")
     overlay: Literal["fill", "outline", "none"] = "fill"
     overlay_strength: float = 0.5
-    thinking: bool = False
+    thinking: Thinking = False
+    coordinates: str = "grid1000"
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> ChatOptions:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gymnasium.spaces import Text
 
-from medseg_gym.prompts import TOOLS, ArrayCodec, encode_tool_call
+from medseg_gym.prompts import GRID, TOOLS, ArrayCodec, Coordinates, encode_tool_call
 
 _LONGEST = 1 << 20
 
@@ -53,11 +53,14 @@ class AnswerText(AnyText):
     Args:
         tools: Subset of `prompts.TOOLS` that is sampled from.
         seed: Of the samples.
+        coordinates: How places are written.
     """
 
-    def __init__(self, tools: tuple[str, ...] = TOOLS, seed: Any = None) -> None:
+    def __init__(
+        self, tools: tuple[str, ...] = TOOLS, seed: Any = None, coordinates: Coordinates = GRID
+    ) -> None:
         super().__init__(seed)
-        self.tools = tools
+        self.tools, self.coordinates = tools, coordinates
         self._codec = ArrayCodec(tools=tools)
 
     def sample(self, mask: Any = None, probability: Any = None) -> str:
@@ -65,9 +68,9 @@ class AnswerText(AnyText):
         if mask is not None or probability is not None or self.np_random.random() < 0.1:
             return super().sample(mask, probability)
         row = self.np_random.integers(self._codec.space.nvec)
-        return encode_tool_call(self._codec.decode(row[None])[0])
+        return encode_tool_call(self._codec.decode(row[None])[0], self.coordinates)
 
 
 def vars_of(space: AnyText) -> Any:
     """What two spaces of the same kind must share to be equal."""
-    return getattr(space, "tools", None)
+    return getattr(space, "tools", None), getattr(space, "coordinates", None)

@@ -11,17 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medseg_gym.errors import MedSegError
-from medseg_gym.prompts import TOOL_CALL_BINS, TOOLS, call_names
+from medseg_gym.prompts import GRID, TOOLS, Coordinates, call_names
 
-_LAST = TOOL_CALL_BINS - 1
-
-SYSTEM = f"""\
+SYSTEM = """\
 You outline a structure in a medical image by steering a segmentation tool. Every answer is one \
 tool call; then you are shown the image again with the mask so far.
 
-Coordinates are whole numbers from 0 to {_LAST}: x from left to right, y from top to bottom, \
-whatever the size of the image. The calls:
-{{calls}}"""
+{coordinates} The calls:
+{calls}"""
 
 CALLS = {
     "add_bbox": '<tool_call>{"name": "add_bbox", "arguments": {"bbox_2d": [x1, y1, x2, y2]}}'
@@ -49,13 +46,14 @@ class ChatTexts:
 
     Args:
         system: System prompt; "" leaves the system message out. "{calls}" in it stands for the
-            lines of `calls` that belong to the tools in use.
+            lines of `calls` that belong to the tools in use, "{coordinates}" for the sentence that
+            says how places are written.
         opening: First user turn, beside the plain image.
         turn: User turn after a call that did what it should, beside the image with the mask.
         refused: User turn after a call that changed nothing.
         over: What is observed after the last call, by which a policy knows that a slot waits for
             no answer; it is no part of the conversation, and nothing is filled in.
-        think: Added to the system prompt where thinking is allowed.
+        think: Added to the system prompt where thinking is invited.
         calls: One line for each tool call, by its name.
     """
 
@@ -85,15 +83,21 @@ class ChatTexts:
                     f"{', '.join('{' + n + '}' for n in FIELDS)}, and braces are doubled"
                 ) from None
 
-    def system_prompt(self, tools: Sequence[str] = TOOLS, thinking: bool = False) -> str:
+    def system_prompt(
+        self,
+        tools: Sequence[str] = TOOLS,
+        thinking: bool = False,
+        coordinates: Coordinates = GRID,
+    ) -> str:
         """The system prompt for the tools in use; "" for none.
 
         Args:
             tools: Subset of `prompts.TOOLS`.
-            thinking: Whether thoughts are allowed.
+            thinking: Whether thoughts are invited.
+            coordinates: How places are written.
         """
         lines = "\n".join(self.calls[name] for name in call_names(tools) if name in self.calls)
-        text = self.system.replace("{calls}", lines)
+        text = self.system.replace("{coordinates}", coordinates.rule).replace("{calls}", lines)
         return text + self.think if thinking else text
 
 
@@ -135,13 +139,16 @@ def read_texts(texts: str | ChatTexts | Mapping[str, Any]) -> ChatTexts:
         raise MedSegError(f"texts: {error}") from None
 
 
-def tool_schemas(tools: Sequence[str] = TOOLS) -> list[dict[str, Any]]:
+def tool_schemas(
+    tools: Sequence[str] = TOOLS, coordinates: Coordinates = GRID
+) -> list[dict[str, Any]]:
     """The tool calls as OpenAI's function schemas, for chat templates and servers that take them.
 
     Args:
         tools: Subset of `prompts.TOOLS`.
+        coordinates: How places are written.
     """
-    cell = {"type": "integer", "minimum": 0, "maximum": _LAST}
+    number = coordinates.schema
     kinds = [kind for kind in ("positive", "negative") if f"{kind}_point" in tools]
     described: dict[str, tuple[str, dict[str, Any]]] = {
         "add_bbox": (
@@ -149,10 +156,10 @@ def tool_schemas(tools: Sequence[str] = TOOLS) -> list[dict[str, Any]]:
             {
                 "bbox_2d": {
                     "type": "array",
-                    "items": cell,
+                    "items": number,
                     "minItems": 4,
                     "maxItems": 4,
-                    "description": f"[x1, y1, x2, y2], 0 to {_LAST} of width and height",
+                    "description": f"[x1, y1, x2, y2], {coordinates.span}",
                 }
             },
         ),
@@ -161,10 +168,10 @@ def tool_schemas(tools: Sequence[str] = TOOLS) -> list[dict[str, Any]]:
             {
                 "point_2d": {
                     "type": "array",
-                    "items": cell,
+                    "items": number,
                     "minItems": 2,
                     "maxItems": 2,
-                    "description": f"[x, y], 0 to {_LAST} of width and height",
+                    "description": f"[x, y], {coordinates.span}",
                 },
                 "point_type": {"type": "string", "enum": kinds},
             },

@@ -24,7 +24,7 @@ from medseg_gym.envs.squares import Squares
 from medseg_gym.envs.view import Observations, Reading
 from medseg_gym.episodes import Episode
 from medseg_gym.errors import MedSegError, PromptError
-from medseg_gym.prompts import ArrayCodec, encode_tool_call, read_answer
+from medseg_gym.prompts import ArrayCodec, Coordinates, Thinking, encode_tool_call, read_answer
 
 Message = dict[str, Any]
 """`{"role": "system" | "user" | "assistant", "content": [part, ...]}`; a part is
@@ -40,6 +40,17 @@ def text_message(role: str, text: str) -> Message:
 def user_message(text: str) -> Message:
     """A user turn: the picture, then the text."""
     return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+
+
+def chat_coordinates(options: ChatOptions) -> Coordinates:
+    """How a model writes places under these options; pixels are those of the picture it is shown.
+
+    Raises:
+        PromptError: Unknown kind of coordinates.
+    """
+    if options.coordinates == "pixel":
+        return Coordinates("pixel", options.image_size)
+    return Coordinates(options.coordinates)
 
 
 class ChatView:
@@ -62,7 +73,12 @@ class ChatView:
         self.side = self._squares.side
         self.texts = read_texts(options.texts)
         self.overlay, self.strength = options.overlay, float(options.overlay_strength)
-        self.thinking = bool(options.thinking)
+        if options.thinking not in (True, False, "refuse"):
+            raise MedSegError(f'thinking must be True, False or "refuse", got {options.thinking!r}')
+        self.thinking: Thinking = (
+            "refuse" if options.thinking == "refuse" else bool(options.thinking)
+        )
+        self.coordinates = chat_coordinates(options)
         self._tools = ArrayCodec(tools=options.tools).tools
         self._said: WeakKeyDictionary[Episode, dict[int, str]] = WeakKeyDictionary()
 
@@ -75,12 +91,12 @@ class ChatView:
     @property
     def tool_schemas(self) -> list[dict[str, Any]]:
         """The tool calls as OpenAI's function schemas."""
-        return tool_schemas(self.tools)
+        return tool_schemas(self.tools, self.coordinates)
 
     @property
     def system_messages(self) -> list[Message]:
         """What every conversation begins with: the system message, or nothing."""
-        system = self.texts.system_prompt(self.tools, self.thinking)
+        system = self.texts.system_prompt(self.tools, self.thinking is True, self.coordinates)
         return [text_message("system", system)] if system else []
 
     @property
@@ -94,13 +110,14 @@ class ChatView:
             "overlay": self.overlay,
             "overlay_strength": self.strength,
             "thinking": self.thinking,
+            "coordinates": self.coordinates.kind,
             "texts": texts,
         }
 
     @property
     def action_space(self) -> AnswerText:
         """Every str; samples are mostly tool calls."""
-        return AnswerText(self.tools)
+        return AnswerText(self.tools, coordinates=self.coordinates)
 
     @property
     def observation_space(self) -> spaces.Dict:
@@ -210,7 +227,7 @@ class ChatView:
             if number in said:
                 answers.append(said[number])
             elif step.prompt is not None:
-                answers.append(encode_tool_call(step.prompt))
+                answers.append(encode_tool_call(step.prompt, self.coordinates))
             else:
                 raise MedSegError(
                     f"case {episode.case.key!r}: step {number} holds no readable action, and what "
@@ -256,7 +273,7 @@ class ChatView:
         """What answers ask for; no str makes it raise."""
         readings = []
         for action in actions:
-            answer = read_answer(action, self.tools, self.thinking)
+            answer = read_answer(action, self.tools, self.thinking, self.coordinates)
             prompt = PromptError(answer.error) if answer.prompt is None else answer.prompt
             readings.append(Reading(prompt, {"repairs": ", ".join(answer.repairs)}))
         return readings

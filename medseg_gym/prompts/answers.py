@@ -2,56 +2,54 @@
 
 The rules, in order:
 
-1. Thoughts (`<think>...</think>`, or what stands before a lone `</think>`) are taken out; calls in
-   them count for nothing. Where thinking is not allowed, an answer with a thought in it is refused.
-2. Candidates are the first eight `<tool_call>` blocks; a block ends at `</tool_call>`, at the next
-   `<tool_call>` or with the text. Without any tag, the first eight JSON objects that begin like a
-   call are candidates, in a code fence or not.
-3. The first candidate that can be read is the answer; the others are left alone. If none can, the
-   answer is refused with what is wrong with the first.
-4. A candidate is read as JSON, else as `lenient_json` reads it. What is cut off in the middle of a
-   number or a string is refused, for it could mean anything; brackets that are only not closed are
-   closed.
+1. Thoughts are taken out (`thoughts`: `<think>`, `<reasoning>` and their kin, or what stands before
+   a lone `</think>`); calls in them count for nothing, and a thought that does not end takes all
+   the rest. An answer with a thought is refused only where that is asked for.
+2. Candidates are found in any of the usual dialects (`marks`, `dialects`); the first eight are
+   looked at.
+3. The first candidate that can be read is the answer. It is the one that was said first and is
+   complete; to choose among several by what they ask for would be a guess. That other calls were
+   left alone stands in `repairs`, since `info["error"]` says why a step changed nothing. The same
+   call again is no other call. If none can be read, the answer is refused with what is wrong with
+   the first.
+4. What is cut off inside a call is refused, for it could mean anything. A closing mark may be
+   missing behind what is complete without it, and brackets within marks that do close.
 5. Names: those of the tool calls in any case, the older `add_positive_point` and
-   `add_negative_point`, and the tools of the array action ("box", "stop", ...). Arguments may stand
-   under "arguments", "parameters" or beside the name, as an object or as JSON in a string; a call
-   may be wrapped in "function" or "tool_call" or a list.
-6. Coordinates may be numbers in strings or have decimals (they are rounded), may come in pairs
-   ([[x1, y1], [x2, y2]]) and may be 1000, which is 999. Anything farther out, and four or two
-   decimals that are all within 0..1 (fractions or cells?), is refused.
+   `add_negative_point`, and the tools of the array action ("box", "stop", ...), perhaps behind
+   "functions.". Arguments may stand under "arguments", "parameters" or beside the name, as an
+   object or as JSON in a string; a call may be wrapped in "function" or "tool_call" or a list
+   (`call_shapes`). A `bbox_2d` or `point_2d` without a name is a box or a positive point.
+6. Points are positive, foreground or 1, negative, background or 0.
+7. Coordinates (`coordinates`) may be numbers in strings or have decimals (they are rounded), may
+   come nested, in pairs ([[x1, y1], [x2, y2]]) or by name and may be 1000, which is 999. Anything
+   farther out, and numbers that are all within 0..1 and not whole (fractions or cells?), is
+   refused; so are several places in one call, and a key twice with different values.
 
 Every answer takes time in proportion to its length.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from reprlib import repr as brief
-from typing import Any
+from typing import Any, Literal
 
 from medseg_gym.errors import PromptError
-from medseg_gym.prompts.grid import TOOL_CALL_BINS
-from medseg_gym.prompts.lenient_json import read_lenient_json
-from medseg_gym.prompts.tool_calls import (
-    CLOSE,
-    OPEN,
-    TOOL_CALL_OF_TOOL,
-    call_names,
-    prompt_of_call,
-)
-from medseg_gym.prompts.types import TOOLS, Prompt
+from medseg_gym.prompts.call_shapes import OLDER, plain_name, point_type, read_call
+from medseg_gym.prompts.coordinates import GRID, Coordinates
+from medseg_gym.prompts.dialects import Candidate, candidates
+from medseg_gym.prompts.marks import plain_marks
+from medseg_gym.prompts.thoughts import take_out_thoughts
+from medseg_gym.prompts.tool_calls import TOOL_CALL_OF_TOOL, call_names
+from medseg_gym.prompts.types import TOOLS, AddBox, AddPoint, Clear, Prompt, Stop, Undo
+
+Thinking = bool | Literal["refuse"]
+"""Whether thoughts are invited (True), read past (False) or make an answer unreadable."""
 
 _CANDIDATES = 8
-_THINK, _THOUGHT = "<think>", "</think>"
-_CALL_BEGINS = re.compile(r"\{\s*[\"'\u201c]?(?:name|function|tool_call|type)\b")
-_OLDER = ("add_positive_point", "add_negative_point")
-_WRAPPERS = ("function", "tool_call", "function_call")
-_ARGUMENTS = ("arguments", "parameters", "args")
-_BESIDE = ("name", "type", "id", *_ARGUMENTS)
+_BARE: dict[str, Prompt] = {"undo_action": Undo(), "clear_action": Clear(), "stop_action": Stop()}
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Answer:
     Args:
         prompt: What it asks for; None if it cannot be read.
         error: Why it cannot be read, in words for the model; "" if it can.
-        repairs: What was forgiven, in a few words each.
+        repairs: What was forgiven or left alone, in a few words each.
     """
 
     prompt: Prompt | None
@@ -69,199 +67,115 @@ class Answer:
     repairs: tuple[str, ...] = ()
 
 
-def read_answer(text: str, tools: Sequence[str] = TOOLS, thinking: bool = False) -> Answer:
+def read_answer(
+    text: str,
+    tools: Sequence[str] = TOOLS,
+    thinking: Thinking = False,
+    coordinates: Coordinates = GRID,
+) -> Answer:
     """Read an answer; see the module for the rules.
 
     Args:
         text: All that the model said.
         tools: Subset of `TOOLS` that may be used.
-        thinking: Whether thoughts are allowed.
+        thinking: "refuse" refuses an answer with a thought in it; else thoughts are read past.
+        coordinates: How places are written.
 
     Returns:
         The prompt, or why there is none. No text makes it raise.
     """
-    said, thoughts, closed = _take_out_thoughts(text)
-    if any(thought.strip() for thought in thoughts) and not thinking:
+    spoken = take_out_thoughts(plain_marks(text))
+    if thinking == "refuse" and any(thought.strip() for thought in spoken.thoughts):
         return Answer(None, "thinking is not allowed here; answer with one tool call alone")
-    first_error = ""
-    for body, cut, repairs in _candidates(said):
+    first_error, others = "", 0
+    answer: Answer | None = None
+    for candidate in islice(candidates(spoken.said), _CANDIDATES):
         try:
-            prompt, more = _read_candidate(body, cut, tools)
+            prompt, repairs = _read_candidate(candidate, tools, coordinates)
         except PromptError as error:
             first_error = first_error or str(error)
-        else:
+            continue
+        if answer is None:
             if first_error:
                 repairs = [*repairs, "an unreadable call before it"]
-            return Answer(prompt, "", tuple(dict.fromkeys([*repairs, *more])))
+            answer = Answer(prompt, "", tuple(dict.fromkeys(repairs)))
+        elif prompt != answer.prompt:
+            others += 1
+    if answer is not None:
+        ignored = (f"{others} other call{'s' if others > 1 else ''} ignored",) if others else ()
+        return Answer(answer.prompt, "", (*answer.repairs, *ignored))
     if not first_error:
         first_error = "no <tool_call>...</tool_call> found; answer with one tool call"
-        if not closed:
-            first_error = f"the thought was not closed with {_THOUGHT}, so there was no tool call"
+        if spoken.closer:
+            first_error = (
+                f"the thought was not closed with {spoken.closer}, so there was no tool call"
+            )
     return Answer(None, first_error)
 
 
-def _take_out_thoughts(text: str) -> tuple[str, list[str], bool]:
-    """What was said, what was thought, and whether the last thought ended."""
-    said: list[str] = []
-    thoughts: list[str] = []
-    at = 0
-    lone = text.find(_THOUGHT)
-    opened = text.find(_THINK)
-    if lone >= 0 and not 0 <= opened < lone:
-        thoughts.append(text[:lone])  # a chat template had opened it already
-        at = lone + len(_THOUGHT)
-    while True:
-        begin = text.find(_THINK, at)
-        if begin < 0:
-            return "".join([*said, text[at:]]), thoughts, True
-        said.append(text[at:begin])
-        end = text.find(_THOUGHT, begin)
-        thoughts.append(text[begin + len(_THINK) : end if end >= 0 else len(text)])
-        if end < 0:
-            return "".join(said), thoughts, False
-        at = end + len(_THOUGHT)
-
-
-def _candidates(text: str) -> Iterator[tuple[str, bool, list[str]]]:
-    """(body, whether it may be cut off, repairs) of what could be a call."""
-    at = text.find(OPEN)
-    if at < 0:
-        for match, _ in zip(_CALL_BEGINS.finditer(text), range(_CANDIDATES), strict=False):
-            end = text.find(CLOSE, match.start())
-            yield text[match.start() : end if end >= 0 else len(text)], end < 0, ["no tags"]
-        return
-    found = 0
-    while at >= 0 and found < _CANDIDATES:
-        begin = at + len(OPEN)
-        at = text.find(OPEN, begin)
-        body = text[begin : at if at >= 0 else len(text)]
-        end = body.find(CLOSE)
-        if not body.strip() and at >= 0:
-            continue  # a tag within a tag
-        found += 1
-        yield (body[:end], False, []) if end >= 0 else (body, at < 0, ["no closing tag"])
-
-
-def _read_candidate(body: str, cut: bool, tools: Sequence[str]) -> tuple[Prompt, list[str]]:
-    repairs: list[str] = []
-    try:
-        call = json.loads(body.strip())
-    except (ValueError, RecursionError):
-        begin = body.find("{")
-        bare = body.strip().removesuffix("()").strip().lower()
-        if begin < 0 and bare in _names(tools):
-            call, repairs = {"name": bare}, ["a bare name"]
-        elif begin < 0:
-            raise PromptError(
-                f"the tool call is not valid JSON: {brief(body.strip())} holds no object"
-            ) from None
-        else:
-            try:
-                call, repairs = read_lenient_json(body[begin:], cut)
-            except ValueError as error:
-                raise PromptError(f"the tool call is not valid JSON: {error}") from None
-            repairs = [*repairs, *(["words before the call"] if body[:begin].strip() else [])]
-            repairs = repairs or ["words after the call"]
-    name, arguments = _unwrap(call, repairs)
-    return _prompt(name, arguments, tools, repairs), repairs
+def _read_candidate(
+    candidate: Candidate, tools: Sequence[str], coordinates: Coordinates
+) -> tuple[Prompt, list[str]]:
+    if candidate.error:
+        raise PromptError(candidate.error)
+    repairs = list(candidate.repairs)
+    name, arguments = read_call(candidate.call, repairs)
+    return _prompt(name, arguments, tools, coordinates, repairs), repairs
 
 
 def _names(tools: Sequence[str]) -> list[str]:
     """Every name that may be called, those told to the model first."""
-    older = [name for name in _OLDER if name.removeprefix("add_") in tools]
+    older = [name for name in OLDER if name.removeprefix("add_") in tools]
     return [*call_names(tools), *older, *(tool for tool in TOOLS if tool in tools)]
 
 
-def _unwrap(call: Any, repairs: list[str]) -> tuple[str, dict[str, Any]]:
-    if isinstance(call, list) and call:
-        call = call[0]
-        repairs.append("a list around the call")
-    for wrapper in _WRAPPERS:
-        if isinstance(call, dict) and isinstance(call.get(wrapper), dict):
-            call = call[wrapper]
-            repairs.append(f"{wrapper!r} around the call")
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        raise PromptError('the tool call must be {"name": ..., "arguments": {...}}')
-    name = call["name"]
-    key = next((key for key in _ARGUMENTS if key in call), None)
-    arguments = call[key] if key else {k: v for k, v in call.items() if k not in _BESIDE}
-    if key not in (None, "arguments") or (key is None and arguments):
-        repairs.append("arguments in another place")
-    if isinstance(arguments, str):
-        try:
-            arguments, _ = read_lenient_json(arguments) if arguments.strip() else ({}, [])
-        except ValueError as error:
-            raise PromptError(f"arguments of {brief(name)} are not valid JSON: {error}") from None
-        repairs.append("arguments in a string")
-    arguments = {} if arguments is None else arguments
-    if not isinstance(arguments, dict):
-        raise PromptError(f"arguments of {brief(name)} must be an object, got {brief(arguments)}")
-    return name, arguments
-
-
 def _prompt(
-    name: str, arguments: dict[str, Any], tools: Sequence[str], repairs: list[str]
+    name: str,
+    arguments: dict[str, Any],
+    tools: Sequence[str],
+    coordinates: Coordinates,
+    repairs: list[str],
 ) -> Prompt:
-    called, official = name.strip().lower(), call_names(tools)
+    plain, called = name.strip().lower(), plain_name(name)
     if called not in _names(tools):
-        raise PromptError(f"unknown tool {brief(name)}; use one of {', '.join(official)}")
-    if called != name:
+        known = ", ".join(call_names(tools))
+        raise PromptError(f"unknown tool {brief(name)}; use one of {known}")
+    if plain != name:
         repairs.append("capitals or blanks in the name")
-    arguments = dict(arguments)
-    if called in TOOL_CALL_OF_TOOL or (called in _OLDER and "point_2d" in arguments):
+    if called != plain:
+        repairs.append("an owner or a number in the name")
+    kind: str | None = None
+    if called in OLDER or called in TOOL_CALL_OF_TOOL:
         tool = called.removeprefix("add_")
+        older = called in OLDER and "point_2d" not in arguments
+        repairs.append("an older name" if older else "another name")
         called = TOOL_CALL_OF_TOOL[tool]
-        if called == "add_point":
-            arguments["point_type"] = tool.removesuffix("_point")
-        repairs.append("another name")
-    if called in _OLDER:
-        repairs.append("an older name")
-        arguments["x"], arguments["y"] = _tidy([arguments.get("x"), arguments.get("y")], 2, repairs)
-    for place, count in (("bbox_2d", 4), ("point_2d", 2)):
-        if isinstance(arguments.get(place), list):
-            arguments[place] = _tidy(arguments[place], count, repairs)
-    kind = arguments.get("point_type")
-    if isinstance(kind, str) and kind != kind.strip().lower():
-        arguments["point_type"] = kind.strip().lower()
-        repairs.append("capitals or blanks in point_type")
-    prompt = prompt_of_call(called, arguments)
-    if prompt.tool not in tools:
+        kind = tool.removesuffix("_point") if called == "add_point" else None
+    if called in _BARE:
+        return _BARE[called]
+    if called == "add_bbox":
+        values = _place(arguments, "bbox_2d", ("x1", "y1", "x2", "y2"))
+        return AddBox(*coordinates.read("bbox_2d of add_bbox", values, 4, repairs))
+    values = _place(arguments, "point_2d", ("x", "y"))
+    kind = kind or _point_kind(arguments, repairs)
+    if f"{kind}_point" not in tools:
         raise PromptError(f"point_type {kind!r} is not allowed here")
-    return prompt
+    x, y = coordinates.read("point_2d of add_point", values, 2, repairs)
+    return AddPoint(x, y, positive=kind == "positive")
 
 
-def _tidy(values: list[Any], count: int, repairs: list[str]) -> list[Any]:
-    """Coordinates as whole numbers where that is what was meant, else as they are."""
-    if count == 4 and len(values) == 2 and all(isinstance(v, list) for v in values):
-        values = [*values[0], *values[1]]
-        repairs.append("coordinates in pairs")
-    if len(values) != count:
-        return values
-    numbers = [_number(value) for value in values]
-    if any(number is None for number in numbers):
-        return values
-    found = [number for number in numbers if number is not None]
-    if all(0 <= n <= 1 for n in found) and any(n % 1 for n in found):
-        raise PromptError(
-            f"coordinates are whole numbers 0..{TOOL_CALL_BINS - 1}, not fractions; "
-            f"got {brief(values)}"
-        )
-    if not all(-0.5 <= n <= TOOL_CALL_BINS for n in found):
-        return values
-    whole = [min(max(round(n), 0), TOOL_CALL_BINS - 1) for n in found]
-    if whole != values or any(isinstance(value, bool) for value in values):
-        repairs.append("coordinates rounded")
-    return whole
+def _place(arguments: dict[str, Any], name: str, corners: tuple[str, ...]) -> Any:
+    """The value of an argument, or of those that stand for it one by one."""
+    if name not in arguments and any(corner in arguments for corner in corners):
+        return [arguments.get(corner) for corner in corners]
+    return arguments.get(name)
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str) and len(value) < 20:
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if isinstance(value, (int, float)) and abs(value) < 1e6 and math.isfinite(value):
-        return float(value)
-    return None
+def _point_kind(arguments: dict[str, Any], repairs: list[str]) -> str:
+    given = arguments.get("point_type", arguments.get("label"))
+    kind = point_type(given)
+    if kind is None:
+        raise PromptError(f'point_type must be "positive" or "negative", got {brief(given)}')
+    if kind != arguments.get("point_type"):
+        repairs.append("another word for point_type")
+    return kind

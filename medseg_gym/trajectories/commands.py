@@ -213,6 +213,9 @@ def export(
     texts: Annotated[str, typer.Option(help="full, or terse for tiny models.")] = "full",
     overlay: Annotated[str, typer.Option(help="The mask: fill, outline or none.")] = "fill",
     overlay_strength: Annotated[float, typer.Option(help="1 paints opaque.")] = 0.5,
+    coordinates: Annotated[
+        str, typer.Option(help="How calls write places: grid1000, fraction or pixel.")
+    ] = "grid1000",
     cases: CasesOption = None,
 ) -> None:
     """Write the accepted episodes as a training set, as MedSegChat-v0 would show them."""
@@ -226,6 +229,7 @@ def export(
             "texts": texts,
             "overlay": overlay,
             "overlay_strength": overlay_strength,
+            "coordinates": coordinates,
         }
     )
     opened, console = TrajectoryStore(store), _console()

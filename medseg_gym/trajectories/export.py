@@ -168,6 +168,7 @@ def chat_view_options(chat: ChatOptions) -> dict[str, Any]:
         "overlay": chat.overlay,
         "overlay_strength": chat.overlay_strength,
         "thinking": chat.thinking,
+        "coordinates": chat.coordinates,
         "tools": list(chat.tools),
     }
 
@@ -182,7 +183,9 @@ def read_chat_view(path: str | Path) -> dict[str, Any] | None:
         metadata = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowInvalid) as error:
         raise TrajectoryError(f"{path} is no parquet file: {error}") from None
-    return json.loads(metadata[_VIEW]) if _VIEW in metadata else None
+    if _VIEW not in metadata:
+        return None
+    return {"coordinates": ChatOptions.coordinates, **json.loads(metadata[_VIEW])}
 
 
 @contextmanager

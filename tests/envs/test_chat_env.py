@@ -262,9 +262,17 @@ def test_words_can_be_replaced(small_cases):
 
 def test_thinking_is_an_option(small_cases):
     answer = f"<think>A box: {CLICK}</think>{BOX}"
-    env = make(cases=small_cases)
+    env = make(cases=small_cases, thinking="refuse")
     env.reset(seed=0)
-    assert "thinking is not allowed" in env.step(answer)[4]["error"]
+    info = env.step(answer)[4]
+    assert "thinking is not allowed" in info["error"] and not info["valid"]
+    assert "<think>" not in env.messages()[0]["content"][0]["text"]
+    env = make(cases=small_cases)  # read past, but not asked for
+    env.reset(seed=0)
+    assert env.step(answer)[4]["tool"] == "box"
+    assert "<think>" not in env.messages()[0]["content"][0]["text"]
+    with pytest.raises(MedSegError, match="thinking must be True, False or"):
+        make(cases=small_cases, thinking="no")
     env = make(cases=small_cases, thinking=True)
     env.reset(seed=0)
     assert env.step(answer)[4]["tool"] == "box"
@@ -322,3 +330,49 @@ def test_no_answer_raises_or_freezes(shared_env, answer):
     taken = len(shared_env.episode.steps)
     assert terminated and (taken == 3 or info["stopped"])
     assert len(shared_env.messages()) == 1 + 2 * taken
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "values", "rule", "span"),
+    [
+        ("grid1000", [250, 250, 750, 750], "whole numbers from 0 to 999", "0 to 999 of width"),
+        ("fraction", [0.2505, 0.2505, 0.7505, 0.7505], "fractions from 0 to 1", "fractions 0 to 1"),
+        ("pixel", [8, 8, 24, 24], "which is 32 wide and 32 high", "pixels 0 to 31 of the 32 x 32"),
+    ],
+)
+def test_coordinates_are_told_read_and_written_alike(coordinates, values, rule, span, small_cases):
+    env = make(cases=small_cases, coordinates=coordinates)
+    env.reset(options={"case": "sq"})
+    assert rule in env.messages()[0]["content"][0]["text"]
+    schema = env.tool_schemas[0]["function"]["parameters"]["properties"]["bbox_2d"]
+    assert span in schema["description"]
+    assert schema["items"]["type"] == ("number" if coordinates == "fraction" else "integer")
+    call = {"name": "add_bbox", "arguments": {"bbox_2d": values}}
+    text = f"<tool_call>{json.dumps(call)}</tool_call>"
+    info = env.step(text)[4]
+    assert info["valid"] and info["repairs"] == ""
+    box = env.episode.steps[0].prompt
+    assert box.x1 == pytest.approx(0.25, abs=0.02) and box.x2 == pytest.approx(0.75, abs=0.02)
+    view = env.stage.view
+    assert view.settings["coordinates"] == coordinates
+    view._said.clear()  # as a recording knows prompts alone
+    assert view.answers(env.episode) == [text]
+    env.action_space.seed(0)
+    for _ in range(20):
+        env.reset()
+        answer = env.action_space.sample()
+        info = env.step(answer)[4]
+        assert info["tool"] or "<tool_call>" not in answer
+        assert "must hold" not in info["error"]
+    with pytest.raises(MedSegError, match="coordinates must be one of"):
+        make(cases=small_cases, coordinates="percent")
+    env.close()
+
+
+def test_calls_that_are_left_alone_are_told_in_repairs(small_cases):
+    env = make(cases=small_cases)
+    env.reset(seed=0)
+    info = env.step(BOX + STOP)[4]
+    assert info["tool"] == "box" and info["valid"] and info["error"] == ""
+    assert info["repairs"] == "1 other call ignored"
+    assert env.step(STOP + STOP)[4]["repairs"] == ""  # the same call twice is one

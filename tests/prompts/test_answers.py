@@ -52,8 +52,8 @@ def test_a_call_to_the_letter_needs_no_repair(prompt):
     [
         # tags
         (GOOD.removesuffix("</tool_call>"), BOX, "no closing tag"),
-        (GOOD.removesuffix("}</tool_call>"), BOX, "brackets left open"),
-        (GOOD.removesuffix("}}</tool_call>"), BOX, "brackets left open"),
+        (GOOD.removesuffix("}</tool_call>") + "</tool_call>", BOX, "brackets left open"),
+        (GOOD.removesuffix("}}</tool_call>") + "</tool_call>", BOX, "brackets left open"),
         (GOOD.removesuffix("]}}</tool_call>") + "</tool_call>", BOX, "brackets left open"),
         (BODY, BOX, "no tags"),
         (f"Here: {BODY} and so on {{}}", BOX, "no tags"),
@@ -74,7 +74,7 @@ def test_a_call_to_the_letter_needs_no_repair(prompt):
             "words of Python",
         ),
         (GOOD.replace("400]", "400,],"), BOX, "a comma too many"),
-        ('<tool_call>{"name": "stop_action",', Stop(), "a comma too many"),
+        ('<tool_call>{"name": "stop_action",}', Stop(), "a comma too many"),
         # names and places
         (GOOD.replace("add_bbox", " Add_BBox "), BOX, "capitals or blanks in the name"),
         (GOOD.replace("add_bbox", "box"), BOX, "another name"),
@@ -140,12 +140,15 @@ def test_what_is_plain_is_repaired(text, prompt, repair):
         # cut off where it could mean anything
         ('<tool_call>{"name": "add_bbox", "arguments": {"bbox_2d": [100, 200, 30', "of a number"),
         ('<tool_call>{"name": "add_bbox", "arguments": {"bbox_2d": [100, 200', "of a number"),
-        ('<tool_call>{"name": "add_bbox", "arguments": {"bbox_2d": [100, 200,', "hold 4 integers"),
+        ('<tool_call>{"name": "add_bbox", "arguments": {"bbox_2d": [100, 200,', "breaks off"),
+        (GOOD.removesuffix("}</tool_call>"), "breaks off with brackets open at its end"),
+        (GOOD.removesuffix("}}</tool_call>"), "breaks off with brackets open at its end"),
+        ('<tool_call>{"name": "stop_action",', "breaks off with brackets open at its end"),
         ('<tool_call>{"name": "stop_act', "a string is not closed"),
         ('<tool_call>{"name": ', "a value is missing at its end"),
         ('<tool_call>{"name"', "a colon is missing after 'name'"),
         (
-            '<tool_call>{"name": "add_point", "arguments": {"point_2d": [1, 2],',
+            '<tool_call>{"name": "add_point", "arguments": {"point_2d": [1, 2]}}',
             "point_type must be",
         ),
         ("<tool_call>{}</tool_call>", "must be {"),
@@ -195,12 +198,13 @@ def test_calls_in_thoughts_count_for_nothing():
         GOOD + thought,
         f"{thought} so {thought}{GOOD}",
     ):
-        assert read_answer(text, thinking=True).prompt == BOX
-        assert "thinking is not allowed" in read_answer(text).error
+        assert read_answer(text).prompt == read_answer(text, thinking=True).prompt == BOX
+        assert "thinking is not allowed" in read_answer(text, thinking="refuse").error
     for text in (thought, f"<think>perhaps {GOOD}"):
-        assert read_answer(text, thinking=True).prompt is None
-    assert "was not closed with </think>" in read_answer(f"<think>{GOOD}", thinking=True).error
-    assert read_answer(f"<think>\n\n</think>\n\n{GOOD}").prompt == BOX  # no thought in it
+        assert read_answer(text).prompt is None
+    assert "was not closed with </think>" in read_answer(f"<think>{GOOD}").error
+    empty = f"<think>\n\n</think>\n\n{GOOD}"  # no thought in it
+    assert read_answer(empty, thinking="refuse").prompt == BOX
 
 
 def test_tools_that_are_left_out_are_refused():

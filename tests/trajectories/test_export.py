@@ -9,13 +9,15 @@ import pytest
 from PIL import Image
 
 from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.prompts import decode_tool_call
+from medseg_gym.envs.chat_view import chat_coordinates
+from medseg_gym.prompts import encode_tool_call, read_answer
 from medseg_gym.trajectories import (
     TrajectoryError,
     TrajectoryStore,
     TrajectoryWriter,
     export_store,
 )
+from medseg_gym.trajectories.export import read_chat_view
 from medseg_gym.trajectories.show import show_store
 
 
@@ -54,7 +56,7 @@ def test_chats_say_what_was_played(format, make_store, small_cases, tmp_path):
         for message in messages[1::2]:
             assert [part["type"] for part in message["content"]] == ["image", "text"]
         calls = [message["content"][0]["text"] for message in messages[2::2]]
-        assert [decode_tool_call(call) for call in calls] == one.prompts
+        assert [read_answer(call).prompt for call in calls] == one.prompts
         assert case.target in messages[1]["content"][1]["text"]
         pictures = [decode(image) for image in row["images"]]
         square = Image.fromarray(case.image).resize((24, 24), Image.Resampling.BILINEAR)
@@ -70,6 +72,24 @@ def test_chats_say_what_was_played(format, make_store, small_cases, tmp_path):
             np.testing.assert_array_equal(picture[covered], half)
             assert step.valid or step.error in message["content"][1]["text"]
     assert json.loads(pq.read_schema(file).metadata[b"huggingface"]) if format != "jsonl" else True
+
+
+@pytest.mark.parametrize("kind", ["fraction", "pixel"])
+def test_chats_are_written_in_the_coordinates_of_their_view(
+    kind, make_store, small_cases, tmp_path
+):
+    store = TrajectoryStore(make_store())
+    file = tmp_path / "chat"
+    chat = ChatOptions(image_size=512, coordinates=kind)
+    export_store(store, file, "chat-parquet", chat, cases=list(small_cases))
+    assert read_chat_view(file)["coordinates"] == kind
+    coordinates = chat_coordinates(chat)
+    for row, one in zip(read_chat(file, "chat-parquet"), store, strict=True):
+        assert coordinates.rule in row["messages"][0]["content"][0]["text"]
+        calls = [message["content"][0]["text"] for message in row["messages"][2::2]]
+        assert calls == [encode_tool_call(prompt, coordinates) for prompt in one.prompts]
+        for call, prompt in zip(calls, one.prompts, strict=True):
+            assert read_answer(call, coordinates=coordinates).prompt.tool == prompt.tool
 
 
 def test_verl_rows(make_store, small_cases, tmp_path):

@@ -23,9 +23,12 @@ from agents.trl import (
     show_as_conversation,
 )
 from medseg_gym.cases.source import CaseList
+from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.chat_texts import tool_schemas
+from medseg_gym.envs.chat_view import chat_coordinates
 from medseg_gym.errors import CaseError, MedSegError, PolicyError
 from medseg_gym.policy import make_envs
+from medseg_gym.prompts import COORDINATES
 
 from .conftest import VIEW
 
@@ -169,6 +172,19 @@ def test_tools_are_those_of_the_suite(small_cases):
         ours = get_json_schema(getattr(made, function["name"]))["function"]
         assert ours["description"] == function["description"]
         assert list(ours["parameters"]["properties"]) == function["parameters"]["required"]
+    for kind in COORDINATES:
+        other = make_environment(cases=small_cases, backbone="ellipse", coordinates=kind, **VIEW)()
+        coordinates = chat_coordinates(
+            ChatOptions(coordinates=kind, image_size=other._env.stage.view.side)
+        )
+        for schema in tool_schemas(coordinates=coordinates)[:2]:
+            place = schema["function"]["parameters"]["required"][0]
+            ours = get_json_schema(getattr(other, schema["function"]["name"]))["function"]
+            ours, asked = (
+                one["parameters"]["properties"][place] for one in (ours, schema["function"])
+            )
+            assert ours["description"].rstrip(".") == asked["description"]
+            assert ours["items"]["type"] == asked["items"]["type"]
     fewer = make_environment(cases=small_cases, backbone="ellipse", tools=("box", "stop"), **VIEW)
     public = {name for name in dir(fewer) if not name.startswith("_")}
     assert public == {"add_bbox", "stop_action", "reset", "outcome", "over"}
