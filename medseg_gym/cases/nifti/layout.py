@@ -21,7 +21,16 @@ from medseg_gym.cases.nifti.labels import (
 )
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 from medseg_gym.cases.nifti.scan import Scan, scan_pair
-from medseg_gym.cases.volumes import AXES, Volume, parse_window, require, show, volume_suffix
+from medseg_gym.cases.volumes import (
+    AXES,
+    Volume,
+    fit_labels,
+    parse_window,
+    require,
+    show,
+    volume_suffix,
+)
+from medseg_gym.cases.volumes.resampling import CHOICES as RESAMPLING
 from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice, joined
 from medseg_gym.errors import CaseError
 
@@ -41,8 +50,8 @@ class NiftiLayout(Layout):
             default dataset.json, or the names in a .seg.nrrd, else "label 1", "label 2", ...
         channel: Which image channel: nnU-Net's `_0001` files, or the fourth axis (default 0).
         image: A word of the image's name, where a case has several images ("flair").
-
-    The image and its labels must lie on the same grid; the order of their voxel axes may differ.
+        resample: "nearest" carries labels that lie on another grid over to the grid of their image;
+            by default they are refused. The order of voxel axes may differ in any case.
 
     Args:
         spec: Path and options.
@@ -52,8 +61,9 @@ class NiftiLayout(Layout):
     """
 
     name = "nifti"
-    index_options = ("axis",)  # the rest is decided on what the index remembers
-    options = ("axis", "window", "min_area", "slices", "labels", "channel", "image")
+    version = 2
+    index_options = ("axis", "resample")  # the rest is decided on what the index remembers
+    options = ("axis", "window", "min_area", "slices", "labels", "channel", "image", "resample")
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
@@ -61,6 +71,7 @@ class NiftiLayout(Layout):
         self.axis = spec.text("axis", "axial", choices=AXES)
         self.channel = int(spec.number("channel", 0, low=0, high=9999))
         self.image_word = spec.text("image")
+        self.resample = spec.text("resample", "off", choices=RESAMPLING)
         area = int(spec.number("min_area", MIN_AREA, low=0))
         try:
             self.choice = SliceChoice.parse(spec.text("slices", "all"), area)
@@ -112,6 +123,7 @@ class NiftiLayout(Layout):
             pixels = show(plane, low, high)
         except CaseError as error:
             raise Damaged(image.name, str(error), f"slice {place['slice']}") from error
+        label = fit_labels(image, label, self.resample)
         labels = label.plane(place["slice"], place["layer"])
         values = place["values"]
         if not values:
@@ -154,12 +166,15 @@ class NiftiLayout(Layout):
         remembered = memo.remember(
             f"{pair.image}|{pair.label}",
             [image, label, sidecar],
-            lambda: scan_pair(image, pair.image, label, pair.label, self.axis, sidecar).as_json(),
+            lambda: scan_pair(
+                image, pair.image, label, pair.label, self.axis, sidecar, self.resample
+            ).as_json(),
         )
         scan = Scan.from_json(remembered)
         yield from scan.defects
         if scan.defects:
             return
+        yield from scan.notes
         channels = dataset.channels if dataset else ()
         channel = 0
         if scan.channels > 1:

@@ -9,7 +9,7 @@ from typing import Any
 from medseg_gym.cases.files import Damaged, Defect, read_json
 from medseg_gym.cases.nifti.areas import label_areas
 from medseg_gym.cases.nifti.labels import Target, segment_targets
-from medseg_gym.cases.volumes import Volume, require_same_grid
+from medseg_gym.cases.volumes import ResampledLabels, Volume, fit_labels
 
 
 @dataclass
@@ -18,6 +18,7 @@ class Scan:
 
     Args:
         defects: Why the pair cannot be used; then the rest is empty.
+        notes: What was done to the labels, and what of them is left out.
         size: (H, W) of a slice.
         spacing: Millimetres per pixel (row, column) of a slice.
         channels: Of the image.
@@ -27,6 +28,7 @@ class Scan:
     """
 
     defects: list[Defect] = field(default_factory=list)
+    notes: list[Defect] = field(default_factory=list)
     size: tuple[int, int] = (0, 0)
     spacing: tuple[float, float] = (0.0, 0.0)
     channels: int = 1
@@ -38,6 +40,7 @@ class Scan:
         """Return the fields as JSON takes them."""
         return {
             "defects": [defect.as_dict() for defect in self.defects],
+            "notes": [note.as_dict() for note in self.notes],
             "size": self.size,
             "spacing": self.spacing,
             "channels": self.channels,
@@ -54,6 +57,7 @@ class Scan:
         """Return what `as_json` wrote."""
         return cls(
             [Defect(**defect) for defect in saved["defects"]],
+            [Defect(**note) for note in saved["notes"]],
             (saved["size"][0], saved["size"][1]),
             (saved["spacing"][0], saved["spacing"][1]),
             saved["channels"],
@@ -67,7 +71,13 @@ class Scan:
 
 
 def scan_pair(
-    image: Path, image_name: str, label: Path, label_name: str, axis: str, sidecar: Path
+    image: Path,
+    image_name: str,
+    label: Path,
+    label_name: str,
+    axis: str,
+    sidecar: Path,
+    resample: str = "off",
 ) -> Scan:
     """Read the header of an image, and its labels.
 
@@ -78,6 +88,7 @@ def scan_pair(
         label_name: Their path relative to the root.
         axis: The way slices are cut.
         sidecar: A JSON file that may lie beside the image, as dcm2niix and BIDS have it.
+        resample: As the option of `NiftiLayout`.
 
     Returns:
         What was found; `defects` says what cannot be used.
@@ -93,7 +104,9 @@ def scan_pair(
         return found
     picture, labels = volumes
     try:
-        require_same_grid(picture, labels)
+        labels = fit_labels(picture, labels, resample)
+        if isinstance(labels, ResampledLabels):
+            found.notes.extend(labels.notes())
         segments = segment_targets(labels.header.segments)
         if labels.header.channels > 1 and not segments:
             raise Damaged(
