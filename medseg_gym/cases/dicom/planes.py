@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gym.cases.volumes import View, view_of
+from medseg_gym.cases.volumes import Grid, View, view_of
 from medseg_gym.errors import CaseError
 
 PlaneFacts = list[float] | None
@@ -75,6 +75,11 @@ class Plane:
         world = io_orientation(self.affine)[2, 0]
         axis = "axial" if np.isnan(world) else _AXES[int(world)]
         return view_of((columns, rows, 1), self.affine, axis)
+
+    def grid(self, size: tuple[int, int, int], gap: float = 1.0) -> Grid:
+        """The grid of a frame of this size (slices, rows, columns), to be told in words."""
+        directions = np.stack([self.normal, self.down, self.along])
+        return Grid(size, (gap, *self.spacing), self.position, directions)
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
         """Row and column (fractions of pixels, whole numbers at centres) of points.

@@ -23,6 +23,7 @@ from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 from medseg_gym.cases.nifti.scan import Scan, scan_pair
 from medseg_gym.cases.volumes import (
     AXES,
+    RESAMPLING,
     Volume,
     fit_labels,
     parse_window,
@@ -30,7 +31,6 @@ from medseg_gym.cases.volumes import (
     show,
     volume_suffix,
 )
-from medseg_gym.cases.volumes.resampling import CHOICES as RESAMPLING
 from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice, joined
 from medseg_gym.errors import CaseError
 

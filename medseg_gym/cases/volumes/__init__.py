@@ -5,22 +5,28 @@ grid than their image are refused or carried over; the windows turn scanner inte
 pictures.
 """
 
+from medseg_gym.cases.volumes.grids import WAY_OUT, Grid, name_grids
 from medseg_gym.cases.volumes.orientation import AXES, View, view_of
 from medseg_gym.cases.volumes.requirements import require
-from medseg_gym.cases.volumes.resampling import ResampledLabels, fit_labels
+from medseg_gym.cases.volumes.resampling import RESAMPLING, ResampledLabels, fit_labels, nearest
 from medseg_gym.cases.volumes.volume import SUFFIXES, Volume, volume_suffix
 from medseg_gym.cases.volumes.windows import CT_WINDOWS, Window, by_value, parse_window, show
 
 __all__ = [
     "AXES",
     "CT_WINDOWS",
+    "RESAMPLING",
     "SUFFIXES",
+    "WAY_OUT",
+    "Grid",
     "ResampledLabels",
     "View",
     "Volume",
     "Window",
     "by_value",
     "fit_labels",
+    "name_grids",
+    "nearest",
     "parse_window",
     "require",
     "show",

@@ -11,7 +11,7 @@ from medseg_gym.cases.files import Damaged, Defect
 from medseg_gym.cases.volumes.grids import WAY_OUT, Grid, name_grids
 from medseg_gym.cases.volumes.volume import Volume
 
-CHOICES = ("off", "nearest")
+RESAMPLING = ("off", "nearest")
 """What the option `resample` may be; "off" refuses labels on another grid."""
 
 
@@ -111,7 +111,9 @@ class ResampledLabels(Volume):
             if lost:
                 values = ", ".join(f"{self.header.scaled(np.array(v)):g}" for v in lost[:5])
                 cause = f"labels without a pixel on the grid of the image: {len(lost)}"
-                yield Defect(self.name, f"{cause} ({values}{', ...' if lost[5:] else ''})", note=True)
+                yield Defect(
+                    self.name, f"{cause} ({values}{', ...' if lost[5:] else ''})", note=True
+                )
 
     def _left_out(self, channel: int) -> tuple[int, int]:
         """Labelled voxels of the file whose centres lie outside of the image, and all of them."""
@@ -171,7 +173,7 @@ def fit_labels(image: Volume, labels: Volume, resample: str = "off") -> Volume:
     Args:
         image: The image.
         labels: Its labels, cut along the same axis.
-        resample: One of `CHOICES`.
+        resample: One of `RESAMPLING`.
 
     Returns:
         `labels` where the grids agree (the order and direction of voxel axes may differ), else
