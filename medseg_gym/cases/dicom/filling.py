@@ -76,7 +76,7 @@ def nesting(outlines: Sequence[np.ndarray]) -> np.ndarray:
     outlines = [np.round(outline, 6) for outline in outlines]  # shared edges stay shared
     low = np.array([outline.min(axis=0) for outline in outlines])
     high = np.array([outline.max(axis=0) for outline in outlines])
-    within = (low[:, None] > low[None]).all(axis=2) & (high[:, None] < high[None]).all(axis=2)
+    within = np.all((low[:, None] > low[None]) & (high[:, None] < high[None]), axis=2)
     for inner, outer in np.argwhere(within):
         within[inner, outer] = _is_inside(outlines[inner], outlines[outer])
     return within

@@ -134,7 +134,7 @@ class DicomLayout(Layout):
         else:
             contours = self._structures(truth).contours
             chosen = [contours[number] for number in place["parts"]]
-            mask = draw(chosen, Plane.of(place["plane"]), *size, self.nested_holes)
+            mask = draw(chosen, Plane.of(place["plane"]), size[0], size[1], self.nested_holes)
         return Pixels(turned(picture, place["turn"]), turned(mask, place["turn"]))
 
     def _segment(self, name: str, place: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:

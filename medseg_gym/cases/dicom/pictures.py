@@ -196,13 +196,31 @@ def _two_or_three_axes(pixels: np.ndarray, name: str, frame: int) -> np.ndarray:
 
 
 def _rescaled(pixels: np.ndarray, header: Any, frame: int) -> np.ndarray:
+    """Stored values as what they stand for; of slope and intercept, one may be missing."""
     from pydicom.pixels import apply_modality_lut
 
     own = frame_item(header, frame, "PixelValueTransformationSequence")
-    for keyword in ("RescaleSlope", "RescaleIntercept"):
-        if keyword in own and own.get(keyword) in (None, ""):
-            raise CaseError(f"{keyword} is empty")
-    return apply_modality_lut(pixels, own)
+    if own.get("ModalityLUTSequence"):
+        return apply_modality_lut(pixels, own)
+    slope, intercept = (
+        _factor(own, *one) for one in (("RescaleSlope", 1), ("RescaleIntercept", 0))
+    )
+    if "RescaleSlope" not in own and "RescaleIntercept" not in own:
+        return pixels
+    if slope == 0:
+        raise CaseError("RescaleSlope is 0: all pixels would be the same")
+    return pixels.astype(np.float64) * slope + intercept
+
+
+def _factor(own: Any, keyword: str, missing: float) -> float:
+    if keyword not in own:
+        return missing
+    value = own.get(keyword)
+    if value in (None, ""):
+        raise CaseError(f"{keyword} is empty")
+    if not np.isfinite(float(value)):
+        raise CaseError(f"{keyword} is {float(value)}")
+    return float(value)
 
 
 def _windowed(

@@ -143,9 +143,11 @@ class _Frames:
         for number, (_, areas) in enumerate(scan["frames"]):
             shown = [segment for segment, area in areas if area]
             plane = facts["planes"][number] if number < len(facts["planes"]) else None
-            if shown and plane is None:
+            if not shown:
+                continue
+            if plane is None:
                 self.placeless += 1
-            elif shown:
+            else:
                 self.planes[number] = Plane.of(plane)
                 for segment in shown:
                     self.by_segment.setdefault(segment, []).append(number)

@@ -51,7 +51,11 @@ class Placed:
     @classmethod
     def restored(cls, fields: dict[str, Any]) -> Placed:
         """Return what `dataclasses.asdict` made of one, after JSON."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        listed: dict[str, Any] = {
+            "parts": tuple(fields["parts"]),
+            "planes": tuple(fields["planes"]),
+        }
+        return cls(**{**fields, **listed})
 
 
 def scan_segmentation(path: Path, name: str) -> dict[str, Any]:

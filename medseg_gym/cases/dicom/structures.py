@@ -144,7 +144,7 @@ def _drawn_on(item: Any) -> tuple[str, int]:
     images = item.get("ContourImageSequence")
     if not images:
         return "", 0
-    frame = images[0].get("ReferencedFrameNumber") or 1
+    frame: Any = images[0].get("ReferencedFrameNumber") or 1
     first = frame[0] if hasattr(frame, "__len__") and not isinstance(frame, str) else frame
     return str(images[0].get("ReferencedSOPInstanceUID", "") or ""), int(first) - 1
 

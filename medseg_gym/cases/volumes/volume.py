@@ -56,7 +56,7 @@ class Volume:
                 raise CaseError(f"is no volume: its name ends in none of {', '.join(SUFFIXES)}")
             self._file = itk_file if suffix in ITK_SUFFIXES else nifti_file
             stat = self.path.stat()
-            self._stamp = (str(self.path), stat.st_mtime_ns, stat.st_size)
+            self._stamp: tuple = (str(self.path), stat.st_mtime_ns, stat.st_size)
             self.header: VolumeHeader = self._file.read_header(self.path)
             self.view: View = view_of(self.header.shape, self.header.affine, axis)
 

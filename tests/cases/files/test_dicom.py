@@ -34,8 +34,8 @@ from volume_writing import lungs, piece, save
 from medseg_gym.cases import CaseError
 from medseg_gym.cases.dicom import DicomLayout
 from medseg_gym.cases.dicom.codestream import codestream_size
-from medseg_gym.cases.dicom.contours import fill
 from medseg_gym.cases.dicom.facts import read_facts
+from medseg_gym.cases.dicom.filling import fill
 from medseg_gym.cases.dicom.pictures import read_picture
 from medseg_gym.cases.dicom.segmentation import scan_segmentation, segment_values
 from medseg_gym.cases.files import Damaged, FileData, survey
@@ -482,7 +482,7 @@ def test_filling_agrees_with_skimage(seed, corners):
     points = np.random.default_rng(seed).uniform(-15, 45, (corners, 2))  # partly outside
     expected = np.zeros((30, 28), bool)
     expected[polygon(points[:, 0], points[:, 1], expected.shape)] = True
-    assert np.array_equal(fill(points, np.roll(points, -1, axis=0), 30, 28), expected)
+    assert np.array_equal(fill(points, 30, 28), expected)
 
 
 def _blobs(rng: np.random.Generator) -> np.ndarray:
