@@ -17,7 +17,7 @@ from agents.contenders import Contender
 from agents.evaluation import CaseRecord, RecordFile, evaluate, run_settings
 from agents.machine import describe_machine
 from agents.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
-from medseg_gym.cases import CaseSource
+from medseg_gym.cases import CaseSource, left_out_note
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import close_policy, make_envs
 
@@ -62,14 +62,28 @@ class Arena:
         area = f", area >= {self.min_area:.1%}" if self.min_area else ""
         return f"{self.cases}, {self.split} split{area}"
 
+    def most(self, source: CaseSource) -> int | None:
+        """How many cases of a source are looked at; None is all."""
+        return FEW_CASES if self.limit is None and len(source) > MANY_CASES else self.limit
+
+    def left_out(self, source: CaseSource, keys: Sequence[str]) -> dict[str, int]:
+        """What the reader and `min_area` left out, by reason.
+
+        Args:
+            source: The cases.
+            keys: Of them that are played.
+        """
+        small = len(source.keys[: self.most(source)]) - len(keys)
+        reason = f"cases of this split under {self.min_area:.2%} of their image (--min-area)"
+        return {**source.left_out, **({reason: small} if small else {})}
+
     def keys(self, source: CaseSource) -> list[str]:
         """Keys of the cases to play.
 
         Raises:
             MedSegError: None is left.
         """
-        limit = FEW_CASES if self.limit is None and len(source) > MANY_CASES else self.limit
-        keys = list(source.keys[:limit])
+        keys = list(source.keys[: self.most(source)])
         if self.min_area:
             keys = [k for i, k in enumerate(keys) if source[i].area_fraction >= self.min_area]
         if not keys:
@@ -87,6 +101,7 @@ class Comparison:
         records: By (backbone, policy name).
         settings: Of every run.
         machine: It was measured on.
+        left_out: As in `CaseSource`, and what the arena left out.
     """
 
     arena: Arena
@@ -94,6 +109,7 @@ class Comparison:
     records: dict[tuple[str, str], list[CaseRecord]] = field(default_factory=dict)
     settings: list[dict[str, Any]] = field(default_factory=list)
     machine: str = ""
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def show(self, console: Console) -> None:
         """Print the tables."""
@@ -102,6 +118,12 @@ class Comparison:
         console.print(f"Measured on: {self.machine}")
         if any(row["groups"] < 5 for row in self.rows):
             console.print("No interval: fewer than 5 groups (patients, volumes or images).")
+        self.show_left_out(console)
+
+    def show_left_out(self, console: Console) -> None:
+        """Print what is in none of the rows, if anything."""
+        if note := left_out_note(self.left_out):
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
 
     def write(self, out: Path) -> None:
         """Write results.json, results.csv and dice_by_step.png."""
@@ -110,10 +132,12 @@ class Comparison:
             "machine": self.machine,
             "title": self.arena.title,
             "settings": self.settings,
+            "left_out": self.left_out,
             "rows": self.rows,
         }
         (out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False))
-        write_csv([{**row, "machine": self.machine} for row in self.rows], out / "results.csv")
+        told = {"machine": self.machine, "left_out": left_out_note(self.left_out)}
+        write_csv([{**row, **told} for row in self.rows], out / "results.csv")
         plot_dice_by_step(self.rows, out / "dice_by_step.png", self.arena.title)
 
 
@@ -152,6 +176,7 @@ def compare(
                 found.machine = describe_machine(str(envs.stage.backbone.device))
                 if keys is None:
                     keys = arena.keys(envs.stage.source)
+                    found.left_out = arena.left_out(envs.stage.source, keys)
                     runs = len(arena.backbones) * len(contenders) * len(arena.seeds)
                     progress.update(bar, total=len(keys) * runs)
                 policy = contender.build(envs)

@@ -255,8 +255,10 @@ def run_settings(envs: StageVectorEnv, policy: Policy, keys: Sequence[str], seed
     """Everything that decides the numbers of a run, for `RecordFile`.
 
     A policy says with `settings` (a mapping, JSON) what its name does not: how it samples, say.
+    What the reader left out of the cases is `left_out`, so that every table of the run can say it.
     """
     options = envs.options
+    left_out = dict(envs.stage.source.left_out)
     return {
         "version": medseg_gym.__version__,
         "nsd_tolerance": metrics.NSD_TOLERANCE,
@@ -275,6 +277,7 @@ def run_settings(envs: StageVectorEnv, policy: Policy, keys: Sequence[str], seed
             for name in ("max_steps", "prompt_memory", "mask_input", "multimask")
         },
         **envs.stage.view.settings,
+        **({"left_out": left_out} if left_out else {}),
         **({"policy_settings": policy.settings} if hasattr(policy, "settings") else {}),
         "reward": options.reward if isinstance(options.reward, str) else repr(options.reward),
     }

@@ -83,6 +83,7 @@ def evaluate_all(
     from agents.results_layout import results_layout, write_json
     from agents.run_evaluation import run_evaluation, torch_threads
     from agents.summary import as_tables, summarise_by, write_csv
+    from medseg_gym.cases import left_out_note
 
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width to respect
@@ -108,12 +109,15 @@ def evaluate_all(
     }
     write_json(results_layout(found.records), out / "results.json")
     write_json(summary, out / "summary.json")
-    write_csv(rows, out / "summary.csv")
+    left_out = left_out_note(found.settings.get("left_out", {}))
+    write_csv([{**row, "left_out": left_out} for row in rows], out / "summary.csv")
     for table in as_tables(rows, f"{options.cases}, {options.split} split", options.max_steps):
         console.print(table)
     notes = rows[0]["notes"]
     if notes:  # a narrow table drops its last column; this must not get lost
         console.print(f"Note: {', '.join(notes)}.", soft_wrap=True)
+    if left_out:
+        console.print(left_out, markup=False, highlight=False, soft_wrap=True)
     if found.usage:
         shown = ", ".join(f"{name} {value:g}" for name, value in found.usage.items())
         console.print(f"asked of the model's server by this call: {shown}", soft_wrap=True)

@@ -35,6 +35,7 @@ from benchmarks.annotators_report import (
 from medseg_gym import backbones
 from medseg_gym.annotators import Effort, Expert, Noisy, make_policy
 from medseg_gym.backbones import Backbone
+from medseg_gym.cases import left_out_note
 from medseg_gym.envs.stage_vector_env import StageVectorEnv
 from medseg_gym.policy import Policy, ask, case_generator, make_envs
 from medseg_gym.statistics import bootstrap_interval
@@ -74,6 +75,7 @@ def measure(
     names = policies.split(",")
     rows: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
+    left_out: dict[str, dict[str, int]] = {}
     for spec in cases.split(","):
         envs = make_envs(
             num_envs,
@@ -85,6 +87,7 @@ def measure(
             max_steps=max_steps,
         )
         keys = list(envs.stage.source.keys[:limit])
+        left_out[spec] = dict(envs.stage.source.left_out)
         played: dict[str, list[CaseRecord]] = {}
         for name in names:
             policy = make_policy(name, envs.stage.view.codec)
@@ -112,12 +115,17 @@ def measure(
         console.print(difference_table(differences, max_steps))
     if timings:
         console.print(time_table(timings, timed_slots))
+    for spec, counts in left_out.items():
+        if counts:
+            note = f"{spec}: {left_out_note(counts)}"
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
     console.print(f"Measured on: {machine}")
     out.mkdir(parents=True, exist_ok=True)
     results = {
         "machine": machine,
         "title": title,
         "settings": {"seed": seed, "limit": limit, "num_envs": num_envs, "min_iou": min_iou},
+        "left_out": left_out,
         "rows": rows,
         "differences": differences,
         "timings": timings,

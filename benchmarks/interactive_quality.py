@@ -35,7 +35,7 @@ from benchmarks.interactive_report import (
 from medseg_gym import backbones
 from medseg_gym.annotators import make_policy
 from medseg_gym.backbones import Backbone
-from medseg_gym.cases import Case, CaseList, load_cases
+from medseg_gym.cases import Case, CaseList, left_out_note, load_cases
 from medseg_gym.envs.pictures import picture_sheet
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import Played, Policy, make_envs, play_cases
@@ -95,8 +95,10 @@ def measure(
     others = [backbones.load(name, device=device) for name in filter(None, beside.split(","))]
     rows: list[dict[str, Any]] = []
     gaps: list[dict[str, Any]] = []
+    left_out: dict[str, Any] = {}
     for spec in cases or ["phantoms", "samples"]:
-        chosen = choose_cases(spec, split, limit, min_area)
+        source = choose_cases(spec, split, limit, min_area)
+        chosen, left_out[spec] = list(source), source.left_out
         with console.status(f"{backbone} on {spec}") as status:
             tracks = play_all(own, others, chosen, num_envs, device, seed, status.update)
         title = f"{spec}, {split} split, {len(chosen)} cases" + (
@@ -106,6 +108,8 @@ def measure(
         gaps += (between := difference_rows(spec, tracks, chosen, backbone, STEPS))
         console.print(curve_table(found, title, STEPS))
         console.print(difference_table(between, title))
+        if note := left_out_note(source.left_out):
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
         stem = re.sub(r"\W+", "-", spec.partition("?")[0])
         plot_curves(found, out / f"curves-{stem}.png", title)
         picture_sheet(best_and_worst(tracks, backbone), out / f"sheet-{stem}.png")
@@ -115,6 +119,7 @@ def measure(
     results = {
         "machine": machine,
         "settings": {"backbone": backbone, "checkpoint": checkpoint, "split": split, "seed": seed},
+        "left_out": left_out,
         "rows": rows,
         "differences": gaps,
     }
@@ -123,23 +128,31 @@ def measure(
     console.print(f"wrote results.json, results.csv, curves and picture sheets under {out}")
 
 
-def choose_cases(spec: str, split: str, limit: int, min_area: float) -> list[Case]:
+def choose_cases(spec: str, split: str, limit: int, min_area: float) -> CaseList:
     """Cases with a target, real ones of at least `min_area` of their image.
+
+    Returns:
+        At most `limit` cases; `left_out` counts those passed over on the way to them.
 
     Raises:
         MedSegError: None is left.
     """
     source = load_cases(spec, split)
     chosen: list[Case] = []
+    passed = 0
     for index in range(len(source)):
         case = source[index]
         if case.mask.any() and (case.synthetic or case.area_fraction >= min_area):
             chosen.append(case)
+        else:
+            passed += 1
         if len(chosen) == limit:
             break
     if not chosen:
         raise MedSegError(f"no case of {spec!r} ({split}) covers {min_area:.2%} of its image")
-    return chosen
+    reason = f"cases of this split without a target of {min_area:.2%} of the image (--min-area)"
+    left_out = {**source.left_out, **({reason: passed} if passed else {})}
+    return CaseList(chosen, name=source.name, split=split, left_out=left_out)
 
 
 def play_all(

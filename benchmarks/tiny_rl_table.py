@@ -131,6 +131,7 @@ def make_table(
     plot_curve(out, seeds, out / "curve.png")
     console.print(_as_table(rows, before))
     console.print(_differences_table(differences))
+    found.show_left_out(console)
     console.print(f"Measured on: {found.machine}")
     console.print(f"wrote result.json, result.csv, differences.csv, curve.png, table/ under {out}")
 

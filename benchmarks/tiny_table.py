@@ -69,6 +69,7 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         writer.writerows(rows)
     plot_curve(out, out / "curve.png")
     console.print(_as_table(rows, chain))
+    found.show_left_out(console)
     console.print(f"Measured on: {found.machine}")
     console.print(f"wrote result.json, result.csv, curve.png and table/ under {out}")
 

@@ -5,7 +5,14 @@ A `Case` is one image with one truth mask; a `CaseSource` is a lazy collection o
 """
 
 from medseg_gym.cases.case import Case, hash_pixels
-from medseg_gym.cases.source import SPLITS, CaseList, CaseSource, load_cases, register
+from medseg_gym.cases.source import (
+    SPLITS,
+    CaseList,
+    CaseSource,
+    left_out_note,
+    load_cases,
+    register,
+)
 from medseg_gym.cases.windowing import window_to_rgb
 from medseg_gym.errors import CaseError
 
@@ -16,6 +23,7 @@ __all__ = [
     "CaseList",
     "CaseSource",
     "hash_pixels",
+    "left_out_note",
     "load_cases",
     "register",
     "window_to_rgb",

@@ -54,12 +54,14 @@ class CheckReport:
         seen: The cases that could be read.
         defects: What is wrong, notes included.
         not_read: Cases left unread by split, where a source makes more than anyone can read.
+        left_out: As in `CaseSource`.
     """
 
     spec: str
     seen: list[Seen] = field(default_factory=list)
     defects: tuple[Defect, ...] = ()
     not_read: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def bad(self) -> list[Defect]:
@@ -68,7 +70,7 @@ class CheckReport:
 
     @property
     def notes(self) -> list[Defect]:
-        """Defects that take nothing away."""
+        """Defects that take nothing away, and what was left out."""
         return [defect for defect in self.defects if defect.note]
 
     def splits(self) -> dict[str, dict[str, int]]:
@@ -138,6 +140,7 @@ class CheckReport:
             "sizes": [{"size": list(size), "cases": count} for size, count in self.sizes()],
             "areas": self.areas(),
             "targets": self.targets(),
+            "left_out": self.left_out,
             "defects": [defect.as_dict() for defect in self.bad],
             "notes": [defect.as_dict() for defect in self.notes],
         }
@@ -161,7 +164,7 @@ def check_cases(
     if name in LAYOUTS:
         return _check_files(spec, name, argument, progress)
     report = CheckReport(spec)
-    report.seen = list(_read(spec, limit or GENERATED_LIMIT, report.not_read, progress))
+    report.seen = list(_read(spec, limit or GENERATED_LIMIT, report, progress))
     return report
 
 
@@ -170,7 +173,7 @@ def _check_files(spec: str, name: str, argument: str, progress: Progress | None)
     parsed = FileSpec.parse(name, argument, layout.options).without("skip_bad")
     data = FileData(layout(parsed))
     facts = data.examine(progress)
-    report = CheckReport(spec, defects=data.defects)
+    report = CheckReport(spec, defects=data.defects, left_out=data.left_out)
     for record in data.records:
         told = facts[record.key]
         report.seen.append(
@@ -191,17 +194,16 @@ def _check_files(spec: str, name: str, argument: str, progress: Progress | None)
     return report
 
 
-def _read(
-    spec: str, limit: int, not_read: dict[str, int], progress: Progress | None
-) -> Iterator[Seen]:
+def _read(spec: str, limit: int, report: CheckReport, progress: Progress | None) -> Iterator[Seen]:
     sources = load_splits(spec)
     total = sum(min(limit, len(source)) for source in sources.values())
     if not total:
         raise CaseError(f"{spec} has no cases")
     done = 0
     for split, source in sources.items():
+        report.left_out.update(source.left_out)  # of all splits, so the same in each
         if len(source) > limit:
-            not_read[split] = len(source) - limit
+            report.not_read[split] = len(source) - limit
         for index in range(min(limit, len(source))):
             case = source[index]
             yield Seen(

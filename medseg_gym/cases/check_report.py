@@ -28,9 +28,13 @@ def tables(report: CheckReport) -> Iterator[RenderableType]:
     if report.seen:
         yield _targets(report)
         yield from _lines(report)
+    if report.left_out:
+        yield Text("left out", style="bold yellow")
+        yield from (Text(f"  {reason}: {count}") for reason, count in report.left_out.items())
+    notes = [note for note in report.notes if not note.left_out]
     for one, many, defects, style in (
         ("defect", "defects", report.bad, "red"),
-        ("note (nothing is lost)", "notes (nothing is lost)", report.notes, "yellow"),
+        ("note (nothing is lost)", "notes (nothing is lost)", notes, "yellow"),
     ):
         counts = Counter(map(str, defects))  # a file may take several cases away
         if counts:

@@ -65,9 +65,10 @@ def list_cases(
     limit: Annotated[int, typer.Option(help="Most cases counted per split.")] = 200,
 ) -> None:
     """Count the cases of a source by split, group and target."""
-    from medseg_gym.cases import SPLITS, load_cases
+    from medseg_gym.cases import SPLITS, left_out_note, load_cases
 
     console = _console()
+    left_out: dict[str, int] = {}
     table = Table(title=f"cases of {escape(spec)}")
     for header in ("split", "modality", "target", "groups", "cases", "area % (min-max)"):
         table.add_column(header)
@@ -77,6 +78,7 @@ def list_cases(
         except MedSegError as error:
             console.print(f"{split}: {error}", markup=False)
             continue
+        left_out.update(source.left_out)  # of all splits, so the same in each
         counted = min(limit, len(source))
         rows: dict[tuple[str, str], list] = {}
         for index in range(counted):
@@ -91,6 +93,8 @@ def list_cases(
         if counted < len(source):
             table.add_row(split, "", f"... the first {counted} of {len(source)} cases", "", "", "")
     console.print(table)
+    if left_out:
+        console.print(left_out_note(left_out), markup=False, highlight=False, soft_wrap=True)
 
 
 @cases_app.command()
@@ -151,8 +155,11 @@ def convert(
     skip_bad: SkipBad = False,
 ) -> None:
     """Write all cases in another layout; killed, the same command goes on."""
+    from medseg_gym.cases import left_out_note
     from medseg_gym.cases.convert import convert_cases
+    from medseg_gym.cases.source import load_splits
 
+    spec = _skipping(spec, skip_bad)
     bars: dict[str, object] = {}
     with _progress() as progress:
 
@@ -161,7 +168,10 @@ def convert(
                 bars[split] = progress.add_task(split, total=total)
             progress.update(bars[split], completed=done)  # type: ignore[arg-type]
 
-        written = convert_cases(_skipping(spec, skip_bad), to, out, limit, update)
+        written = convert_cases(spec, to, out, limit, update)
     counts = ", ".join(f"{split} {count}" for split, count in written.items())
     console = _console()
     console.print(f"wrote {counts} cases; read them as {to}:{out}", markup=False, soft_wrap=True)
+    left_out = next(iter(load_splits(spec).values())).left_out
+    if left_out:
+        console.print(left_out_note(left_out), markup=False, highlight=False, soft_wrap=True)

@@ -55,7 +55,7 @@ def case_pool(source: CaseSource, size: int, seed: int = 0) -> CaseList:
     name = f"pool:{size}@{seed}:{source.name}"
     if size >= len(source):
         cases = [source[index] for index in range(len(source))]
-        return CaseList(cases, source.targets, name, source.split)
+        return CaseList(cases, source.targets, name, source.split, source.left_out)
     chosen: list[Case] = []
     seen: set[int] = set()
     for start in np.random.default_rng(seed).permutation(len(source)).tolist():
@@ -65,7 +65,7 @@ def case_pool(source: CaseSource, size: int, seed: int = 0) -> CaseList:
             if index not in seen:
                 seen.add(index)
                 chosen.append(source[index])
-    return CaseList(chosen, source.targets, name, source.split)
+    return CaseList(chosen, source.targets, name, source.split, source.left_out)
 
 
 def _same_image(source: CaseSource, index: int, most: int) -> list[int]:

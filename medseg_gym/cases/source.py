@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
+from types import MappingProxyType
 
 from medseg_gym.cases.case import Case
 from medseg_gym.errors import CaseError
@@ -15,6 +16,16 @@ SPLITS = ("train", "val", "test")
 
 class EmptySplit(CaseError):
     """A split that the data does not have; its other splits may be fine."""
+
+
+def left_out_note(left_out: Mapping[str, int]) -> str:
+    """Say below a table what the reader of the cases left out; "" where that is nothing.
+
+    Args:
+        left_out: See `CaseSource`.
+    """
+    counts = "; ".join(f"{reason}: {count}" for reason, count in left_out.items())
+    return f"Left out of the cases, all splits together: {counts}." if counts else ""
 
 
 class CaseSource(ABC):
@@ -27,6 +38,9 @@ class CaseSource(ABC):
 
     name: str = "cases"
     split: str = ""
+    left_out: Mapping[str, int] = MappingProxyType({})
+    """What the reader left out of the data, all splits together: how many, by reason. A reason is
+    a noun with the option that changes it: "targets under 20 pixels (min_area= changes that)"."""
 
     @property
     @abstractmethod
@@ -77,6 +91,7 @@ class CaseList(CaseSource):
         targets: Vocabulary; by default the distinct target texts in order of appearance.
         name: Shown in tables and error messages.
         split: Shown in error messages.
+        left_out: See `CaseSource`; of the source that the cases were taken from.
 
     Raises:
         CaseError: No cases, something that is not a Case, or a repeated key.
@@ -88,9 +103,10 @@ class CaseList(CaseSource):
         targets: Sequence[str] | None = None,
         name: str = "list",
         split: str = "",
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
         self._cases = tuple(cases)
-        self.name, self.split = name, split
+        self.name, self.split, self.left_out = name, split, dict(left_out or {})
         if not self._cases:
             raise CaseError(f"case source {name!r} is empty; give at least one Case")
         for case in self._cases:

@@ -18,6 +18,7 @@ HOLES = ("drawn", "nested")
 """What the option `holes` may be; see `DicomLayout`."""
 
 _NOWHERE = "that lie where no image is, over half a spacing from the nearest one"
+_EMPTY = "that hold no pixel of their slice, or cancel each other"
 
 
 def draw(
@@ -88,10 +89,14 @@ def place_contours(
         for cause, count in _open_to_reading(contours, plane, nested_holes):
             told[roi, cause] += count
         if not area:
-            told[roi, "that hold no pixel of their slice, or cancel each other"] += len(contours)
+            told[roi, _EMPTY] += len(contours)
         yield Placed(roi, structures.names[roi], index, tuple(numbers), area)
     for (roi, cause), count in told.items():
-        yield Defect(name, f"contours of {structures.names[roi]!r} {cause}: {count}", note=True)
+        title = structures.names[roi]
+        if cause in (_NOWHERE, _EMPTY):
+            yield Defect.counting(name, f"contours {cause}", count, f"region {title!r}")
+        else:
+            yield Defect(name, f"contours of {title!r} {cause}: {count}", note=True)
 
 
 def _stranger(contour: Contour, structures: StructureSet, series: Series) -> str:

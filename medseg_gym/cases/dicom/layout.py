@@ -25,6 +25,7 @@ from medseg_gym.cases.dicom.series import Series, assemble, series_of
 from medseg_gym.cases.dicom.structures import StructureSet, facts_of_regions, read_structures
 from medseg_gym.cases.files import Damaged, Defect, Layout, Memo, Pixels, Record, walk
 from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.files.tally import Tally
 from medseg_gym.cases.volumes import RESAMPLING, parse_window, require
 from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice
 from medseg_gym.errors import CaseError
@@ -111,14 +112,16 @@ class DicomLayout(Layout):
                 kinds[facts["kind"]][name] = facts
         series = list(assemble(kinds["image"]))
         told: set[str] = set()
+        tally = Tally()
         found: list[Record | Defect] = []
         for name, facts in kinds["seg"].items():
-            found.extend(self._from_segmentation(memo, name, facts, series, told))
+            found.extend(self._from_segmentation(memo, name, facts, series, told, tally))
         for name in kinds["rtstruct"]:
-            found.extend(self._from_structures(memo, name, series, told))
+            found.extend(self._from_structures(memo, name, series, told, tally))
         for one in series:  # what is wrong with images comes first: it may be why truth is lost
             yield from self._notes(one, one.uid in told)
         yield from found
+        yield from tally.notes()
 
     def read(self, record: Record) -> Pixels:
         """See `Layout.read`."""
@@ -159,14 +162,20 @@ class DicomLayout(Layout):
             return {"kind": "bad", "defect": error.defect.as_dict()}
 
     def _from_segmentation(
-        self, memo: Memo, name: str, facts: Facts, series: list[Series], told: set[str]
+        self,
+        memo: Memo,
+        name: str,
+        facts: Facts,
+        series: list[Series],
+        told: set[str],
+        tally: Tally,
     ) -> Iterator[Record | Defect]:
         scan = memo.remember(f"{name}|truth", [self.path(name)], lambda: self._scan(name))
         if "defect" in scan:
             yield Defect(**scan["defect"])
             return
         for note in scan["notes"]:
-            yield Defect(name, note, note=True)
+            yield Defect(**note)
         sops = [source[0] for sources, _ in scan["frames"] for source in sources]
         found = series_of(
             {**facts, "series": scan["series"], "sops": sops[:1]}, series, "segmentation"
@@ -181,17 +190,17 @@ class DicomLayout(Layout):
             )
         else:
             placed = list(place_segments(name, facts, scan, found))
-        yield from self._records(name, "seg", found, placed)
+        yield from self._records(name, "seg", found, placed, tally)
 
     def _from_structures(
-        self, memo: Memo, name: str, series: list[Series], told: set[str]
+        self, memo: Memo, name: str, series: list[Series], told: set[str], tally: Tally
     ) -> Iterator[Record | Defect]:
         header = memo.remember(f"{name}|truth", [self.path(name)], lambda: self._regions(name))
         if "defect" in header:
             yield Defect(**header["defect"])
             return
         for note in header["notes"]:
-            yield Defect(name, note, note=True)
+            yield Defect(**note)
         if not header["contours"]:
             yield Defect(name, "holds no closed planar contour", note=True)
             return
@@ -201,7 +210,7 @@ class DicomLayout(Layout):
             return
         told.add(found.uid)
         placed = self._remembered(memo, name, found, lambda: self._drawn(name, found))
-        yield from self._records(name, "rtstruct", found, placed)
+        yield from self._records(name, "rtstruct", found, placed, tally)
 
     def _remembered(
         self, memo: Memo, name: str, series: Series, make: Callable[[], Iterable[Placed | Defect]]
@@ -216,7 +225,12 @@ class DicomLayout(Layout):
         return [Placed.restored(one) if good else Defect(**one) for good, one in placed]
 
     def _records(
-        self, name: str, kind: str, series: Series, placed: Iterable[Placed | Defect]
+        self,
+        name: str,
+        kind: str,
+        series: Series,
+        placed: Iterable[Placed | Defect],
+        tally: Tally,
     ) -> Iterator[Record | Defect]:
         by_target: dict[int, dict[int, Placed]] = {}
         for one in placed:
@@ -226,7 +240,11 @@ class DicomLayout(Layout):
                 by_target.setdefault(one.number, {})[one.slice] = one
         title = name or self.root.name
         for by_slice in by_target.values():
-            for index in self.choice.choose({i: one.area for i, one in by_slice.items()}):
+            areas = {i: one.area for i, one in by_slice.items()}
+            for index in self.choice.small(areas):
+                where = f"{title}, {series.frames[index].file}"
+                tally.add("", self.choice.reason, where, left_out=True)
+            for index in self.choice.choose(areas):
                 yield record_of(by_slice[index], name, title, kind, series)
 
     def _notes(self, series: Series, told: bool) -> Iterator[Defect]:
@@ -254,7 +272,7 @@ class DicomLayout(Layout):
             return {"defect": error.defect.as_dict()}
         return {
             **facts_of_regions(structures),
-            "notes": structures.notes,
+            "notes": [note.as_dict() for note in structures.notes],
             "contours": len(structures.contours),
         }
 

@@ -18,7 +18,7 @@ from medseg_gym.cases.dicom.facts import Facts, quiet
 from medseg_gym.cases.dicom.pictures import read_frame_of_whole
 from medseg_gym.cases.dicom.planes import Plane, frame_item
 from medseg_gym.cases.dicom.series import SAME, Series
-from medseg_gym.cases.dicom.structures import listed
+from medseg_gym.cases.dicom.structures import listed, note_on_names
 from medseg_gym.cases.files import Damaged, Defect, decoding
 from medseg_gym.cases.volumes import WAY_OUT, name_grids
 
@@ -68,13 +68,13 @@ def scan_segmentation(path: Path, name: str) -> dict[str, Any]:
     Returns:
         `segments`: number and name; `series`: UIDs that it refers to; `frames`: per frame its
         sources (SOPInstanceUID and frame number) and the pixels per segment number; `labelmap`;
-        `gap`: millimetres between slices as the file has them, or None; `notes`, in words.
+        `gap`: millimetres between slices as the file has them, or None; `notes`.
 
     Raises:
         Damaged: It cannot be decoded.
     """
     _, header = read_frame_of_whole(path, name, 0)
-    notes = []
+    notes: list[Defect] = []
     with quiet(), decoding(name):
         segments, unnamed = [], []
         for item in header.get("SegmentSequence") or ():
@@ -85,14 +85,14 @@ def scan_segmentation(path: Path, name: str) -> dict[str, Any]:
             segments.append([int(item.SegmentNumber), title])
         if not segments:
             raise Damaged(name, "names no segments")
-        if unnamed:
-            notes.append(f"segments without a label, called by their number: {listed(unnamed)}")
+        notes += note_on_names(name, "segments without a label, called by their number", unnamed)
         if str(header.get("SegmentationType", "")) == "FRACTIONAL":
             kind = str(header.get("SegmentationFractionalType", "") or "unknown").lower()
-            notes.append(
+            cause = (
                 f"fractional segments ({kind}): pixels of at least half of "
                 f"{_largest_fraction(header, name)} belong to the target"
             )
+            notes.append(Defect(name, cause, note=True))
         series = [
             str(item.SeriesInstanceUID)
             for item in header.get("ReferencedSeriesSequence") or ()
@@ -122,20 +122,24 @@ def scan_segmentation(path: Path, name: str) -> dict[str, Any]:
         "frames": found,
         "labelmap": labelmap,
         "gap": gap,
-        "notes": [*notes, *_notes_on_frames(segments, found)],
+        "notes": [note.as_dict() for note in (*notes, *_notes_on_frames(name, segments, found))],
     }
 
 
-def _notes_on_frames(segments: list[list[Any]], frames: list[list[Any]]) -> Iterator[str]:
-    empty = sum(not any(area for _, area in areas) for _, areas in frames)
+def _notes_on_frames(
+    path: str, segments: list[list[Any]], frames: list[list[Any]]
+) -> Iterator[Defect]:
+    empty = [i for i, (_, areas) in enumerate(frames) if not any(area for _, area in areas)]
     if empty:
-        yield f"frames without a pixel of a segment: {empty} of {len(frames)}"
+        cause = "frames without a pixel of a segment"
+        yield Defect.counting(path, cause, len(empty), f"frame {empty[0]}")
     seen = {segment for _, areas in frames for segment, area in areas if area}
     if lacking := [title for number, title in segments if number and number not in seen]:
-        yield f"segments without a pixel in any frame: {listed(lacking)}"
+        cause = "segments without a pixel in any frame"
+        yield Defect.counting(path, cause, len(lacking), listed(lacking))
     counts = Counter(title for number, title in segments if number in seen)
-    if shared := [title for title, count in counts.items() if count > 1]:
-        yield f"labels that several segments share, each with cases of its own: {listed(shared)}"
+    shared = [title for title, count in counts.items() if count > 1]
+    yield from note_on_names(path, "labels of several segments, each with its own cases", shared)
 
 
 def segment_values(path: Path, name: str, frame: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.cases.dicom.facts import Facts, quiet
-from medseg_gym.cases.files import Damaged, decoding, require_file
+from medseg_gym.cases.files import Damaged, Defect, decoding, require_file
 
 MAX_BYTES = 1 << 29
 """Bytes of a structure set, which is read as a whole."""
@@ -47,14 +47,14 @@ class StructureSet:
         frames_of_reference: Their frames of reference by number.
         series: SeriesInstanceUIDs that the set refers to.
         contours: All closed planar contours.
-        notes: What it holds besides, and what it lacks, in words.
+        notes: What it holds besides, and what it lacks.
     """
 
     names: dict[int, str]
     frames_of_reference: dict[int, str]
     series: tuple[str, ...]
     contours: tuple[Contour, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Defect, ...]
 
     @property
     def nbytes(self) -> int:
@@ -91,7 +91,7 @@ def read_structures(path: Path, name: str) -> StructureSet:
             names[number] = title
             references[number] = str(roi.get("ReferencedFrameOfReferenceUID", "") or "")
         contours: list[Contour] = []
-        skipped: Counter[str] = Counter()
+        skipped: Counter[tuple[str, int]] = Counter()
         drawn: set[int] = set()
         for roi in data.get("ROIContourSequence") or ():
             number = int(roi.ReferencedROINumber)
@@ -99,16 +99,17 @@ def read_structures(path: Path, name: str) -> StructureSet:
                 drawn.add(number)
                 kind = str(item.get("ContourGeometricType", "") or PLAIN).strip()
                 points = _points(item, name, f"region {number}, contour {place}")
-                if kind not in (PLAIN, EXCLUSIVE):
-                    skipped[f"{kind} contours of {names.get(number, number)!r}"] += 1
-                elif len(points) < 3:
-                    what = f"contours of under three points of {names.get(number, number)!r}"
-                    skipped[what] += 1
+                if kind not in (PLAIN, EXCLUSIVE) or len(points) < 3:
+                    few = "of under three points " if kind in (PLAIN, EXCLUSIVE) else ""
+                    skipped[f"{kind} contours {few}are no closed planar contours", number] += 1
                 else:
                     sop, frame = _drawn_on(item)
                     contours.append(Contour(number, points, sop, frame, kind == EXCLUSIVE))
-        notes = [f"{count} {what} are no closed planar contours" for what, count in skipped.items()]
-        notes += _notes_on_names(names, unnamed, drawn)
+        notes = [
+            Defect.counting(name, cause, count, f"region {names.get(number, number)!r}")
+            for (cause, number), count in skipped.items()
+        ]
+        notes += _notes_on_names(name, names, unnamed, drawn)
         return StructureSet(
             names, references, tuple(_referenced_series(data)), tuple(contours), tuple(notes)
         )
@@ -125,19 +126,25 @@ def facts_of_regions(structures: StructureSet) -> Facts:
 
 
 def listed(names: list[str], limit: int = 5) -> str:
-    """Return a number and the first of some names: "2 ('a', 'b')"."""
-    more = ", ..." if len(names) > limit else ""
-    return f"{len(names)} ({', '.join(map(repr, names[:limit]))}{more})"
+    """Return the first of some names: "'a', 'b', ..."."""
+    return ", ".join([*map(repr, names[:limit]), *["..."][: len(names) > limit]])
 
 
-def _notes_on_names(names: dict[int, str], unnamed: list[str], drawn: set[int]) -> Iterator[str]:
+def note_on_names(path: str, cause: str, names: list[str]) -> Iterator[Defect]:
+    """Yield a note that counts names, where there are any."""
+    if names:
+        yield Defect(path, f"{cause}: {len(names)} ({listed(names)})", note=True)
+
+
+def _notes_on_names(
+    path: str, names: dict[int, str], unnamed: list[str], drawn: set[int]
+) -> Iterator[Defect]:
     if empty := [title for number, title in names.items() if number not in drawn]:
-        yield f"regions without a contour: {listed(empty)}"
-    if unnamed:
-        yield f"regions without a name, called by their number: {listed(unnamed)}"
+        yield Defect.counting(path, "regions without a contour", len(empty), listed(empty))
+    yield from note_on_names(path, "regions without a name, called by their number", unnamed)
     counts = Counter(title for number, title in names.items() if number in drawn)
-    if shared := [title for title, count in counts.items() if count > 1]:
-        yield f"names that several regions share, each with cases of its own: {listed(shared)}"
+    shared = [title for title, count in counts.items() if count > 1]
+    yield from note_on_names(path, "names of several regions, each with its own cases", shared)
 
 
 def _drawn_on(item: Any) -> tuple[str, int]:

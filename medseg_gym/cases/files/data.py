@@ -25,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]  # (done, total)
 
+_SKIPPED = "defects (skip_bad=1 leaves out what has them)"
+
 
 class FileData:
     """The cases of a layout, indexed but not read.
@@ -67,6 +69,17 @@ class FileData:
         """The defects that are not mere notes."""
         return [defect for defect in self.defects if not defect.note]
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many things were left out of all splits, by reason; see `CaseSource.left_out`."""
+        counts: Counter[str] = Counter()
+        for defect in self.defects:
+            if defect.left_out:
+                counts[defect.reason] += defect.left_out
+        if self.skip_bad and self.bad:
+            counts[_SKIPPED] = len({str(defect) for defect in self.bad})
+        return dict(counts)
+
     def split(self, split: str) -> tuple[Record, ...]:
         """Records of a split, in order."""
         return tuple(record for record in self.records if record.split == split)
@@ -82,10 +95,8 @@ class FileData:
             more = f" (and {len(bad) - 1} more defects)" if len(bad) > 1 else ""
             raise CaseError(f"{self.spec}: {bad[0]}{more}; {self._way_out()}")
         if not self.records:
-            told, kind = (bad, "defects") if bad else (self.defects, "notes")
-            found = f"; the first of {len(told)} {kind}: {told[0]}" if told else ""
             raise CaseError(
-                f"{self.spec}: there is no case under {self.spec.path}{found}; "
+                f"{self.spec}: there is no case under {self.spec.path}{self._why_empty()}; "
                 f"docs/datasets.md shows the layout that {self.spec.name}: reads"
             )
         if bad and not self._said:
@@ -99,6 +110,15 @@ class FileData:
                 len({str(defect) for defect in bad}),
                 bad[0],
             )
+
+    def _why_empty(self) -> str:
+        """What was left out or noticed, to go behind a colon's worth of words."""
+        counts = "".join(f"; {reason}: {count}" for reason, count in self.left_out.items())
+        others = [d for d in self.defects if not d.left_out and d.note is not bool(self.bad)]
+        if not others:
+            return counts
+        kind = "defects" if self.bad else "notes"
+        return f"{counts}; the first of {len(others)} {kind}: {others[0]}"
 
     def case(self, record: Record) -> Case:
         """Read one case.

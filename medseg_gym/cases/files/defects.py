@@ -20,7 +20,10 @@ class Defect:
         cause: What is wrong, in words, without the path.
         place: Where inside the file: "annotations[17]", "row 5", "slice 12"; "" is all of it.
         key: The case that it takes away; "" where no case can be named.
-        note: True where no case is lost, so that opening goes on: an ignored file, say.
+        note: True where opening goes on: an ignored file, say, or what an option leaves out.
+        reason: Of a note that counts what was left out: the words without the count, the same in
+            all notes that are to be added up; they name the option that changes it.
+        left_out: How many were left out for that reason.
     """
 
     path: str
@@ -28,6 +31,22 @@ class Defect:
     place: str = ""
     key: str = ""
     note: bool = False
+    reason: str = ""
+    left_out: int = 0
+
+    @classmethod
+    def counting(cls, path: str, reason: str, count: int, place: str = "") -> Defect:
+        """Return a note about things that were left out.
+
+        Args:
+            path: See `Defect`.
+            reason: See `Defect`.
+            count: How many.
+            place: Of the first one.
+        """
+        first = ", the first here" if count > 1 and (path or place) else ""
+        cause = f"{reason}: {count} left out{first}"
+        return cls(path, cause, place, note=True, reason=reason, left_out=count)
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.path or ".", self.place, self.cause) if part)

@@ -29,10 +29,12 @@ class FileCaseSource(CaseSource):
     def __init__(self, data: FileData, split: str) -> None:
         data.require_usable()
         self.data, self.split, self.name = data, split, data.name
+        self.left_out = data.left_out
         self.records: tuple[Record, ...] = data.split(split)
         if not self.records:
             raise EmptySplit(
                 f"{data.spec} has no case in split {split!r}; it has {split_counts(data)}"
+                + "".join(f"; {reason}: {count}" for reason, count in self.left_out.items())
             )
 
     @cached_property

@@ -11,20 +11,30 @@ class Tally:
     """Counts what was noticed by file and cause, and remembers the first place of each."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, str], list] = {}
+        self._seen: dict[tuple[str, str, bool], list] = {}
 
-    def add(self, path: str, cause: str, place: str) -> None:
+    def add(
+        self, path: str, cause: str, place: str, *, left_out: bool = False, count: int = 1
+    ) -> None:
         """Count one more.
 
         Args:
             path: File or folder that the note will be about.
             cause: What was noticed, in words that fit one as well as many.
             place: Where; the first one is shown.
+            left_out: What was noticed gives no case though it might have: tables of results tell
+                its number. Then the words are a noun with the option that changes it, as
+                "targets under 20 pixels (min_area= changes that)".
+            count: How many at once; nothing is noted of none.
         """
-        self._seen.setdefault((path, cause), [place, 0])[1] += 1
+        if count:
+            self._seen.setdefault((path, cause, left_out), [place, 0])[1] += count
 
     def notes(self) -> Iterator[Defect]:
         """Return a note for each path and cause."""
-        for (path, cause), (place, count) in self._seen.items():
+        for (path, cause, left_out), (place, count) in self._seen.items():
+            if left_out:
+                yield Defect.counting(path, cause, count, place)
+                continue
             more = f" ({count} times, here the first)" if count > 1 else ""
             yield Defect(path, cause + more, place, note=True)

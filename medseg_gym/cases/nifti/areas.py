@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from medseg_gym.cases.files import Damaged
@@ -10,38 +12,72 @@ from medseg_gym.cases.volumes import Volume
 MAX_VALUE = 65_535
 MAX_DISTINCT = 1_000
 
-Areas = dict[int, dict[int, int]]
-"""Label value -> slice index -> pixels, in ascending order of both; background 0 is left out."""
+TOLERANCE = 1e-3
+"""How far a label may lie from the whole number that it stands for: scaled storage is not exact."""
 
 
-def label_areas(volume: Volume, channel: int = 0) -> Areas:
-    """Pixels per label value and slice.
+@dataclass
+class LabelAreas:
+    """What one pass over a label volume tells.
 
-    Floating-point labels are accepted where every value is a whole number, as many programs write.
+    Args:
+        areas: (channel, label value) -> slice index -> pixels, in ascending order of all;
+            background 0 is left out.
+        background: The first of several channels is 1 exactly where no other channel has a label.
+        disjoint: No voxel has a label in more than one channel.
+        rounded: Voxels that were no whole numbers, but within `TOLERANCE` of one.
+        example: The first of them.
+        place: Where it lies.
+    """
+
+    areas: dict[tuple[int, int], dict[int, int]] = field(default_factory=dict)
+    background: bool = False
+    disjoint: bool = True
+    rounded: int = 0
+    example: float = 0.0
+    place: str = ""
+
+
+def label_areas(volume: Volume) -> LabelAreas:
+    """Count the pixels of every label, per channel and slice.
 
     Args:
         volume: A label volume.
-        channel: Component of its voxels.
 
     Raises:
-        Damaged: Values that are not whole, not finite, negative, or far too many for labels; or
-            the file is damaged.
+        Damaged: Values that are not whole (within `TOLERANCE`), not finite, negative, or far too
+            many for labels; or the file is damaged.
     """
-    found: Areas = {}
+    channels = volume.header.channels
+    found = LabelAreas(background=channels > 1)
+    areas: dict[tuple[int, int], dict[int, int]] = {}
     for index in range(len(volume)):
-        plane = whole_numbers(volume.plane(index, channel), volume.name, f"slice {index}")
-        counts = np.bincount(plane.ravel(order="K"))
-        for value in np.flatnonzero(counts[1:]) + 1:
-            found.setdefault(int(value), {})[index] = int(counts[value])
-        if len(found) > MAX_DISTINCT:
+        labelled = np.zeros(volume.plane_shape, np.uint16)  # how many channels, in each pixel
+        for channel in range(channels):
+            stored = volume.plane(index, channel)
+            plane = whole_numbers(stored, volume.name, f"slice {index}")
+            if stored.dtype.kind == "f":
+                _count_rounded(found, stored, plane, f"slice {index}")
+            counts = np.bincount(plane.ravel(order="K"))
+            for value in np.flatnonzero(counts[1:]) + 1:
+                areas.setdefault((channel, int(value)), {})[index] = int(counts[value])
+            if channels > 1:
+                labelled += plane > 0
+                if channel == 0:
+                    first = plane > 0
+        if len(areas) > MAX_DISTINCT:
             raise Damaged(
                 volume.name, f"has over {MAX_DISTINCT} distinct values: an image, not labels"
             )
-    return dict(sorted(found.items()))
+        if channels > 1:
+            found.background = found.background and bool(((labelled - first > 0) != first).all())
+            found.disjoint = found.disjoint and int(labelled.max()) < 2
+    found.areas = dict(sorted(areas.items()))
+    return found
 
 
 def whole_numbers(plane: np.ndarray, name: str, place: str) -> np.ndarray:
-    """A slice of a label volume as integers.
+    """A slice of a label volume as integers; what is within `TOLERANCE` of one is rounded.
 
     Args:
         plane: Array of any real type.
@@ -57,17 +93,32 @@ def whole_numbers(plane: np.ndarray, name: str, place: str) -> np.ndarray:
         finite = np.isfinite(plane)
         if not finite.all():
             count = int(np.count_nonzero(~finite))
-            raise Damaged(name, f"{count} labels are NaN or infinite", place)
-        if (odd := plane != np.rint(plane)).any():
+            raise Damaged(
+                name,
+                f"{count} labels are NaN or infinite; write 0 where nothing is labelled",
+                place,
+            )
+        whole = np.rint(plane)
+        if (odd := np.abs(plane - whole) > TOLERANCE + 1e-9).any():
             raise Damaged(
                 name,
                 f"labels must be whole numbers, found {float(plane[odd][0]):g}; threshold a "
                 "probability map first",
                 place,
             )
+        plane = whole
     if plane.dtype.kind != "u" or plane.dtype.itemsize > 2:
         outside = [value for value in (plane.min(), plane.max()) if not 0 <= value <= MAX_VALUE]
         if outside:
             raise Damaged(name, f"label {outside[0]:g} is outside of 0..{MAX_VALUE}", place)
         return plane.astype(np.uint16)
     return plane
+
+
+def _count_rounded(found: LabelAreas, stored: np.ndarray, plane: np.ndarray, place: str) -> None:
+    odd = stored != plane
+    if not odd.any():
+        return
+    if not found.rounded:
+        found.example, found.place = float(stored[odd][0]), place
+    found.rounded += int(np.count_nonzero(odd))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gym.cases.files import Damaged, Defect, read_json
-from medseg_gym.cases.nifti.labels import Target, read_targets
+from medseg_gym.cases.nifti.labels import read_names
 from medseg_gym.cases.nifti.pairing import Pair
 from medseg_gym.cases.volumes import volume_suffix
 from medseg_gym.errors import CaseError
@@ -23,7 +23,7 @@ class Dataset:
     Args:
         path: The file, relative to the root.
         labels: Its "labels", or None.
-        targets: What they name.
+        names: What they name, see `read_names`.
         channels: Names of the image channels.
         listed: Its "training" list of images and labels, or None.
         defects: What is wrong with it.
@@ -31,7 +31,7 @@ class Dataset:
 
     path: str
     labels: Any = None
-    targets: tuple[Target, ...] = ()
+    names: dict[str, tuple[int, ...]] = field(default_factory=dict)
     channels: tuple[str, ...] = ()
     listed: list[Any] | None = None
     defects: list[Defect] = field(default_factory=list)
@@ -99,7 +99,7 @@ def read_dataset(path: Path, name: str) -> Dataset:
         found.listed = None
     if "labels" in content:
         try:
-            found.targets, found.labels = read_targets(content["labels"]), content["labels"]
+            found.names, found.labels = read_names(content["labels"]), content["labels"]
         except CaseError as error:
             found.defects.append(Defect(name, str(error)))
     return found

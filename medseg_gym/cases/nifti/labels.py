@@ -19,17 +19,16 @@ class Target:
 
     Args:
         name: What it is called.
-        values: Label values that belong to it, above 0.
-        channel: Component of the label's voxels.
+        parts: What belongs to it: (channel of the voxels, label value above 0). No parts stand
+            for every label of the volume.
     """
 
     name: str
-    values: tuple[int, ...]
-    channel: int = 0
+    parts: tuple[tuple[int, int], ...]
 
 
-def read_targets(labels: Any) -> tuple[Target, ...]:
-    """Targets of the "labels" of a dataset.json.
+def read_names(labels: Any) -> dict[str, tuple[int, ...]]:
+    """What the "labels" of a dataset.json name: name -> label values.
 
     Args:
         labels: `{"0": "background", "1": "liver"}` (Medical Segmentation Decathlon, nnU-Net 1),
@@ -68,17 +67,12 @@ def read_targets(labels: Any) -> tuple[Target, ...]:
         found[name] = values
     if not found:
         raise CaseError("labels names nothing but background")
-    return tuple(Target(name, values) for name, values in found.items())
+    return found
 
 
 def segment_targets(segments: Iterable[Segment]) -> tuple[Target, ...]:
     """Targets that a label volume names itself."""
-    return tuple(Target(s.name, (s.value,), s.channel) for s in segments)
-
-
-def unnamed_targets(values: Iterable[int]) -> tuple[Target, ...]:
-    """Targets of label values that nothing names: "label 1", "label 2", ..."""
-    return tuple(Target(f"label {value}", (value,)) for value in sorted(values))
+    return tuple(Target(s.name, ((s.channel, s.value),)) for s in segments)
 
 
 def unnamed(values: Iterable[int], labels: Any) -> list[int]:
@@ -86,7 +80,7 @@ def unnamed(values: Iterable[int], labels: Any) -> list[int]:
 
     Args:
         values: Values that occur.
-        labels: As in `read_targets`, which has accepted it.
+        labels: As in `read_names`, which has accepted it.
     """
     named: set[int] = set()
     pairs = enumerate(labels) if isinstance(labels, list) else labels.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,14 @@ import numpy as np
 from medseg_gym.cases.files import Damaged, Defect, Layout, Memo, Pixels, Record, read_json, walk
 from medseg_gym.cases.files.modality import modality_of
 from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.files.tally import Tally
+from medseg_gym.cases.nifti import bids
+from medseg_gym.cases.nifti.areas import whole_numbers
 from medseg_gym.cases.nifti.dataset import FILE, Dataset, read_dataset
-from medseg_gym.cases.nifti.labels import (
-    Target,
-    inline_labels,
-    read_targets,
-    unnamed,
-    unnamed_targets,
-)
+from medseg_gym.cases.nifti.labels import inline_labels, read_names
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 from medseg_gym.cases.nifti.scan import Scan, scan_pair
+from medseg_gym.cases.nifti.targets import Names, find_targets
 from medseg_gym.cases.volumes import (
     AXES,
     RESAMPLING,
@@ -46,12 +45,18 @@ class NiftiLayout(Layout):
         min_area: Pixels that a target has on a slice, at least (default 20).
         slices: "all" (default), "top:N" (the N largest per volume and target) or "every:N".
         labels: Names of the label values: a .json file with "labels" as in dataset.json or that
-            mapping alone (relative to PATH or to the working folder), or "1:liver,2:tumour". By
-            default dataset.json, or the names in a .seg.nrrd, else "label 1", "label 2", ...
+            mapping alone (relative to PATH or to the working folder), or "1:liver,2:tumour";
+            "ignore" leaves a value out. By default dataset.json, BIDS' tables (dseg.tsv), or the
+            names in a .seg.nrrd, else "label 1", "label 2", ... Of labels with several channels
+            see `find_targets`.
         channel: Which image channel: nnU-Net's `_0001` files, or the fourth axis (default 0).
         image: A word of the image's name, where a case has several images ("flair").
+        nan: Intensity that voxels count as that are NaN or infinite, before the window is applied
+            (percentiles never see them); by default a slice that has any is refused.
         resample: "nearest" carries labels that lie on another grid over to the grid of their image;
-            by default they are refused. The order of voxel axes may differ in any case.
+            by default they are refused. The order and direction of voxel axes may differ anyway.
+
+    Labels are whole numbers, within `areas.TOLERANCE` where storage is scaled or in floating point.
 
     Args:
         spec: Path and options.
@@ -63,7 +68,17 @@ class NiftiLayout(Layout):
     name = "nifti"
     version = 2
     index_options = ("axis", "resample")  # the rest is decided on what the index remembers
-    options = ("axis", "window", "min_area", "slices", "labels", "channel", "image", "resample")
+    options = (
+        "axis",
+        "window",
+        "min_area",
+        "slices",
+        "labels",
+        "channel",
+        "image",
+        "nan",
+        "resample",
+    )
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
@@ -72,6 +87,7 @@ class NiftiLayout(Layout):
         self.channel = int(spec.number("channel", 0, low=0, high=9999))
         self.image_word = spec.text("image")
         self.resample = spec.text("resample", "off", choices=RESAMPLING)
+        self.nan = spec.number("nan", math.nan)  # NaN: refuse
         area = int(spec.number("min_area", MIN_AREA, low=0))
         try:
             self.choice = SliceChoice.parse(spec.text("slices", "all"), area)
@@ -87,6 +103,7 @@ class NiftiLayout(Layout):
     def survey(self, memo: Memo) -> Iterator[Record | Defect]:
         """See `Layout.survey`."""
         volumes: list[str] = []
+        sidecars: list[str] = []
         datasets: list[Dataset] = []
         for name in walk(self.root):
             if isinstance(name, Defect):
@@ -95,6 +112,8 @@ class NiftiLayout(Layout):
                 volumes.append(name)
             elif name.rsplit("/", 1)[-1] == FILE:
                 datasets.append(read_dataset(self.path(name), name))
+            elif name.endswith((".tsv", ".json")):
+                sidecars.append(name)
         if volumes == [""]:
             yield Defect("", "is a single volume; give the folder that holds it and its labels")
             return
@@ -102,6 +121,7 @@ class NiftiLayout(Layout):
         owner = {v: _owner(v, datasets) for v in volumes}
         for dataset in datasets:
             yield from dataset.defects
+        tally = Tally()
         found = list(self._pairs(volumes, datasets, owner))
         declared = {pair.split for pair in found if isinstance(pair, Pair) and pair.split}
         for pair in found:
@@ -110,7 +130,8 @@ class NiftiLayout(Layout):
                 continue
             # Where all labels lie in labelsTr, "train" says nothing: the groups are shared out.
             split = pair.split if len(declared) > 1 else ""
-            yield from self._cases(memo, pair, owner.get(pair.label), split)
+            yield from self._cases(memo, pair, owner.get(pair.label), split, sidecars, tally)
+        yield from tally.notes()
 
     def read(self, record: Record) -> Pixels:
         """See `Layout.read`."""
@@ -118,19 +139,36 @@ class NiftiLayout(Layout):
         place = record.place
         window = parse_window(self.spec.text("window"), place["modality"])
         low, high = window.limits(lambda a, b: image.percentiles(a, b, place["channel"]))
+        where = f"slice {place['slice']}"
         plane = image.plane(place["slice"], place["channel"])
         try:
-            pixels = show(plane, low, high)
+            pixels = show(self._finite(plane), low, high)
         except CaseError as error:
-            raise Damaged(image.name, str(error), f"slice {place['slice']}") from error
+            raise Damaged(image.name, str(error), where) from error
         label = fit_labels(image, label, self.resample)
-        labels = label.plane(place["slice"], place["layer"])
-        values = place["values"]
-        if not values:
-            mask = labels > 0
-        else:
-            mask = labels == values[0] if len(values) == 1 else np.isin(labels, values)
-        return Pixels(pixels, np.ascontiguousarray(mask))
+        mask = np.zeros(label.plane_shape, bool)
+        for channel in dict.fromkeys(channel for channel, _ in place["parts"] or [(0, 0)]):
+            labels = whole_numbers(label.plane(place["slice"], channel), label.name, where)
+            values = [value for at, value in place["parts"] if at == channel]
+            mask |= np.isin(labels, values) if values else labels > 0
+        return Pixels(pixels, mask)
+
+    def _finite(self, plane: np.ndarray) -> np.ndarray:
+        """The slice with the option `nan` in the place of what is not finite.
+
+        Raises:
+            CaseError: There is such a pixel and no such option.
+        """
+        if plane.dtype.kind != "f" or (finite := np.isfinite(plane)).all():
+            return plane
+        if not finite.any():
+            raise CaseError(f"all {plane.size} pixels are NaN or infinite: there is nothing to see")
+        if math.isnan(self.nan):
+            raise CaseError(
+                f"{int(np.count_nonzero(~finite))} of {plane.size} pixels are NaN or infinite; "
+                "nan=NUMBER gives the intensity that they stand for (that of the background, say)"
+            )
+        return np.where(finite, plane, self.nan)
 
     def _volume(self, name: str) -> Volume:
         path = self.path(name)
@@ -159,7 +197,13 @@ class NiftiLayout(Layout):
         yield from pair_volumes(free, self.channel, self.image_word)
 
     def _cases(
-        self, memo: Memo, pair: Pair, dataset: Dataset | None, split: str
+        self,
+        memo: Memo,
+        pair: Pair,
+        dataset: Dataset | None,
+        split: str,
+        sidecars: list[str],
+        tally: Tally,
     ) -> Iterator[Record | Defect]:
         image, label = self.path(pair.image), self.path(pair.label)
         sidecar = image.with_name(image.name[: -len(volume_suffix(image.name))] + ".json")
@@ -172,9 +216,8 @@ class NiftiLayout(Layout):
         )
         scan = Scan.from_json(remembered)
         yield from scan.defects
-        if scan.defects:
+        if not scan.usable:
             return
-        yield from scan.notes
         channels = dataset.channels if dataset else ()
         channel = 0
         if scan.channels > 1:
@@ -189,59 +232,68 @@ class NiftiLayout(Layout):
                 return
             channel = self.channel
         modality = self.spec.options.get("modality") or self._modality(pair, scan, channels)
-        targets, trouble = self._targets(pair, scan, dataset)
-        yield from trouble
-        empty = True
-        for target in targets:
-            by_slice = joined(
-                scan.areas.get((target.channel, value), {}) for value in target.values
-            )
-            if pair.organ:
-                by_slice = joined(scan.areas.values())
-            empty = empty and not by_slice
+        try:
+            names = self._names(pair, dataset, sidecars)
+        except Damaged as error:
+            yield error.defect
+            return
+        except CaseError as error:
+            yield Defect(pair.label, str(error))
+            return
+        for target in find_targets(pair, scan, names):
+            if isinstance(target, Defect):
+                yield target
+                continue
+            parts = target.parts or tuple(scan.areas)
+            by_slice = joined(scan.areas.get(part, {}) for part in parts)
+            for index in self.choice.small(by_slice):
+                tally.add("", self.choice.reason, f"{pair.label}, slice {index}", left_out=True)
             for index in self.choice.choose(by_slice):
                 yield Record(
-                    key=f"{pair.image}/{_LETTERS[self.axis]}{index:03d}/{target.name}",
+                    key=f"{pair.key}/{_LETTERS[self.axis]}{index:03d}/{target.name}",
                     target=target.name,
                     files=(pair.image, pair.label),
                     place={
                         "slice": index,
-                        "values": list(target.values),
-                        "layer": target.channel,
+                        "parts": [list(part) for part in target.parts],
                         "channel": channel,
                         "modality": modality,
                     },
                     split=split,
+                    group=pair.subject,
                     modality=modality,
                     spacing=scan.spacing,
                     size=scan.size,
                     area=by_slice[index],
                 )
-        if empty:
-            yield Defect(pair.label, "holds no label above 0: no case comes from it", note=True)
+        labelled = scan.labelled
+        if not labelled:
+            cause = "holds no label above 0: no case comes from it"
+            reason = "label files without a label above 0"
+            yield Defect(pair.label, cause, note=True, reason=reason, left_out=1)
+        elif not pair.organ:  # such files have one organ each, of many on the same slices
+            first = next((n for n in range(scan.slices) if n not in labelled), 0)
+            where, count = f"{pair.label}, slice {first}", scan.slices - len(labelled)
+            tally.add("", "slices without a label", where, left_out=True, count=count)
 
-    def _targets(
-        self, pair: Pair, scan: Scan, dataset: Dataset | None
-    ) -> tuple[tuple[Target, ...], list[Defect]]:
-        """What to segment, and a defect for label values that nothing names."""
-        values = {value for _, value in scan.areas}
-        if pair.organ:
-            return (Target(pair.organ.replace("_", " "), ()),), []
+    def _names(self, pair: Pair, dataset: Dataset | None, sidecars: list[str]) -> Names | None:
+        """What the label values are called, where something says so.
+
+        Raises:
+            CaseError: A file beside the labels cannot be used.
+        """
         if self.labels is not None:
-            labels, whose = self.labels, "labels"
-            targets = read_targets(labels)
-        elif dataset is not None and dataset.targets:
-            labels, targets, whose = dataset.labels, dataset.targets, dataset.path
-        elif scan.segments:
-            return scan.segments, []
-        else:
-            return unnamed_targets(values), []
-        unknown = unnamed(values, labels)
-        trouble = [
-            Defect(pair.label, f"label {value} occurs, but {whose} does not name it")
-            for value in unknown
-        ]
-        return targets, trouble
+            return Names(self.labels, "labels=")
+        if pair.subject and (own := bids.read_name(pair.label)):
+            if told := bids.names_of(own, self.root, sidecars):
+                try:
+                    read_names(told[0])
+                except CaseError as error:
+                    raise Damaged(told[1], str(error)) from error
+                return Names(*told)
+        if dataset is not None and dataset.names:
+            return Names(dataset.labels, dataset.path)
+        return None
 
     def _modality(self, pair: Pair, scan: Scan, channels: tuple[str, ...]) -> str:
         told = channels[self.channel] if self.channel < len(channels) else ""
@@ -259,7 +311,7 @@ class NiftiLayout(Layout):
                     labels = labels["labels"]
             else:
                 labels = inline_labels(text)
-            read_targets(labels)
+            read_names(labels)
         except CaseError as error:
             raise self.spec.wrong("labels", str(error)) from error
         return labels

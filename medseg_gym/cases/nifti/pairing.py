@@ -9,6 +9,8 @@ and its labels have the same words left:
     case_7/imaging.nii.gz          case_7/segmentation.nii.gz   (a folder a case)
     volume-12.nii                  segmentation-12.nii
     s0011/ct.nii.gz                s0011/segmentations/aorta.nii.gz, ...   (a file an organ)
+
+Labels of a BIDS dataset lie in another tree than their images: see `bids`.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ from dataclasses import dataclass
 
 from medseg_gym.cases.files import Defect
 from medseg_gym.cases.files.splits import split_named
+from medseg_gym.cases.nifti import bids
 from medseg_gym.cases.volumes import volume_suffix
 
 LABEL_WORDS = frozenset(
     "label labels lbl seg segs segmentation segmentations mask masks gt groundtruth truth roi rois "
-    "annotation annotations contour contours labelmap".split()
+    "annotation annotations contour contours labelmap dseg msk".split()
 )
 IMAGE_WORDS = frozenset("image images img imgs imaging volume volumes vol scan scans orig".split())
 _DROPPED = LABEL_WORDS | IMAGE_WORDS | frozenset("ct mr mri".split())
@@ -43,12 +46,22 @@ class Pair:
         label: Path of the label volume.
         split: Split that a folder is named after, or "".
         organ: Name of the only target, where each organ has a label file of its own.
+        subject: Tree of the patient in a BIDS dataset ("sub-01"); such an image may have several
+            label files.
+        target: What the label file's name calls its target, where nothing else does.
     """
 
     image: str
     label: str
     split: str = ""
     organ: str = ""
+    subject: str = ""
+    target: str = ""
+
+    @property
+    def key(self) -> str:
+        """Path that the keys of its cases begin with."""
+        return self.label if self.subject else self.image
 
 
 @dataclass(frozen=True)
@@ -59,6 +72,7 @@ class _Named:
     words: Words
     is_label: bool
     channel: str = ""
+    bids: bids.Named | None = None
 
 
 def pair_volumes(
@@ -75,11 +89,19 @@ def pair_volumes(
         Pairs in the order of the label volumes, and a Defect for every volume that is left over:
         labels without an image, labels with several images; images without labels are notes.
     """
-    volumes = [_read_name(name) for name in names]
+    volumes = []
     images: dict[Words, list[_Named]] = defaultdict(list)
     folders: dict[Words, list[_Named]] = defaultdict(list)
-    for volume in volumes:
+    subjects: dict[str, list[_Named]] = defaultdict(list)
+    for volume in map(_read_name, names):
+        if volume.bids and volume.bids.suffix in bids.PROBABILITIES:
+            cause = "is a probability map; threshold it to make labels of it"
+            yield _left_out(volume.path, cause, "probability maps (threshold them first)")
+            continue
+        volumes.append(volume)
         if not volume.is_label:
+            if volume.bids:
+                subjects[volume.bids.subject].append(volume)
             images[volume.words].append(volume)
             folders[volume.words[:-1]].append(volume)
             if volume.channel:  # it may as well be a number that belongs to the name
@@ -87,7 +109,7 @@ def pair_volumes(
     used: set[str] = set()
     cases: set[Words] = set()
     for label in (volume for volume in volumes if volume.is_label):
-        found, organ = _images_of(label, images, folders)
+        found, organ, subject = _images_of(label, images, folders, subjects)
         cases.update(f.words for f in found)
         if len(found) > 1 and any(f.channel for f in found):
             found = [f for f in found if f.channel == f"{channel:04d}"] or found
@@ -95,7 +117,9 @@ def pair_volumes(
             found = [f for f in found if image.lower() in _cut(_stem(f.path))] or found
         used.update(f.path for f in found)
         if len(found) == 1:
-            yield Pair(found[0].path, label.path, _split_of(label.path), organ)
+            own, image_name = label.bids, found[0].bids
+            target = bids.target_in(own, image_name) if subject and own and image_name else ""
+            yield Pair(found[0].path, label.path, _split_of(label.path), organ, subject, target)
         elif found:
             several = ", ".join(repr(f.path) for f in found[:4])
             yield Defect(
@@ -107,10 +131,42 @@ def pair_volumes(
             yield Defect(label.path, "no image belongs to these labels")
     for volume in volumes:
         if not (volume.is_label or volume.path in used or volume.words in cases):
-            yield Defect(volume.path, "no labels belong to this image; it is left out", note=True)
+            cause = "no labels belong to this image; it is left out"
+            yield _left_out(volume.path, cause, "images without labels")
+
+
+def _left_out(path: str, cause: str, reason: str) -> Defect:
+    return Defect(path, cause, note=True, reason=reason, left_out=1)
 
 
 def _images_of(
+    label: _Named,
+    images: dict[Words, list[_Named]],
+    folders: dict[Words, list[_Named]],
+    subjects: dict[str, list[_Named]],
+) -> tuple[list[_Named], str, str]:
+    """Find the images that could belong to labels.
+
+    Returns:
+        The images; the organ of a file that has but one; the subject of labels in BIDS' own tree.
+    """
+    if label.bids and bids.in_derivatives(label.path):
+        if found := _images_of_subject(label, subjects):
+            return found, "", label.bids.subject
+    found, organ = _images_by_words(label, images, folders)
+    if not found and label.bids and (found := _images_of_subject(label, subjects)):
+        return found, "", label.bids.subject
+    return found, organ, ""
+
+
+def _images_of_subject(label: _Named, subjects: dict[str, list[_Named]]) -> list[_Named]:
+    assert label.bids is not None
+    of_path = {v.path: v for v in subjects.get(label.bids.subject, ())}
+    named = [v.bids for v in of_path.values() if v.bids is not None]
+    return [of_path[image.path] for image in bids.images_of(label.bids, named)]
+
+
+def _images_by_words(
     label: _Named, images: dict[Words, list[_Named]], folders: dict[Words, list[_Named]]
 ) -> tuple[list[_Named], str]:
     """Images with the words of the labels, else with those and more, else of the folder above."""
@@ -140,10 +196,13 @@ def _read_name(path: str) -> _Named:
         if pure
         else not set(own) & IMAGE_WORDS and any(set(_cut(f)) & LABEL_WORDS for f in folders)
     )
+    named = bids.read_name(path)
+    if named is not None and bids.in_derivatives(path) and not bids.is_image(named):
+        is_label = is_label or bool(set(own) & bids.LABEL_SUFFIXES)
     left = tuple(word for word in own if word not in _DROPPED)
     channel = left[-1] if len(left) > 1 and re.fullmatch(r"\d{4}", left[-1]) else ""
     left = left[:-1] if channel else left
-    return _Named(path, (*(part for part in parts if part), left), is_label, channel)
+    return _Named(path, (*(part for part in parts if part), left), is_label, channel, named)
 
 
 def _with_channel(volume: _Named) -> Words:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gym.cases.files import Damaged, Defect, read_json
-from medseg_gym.cases.nifti.areas import label_areas
+from medseg_gym.cases.nifti.areas import LabelAreas, label_areas
 from medseg_gym.cases.nifti.labels import Target, segment_targets
 from medseg_gym.cases.volumes import ResampledLabels, Volume, fit_labels
 
@@ -17,38 +17,62 @@ class Scan:
     """One pass over an image's header and its labels' voxels.
 
     Args:
-        defects: Why the pair cannot be used; then the rest is empty.
-        notes: What was done to the labels, and what of them is left out.
+        defects: Why the pair cannot be used; then the rest is empty. Or notes.
+        slices: How many there are.
         size: (H, W) of a slice.
         spacing: Millimetres per pixel (row, column) of a slice.
         channels: Of the image.
+        layers: Channels of the labels.
+        background: See `LabelAreas`.
+        disjoint: See `LabelAreas`.
         areas: (channel of the labels, value) -> slice -> pixels.
         segments: Targets that the label file itself names.
         modality: The word of a sidecar ("MR"), or "".
     """
 
     defects: list[Defect] = field(default_factory=list)
-    notes: list[Defect] = field(default_factory=list)
+    slices: int = 0
     size: tuple[int, int] = (0, 0)
     spacing: tuple[float, float] = (0.0, 0.0)
     channels: int = 1
+    layers: int = 1
+    background: bool = False
+    disjoint: bool = True
     areas: dict[tuple[int, int], dict[int, int]] = field(default_factory=dict)
     segments: tuple[Target, ...] = ()
     modality: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing but notes is said of the pair."""
+        return all(defect.note for defect in self.defects)
+
+    @property
+    def labelled(self) -> set[int]:
+        """Slices that show a label, be it a small one."""
+        return {
+            index
+            for (channel, _), by_slice in self.areas.items()
+            if channel or not self.background
+            for index in by_slice
+        }
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON takes them."""
         return {
             "defects": [defect.as_dict() for defect in self.defects],
-            "notes": [note.as_dict() for note in self.notes],
+            "slices": self.slices,
             "size": self.size,
             "spacing": self.spacing,
             "channels": self.channels,
+            "layers": self.layers,
+            "background": self.background,
+            "disjoint": self.disjoint,
             "areas": [
                 [channel, value, list(by_slice), list(by_slice.values())]
                 for (channel, value), by_slice in self.areas.items()
             ],
-            "segments": [[t.name, t.values, t.channel] for t in self.segments],
+            "segments": [[t.name, t.parts] for t in self.segments],
             "modality": self.modality,
         }
 
@@ -57,15 +81,21 @@ class Scan:
         """Return what `as_json` wrote."""
         return cls(
             [Defect(**defect) for defect in saved["defects"]],
-            [Defect(**note) for note in saved["notes"]],
+            saved["slices"],
             (saved["size"][0], saved["size"][1]),
             (saved["spacing"][0], saved["spacing"][1]),
             saved["channels"],
+            saved["layers"],
+            saved["background"],
+            saved["disjoint"],
             {
                 (channel, value): dict(zip(slices, pixels, strict=True))
                 for channel, value, slices, pixels in saved["areas"]
             },
-            tuple(Target(name, tuple(values), at) for name, values, at in saved["segments"]),
+            tuple(
+                Target(name, tuple((channel, value) for channel, value in parts))
+                for name, parts in saved["segments"]
+            ),
             saved["modality"],
         )
 
@@ -106,23 +136,43 @@ def scan_pair(
     try:
         labels = fit_labels(picture, labels, resample)
         if isinstance(labels, ResampledLabels):
-            found.notes.extend(labels.notes())
+            found.defects.extend(labels.notes())
         segments = segment_targets(labels.header.segments)
+        told = label_areas(labels)
         if labels.header.channels > 1 and not segments:
-            raise Damaged(
-                label_name,
-                f"has {labels.header.channels} values per voxel; labels must have one",
-            )
-        for channel in range(labels.header.channels):
-            for value, by_slice in label_areas(labels, channel).items():
-                found.areas[channel, value] = by_slice
+            require_one_value(told, labels)
     except Damaged as error:
         found.defects.append(error.defect)
         return found
-    found.size, found.spacing = picture.plane_shape, picture.spacing
+    if told.rounded:
+        cause = (
+            f"{told.rounded} values are rounded to whole numbers, the first is {told.example:.9g}"
+        )
+        found.defects.append(Defect(label_name, cause, told.place, note=True))
+    found.slices, found.size, found.spacing = len(picture), picture.plane_shape, picture.spacing
     found.channels, found.segments = picture.header.channels, segments
+    found.layers, found.areas = labels.header.channels, told.areas
+    found.background, found.disjoint = told.background, told.disjoint
     found.modality = _sidecar_modality(sidecar)
     return found
+
+
+def require_one_value(told: LabelAreas, labels: Volume) -> None:
+    """Refuse channels that hold several labels: then they are no targets, but label maps.
+
+    Raises:
+        Damaged: Such a channel.
+    """
+    for channel in range(labels.header.channels):
+        values = [str(value) for at, value in told.areas if at == channel]
+        if len(values) > 1:
+            raise Damaged(
+                labels.name,
+                f"has {labels.header.channels} values per voxel, and channel {channel} holds the "
+                f"labels {', '.join(values[:4])}{', ...' if len(values) > 4 else ''}: of several "
+                "channels each must be one target (0 and one other value); store several label "
+                "maps (time steps, raters) as a file each",
+            )
 
 
 def _sidecar_modality(path: Path) -> str:

@@ -86,7 +86,7 @@ def check_header(header: VolumeHeader, data_bytes: int) -> None:
         CaseError: Without the path; the caller adds it.
     """
     shape = " x ".join(str(n) for n in header.shape)
-    if min(header.shape) < 1:
+    if min(*header.shape, header.channels) < 1:
         raise CaseError(f"the header promises {shape} voxels: an axis is empty")
     if header.dtype.kind not in "iufb":
         raise CaseError(f"voxels of type {header.dtype} are not numbers on a grey scale")

@@ -26,6 +26,8 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 def read_header(path: Path) -> VolumeHeader:
     """The header of a NRRD or MetaImage file, with the segment names of 3D Slicer.
 
+    A fourth axis becomes channels, as the components of vectors do.
+
     Raises:
         CaseError: Damaged, not a volume, or a header that promises more than the file holds.
     """
@@ -41,7 +43,8 @@ def read_header(path: Path) -> VolumeHeader:
         channels = int(reader.GetNumberOfComponents())
         dtype = _dtype(reader.GetPixelID())
         segments = _segments({key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()})
-    if dimension == 4 and size[3] == 1:
+    if dimension == 4 and 1 in (size[3], channels):
+        channels *= size[3]
         size, spacing, directions = size[:3], spacing[:3], directions[:3, :3]
         origin, dimension = origin[:3], 3
     if dimension != 3:
@@ -79,9 +82,10 @@ def read_volume(header: VolumeHeader, channel: int) -> np.ndarray:
     import SimpleITK
 
     with _errors():
-        data = SimpleITK.GetArrayFromImage(_reader(header.path).Execute())
+        image = _reader(header.path).Execute()
+        data = SimpleITK.GetArrayFromImage(image)
     if header.channels > 1:
-        data = data[..., channel]
+        data = data[..., channel] if image.GetNumberOfComponentsPerPixel() > 1 else data[channel]
     return data.reshape(header.shape[::-1]).T
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -21,12 +22,13 @@ _MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}  # unknown units ar
 def read_header(path: Path) -> VolumeHeader:
     """The header of a NIfTI file.
 
-    A fourth axis becomes channels. Where neither the sform nor the qform is set the axes are taken
+    A fourth axis becomes channels, or the fifth that holds the components of vectors where the
+    fourth (time) has one step. Where neither the sform nor the qform is set the axes are taken
     as nibabel takes them (left, front, up).
 
     Raises:
-        CaseError: Not NIfTI, damaged, RGB or complex voxels, more than four axes, or a header that
-            promises more than the file holds.
+        CaseError: Not NIfTI, damaged, RGB or complex voxels, more than one axis beyond three, or a
+            header that promises more than the file holds.
     """
     with _errors(path):
         image = _load(path)
@@ -44,7 +46,7 @@ def read_header(path: Path) -> VolumeHeader:
         )
     if len(shape) == 2:
         shape = (*shape, 1)
-    if len(shape) < 2 or any(n != 1 for n in shape[4:]):
+    if len(shape) < 2 or sum(n != 1 for n in shape[3:]) > 1:
         raise CaseError(f"the file has {len(shape)} axes {shape}; 2, 3 or 4 can be read")
     if not (np.isfinite(slope) and np.isfinite(intercept)):
         raise CaseError(f"the header scales by {slope} and adds {intercept}: not finite")
@@ -55,7 +57,7 @@ def read_header(path: Path) -> VolumeHeader:
         (shape[0], shape[1], shape[2]),
         affine,
         dtype,
-        int(shape[3]) if len(shape) > 3 else 1,
+        math.prod(shape[3:]),
         compressed,
         slope,
         intercept,
@@ -73,7 +75,7 @@ def read_volume(header: VolumeHeader, channel: int) -> np.ndarray:
     with _errors(header.path):
         data = _load(header.path).dataobj
         if header.channels > 1:
-            return _unscaled(data, (slice(None),) * 3 + (channel,))
+            return _unscaled(data, (slice(None),) * 3 + _beyond(data.shape, channel))
         return np.asarray(data.get_unscaled()).reshape(header.shape)
 
 
@@ -89,7 +91,12 @@ def read_slice(header: VolumeHeader, voxel_axis: int, index: int, channel: int) 
         data = _load(header.path).dataobj
         if len(data.shape) == 2:
             return _unscaled(data, (slice(None),) * 2).reshape(header.shape)[tuple(place)]
-        return _unscaled(data, (*place, channel) + (0,) * (len(data.shape) - 4))
+        return _unscaled(data, (*place, *_beyond(data.shape, channel)))
+
+
+def _beyond(shape: tuple[int, ...], channel: int) -> tuple[int, ...]:
+    """Index along the axes beyond three, of which one at most is longer than 1."""
+    return tuple(channel if n > 1 else 0 for n in shape[3:])
 
 
 def _unscaled(data: Any, place: tuple) -> np.ndarray:
@@ -97,7 +104,6 @@ def _unscaled(data: Any, place: tuple) -> np.ndarray:
     from nibabel.fileslice import fileslice
     from nibabel.openers import ImageOpener
 
-    place = place[: len(data.shape)]
     with ImageOpener(data.file_like) as file:
         return fileslice(file, place, data.shape, data.dtype, data.offset, order="F")
 

@@ -102,32 +102,36 @@ class ResampledLabels(Volume):
         """
         yield Defect(self.name, f"labels carried over to another grid: {self._grids}", note=True)
         for channel in range(self.header.channels):
-            outside, total = self._left_out(channel)
-            if outside:
-                cause = f"labelled voxels that lie outside of the image, left out: {outside}"
-                yield Defect(self.name, f"{cause} of {total}", note=True)
+            if self._is_background(channel):
+                continue
+            if outside := self._outside(channel):
+                reason = "labelled voxels that lie outside of the image"
+                yield Defect.counting(self.name, reason, outside)
             before, after = (_values(v._decoded(channel)) for v in (self._labels, self))
-            lost = sorted(before - after - {self._background(self.header.dtype)})
-            if lost:
+            if lost := sorted(before - after - {self._zero}):
                 values = ", ".join(f"{self.header.scaled(np.array(v)):g}" for v in lost[:5])
-                cause = f"labels without a pixel on the grid of the image: {len(lost)}"
-                yield Defect(
-                    self.name, f"{cause} ({values}{', ...' if lost[5:] else ''})", note=True
-                )
+                reason = "labels without a voxel on the grid of the image"
+                place = f"label {values}{', ...' if lost[5:] else ''}"
+                yield Defect.counting(self.name, reason, len(lost), place)
 
-    def _left_out(self, channel: int) -> tuple[int, int]:
-        """Labelled voxels of the file whose centres lie outside of the image, and all of them."""
+    def _outside(self, channel: int) -> int:
+        """Labelled voxels of the file whose centres lie outside of the image."""
         stored = self._labels._decoded(channel)
-        background = self._background(stored.dtype)
-        outside = total = 0
+        outside = 0
         shape = np.array(self.header.shape)[:, None]
         for k in range(stored.shape[2]):
-            i, j = np.nonzero(stored[:, :, k] != background)
+            i, j = np.nonzero(stored[:, :, k] != self._zero)
             places = self._to_image @ np.stack([i, j, np.full_like(i, k), np.ones_like(i)])
             inside = (places[:3] >= -0.5) & (places[:3] < shape - 0.5)
-            total += i.size
             outside += i.size - int(np.count_nonzero(inside.all(axis=0)))
-        return outside, total
+        return outside
+
+    def _is_background(self, channel: int) -> bool:
+        """Whether a channel stands for what no other one labels, as in one-hot coding."""
+        if channel or self.header.channels < 2:
+            return False
+        labelled = [self._labels._decoded(c) != self._zero for c in range(self.header.channels)]
+        return bool((np.logical_or.reduce(labelled[1:]) != labelled[0]).all())
 
     def _overlap(self) -> bool:
         """Whether the box of the labels, in voxels of the image, reaches into the image."""
@@ -144,23 +148,21 @@ class ResampledLabels(Volume):
         def resample() -> np.ndarray:
             stored = self._labels._decoded(channel)
             labels = self._labels.header
+            beyond = stored.max() if self._is_background(channel) else self._zero
             with self._naming():
                 found = nearest(
-                    stored,
-                    labels.affine,
-                    self.header.shape,
-                    self.header.affine,
-                    self._background(stored.dtype),
+                    stored, labels.affine, self.header.shape, self.header.affine, float(beyond)
                 )
             found.flags.writeable = False
             return found
 
         return self._room().get((self._stamp, channel), resample, lambda array: array.nbytes)
 
-    def _background(self, dtype: np.dtype) -> float:
+    @property
+    def _zero(self) -> float:
         """The stored number that stands for 0."""
         zero = -self.header.intercept / (self.header.slope or 1.0)
-        return round(zero) if dtype.kind in "iub" else zero
+        return round(zero) if self.header.dtype.kind in "iub" else zero
 
 
 def _values(stored: np.ndarray) -> set:

@@ -40,13 +40,31 @@ class SliceChoice:
             return cls(min_area, **{kind: int(number)})
         raise CaseError("use all, top:NUMBER or every:NUMBER")
 
+    @property
+    def floor(self) -> int:
+        """Pixels of a target on a slice that make it a case; a slice without the target is none."""
+        return max(1, self.min_area)
+
+    @property
+    def reason(self) -> str:
+        """What the slices of `small` are counted as; see `CaseSource.left_out`."""
+        return f"targets on slices with under {self.floor} pixels (min_area= changes that)"
+
+    def small(self, areas: Mapping[int, int]) -> list[int]:
+        """Slices that show less of the target than `min_area`.
+
+        Args:
+            areas: Pixels of the target by slice.
+        """
+        return [index for index, area in areas.items() if 0 < area < self.floor]
+
     def choose(self, areas: Mapping[int, int]) -> list[int]:
         """Slices that are kept, in ascending order.
 
         Args:
             areas: Pixels of the target by slice.
         """
-        kept = sorted(index for index, area in areas.items() if area >= max(1, self.min_area))
+        kept = sorted(index for index, area in areas.items() if area >= self.floor)
         if self.top:
             kept = sorted(sorted(kept, key=lambda index: (-areas[index], index))[: self.top])
         return kept[:: self.every]

@@ -403,7 +403,7 @@ spoiled(
         ),
     ),
     RT,
-    "OPEN_PLANAR contours of 'L' are no closed planar",
+    "region 'L': OPEN_PLANAR contours are no closed planar contours: 1",
     8,
     RT,
     note=True,

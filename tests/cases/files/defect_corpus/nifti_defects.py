@@ -228,8 +228,24 @@ spoiled(
     "no channel 5, only 3",
     options="?channel=5",
 )
-spoiled("five-axes", change(IMAGE, lambda v: np.stack([v] * 2, -1)[..., None, :]), IMAGE, "5 axes")
-spoiled("label-of-four-axes", change(LABEL, lambda v: np.stack([v] * 2, 3)), LABEL, "2 values per")
+spoiled(
+    "five-axes",
+    change(IMAGE, lambda v: np.stack([np.stack([v] * 2, -1)] * 2, -1)),
+    IMAGE,
+    r"5 axes \(32, 32, 4, 2, 2\)",
+)
+spoiled(
+    "a-vector-a-voxel",
+    change(IMAGE, lambda v: np.stack([v] * 2, -1)[..., None, :]),
+    IMAGE,
+    "has 2 volumes.*choose one with channel=0",
+)
+spoiled(
+    "label-of-four-axes",
+    change(LABEL, lambda v: np.stack([v] * 2, 3)),
+    LABEL,
+    "2 values per voxel, and channel 0 holds the labels 1, 2.*a file each",
+)
 
 # --- values --------------------------------------------------------------------------
 spoiled("colours", change(IMAGE, rgb), IMAGE, "voxels are colours")
