@@ -95,6 +95,11 @@ class Plane:
         rows, columns = offset @ self.down / self.spacing[0], offset @ self.along / self.spacing[1]
         return np.stack([rows, columns], axis=1)
 
+    def points(self, pixels: np.ndarray) -> np.ndarray:
+        """Where (N, 2) rows and columns lie, (N, 3) float in mm: the reverse of `pixels`."""
+        rows, columns = pixels[:, :1] * self.spacing[0], pixels[:, 1:] * self.spacing[1]
+        return self.position + rows * self.down + columns * self.along
+
     def distance(self, points: np.ndarray) -> np.ndarray:
         """Signed distance of (N, 3) points along the normal, in mm."""
         return (points - self.position) @ self.normal

@@ -119,10 +119,17 @@ def carry_segments(
         yield Defect(name, f"does not overlap the images anywhere: {frames.grids()}")
         return
     yield Defect(name, f"frames carried over to another grid: {frames.grids()}", note=True)
-    if lost := len(frames.planes) - len(reached):
-        yield Defect(
-            name, f"frames that show a segment but no pixel of an image: {lost}", note=True
-        )
+    lost = len(frames.planes) - len(reached)
+    if lost:
+        yield Defect.counting(name, "frames that show a segment where no image is", lost)
+    beside = sum(
+        frames.beside(number, masks(number, segment))
+        for segment, numbers in frames.by_segment.items()
+        for number in numbers
+        if number in reached and segment in names
+    )
+    if beside:
+        yield Defect.counting(name, "pixels of segments beside the images", beside)
     yield from found
 
 
@@ -185,6 +192,15 @@ class _Frames:
         shown = (len(self.series.frames), facts["rows"], facts["columns"])
         return name_grids(self.first.grid(size, self.gap), image.grid(shown, self.series.gap))
 
+    def beside(self, number: int, mask: np.ndarray) -> int:
+        """Pixels of a mask on a frame that lie over none of the images' rows and columns."""
+        frame, image = self.planes[number], self.series.frames[0].plane
+        assert image is not None  # problem() asked
+        places = image.pixels(frame.points(np.argwhere(mask)))
+        size = np.array([self.series.facts["rows"], self.series.facts["columns"]])
+        inside = (places >= -0.5) & (places < size - 0.5)
+        return len(places) - int(np.count_nonzero(inside.all(axis=1)))
+
     def near(self, segment: int, image: Plane, size: tuple[int, int]) -> tuple[list[int], float]:
         """Frames whose pixels an image may take, and how thick they are to be taken."""
         numbers = self.by_segment[segment]
@@ -198,12 +214,8 @@ class _Frames:
             own = self.first.distance(np.array([self.planes[n].position for n in numbers]))
             near = [n for n, h in zip(numbers, own, strict=True) if abs(h - chosen) <= SAME]
             return near, 4 * self.gap  # the choice is made: the slab must only reach the image
-        corners = np.array([(r, c) for r in (0, size[0] - 1) for c in (0, size[1] - 1)], float)
-        places = (
-            image.position
-            + corners[:, :1] * image.spacing[0] * image.down
-            + corners[:, 1:] * image.spacing[1] * image.along
-        )
+        corners = np.array([(r, c) for r in (0, size[0] - 1) for c in (0, size[1] - 1)])
+        places = image.points(corners)
         near = []
         for number in numbers:
             heights = self.planes[number].distance(places)
