@@ -111,8 +111,17 @@ def read_frame(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
     require_file(path, name)
     header = Dataset()
     with quiet(), decoding(name, f"frame {frame}"):
+        if frame and _bits(path) == 1:
+            return read_frame_of_whole(path, name, frame)  # see `packed_frame`
         pixels = pixel_array(path, ds_out=header, specific_tags=_tags(), index=frame)
     return _two_or_three_axes(pixels, name, frame), header
+
+
+def _bits(path: Path) -> int | None:
+    from pydicom import dcmread
+
+    header = dcmread(path, stop_before_pixels=True, specific_tags=["BitsAllocated"])
+    return header.get("BitsAllocated")
 
 
 def read_frame_of_whole(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
