@@ -80,6 +80,11 @@ class FileData:
             counts[_SKIPPED] = len({str(defect) for defect in self.bad})
         return dict(counts)
 
+    def say_left_out(self) -> str:
+        """What was left out of all splits, to go behind other words; "" where nothing was."""
+        counts = "; ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
+        return f"; left out: {counts}" if counts else ""
+
     def split(self, split: str) -> tuple[Record, ...]:
         """Records of a split, in order."""
         return tuple(record for record in self.records if record.split == split)
@@ -112,8 +117,8 @@ class FileData:
             )
 
     def _why_empty(self) -> str:
-        """What was left out or noticed, to go behind a colon's worth of words."""
-        counts = "".join(f"; {reason}: {count}" for reason, count in self.left_out.items())
+        """What was left out or noticed, to go behind other words."""
+        counts = self.say_left_out()
         others = [d for d in self.defects if not d.left_out and d.note is not bool(self.bad)]
         if not others:
             return counts

@@ -34,7 +34,7 @@ class FileCaseSource(CaseSource):
         if not self.records:
             raise EmptySplit(
                 f"{data.spec} has no case in split {split!r}; it has {split_counts(data)}"
-                + "".join(f"; {reason}: {count}" for reason, count in self.left_out.items())
+                + data.say_left_out()
             )
 
     @cached_property

@@ -52,7 +52,8 @@ def label_areas(volume: Volume) -> LabelAreas:
     found = LabelAreas(background=channels > 1)
     areas: dict[tuple[int, int], dict[int, int]] = {}
     for index in range(len(volume)):
-        labelled = np.zeros(volume.plane_shape, np.uint16)  # how many channels, in each pixel
+        shape = volume.plane_shape if channels > 1 else (0, 0)
+        labelled = np.zeros(shape, np.uint16)  # by how many channels, pixel by pixel
         for channel in range(channels):
             stored = volume.plane(index, channel)
             plane = whole_numbers(stored, volume.name, f"slice {index}")

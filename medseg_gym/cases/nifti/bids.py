@@ -41,6 +41,7 @@ _ACQUIRED = frozenset(
 _NO_NAME = frozenset(
     "manual label labels desc mask masks seg dseg msk labelmap atlas rater roi segmentation".split()
 )
+_TREES = ("rawdata", "images", "labels", "masks", "segmentations", "annotations")
 _MOST_NAMES = 1 << 22  # bytes of a table of names
 
 
@@ -84,8 +85,8 @@ def read_name(path: str) -> Named | None:
     else:
         at = next((n for n, f in enumerate(folders) if f.startswith("sub-")), len(folders))
         above = folders[:at]
-        if above and above[-1].lower() in ("labels", "masks", "segmentations", "annotations"):
-            above = above[:-1]
+    if above and above[-1].lower() in _TREES:
+        above = above[:-1]
     entities = dict(word.split("-", 1) for word in words if "-" in word)
     suffix = "" if "-" in words[-1] else words[-1].lower()
     return Named(path, stem, "/".join((*above, words[0])), entities, suffix)

@@ -27,13 +27,14 @@ class Target:
     parts: tuple[tuple[int, int], ...]
 
 
-def read_names(labels: Any) -> dict[str, tuple[int, ...]]:
+def read_names(labels: Any, zero: bool = False) -> dict[str, tuple[int, ...]]:
     """What the "labels" of a dataset.json name: name -> label values.
 
     Args:
         labels: `{"0": "background", "1": "liver"}` (Medical Segmentation Decathlon, nnU-Net 1),
             `{"background": 0, "liver": 1, "whole tumour": [1, 2]}` (nnU-Net 2) or
             `["background", "liver"]`. Background and nnU-Net's "ignore" are left out.
+        zero: 0 is a label too, if it is not called background.
 
     Raises:
         CaseError: Another form, a name twice, or nothing but background.
@@ -60,7 +61,7 @@ def read_names(labels: Any) -> dict[str, tuple[int, ...]]:
             raise CaseError(
                 f"labels: the name {name!r} " + ("appears twice" if name else "is empty")
             )
-        if min(values) < 1:
+        if min(values) < (0 if zero else 1):
             if values == (0,):
                 continue  # a background by another name
             raise CaseError(f"labels[{key!r}]: label values must be above 0, got {list(values)}")

@@ -284,7 +284,7 @@ class NiftiLayout(Layout):
         """
         if self.labels is not None:
             return Names(self.labels, "labels=")
-        if pair.subject and (own := bids.read_name(pair.label)):
+        if own := bids.read_name(pair.label):
             if told := bids.names_of(own, self.root, sidecars):
                 try:
                     read_names(told[0])

@@ -29,8 +29,9 @@ def find_targets(pair: Pair, scan: Scan, names: Names | None) -> Iterator[Target
     """List the targets of a label volume.
 
     Of several channels each is a target: channel n is label n where channel 0 is the background
-    (1 exactly where no other channel has a label, as in one-hot labels), else label n + 1. Where a
-    file names its segments itself, as .seg.nrrd does, its channels are mere layers.
+    (1 exactly where no other channel has a label, as in one-hot labels), else label n + 1, or label
+    n where channel 0 is given a name. Where a file names its segments itself, as .seg.nrrd does,
+    its channels are mere layers.
 
     Args:
         pair: The volume and its image.
@@ -49,15 +50,16 @@ def find_targets(pair: Pair, scan: Scan, names: Names | None) -> Iterator[Target
         return
     if scan.segments and names is None:
         yield from scan.segments
-        named = {part for segment in scan.segments for part in segment.parts}
-        if free := set(scan.areas) - named:
+        with_name = {part for segment in scan.segments for part in segment.parts}
+        if free := set(scan.areas) - with_name:
             reason = "labels on slices that their file gives no name (labels= gives one)"
             yield Defect.counting(pair.label, reason, sum(len(scan.areas[p]) for p in free))
         return
     layered = scan.layers > 1 and not scan.segments
-    parts = _by_label(scan, layered)
+    first = _label_of_channel_0(scan, names) if layered else 0
+    parts = _by_label(scan, first) if layered else _by_value(scan)
     if layered and not scan.background and scan.layers == scan.channels:
-        wanted = set(range(1, scan.layers + 1))
+        wanted = range(first, first + scan.layers)
         if names is None or unnamed(wanted, names.labels):
             yield Defect(
                 pair.label,
@@ -69,17 +71,36 @@ def find_targets(pair: Pair, scan: Scan, names: Names | None) -> Iterator[Target
     if names is None:
         yield from _unnamed_targets(pair, parts)
     else:
-        yield from _named_targets(pair, scan, names, parts, layered)
+        zero = layered and not scan.background and not first
+        named = read_names(names.labels, zero)
+        yield from _named_targets(pair, scan, names, named, parts)
 
 
-def _by_label(scan: Scan, layered: bool) -> dict[int, list[tuple[int, int]]]:
-    """Label value or number of the channel -> where it is."""
+def _label_of_channel_0(scan: Scan, names: Names | None) -> int:
+    if scan.background:
+        return 0
+    named: set[int] = set()
+    if names is not None:
+        for values in read_names(names.labels, zero=True).values():
+            named.update(values)
+    return 0 if 0 in named and max(named) < scan.layers else 1
+
+
+def _by_label(scan: Scan, first: int) -> dict[int, list[tuple[int, int]]]:
+    """Number of a channel's label -> the channel and its value; without the background."""
+    return {
+        channel + first: [(channel, value)]
+        for channel, value in scan.areas
+        if channel or not scan.background
+    }
+
+
+def _by_value(scan: Scan) -> dict[int, list[tuple[int, int]]]:
+    """Label value -> where it is."""
     found: dict[int, list[tuple[int, int]]] = {}
-    for channel, value in scan.areas:
-        label = channel + (not scan.background) if layered else value
-        if label:  # channel 0 may be the background
-            found.setdefault(label, []).append((channel, value))
-    return dict(sorted(found.items()))
+    for channel, value in sorted(scan.areas, key=lambda part: part[1]):
+        found.setdefault(value, []).append((channel, value))
+    return found
 
 
 def _unnamed_targets(pair: Pair, parts: dict[int, list[tuple[int, int]]]) -> Iterator[Target]:
@@ -91,9 +112,12 @@ def _unnamed_targets(pair: Pair, parts: dict[int, list[tuple[int, int]]]) -> Ite
 
 
 def _named_targets(
-    pair: Pair, scan: Scan, names: Names, parts: dict[int, list[tuple[int, int]]], layered: bool
+    pair: Pair,
+    scan: Scan,
+    names: Names,
+    named: dict[str, tuple[int, ...]],
+    parts: dict[int, list[tuple[int, int]]],
 ) -> Iterator[Target | Defect]:
-    named = read_names(names.labels)
     for name, values in named.items():
         places = [place for value in dict.fromkeys(values) for place in parts.get(value, ())]
         if len({channel for channel, _ in places}) > 1 and not scan.disjoint:
@@ -105,7 +129,9 @@ def _named_targets(
             yield Target(name, tuple(places))
     without = unnamed(parts, names.labels)
     for label in without:
-        what = f"label {label}" + (f" (channel {parts[label][0][0]})" if layered else "")
+        what = f"label {label}"
+        if scan.layers > 1:
+            what += f" (channel {parts[label][0][0]} of 0 to {scan.layers - 1})"
         yield Defect(
             pair.label,
             f"{what} occurs, but {names.whose} does not name it; labels= names it or, as "

@@ -1,0 +1,87 @@
+"""Tables say below them what the reader of the cases left out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from agents.comparison import Arena, compare
+from agents.contenders import make_contender
+from medseg_gym.cases import Case, CaseList
+from medseg_gym.cases.source import register
+from medseg_gym.cli import main
+from medseg_gym.errors import MedSegError
+
+REASON = "targets on slices with under 20 pixels (min_area= changes that)"
+NOTE = f"Left out of the cases, all splits together: {REASON}: 4"
+
+
+def _load(argument: str, split: str) -> CaseList:
+    cases = []
+    for number, side in enumerate((2, 8, 16)):
+        image = np.full((32, 32, 3), 40 * number, np.uint8)
+        mask = np.zeros((32, 32), bool)
+        mask[:side, :side] = True
+        image[mask] = 200
+        cases.append(Case(f"case-{side}", image, mask, "lesion"))
+    return CaseList(cases, name="lesions", split=split, left_out={REASON: 4} if argument else None)
+
+
+register("left-out-lesions", _load)
+CASES = "left-out-lesions:some"
+
+
+def played(out, **options):
+    arena = Arena(cases=CASES, backbones=("ellipse",), num_envs=2, max_steps=2, **options)
+    console = Console(record=True, width=60)
+    found = compare([make_contender("oracle-box")], arena, out, console)
+    found.show(console)
+    found.write(out)
+    return found, console.export_text()
+
+
+def test_a_comparison_says_it_in_tables_and_files(tmp_path):
+    _, text = played(tmp_path)
+    assert NOTE in text
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["left_out"] == {REASON: 4} == results["settings"][0]["left_out"]
+    with (tmp_path / "results.csv").open() as file:
+        assert all(row["left_out"].startswith(NOTE) for row in csv.DictReader(file))
+    (record,) = (tmp_path / "records").glob("*.jsonl")
+    header = json.loads(record.read_text().splitlines()[0])
+    assert header["settings"]["left_out"] == {REASON: 4}
+    assert NOTE in played(tmp_path)[1], "a finished run still says it"
+
+
+def test_the_area_that_a_comparison_asks_for_is_counted(tmp_path):
+    found, text = played(tmp_path, min_area=0.05)
+    (reason,) = set(found.left_out) - {REASON}
+    assert found.left_out[reason] == 1 and "5.00%" in reason and "--min-area" in reason
+    assert found.rows[0]["n"] == 2 and f"{reason}: 1." in text
+    with pytest.raises(MedSegError, match="no case of 'lesions' covers"):
+        played(tmp_path, min_area=0.9)
+
+
+def test_nothing_left_out_leaves_no_trace(tmp_path):
+    arena = Arena(cases="left-out-lesions:", backbones=("ellipse",), num_envs=2, max_steps=2)
+    console = Console(record=True)
+    found = compare([make_contender("oracle-box")], arena, tmp_path, console)
+    found.show(console)
+    assert "eft out" not in console.export_text() and "left_out" not in found.settings[0]
+
+
+def test_an_evaluation_says_it(tmp_path, monkeypatch, capsys):
+    words = ["eval", "--cases", CASES, "--policy", "oracle-box", "--backbone", "ellipse"]
+    monkeypatch.setattr(sys, "argv", ["medseg", *words, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert NOTE in capsys.readouterr().out
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["settings"]["left_out"] == {REASON: 4}
+    assert NOTE in (tmp_path / "summary.csv").read_text()
