@@ -101,6 +101,9 @@ def _is_inside(inner: np.ndarray, outer: np.ndarray) -> bool:
     at = start[crosses, 1] + share * (end[crosses, 1] - start[crosses, 1])
     if np.count_nonzero(at > column) % 2 == 0:
         return False
+    low, high = np.minimum(start, end), np.maximum(start, end)
+    near = ((low <= inner.max(axis=0)) & (high >= inner.min(axis=0))).all(axis=1)
+    start, end = start[near], end[near]
     for i in range(0, len(a), 256):  # bounds the memory that long contours take
         if _touch(a[i : i + 256, None], b[i : i + 256, None], start[None], end[None]).any():
             return False
