@@ -1,168 +1,54 @@
-"""DICOM RTSTRUCT: closed contours drawn into masks, holes left out."""
+"""Contours of an RTSTRUCT on the slices of a series: each belongs to the slice nearest to it."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from medseg_gym.cases.dicom.facts import Facts, quiet
+from medseg_gym.cases.dicom.filling import nesting, region_mask
 from medseg_gym.cases.dicom.planes import Plane
 from medseg_gym.cases.dicom.segmentation import Placed
-from medseg_gym.cases.dicom.series import Series
-from medseg_gym.cases.files import Damaged, Defect, decoding, require_file
+from medseg_gym.cases.dicom.series import GAP, SAME, Series
+from medseg_gym.cases.dicom.structures import Contour, StructureSet
+from medseg_gym.cases.files import Defect
 
-MAX_BYTES = 1 << 29
-"""Bytes of a structure set, which is read as a whole."""
+HOLES = ("drawn", "nested")
+"""What the option `holes` may be; see `DicomLayout`."""
 
-
-@dataclass(frozen=True, eq=False)
-class Contour:
-    """One closed planar contour.
-
-    Args:
-        roi: Number of its region.
-        points: (N, 3) float, in mm (left, back, up).
-        sop: Instance that it was drawn on, or "".
-        number: Frame of that instance, from 0.
-    """
-
-    roi: int
-    points: np.ndarray
-    sop: str
-    number: int
+_NOWHERE = "that lie where no image is, over half a spacing from the nearest one"
+_EMPTY = "that hold no pixel of their slice, or cancel each other"
 
 
-@dataclass(frozen=True)
-class StructureSet:
-    """The contours of an RTSTRUCT.
+def draw(
+    contours: Sequence[Contour], plane: Plane, rows: int, columns: int, nested_holes: bool = False
+) -> np.ndarray:
+    """Mask of the contours of one region on one slice.
 
-    Args:
-        names: Names of the regions by number.
-        frames_of_reference: Their frames of reference by number.
-        series: SeriesInstanceUIDs that the set refers to.
-        contours: All closed planar contours.
-        skipped: Regions and contours that are no closed planar contours, in words.
-    """
-
-    names: dict[int, str]
-    frames_of_reference: dict[int, str]
-    series: tuple[str, ...]
-    contours: tuple[Contour, ...]
-    skipped: tuple[str, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the points."""
-        return sum(contour.points.nbytes for contour in self.contours)
-
-
-def read_structures(path: Path, name: str) -> StructureSet:
-    """Read an RTSTRUCT.
-
-    Args:
-        path: The file.
-        name: Its path relative to the root, for errors.
-
-    Raises:
-        Damaged: It cannot be read, or its numbers are no contours.
-    """
-    from pydicom import dcmread
-
-    require_file(path, name, MAX_BYTES)
-    with quiet(), decoding(name):
-        data = dcmread(path, force=True)
-        names, references = {}, {}
-        for roi in data.get("StructureSetROISequence", ()):
-            number = int(roi.ROINumber)
-            names[number] = str(roi.get("ROIName", "") or "").strip() or f"region {number}"
-            references[number] = str(roi.get("ReferencedFrameOfReferenceUID", "") or "")
-        contours: list[Contour] = []
-        skipped: dict[str, int] = {}
-        for roi in data.get("ROIContourSequence", ()):
-            number = int(roi.ReferencedROINumber)
-            for place, item in enumerate(roi.get("ContourSequence") or ()):
-                kind = str(item.get("ContourGeometricType", "CLOSED_PLANAR"))
-                points = _points(item, name, f"region {number}, contour {place}")
-                if kind not in ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR") or len(points) < 3:
-                    what = f"{kind} contours of {names.get(number, number)!r}"
-                    skipped[what] = skipped.get(what, 0) + 1
-                    continue
-                image = (item.get("ContourImageSequence") or [{}])[0]
-                contours.append(
-                    Contour(
-                        number,
-                        points,
-                        str(image.get("ReferencedSOPInstanceUID", "")),
-                        int(image.get("ReferencedFrameNumber", 1) or 1) - 1,
-                    )
-                )
-        return StructureSet(
-            names,
-            references,
-            tuple(_referenced_series(data)),
-            tuple(contours),
-            tuple(f"{count} {what}" for what, count in skipped.items()),
-        )
-
-
-def draw(contours: Sequence[Contour], plane: Plane, rows: int, columns: int) -> np.ndarray:
-    """Pixels whose centre lies inside an odd number of contours: a contour in another is a hole.
+    Contours that were drawn at different heights are combined height by height, then united: only
+    those in one plane cut holes into each other.
 
     Args:
         contours: Of one region on one slice.
         plane: The slice.
         rows: Of the image.
         columns: Of the image.
+        nested_holes: See `region_mask`.
 
     Returns:
-        (H, W) bool, in the stored orientation.
+        (H, W) bool, in the stored orientation: pixels whose centre lies inside.
     """
-    outlines = [plane.pixels(contour.points) for contour in contours]
-    starts = np.concatenate(outlines)
-    ends = np.concatenate([np.roll(outline, -1, axis=0) for outline in outlines])
-    return fill(starts, ends, rows, columns)
-
-
-def fill(starts: np.ndarray, ends: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Even-odd filling: a pixel is inside if its row crosses an odd number of edges up to it.
-
-    (skimage.draw.polygon asks every pixel about every edge, which takes several times as long as
-    decoding the image; the tests compare with it.)
-
-    Args:
-        starts: (N, 2) float, row and column where each edge starts; pixel centres are whole.
-        ends: (N, 2) float, where it ends.
-        rows: Of the mask.
-        columns: Of the mask.
-
-    Returns:
-        (H, W) bool.
-    """
-    low, high = np.minimum(starts[:, 0], ends[:, 0]), np.maximum(starts[:, 0], ends[:, 0])
-    first = np.clip(np.ceil(low), 0, rows).astype(np.intp)  # an edge covers low <= row < high
-    counts = np.clip(np.ceil(high), 0, rows).astype(np.intp) - first
-    edge = np.repeat(np.arange(len(starts)), counts)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts - first, counts)
-    share = (row - starts[edge, 0]) / (ends[edge, 0] - starts[edge, 0])
-    column = starts[edge, 1] + share * (ends[edge, 1] - starts[edge, 1])
     mask = np.zeros((rows, columns), bool)
-    if not len(row):
-        return mask
-    top, bottom = int(row.min()), int(row.max()) + 1
-    at = np.clip(np.ceil(column), 0, columns).astype(np.intp)
-    crossings = np.bincount(
-        (row - top) * (columns + 1) + at, minlength=(bottom - top) * (columns + 1)
-    ).reshape(bottom - top, columns + 1)
-    mask[top:bottom] = np.cumsum(crossings[:, :-1], axis=1) % 2 == 1
+    for group in _by_height(contours, plane):
+        outlines = [plane.pixels(contour.points) for contour in group]
+        exclusive = [contour.exclusive for contour in group]
+        mask |= region_mask(outlines, exclusive, rows, columns, nested_holes)
     return mask
 
 
 def place_contours(
-    name: str, structures: StructureSet, series: Series
+    name: str, structures: StructureSet, series: Series, nested_holes: bool = False
 ) -> Iterator[Placed | Defect]:
     """Find the slice of every contour and draw it.
 
@@ -170,76 +56,113 @@ def place_contours(
         name: Path of the RTSTRUCT relative to the root.
         structures: Its contours.
         series: The images.
+        nested_holes: See `region_mask`.
 
     Yields:
-        A target on a slice, in order; a Defect for each reason why contours have no slice.
+        A target on a slice, in order; a Defect for each reason why contours have no slice, and
+        notes that count the contours whose reading the file leaves open.
     """
     rows, columns = series.facts["rows"], series.facts["columns"]
-    reference = series.facts["frame_of_reference"]
-    found: dict[tuple[int, int], list[int]] = {}
-    lost: dict[tuple[int, str], int] = {}
+    found: dict[tuple[int, int], list[int]] = defaultdict(list)
+    lost: Counter[tuple[int, str]] = Counter()
+    told: Counter[tuple[int, str]] = Counter()
     for number, contour in enumerate(structures.contours):
-        own = structures.frames_of_reference.get(contour.roi)
-        if own is None:
-            problem: int | str = "belong to a region that StructureSetROISequence does not name"
-        elif own and reference and own != reference:
-            problem = f"lie in another frame of reference ({own}) than the images ({reference})"
+        problem = _stranger(contour, structures, series)
+        index = problem or _slice_of(contour, series)
+        if isinstance(index, int):
+            found[contour.roi, index].append(number)
+            if _off(contour, series, index) > max(series.gap / 4, SAME):
+                told[contour.roi, "that lie between slices and count for the nearest one"] += 1
+        elif index == _NOWHERE:
+            told[contour.roi, index] += 1
         else:
-            problem = _slice_of(contour, series)
-        if isinstance(problem, str):
-            lost[contour.roi, problem] = lost.get((contour.roi, problem), 0) + 1
-        else:
-            found.setdefault((contour.roi, problem), []).append(number)
+            lost[contour.roi, index] += 1
     for (roi, problem), count in lost.items():
         title = structures.names.get(roi, f"region {roi}")
         yield Defect(name, f"{count} contours of {title!r} {problem}")
     for (roi, index), numbers in sorted(found.items()):
         plane = series.frames[index].plane
         assert plane is not None  # _slice_of found it by its position
-        mask = draw([structures.contours[n] for n in numbers], plane, rows, columns)
+        contours = [structures.contours[n] for n in numbers]
+        mask = draw(contours, plane, rows, columns, nested_holes)
         area = int(np.count_nonzero(mask))
+        for cause, count in _open_to_reading(contours, plane, nested_holes):
+            told[roi, cause] += count
+        if not area:
+            told[roi, _EMPTY] += len(contours)
         yield Placed(roi, structures.names[roi], index, tuple(numbers), area)
+    for (roi, cause), count in told.items():
+        title = structures.names[roi]
+        if cause in (_NOWHERE, _EMPTY):
+            yield Defect.counting(name, f"contours {cause}", count, f"region {title!r}")
+        else:
+            yield Defect(name, f"contours of {title!r} {cause}: {count}", note=True)
 
 
-def facts_of_regions(structures: StructureSet) -> Facts:
-    """What a structure set refers to, as `seg` facts have it."""
-    references = [uid for uid in structures.frames_of_reference.values() if uid]
-    return {
-        "series": list(structures.series),
-        "sops": sorted({c.sop for c in structures.contours if c.sop})[:1],
-        "frame_of_reference": references[0] if references else "",
-    }
+def _stranger(contour: Contour, structures: StructureSet, series: Series) -> str:
+    """Why a contour has nothing to do with the series, or ""."""
+    own = structures.frames_of_reference.get(contour.roi)
+    if own is None:
+        return "belong to a region that StructureSetROISequence does not name"
+    reference = series.facts["frame_of_reference"]
+    if own and reference and own != reference:
+        return f"lie in another frame of reference ({own}) than the images ({reference})"
+    return ""
 
 
 def _slice_of(contour: Contour, series: Series) -> int | str:
-    if series.view is None:
+    """Index of the slice, or why there is none."""
+    plane = series.frames[0].plane
+    if series.view is None or plane is None:
         return "cannot be placed: the images have no position or orientation"
-    center = contour.points.mean(axis=0)
-    if contour.sop and (index := series.index(contour.sop, contour.number)) is not None:
-        among = [index]
-    else:
-        among = series.at(center)
+    heights = plane.distance(contour.points)
+    middle = contour.points.mean(axis=0)
+    if np.abs(heights - heights.mean()).max() > max(series.gap / 4, SAME):
+        return "do not lie in the plane of an image: they are tilted against the slices"
+    among = series.nearest(middle)
+    told = series.index(contour.sop, contour.number) if contour.sop else None
     if not among:
-        return "lie where no image is"
-    if len(among) > 1:
+        return _NOWHERE
+    if told in among:  # it decides between images at one place, and exactly halfway
+        return told
+    if told is not None and _off(contour, series, told) > GAP * series.gap:
+        return "lie elsewhere than the image that they refer to"
+    chosen = series.nearest(middle, ties=False)
+    if len(chosen) > 1:
         return "lie where several images are, and do not say which one they belong to"
-    plane = series.frames[among[0]].plane
+    return chosen[0]
+
+
+def _off(contour: Contour, series: Series, index: int) -> float:
+    """How far a contour lies from a slice, in mm."""
+    plane = series.frames[index].plane
     assert plane is not None  # the series has a view
-    if np.abs(plane.distance(contour.points)).max() > max(series.gap / 4, 0.01):
-        return "do not lie in the plane of an image"
-    return among[0]
+    return abs(float(plane.distance(contour.points.mean(axis=0)[None])[0]))
 
 
-def _points(item: Any, name: str, place: str) -> np.ndarray:
-    numbers = np.array(item.get("ContourData") or [], float)
-    if numbers.size % 3 or not np.isfinite(numbers).all():
-        raise Damaged(name, f"{numbers.size} numbers are no points of three", place)
-    return numbers.reshape(-1, 3)
+def _by_height(contours: Sequence[Contour], plane: Plane) -> Iterator[list[Contour]]:
+    """Contours that lie in one plane, within a tenth of what makes two slices."""
+    heights = np.array([float(plane.distance(c.points).mean()) for c in contours])
+    order = np.argsort(heights, kind="stable")
+    cuts = np.flatnonzero(np.diff(heights[order]) > ONE_PLANE) + 1
+    for group in np.split(order, cuts):
+        yield [contours[i] for i in sorted(group)]
 
 
-def _referenced_series(data: Any) -> Iterator[str]:
-    for frame in data.get("ReferencedFrameOfReferenceSequence") or ():
-        for study in frame.get("RTReferencedStudySequence") or ():
-            for series in study.get("RTReferencedSeriesSequence") or ():
-                if "SeriesInstanceUID" in series:
-                    yield str(series.SeriesInstanceUID)
+ONE_PLANE = 0.1
+"""Contours closer than this, in mm, lie in one plane: coordinates are rounded to text."""
+
+
+def _open_to_reading(
+    contours: Sequence[Contour], plane: Plane, nested_holes: bool
+) -> Iterator[tuple[str, int]]:
+    """What the file leaves open about contours of one region on one slice, and how often."""
+    for group in _by_height(contours, plane):
+        plain = [plane.pixels(contour.points) for contour in group if not contour.exclusive]
+        if plain and len(plain) < len(group):
+            yield "of both types in one plane, the exclusive ones cut out of the others", len(group)
+        if len(plain) > 1 and (count := int(nesting(plain).any(axis=1).sum())):
+            if nested_holes:
+                yield "strictly inside another one, taken as holes or islands in them", count
+            else:
+                yield "strictly inside another one, united with it (holes=nested cuts out)", count

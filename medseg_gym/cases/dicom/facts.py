@@ -52,7 +52,8 @@ def read_facts(path: Path, name: str) -> Facts:
 
     Raises:
         Damaged: The file cannot be used: unreadable, without pixel data, truncated, in a transfer
-            syntax that no installed plugin decodes, or larger than what is decoded.
+            syntax that no installed plugin decodes, larger than what is decoded, or with a
+            geometry that is none.
     """
     require_file(path, name)
     with quiet(), decoding(name):
@@ -160,8 +161,8 @@ def _facts(header: Any, length: int | None, left: int, name: str) -> Facts:
     syntax = str(getattr(header, "file_meta", {}).get("TransferSyntaxUID", ""))
     facts["whole"] = facts["frames"] > 1 or syntax == DEFLATED
     _require_decodable(header, facts, syntax, length, left, name)
-    facts["planes"] = planes_of(header, facts["frames"])
-    facts["spacing"] = spacing_of(header)
+    facts["planes"] = planes_of(header, facts["frames"], name)
+    facts["spacing"] = spacing_of(header, name)
     return facts
 
 

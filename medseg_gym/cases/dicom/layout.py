@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from medseg_gym.cases.dicom.contours import (
-    StructureSet,
-    draw,
-    facts_of_regions,
-    place_contours,
-    read_structures,
-)
+from medseg_gym.cases.dicom.contours import HOLES, draw, place_contours
 from medseg_gym.cases.dicom.facts import Facts, read_facts
 from medseg_gym.cases.dicom.pictures import read_picture
 from medseg_gym.cases.dicom.planes import Plane
+from medseg_gym.cases.dicom.records import record_of, turned
+from medseg_gym.cases.dicom.regridding import carry, carry_segments, lies_elsewhere
 from medseg_gym.cases.dicom.segmentation import (
     Placed,
     place_segments,
@@ -25,22 +22,14 @@ from medseg_gym.cases.dicom.segmentation import (
     segment_values,
 )
 from medseg_gym.cases.dicom.series import Series, assemble, series_of
+from medseg_gym.cases.dicom.structures import StructureSet, facts_of_regions, read_structures
 from medseg_gym.cases.files import Damaged, Defect, Layout, Memo, Pixels, Record, walk
 from medseg_gym.cases.files.spec import FileSpec
-from medseg_gym.cases.volumes import parse_window, require
+from medseg_gym.cases.files.tally import Tally
+from medseg_gym.cases.volumes import RESAMPLING, parse_window, require
 from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice
 from medseg_gym.errors import CaseError
 
-MODALITIES = {
-    "CT": "CT",
-    "MR": "MRI",
-    **dict.fromkeys(("CR", "DX", "DR", "MG", "XA", "RF", "RG", "PX", "IO"), "X-ray"),
-    **dict.fromkeys(("US", "IVUS", "BDUS"), "ultrasound"),
-    **dict.fromkeys(("OP", "OPV"), "fundus"),
-    "ES": "endoscopy",
-    **dict.fromkeys(("SM", "GM"), "microscopy"),
-}
-_LETTERS = {"axial": "z", "coronal": "y", "sagittal": "x"}
 _NEVER_DICOM = (
     ".txt .md .json .csv .tsv .xml .html .htm .pdf .png .jpg .jpeg .gz .zip .tar .nii .nrrd .py "
     ".xlsx .docx .yaml .yml .log"
@@ -59,6 +48,16 @@ class DicomLayout(Layout):
         min_area: Pixels that a target has on a slice, at least (default 20).
         slices: "all" (default), "top:N" (the N largest per series and target) or "every:N".
 
+        holes: Of an RTSTRUCT. "drawn" (default): closed planar contours of a region in one plane
+            are united, and holes are keyholes and contours of type CLOSEDPLANAR_XOR. "nested":
+            contours strictly inside another one are holes too, and islands within those.
+        resample: Of a SEG. "nearest" carries frames that lie on another pixel grid than the images
+            over to them; by default they are refused.
+
+    Contours belong to the nearest slice, within half the distance of slices (exactly halfway, to
+    the image that they refer to, else to the lower slice); others are left out and counted. Pixels
+    of a fractional SEG belong to its target from half of the largest value on.
+
     The extra `data` decodes JPEG, JPEG-LS, JPEG 2000 and RLE, except lossy JPEG of 12 bits: its
     only decoder, pylibjpeg-libjpeg, is under the GPL; install it where that suits.
 
@@ -74,12 +73,15 @@ class DicomLayout(Layout):
     """
 
     name = "dicom"
-    index_options = ()  # all is decided on what the index remembers
-    options = ("window", "min_area", "slices")
+    version = 2
+    index_options = ("holes", "resample")  # the rest is decided on what the index remembers
+    options = ("window", "min_area", "slices", "holes", "resample")
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
         require(self.name, "pydicom", "nibabel")
+        self.nested_holes = spec.text("holes", "drawn", choices=HOLES) == "nested"
+        self.resample = spec.text("resample", "off", choices=RESAMPLING)
         area = int(spec.number("min_area", MIN_AREA, low=0))
         try:
             self.choice = SliceChoice.parse(spec.text("slices", "all"), area)
@@ -110,14 +112,16 @@ class DicomLayout(Layout):
                 kinds[facts["kind"]][name] = facts
         series = list(assemble(kinds["image"]))
         told: set[str] = set()
+        tally = Tally()
         found: list[Record | Defect] = []
         for name, facts in kinds["seg"].items():
-            found.extend(self._from_segmentation(memo, name, facts, series, told))
+            found.extend(self._from_segmentation(memo, name, facts, series, told, tally))
         for name in kinds["rtstruct"]:
-            found.extend(self._from_structures(memo, name, series, told))
+            found.extend(self._from_structures(memo, name, series, told, tally))
         for one in series:  # what is wrong with images comes first: it may be why truth is lost
             yield from self._notes(one, one.uid in told)
         yield from found
+        yield from tally.notes()
 
     def read(self, record: Record) -> Pixels:
         """See `Layout.read`."""
@@ -127,18 +131,29 @@ class DicomLayout(Layout):
         picture = read_picture(
             self.path(image), image, place["frame"], self.window, modality, place["whole"]
         )
+        size = picture.shape[:2]
         if place["kind"] == "seg":
-            mask = np.zeros(picture.shape[:2], bool)
-            for frame in place["parts"]:
-                values = segment_values(self.path(truth), truth, frame)
-                if values.shape != mask.shape:
-                    raise Damaged(truth, f"is {values.shape}, its image {mask.shape}")
-                mask |= values == (place["number"] if place["labelmap"] else 1)
+            mask = self._segment(truth, place, size)
         else:
             contours = self._structures(truth).contours
             chosen = [contours[number] for number in place["parts"]]
-            mask = draw(chosen, Plane.of(place["plane"]), *picture.shape[:2])
-        return Pixels(_turned(picture, place["turn"]), _turned(mask, place["turn"]))
+            mask = draw(chosen, Plane.of(place["plane"]), size[0], size[1], self.nested_holes)
+        return Pixels(turned(picture, place["turn"]), turned(mask, place["turn"]))
+
+    def _segment(self, name: str, place: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
+        mask = np.zeros(size, bool)
+        for i, frame in enumerate(place["parts"]):
+            shown = self._shown(name, frame, place["number"], place["labelmap"])
+            if place["planes"]:
+                own, onto = Plane.of(place["planes"][i]), Plane.of(place["plane"])
+                shown = carry(shown, own, place["thickness"], onto, size)
+            if shown.shape != mask.shape:
+                raise Damaged(name, f"is {shown.shape}, its image {mask.shape}")
+            mask |= shown
+        return mask
+
+    def _shown(self, name: str, frame: int, segment: int, labelmap: bool) -> np.ndarray:
+        return segment_values(self.path(name), name, frame) == (segment if labelmap else 1)
 
     def _facts(self, name: str) -> Facts:
         try:
@@ -147,12 +162,20 @@ class DicomLayout(Layout):
             return {"kind": "bad", "defect": error.defect.as_dict()}
 
     def _from_segmentation(
-        self, memo: Memo, name: str, facts: Facts, series: list[Series], told: set[str]
+        self,
+        memo: Memo,
+        name: str,
+        facts: Facts,
+        series: list[Series],
+        told: set[str],
+        tally: Tally,
     ) -> Iterator[Record | Defect]:
         scan = memo.remember(f"{name}|truth", [self.path(name)], lambda: self._scan(name))
         if "defect" in scan:
             yield Defect(**scan["defect"])
             return
+        for note in scan["notes"]:
+            yield Defect(**note)
         sops = [source[0] for sources, _ in scan["frames"] for source in sources]
         found = series_of(
             {**facts, "series": scan["series"], "sops": sops[:1]}, series, "segmentation"
@@ -161,39 +184,53 @@ class DicomLayout(Layout):
             yield Defect(name, found)
             return
         told.add(found.uid)
-        yield from self._records(name, "seg", found, place_segments(name, facts, scan, found))
+        if self.resample == "nearest" and lies_elsewhere(facts, scan, found):
+            placed = self._remembered(
+                memo, name, found, lambda: self._carried(name, facts, scan, found)
+            )
+        else:
+            placed = list(place_segments(name, facts, scan, found))
+        yield from self._records(name, "seg", found, placed, tally)
 
     def _from_structures(
-        self, memo: Memo, name: str, series: list[Series], told: set[str]
+        self, memo: Memo, name: str, series: list[Series], told: set[str], tally: Tally
     ) -> Iterator[Record | Defect]:
-        by_uid = {one.uid: one for one in series}
         header = memo.remember(f"{name}|truth", [self.path(name)], lambda: self._regions(name))
         if "defect" in header:
             yield Defect(**header["defect"])
             return
-        for skipped in header["skipped"]:
-            yield Defect(name, f"{skipped} are no closed planar contours", note=True)
+        for note in header["notes"]:
+            yield Defect(**note)
         if not header["contours"]:
             yield Defect(name, "holds no closed planar contour", note=True)
             return
-        uid = series_of(header, series, "structure set")
-        if isinstance(uid, str):
-            yield Defect(name, uid)
+        found = series_of(header, series, "structure set")
+        if isinstance(found, str):
+            yield Defect(name, found)
             return
-        told.add(uid.uid)
-        files = [name, *dict.fromkeys(frame.file for frame in uid.frames)]
+        told.add(found.uid)
+        placed = self._remembered(memo, name, found, lambda: self._drawn(name, found))
+        yield from self._records(name, "rtstruct", found, placed, tally)
+
+    def _remembered(
+        self, memo: Memo, name: str, series: Series, make: Callable[[], Iterable[Placed | Defect]]
+    ) -> list[Placed | Defect]:
+        """What depends on the pixels of truth and on where all images of a series lie."""
+        files = [name, *dict.fromkeys(frame.file for frame in series.frames)]
         placed = memo.remember(
-            f"{name}|{uid.uid}",
+            f"{name}|{series.uid}",
             [self.path(file) for file in files],
-            lambda: self._drawn(name, by_uid[uid.uid]),
+            lambda: [[isinstance(one, Placed), asdict(one)] for one in make()],
         )
-        found: list[Placed | Defect] = [
-            Defect(**entry) if isinstance(entry, dict) else _placed(entry) for entry in placed
-        ]
-        yield from self._records(name, "rtstruct", uid, found)
+        return [Placed.restored(one) if good else Defect(**one) for good, one in placed]
 
     def _records(
-        self, name: str, kind: str, series: Series, placed: Iterable[Placed | Defect]
+        self,
+        name: str,
+        kind: str,
+        series: Series,
+        placed: Iterable[Placed | Defect],
+        tally: Tally,
     ) -> Iterator[Record | Defect]:
         by_target: dict[int, dict[int, Placed]] = {}
         for one in placed:
@@ -201,38 +238,14 @@ class DicomLayout(Layout):
                 yield one
             else:
                 by_target.setdefault(one.number, {})[one.slice] = one
-        view, facts = series.view, series.facts
-        size = (facts["rows"], facts["columns"])
-        turn = [False] * 3
-        if view is not None:
-            size = (view.shape[1], view.shape[2])
-            # A frame is (row, column) but the view's voxel axes are (column, row).
-            turn = [view.order[1] == 0, view.flips[1], view.flips[2]]
-        letter = "f" if view is None else _LETTERS[view.axis]
-        for number, by_slice in by_target.items():
-            for index in self.choice.choose({i: one.area for i, one in by_slice.items()}):
-                one, frame = by_slice[index], series.frames[index]
-                plane = frame.plane
-                yield Record(
-                    key=f"{name or self.root.name}/{letter}{index:03d}/{number}-{one.target}",
-                    target=one.target,
-                    files=(frame.file, name),
-                    place={
-                        "kind": kind,
-                        "frame": frame.number,
-                        "whole": frame.file in series.whole,
-                        "parts": list(one.parts),
-                        "number": number,
-                        "labelmap": kind == "seg" and one.labelmap,
-                        "turn": turn,
-                        "plane": None if kind == "seg" or plane is None else plane.as_facts(),
-                    },
-                    group=facts["patient"] or facts["study"] or series.uid,
-                    modality=MODALITIES.get(facts["modality"], ""),
-                    spacing=_spacing(plane, turn[0], facts),
-                    size=size,
-                    area=one.area,
-                )
+        title = name or self.root.name
+        for by_slice in by_target.values():
+            areas = {i: one.area for i, one in by_slice.items()}
+            for index in self.choice.small(areas):
+                where = f"{title}, {series.frames[index].file}"
+                tally.add("", self.choice.reason, where, left_out=True)
+            for index in self.choice.choose(areas):
+                yield record_of(by_slice[index], name, title, kind, series)
 
     def _notes(self, series: Series, told: bool) -> Iterator[Defect]:
         if not told:
@@ -259,18 +272,20 @@ class DicomLayout(Layout):
             return {"defect": error.defect.as_dict()}
         return {
             **facts_of_regions(structures),
-            "skipped": structures.skipped,
+            "notes": [note.as_dict() for note in structures.notes],
             "contours": len(structures.contours),
         }
 
-    def _drawn(self, name: str, series: Series) -> list[Any]:
-        found: list[Any] = []
-        for one in place_contours(name, self._structures(name), series):
-            if isinstance(one, Defect):
-                found.append(one.as_dict())
-            else:
-                found.append([one.number, one.target, one.slice, one.parts, one.area])
-        return found
+    def _drawn(self, name: str, series: Series) -> Iterator[Placed | Defect]:
+        return place_contours(name, self._structures(name), series, self.nested_holes)
+
+    def _carried(
+        self, name: str, facts: Facts, scan: dict[str, Any], series: Series
+    ) -> Iterator[Placed | Defect]:
+        def masks(frame: int, segment: int) -> np.ndarray:
+            return self._shown(name, frame, segment, scan["labelmap"])
+
+        return carry_segments(name, facts, scan, series, masks)
 
     def _structures(self, name: str) -> StructureSet:
         path = self.path(name)
@@ -280,25 +295,3 @@ class DicomLayout(Layout):
             return read_structures(path, name)  # which says what is wrong
         key = ("structures", name, stat.st_mtime_ns, stat.st_size)
         return self.cache.get(key, lambda: read_structures(path, name), lambda s: s.nbytes)
-
-
-def _placed(entry: list[Any]) -> Placed:
-    number, target, index, parts, area = entry
-    return Placed(number, target, index, tuple(parts), area)
-
-
-def _spacing(plane: Plane | None, swapped: bool, facts: Facts) -> tuple[float, float] | None:
-    spacing = plane.spacing if plane is not None else facts.get("spacing")
-    if spacing is None:
-        return None
-    return (spacing[1], spacing[0]) if swapped else (spacing[0], spacing[1])
-
-
-def _turned(array: np.ndarray, turn: list[bool]) -> np.ndarray:
-    if turn[0]:
-        array = array.swapaxes(0, 1)
-    if turn[1]:
-        array = array[::-1]
-    if turn[2]:
-        array = array[:, ::-1]
-    return np.ascontiguousarray(array)

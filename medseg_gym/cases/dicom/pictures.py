@@ -111,8 +111,17 @@ def read_frame(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
     require_file(path, name)
     header = Dataset()
     with quiet(), decoding(name, f"frame {frame}"):
+        if frame and _bits(path) == 1:
+            return read_frame_of_whole(path, name, frame)  # see `packed_frame`
         pixels = pixel_array(path, ds_out=header, specific_tags=_tags(), index=frame)
     return _two_or_three_axes(pixels, name, frame), header
+
+
+def _bits(path: Path) -> int | None:
+    from pydicom import dcmread
+
+    header = dcmread(path, stop_before_pixels=True, specific_tags=["BitsAllocated"])
+    return header.get("BitsAllocated")
 
 
 def read_frame_of_whole(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
@@ -136,8 +145,50 @@ def read_frame_of_whole(path: Path, name: str, frame: int) -> tuple[np.ndarray, 
     key = (str(path), path.stat().st_mtime_ns, size)
     with quiet(), decoding(name, f"frame {frame}"):
         header = datasets.get(key, lambda: dcmread(path, force=True), lambda _: size)
-        pixels = pixel_array(header, index=frame)
+        pixels = packed_frame(header, name, frame)
+        if pixels is None:
+            pixels = pixel_array(header, index=frame)
     return _two_or_three_axes(pixels, name, frame), header
+
+
+def packed_frame(header: Any, name: str, frame: int) -> np.ndarray | None:
+    """A frame of one bit a pixel, which may begin in the middle of a byte (DICOM PS3.5 8.1.1).
+
+    (pydicom reads too few bytes of such a frame where it begins and ends within bytes.)
+
+    Args:
+        header: A whole pydicom dataset.
+        name: Path of the file relative to the root, for errors.
+        frame: From 0.
+
+    Returns:
+        (H, W) uint8 of 0 and 1; None where the pixels are stored in another way.
+
+    Raises:
+        Damaged: Every frame seems to begin at a byte of its own, against the standard, or there is
+            no such frame.
+    """
+    syntax = getattr(header, "file_meta", {}).get("TransferSyntaxUID")
+    if header.get("BitsAllocated") != 1 or syntax is None or syntax.is_encapsulated:
+        return None
+    rows, columns = int(header.Rows), int(header.Columns)
+    frames, size = int(header.get("NumberOfFrames", 1) or 1), rows * columns
+    content = header.PixelData
+    dense, padded = -(-frames * size // 8), frames * -(-size // 8)
+    if dense + dense % 2 < padded <= len(content) <= padded + padded % 2:
+        raise Damaged(
+            name,
+            f"{len(content)} bytes are {frames} frames that each begin at a byte; the standard "
+            f"packs them without gaps, into {dense} bytes: write the file again",
+        )
+    if not syntax.is_little_endian and header["PixelData"].VR == "OW":
+        content = np.frombuffer(content[: len(content) // 2 * 2], "<u2").byteswap().tobytes()
+    begin = frame * size
+    held = np.frombuffer(content[begin // 8 : -(-(begin + size) // 8)], np.uint8)
+    bits = np.unpackbits(held, bitorder="little")[begin % 8 :][:size]
+    if not 0 <= frame < frames or bits.size < size:
+        raise Damaged(name, "the pixel data end before it", f"frame {frame}")
+    return bits.reshape(rows, columns)
 
 
 @cache
@@ -154,13 +205,31 @@ def _two_or_three_axes(pixels: np.ndarray, name: str, frame: int) -> np.ndarray:
 
 
 def _rescaled(pixels: np.ndarray, header: Any, frame: int) -> np.ndarray:
+    """Stored values as what they stand for; of slope and intercept, one may be missing."""
     from pydicom.pixels import apply_modality_lut
 
     own = frame_item(header, frame, "PixelValueTransformationSequence")
-    for keyword in ("RescaleSlope", "RescaleIntercept"):
-        if keyword in own and own.get(keyword) in (None, ""):
-            raise CaseError(f"{keyword} is empty")
-    return apply_modality_lut(pixels, own)
+    if own.get("ModalityLUTSequence"):
+        return apply_modality_lut(pixels, own)
+    slope, intercept = (
+        _factor(own, *one) for one in (("RescaleSlope", 1), ("RescaleIntercept", 0))
+    )
+    if "RescaleSlope" not in own and "RescaleIntercept" not in own:
+        return pixels
+    if slope == 0:
+        raise CaseError("RescaleSlope is 0: all pixels would be the same")
+    return pixels.astype(np.float64) * slope + intercept
+
+
+def _factor(own: Any, keyword: str, missing: float) -> float:
+    if keyword not in own:
+        return missing
+    value = own.get(keyword)
+    if value in (None, ""):
+        raise CaseError(f"{keyword} is empty")
+    if not np.isfinite(float(value)):
+        raise CaseError(f"{keyword} is {float(value)}")
+    return float(value)
 
 
 def _windowed(

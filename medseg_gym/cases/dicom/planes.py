@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gym.cases.volumes import View, view_of
+from medseg_gym.cases.files import Damaged
+from medseg_gym.cases.volumes import Grid, View, view_of
 from medseg_gym.errors import CaseError
 
 PlaneFacts = list[float] | None
@@ -76,6 +77,11 @@ class Plane:
         axis = "axial" if np.isnan(world) else _AXES[int(world)]
         return view_of((columns, rows, 1), self.affine, axis)
 
+    def grid(self, size: tuple[int, int, int], gap: float = 1.0) -> Grid:
+        """The grid of a frame of this size (slices, rows, columns), to be told in words."""
+        directions = np.stack([self.normal, self.down, self.along])
+        return Grid(size, (gap, *self.spacing), self.position, directions)
+
     def pixels(self, points: np.ndarray) -> np.ndarray:
         """Row and column (fractions of pixels, whole numbers at centres) of points.
 
@@ -88,6 +94,11 @@ class Plane:
         offset = points - self.position
         rows, columns = offset @ self.down / self.spacing[0], offset @ self.along / self.spacing[1]
         return np.stack([rows, columns], axis=1)
+
+    def points(self, pixels: np.ndarray) -> np.ndarray:
+        """Where (N, 2) rows and columns lie, (N, 3) float in mm: the reverse of `pixels`."""
+        rows, columns = pixels[:, :1] * self.spacing[0], pixels[:, 1:] * self.spacing[1]
+        return self.position + rows * self.down + columns * self.along
 
     def distance(self, points: np.ndarray) -> np.ndarray:
         """Signed distance of (N, 3) points along the normal, in mm."""
@@ -104,15 +115,19 @@ class Plane:
         return bool(np.abs(self.pixels(other.position[None])).max() < 0.1)
 
 
-def planes_of(header: Any, frames: int) -> list[PlaneFacts]:
+def planes_of(header: Any, frames: int, name: str) -> list[PlaneFacts]:
     """Planes of all frames of a header, as JSON.
 
     Args:
         header: A pydicom dataset.
         frames: Number of frames.
+        name: Path of the file relative to the root, for errors.
 
     Returns:
         One entry per frame; None where position, orientation or spacing is missing.
+
+    Raises:
+        Damaged: Numbers that are there but are no position, directions or spacing.
     """
     shared = _first(header, "SharedFunctionalGroupsSequence")
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
@@ -120,22 +135,43 @@ def planes_of(header: Any, frames: int) -> list[PlaneFacts]:
     for number in range(frames):
         own = per_frame[number] if number < len(per_frame) else None
         places = [header] if own is None and shared is None else [own, shared, header]
-        position = _value(places, "PlanePositionSequence", "ImagePositionPatient", 3)
-        orientation = _value(places, "PlaneOrientationSequence", "ImageOrientationPatient", 6)
-        spacing = _value(places, "PixelMeasuresSequence", "PixelSpacing", 2)
+        position = _value(places, "PlanePositionSequence", "ImagePositionPatient", 3, name)
+        orientation = _value(places, "PlaneOrientationSequence", "ImageOrientationPatient", 6, name)
+        spacing = _spacing(places, name)
         if own is None and frames > 1:
             position = None  # the position of the first frame is not that of the others
-        if position and orientation and spacing and min(spacing) > 0:
+        if orientation:
+            _require_directions(orientation, name)
+        if position and orientation and spacing:
             found.append([*position, *orientation, *spacing])
         else:
             found.append(None)
     return found
 
 
-def spacing_of(header: Any) -> tuple[float, float] | None:
-    """PixelSpacing (row, column) in mm of a frame without a plane, where the header has it."""
-    spacing = _value([header], "", "PixelSpacing", 2)
-    return (spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None
+def spacing_of(header: Any, name: str) -> tuple[float, float] | None:
+    """PixelSpacing (row, column) in mm of a frame without a plane, where the header has it.
+
+    Raises:
+        Damaged: It is there but is no spacing.
+    """
+    spacing = _spacing([header], name)
+    return (spacing[0], spacing[1]) if spacing else None
+
+
+def _spacing(places: list[Any], name: str) -> list[float] | None:
+    spacing = _value(places, "PixelMeasuresSequence", "PixelSpacing", 2, name)
+    if spacing and min(spacing) <= 0:
+        raise Damaged(name, f"PixelSpacing {spacing[0]:g} {spacing[1]:g} is no spacing")
+    return spacing
+
+
+def _require_directions(orientation: list[float], name: str) -> None:
+    along, down = np.array(orientation[:3]), np.array(orientation[3:])
+    lengths = np.linalg.norm(along), np.linalg.norm(down)
+    if max(abs(length - 1) for length in lengths) > 0.01 or abs(along @ down) > 0.01:
+        text = " ".join(f"{number:g}" for number in orientation)
+        raise Damaged(name, f"ImageOrientationPatient {text} is no two directions at right angles")
 
 
 def frame_item(header: Any, number: int, sequence: str) -> Any:
@@ -154,7 +190,9 @@ def _first(dataset: Any, keyword: str) -> Any:
     return sequence[0] if sequence else None
 
 
-def _value(places: list[Any], sequence: str, keyword: str, count: int) -> list[float] | None:
+def _value(
+    places: list[Any], sequence: str, keyword: str, count: int, name: str
+) -> list[float] | None:
     for place in places:
         if place is None:
             continue
@@ -162,5 +200,7 @@ def _value(places: list[Any], sequence: str, keyword: str, count: int) -> list[f
         value = None if item is None else item.get(keyword)
         if value is not None and len(value) == count:
             numbers = [float(v) for v in value]
-            return numbers if np.isfinite(numbers).all() else None
+            if not np.isfinite(numbers).all():
+                raise Damaged(name, f"{keyword} is not finite")
+            return numbers
     return None

@@ -6,6 +6,7 @@ the file keeps to the standard in every respect; the tests compare with it.)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,11 @@ import numpy as np
 
 from medseg_gym.cases.dicom.facts import Facts, quiet
 from medseg_gym.cases.dicom.pictures import read_frame_of_whole
-from medseg_gym.cases.dicom.planes import Plane
-from medseg_gym.cases.dicom.series import Series
+from medseg_gym.cases.dicom.planes import Plane, frame_item
+from medseg_gym.cases.dicom.series import SAME, Series
+from medseg_gym.cases.dicom.structures import listed, note_on_names
 from medseg_gym.cases.files import Damaged, Defect, decoding
+from medseg_gym.cases.volumes import WAY_OUT, name_grids
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class Placed:
         parts: Frames or contours that show it.
         area: Pixels.
         labelmap: Its frames hold segment numbers instead of 0 and 1.
+        planes: Where the frames lie (as `Plane.as_facts`), if that is not where the slice lies:
+            they are carried over.
+        thickness: Millimetres along their normal that those frames stand for.
     """
 
     number: int
@@ -39,6 +45,17 @@ class Placed:
     parts: tuple[int, ...]
     area: int
     labelmap: bool = False
+    planes: tuple[list[float], ...] = ()
+    thickness: float = 0.0
+
+    @classmethod
+    def restored(cls, fields: dict[str, Any]) -> Placed:
+        """Return what `dataclasses.asdict` made of one, after JSON."""
+        listed: dict[str, Any] = {
+            "parts": tuple(fields["parts"]),
+            "planes": tuple(fields["planes"]),
+        }
+        return cls(**{**fields, **listed})
 
 
 def scan_segmentation(path: Path, name: str) -> dict[str, Any]:
@@ -50,31 +67,46 @@ def scan_segmentation(path: Path, name: str) -> dict[str, Any]:
 
     Returns:
         `segments`: number and name; `series`: UIDs that it refers to; `frames`: per frame its
-        sources (SOPInstanceUID and frame number) and the pixels per segment number.
+        sources (SOPInstanceUID and frame number) and the pixels per segment number; `labelmap`;
+        `gap`: millimetres between slices as the file has them, or None; `notes`.
 
     Raises:
         Damaged: It cannot be decoded.
     """
     _, header = read_frame_of_whole(path, name, 0)
+    notes: list[Defect] = []
     with quiet(), decoding(name):
-        segments = [
-            [int(s.SegmentNumber), _segment_name(s)] for s in header.get("SegmentSequence", ())
-        ]
+        segments, unnamed = [], []
+        for item in header.get("SegmentSequence") or ():
+            title = _segment_name(item)
+            if not title:
+                title = f"segment {item.SegmentNumber}"
+                unnamed.append(title)
+            segments.append([int(item.SegmentNumber), title])
         if not segments:
             raise Damaged(name, "names no segments")
+        notes += note_on_names(name, "segments without a label, called by their number", unnamed)
+        if str(header.get("SegmentationType", "")) == "FRACTIONAL":
+            kind = str(header.get("SegmentationFractionalType", "") or "unknown").lower()
+            cause = (
+                f"fractional segments ({kind}): pixels of at least half of "
+                f"{_largest_fraction(header, name)} belong to the target"
+            )
+            notes.append(Defect(name, cause, note=True))
         series = [
             str(item.SeriesInstanceUID)
-            for item in header.get("ReferencedSeriesSequence", ())
+            for item in header.get("ReferencedSeriesSequence") or ()
             if "SeriesInstanceUID" in item
         ]
-        groups = list(header.get("PerFrameFunctionalGroupsSequence", ()))
+        groups = list(header.get("PerFrameFunctionalGroupsSequence") or ())
         shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
+        labelmap = str(header.get("SegmentationType", "")) == "LABELMAP"
         frames = []
         for number in range(int(header.get("NumberOfFrames", 1) or 1)):
             own = groups[number] if number < len(groups) else None
-            labelmap = header.get("SegmentationType") == "LABELMAP"
             shows = None if labelmap else _segment_number([own, shared], name)
             frames.append((_sources([own, shared]), shows))
+        gap = _gap(header)
     found = []
     for number, (sources, shown) in enumerate(frames):
         labels = segment_values(path, name, number)
@@ -84,8 +116,30 @@ def scan_segmentation(path: Path, name: str) -> dict[str, Any]:
         else:
             areas = [[shown, int(counts[1:].sum())]]
         found.append([sources, areas])
-    labelmap = bool(frames) and frames[0][1] is None
-    return {"segments": segments, "series": series, "frames": found, "labelmap": labelmap}
+    return {
+        "segments": segments,
+        "series": series,
+        "frames": found,
+        "labelmap": labelmap,
+        "gap": gap,
+        "notes": [note.as_dict() for note in (*notes, *_notes_on_frames(name, segments, found))],
+    }
+
+
+def _notes_on_frames(
+    path: str, segments: list[list[Any]], frames: list[list[Any]]
+) -> Iterator[Defect]:
+    empty = [i for i, (_, areas) in enumerate(frames) if not any(area for _, area in areas)]
+    if empty:
+        cause = "frames without a pixel of a segment"
+        yield Defect.counting(path, cause, len(empty), f"frame {empty[0]}")
+    seen = {segment for _, areas in frames for segment, area in areas if area}
+    if lacking := [title for number, title in segments if number and number not in seen]:
+        cause = "segments without a pixel in any frame"
+        yield Defect.counting(path, cause, len(lacking), listed(lacking))
+    counts = Counter(title for number, title in segments if number in seen)
+    shared = [title for title, count in counts.items() if count > 1]
+    yield from note_on_names(path, "labels of several segments, each with its own cases", shared)
 
 
 def segment_values(path: Path, name: str, frame: int) -> np.ndarray:
@@ -111,8 +165,7 @@ def segment_values(path: Path, name: str, frame: int) -> np.ndarray:
     if kind == "LABELMAP":
         return pixels.astype(np.uint16, copy=False)
     if kind == "FRACTIONAL":
-        half = int(header.get("MaximumFractionalValue", 255)) / 2
-        return (pixels >= half).astype(np.uint8)
+        return (pixels * 2.0 >= _largest_fraction(header, name)).astype(np.uint8)
     return (pixels > 0).astype(np.uint8)
 
 
@@ -128,25 +181,32 @@ def place_segments(
         series: The images.
 
     Yields:
-        A target on a slice, in order; a Defect for each reason why frames have no slice.
+        A target on a slice, in order; a Defect for each reason why frames that show something
+        have no slice, and a note on frames that say no image.
     """
     names = {number: text for number, text in scan["segments"]}
     frames: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    lost: dict[str, int] = {}
+    lost: dict[str, list[str]] = {}
+    alone = 0
     for number, (sources, areas) in enumerate(scan["frames"]):
-        plane = facts["planes"][number] if number < len(facts["planes"]) else None
-        found = _slice_of(sources, None if plane is None else Plane.of(plane), facts, series)
-        if isinstance(found, str):
-            lost[found] = lost.get(found, 0) + 1
+        if not any(area for _, area in areas):
+            continue  # counted by the scan
+        found = slice_of_frame(sources, number, facts, series)
+        if isinstance(found, Lost):
+            lost.setdefault(found.cause, []).append(found.detail)
             continue
+        alone += not sources
         for segment, area in areas:
             if segment not in names:
                 problem = f"show segment {segment}, which SegmentSequence does not name"
-                lost[problem] = lost.get(problem, 0) + 1
+                lost.setdefault(problem, []).append("")
             elif area:
                 frames.setdefault((segment, found), []).append((number, area))
-    for problem, count in lost.items():
-        yield Defect(name, f"{count} of {len(scan['frames'])} frames: {problem}")
+    for problem, details in lost.items():
+        yield Defect(name, f"{len(details)} of {len(scan['frames'])} frames: {problem}{details[0]}")
+    if alone:
+        cause = f"frames that refer to no image, placed by their positions: {alone}"
+        yield Defect(name, cause, note=True)
     for (segment, index), parts in sorted(frames.items()):
         yield Placed(
             segment,
@@ -158,35 +218,74 @@ def place_segments(
         )
 
 
-def _slice_of(
-    sources: list[list[Any]], plane: Plane | None, facts: Facts, series: Series
-) -> int | str:
-    """Index of the slice, or why there is none."""
+@dataclass(frozen=True)
+class Lost:
+    """Why a frame has no slice.
+
+    Args:
+        cause: In words that follow a number of frames.
+        detail: What comes after them for this frame.
+        grid: Its pixels lie elsewhere than those of the images, and it says where: the frame can
+            be carried over.
+    """
+
+    cause: str
+    detail: str = ""
+    grid: bool = False
+
+
+def slice_of_frame(
+    sources: list[list[Any]], number: int, facts: Facts, series: Series
+) -> int | Lost:
+    """Index of the slice that a frame of a SEG lies on, or why there is none."""
+    found = facts["planes"][number] if number < len(facts["planes"]) else None
+    plane = None if found is None else Plane.of(found)
+
+    def elsewhere(cause: str) -> Lost:
+        shown = None if series.view is None else _image_plane(sources, plane, series)
+        if plane is None or shown is None:
+            return Lost(cause)
+        size = (1, facts["rows"], facts["columns"])
+        images = (1, series.facts["rows"], series.facts["columns"])
+        grids = name_grids(plane.grid(size), shown.grid(images))
+        return Lost(cause, f": in the first of them {grids}; {WAY_OUT}", grid=True)
+
     size = (facts["rows"], facts["columns"])
     have = (series.facts["rows"], series.facts["columns"])
     if size != have:
-        return f"are {size[0]} x {size[1]} pixels, the images {have[0]} x {have[1]}"
+        return elsewhere(f"are {size[0]} x {size[1]} pixels, the images {have[0]} x {have[1]}")
     if len(sources) == 1:
         index = series.index(sources[0][0], sources[0][1])
         if index is None:
-            return "refer to instances that are not among the images"
+            return Lost("refer to instances that are not among the images")
         shown = series.frames[index].plane
         if plane is not None and shown is not None:
             off = abs(float(shown.distance(plane.position[None])[0]))
-            if off > max(series.gap / 4, 0.01) or not plane.same_grid(shown):
-                return "lie elsewhere than the images that they refer to"
+            if off > max(series.gap / 4, SAME) or not plane.same_grid(shown):
+                return elsewhere("lie elsewhere than the images that they refer to")
         return index
     if plane is None:
-        return "say neither which image they belong to nor where they lie"
+        return Lost("say neither which image they belong to nor where they lie")
     among = [i for i in series.at(plane.position) if _may_be(series, i, sources)]
     if not among:
-        return "lie where no image is"
+        return elsewhere("lie where no image is")
     if len(among) > 1:
-        return "lie where several images are, and do not say which one they belong to"
+        return Lost("lie where several images are, and do not say which one they belong to")
     shown = series.frames[among[0]].plane
     if shown is None or not plane.same_grid(shown):
-        return "have another pixel grid than the images"
+        return elsewhere("have another pixel grid than the images")
     return among[0]
+
+
+def _image_plane(sources: list[list[Any]], plane: Plane | None, series: Series) -> Plane | None:
+    """The image that a frame is compared with: the one it refers to, else the nearest."""
+    for sop, number in sources:
+        if (index := series.index(sop, number)) is not None:
+            return series.frames[index].plane
+    planes = [frame.plane for frame in series.frames if frame.plane is not None]
+    if plane is None or not planes:
+        return None
+    return min(planes, key=lambda one: abs(float(one.distance(plane.position[None])[0])))
 
 
 def _may_be(series: Series, index: int, sources: list[list[Any]]) -> bool:
@@ -199,8 +298,24 @@ def _segment_name(segment: Any) -> str:
     if label:
         return label
     codes = segment.get("SegmentedPropertyTypeCodeSequence")
-    meaning = str(codes[0].get("CodeMeaning", "")) if codes else ""
-    return meaning or f"segment {segment.SegmentNumber}"
+    return str(codes[0].get("CodeMeaning", "") or "").strip() if codes else ""
+
+
+def _largest_fraction(header: Any, name: str) -> int:
+    largest = int(header.get("MaximumFractionalValue", 255) or 0)
+    if largest < 1:
+        raise Damaged(name, f"MaximumFractionalValue is {largest}: no fraction can be told")
+    return largest
+
+
+def _gap(header: Any) -> float | None:
+    """Millimetres between slices, as the file says."""
+    measures = frame_item(header, 0, "PixelMeasuresSequence")
+    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+        value = measures.get(keyword)
+        if value not in (None, "") and 0 < abs(float(value)) < np.inf:
+            return abs(float(value))
+    return None
 
 
 def _segment_number(places: list[Any], name: str) -> int:

@@ -20,6 +20,10 @@ GAP = 1.5
 """Slices further apart than this many times the usual distance have others missing between."""
 
 
+SAME = 0.01
+"""Positions that differ by less, in mm, are one: coordinates are rounded to text."""
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One picture of a series.
@@ -83,9 +87,38 @@ class Series:
         assert plane is not None  # there are heights
         apart = np.abs(self._heights - plane.distance(point[None])[0])
         nearest = float(apart.min())
-        if nearest > max(self.gap / 4, 0.01):
+        if nearest > max(self.gap / 4, SAME):
             return []
-        return [int(i) for i in np.flatnonzero(apart <= nearest + 0.01)]
+        return [int(i) for i in np.flatnonzero(apart <= nearest + SAME)]
+
+    def nearest(self, point: np.ndarray, ties: bool = True) -> list[int]:
+        """Slices nearest to a (3,) point in mm, if it lies within half of their distance.
+
+        Between slices that are further apart than usual (others are missing) it must lie within
+        half of the usual distance.
+
+        Args:
+            point: In mm.
+            ties: Exactly halfway, give the slices on both sides; else those of the first alone.
+
+        Returns:
+            None, one, or all slices that lie at one place.
+        """
+        if not self._heights.size:
+            return []
+        plane = self.frames[0].plane
+        assert plane is not None  # there are heights
+        offsets = self._heights - plane.distance(point[None])[0]
+        apart = np.abs(offsets)
+        closest = np.flatnonzero(apart <= apart.min() + SAME / 10)
+        first = closest[0]
+        beyond = apart[np.sign(offsets) == -np.sign(offsets[first])]
+        step = apart[first] + beyond.min() if beyond.size else np.inf
+        if step > GAP * self.gap and apart[first] > self.gap / 2 + SAME / 10:
+            return []
+        places = offsets[closest] if ties else offsets[[first]]
+        among = (np.abs(offsets[:, None] - places) <= SAME).any(axis=1)
+        return [int(i) for i in np.flatnonzero(among)]
 
 
 def usual_gap(heights: np.ndarray) -> float:

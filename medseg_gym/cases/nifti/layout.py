@@ -20,7 +20,16 @@ from medseg_gym.cases.nifti.labels import inline_labels, read_names
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 from medseg_gym.cases.nifti.scan import Scan, scan_pair
 from medseg_gym.cases.nifti.targets import Names, find_targets
-from medseg_gym.cases.volumes import AXES, Volume, parse_window, require, show, volume_suffix
+from medseg_gym.cases.volumes import (
+    AXES,
+    RESAMPLING,
+    Volume,
+    fit_labels,
+    parse_window,
+    require,
+    show,
+    volume_suffix,
+)
 from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice, joined
 from medseg_gym.errors import CaseError
 
@@ -44,9 +53,10 @@ class NiftiLayout(Layout):
         image: A word of the image's name, where a case has several images ("flair").
         nan: Intensity that voxels count as that are NaN or infinite, before the window is applied
             (percentiles never see them); by default a slice that has any is refused.
+        resample: "nearest" carries labels that lie on another grid over to the grid of their image;
+            by default they are refused. The order and direction of voxel axes may differ anyway.
 
     Labels are whole numbers, within `areas.TOLERANCE` where storage is scaled or in floating point.
-    The image and its labels must lie on the same grid; the order of their voxel axes may differ.
 
     Args:
         spec: Path and options.
@@ -57,8 +67,18 @@ class NiftiLayout(Layout):
 
     name = "nifti"
     version = 2
-    index_options = ("axis",)  # the rest is decided on what the index remembers
-    options = ("axis", "window", "min_area", "slices", "labels", "channel", "image", "nan")
+    index_options = ("axis", "resample")  # the rest is decided on what the index remembers
+    options = (
+        "axis",
+        "window",
+        "min_area",
+        "slices",
+        "labels",
+        "channel",
+        "image",
+        "nan",
+        "resample",
+    )
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
@@ -66,6 +86,7 @@ class NiftiLayout(Layout):
         self.axis = spec.text("axis", "axial", choices=AXES)
         self.channel = int(spec.number("channel", 0, low=0, high=9999))
         self.image_word = spec.text("image")
+        self.resample = spec.text("resample", "off", choices=RESAMPLING)
         self.nan = spec.number("nan", math.nan)  # NaN: refuse
         area = int(spec.number("min_area", MIN_AREA, low=0))
         try:
@@ -124,6 +145,7 @@ class NiftiLayout(Layout):
             pixels = show(self._finite(plane), low, high)
         except CaseError as error:
             raise Damaged(image.name, str(error), where) from error
+        label = fit_labels(image, label, self.resample)
         mask = np.zeros(label.plane_shape, bool)
         for channel in dict.fromkeys(channel for channel, _ in place["parts"] or [(0, 0)]):
             labels = whole_numbers(label.plane(place["slice"], channel), label.name, where)
@@ -188,7 +210,9 @@ class NiftiLayout(Layout):
         remembered = memo.remember(
             f"{pair.image}|{pair.label}",
             [image, label, sidecar],
-            lambda: scan_pair(image, pair.image, label, pair.label, self.axis, sidecar).as_json(),
+            lambda: scan_pair(
+                image, pair.image, label, pair.label, self.axis, sidecar, self.resample
+            ).as_json(),
         )
         scan = Scan.from_json(remembered)
         yield from scan.defects

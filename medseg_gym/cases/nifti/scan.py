@@ -9,7 +9,7 @@ from typing import Any
 from medseg_gym.cases.files import Damaged, Defect, read_json
 from medseg_gym.cases.nifti.areas import LabelAreas, label_areas
 from medseg_gym.cases.nifti.labels import Target, segment_targets
-from medseg_gym.cases.volumes import Volume, require_same_grid
+from medseg_gym.cases.volumes import ResampledLabels, Volume, fit_labels
 
 
 @dataclass
@@ -101,7 +101,13 @@ class Scan:
 
 
 def scan_pair(
-    image: Path, image_name: str, label: Path, label_name: str, axis: str, sidecar: Path
+    image: Path,
+    image_name: str,
+    label: Path,
+    label_name: str,
+    axis: str,
+    sidecar: Path,
+    resample: str = "off",
 ) -> Scan:
     """Read the header of an image, and its labels.
 
@@ -112,6 +118,7 @@ def scan_pair(
         label_name: Their path relative to the root.
         axis: The way slices are cut.
         sidecar: A JSON file that may lie beside the image, as dcm2niix and BIDS have it.
+        resample: As the option of `NiftiLayout`.
 
     Returns:
         What was found; `defects` says what cannot be used.
@@ -127,7 +134,9 @@ def scan_pair(
         return found
     picture, labels = volumes
     try:
-        require_same_grid(picture, labels)
+        labels = fit_labels(picture, labels, resample)
+        if isinstance(labels, ResampledLabels):
+            found.defects.extend(labels.notes())
         segments = segment_targets(labels.header.segments)
         told = label_areas(labels)
         if labels.header.channels > 1 and not segments:

@@ -56,7 +56,7 @@ class Volume:
                 raise CaseError(f"is no volume: its name ends in none of {', '.join(SUFFIXES)}")
             self._file = itk_file if suffix in ITK_SUFFIXES else nifti_file
             stat = self.path.stat()
-            self._stamp = (str(self.path), stat.st_mtime_ns, stat.st_size)
+            self._stamp: tuple = (str(self.path), stat.st_mtime_ns, stat.st_size)
             self.header: VolumeHeader = self._file.read_header(self.path)
             self.view: View = view_of(self.header.shape, self.header.affine, axis)
 
@@ -72,6 +72,20 @@ class Volume:
     def spacing(self) -> tuple[float, float]:
         """Millimetres per pixel of a slice (row, column)."""
         return self.view.spacing[1], self.view.spacing[2]
+
+    def distance(self, other: Volume) -> float | None:
+        """How far the corners of two volumes lie apart at most, in mm, as their slices are shown.
+
+        Args:
+            other: A volume cut along the same axis.
+
+        Returns:
+            None where they have different numbers of slices, rows or columns.
+        """
+        if self.view.shape != other.view.shape:
+            return None
+        own, others = (v.view.corners(v.header.affine) for v in (self, other))
+        return float(np.linalg.norm(own - others, axis=1).max())
 
     def plane(self, index: int, channel: int = 0) -> np.ndarray:
         """Slice `index`, with the file's scaling applied.
@@ -145,8 +159,10 @@ class Volume:
             array.flags.writeable = False
             return array
 
-        cache = self._cache if self.header.nbytes <= self._cache.limit else _huge
-        return cache.get((self._stamp, channel), decode, lambda array: array.nbytes)
+        return self._room().get((self._stamp, channel), decode, lambda array: array.nbytes)
+
+    def _room(self) -> ByteCache:
+        return self._cache if self.header.nbytes <= self._cache.limit else _huge
 
     def _check_channel(self, channel: int) -> None:
         if not 0 <= channel < self.header.channels:
@@ -162,36 +178,3 @@ class Volume:
             raise
         except CaseError as error:
             raise Damaged(self.name, str(error), place) from error
-
-
-def require_same_grid(image: Volume, label: Volume, tolerance: float = 0.1) -> None:
-    """Refuse a label volume that lies elsewhere than its image.
-
-    The order and direction of the voxel axes may differ: slices are compared as they are shown.
-
-    Args:
-        image: The image.
-        label: Its labels, with the same axis.
-        tolerance: How far the corners may lie apart, in voxel edges.
-
-    Raises:
-        Damaged: Another shape, or other corners.
-    """
-    if image.view.shape != label.view.shape:
-        raise Damaged(
-            label.name,
-            f"is {_size(label)} voxels but its image {image.name!r} is {_size(image)} "
-            f"(slices, rows, columns of the {image.axis} view)",
-        )
-    corners = image.view.corners(image.header.affine) - label.view.corners(label.header.affine)
-    apart = float(np.linalg.norm(corners, axis=1).max())
-    if apart > tolerance * min(image.view.spacing):
-        raise Damaged(
-            label.name,
-            f"lies up to {apart:.3g} mm away from its image {image.name!r}: their affines differ; "
-            "resample the labels to the image, or copy its affine if that is the mistake",
-        )
-
-
-def _size(volume: Volume) -> str:
-    return " x ".join(str(n) for n in volume.view.shape)

@@ -139,7 +139,10 @@ def segmentation(
 
 
 def structure_set(
-    sources: Sequence[Dataset], masks: dict[str, np.ndarray], number: int = 60
+    sources: Sequence[Dataset],
+    masks: dict[str, np.ndarray],
+    number: int = 60,
+    kind: str = "CLOSEDPLANAR_XOR",
 ) -> Dataset:
     """An RTSTRUCT with the outlines of masks (slices, rows, columns), holes as inner contours."""
     data = Dataset()
@@ -165,7 +168,7 @@ def structure_set(
         outline.ContourSequence = Items(
             contour
             for source, plane in zip(sources, mask, strict=True)
-            for contour in contours(source, plane)
+            for contour in contours(source, plane, kind)
         )
         regions.append(region)
         drawn.append(outline)
@@ -173,24 +176,43 @@ def structure_set(
     return data
 
 
-def contours(source: Dataset, mask: np.ndarray) -> list[Dataset]:
+def contours(source: Dataset, mask: np.ndarray, kind: str = "CLOSED_PLANAR") -> list[Dataset]:
     """Outlines of a mask in patient coordinates."""
+    lines = find_contours(np.pad(mask, 1).astype(float), 0.5)
+    return [contour(source, line - 1, kind) for line in lines]
+
+
+def contour(
+    source: Dataset,
+    corners: np.ndarray,
+    kind: str = "CLOSED_PLANAR",
+    lift: float = 0.0,
+    reference: bool = True,
+) -> Dataset:
+    """A contour with these corners (row, column), `lift` mm off the plane of an image."""
     along = np.array(source.ImageOrientationPatient[:3], float)
     down = np.array(source.ImageOrientationPatient[3:], float)
-    found = []
-    for line in find_contours(np.pad(mask, 1).astype(float), 0.5):
-        rows, columns = (line - 1).T
-        points = (
-            np.array(source.ImagePositionPatient, float)
-            + np.outer(rows * source.PixelSpacing[0], down)
-            + np.outer(columns * source.PixelSpacing[1], along)
-        )
-        item, image = Dataset(), Dataset()
+    rows, columns = np.array(corners, float).T
+    points = (
+        np.array(source.ImagePositionPatient, float)
+        + np.outer(rows * source.PixelSpacing[0], down)
+        + np.outer(columns * source.PixelSpacing[1], along)
+        + lift * np.cross(along, down)
+    )
+    item, image = Dataset(), Dataset()
+    if reference:
         image.ReferencedSOPClassUID = source.SOPClassUID
         image.ReferencedSOPInstanceUID = source.SOPInstanceUID
         item.ContourImageSequence = Items([image])
-        item.ContourGeometricType = "CLOSED_PLANAR"
-        item.NumberOfContourPoints = len(points)
-        item.ContourData = [f"{value:.6f}" for value in points.ravel()]
-        found.append(item)
-    return found
+    item.ContourGeometricType = kind
+    item.NumberOfContourPoints = len(points)
+    item.ContourData = [f"{value:.6f}" for value in points.ravel()]
+    return item
+
+
+def drawn(sources: Sequence[Dataset], regions: dict[str, list[Dataset]]) -> Dataset:
+    """An RTSTRUCT with these contours."""
+    data = structure_set(sources, {name: np.zeros((len(sources), 4, 4)) for name in regions})
+    for roi, items in zip(data.ROIContourSequence, regions.values(), strict=True):
+        roi.ContourSequence = Items(items)
+    return data

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset, dcmread
 from pydicom import Sequence as Items
 from pydicom.data import get_testdata_file
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, pack_bits, pixel_array
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 from skimage.draw import polygon
 from volume_writing import lungs, piece, save
@@ -34,8 +34,8 @@ from volume_writing import lungs, piece, save
 from medseg_gym.cases import CaseError
 from medseg_gym.cases.dicom import DicomLayout
 from medseg_gym.cases.dicom.codestream import codestream_size
-from medseg_gym.cases.dicom.contours import fill
 from medseg_gym.cases.dicom.facts import read_facts
+from medseg_gym.cases.dicom.filling import fill
 from medseg_gym.cases.dicom.pictures import read_picture
 from medseg_gym.cases.dicom.segmentation import scan_segmentation, segment_values
 from medseg_gym.cases.files import Damaged, FileData, survey
@@ -231,6 +231,93 @@ def test_rescaling_and_presets_work_in_hounsfield_units(tmp_path, ramp):
     assert np.array_equal(picture, show(stored * 2.0 - 1024, -500, 1300))
     usual = read_picture(path, "one.dcm", 0, FILE, "CT")  # no window in the file
     assert np.array_equal(usual, show(stored * 2.0 - 1024, -160, 240))
+
+
+def test_of_slope_and_intercept_one_may_be_missing(tmp_path, ramp):
+    shown = {"modality": "MR", "WindowCenter": 0, "WindowWidth": 800}
+    for more, values in (
+        ({"RescaleIntercept": -300}, ramp - 300.0),
+        ({"RescaleSlope": 0.5}, ramp * 0.5),
+        ({}, ramp),
+    ):
+        picture = read_picture(one(tmp_path, ramp, **shown, **more), "o", 0, FILE, "MRI")
+        assert np.array_equal(picture, show(values, -400, 399))
+
+
+@pytest.mark.parametrize(
+    ("more", "cause"),
+    [
+        ({"RescaleSlope": "nan"}, "RescaleSlope is nan"),
+        ({"RescaleSlope": "inf"}, "RescaleSlope is inf"),
+        ({"RescaleIntercept": "-inf"}, "RescaleIntercept is -inf"),
+        ({"RescaleSlope": 0}, "RescaleSlope is 0"),
+        ({"RescaleIntercept": None}, "RescaleIntercept is empty"),
+        ({"RescaleSlope": "1e308"}, "NaN or infinite"),
+    ],
+)
+@pytest.mark.parametrize("window", ["file", "percentiles", "soft"])
+def test_numbers_that_show_nothing_are_refused(tmp_path, ramp, more, cause, window):
+    import pydicom.config
+
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        path = one(tmp_path, ramp, **{"RescaleIntercept": 0, **more})
+    with pytest.raises(Damaged, match=cause):
+        read_picture(path, "o", 0, parse_window(window, "CT", own=True), "CT")
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-5", "0"])
+def test_a_window_of_no_width_is_none(tmp_path, ramp, number):
+    import pydicom.config
+
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        path = one(tmp_path, ramp, WindowCenter=40, WindowWidth=number)
+    assert np.array_equal(read_picture(path, "o", 0, FILE, "CT"), show(ramp, -160, 240))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_images_of_one_bit_and_odd_size(tmp_path, whole):
+    bits = np.random.default_rng(0).integers(0, 2, (5, 7, 9)).astype(np.uint8)
+    data = slice_dataset(bits[0], modality="MR", NumberOfFrames=5)
+    data.BitsAllocated = data.BitsStored = 1
+    data.HighBit = data.PixelRepresentation = 0
+    data.PixelData = pack_bits(bits)
+    data["PixelData"].VR = "OB"
+    write(tmp_path / "one.dcm", data)
+    for frame in range(5):
+        picture = read_picture(tmp_path / "one.dcm", "o", frame, Window("numbers", 0, 1), "", whole)
+        assert np.array_equal(picture[:, :, 0], bits[frame] * 255)
+
+
+@pytest.mark.parametrize("spacing", [None, [0, 0], [-1, 1], ["nan", "nan"], [1, "inf"]])
+def test_spacing_is_a_length_or_missing(tmp_path, spacing):
+    import pydicom.config
+
+    pixels, masks = both_lungs()
+    sources = write_series(tmp_path, pixels)
+    seg = segmentation(sources, masks, ["R", "L"])
+    _forget_planes(seg)
+    write(tmp_path / "seg.dcm", seg)
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        for path in tmp_path.glob("IM*"):
+            data = dcmread(path)
+            del data.PixelSpacing
+            if spacing is not None:
+                data.PixelSpacing = spacing
+            data.save_as(path)
+    found = survey(DicomLayout, str(tmp_path))
+    if spacing is None:
+        assert not found.bad and {record.spacing for record in found.records} == {None}
+    else:
+        assert {d.path[:2] for d in found.bad} >= {"IM"} and not found.records
+        assert "PixelSpacing" in str(found.bad[0])
+
+
+def _forget_planes(seg: Dataset) -> None:
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        del group.PlanePositionSequence
 
 
 def test_monochrome1_is_turned_over(tmp_path, ramp):
@@ -482,7 +569,7 @@ def test_filling_agrees_with_skimage(seed, corners):
     points = np.random.default_rng(seed).uniform(-15, 45, (corners, 2))  # partly outside
     expected = np.zeros((30, 28), bool)
     expected[polygon(points[:, 0], points[:, 1], expected.shape)] = True
-    assert np.array_equal(fill(points, np.roll(points, -1, axis=0), 30, 28), expected)
+    assert np.array_equal(fill(points, 30, 28), expected)
 
 
 def _blobs(rng: np.random.Generator) -> np.ndarray:

@@ -226,15 +226,17 @@ spoiled(
     "same SOPInstanceUID as 'series1/2.dcm'",
 )
 spoiled("missing-slice", lambda r: (r / ONE).unlink(), SEG, f"2 of 8 frames: {LOST}", 6)
-spoiled("position-nan", edit(ONE, put(ImagePositionPatient=["1e400", 0, 0])), ONE, "no usable", 6)
+spoiled("position-nan", edit(ONE, put(ImagePositionPatient=["1e400", 0, 0])), ONE, "not finite", 6)
 spoiled(
     "flat-orientation",
     edit(ONE, put(ImageOrientationPatient=[1, 0, 0, 1, 0, 0])),
     ONE,
-    "another",
+    "no two directions at right angles",
     6,
 )
-spoiled("spacing-of-zero", edit(ONE, put(PixelSpacing=[0, 0])), ONE, "no usable position", 6)
+spoiled("spacing-of-zero", edit(ONE, put(PixelSpacing=[0, 0])), ONE, "0 0 is no spacing", 6)
+spoiled("spacing-nan", edit(ONE, put(PixelSpacing=["nan", "nan"])), ONE, "is not finite", 6)
+spoiled("no-position", edit(ONE, without("ImagePositionPatient")), ONE, "no usable position", 6)
 
 
 @defect("dicom", "gap")
@@ -265,7 +267,9 @@ def _(root: Path) -> Expected:
 
 
 # --- SEG -----------------------------------------------------------------------------
-def beside(name: str, kind: str, cause: str, change: Callable[[Dataset], object]) -> None:
+def beside(
+    name: str, kind: str, cause: str, change: Callable[[Dataset], object], note: bool = False
+) -> None:
     """Register a defect of the truth of a second series; the first one is healthy."""
 
     def make(root: Path) -> Expected:
@@ -279,7 +283,7 @@ def beside(name: str, kind: str, cause: str, change: Callable[[Dataset], object]
             data = structure_set(sources, {"R": masks[..., 0] > 0}, number=61)
         write(root / other, data)
         edit(other, change)(root)
-        return Expected(other, cause, 8)
+        return Expected(other, cause, 8, note=note)
 
     defect("dicom", name)(make)
 
@@ -377,7 +381,7 @@ beside("rt-of-another-frame-of-reference", RT, "in another frame of reference", 
 beside("rt-of-another-series", RT, f"refers to series {uid(77)}, which is not", another_series)
 beside("rt-refers-to-nothing", RT, "no series shares the frame of reference", no_reference)
 beside("rt-not-in-a-plane", RT, "do not lie in the plane of an image", each_contour(tilt))
-beside("rt-above-the-images", RT, "lie where no image is", each_contour(lift))
+beside("rt-above-the-images", RT, "lie where no image is.*: [1-9]", each_contour(lift), note=True)
 beside(
     "rt-not-three-numbers",
     RT,
@@ -399,7 +403,7 @@ spoiled(
         ),
     ),
     RT,
-    "OPEN_PLANAR contours of 'L' are no closed planar",
+    "region 'L': OPEN_PLANAR contours are no closed planar contours: 1",
     8,
     RT,
     note=True,

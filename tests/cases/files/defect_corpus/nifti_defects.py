@@ -202,11 +202,12 @@ spoiled(
     "label-of-another-shape",
     change(LABEL, lambda v: v[:, :30]),
     LABEL,
-    r"is 4 x 30 x 32 voxels but its image 'imagesTr/bad.nii.gz' is 4 x 32 x 32",
+    r"another grid than its image 'imagesTr/bad.nii.gz': the labels are 30 x 32 at .*; the image "
+    r"is 32 x 32 at .* mm, 4 slices .*; resample=nearest",
 )
 spoiled("label-of-another-place", move, LABEL, "lies up to 17.3 mm away from its image")
-spoiled("label-of-another-spacing", lambda r: move(r, 0.0, 1.2), LABEL, "their affines differ")
-spoiled("label-mirrored", mirror, LABEL, "their affines differ")
+spoiled("label-of-another-spacing", lambda r: move(r, 0.0, 1.2), LABEL, "copy its affine")
+spoiled("label-mirrored", mirror, LABEL, "copy its affine")
 spoiled(
     "affine-of-zeros",
     header(IMAGE, srow_x=0, srow_y=0, srow_z=0),
