@@ -16,7 +16,14 @@ from medseg_gym.cases.files.defects import Damaged
 from medseg_gym.cases.files.raster import Raster
 
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF", "F;64BF": "F;64NF"}
 _CUT = tuple(f"{bands};16{order}" for bands in ("RGB", "RGBA", "RGBX") for order in "BLN")
+
+
+def decoded(file: ImageFile.ImageFile) -> np.ndarray:
+    """The pixels of a file; asked for them, NumPy alone would hide that they cannot be decoded."""
+    file.load()
+    return np.asarray(file)
 
 
 def keyed(values: np.ndarray, clear: Any) -> np.ndarray | None:
@@ -54,7 +61,7 @@ def read_png(file: ImageFile.ImageFile, source: Path | bytes) -> Raster:
         header = content[16:24] + b"\x08\x06" + content[26:29]
         check = struct.pack(">I", zlib.crc32(b"IHDR" + header))
         with Image.open(io.BytesIO(content[:16] + header + check + content[33:])) as four:
-            pairs = np.ascontiguousarray(np.asarray(four)).view(">u2").astype(np.uint16)
+            pairs = np.ascontiguousarray(decoded(four)).view(">u2").astype(np.uint16)
         file.load()  # for what stands behind the pixels: EXIF
         return Raster(np.ascontiguousarray(pairs[:, :, 0]), pairs[:, :, 1])
     values = _both_bytes(file, content)
@@ -76,7 +83,8 @@ def read_tiff(file: Any, source: Path | bytes) -> Raster | None:
     tags = file.tag_v2
     inverted = tags.get(262) == 0
     if file.mode.startswith("I") or file.mode == "F":
-        values = np.asarray(file)
+        _name_native_bytes(file)
+        values = decoded(file)
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
         unsigned = all(kind in (1, 4) for kind in np.ravel(tags.get(339, (1,))))
         if file.mode == "I" and unsigned and int(np.max(tags.get(258, (1,)))) == 32:
@@ -122,7 +130,7 @@ def read_pnm(
     if codec == "ppm_plain":
         if file.mode == "RGB":
             raise Damaged(name, "has colours of more than 8 bits as text; write it as PNG", place)
-        stretched = np.asarray(file).astype(np.float64)
+        stretched = decoded(file).astype(np.float64)
         return Raster(np.round(stretched * most / 65535).astype(np.uint16))
     content = source if isinstance(source, bytes) else source.read_bytes()
     count = int(np.prod(shape))
@@ -138,12 +146,27 @@ def _both_bytes(file: Any, source: Path | bytes) -> np.ndarray:
     Decoded a second time, with the bytes of a sample named in the other order, it gives the low
     ones.
     """
-    swapped = [(*tile[:3], _named(tile[3])) for tile in file.tile]
-    high = np.asarray(file)
+    swapped = [_with(tile, _named(tile[3])) for tile in file.tile]
+    high = decoded(file)
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as again:
-        again.tile = swapped  # type: ignore[assignment]
-        low = np.asarray(again)
+        again.tile = swapped
+        low = decoded(again)
     return high.astype(np.uint16) << 8 | low
+
+
+def _name_native_bytes(file: ImageFile.ImageFile) -> None:
+    """Mend what Pillow takes compressed big-endian data for: libtiff gives it in native order."""
+    file.tile = [
+        _with(tile, (_NATIVE.get(tile[3][0], tile[3][0]), *tile[3][1:]))
+        if tile[0] == "libtiff" and isinstance(tile[3], tuple)
+        else tile
+        for tile in file.tile
+    ]
+
+
+def _with(tile: Any, args: Any) -> Any:
+    """A tile of Pillow with other arguments of its decoder; a plain tuple before Pillow 11."""
+    return tile._replace(args=args) if hasattr(tile, "_replace") else (*tile[:3], args)
 
 
 def _named(args: Any) -> Any:
@@ -155,3 +178,8 @@ def _named(args: Any) -> Any:
 def _raw_mode(tile: Any) -> str:
     args = tile[3]
     return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def raw_mode(file: ImageFile.ImageFile) -> str:
+    """What Pillow calls the samples as they lie in a file; "" of one that is decoded already."""
+    return _raw_mode(file.tile[0]) if file.tile else ""

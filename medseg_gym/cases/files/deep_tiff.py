@@ -76,9 +76,9 @@ def read_with_tifffile(source: Path | bytes, name: str, place: str) -> tuple[Ras
 @contextmanager
 def _page(source: Path | bytes, name: str, place: str) -> Iterator[Any]:
     with tifffile.TiffFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-        if len(file.pages) != 1 or file.pages[0].imagedepth != 1:
-            raise Damaged(name, "has several frames; write one picture a file", place)
         page: Any = file.pages[0]
+        if len(file.pages) != 1 or page.imagedepth != 1:
+            raise Damaged(name, "has several frames; write one picture a file", place)
         check_pixels(page.imagelength, page.imagewidth, name, place)
         yield page
 

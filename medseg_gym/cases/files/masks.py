@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg_gym.cases.files.decoding import read_raster
 from medseg_gym.cases.files.defects import Damaged
-from medseg_gym.cases.files.raster import Raster, read_raster
+from medseg_gym.cases.files.raster import Raster
 
 CHANNELS = ("auto", "alpha", "colour", "color", "index")
 """Choices of the option `mask_channel`."""
@@ -132,4 +133,4 @@ def _varies(values: np.ndarray) -> bool:
 
 
 def _foreground(values: np.ndarray) -> np.ndarray:
-    return values.any(axis=2) if values.ndim == 3 else values != 0
+    return np.asarray(values.any(axis=2) if values.ndim == 3 else values != 0)

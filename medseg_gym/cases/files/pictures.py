@@ -10,12 +10,16 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from medseg_gym.cases.files.decoding import SUFFIXES, picture_size, read_raster
 from medseg_gym.cases.files.defects import Damaged
-from medseg_gym.cases.files.raster import SUFFIXES, Raster, picture_size, read_raster
+from medseg_gym.cases.files.raster import Raster
 from medseg_gym.cases.windowing import window_values
 from medseg_gym.errors import CaseError
 
 __all__ = ["SUFFIXES", "picture_size", "png_bytes", "read_image"]
+
+
+_ROWS = 64  # windowed at once
 
 
 class HasLimits(Protocol):
@@ -68,10 +72,11 @@ def read_image(
 def _windowed(raster: Raster, window: HasLimits | None, name: str, place: str) -> np.ndarray:
     values = raster.values
     if window is None:
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        finite = values[np.isfinite(values)]
+        span = f", from {finite.min():g} to {finite.max():g}" if finite.size else ""
         raise Damaged(
             name,
-            f"has more than 8 bits a sample ({values.dtype.name}, from {low:g} to {high:g}) and no "
+            f"has more than 8 bits a sample ({values.dtype.name}{span}) and no "
             "intensity window is given; add window=LOW,HIGH, the intensities shown black and white",
             place,
         )
@@ -84,7 +89,10 @@ def _windowed(raster: Raster, window: HasLimits | None, name: str, place: str) -
     try:
         if not np.isfinite(values).all():
             window_values(values, 0.0, 1.0)  # says so, where percentiles would not
-        shown = window_values(values, *window.limits(percentiles))
+        low, high = window.limits(percentiles)
+        shown = np.empty(values.shape, np.uint8)
+        for row in range(0, len(values), _ROWS):  # floating point takes eight times the memory
+            shown[row : row + _ROWS] = window_values(values[row : row + _ROWS], low, high)
     except CaseError as error:
         raise Damaged(name, str(error), place) from error
     return 255 - shown if raster.white_is_zero else shown
