@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg_gym.cases.files.decoding import read_raster
 from medseg_gym.cases.files.defects import Damaged
 from medseg_gym.cases.files.raster import Raster
+from medseg_gym.cases.files.raster_files import read_raster
 
 CHANNELS = ("auto", "alpha", "colour", "color", "index")
 """Choices of the option `mask_channel`."""

@@ -10,9 +10,9 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from medseg_gym.cases.files.decoding import SUFFIXES, picture_size, read_raster
 from medseg_gym.cases.files.defects import Damaged
 from medseg_gym.cases.files.raster import Raster
+from medseg_gym.cases.files.raster_files import SUFFIXES, picture_size, read_raster
 from medseg_gym.cases.windowing import window_values
 from medseg_gym.errors import CaseError
 
