@@ -103,6 +103,8 @@ class BiomedParseLayout(Layout):
         if mask.lower().endswith(_LOSSY):
             tally.add(name, "a mask is a JPEG, whose blurred rim counts as foreground", entry.place)
         chosen = entry.sentences[:1] if self._first_only else entry.sentences
+        if len(chosen) < len(entry.sentences):
+            tally.add(name, "sentences are left out, as sentences=first says", entry.place)
         for number, text in chosen:
             try:
                 yield Record(

@@ -22,13 +22,14 @@ from medseg_gym.cases.files.deep_samples import (
 )
 from medseg_gym.cases.files.defects import Damaged, decoding
 from medseg_gym.cases.files.guards import check_pixels, require_file
+from medseg_gym.cases.files.jpeg2000 import read_jpeg2000
 from medseg_gym.cases.files.raster import Raster, turned_back
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"),
-    *(".pgm", ".ppm", ".pbm", ".pnm"),
+    *(".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".j2k"),
 )
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")
 _ORIENTATION = 0x0112
 
 
@@ -113,6 +114,8 @@ def _samples(file: ImageFile.ImageFile, source: Path | bytes, name: str, place: 
         return read_png(file, source)
     if file.format == "PPM" and (most := most_of_pnm(file)) > 255:
         return read_pnm(file, source, most, name, place)
+    if file.format == "JPEG2000":
+        return read_jpeg2000(file, source, name, place)
     clear = _spread(file.info.get("transparency"), file)
     mode = file.mode
     if mode == "P":

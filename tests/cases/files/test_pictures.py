@@ -12,6 +12,7 @@ import SimpleITK
 from defect_corpus.pictures import encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openjpeg.utils import encode_array
 from picture_writing import chunk, exif, png, tiff
 from PIL import Image
 
@@ -138,6 +139,25 @@ def test_pnm_keeps_the_values_that_it_says(most):
 def test_pnm_of_bytes_is_an_image():
     drawn = noise(3, "u1")
     assert np.array_equal(read_image(b"P6 30 21 255\n" + drawn.tobytes(), "a.ppm"), drawn)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_2000_keeps_its_samples(channels, bits):
+    """Pillow stretches 12 bits of grey to 16, and cuts colour to 8."""
+    rng = np.random.default_rng(bits)
+    shape = (128, 160) if channels == 1 else (128, 160, 3)
+    drawn = rng.integers(0, 2**bits, shape, np.uint8 if bits == 8 else np.uint16)
+    for codec_format in (0, 1):  # a codestream, JP2
+        content = encode_array(
+            drawn,
+            bits_stored=bits,
+            photometric_interpretation=2 if channels == 1 else 1,
+            codec_format=codec_format,
+        )
+        assert np.array_equal(read_raster(bytes(content), "a.jp2").values, drawn)
+    with pytest.raises(CaseError, match=r"a\.jp2"):
+        read_image(bytes(content)[:300], "a.jp2", window=WIDE)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
