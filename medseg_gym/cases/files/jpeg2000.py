@@ -39,8 +39,9 @@ def read_jpeg2000(file: ImageFile.ImageFile, source: Path | bytes, name: str, pl
     values = np.atleast_3d(openjpeg.decode(content))
     if values.shape[2] > 4:
         raise Damaged(name, f"has {values.shape[2]} channels; write grey or RGB", place)
-    if facts["precision"] < 8:
-        values = (values * (255 // (2 ** facts["precision"] - 1))).astype(np.uint8)
+    bits = int(facts["precision"])
+    if bits < 8:
+        values = (values * (255 // (2**bits - 1))).astype(np.uint8)
     colours = 3 if values.shape[2] > 2 else 1
     alpha = values[:, :, -1] if values.shape[2] in (2, 4) else None
     kept = values[:, :, :3] if colours == 3 else values[:, :, 0]
