@@ -27,7 +27,7 @@ def _option(name: str) -> Any:
 
 
 def run_one(
-    image: Annotated[Path, typer.Argument(help="PNG, JPEG, TIFF, BMP, WebP, GIF or DICOM.")],
+    image: Annotated[Path, typer.Argument(help="PNG, JPEG, TIFF, BMP, WebP, GIF, PNM or DICOM.")],
     target: Annotated[str, _option("target")],
     policy: Annotated[str, _option("policy")],
     backbone: Annotated[str, _option("backbone")] = "pocket",
@@ -36,6 +36,8 @@ def run_one(
     device: Annotated[str, _option("device")] = "auto",
     modality: Annotated[str, _option("modality")] = "",
     window: Annotated[str | None, _option("window")] = None,
+    mask_channel: Annotated[str, _option("mask_channel")] = "auto",
+    orientation: Annotated[str, _option("orientation")] = "shown",
     max_steps: Annotated[int, _option("max_steps")] = 5,
     seed: Annotated[int, _option("seed")] = 0,
     side: Annotated[int, _option("side")] = 512,
@@ -54,6 +56,8 @@ def run_one(
         device=device,
         modality=modality,
         window=window,
+        mask_channel=mask_channel,
+        orientation=orientation,
         max_steps=max_steps,
         seed=seed,
         side=side,

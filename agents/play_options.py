@@ -21,6 +21,10 @@ class RunOptions:
         modality: CT, MRI, ...; some policies are told.
         window: Intensities shown black and white, for pictures of more than 8 bits: LOW,HIGH,
             percentiles, or a preset for CT (soft, lung, bone, ...); a DICOM file may have its own.
+        mask_channel: Which channel of the truth's file is the mask, where it does not say so
+            itself: auto, alpha, colour or index.
+        orientation: shown turns image and truth as EXIF says that they are shown, stored leaves
+            them as they are stored.
         max_steps: Actions at most.
         seed: Of the policy.
         side: Longer edge of the step pictures, in pixels.
@@ -33,6 +37,8 @@ class RunOptions:
     device: str = "auto"
     modality: str = ""
     window: str | None = None
+    mask_channel: str = "auto"
+    orientation: str = "shown"
     max_steps: int = 5
     seed: int = 0
     side: int = 512

@@ -18,7 +18,9 @@ from agents.contenders import make_contender
 from agents.play_options import RunOptions
 from agents.results_layout import write_json
 from medseg_gym.cases import Case
-from medseg_gym.cases.files.pictures import SUFFIXES, as_mask, png_bytes, read_image, read_labels
+from medseg_gym.cases.files.masks import CHANNELS, as_mask
+from medseg_gym.cases.files.picture_options import PictureOptions
+from medseg_gym.cases.files.pictures import SUFFIXES, png_bytes
 from medseg_gym.cases.volumes import Window, parse_window
 from medseg_gym.envs.rendering import add_caption, draw_case
 from medseg_gym.episodes import Episode
@@ -30,27 +32,41 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 
 
 def read_case(
-    image: Path, target: str, mask: Path | None, modality: str, window: str | None
+    image: Path,
+    target: str,
+    mask: Path | None,
+    modality: str,
+    window: str | None,
+    mask_channel: str = "auto",
+    orientation: str = "shown",
 ) -> Case:
     """Make a case of files.
 
     Args:
-        image: PNG, JPEG, TIFF, BMP, WebP, GIF, or one DICOM picture (extra "data").
+        image: PNG, JPEG, TIFF, BMP, WebP, GIF, PNM, or one DICOM picture (extra "data").
         target: What to segment, in words.
         mask: Truth, of the image's size, value > 0 is the target; None leaves an empty mask that
             must not be scored.
         modality: As in `Case`.
         window: As `medseg_gym.cases.volumes.parse_window` reads it, for pictures of more than 8
             bits; None takes a DICOM file's own.
+        mask_channel: See `RunOptions`.
+        orientation: See `RunOptions`.
 
     Raises:
-        CaseError: A file that cannot be read, sizes that differ, or a window that is none.
+        CaseError: A file that cannot be read, sizes that differ, or an option that cannot be used.
     """
-    pixels = _read_pixels(image, modality, window)
+    if mask_channel not in CHANNELS:
+        raise CaseError(f"mask_channel={mask_channel!r}: use one of {', '.join(CHANNELS)}")
+    if orientation not in ("shown", "stored"):
+        raise CaseError(f"orientation={orientation!r}: use shown or stored")
+    limits = parse_window(window, modality) if window else None
+    pictures = PictureOptions(limits, mask_channel, orientation == "stored")
+    pixels = _read_pixels(image, modality, window, pictures)
     height, width, _ = pixels.shape
     truth = np.zeros((height, width), bool)
     if mask is not None:
-        truth = as_mask(read_labels(mask, str(mask)), str(mask))
+        truth = as_mask(pictures.labels(mask, str(mask)), str(mask))
         if truth.shape != (height, width):
             raise CaseError(
                 f"{mask} is {truth.shape[1]} x {truth.shape[0]} pixels but {image} is "
@@ -59,28 +75,20 @@ def read_case(
     return Case(image.name, pixels, truth, target=target, modality=modality, source="file")
 
 
-def _read_pixels(path: Path, modality: str, window: str | None) -> np.ndarray:
+def _read_pixels(
+    path: Path, modality: str, window: str | None, pictures: PictureOptions
+) -> np.ndarray:
     if not path.is_file():
         raise CaseError(f"there is no file {path}")
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
-        limits = None
-        if window is not None:
-            found = parse_window(window, modality)
-            limits = found.limits(lambda low, high: _percentiles(path, low, high))
-        return read_image(path, str(path), window=limits)
+        return pictures.image(path, str(path))
     if suffix in DICOM_SUFFIXES:
         return _read_dicom(path, modality, parse_window(window or "", modality, own=True))
     raise CaseError(
         f"{path}: unknown kind of picture {path.suffix!r}; give one of "
         f"{', '.join((*SUFFIXES, *DICOM_SUFFIXES))}. Slices of volumes: medseg eval --cases nifti:"
     )
-
-
-def _percentiles(path: Path, low: float, high: float) -> tuple[float, float]:
-    labels = read_labels(path, str(path))
-    first, last = np.percentile(labels[labels != 0] if labels.any() else labels, [low, high])
-    return float(first), float(last)
 
 
 def _read_dicom(path: Path, modality: str, window: Window) -> np.ndarray:
@@ -116,7 +124,15 @@ def run_image(
         PolicyError: The policy cannot be used, or it is shown the truth and there is none.
         MedSegError: The backbone cannot be used, or a model's server failed.
     """
-    case = read_case(image, options.target, mask, options.modality, options.window)
+    case = read_case(
+        image,
+        options.target,
+        mask,
+        options.modality,
+        options.window,
+        options.mask_channel,
+        options.orientation,
+    )
     contender = make_contender(options.policy)
     envs = make_envs(
         1,

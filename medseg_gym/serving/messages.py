@@ -19,9 +19,14 @@ class Strict(BaseModel):
 class Picture(Strict):
     """An image: `picture`, or `pixels` with `size`."""
 
-    picture: str | None = Field(None, description="Base64 of a PNG, JPEG, TIFF, BMP or WebP file.")
+    picture: str | None = Field(
+        None, description="Base64 of a PNG, JPEG, TIFF, BMP, WebP or PNM file, turned as EXIF says."
+    )
     pixels: str | None = Field(None, description="Base64 of height x width x 3 bytes, RGB.")
     size: tuple[int, int] | None = Field(None, description="[height, width] of `pixels`.")
+    window: str = Field(
+        "", max_length=40, description="LOW,HIGH for a `picture` of more than 8 bits."
+    )
 
 
 class Row(Strict):

@@ -4,55 +4,44 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import json
 import math
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from medseg_gym.cases import Case, hash_pixels
-from medseg_gym.cases.files.pictures import png_bytes, read_image
+from medseg_gym.cases.files.pictures import picture_size, png_bytes, read_image
+from medseg_gym.cases.volumes import parse_window
 from medseg_gym.prompts import AddBox, AddPoint
 from medseg_gym.serving.errors import ServiceError
 
 
-def read_picture(content: bytes, max_pixels: int, name: str = "image") -> np.ndarray:
-    """Decode an uploaded picture.
+def read_picture(
+    content: bytes, max_pixels: int, name: str = "image", window: str = "", modality: str = ""
+) -> np.ndarray:
+    """Decode an uploaded picture, turned as EXIF says that it is shown.
 
     Args:
-        content: PNG, JPEG, TIFF, BMP, WebP or GIF.
+        content: PNG, JPEG, TIFF, BMP, WebP, GIF or PNM.
         max_pixels: More are refused before any is decoded.
         name: For the error.
+        window: Intensities shown black and white in pictures of more than 8 bits, as
+            `medseg_gym.cases.volumes.parse_window` reads it; "" refuses such pictures.
+        modality: CT, MRI, ... or "".
 
     Returns:
         (H, W, 3) uint8, read-only.
 
     Raises:
-        ServiceError: Too many pixels, or not a picture at all.
-        CaseError: It cannot be decoded; see `medseg_gym.cases.files.pictures.read_image`.
+        ServiceError: Too many pixels.
+        CaseError: Not a picture, or it cannot be decoded; see
+            `medseg_gym.cases.files.pictures.read_image`.
     """
-    check_picture(content, max_pixels, name)
-    return read_image(content, name)
-
-
-def check_picture(content: bytes, max_pixels: int, name: str = "image") -> str:
-    """Refuse what is no picture or has too many pixels, before any is decoded; Pillow's mode.
-
-    Raises:
-        ServiceError: Either.
-    """
-    try:
-        with Image.open(io.BytesIO(content)) as file:
-            (width, height), mode = file.size, file.mode
-    except UnidentifiedImageError:
-        raise ServiceError(f"{name} is not a picture of a kind that can be read") from None
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
-        raise ServiceError(f"{name} is not a picture that can be read: {error}") from error
+    height, width = picture_size(content, name)
     check_size(height, width, max_pixels, name)
-    return mode
+    return read_image(content, name, window=parse_window(window, modality) if window else None)
 
 
 def check_size(height: int, width: int, max_pixels: int, name: str = "image") -> None:

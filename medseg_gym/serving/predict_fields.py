@@ -34,6 +34,7 @@ class PredictFields:
         multimask_output: Three masks and the best; else the service's own rule.
         previous_logits: Base64 float32, or None.
         previous_logits_shape: JSON [1, h, w], or None for the backbone's own.
+        window: See `read_picture`.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class PredictFields:
         multimask_output: bool,
         previous_logits: str | None = None,
         previous_logits_shape: str | None = None,
+        window: str = "",
     ) -> None:
         self.image = image
         self.point_coords, self.point_labels = point_coords, point_labels
         self.bbox, self.text = bbox, text
         self.multimask_output = multimask_output
         self.previous_logits, self.shape = previous_logits, previous_logits_shape
+        self.window = window
 
     def read(
         self, limits: Limits, facts: ServedFacts, options: DecodeOptions
@@ -61,7 +64,7 @@ class PredictFields:
         Raises:
             ServiceError: A field cannot be used.
         """
-        pixels = read_picture(self.image, limits.max_pixels)
+        pixels = read_picture(self.image, limits.max_pixels, window=self.window)
         height, width = pixels.shape[:2]
         points = read_points(self.point_coords, self.point_labels, width, height)
         box = None

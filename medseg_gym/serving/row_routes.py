@@ -77,6 +77,11 @@ def reply(answer: bytes | dict[str, Any]) -> Response:
     return Response(content, media_type="application/json")
 
 
+Window = Annotated[
+    str, Form(max_length=40, description="LOW,HIGH for an image of more than 8 bits.")
+]
+
+
 def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions) -> APIRouter:
     """Stateless routes over a decoder."""
     router = APIRouter(responses=REFUSALS)
@@ -146,10 +151,13 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
         bbox: Annotated[str | None, Form(description="JSON [x1, y1, x2, y2], pixels.")] = None,
         text: Annotated[str | None, Form(description='JSON ["left kidney"].')] = None,
         multimask_output: Annotated[bool, Form(description="Three masks, the best kept.")] = False,
+        window: Window = "",
     ) -> Response:
         """One mask for one image and its prompts; nothing is remembered but the encoding."""
         content = await image.read()
-        fields = PredictFields(content, point_coords, point_labels, bbox, text, multimask_output)
+        fields = PredictFields(
+            content, point_coords, point_labels, bbox, text, multimask_output, window=window
+        )
         mask, _ = await predict_row(fields)
         return reply({"masks": [mask], "category_pred": [], "message": "Prediction succeeded"})
 
@@ -165,6 +173,7 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
         bbox: Annotated[str | None, Form(description="JSON [x1, y1, x2, y2], pixels.")] = None,
         text: Annotated[str | None, Form(description='JSON ["left kidney"].')] = None,
         multimask_output: Annotated[bool, Form(description="Three masks, the best kept.")] = False,
+        window: Window = "",
     ) -> Response:
         """The same with the logits of an earlier answer, and new ones in this."""
         content = await image.read()
@@ -177,6 +186,7 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
             multimask_output,
             previous_logits,
             previous_logits_shape,
+            window,
         )
         mask, logits = await predict_row(fields)
         return reply(

@@ -151,7 +151,7 @@ def _read_image(picture: Picture, limits: Limits, name: str) -> np.ndarray:
     except (binascii.Error, ValueError) as error:
         raise ServiceError(f"{name} is not base64: {error}") from None
     if picture.size is None:
-        return read_picture(content, limits.max_pixels, name)
+        return read_picture(content, limits.max_pixels, name, picture.window)
     height, width = picture.size
     if height < 1 or width < 1:
         raise ServiceError(f"{name}.size must be positive, got {height} x {width}")

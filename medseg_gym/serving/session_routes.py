@@ -27,7 +27,7 @@ from medseg_gym.serving.pictures import (
     read_picture,
 )
 from medseg_gym.serving.predict_fields import read_points
-from medseg_gym.serving.row_routes import CONFLICT, REFUSALS, in_thread, reply
+from medseg_gym.serving.row_routes import CONFLICT, REFUSALS, Window, in_thread, reply
 from medseg_gym.serving.session import Session, describe_prompts
 from medseg_gym.serving.sessions import SessionBook
 
@@ -79,11 +79,12 @@ def session_router(book: SessionBook) -> APIRouter:
         session_id: Annotated[
             str | None, Form(description="An id of your own choice, free among your sessions.")
         ] = None,
+        window: Window = "",
     ) -> Response:
         """Begin a session on an image."""
         content = await image.read()
         limit = book.limits.max_pixels
-        case = await in_thread(lambda: make_case(read_picture(content, limit)))
+        case = await in_thread(lambda: make_case(read_picture(content, limit, window=window)))
         session = await book.open(request.state.owner, case, session_id)
         return reply(
             {

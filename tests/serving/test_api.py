@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
 import schemathesis
+import tifffile
 from hypothesis import HealthCheck, given, settings
+from PIL import Image
 
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.serving.logs import JsonLines
-from tests.serving.conftest import noise, upload
+from tests.serving.conftest import mask_of, noise, upload
 
 
 def test_the_description_needs_no_network_and_names_every_body(serve) -> None:
@@ -176,3 +180,38 @@ def test_a_service_that_shuts_down_is_alive_but_not_ready(serve) -> None:
     answer = client.get("/ready")
     assert answer.status_code == 503 and answer.headers["retry-after"]
     assert client.get("/health").status_code == 200
+
+
+def test_every_route_takes_a_window_for_deep_images_and_turns_what_exif_turns(serve) -> None:
+    """A pixel of the answer is a pixel of the image as it is shown."""
+    _, client = serve()
+    shown = noise()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(np.rot90(shown)).save(buffer, "PNG", exif=exif)
+    deep = io.BytesIO()
+    tifffile.imwrite(deep, shown.astype(np.uint16) * 16, photometric="rgb")
+    (known,) = client.post("/v1/encode", json={"images": [_pixels(shown)]}).json()["images"]
+    for content, window in ((buffer.getvalue(), ""), (deep.getvalue(), "0,4080")):
+        picture = {"picture": base64.b64encode(content).decode(), "window": window}
+        (sent,) = client.post("/v1/encode", json={"images": [picture]}).json()["images"]
+        assert sent["hash"] == known["hash"]
+        files, data = {"image": ("a", content, "image/png")}, {"window": window}
+        created = client.post("/session/create", files=files, data=data).json()
+        assert created["image_size"] == [64, 48]
+        box = {"bbox": "[8, 4, 40, 30]", **data}
+        assert mask_of(client.post("/predict", files=files, data=box)).shape == (48, 64)
+    files, box = {"image": ("a", deep.getvalue(), "image/tiff")}, {"bbox": "[8, 4, 40, 30]"}
+    refused = [
+        client.post("/v1/encode", json={"images": [{**picture, "window": ""}]}),
+        client.post("/session/create", files=files),
+        client.post("/predict", files=files, data=box),
+        client.post("/predict", files=files, data={**box, "window": "4080,0"}),
+    ]
+    for answer in refused:
+        assert answer.status_code == 422 and "LOW,HIGH" in answer.text, answer.text
+
+
+def _pixels(image: np.ndarray) -> dict[str, Any]:
+    return {"pixels": base64.b64encode(image.tobytes()).decode(), "size": list(image.shape[:2])}

@@ -12,9 +12,10 @@ from medseg_gym.cases.biomedparse.annotations import Entry, read_entries
 from medseg_gym.cases.files.defects import Damaged, Defect
 from medseg_gym.cases.files.guards import read_json, require_file
 from medseg_gym.cases.files.layout import Layout
+from medseg_gym.cases.files.masks import as_mask
 from medseg_gym.cases.files.memo import Memo
 from medseg_gym.cases.files.modality import modality_of
-from medseg_gym.cases.files.pictures import as_mask, read_image, read_labels
+from medseg_gym.cases.files.picture_options import PICTURE_OPTIONS, PictureOptions
 from medseg_gym.cases.files.records import Pixels, Record
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.files.splits import split_named
@@ -35,15 +36,17 @@ class BiomedParseLayout(Layout):
 
     Options besides the shared ones:
         sentences: "all" (default) or "first": how many of a mask's sentences become cases.
+        window, mask_channel, orientation: See `PictureOptions`.
     """
 
     name = "biomedparse"
-    version = 1
-    options = ("sentences",)
+    version = 2
+    options = ("sentences", *PICTURE_OPTIONS)
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
         self._first_only = spec.text("sentences", "all", ("all", "first")) == "first"
+        self._pictures = PictureOptions.of(spec)
 
     def survey(self, memo: Memo) -> Iterator[Record | Defect]:
         """List every annotation; the JSON files are read each time, pixels never.
@@ -100,6 +103,8 @@ class BiomedParseLayout(Layout):
         if mask.lower().endswith(_LOSSY):
             tally.add(name, "a mask is a JPEG, whose blurred rim counts as foreground", entry.place)
         chosen = entry.sentences[:1] if self._first_only else entry.sentences
+        if len(chosen) < len(entry.sentences):
+            tally.add(name, "sentences are left out, as sentences=first says", entry.place)
         for number, text in chosen:
             try:
                 yield Record(
@@ -121,13 +126,15 @@ class BiomedParseLayout(Layout):
         image, mask = record.files
         return Pixels(
             self.cache.get(
-                image, lambda: read_image(self.path(image), image), lambda a: int(a.nbytes)
+                image,
+                lambda: self._pictures.image(self.path(image), image),
+                lambda a: int(a.nbytes),
             ),
             self.cache.get(mask, lambda: self._mask(mask), lambda a: int(a.nbytes)),
         )
 
     def _mask(self, mask: str) -> np.ndarray:
-        return as_mask(read_labels(self.path(mask), mask), mask)
+        return as_mask(self._pictures.labels(self.path(mask), mask), mask)
 
 
 def _fields(entry: Entry, image: str, text: str) -> dict[str, Any]:

@@ -186,9 +186,13 @@ class FileData:
         image, mask = pixels.image, pixels.mask
         if mask.shape != image.shape[:2]:
             other = f"its image {record.files[0]!r}" if len(record.files) > 1 else "the image"
+            way_out = ""
+            if mask.shape == image.shape[1::-1] and "orientation" in self.layout.options:
+                way_out = "; orientation=stored leaves both as they are stored, whatever EXIF says"
             raise Damaged(
                 record.files[-1],
-                f"the mask is {mask.shape} but {other} is {image.shape[:2]} (height, width)",
+                f"the mask is {mask.shape} but {other} is {image.shape[:2]} (height, width)"
+                + way_out,
             )
         try:
             return Case(

@@ -18,6 +18,9 @@ KINDS = ("binary", "index", "instance", "color")
 MAX_VALUES = 10_000
 """Distinct values of one mask file; more is no mask."""
 
+_JPEG_WHITE = 192
+"""White of a JPEG mask is at least this bright, however its compression blurred it."""
+
 IGNORED = "-"
 """Name of a value that belongs to no target."""
 
@@ -88,17 +91,29 @@ def numbers(labels: np.ndarray, kind: str, name: str) -> np.ndarray:
         (H, W) integers.
 
     Raises:
-        Damaged: Colours where values were expected; grey is taken as a colour.
+        Damaged: Colours where values were expected (grey is taken as a colour), or colours that
+            are not those of 8 bits.
     """
     if kind == "color":
         if labels.ndim == 2:
             labels = np.repeat(labels[:, :, None], 3, axis=2)
-        return labels.astype(np.int64) @ np.array([65536, 256, 1])
+        return _bytes_of(labels, name).astype(np.int64) @ np.array([65536, 256, 1])
     if labels.ndim == 3:
         if not (labels == labels[:, :, :1]).all():
             raise Damaged(name, f"is a colour picture, not an {kind} mask; see kind=color")
         labels = labels[:, :, 0]
     return labels
+
+
+def _bytes_of(labels: np.ndarray, name: str) -> np.ndarray:
+    """Colours of 16 bits as those of 8 bits that they were made of, stretched or not."""
+    if labels.max() <= 255 and labels.min() >= 0:
+        return labels
+    if labels.dtype == np.uint16 and not (labels % 257).any():
+        return labels // 257
+    raise Damaged(
+        name, "has colours of more than 8 bits a channel, where labels= names RRGGBB; write 8 bits"
+    )
 
 
 def values_of(labels: np.ndarray, kind: str, name: str) -> list[tuple[int, int]]:
@@ -133,15 +148,23 @@ def binary(labels: np.ndarray, name: str, threshold: float | None) -> np.ndarray
         (H, W) bool.
 
     Raises:
-        Damaged: Colours, or more than two values without a threshold.
+        Damaged: Colours; more than two values without a threshold; a threshold that no foreground
+            reaches; or a JPEG that is no white on black.
     """
     values = numbers(labels, "binary", name)
+    top = int(values.max())
+    two = bool(((values == 0) | (values == top)).all())
     if threshold is not None:
+        if two and 0 < top <= threshold:
+            cause = f"has the values 0 and {top}, none above threshold={threshold:g}"
+            raise Damaged(name, f"{cause}; leave that option out, or lower it")
         return values > threshold
     if name.lower().endswith((".jpg", ".jpeg")):
+        if 0 < top < _JPEG_WHITE:
+            cause = f"is a JPEG mask whose highest value is {top}, where white is 255"
+            raise Damaged(name, f"{cause}; say what is foreground with threshold={top // 2}")
         return values > 127
-    top = int(values.max())
-    if bool(((values == 0) | (values == top)).all()):
+    if two:
         return values > 0
     raise Damaged(
         name,

@@ -14,7 +14,8 @@ from medseg_gym.cases.files.defects import Damaged, Defect
 from medseg_gym.cases.files.layout import Layout
 from medseg_gym.cases.files.memo import Memo
 from medseg_gym.cases.files.modality import modality_of
-from medseg_gym.cases.files.pictures import SUFFIXES, read_image, read_labels
+from medseg_gym.cases.files.picture_options import PICTURE_OPTIONS, PictureOptions
+from medseg_gym.cases.files.pictures import SUFFIXES
 from medseg_gym.cases.files.records import Pixels, Record
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.files.splits import split_named
@@ -55,13 +56,16 @@ class FolderLayout(Layout):
             or a JSON file of the same.
         target: What binary and instance masks show, where no `{target}` says it.
         threshold: Binary foreground is above it.
-        window: LOW,HIGH: intensities shown black and white for images with more than 8 bits.
+        window, mask_channel, orientation: See `PictureOptions`.
         spacing: ROW,COLUMN millimetres a pixel.
     """
 
     name = "folder"
-    version = 1
-    options = ("images", "masks", "kind", "labels", "target", "threshold", "window", "spacing")
+    version = 2
+    options = (
+        *("images", "masks", "kind", "labels", "target", "threshold", "spacing"),
+        *PICTURE_OPTIONS,
+    )
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
@@ -80,9 +84,7 @@ class FolderLayout(Layout):
             )
         given = "threshold" in spec.options
         self._threshold = spec.number("threshold", 0, 0, 65535) if given else None
-        self._window = _two_numbers(spec, "window")
-        if self._window and self._window[0] >= self._window[1]:
-            raise spec.wrong("window", "LOW must be below HIGH")
+        self._pictures = PictureOptions.of(spec)
         self._spacing = _two_numbers(spec, "spacing")
         if self._spacing and min(self._spacing) <= 0:
             raise spec.wrong("spacing", "give positive millimetres")
@@ -112,11 +114,17 @@ class FolderLayout(Layout):
             else:
                 pair = pairs.setdefault(role.identity, _Pair())
                 (pair.masks if role.mask else pair.images).append((path, role))
+        empty: list[str] = []
         for identity in sorted(pairs):
-            yield from self._pair(pairs[identity], memo)
+            yield from self._pair(pairs[identity], memo, tally, empty)
+        if empty:
+            more = f" ({len(empty)} masks, here the first)" if len(empty) > 1 else ""
+            yield Defect(empty[0], f"has no value but 0: it gives no case{more}", note=True)
         yield from tally.notes()
 
-    def _pair(self, pair: _Pair, memo: Memo) -> Iterator[Record | Defect]:
+    def _pair(
+        self, pair: _Pair, memo: Memo, tally: Tally, empty: list[str]
+    ) -> Iterator[Record | Defect]:
         if not pair.images:
             yield from (Defect(mask, "the mask has no image") for mask, _ in pair.masks)
             return
@@ -135,18 +143,18 @@ class FolderLayout(Layout):
             }
             if self._kind == "binary":
                 yield _record(mask, told.target or self._target, None, common)
+            elif values := memo.remember(mask, [self.path(mask)], partial(self._values, mask)):
+                yield from self._by_value(mask, told, values, common, tally)
             else:
-                yield from self._by_value(mask, told, common, memo)
+                empty.append(mask)
 
     def _by_value(
-        self, mask: str, role: Role, common: dict[str, Any], memo: Memo
+        self, mask: str, role: Role, values: Any, common: dict[str, Any], tally: Tally
     ) -> Iterator[Record | Defect]:
-        told = memo.remember(mask, [self.path(mask)], partial(self._values, mask))
-        if isinstance(told, dict):
-            yield Defect(**told)
+        if isinstance(values, dict):
+            yield Defect(**values)
             return
-        found = 0
-        for value, area in told:
+        for value, area in values:
             shown = describe_value(value, self._kind)
             if self._kind == "instance":
                 text = role.target or self._target
@@ -156,15 +164,15 @@ class FolderLayout(Layout):
                 cause = f"the value {shown} ({area} pixels) has no name in the option labels"
                 yield Defect(mask, cause, key=f"{mask}#{shown}")
                 continue
-            if text != IGNORED:
-                found += 1
+            if text == IGNORED:
+                folder, base = posixpath.split(mask)
+                tally.add(folder, f"the value {shown} is left out, as labels={shown}:- says", base)
+            else:
                 yield _record(f"{mask}#{shown}", text, value, {**common, "area": area})
-        if not told:
-            yield Defect(mask, "has no value but 0: it gives no case", note=True)
 
     def _values(self, mask: str) -> Any:
         try:
-            return values_of(read_labels(self.path(mask), mask), self._kind, mask)
+            return values_of(self._labels(mask), self._kind, mask)
         except Damaged as error:
             return error.defect.as_dict()
 
@@ -177,21 +185,18 @@ class FolderLayout(Layout):
         image, mask = record.files
         pixels = self.cache.get(image, lambda: self._image(image), lambda a: int(a.nbytes))
         if self._kind == "binary":
-            labels = read_labels(self.path(mask), mask)
-            return Pixels(pixels, binary(labels, mask, self._threshold))
+            return Pixels(pixels, binary(self._labels(mask), mask, self._threshold))
         values = self.cache.get(mask, lambda: self._numbers(mask), lambda a: int(a.nbytes))
         return Pixels(pixels, values == record.place)
 
     def _image(self, image: str) -> np.ndarray:
-        try:
-            return read_image(self.path(image), image, window=self._window)
-        except Damaged as error:
-            if "intensity window" not in error.defect.cause:
-                raise
-            raise Damaged(image, f"{error.defect.cause}; add window=LOW,HIGH") from error
+        return self._pictures.image(self.path(image), image)
+
+    def _labels(self, mask: str) -> np.ndarray:
+        return self._pictures.labels(self.path(mask), mask, kind=self._kind)
 
     def _numbers(self, mask: str) -> np.ndarray:
-        return numbers(read_labels(self.path(mask), mask), self._kind, mask)
+        return numbers(self._labels(mask), self._kind, mask)
 
 
 def _record(key: str, text: str, place: Any, common: dict[str, Any]) -> Record:

@@ -14,9 +14,10 @@ from PIL import Image
 
 from medseg_gym.cases.files.defects import Damaged, Defect
 from medseg_gym.cases.files.layout import Layout
+from medseg_gym.cases.files.masks import as_mask
 from medseg_gym.cases.files.memo import Memo
 from medseg_gym.cases.files.modality import modality_of
-from medseg_gym.cases.files.pictures import as_mask, read_image, read_labels
+from medseg_gym.cases.files.picture_options import PICTURE_OPTIONS, PictureOptions
 from medseg_gym.cases.files.records import Pixels, Record
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.files.splits import split_named
@@ -33,15 +34,20 @@ class ParquetLayout(Layout):
 
     The path is a file or a folder of files. The split is the row's `extra_info.split`, or else
     what the file name says, or else chosen by group; rows with the same picture are one group.
-    Foreground is a value above 127, or above 0 where no value is above 1. A picture that was
-    scaled down, as for a language model, is scaled to the size of its mask.
+    Foreground is a value above 127, or the other one where a mask has 0 and one other value. A
+    picture that was scaled down, as for a language model, is scaled to the size of its mask.
+
+    Options besides the shared ones:
+        window, mask_channel, orientation: See `PictureOptions`.
     """
 
     name = "parquet"
-    version = 1
+    version = 2
+    options = PICTURE_OPTIONS
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
+        self._pictures = PictureOptions.of(spec)
         self._readers: dict[str, RowReader] = {}
         self._lock = threading.Lock()
 
@@ -79,9 +85,11 @@ class ParquetLayout(Layout):
         group, at, number = record.place
         place = f"row {number}"
         row = self._reader(name).row(group, at)
-        image = read_image(_image_bytes(row, name, place), name, f"{place}: images[0]")
-        labels = read_labels(_mask_bytes(row, name, place), name, f"{place}: ground_truth")
-        if labels.dtype != np.bool_ and labels.size and labels.max() > 1:
+        image = self._pictures.image(_image_bytes(row, name, place), name, f"{place}: images[0]")
+        labels = self._pictures.labels(
+            _mask_bytes(row, name, place), name, f"{place}: ground_truth"
+        )
+        if not ((labels == 0) | (labels == labels.max())).all():
             labels = labels > 127
         mask = as_mask(labels, name, f"{place}: ground_truth")
         return Pixels(_fit(image, mask, name, place), mask)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
 from medseg_gym.cases import Case
-from medseg_gym.cases.files.pictures import png_bytes, read_image, read_labels
+from medseg_gym.cases.files.pictures import png_bytes
 from medseg_gym.cases.unlabelled import make_unlabelled
-from medseg_gym.cases.volumes import parse_window
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt, Stop, Undo
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.page.archive import list_rows
 from medseg_gym.serving.page.games import clean_text
 from medseg_gym.serving.page.page import MINE, OWN, Page
 from medseg_gym.serving.page.shelf import list_cases, thumbnail
-from medseg_gym.serving.pictures import check_picture
+from medseg_gym.serving.pictures import read_picture
 from medseg_gym.serving.row_routes import in_thread, reply
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -236,14 +234,5 @@ def read_own(content: bytes, max_pixels: int, target: str, modality: str, window
         ServiceError: It is no picture, or too large.
         CaseError: It cannot be decoded, or no such window.
     """
-    mode = check_picture(content, max_pixels)
-    limits = None
-    if mode.startswith("I"):  # more than 8 bits
-        values = read_labels(content, "image")
-
-        def percentiles(low: float, high: float) -> tuple[float, float]:
-            first, last = np.percentile(values, [low, high])
-            return float(first), float(last)
-
-        limits = parse_window(window or "percentiles", modality).limits(percentiles)
-    return make_unlabelled(read_image(content, "image", window=limits), target, modality)
+    pixels = read_picture(content, max_pixels, window=window or "percentiles", modality=modality)
+    return make_unlabelled(pixels, target, modality)
