@@ -15,7 +15,7 @@ from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.cases import Case
 from medseg_gym.episodes import rewards
 from medseg_gym.episodes.episode import Episode, MaskState
-from medseg_gym.episodes.masks import measure_masks
+from medseg_gym.episodes.masks import check_prediction, measure_masks
 from medseg_gym.errors import EpisodeError, PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Prompt
 
@@ -230,6 +230,7 @@ class EpisodeEngine:
         try:
             with torch.inference_mode():
                 prediction = self.backbone.decode(rows)
+                check_prediction(self.backbone.name, prediction, len(rows))
                 images = self.backbone.to_image(prediction.logits, [row.embedding for row in rows])
                 measured = measure_masks(
                     images, [e.truth for e in episodes], self.backbone.name, prediction

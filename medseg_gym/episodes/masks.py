@@ -51,9 +51,9 @@ def measure_masks(
     Raises:
         NonFiniteError: Low-resolution logits, predicted IoU or logits at image size that are not
             finite numbers, naming the rows.
-        BackboneError: Results of another shape than the rows'.
+        BackboneError: Logits of another size than the truths.
     """
-    _check_shapes(backbone, prediction, logits, truths)
+    _check_sizes(backbone, logits, truths)
     groups = group_by_shape(logits)
     told = None if prediction is None else row_sums(prediction.logits) + prediction.iou
     stacks, counts = [], []
@@ -78,21 +78,24 @@ def measure_masks(
     return [found[i] for i in range(len(logits))]
 
 
-def _check_shapes(
-    backbone: str,
-    prediction: Prediction | None,
-    logits: Sequence[torch.Tensor],
-    truths: Sequence[torch.Tensor],
+def check_prediction(backbone: str, prediction: Prediction, count: int) -> None:
+    """Refuse a prediction that is not one of `count` rows.
+
+    Raises:
+        BackboneError: With the shapes.
+    """
+    low, iou = tuple(prediction.logits.shape), tuple(prediction.iou.shape)
+    if len(low) != 3 or low[0] != count or iou != (count,):
+        raise BackboneError(
+            f"backbone {backbone!r}: decode of {count} rows must give logits ({count}, h, w) and "
+            f"predicted IoU ({count},), got {low} and {iou}"
+        )
+
+
+def _check_sizes(
+    backbone: str, logits: Sequence[torch.Tensor], truths: Sequence[torch.Tensor]
 ) -> None:
-    """Other shapes would be broadcast silently, and count pixels that are not there."""
-    if prediction is not None:
-        count = len(truths)
-        low, iou = tuple(prediction.logits.shape), tuple(prediction.iou.shape)
-        if len(low) != 3 or low[0] != count or iou != (count,):
-            raise BackboneError(
-                f"backbone {backbone!r}: decode of {count} rows must give logits ({count}, h, w) "
-                f"and predicted IoU ({count},), got {low} and {iou}"
-            )
+    """Other sizes would be broadcast silently, and count pixels that are not there."""
     sizes = [tuple(part.shape) for part in logits]
     wanted = [tuple(truth.shape) for truth in truths]
     if sizes != wanted:
