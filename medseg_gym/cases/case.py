@@ -77,8 +77,8 @@ class Case:
             )
         if self.spacing is not None and not _is_spacing(self.spacing):
             raise CaseError(
-                f"case {self.key!r}: spacing must be two positive, finite millimetres (row, "
-                f"column) or None, got {self.spacing}"
+                f"case {self.key!r}: spacing must be two positive millimetres (row, column), "
+                f"finite ones, or None, got {self.spacing}"
             )
         if self.spacing is not None:
             row, column = self.spacing

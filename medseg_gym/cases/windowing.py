@@ -24,7 +24,7 @@ def window_to_rgb(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
     pixels = np.asarray(pixels)
     if pixels.ndim != 2:
         raise CaseError(f"window_to_rgb takes an (H, W) array, got shape {pixels.shape}")
-    if not (-np.inf < low < high < np.inf and np.float64(high) - low < np.inf):
+    if not (-np.inf < low < high < np.inf and float(high) - float(low) < np.inf):
         raise CaseError(f"intensity window must be finite with low < high, got ({low}, {high})")
     scaled = (pixels.astype(np.float64) - low) / (high - low)
     if not np.isfinite(scaled).all():

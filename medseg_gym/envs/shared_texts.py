@@ -67,7 +67,7 @@ def _create(space: AnyText, n: int = 1, ctx: Any = multiprocessing) -> Any:
 
 
 @read_from_shared_memory.register
-def _read(space: AnyText, shared_memory: Any, n: int = 1) -> SharedTexts:
+def _read(space: AnyText, shared_memory: Any, n: int = 1) -> Any:
     return SharedTexts(shared_memory, n)
 
 

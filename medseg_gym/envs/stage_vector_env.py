@@ -66,7 +66,7 @@ class StageVectorEnv(VectorEnv[Observations, Any, Any]):
         self._truncations = np.zeros(num_envs, bool)
 
     @property
-    def observation_space(self) -> Any:
+    def observation_space(self) -> Any:  # type: ignore[override]
         """Of all slots; a copy, like `single_observation_space`."""
         return batch_space(self.single_observation_space, self.num_envs)
 

@@ -111,7 +111,11 @@ def _find_not_finite(
     """Raise for the rows at fault; return where finite numbers only had too large a sum."""
     parts = [("logits at image size", list(logits))]
     if prediction is not None:
-        parts = [("logits", list(prediction.logits)), ("predicted IoU", list(prediction.iou))] + parts
+        parts = [
+            ("logits", list(prediction.logits)),
+            ("predicted IoU", list(prediction.iou)),
+            *parts,
+        ]
     for what, values in parts:
         if rows := rows_not_finite(values):
             raise NonFiniteError(backbone, what, rows)

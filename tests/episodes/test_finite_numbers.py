@@ -139,7 +139,9 @@ def test_results_of_another_shape_are_not_broadcast(part):
 
         def decode(self, rows):
             logits, iou = super().decode(rows)
-            return Prediction(logits[:1] if part == "logits" else logits, iou[:1] if part == "iou" else iou)
+            return Prediction(
+                logits[:1] if part == "logits" else logits, iou[:1] if part == "iou" else iou
+            )
 
         def to_image(self, logits, embeddings):
             whole = super().to_image(logits, embeddings)

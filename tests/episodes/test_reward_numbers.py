@@ -11,7 +11,14 @@ import torch
 
 import medseg_gym  # noqa: F401  (registers the ids)
 from medseg_gym.cases import Case
-from medseg_gym.episodes.rewards import DiceGain, IbisAgent, MedSamAgent, RewardValue, make, score_episode
+from medseg_gym.episodes.rewards import (
+    DiceGain,
+    IbisAgent,
+    MedSamAgent,
+    RewardValue,
+    make,
+    score_episode,
+)
 from medseg_gym.errors import MedSegError, RewardError
 from medseg_gym.prompts import Stop
 
@@ -41,7 +48,14 @@ def make_case():
 
 
 def step(reward):
-    env = gym.make("MedSeg-v0", cases=[make_case()], split=None, backbone="ellipse", image_size=32, reward=reward)
+    env = gym.make(
+        "MedSeg-v0",
+        cases=[make_case()],
+        split=None,
+        backbone="ellipse",
+        image_size=32,
+        reward=reward,
+    )
     env.reset(seed=0)
     return env.step(np.array([0, 100, 100, 400, 400]))
 

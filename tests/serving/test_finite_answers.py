@@ -47,7 +47,11 @@ class Broken(EllipseBackbone):
         if self.where != "embeddings":
             return found
         return [
-            Embedding((torch.full((2,), math.nan if e.image_size == ILL else 0.0),), e.image_size, e.input_size)
+            Embedding(
+                (torch.full((2,), math.nan if e.image_size == ILL else 0.0),),
+                e.image_size,
+                e.input_size,
+            )
             for e in found
         ]
 
@@ -65,7 +69,11 @@ def make_case(key: str, height: int, width: int) -> Case:
     return Case(key, image, np.zeros((height, width), bool), "square", synthetic=True)
 
 
-CASES = [make_case("well-case", 48, 64), make_case("fine-case", 56, 40), make_case("ill-case", *ILL)]
+CASES = [
+    make_case("well-case", 48, 64),
+    make_case("fine-case", 56, 40),
+    make_case("ill-case", *ILL),
+]
 
 
 @pytest.mark.parametrize("where", ["logits", "iou", "embeddings"])
@@ -73,7 +81,9 @@ def test_an_environment_over_http_names_backbone_service_and_case(serve, where) 
     backbone = Broken(where)
     _, client = serve(backbone, max_rows=2)  # the row at fault is in the second request
     remote = HttpBackbone(str(client.base_url), patience=QUICK)
-    envs = gym.make_vec("MedSeg-v0", num_envs=3, cases=CASES, split=None, backbone=remote, image_size=32)
+    envs = gym.make_vec(
+        "MedSeg-v0", num_envs=3, cases=CASES, split=None, backbone=remote, image_size=32
+    )
     before = backbone.decodes
     with pytest.raises(BackboneError, match=r"broken-head \(service http://.* case 'ill-case'"):
         envs.reset(options={"case": [case.key for case in CASES]})
@@ -170,11 +180,15 @@ def speaking(facts: str, encoded: str, decoded: str) -> Iterator[str]:
 
 
 def decoded(**changes) -> str:
-    return json.dumps({"shape": [1, 4, 4], "dtype": "float32", "logits": GOOD, "iou": [0.5], **changes})
+    return json.dumps(
+        {"shape": [1, 4, 4], "dtype": "float32", "logits": GOOD, "iou": [0.5], **changes}
+    )
 
 
 def encoded(size: object = (48, 64)) -> str:
-    return json.dumps({"images": [{"hash": hash_pixels(noise()), "input_size": size}], "missing": []})
+    return json.dumps(
+        {"images": [{"hash": hash_pixels(noise()), "input_size": size}], "missing": []}
+    )
 
 
 @pytest.mark.parametrize(
@@ -209,7 +223,8 @@ def test_answers_that_are_none_raise(answer) -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [None, [], [48], [48, math.nan], [0, 64], [48, -1], [48.5, 64], ["48", "64"], [True, None]]
+    "size",
+    [None, [], [48], [48, math.nan], [0, 64], [48, -1], [48.5, 64], ["48", "64"], [True, None]],
 )
 def test_sizes_that_are_none_raise(size) -> None:
     with speaking(json.dumps(FACTS), encoded(size), decoded()) as url:

@@ -63,7 +63,7 @@ def surface_scores(
             finite, a spacing that is not positive, or a negative tolerance.
     """
     if not 0 <= tolerance < np.inf:
-        raise ValueError(f"tolerance must be finite and not negative, got {tolerance}")
+        raise ValueError(f"tolerance must not be negative, and finite, got {tolerance}")
     to_truth, to_prediction = _surface_distances(prediction, truth, spacing)
     unit: Literal["mm", "px"] = "px" if spacing is None else "mm"
     if not (to_truth.size or to_prediction.size):
@@ -170,7 +170,7 @@ def _surface_distances(
     prediction, truth = check_masks(prediction, truth)
     if spacing is not None and not (len(spacing) == 2 and all(0 < s < np.inf for s in spacing)):
         raise ValueError(
-            f"spacing must be two finite positive numbers (row, column), got {spacing}"
+            f"spacing must be two positive numbers (row, column), finite ones, got {spacing}"
         )
     borders = [mask & ~ndimage.binary_erosion(mask) for mask in _cropped(prediction, truth)]
     found = []

@@ -35,7 +35,9 @@ def pay(reward: Reward, episode: Episode) -> RewardValue:
         ) from None
     if not isinstance(terms, Mapping):
         raise _refused(
-            reward, episode, f"gave the terms {_short(terms)}; they are a mapping of names to numbers"
+            reward,
+            episode,
+            f"gave the terms {_short(terms)}; they are a mapping of names to numbers",
         )
     return RewardValue(
         _number(reward, episode, "value", value),
@@ -55,7 +57,7 @@ def _number(reward: Reward, episode: Episode, what: str, value: Any) -> float:
     except (TypeError, ValueError, RuntimeError, OverflowError):  # None, a list, a larger array
         number = math.nan
     # An array of one element would pass as a float, in shapes that depend on the batch.
-    if not math.isfinite(number) or getattr(value, "ndim", 0):
+    if not math.isfinite(number) or getattr(value, "ndim", None):
         raise _refused(reward, episode, f"{what} is {_short(value)}, which is no finite number")
     return number
 
