@@ -149,7 +149,7 @@ def test_results_of_another_shape_are_not_broadcast(part):
 
     engine = EpisodeEngine(Short(), 2)
     engine.reset([0, 1], [make_case("a", 64, 48), make_case("b", 64, 48)])
-    with pytest.raises(BackboneError, match="backbone 'short': (decode of 2 rows|to_image)"):
+    with pytest.raises(BackboneError, match=r"backbone 'short': (decode of 2 rows|to_image)"):
         engine.step([0, 1], [BOX, BOX])
 
 

@@ -95,12 +95,12 @@ def test_something_else_than_a_reward_value_raises(found):
 def test_the_part_of_a_mixture_is_named_and_zero_does_not_hide_it():
     with pytest.raises(RewardError, match="'my_reward'"):
         step(DiceGain() + 0.0 * (DiceGain() + odd(value=math.nan)))
-    with pytest.raises(RewardError, match="'my_reward'.*term 'part'"):
+    with pytest.raises(RewardError, match=r"'my_reward'.*term 'part'"):
         step(DiceGain() + odd(term=math.inf))
 
 
 def test_a_sum_that_overflows_raises():
-    with pytest.raises(RewardError, match="'Mixture'.*value is inf"):
+    with pytest.raises(RewardError, match=r"'Mixture'.*value is inf"):
         step(1e308 * (DiceGain() * 0.0 + odd(value=1e10)))
 
 
