@@ -82,6 +82,23 @@ class CaseRecord:
     calls: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse what would make every mean of a table NaN.
+
+        Raises:
+            MedSegError: A score or measurement that is not a finite number.
+        """
+        measured: dict[str, Sequence[Any]] = {"dice": self.dice, "iou": self.iou}
+        for name in ("area", "nsd", "boundary_iou", "episode_return", "seconds"):
+            measured[name] = (getattr(self, name),)
+        if self.hd95 is not None:
+            measured["hd95"] = (self.hd95,)
+        for name, numbers in measured.items():
+            if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers):
+                raise MedSegError(
+                    f"case {self.case!r}: {name} must be finite, got {getattr(self, name)}"
+                )
+
     @property
     def turns(self) -> int:
         """Actions taken."""

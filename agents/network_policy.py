@@ -52,11 +52,22 @@ class NetworkPolicy:
         self._generators.update(zip(slots, generators, strict=True))
 
     def act(self, observations: Observations) -> np.ndarray:
-        """Choose actions, (n, 5) int64; a slot that was never reset gets the likeliest."""
+        """Choose actions, (n, 5) int64; a slot that was never reset gets the likeliest.
+
+        Raises:
+            PolicyError: The network's outputs are not finite.
+        """
         device = next(self.network.parameters()).device
         batch = {key: torch.from_numpy(value).to(device) for key, value in observations.items()}
         with torch.inference_mode():
-            distribution = self.network.distribution(self.network(batch)[0])
+            inputs = self.network(batch)[0]
+            if not bool(inputs.sum(dtype=torch.float64).isfinite()):
+                # The likeliest of NaN is the first tool: it would be scored as a policy.
+                raise PolicyError(
+                    f"{self.name}: the network's outputs are not finite; its training has "
+                    "diverged: take an earlier checkpoint, or train with a lower learning rate"
+                )
+            distribution = self.network.distribution(inputs)
             if not self.sampled:
                 return distribution.mode().cpu().numpy()
             draws = np.full((len(observations["target"]), distribution.num_draws), 0.5)

@@ -106,7 +106,7 @@ class PromptNetwork(nn.Module):
 
         Args:
             observation: As the environment gives it, as tensors; the planes (uint8) channels first
-                or last.
+                or last, the target as an index or one-hot.
 
         Returns:
             Distribution inputs, B x `num_inputs`, and values, (B,).
@@ -116,7 +116,9 @@ class PromptNetwork(nn.Module):
         batch = len(pixels)
         grid = self.grid.expand(batch, -1, -1, -1)  # type: ignore[operator]
         target = observation["target"]
-        if target.dim() < 2 or target.shape[-1] == 1:  # an index; else one-hot
+        if self.targets == 1:  # nothing to tell apart, whichever of the two it is
+            target = torch.ones(batch, 1, device=pixels.device)
+        elif target.dim() < 2 or target.shape[-1] == 1:  # an index; else one-hot
             target = functional.one_hot(target.reshape(batch).long(), self.targets)
         left = observation["steps_left"].reshape(batch, 1).float()
         told = self.condition(torch.cat([target.reshape(batch, -1).float(), left], 1))
@@ -184,6 +186,15 @@ def _check(
         )
     if not count_maps(tools):
         raise PolicyError(f"none of the tools {tools} makes a mask; add a click or a box")
+    for key, channels in _PLANES.items():
+        found = observation_space[key].shape
+        if found not in ((side, side, channels), (channels, side, side)):
+            raise PolicyError(
+                f"this network reads {key!r} as {side} x {side} with {channels} channels, not "
+                f"{found}; stacked frames are for networks of your own, or SB3's MultiInputPolicy"
+            )
     target = observation_space["target"]
-    assert isinstance(target, spaces.Discrete)
-    return side, int(target.n)
+    if isinstance(target, spaces.Discrete):
+        return side, int(target.n)
+    assert isinstance(target, spaces.Box) and len(target.shape) == 1  # one-hot
+    return side, int(target.shape[0])

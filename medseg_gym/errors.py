@@ -27,5 +27,9 @@ class EpisodeError(MedSegError):
     """An episode was used outside its life cycle (a step before reset, say)."""
 
 
+class RewardError(MedSegError):
+    """A reward gave something else than finite numbers."""
+
+
 class PolicyError(MedSegError):
     """A policy is unknown, misconfigured, or does not fit the view it was given."""

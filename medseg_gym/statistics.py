@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from medseg_gym.errors import MedSegError
+
 MIN_GROUPS = 5
 """With fewer groups than this an interval would pretend to knowledge: there is none."""
 
@@ -28,11 +30,23 @@ def bootstrap_interval(
 
     Returns:
         (low, high), or None with fewer than `MIN_GROUPS` groups.
+
+    Raises:
+        MedSegError: A value that is not finite, or a level outside of (0, 1).
     """
+    numbers = np.asarray(values, float)
+    if not np.isfinite(numbers).all():
+        first = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        raise MedSegError(
+            f"an interval is made of finite values alone, got {numbers[first]} as value {first} "
+            f"(group {groups[first]!r}); leave such cases out and say how many"
+        )
+    if not 0 < level < 1:
+        raise MedSegError(f"level must be between 0 and 1, got {level}")
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     if len(names) < MIN_GROUPS:
         return None
-    sums = np.bincount(member, weights=np.asarray(values, float))
+    sums = np.bincount(member, weights=numbers)
     counts = np.bincount(member)
     drawn = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
+from medseg_gym.envs.own_spaces import CopiedSpace, SeededSpace
 from medseg_gym.envs.vector_env import MedSegVectorEnv
 from medseg_gym.errors import MedSegError
 
@@ -18,7 +20,10 @@ from medseg_gym.errors import MedSegError
 class MedSegVecEnv(VecEnv):
     """A batch of `MedSeg-v0` as SB3 takes it: one decoder call a step, not a loop over single envs.
 
-    SB3 rejects gymnasium's vector environments; this translates. `infos[i]` of a finished slot has
+    SB3 rejects gymnasium's vector environments; this translates. Of the observations only `target`
+    differs: it is one-hot, Box(0, 1, (number of targets + 1,), float32), which is what SB3 makes of
+    a Discrete before any network, and what its wrappers (VecFrameStack, VecNormalize) take, which
+    know no Discrete. `infos[i]` of a finished slot has
     `terminal_observation`, `TimeLimit.truncated` and `episode` (return r, length l, seconds t, as
     SB3's Monitor gives them, and the final Dice as `dice`), beside the environment's own scalars.
 
@@ -28,6 +33,9 @@ class MedSegVecEnv(VecEnv):
     Raises:
         MedSegError: Another autoreset mode, with which SB3 would learn from wrong observations.
     """
+
+    observation_space: Any = CopiedSpace()
+    action_space: Any = SeededSpace()
 
     def __init__(self, envs: Any) -> None:
         mode = envs.metadata.get("autoreset_mode")
@@ -42,9 +50,10 @@ class MedSegVecEnv(VecEnv):
         self._returns = np.zeros(self.envs.num_envs)
         self._lengths = np.zeros(self.envs.num_envs, np.int64)
         self._began = time.perf_counter()
-        super().__init__(
-            self.envs.num_envs, self.envs.single_observation_space, self.envs.single_action_space
-        )
+        shown = self.envs.single_observation_space
+        self._targets = int(shown["target"].n)
+        shown.spaces["target"] = spaces.Box(0, 1, (self._targets,), np.float32)
+        super().__init__(self.envs.num_envs, shown, self.envs.single_action_space)
 
     def reset(self) -> Any:
         """Start an episode in every slot, with the seeds and options given since the last reset."""
@@ -59,7 +68,7 @@ class MedSegVecEnv(VecEnv):
         self._lengths[:] = 0
         self._reset_seeds()
         self._reset_options()
-        return observations
+        return self._one_hot(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions for `step_wait`."""
@@ -78,7 +87,7 @@ class MedSegVecEnv(VecEnv):
                 found.append(_slot_info(infos, slot))
                 continue
             final = _slot_info(infos["final_info"], slot)
-            final["terminal_observation"] = infos["final_obs"][slot]
+            final["terminal_observation"] = self._one_hot(infos["final_obs"][slot])
             final["TimeLimit.truncated"] = bool(truncated[slot] and not terminated[slot])
             final["episode"] = {
                 "r": float(self._returns[slot]),
@@ -89,7 +98,13 @@ class MedSegVecEnv(VecEnv):
             found.append(final)
         self._returns[done] = 0
         self._lengths[done] = 0
-        return observations, rewards.astype(np.float32), done, found
+        return self._one_hot(observations), rewards.astype(np.float32), done, found
+
+    def _one_hot(self, observations: dict[str, Any]) -> dict[str, Any]:
+        """Observations with their indices of targets, of any shape, one-hot along a last axis."""
+        target = np.asarray(observations["target"])
+        told = (target[..., None] == np.arange(self._targets)).astype(np.float32)
+        return {**observations, "target": told}
 
     def close(self) -> None:
         """Close the environments."""
@@ -102,8 +117,7 @@ class MedSegVecEnv(VecEnv):
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """The batch's attribute, once per slot asked for; the slots share it."""
-        value = getattr(self.envs, attr_name)
-        return [value for _ in self._get_indices(indices)]
+        return [getattr(self.envs, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Set the batch's attribute.

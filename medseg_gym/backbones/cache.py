@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from medseg_gym.backbones.base import Backbone, Embedding
+from medseg_gym.backbones.finite import NonFiniteError, embeddings_not_finite
 from medseg_gym.backbones.store import EmbeddingStore
 
 DEFAULT_CACHE_BYTES = 2 << 30
@@ -59,6 +60,9 @@ class EmbeddingCache:
 
         Returns:
             One embedding per image, in order.
+
+        Raises:
+            NonFiniteError: Embeddings that are not finite, naming the images; none is kept.
         """
         with self._lock:
             missing = {
@@ -69,6 +73,10 @@ class EmbeddingCache:
             self.counters.misses += len(missing)
             self.counters.hits += len(hashes) - len(missing)
             fresh = self._make(backbone, missing) if missing else {}
+            if ill := embeddings_not_finite(fresh):
+                rows = [i for i, key in enumerate(hashes) if key in ill]
+                names = [f"image {hashes[i]}" for i in rows]
+                raise NonFiniteError(backbone.name, "embeddings", rows, names)
             # Collected before anything is evicted: one request may exceed the budget.
             found = [fresh[key] if key in fresh else self._entries[key] for key in hashes]
             for key, embedding in zip(hashes, found, strict=True):
@@ -107,8 +115,10 @@ class EmbeddingCache:
             made = dict(zip(absent, backbone.encode(list(absent.values())), strict=True))
             self.counters.encodes += len(absent)
             if self.store is not None:
+                ill = embeddings_not_finite(made)
                 for key, embedding in made.items():
-                    self.store.write(key, embedding)
+                    if key not in ill:
+                        self.store.write(key, embedding)
             found.update(made)
         return found
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from medseg_gym.backbones.base import Backbone, Embedding, PromptRow
+from medseg_gym.backbones.finite import NonFiniteError, rows_not_finite
 from medseg_gym.cases import Case, load_cases
 from medseg_gym.prompts import AddBox, AddPoint
 
@@ -61,6 +62,9 @@ def check(
         backbone: To check.
         key: A case of the train split of `samples`.
         repeats: Times measured; the median counts.
+
+    Raises:
+        BackboneError: Its logits are not finite.
     """
     source = load_cases("samples", "train")
     case = source[source.index_of(key)]
@@ -87,7 +91,11 @@ def check(
 def _decode(backbone: Backbone, row: PromptRow) -> torch.Tensor:
     prediction = backbone.decode([row])
     embeddings: list[Embedding] = [row.embedding]
-    return backbone.to_image(prediction.logits, embeddings)[0] > 0
+    (logits,) = backbone.to_image(prediction.logits, embeddings)
+    for what, values in (("logits", prediction.logits[0]), ("logits at image size", logits)):
+        if rows_not_finite([values]):
+            raise NonFiniteError(backbone.name, what, [0], ["the case of this check"])
+    return logits > 0
 
 
 def _dice(mask: torch.Tensor, case: Case) -> float:

@@ -20,6 +20,7 @@ import httpx
 import numpy as np
 import torch
 
+from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.remote import RemoteBackbone
 from medseg_gym.backbones.wire import ServedFacts, WireRow
 from medseg_gym.errors import BackboneError
@@ -84,8 +85,14 @@ class HttpBackbone(RemoteBackbone):
         self._client: httpx.Client | None = None
         self._pid = 0
         about = self._call("GET", "/v1/backbone")
-        self._max_rows = int(about.get("max_rows", 64))
-        self._max_bytes = int(about.get("max_upload_bytes", 8 << 20))
+        try:
+            self._max_rows = max(1, int(about.get("max_rows", 64)))
+            self._max_bytes = int(about.get("max_upload_bytes", 8 << 20))
+        except (TypeError, ValueError, OverflowError) as error:  # NaN and Infinity among them
+            raise BackboneError(
+                f"segmentation service {self.url}: its limits are no numbers ({error}); is that "
+                "a medseg_gym service?"
+            ) from None
         super().__init__(ServedFacts.from_json(about), device)
 
     def __reduce__(self) -> tuple:
@@ -139,7 +146,8 @@ class HttpBackbone(RemoteBackbone):
                 time.sleep(pause)
                 waited += pause
                 continue
-            if answer.status_code >= 500 and failures < self._patience.retries:
+            broken = answer.status_code >= 500 and b'"not_finite"' not in answer.content[:65536]
+            if broken and failures < self._patience.retries:
                 failures += 1  # a proxy whose replica died, say
                 time.sleep(min(0.1 * 2**failures, _LONGEST_PAUSE))
                 continue
@@ -155,6 +163,13 @@ class HttpBackbone(RemoteBackbone):
         detail = content.get("detail") if isinstance(content, dict) else answer.text[:200]
         if isinstance(content, dict) and "missing" in content:
             raise _Missing(content["missing"])
+        if isinstance(content, dict) and isinstance(ill := content.get("not_finite"), dict):
+            raise NonFiniteError(
+                f"{ill.get('backbone')} (service {self.url})",
+                str(ill.get("what")),
+                [row for row in ill.get("rows") or () if isinstance(row, int)],
+                [name for name in ill.get("names") or () if isinstance(name, str)],
+            )
         way_out = ""
         if answer.status_code == 401:
             way_out = f"; give its key in {KEY_VARIABLE} or as key="
@@ -183,18 +198,26 @@ class HttpBackbone(RemoteBackbone):
 
     def _ask_to_encode(self, body: dict[str, Any], sizes: dict[str, tuple[int, int]]) -> list[str]:
         answer = self._call("POST", "/v1/encode", {"backbone": self.facts.fingerprint, **body})
-        for entry in answer["images"]:
-            height, width = entry["input_size"]
-            sizes[entry["hash"]] = (height, width)
-        return answer["missing"]
+        try:
+            for entry in answer["images"]:
+                height, width = entry["input_size"]
+                sizes[entry["hash"]] = (height, width)
+            return [key for key in answer["missing"] if isinstance(key, str)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._foreign("/v1/encode", error) from error
 
     def _decode(
         self, rows: Sequence[WireRow], images: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        parts = [
-            self._decode_part([packed for _, packed in part], images)
-            for part in self._split([(row.image, _pack_row(row)) for row in rows])
-        ]
+        parts: list[tuple[np.ndarray, np.ndarray]] = []
+        start = 0
+        for part in self._split([(row.image, _pack_row(row)) for row in rows]):
+            try:
+                parts.append(self._decode_part([packed for _, packed in part], images))
+            except NonFiniteError as error:  # its rows count from the part's first
+                places = [start + row for row in error.rows]
+                raise NonFiniteError(error.backbone, error.what, places) from None
+            start += len(part)
         logits, iou = zip(*parts, strict=True)
         return np.concatenate(logits), np.concatenate(iou)
 
@@ -211,13 +234,27 @@ class HttpBackbone(RemoteBackbone):
                 sent |= set(missing.keys) & set(images)
                 body["images"] = [_pack_image(images[key]) for key in sorted(sent)]
                 continue
-            shape = tuple(answer["shape"])
-            logits = np.frombuffer(base64.b64decode(answer["logits"]), "<f4").reshape(shape)
-            return logits, np.asarray(answer["iou"], np.float32)
+            try:
+                logits = np.frombuffer(base64.b64decode(answer["logits"], validate=True), "<f4")
+                logits = logits.reshape([int(side) for side in answer["shape"]])
+                iou = [float(value) for value in answer["iou"]]  # a null would become a NaN
+            except (KeyError, TypeError, ValueError) as error:
+                raise self._foreign("/v1/decode", error) from error
+            if len(logits) != len(rows) or len(iou) != len(rows):
+                raise self._foreign("/v1/decode", f"{len(rows)} rows asked, {len(logits)} given")
+            return logits, np.asarray(iou, np.float32)
         raise BackboneError(
             f"segmentation service {self.url} dropped images again and again within one request: "
             "its embedding cache is too small for so many at once (serve with a larger "
             "--cache-bytes)"
+        )
+
+    def _foreign(self, path: str, error: object) -> BackboneError:
+        """The error for an answer that is none of this service's."""
+        said = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        return BackboneError(
+            f"segmentation service {self.url}: the answer of POST {path} cannot be read ({said}); "
+            "is that a medseg_gym service of the same version?"
         )
 
     def _split(self, entries: list[tuple[str, dict]]) -> Iterator[list[tuple[str, dict]]]:

@@ -15,6 +15,7 @@ import torch
 
 from medseg_gym.backbones.base import Backbone, Embedding, Prediction, PromptRow
 from medseg_gym.backbones.cache import embedding_cache
+from medseg_gym.backbones.finite import check_finite_arrays
 from medseg_gym.backbones.store import fingerprint
 from medseg_gym.backbones.wire import RemoteEmbedding, ServedFacts, WireRow, pack_row, unpack_row
 from medseg_gym.cases import hash_pixels
@@ -70,10 +71,20 @@ class RemoteBackbone(ABC):
         """
 
     def encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        """Encode images, each (H, W, 3) uint8, on the other side."""
+        """Encode images, each (H, W, 3) uint8, on the other side.
+
+        Raises:
+            BackboneError: The other side failed, or answered with something else than sizes.
+        """
         keys = [hash_pixels(image) for image in images]
         by_key = dict(zip(keys, images, strict=True))
         sizes = self._encode(by_key)
+        for key in by_key:
+            if not _is_size(sizes.get(key)):
+                raise BackboneError(
+                    f"{self.name}: the other side gave {sizes.get(key)!r} for the input size of "
+                    f"image {key}, not (height, width); both ends must be of the same version"
+                )
         return [
             RemoteEmbedding((), (image.shape[0], image.shape[1]), sizes[key], key, image)
             for key, image in zip(keys, images, strict=True)
@@ -83,7 +94,8 @@ class RemoteBackbone(ABC):
         """Predict one mask per row on the other side.
 
         Raises:
-            BackboneError: A row was encoded elsewhere, or the other side failed.
+            BackboneError: A row was encoded elsewhere, the other side failed, or what it gave is
+                not finite.
         """
         packed = [pack_row(row) for row in rows]
         images = {
@@ -98,6 +110,7 @@ class RemoteBackbone(ABC):
                 f"{self.name}: asked for logits {expected}, got {logits.shape} and predicted IoU "
                 f"{iou.shape}; both ends must be of the same version"
             )
+        check_finite_arrays(self.name, logits, iou)
         return Prediction(*(torch.tensor(a, device=self.device) for a in (logits, iou)))
 
     def to_image(self, logits: torch.Tensor, embeddings: Sequence[Embedding]) -> list[torch.Tensor]:
@@ -164,7 +177,8 @@ class ServedBackbone:
 
         Raises:
             MissingImages: A row's image is neither held nor given.
-            BackboneError: A row has the wrong size of mask input.
+            BackboneError: A row has the wrong size of mask input, or one that is not finite.
+            NonFiniteError: What came out is not finite.
         """
         held = self._embed(images or {})
         held |= self.cache.find([row.image for row in rows if row.image not in held])
@@ -177,14 +191,27 @@ class ServedBackbone:
                     f"row {i}: mask_input is {row.mask_input.shape}, {self.facts.name} takes "
                     f"{self.facts.logits_size} (height, width)"
                 )
+            if row.mask_input is not None and not np.isfinite(row.mask_input).all():
+                raise BackboneError(f"row {i}: mask_input has values that are not finite")
         device = self.backbone.device
         with torch.inference_mode():
             prediction = self.backbone.decode([unpack_row(r, held[r.image], device) for r in rows])
-        return prediction.logits.cpu().numpy(), prediction.iou.cpu().numpy()
+        logits, iou = prediction.logits.cpu().numpy(), prediction.iou.cpu().numpy()
+        check_finite_arrays(self.facts.name, logits, iou)
+        return logits, iou
 
     def _embed(self, images: Mapping[str, np.ndarray]) -> dict[str, Embedding]:
         found = self.cache.get(self.backbone, list(images.values()), list(images))
         return dict(zip(images, found, strict=True))
+
+
+def _is_size(size: object) -> bool:
+    """Whether it is (height, width) in whole pixels, at least 1."""
+    return (
+        isinstance(size, (tuple, list))
+        and len(size) == 2
+        and all(isinstance(side, int) and side > 0 for side in size)
+    )
 
 
 def find_facts(backbone: Backbone) -> ServedFacts:

@@ -17,6 +17,7 @@ import ray
 import torch
 
 from medseg_gym.backbones.base import Backbone
+from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.registry import load
 from medseg_gym.backbones.remote import MissingImages, RemoteBackbone, ServedBackbone
 from medseg_gym.backbones.wire import ServedFacts, WireRow
@@ -197,7 +198,7 @@ class RayBackbone(RemoteBackbone):
         try:
             return ray.get(getattr(self._actor, method).remote(*arguments), timeout=self.timeout)
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, MissingImages):
+            if isinstance(error.cause, (MissingImages, NonFiniteError)):
                 raise error.cause from None
             raise BackboneError(f"{self.address}: {method} failed: {error.cause}") from error
         except ray.exceptions.GetTimeoutError as error:

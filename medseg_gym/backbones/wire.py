@@ -139,6 +139,10 @@ class ServedFacts:
             height, width = plain["logits_size"]
             if plain["framing"] not in ("squashed", "padded"):
                 raise ValueError(f"framing {plain['framing']!r}")
+            if not (0 < height < 1 << 16 and 0 < width < 1 << 16):  # NaN fails this, too
+                raise ValueError(f"logits_size {plain['logits_size']!r}")
+            if not 0 <= plain["frame_side"] < 1 << 16:
+                raise ValueError(f"frame_side {plain['frame_side']!r}")
             return cls(
                 str(plain["name"]),
                 str(plain["fingerprint"]),

@@ -77,9 +77,12 @@ class Case:
             )
         if self.spacing is not None and not _is_spacing(self.spacing):
             raise CaseError(
-                f"case {self.key!r}: spacing must be two positive millimetres (row, column) "
-                f"or None, got {self.spacing}"
+                f"case {self.key!r}: spacing must be two positive millimetres (row, column), "
+                f"finite ones, or None, got {self.spacing}"
             )
+        if self.spacing is not None:
+            row, column = self.spacing
+            object.__setattr__(self, "spacing", (float(row), float(column)))
         for name in ("image", "mask"):
             array = np.ascontiguousarray(getattr(self, name))
             if array.flags.writeable:

@@ -41,7 +41,7 @@ def window_values(values: np.ndarray, low: float, high: float) -> np.ndarray:
     Raises:
         CaseError: Non-finite values, or an empty window.
     """
-    if not -np.inf < low < high < np.inf:
+    if not (-np.inf < low < high < np.inf and float(high) - float(low) < np.inf):
         raise CaseError(f"intensity window must be finite with low < high, got ({low}, {high})")
     scaled = (values.astype(np.float64) - low) / (high - low)
     if not np.isfinite(scaled).all():

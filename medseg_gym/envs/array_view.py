@@ -72,15 +72,15 @@ class ArrayView:
         return {"bins": self.codec.bins, "image_size": self.side, "tools": list(self.tools)}
 
     def check_actions(self, actions: Any, count: int) -> np.ndarray:
-        """Actions of all slots as an array.
+        """Actions of all slots as an array, those of slots that have ended as well.
 
         Raises:
-            MedSegError: Not (count, 5).
+            MedSegError: Not (count, 5) integers within the action space.
         """
         actions = np.asarray(actions)
         if actions.shape != (count, 5):
             raise MedSegError(f"actions must be ({count}, 5) integers, got shape {actions.shape}")
-        return actions
+        return self.codec.check(actions)
 
     def idle(self, actions: np.ndarray, slots: Sequence[int]) -> np.ndarray:
         """Actions with "stop", where the agent may, in slots that nobody looks at."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+import medseg_gym.envs.shared_texts  # noqa: F401  (so that AsyncVectorEnv can share texts)
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.chat_view import Message
 from medseg_gym.envs.stage_env import StageEnv

@@ -14,6 +14,11 @@ MASK_COLOUR = (40, 220, 90)
 TRUTH_COLOUR = (255, 196, 0)
 BOX_COLOUR = (80, 170, 255)
 POSITIVE_COLOUR, NEGATIVE_COLOUR = (20, 200, 60), (235, 50, 50)
+BACKGROUND = (24, 24, 24)
+FRAME_SIDE = 384
+"""Longer edge of the image in frames of `render`, in pixels."""
+FRAME_SHAPE = (FRAME_SIDE + 38, FRAME_SIDE, 3)
+"""Of every frame of `render`: the largest image, and the caption's two lines under it."""
 
 
 def fit(height: int, width: int, side: int) -> tuple[int, int]:
@@ -101,11 +106,30 @@ def draw_episode(episode: Episode, side: int = 384, step: int | None = None) -> 
     return add_caption(frame, lines)
 
 
+def draw_frame(episode: Episode) -> np.ndarray:
+    """Draw an episode as it is now, centred on a canvas that is the same for every image.
+
+    Videos need that: the slots of a batch lie side by side in one frame, and the next episode in a
+    slot may have an image of another shape.
+
+    Returns:
+        `FRAME_SHAPE` uint8; even sides, as video codecs want them.
+    """
+    picture = draw_episode(episode, FRAME_SIDE)
+    # The caption keeps its distance to the image, and both stand in the middle.
+    canvas = np.full(FRAME_SHAPE, BACKGROUND, np.uint8)
+    top, left = (
+        (room - side) // 2 for room, side in zip(FRAME_SHAPE, picture.shape[:2], strict=False)
+    )
+    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return canvas
+
+
 def add_caption(frame: np.ndarray, lines: tuple[str, ...]) -> np.ndarray:
     """Put lines of text under a frame; the height stays even, as video codecs want it."""
     height = 16 * len(lines) + 6
     height += (frame.shape[0] + height) % 2
-    strip = Image.new("RGB", (frame.shape[1], height), (24, 24, 24))
+    strip = Image.new("RGB", (frame.shape[1], height), BACKGROUND)
     draw = ImageDraw.Draw(strip)
     for number, line in enumerate(lines):
         draw.text((4, 3 + 16 * number), line, fill="white")

@@ -12,6 +12,7 @@ from medseg_gym.cases import Case, CaseSource, load_cases
 from medseg_gym.envs.array_view import ArrayView
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.chat_view import ChatView
+from medseg_gym.envs.forking import settle_in_child
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.view import Observations, View
 from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine, StepResult, episode_info
@@ -28,6 +29,7 @@ class Stage:
     """
 
     def __init__(self, options: EnvOptions, num_slots: int) -> None:
+        settle_in_child(options.backbone, options.device)
         self.options = options
         self.source = load_cases(options.cases, options.split)
         self.backbone = backbones.load(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any, ClassVar
 
 import gymnasium as gym
 
 from medseg_gym.envs.options import EnvOptions
+from medseg_gym.envs.own_spaces import CopiedSpace, SeededSpace
 from medseg_gym.envs.stage import Stage, read_reset_options
 from medseg_gym.envs.view import Observations
 from medseg_gym.episodes import Episode
@@ -23,8 +25,11 @@ class StageEnv(gym.Env[Any, Any]):
 
     options_class: ClassVar[type[EnvOptions]] = EnvOptions
     metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 2}  # noqa: RUF012
+    observation_space: Any = CopiedSpace()
+    action_space: Any = SeededSpace()
 
     def __init__(self, render_mode: str | None = None, **options: Any) -> None:
+        self.metadata = deepcopy(type(self).metadata)  # gymnasium's vectors write into it
         self.options = self.options_class.read(options)
         self.stage = Stage(self.options, num_slots=1)
         self.observation_space = self.stage.view.observation_space
@@ -63,11 +68,11 @@ class StageEnv(gym.Env[Any, Any]):
         return self.stage.view.row(self.stage.observe([0]), 0)
 
     def render(self) -> Any:  # gymnasium's generic frames differ between versions
-        """The episode as (h, w, 3) uint8 in mode "rgb_array"."""
-        from medseg_gym.envs.rendering import draw_episode
+        """The episode as `rendering.FRAME_SHAPE` uint8 in mode "rgb_array", whatever its image."""
+        from medseg_gym.envs.rendering import draw_frame
 
         if self.render_mode == "rgb_array":
-            return draw_episode(self.episode)
+            return draw_frame(self.episode)
         return None
 
     def _show(self) -> None:

@@ -11,6 +11,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from medseg_gym.envs.options import EnvOptions
+from medseg_gym.envs.own_spaces import CopiedSpace, SeededSpace
 from medseg_gym.envs.stage import Stage, read_reset_options
 from medseg_gym.envs.view import Observations
 from medseg_gym.episodes import Episode
@@ -33,6 +34,9 @@ class StageVectorEnv(VectorEnv[Observations, Any, Any]):
     """
 
     options_class: ClassVar[type[EnvOptions]] = EnvOptions
+    single_observation_space: Any = CopiedSpace()
+    single_action_space: Any = SeededSpace()
+    action_space: Any = SeededSpace()
 
     def __init__(
         self,
@@ -55,12 +59,16 @@ class StageVectorEnv(VectorEnv[Observations, Any, Any]):
         self.max_episode_steps = max_episode_steps
         self.single_observation_space = self.stage.view.observation_space
         self.single_action_space = self.stage.view.action_space
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._slots = range(num_envs)
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._terminations = np.zeros(num_envs, bool)
         self._truncations = np.zeros(num_envs, bool)
+
+    @property
+    def observation_space(self) -> Any:  # type: ignore[override]
+        """Of all slots; a copy, like `single_observation_space`."""
+        return batch_space(self.single_observation_space, self.num_envs)
 
     @property
     def episodes(self) -> list[Episode | None]:
@@ -182,12 +190,12 @@ class StageVectorEnv(VectorEnv[Observations, Any, Any]):
         return batched
 
     def render(self) -> Any:  # gymnasium's generic frames differ between versions
-        """One (h, w, 3) uint8 frame per slot in mode "rgb_array"."""
-        from medseg_gym.envs.rendering import draw_episode
+        """One `rendering.FRAME_SHAPE` uint8 frame per slot in mode "rgb_array"."""
+        from medseg_gym.envs.rendering import draw_frame
 
         if self.render_mode != "rgb_array":
             return None
-        return tuple(draw_episode(episode) for episode in self.stage.episodes(self._slots))
+        return tuple(draw_frame(episode) for episode in self.stage.episodes(self._slots))
 
 
 def _read_mode(mode: AutoresetMode | str) -> AutoresetMode:

@@ -10,7 +10,8 @@ class MedSegVectorEnv(StageVectorEnv):
 
     Every slot is a `MedSegEnv` (see there for action, observation, reward and info) with a
     generator of its own; all slots that decode in a step share one call of the backbone, and slots
-    on the same image share its embedding. Returned arrays are fresh.
+    on the same image share its embedding. Returned arrays are fresh, observation spaces copies.
+    Actions are checked alike on every step, those of slots that have ended as well.
 
     **Seeds.** `reset(seed=s)` seeds slot i with s + i; a sequence gives each slot its own.
 
@@ -27,7 +28,7 @@ class MedSegVectorEnv(StageVectorEnv):
         num_envs: Slots.
         max_episode_steps: A time limit on top of `max_steps`; reaching it truncates.
         autoreset_mode: As above.
-        render_mode: "rgb_array" makes `render` return one frame per slot.
+        render_mode: "rgb_array" makes `render` return one frame per slot, all of one even shape.
         **options: See `EnvOptions`.
 
     Raises:

@@ -11,10 +11,11 @@ import torch
 
 from medseg_gym.backbones.base import Backbone, PromptRow
 from medseg_gym.backbones.cache import embedding_cache
+from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.cases import Case
 from medseg_gym.episodes import rewards
 from medseg_gym.episodes.episode import Episode, MaskState
-from medseg_gym.episodes.masks import measure_masks
+from medseg_gym.episodes.masks import check_prediction, measure_masks
 from medseg_gym.errors import EpisodeError, PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Prompt
 
@@ -113,12 +114,23 @@ class EpisodeEngine:
             slots: Distinct.
             cases: One per slot.
             max_steps: One per slot; None takes the engine's own.
+
+        Raises:
+            BackboneError: An embedding that is not finite, naming the cases; no slot is changed.
         """
         _check_slots(slots, cases)
         limits = [given or self.max_steps for given in max_steps or [None] * len(slots)]
-        found = self.cache.get(
-            self.backbone, [c.image for c in cases], [c.content_hash for c in cases]
-        )
+        try:
+            found = self.cache.get(
+                self.backbone, [c.image for c in cases], [c.content_hash for c in cases]
+            )
+        except NonFiniteError as error:
+            # It names images, some of which another process was asked for.
+            ill = [i for i, c in enumerate(cases) if f"image {c.content_hash}" in error.names]
+            if not ill:
+                raise
+            names = _case_names([cases[i] for i in ill])
+            raise NonFiniteError(error.backbone, error.what, ill, names) from None
         started = []
         for slot, case, limit, embedding in zip(slots, cases, limits, found, strict=True):
             truth = torch.from_numpy(case.mask.copy()).to(self.backbone.device)
@@ -145,6 +157,8 @@ class EpisodeEngine:
 
         Raises:
             EpisodeError: A slot without a running episode.
+            BackboneError: The backbone's numbers are not finite; no step is recorded.
+            RewardError: The reward's are not.
         """
         _check_slots(slots, prompts)
         episodes = [self.episode(slot) for slot in slots]
@@ -160,7 +174,9 @@ class EpisodeEngine:
         for i, (episode, prompt) in enumerate(zip(episodes, prompts, strict=True)):
             effect, error = judged[i]
             step = episode.record(prompt, effect, error, made.get(i))
-            value, terms = self.reward(episode) if episode.case.truth_known else (math.nan, {})
+            value, terms = (
+                rewards.pay(self.reward, episode) if episode.case.truth_known else (math.nan, {})
+            )
             info = {
                 **episode_info(episode),
                 "tool": step.tool,
@@ -168,7 +184,7 @@ class EpisodeEngine:
                 "error": step.error,
                 **terms,
             }
-            results.append(StepResult(float(value), episode.done, info))
+            results.append(StepResult(value, episode.done, info))
         return results
 
     def preview(
@@ -184,6 +200,7 @@ class EpisodeEngine:
 
         Raises:
             EpisodeError: An episode that is over, or a prompt that makes no mask.
+            BackboneError: As in `step`.
         """
         for episode, prompt in zip(episodes, prompts, strict=True):
             effect, error = episode.judge(prompt)
@@ -210,10 +227,16 @@ class EpisodeEngine:
                 episodes, prompts, in_force, chosen, strict=True
             )
         ]
-        with torch.inference_mode():
-            prediction = self.backbone.decode(rows)
-            images = self.backbone.to_image(prediction.logits, [row.embedding for row in rows])
-            measured = measure_masks(images, [episode.truth for episode in episodes])
+        try:
+            with torch.inference_mode():
+                prediction = self.backbone.decode(rows)
+                check_prediction(self.backbone.name, prediction, len(rows))
+                images = self.backbone.to_image(prediction.logits, [row.embedding for row in rows])
+                measured = measure_masks(
+                    images, [e.truth for e in episodes], self.backbone.name, prediction
+                )
+        except NonFiniteError as error:
+            raise error.about(_case_names([episode.case for episode in episodes])) from None
         return [
             MaskState(self._kept(mask), pixels, both, box, points, self._kept(logits))
             for (mask, pixels, both), (box, points), logits in zip(
@@ -251,6 +274,10 @@ def _check_slots(slots: Sequence[int], values: Sequence[object]) -> None:
             f"slots must be distinct, one per case or prompt, got {list(slots)} "
             f"for {len(values)} of them"
         )
+
+
+def _case_names(cases: Sequence[Case]) -> list[str]:
+    return [f"case {case.key!r}" for case in cases]
 
 
 def episode_info(episode: Episode) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From logits at image size to masks and pixel counts, one kernel per distinct size."""
+"""From what a backbone predicts to masks and pixel counts, one kernel per distinct size."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+
+from medseg_gym.backbones.base import Prediction
+from medseg_gym.backbones.finite import NonFiniteError, row_sums, rows_not_finite
+from medseg_gym.errors import BackboneError
 
 
 class MeasuredMask(NamedTuple):
@@ -25,27 +29,93 @@ def group_by_shape(tensors: Sequence[torch.Tensor]) -> list[list[int]]:
 
 
 def measure_masks(
-    logits: Sequence[torch.Tensor], truths: Sequence[torch.Tensor]
+    logits: Sequence[torch.Tensor],
+    truths: Sequence[torch.Tensor],
+    backbone: str = "unnamed",
+    prediction: Prediction | None = None,
 ) -> list[MeasuredMask]:
     """Threshold at 0 and count pixels, with a single transfer to the host.
+
+    Whether every number is finite travels with the counts: a sum per row tells it.
 
     Args:
         logits: B tensors H x W; sizes may differ from row to row.
         truths: B bool tensors, each of its row's size and device.
+        backbone: Its name, for errors.
+        prediction: Low-resolution logits and predicted IoU that the logits were made of, if they
+            are to be checked as well.
 
     Returns:
         B measured masks, in order.
+
+    Raises:
+        NonFiniteError: Low-resolution logits, predicted IoU or logits at image size that are not
+            finite numbers, naming the rows.
+        BackboneError: Logits of another size than the truths.
     """
+    _check_sizes(backbone, logits, truths)
     groups = group_by_shape(logits)
+    told = None if prediction is None else row_sums(prediction.logits) + prediction.iou
     stacks, counts = [], []
     for members in groups:
-        masks = torch.stack([logits[i] for i in members]) > 0
+        stacked = torch.stack([logits[i] for i in members])
+        masks = stacked > 0
         both = masks & torch.stack([truths[i] for i in members])
         stacks.append(masks)
-        counts.append(torch.stack([masks.sum((1, 2)), both.sum((1, 2))], dim=1))
-    pairs = iter(torch.cat(counts).tolist())
+        sums = row_sums(stacked)
+        if told is not None:
+            sums += told if len(groups) == 1 else told[members]
+        counts.append(torch.stack([masks.sum((1, 2)), both.sum((1, 2)), sums.isfinite()], dim=1))
+    rows = torch.cat(counts).tolist()
+    if not all(finite for _, _, finite in rows):
+        _find_not_finite(backbone, prediction, logits)
+    pairs = iter(rows)
     found: dict[int, MeasuredMask] = {}
     for members, masks in zip(groups, stacks, strict=True):
         for i, mask in zip(members, masks, strict=True):
-            found[i] = MeasuredMask(mask, *next(pairs))
+            pixels, intersection, _ = next(pairs)
+            found[i] = MeasuredMask(mask, pixels, intersection)
     return [found[i] for i in range(len(logits))]
+
+
+def check_prediction(backbone: str, prediction: Prediction, count: int) -> None:
+    """Refuse a prediction that is not one of `count` rows.
+
+    Raises:
+        BackboneError: With the shapes.
+    """
+    low, iou = tuple(prediction.logits.shape), tuple(prediction.iou.shape)
+    if len(low) != 3 or low[0] != count or iou != (count,):
+        raise BackboneError(
+            f"backbone {backbone!r}: decode of {count} rows must give logits ({count}, h, w) and "
+            f"predicted IoU ({count},), got {low} and {iou}"
+        )
+
+
+def _check_sizes(
+    backbone: str, logits: Sequence[torch.Tensor], truths: Sequence[torch.Tensor]
+) -> None:
+    """Other sizes would be broadcast silently, and count pixels that are not there."""
+    sizes = [tuple(part.shape) for part in logits]
+    wanted = [tuple(truth.shape) for truth in truths]
+    if sizes != wanted:
+        raise BackboneError(
+            f"backbone {backbone!r}: to_image must give logits of the images' sizes (height, "
+            f"width), {wanted[:5]}, got {sizes[:5]}"
+        )
+
+
+def _find_not_finite(
+    backbone: str, prediction: Prediction | None, logits: Sequence[torch.Tensor]
+) -> None:
+    """Raise for the rows at fault; return where finite numbers only had too large a sum."""
+    parts = [("logits at image size", list(logits))]
+    if prediction is not None:
+        parts = [
+            ("logits", list(prediction.logits)),
+            ("predicted IoU", list(prediction.iou)),
+            *parts,
+        ]
+    for what, values in parts:
+        if rows := rows_not_finite(values):
+            raise NonFiniteError(backbone, what, rows)

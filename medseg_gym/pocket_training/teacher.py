@@ -21,6 +21,7 @@ from skimage.segmentation import felzenszwalb
 
 from medseg_gym.backbones import load
 from medseg_gym.backbones.base import Backbone, Embedding, PromptRow
+from medseg_gym.backbones.finite import NonFiniteError, rows_not_finite
 from medseg_gym.cases import load_cases
 from medseg_gym.cases.phantoms import CASES_PER_IMAGE
 from medseg_gym.errors import MedSegError
@@ -180,6 +181,8 @@ def teacher_masks(
     ]
     logits, iou = teacher.decode(rows_)
     full = torch.stack(teacher.to_image(logits, [embedding] * len(rows_)))
+    if ill := rows_not_finite([*full, *iou]):
+        raise NonFiniteError(teacher.name, "masks to learn from", [i % len(full) for i in ill])
     core, rim = (full > 1).sum((1, 2)), (full > -1).sum((1, 2))
     stable = core / rim.clamp(min=1)
     areas_ = (full > 0).sum((1, 2))

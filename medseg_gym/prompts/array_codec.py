@@ -63,17 +63,15 @@ class ArrayCodec:
             row[1:3] = to_cell(prompt.x, self.bins), to_cell(prompt.y, self.bins)
         return row
 
-    def decode(self, actions: np.ndarray) -> list[Prompt]:
-        """Read rows of integers.
+    def check(self, actions: np.ndarray) -> np.ndarray:
+        """Rows of integers as they are, or an error: nothing is rounded or clipped into place.
 
         Args:
             actions: (n, 5) integer array, within the action space.
 
-        Returns:
-            n prompts.
-
         Raises:
-            PromptError: Wrong shape, a non-integer dtype, or a value outside the action space.
+            PromptError: Wrong shape, a non-integer dtype (NaN and infinity among them), or a value
+                outside the action space.
         """
         actions = np.asarray(actions)
         if actions.ndim != 2 or actions.shape[1] != 5 or actions.dtype.kind not in "iu":
@@ -89,7 +87,21 @@ class ArrayCodec:
                 f"action {actions[row].tolist()} of slot {row} is outside the action space "
                 f"MultiDiscrete({limits.tolist()})"
             )
-        return [self._decode_row(row) for row in actions.tolist()]
+        return actions
+
+    def decode(self, actions: np.ndarray) -> list[Prompt]:
+        """Read rows of integers.
+
+        Args:
+            actions: (n, 5) integer array, within the action space.
+
+        Returns:
+            n prompts.
+
+        Raises:
+            PromptError: As `check`.
+        """
+        return [self._decode_row(row) for row in self.check(actions).tolist()]
 
     def _decode_row(self, row: list[int]) -> Prompt:
         tool = self.tools[row[0]]

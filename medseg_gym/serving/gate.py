@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 
+from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.remote import MissingImages
 from medseg_gym.errors import EpisodeError, MedSegError
 from medseg_gym.serving.errors import ServiceError
@@ -257,6 +258,10 @@ def describe(error: Exception, request: str) -> tuple[int, dict[str, Any], list]
     headers: list[tuple[bytes, bytes]] = []
     if isinstance(error, MissingImages):
         return 404, {"detail": str(error), "missing": list(error.keys)}, headers
+    if isinstance(error, NonFiniteError):  # the backbone's fault, and the same when asked again
+        ill = {"backbone": error.backbone, "what": error.what}
+        rows = {"rows": list(error.rows), "names": list(error.names)}
+        return 500, {"detail": str(error), "not_finite": ill | rows}, headers
     if isinstance(error, ServiceError):
         if error.retry_after is not None:
             headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode()))

@@ -136,7 +136,5 @@ def write_mask(
     facts: ServedFacts, logits: np.ndarray, pixels: np.ndarray, input_size: tuple[int, int]
 ) -> str:
     """The mask at the image's size, base64 PNG, from one row's logits (1, h, w)."""
-    if not np.isfinite(logits).all():
-        raise ServiceError("the logits came out without a finite value: check previous_logits")
     like = Embedding((), (pixels.shape[0], pixels.shape[1]), input_size)
     return mask_text(facts.to_image(torch.tensor(logits), [like])[0] > 0)

@@ -111,11 +111,11 @@ def read_decode(
 
 
 def write_decode(logits: np.ndarray, iou: np.ndarray, dtype: str) -> bytes:
-    """The answer as JSON."""
-    if not (np.isfinite(logits).all() and np.isfinite(iou).all()):
-        raise ServiceError("the logits came out without a finite value: check mask_input")
-    with np.errstate(over="ignore"):
-        packed = logits.astype("<f2" if dtype == "float16" else "<f4")
+    """The answer as JSON; logits beyond the range of float16 keep their sign and become its end."""
+    packed = logits.astype("<f4")
+    if dtype == "float16":
+        most = float(np.finfo(np.float16).max)
+        packed = packed.clip(-most, most).astype("<f2")
     answer = {
         "shape": list(logits.shape),
         "dtype": dtype,

@@ -1,10 +1,13 @@
 """The shared network: layouts, batches, and what it refuses."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 
+import medseg_gym  # noqa: F401  (registers the ids)
+from agents.network_policy import NetworkPolicy
 from agents.networks import NetworkConfig, PromptNetwork
 from medseg_gym.envs.array_view import ArrayView
 from medseg_gym.errors import PolicyError
@@ -95,3 +98,18 @@ def test_views_that_do_not_fit_are_refused_with_the_way_out():
             spaces.Discrete(3),  # type: ignore[arg-type]
             NetworkConfig(tools=CLICKS),
         )
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_network_that_has_diverged_is_not_played(sampled, small_cases):
+    envs = gym.make_vec(
+        "MedSeg-v0", num_envs=2, cases=small_cases, backbone="ellipse", image_size=32
+    )
+    network = PromptNetwork(envs.single_observation_space, envs.single_action_space)
+    policy = NetworkPolicy(network, "mine", sampled)
+    observations, _ = envs.reset(seed=0)
+    assert policy.act(observations).shape == (2, 5)
+    with torch.no_grad():
+        network.tool.bias[2] = float("nan")
+    with pytest.raises(PolicyError, match="mine: the network's outputs are not finite"):
+        policy.act(observations)

@@ -1,5 +1,7 @@
 """Records on disk: two programs cannot write the same run."""
 
+import json
+
 import pytest
 
 from agents.evaluation import RecordFile, evaluate
@@ -19,3 +21,22 @@ def test_a_second_writer_is_noticed_and_no_case_stands_twice(small_cases, tmp_pa
     kept = RecordFile(path, settings)
     assert kept.records == records and second.records == []
     kept.append(records)  # whoever opens it anew goes on
+
+
+@pytest.mark.parametrize("name", ["dice", "iou", "nsd", "boundary_iou", "hd95", "episode_return"])
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999", "null", '"0.5"'])
+def test_a_record_whose_numbers_are_none_is_named_and_not_averaged(
+    name, word, small_cases, tmp_path
+):
+    if (name, word) == ("hd95", "null"):
+        return  # one of the masks is empty: there is no distance, and tables count it so
+    envs = make_envs(5, cases=small_cases, backbone="ellipse", max_steps=4)
+    path = tmp_path / "records.jsonl"
+    RecordFile(path, {}).append(evaluate(envs, make_policy("oracle-box", envs.stage.view.codec)))
+    lines = path.read_text().splitlines()
+    record = json.loads(lines[2])
+    record[name] = [0.0, 123456789] if name in ("dice", "iou") else 123456789
+    lines[2] = json.dumps(record).replace("123456789", word)
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(MedSegError, match=rf"records.jsonl:3: .*{name} must be finite"):
+        RecordFile(path, {})

@@ -1,12 +1,22 @@
 import numpy as np
 import pytest
 
+from medseg_gym.errors import MedSegError
 from medseg_gym.statistics import bootstrap_interval
 
 
 def test_too_few_groups_give_no_interval():
     assert bootstrap_interval([0.1] * 40, ["a", "b", "c", "d"] * 10) is None
     assert bootstrap_interval([0.1] * 5, list("abcde")) is not None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_value_that_is_not_finite_gives_no_interval_but_an_error(value):
+    for groups in (list("abcdef"), list("aabbcc")):
+        with pytest.raises(MedSegError, match=r"value 2 \(group '[bc]'\)"):
+            bootstrap_interval([0.1, 0.2, value, 0.4, 0.5, 0.6], groups)
+    with pytest.raises(MedSegError, match="level"):
+        bootstrap_interval([0.1] * 6, list("abcdef"), level=value)
 
 
 def test_groups_are_resampled_whole():

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from medseg_gym.cases import Case, CaseError, window_to_rgb
+from medseg_gym.cases.volumes.windows import parse_window
 
 IMAGE = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 MASK = np.eye(4, 5, dtype=bool)
@@ -39,6 +40,11 @@ def case(**changes: object) -> Case:
         ({"spacing": (1.0, 0.0)}, "two positive millimetres"),
         ({"spacing": (1.0, float("nan"))}, "two positive millimetres"),
         ({"spacing": (float("inf"), 1.0)}, "two positive millimetres"),
+        ({"spacing": (float("nan"), 1.0)}, "two positive millimetres"),
+        ({"spacing": (1.0, -1.0)}, "two positive millimetres"),
+        ({"spacing": (1.0, 1.0, 1.0)}, "two positive millimetres"),
+        ({"spacing": ("wide", 1.0)}, "two positive millimetres"),
+        ({"spacing": (None, 1.0)}, "two positive millimetres"),
         ({"spacing": ("a", "b")}, "two positive millimetres"),
     ],
 )
@@ -144,3 +150,27 @@ def test_a_case_is_shared_by_deep_copies_and_frozen_after_pickling():
     assert again.key == "a" and again.content_hash == case.content_hash
     with pytest.raises(ValueError, match="read-only"):
         again.mask[0, 0] = False
+
+
+def test_spacing_is_kept_as_plain_floats():
+    case = Case("a", IMAGE, MASK, "target", spacing=np.array([1, 0.5], np.float32))
+    assert case.spacing == (1.0, 0.5) and all(type(side) is float for side in case.spacing)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        (np.nan, 1),
+        (0, np.nan),
+        (-np.inf, 0),
+        (0, np.inf),
+        (5, 5),
+        (6, 5),
+        (-1.5e308, 1.5e308),
+    ],
+)
+def test_windows_are_finite_and_in_order(limits):
+    with pytest.raises(CaseError, match="finite with low < high"):
+        window_to_rgb(np.arange(6.0).reshape(2, 3), *limits)
+    with pytest.raises(CaseError, match="window="):
+        parse_window(f"{limits[0]},{limits[1]}", "CT")

@@ -184,6 +184,46 @@ def test_next_step_ignores_the_action_after_an_end(small_cases):
     assert observation["steps_left"][0] == 1 and info["tool"][0] == "" and info["tool"][1] == "stop"
 
 
+BAD_ACTIONS = {
+    "minus infinity": lambda good: np.full(good.shape, -np.inf),
+    "NaN": lambda good: np.full(good.shape, np.nan),
+    "floats": lambda good: good.astype(float),
+    "bools": lambda good: good.astype(bool),
+    "objects": lambda good: good.astype(object),
+    "negative": lambda good: good - 7,
+    "too large": lambda good: good + 1000,
+    "too large in an unused entry": lambda good: [*good, 0, 0, 0, 0, 1000],
+    "another shape": lambda good: good[:, :4],
+    "None": lambda good: None,
+}
+
+
+@pytest.mark.parametrize("name", BAD_ACTIONS)
+@pytest.mark.parametrize("mode", MODES)
+def test_actions_are_checked_alike_on_every_step(mode, name, small_cases):
+    envs = make_vec(2, cases=small_cases, autoreset_mode=mode, max_steps=1)
+    envs.reset(seed=0)
+    good = encode(envs, AddPoint(0.5, 0.4), Stop())
+    bad = BAD_ACTIONS[name](good)
+    for _ in range(4):  # running, all ended or reset, and so on
+        before = [None if e is None else len(e.steps) for e in envs.unwrapped.episodes]
+        with pytest.raises(MedSegError, match="action"):
+            envs.step(bad)
+        after = [None if e is None else len(e.steps) for e in envs.unwrapped.episodes]
+        assert before == after
+        envs.step(good)
+
+
+def test_one_bad_action_among_slots_that_have_ended_is_named(small_cases):
+    envs = make_vec(3, cases=small_cases, max_steps=5)
+    envs.reset(seed=0)
+    envs.step(encode(envs, Stop(), AddPoint(0.5, 0.4), Stop()))
+    actions = encode(envs, Stop(), Stop(), Stop())
+    actions[2, 1] = np.iinfo(np.int64).min  # what minus infinity becomes when it is cast
+    with pytest.raises(PromptError, match="slot 2"):
+        envs.step(actions)
+
+
 def test_same_step_keeps_the_last_observation_and_info(small_cases):
     envs = make_vec(3, cases=small_cases, autoreset_mode="same_step")
     _, start = envs.reset(seed=0, options={"case": "sq"})

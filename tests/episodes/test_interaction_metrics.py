@@ -78,3 +78,19 @@ def test_misuse_is_refused():
             call()
     with pytest.raises(ValueError, match="max_turns must be at least 1"):
         dice_auc([0.5], 0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_curve_with_a_score_that_is_none_has_no_metric(bad, place):
+    curve = [0.2, 0.5, 0.9]
+    curve[place] = bad
+    for metric in (
+        lambda: noc(curve, 0.8, 5),
+        lambda: dice_auc(curve, 5),
+        lambda: stop_regret(curve),
+    ):
+        with pytest.raises(ValueError, match="finite"):
+            metric()
+    with pytest.raises(ValueError, match="threshold"):
+        noc([0.2, 0.9], bad, 5)

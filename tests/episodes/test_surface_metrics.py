@@ -174,3 +174,24 @@ def test_a_spacing_or_tolerance_out_of_range_is_refused():
             hd95(EMPTY, FULL, spacing)
     with pytest.raises(ValueError, match="tolerance must not be negative"):
         nsd(EMPTY, FULL, -1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, -1.0])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_spacing_that_is_no_length_is_refused_on_either_axis(bad, axis):
+    mask = np.eye(6, dtype=bool)
+    spacing = (bad, 1.0) if axis == 0 else (1.0, bad)
+    for metric in (hd95, surface_scores):
+        with pytest.raises(ValueError, match="two positive numbers"):
+            metric(mask, mask[::-1], spacing=spacing)
+    with pytest.raises(ValueError, match="two positive numbers"):
+        nsd(mask, mask[::-1], spacing=spacing)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
+def test_tolerances_and_ratios_are_finite(bad):
+    mask = np.eye(6, dtype=bool)
+    with pytest.raises(ValueError, match="tolerance"):
+        nsd(mask, mask[::-1], tolerance=bad)
+    with pytest.raises(ValueError, match="dilation_ratio"):
+        boundary_iou(mask, mask[::-1], dilation_ratio=bad)

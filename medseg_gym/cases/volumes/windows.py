@@ -75,7 +75,7 @@ def parse_window(text: str, modality: str, own: bool = False) -> Window:
         return Window("file", number=int(number or 1) - 1)
     try:
         low, high = (float(part) for part in text.split(","))
-        if not -np.inf < low < high < np.inf:
+        if not (-np.inf < low < high < np.inf and high - low < np.inf):
             raise ValueError
     except ValueError:
         choices = (*CHOICES, "file", "file:2") if own else CHOICES

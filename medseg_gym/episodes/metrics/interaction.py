@@ -7,6 +7,7 @@ any action but Stop: what costs a user effort, be it a click, a box, an undo or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,9 +37,11 @@ def noc(iou: Sequence[float], threshold: float, max_turns: int) -> NoC:
         max_turns: Turns that the episode could have taken.
 
     Raises:
-        ValueError: An empty curve.
+        ValueError: An empty curve, or a score or threshold that is not finite.
     """
     _check(iou)
+    if not math.isfinite(threshold):
+        raise ValueError(f"threshold must be finite, got {threshold}")
     for turn, value in enumerate(iou[: max_turns + 1]):
         if value >= threshold:
             return NoC(turn, False)
@@ -57,7 +60,7 @@ def dice_auc(dice: Sequence[float], max_turns: int) -> float:
         max_turns: Turns that the episode could have taken, at least 1.
 
     Raises:
-        ValueError: An empty curve, or no turns.
+        ValueError: An empty curve, one with values that are not finite, or no turns.
     """
     _check(dice)
     if max_turns < 1:
@@ -76,7 +79,7 @@ def stop_regret(dice: Sequence[float]) -> float:
         dice: Curve, 0..1.
 
     Raises:
-        ValueError: An empty curve.
+        ValueError: An empty curve, or one with values that are not finite.
     """
     _check(dice)
     return max(dice) - dice[-1]
@@ -85,3 +88,5 @@ def stop_regret(dice: Sequence[float]) -> float:
 def _check(curve: Sequence[float]) -> None:
     if not len(curve):
         raise ValueError("a curve needs at least the score before the first turn")
+    if not all(map(math.isfinite, curve)):
+        raise ValueError(f"a curve holds finite scores alone, got {list(curve)[:10]}")

@@ -59,11 +59,11 @@ def surface_scores(
         tolerance: Of NSD, in mm or, without a spacing, in pixels.
 
     Raises:
-        ValueError: Masks of different shapes or not bool, a spacing that is not positive, or a
-            negative tolerance.
+        ValueError: Masks of different shapes or not bool, a spacing or a tolerance that is not
+            finite, a spacing that is not positive, or a negative tolerance.
     """
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must not be negative, got {tolerance}")
+    if not 0 <= tolerance < np.inf:
+        raise ValueError(f"tolerance must not be negative, and finite, got {tolerance}")
     to_truth, to_prediction = _surface_distances(prediction, truth, spacing)
     unit: Literal["mm", "px"] = "px" if spacing is None else "mm"
     if not (to_truth.size or to_prediction.size):
@@ -135,8 +135,11 @@ def boundary_iou(
         dilation_ratio: d as a share of the image diagonal.
 
     Raises:
-        ValueError: Masks of different shapes or not bool.
+        ValueError: Masks of different shapes or not bool, or a ratio that is not finite or
+            negative.
     """
+    if not 0 <= dilation_ratio < np.inf:
+        raise ValueError(f"dilation_ratio must be finite and not negative, got {dilation_ratio}")
     prediction, truth = check_masks(prediction, truth)
     width = max(1, round(dilation_ratio * float(np.hypot(*prediction.shape))))
     bands = []
@@ -165,8 +168,10 @@ def _surface_distances(
     Where the other border does not exist they are inf.
     """
     prediction, truth = check_masks(prediction, truth)
-    if spacing is not None and not (len(spacing) == 2 and min(spacing) > 0):
-        raise ValueError(f"spacing must be two positive numbers (row, column), got {spacing}")
+    if spacing is not None and not (len(spacing) == 2 and all(0 < s < np.inf for s in spacing)):
+        raise ValueError(
+            f"spacing must be two positive numbers (row, column), finite ones, got {spacing}"
+        )
     borders = [mask & ~ndimage.binary_erosion(mask) for mask in _cropped(prediction, truth)]
     found = []
     for here, there in (borders, borders[::-1]):

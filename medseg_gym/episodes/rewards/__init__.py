@@ -18,6 +18,7 @@ from medseg_gym.episodes.rewards.dice_gain import DiceGain
 from medseg_gym.episodes.rewards.format import Format
 from medseg_gym.episodes.rewards.ibis_agent import IbisAgent
 from medseg_gym.episodes.rewards.medsam_agent import MedSamAgent
+from medseg_gym.episodes.rewards.pay import pay
 from medseg_gym.episodes.rewards.protocol import Reward, RewardValue
 from medseg_gym.episodes.rewards.registry import make, names, register
 from medseg_gym.episodes.rewards.scoring import score_episode
@@ -35,6 +36,7 @@ __all__ = [
     "StopRegret",
     "make",
     "names",
+    "pay",
     "register",
     "score_episode",
 ]

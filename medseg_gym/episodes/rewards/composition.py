@@ -10,6 +10,7 @@ from numbers import Real
 from typing import ClassVar
 
 from medseg_gym.episodes.episode import Episode
+from medseg_gym.episodes.rewards.pay import pay, reward_name
 from medseg_gym.episodes.rewards.protocol import Reward, RewardValue
 from medseg_gym.errors import MedSegError
 
@@ -24,6 +25,20 @@ class ComposableReward(ABC):
     """
 
     name: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that would make every reward NaN or infinite.
+
+        Raises:
+            MedSegError: Of a dataclass, a number that is not finite.
+        """
+        for name, value in vars(self).items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+                raise MedSegError(
+                    f"reward {self.name or type(self).__name__!r}: {name} must be finite, "
+                    f"got {value}"
+                )
 
     @abstractmethod
     def __call__(self, episode: Episode) -> RewardValue:
@@ -78,7 +93,7 @@ class Mixture(ComposableReward):
 
     def __call__(self, episode: Episode) -> RewardValue:
         """Value the newest step."""
-        values = [reward(episode) for _, reward in self.parts]
+        values = [pay(reward, episode) for _, reward in self.parts]
         weights = [weight for weight, _ in self.parts]
         seen = Counter(term for value in values for term in value.terms)
         terms: dict[str, float] = {}
@@ -96,8 +111,7 @@ class Mixture(ComposableReward):
         names: list[str] = []
         met: Counter[str] = Counter()
         for _, reward in self.parts:
-            plain = getattr(reward, "name", "") or getattr(reward, "__name__", "")
-            name = plain or type(reward).__name__
+            name = reward_name(reward)
             met[name] += 1
             names.append(name if met[name] == 1 else f"{name}_{met[name]}")
         return names

@@ -9,6 +9,7 @@ import torch
 
 from medseg_gym.cases import Case
 from medseg_gym.episodes.episode import Episode, MaskState
+from medseg_gym.episodes.rewards.pay import pay
 from medseg_gym.episodes.rewards.protocol import Reward, RewardValue
 from medseg_gym.episodes.rewards.registry import make
 from medseg_gym.errors import EpisodeError
@@ -38,6 +39,7 @@ def score_episode(
 
     Raises:
         EpisodeError: The numbers of masks and prompts do not fit, or a mask contradicts the rules.
+        RewardError: The reward gave no finite number.
     """
     reward = make(reward)
     image = np.zeros((*truth.shape, 3), np.uint8)
@@ -70,7 +72,7 @@ def score_episode(
                 f"mask of step {number} ({step.tool or 'unreadable'}, {effect}) differs from what "
                 "the rules leave: an invalid action changes nothing, undo restores, clear empties"
             )
-        values.append(reward(episode))
+        values.append(pay(reward, episode))
     if next(stored, None) is not None:
         raise EpisodeError(f"{len(masks)} masks for {len(prompts)} prompts: too many masks")
     return values

@@ -59,7 +59,7 @@ def collect(rows: Iterable[Row], backbone: str, max_steps: int) -> dict[Player, 
         options = json.loads(row["options"])
         if row["backbone"] != backbone or options.get("max_steps") != max_steps:
             continue
-        if math.isnan(row["dice"]):
+        if not math.isfinite(row["dice"]):
             continue  # an image whose truth is not known
         player = Player(row["policy"], bool(options.get("exam", False)))
         case = CaseName(row["cases"], row["split"], row["case"])
