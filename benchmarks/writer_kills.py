@@ -103,6 +103,7 @@ def kill_writers(folder: Path, kills: int, seed: int = 0, longest: float = 0.25)
     bystander, bystander_end = start(0, 0.02)
     try:
         following = start(1, 0.0)
+        assert [bystander_end.recv() for _ in range(2)] == ["opening", "open"]
         for run in range(1, kills + 1):
             process, end = following
             assert end.recv() == "opening"
