@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from agents.contenders import Contender
 from agents.evaluation import CaseRecord, RecordFile, evaluate, run_settings
 from agents.machine import describe_machine
+from agents.results_layout import write_json
 from agents.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
 from medseg_gym.cases import CaseSource
 from medseg_gym.errors import MedSegError
@@ -112,7 +113,7 @@ class Comparison:
             "settings": self.settings,
             "rows": self.rows,
         }
-        (out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False))
+        write_json(results, out / "results.json")
         write_csv([{**row, "machine": self.machine} for row in self.rows], out / "results.csv")
         plot_dice_by_step(self.rows, out / "dice_by_step.png", self.arena.title)
 

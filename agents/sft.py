@@ -10,14 +10,15 @@ same weights in the end as one that was left alone.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from agents.run_folder import read_json
 from agents.sft_config import SftConfig, SftError
 from agents.sft_data import load_conversations
+from medseg_gym.atomic_write import atomic_folder, atomic_write
 
 WHOLE = "whole"
 """Name of the file that says that a checkpoint was written to its end."""
@@ -60,13 +61,11 @@ def train_sft(
     model = load_model(start, dtype=config.dtype)
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
     trainer.train(resume_from_checkpoint=_newest(out / "checkpoints"))
-    part = out / "model.part"
-    shutil.rmtree(part, ignore_errors=True)
-    trainer.save_model(str(part))
-    processor.save_pretrained(part)
-    (part / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.json says it all
-    save_view(part, view, {})
-    os.replace(part, finished)
+    with atomic_folder(finished, SftError) as part:
+        trainer.save_model(str(part))
+        processor.save_pretrained(part)
+        (part / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.json says it all
+        save_view(part, view, {})
     shutil.rmtree(out / "cache", ignore_errors=True)
     return finished
 
@@ -214,16 +213,13 @@ def _claim(out: Path, config: SftConfig, resume: bool) -> None:
     file = out / "config.json"
     settings = json.loads(json.dumps(asdict(config)))
     if not file.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(settings, indent=1))
-        os.replace(part, file)
+        atomic_write(file, json.dumps(settings, indent=1), SftError)
         return
     if not resume:
         raise SftError(
             f"{out} holds a run; go on with --resume (resume=True) or name another folder"
         )
-    there = json.loads(file.read_text())
+    there = read_json(file, SftError)
     differs = [f.name for f in fields(config) if there.get(f.name) != settings[f.name]]
     differs = [name for name in differs if name not in ("device", "loader_workers")]
     if differs:

@@ -1,8 +1,8 @@
 """Files and folders that are there whole or not at all, and the lock that writers share.
 
-What is written lies beside its place first, under a name that ends in ".part"; it is forced to the
-disk and then renamed. A kill, a power cut or a full disk therefore leaves the old content or the
-new one. Every failure is an error that names the path and what to do about it.
+What is written lies beside its place first, under a hidden name that ends in ".part"; it is forced
+to the disk and then renamed. A kill, a power cut or a full disk therefore leaves the old content or
+the new one. Every failure is an error that names the path and what to do about it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from medseg_gym.errors import MedSegError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TORCH = ("PytorchStreamWriter", "inline_container", "iostream error")  # of `torch.save`
 _ALMOST_NOTHING = 64 << 10  # bytes; libraries that fail without an OSError leave about this much
 
 
@@ -113,8 +114,9 @@ def named_failures(path: str | Path, error: type[MedSegError] = MedSegError) -> 
     try:
         yield
     except OSError as cause:
-        if not _concerns(Path(path), cause):
-            raise  # of another file, which was being read, say
+        of_the_system = cause.errno is not None or _is_of_the_disk(path, cause)
+        if not of_the_system or not _concerns(Path(path), cause):
+            raise  # of another file, which was being read, say; or no failure of a disk at all
         raise error(_what_failed(path, cause.strerror or str(cause), cause.errno)) from cause
     except Exception as cause:
         # Libraries that write from C++ say so in errors of their own.
@@ -165,7 +167,7 @@ def drop_lock(lock: FileLock) -> None:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
 def _force(path: Path) -> None:
@@ -182,7 +184,9 @@ def _concerns(path: Path, cause: OSError) -> bool:
 
 
 def _is_of_the_disk(path: str | Path, cause: Exception) -> bool:
-    if type(cause).__name__ == "SafetensorError" or "PytorchStreamWriter" in str(cause):
+    if type(cause).__name__ == "SafetensorError":
+        return True
+    if isinstance(cause, RuntimeError) and any(words in str(cause) for words in _TORCH):
         return True
     with suppress(OSError):
         return shutil.disk_usage(Path(path).parent).free < _ALMOST_NOTHING

@@ -64,15 +64,15 @@ def append_rows(
 
     Args:
         path: Of the file; made with its folder if it is missing.
-        rows: What JSON can hold. NaN and infinity are refused: they are not JSON.
+        rows: What JSON can hold; NaN and infinity are not JSON.
         error: What a failure of the disk is raised as.
         durable: Force the lines to the disk before returning.
 
     Raises:
-        MedSegError: As `error`: the file cannot be written.
+        MedSegError: As `error`: the file cannot be written, or a number is not finite.
     """
     path = Path(path)
-    text = b"".join(json.dumps(row, allow_nan=False).encode() + b"\n" for row in rows)
+    text = "".join(_line(path, row, error) for row in rows).encode()
     with named_failures(path, error):
         path.parent.mkdir(parents=True, exist_ok=True)
         mend(path)
@@ -103,7 +103,8 @@ def write_rows(
     Raises:
         MedSegError: As `error`: the file cannot be written.
     """
-    atomic_write(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), error)
+    path = Path(path)
+    atomic_write(path, "".join(_line(path, row, error) for row in rows), error)
 
 
 def mend(path: Path) -> bool:
@@ -129,6 +130,13 @@ def mend(path: Path) -> bool:
         else:
             file.write(b"\n")
     return True
+
+
+def _line(path: Path, row: Mapping[str, Any], error: type[MedSegError]) -> str:
+    try:
+        return json.dumps(row, allow_nan=False) + "\n"
+    except ValueError as cause:
+        raise error(f"{path}: a row cannot be written as JSON ({cause}): {row}") from cause
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

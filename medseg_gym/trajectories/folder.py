@@ -88,6 +88,11 @@ def damaged_paths(path: Path) -> list[Path]:
     return sorted(path.glob("*.journal.damaged*"))
 
 
+def part_paths(path: Path, beginning: str) -> list[Path]:
+    """Files that are being made, or never were, whose names begin so."""
+    return [*path.glob(f"{beginning}*.part"), *path.glob(f".{beginning}*.part")]
+
+
 def lock_path(path: Path, writer: str) -> Path:
     """The file that a writer of that name holds locked while it lives."""
     return path / f"{writer}.lock"

@@ -43,7 +43,7 @@ def recover(path: Path) -> int:
             with named_failures(journal, TrajectoryError):
                 # It may be gone: its writer, or another recovery, was faster.
                 count += journal.exists() and _take(journal, said)
-                for part in path.glob(f"{writer}-*.part"):
+                for part in folder.part_paths(path, f"{writer}-"):
                     part.unlink(missing_ok=True)
         finally:
             drop_lock(lock)
@@ -80,7 +80,7 @@ def _take(journal: Path, said: list[str]) -> bool:
 
 def _sweep(path: Path) -> None:
     """Remove what writers left that were killed while they opened the store."""
-    for part in path.glob(f"{folder.FORMAT_FILE}.*.part"):
+    for part in folder.part_paths(path, f"{folder.FORMAT_FILE}."):
         part.unlink(missing_ok=True)
     for file in path.glob("*.lock"):
         writer = file.name.removesuffix(".lock")
@@ -88,6 +88,6 @@ def _sweep(path: Path) -> None:
             continue
         lock = try_lock(file)
         if lock is not None:
-            for part in path.glob(f"{writer}-*.part"):
+            for part in folder.part_paths(path, f"{writer}-"):
                 part.unlink(missing_ok=True)
             drop_lock(lock)

@@ -1,4 +1,4 @@
-"""Laws of the journal: whatever happens to its bytes, nothing is lost unsaid and nothing is wrong."""
+"""Laws of the journal: whatever happens to its bytes, no loss goes unsaid, nothing is wrong."""
 
 import json
 import struct

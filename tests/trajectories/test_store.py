@@ -14,8 +14,8 @@ from medseg_gym.prompts import AddPoint
 from medseg_gym.trajectories import TrajectoryError, TrajectoryStore, TrajectoryWriter
 from medseg_gym.trajectories.folder import MANIFEST
 from medseg_gym.trajectories.mask_codec import pack_mask, unpack_mask
-from medseg_gym.trajectories.rows import FORMAT_VERSION, SCHEMA
 from medseg_gym.trajectories.recovery import recover
+from medseg_gym.trajectories.rows import FORMAT_VERSION, SCHEMA
 
 SIDE = 48
 
