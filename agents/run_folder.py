@@ -135,10 +135,18 @@ def find_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]]:
     return folder, seen
 
 
-def previous_checkpoint(folder: Path) -> str:
-    """What an error about a checkpoint says of the one before it; "" where there is none."""
-    earlier = [p for p in folder.parent.glob("step-*") if _STEP.fullmatch(p.name)]
-    earlier = sorted(p for p in earlier if p.name < folder.name)
+def previous_checkpoint(path: Path) -> str:
+    """What an error about a file of a checkpoint says of the checkpoint before it.
+
+    Args:
+        path: Of the checkpoint, or of something in it.
+
+    Returns:
+        A clause for the end of the error; "" where there is none before it.
+    """
+    folder = next((p for p in (path, *path.parents) if _STEP.fullmatch(p.name)), path)
+    found = (p for p in folder.parent.glob("step-*") if _STEP.fullmatch(p.name))
+    earlier = sorted(p for p in found if p.name < folder.name)
     if not earlier:
         return ""
     return f"; the checkpoint before it is {earlier[-1]}: move {folder.name} away to go on from it"
@@ -154,7 +162,7 @@ def read_json(path: Path, error: type[MedSegError] = MedSegError) -> dict[str, A
     Raises:
         MedSegError: As `error`: the file is missing, damaged, or something else.
     """
-    hint = previous_checkpoint(path.parent) if _STEP.fullmatch(path.parent.name) else ""
+    hint = previous_checkpoint(path)
     try:
         found = json.loads(path.read_bytes())
     except OSError as cause:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from medseg_gym.atomic_write import atomic_path
+from medseg_gym.atomic_write import atomic_path, named_failures
 from medseg_gym.errors import MedSegError
 from medseg_gym.line_files import append_rows, read_rows, write_rows
 
@@ -101,8 +101,9 @@ class RunLog:
         }
         self.rows.append(row)
         append_rows(self.file, [row])
-        for key, value in finite.items():
-            self._board.add_scalar(key, value, step)
+        with named_failures(self.folder / "tensorboard"):
+            for key, value in finite.items():
+                self._board.add_scalar(key, value, step)
         write_csv(self.rows, self.folder / "progress.csv")
         self._show(step, finite)
 

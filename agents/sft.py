@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from agents.run_folder import read_json
 from agents.sft_config import SftConfig, SftError
 from agents.sft_data import load_conversations
-from medseg_gym.atomic_write import atomic_folder, atomic_write
+from medseg_gym.atomic_write import atomic_folder, atomic_write, named_failures
 
 WHOLE = "whole"
 """Name of the file that says that a checkpoint was written to its end."""
@@ -60,7 +63,11 @@ def train_sft(
     processor = load_processor(start)
     model = load_model(start, dtype=config.dtype)
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
-    trainer.train(resume_from_checkpoint=_newest(out / "checkpoints"))
+    newest = _newest(out / "checkpoints")
+    if newest is not None:
+        check_checkpoint(Path(newest))
+    with named_failures(out / "checkpoints", SftError):
+        trainer.train(resume_from_checkpoint=newest)
     with atomic_folder(finished, SftError) as part:
         trainer.save_model(str(part))
         processor.save_pretrained(part)
@@ -226,6 +233,34 @@ def _claim(out: Path, config: SftConfig, resume: bool) -> None:
         raise SftError(
             f"{out} holds a run with other settings ({', '.join(differs)}); name another folder"
         )
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Refuse a checkpoint with a damaged file before transformers fails on it.
+
+    Args:
+        folder: Of the checkpoint.
+
+    Raises:
+        SftError: It names the file, and the checkpoint before this one.
+    """
+    others = sorted(p.name for p in folder.parent.glob("checkpoint-*") if p != folder)
+    way_out = f"; remove {folder} to go on from {others[-1]}" if others else f"; remove {folder}"
+    for file in sorted(folder.iterdir()):
+        try:
+            if file.suffix == ".json":
+                json.loads(file.read_bytes())
+            elif file.suffix == ".safetensors":
+                with safe_open(file, "pt") as opened:
+                    opened.keys()
+            elif file.suffix in (".pt", ".pth"):
+                with zipfile.ZipFile(file) as archive:
+                    if damaged := archive.testzip():
+                        raise ValueError(f"{damaged} has another checksum")
+        except (OSError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
+            raise SftError(f"{file} is damaged: {error}{way_out}") from error
+    if not (folder / "trainer_state.json").exists():
+        raise SftError(f"{folder / 'trainer_state.json'} is missing{way_out}")
 
 
 def _newest(checkpoints: Path) -> str | None:

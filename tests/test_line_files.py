@@ -70,7 +70,9 @@ def test_all_rows_or_none_on_a_full_disk(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("medseg_gym.line_files.os.fsync", full)
-        with pytest.raises(MedSegError, match=r"rows\.jsonl cannot be written: No space.*make room"):
+        with pytest.raises(
+            MedSegError, match=r"rows\.jsonl cannot be written: No space.*make room"
+        ):
             append_rows(path, ROWS, durable=True)
     assert path.read_bytes() == WHOLE
     append_rows(path, ROWS)

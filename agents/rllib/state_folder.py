@@ -55,7 +55,7 @@ def load_state(algo: Any, folder: Path) -> None:
             could run code, among them), or of another algorithm.
     """
     refuse_pickles(folder)
-    hint = previous_checkpoint(folder.parent)
+    hint = previous_checkpoint(folder)
     structure = read_json(folder / _STRUCTURE)
     if structure.get("format") != _FORMAT or structure.get("version") != 1:
         raise MedSegError(f"{folder / _STRUCTURE} is no state of an algorithm{hint}")
