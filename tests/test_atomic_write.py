@@ -87,7 +87,7 @@ def test_errors_of_other_files_keep_their_own_names(tmp_path):
         atomic_write(tmp_path / "a" / "b", "")
     with pytest.raises(MedSegError, match=r"c/d cannot be written: (File exists|Not a dir)"):
         atomic_write(tmp_path / "a" / "b" / "c" / "d", "")
-    with pytest.raises(MedSegError, match="^mine$"), named_failures(tmp_path):
+    with pytest.raises(MedSegError, match=r"^mine$"), named_failures(tmp_path):
         raise MedSegError("mine")
     with pytest.raises(MedSegError, match="quota"), named_failures(tmp_path / "x"):
         raise OSError(errno.EDQUOT, "quota")

@@ -108,9 +108,9 @@ def _pack(value: Any, arrays: dict[str, torch.Tensor], where: str) -> Any:
             [_pack(k, arrays, where), _pack(v, arrays, f"{where}/{k}")] for k, v in value.items()
         ]
         return {"dict": items}
-    for kind, name in _SEQUENCES.items():
-        if type(value) is kind:
-            return {name: [_pack(v, arrays, f"{where}/{i}") for i, v in enumerate(value)]}
+    if type(value) in _SEQUENCES:
+        name = _SEQUENCES[type(value)]
+        return {name: [_pack(v, arrays, f"{where}/{i}") for i, v in enumerate(value)]}
     if isinstance(value, deque):
         return {"deque": [value.maxlen, [_pack(v, arrays, where) for v in value]]}
     raise MedSegError(f"the algorithm's {where} is a {type(value).__name__}, which is not kept")

@@ -32,9 +32,7 @@ def test_damage_elsewhere_has_a_line(tmp_path):
     source = UnlabelledImages(tmp_path)
     source.add(image(0))
     whole = (tmp_path / INDEX).read_bytes()
-    for bad, where in ((b"{torn" + whole, ":1: "), (whole + b"{}\n", "has no 'key'")):
+    for bad, where in ((b"{torn" + whole, r":1: "), (whole + b"{}\n", r".*has no 'key'")):
         (tmp_path / INDEX).write_bytes(bad)
-        with pytest.raises(
-            CaseError, match=INDEX + ".*" + where if "no" in where else INDEX + where
-        ):
-            UnlabelledImages(tmp_path).keys
+        with pytest.raises(CaseError, match=INDEX + where):
+            UnlabelledImages(tmp_path).add(image(1))
