@@ -233,6 +233,23 @@ def test_one_damaged_journal_keeps_no_other_from_its_chunk(tmp_path):
     assert recover(store) == 0
 
 
+def test_the_command_line_recovers_and_says_what_it_set_aside(tmp_path):
+    from typer.testing import CliRunner
+
+    from medseg_gym.trajectories.commands import trajectories_app
+
+    def call(command):
+        return CliRunner().invoke(trajectories_app, [command, str(tmp_path)])
+
+    TrajectoryWriter(tmp_path).close()
+    (tmp_path / "1-x-000000.journal").write_bytes(WHOLE[:500] + WHOLE[501:])
+    (tmp_path / "2-x-000000.journal").write_bytes(WHOLE)
+    assert "`medseg trajectories recover STORE` keeps these" in str(call("summary").exception)
+    assert "is kept as 1-x-000000.journal.damaged" in str(call("recover").exception)
+    assert "0 journals" in call("recover").output
+    assert "set aside because they were damaged: 1-x-000000.journal.d" in call("summary").output
+
+
 def test_a_text_that_looks_like_a_frame_is_none(folder):
     trap = frame(1, {"begin": "evil"}).decode("latin-1")
     inside = b"".join([header_frame(), frame(1, {"begin": trap[:4], "mark": '{"of": ' + trap})])
