@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from agents.contenders import Contender
 from agents.evaluation import CaseRecord, RecordFile, evaluate, run_settings
 from agents.machine import describe_machine
+from agents.results_layout import write_json
 from agents.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
 from medseg_gym.cases import CaseSource, left_out_note
 from medseg_gym.errors import MedSegError
@@ -135,7 +136,7 @@ class Comparison:
             "left_out": self.left_out,
             "rows": self.rows,
         }
-        (out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False))
+        write_json(results, out / "results.json")
         told = {"machine": self.machine, "left_out": left_out_note(self.left_out)}
         write_csv([{**row, **told} for row in self.rows], out / "results.csv")
         plot_dice_by_step(self.rows, out / "dice_by_step.png", self.arena.title)

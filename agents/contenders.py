@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gym.annotators import make_policy
+from medseg_gym.errors import PolicyError
 from medseg_gym.policy import Policy
+
+_NOT_OF_A_VIEW = (
+    *("cases", "split", "backbone", "backbone_options", "checkpoint", "device", "reward"),
+    *("render_mode", "num_envs", "autoreset_mode"),
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,15 @@ class Contender:
     build: Callable[[Any], Policy]
     env_id: str = "MedSeg-v0"
     view: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # A checkpoint may be somebody else's: where pictures and keys go is not for it to say.
+        foreign = sorted(set(self.view) & set(_NOT_OF_A_VIEW))
+        if foreign:
+            raise PolicyError(
+                f"{self.name}: its checkpoint's view sets {', '.join(foreign)}, which is not for a "
+                "checkpoint to decide; remove that from view.json or medseg_view.json"
+            )
 
 
 _KINDS: dict[str, str | Callable[[str], Contender]] = {

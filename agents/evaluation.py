@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,9 +17,11 @@ from typing import Any
 
 import medseg_gym
 from medseg_gym.annotators.box import box_iou, tight_box
+from medseg_gym.atomic_write import atomic_write
 from medseg_gym.envs.stage_vector_env import StageVectorEnv
 from medseg_gym.episodes import Episode, metrics
 from medseg_gym.errors import MedSegError
+from medseg_gym.line_files import append_rows, read_rows
 from medseg_gym.policy import Played, Policy, caveats, play_cases
 from medseg_gym.prompts import AddBox, encode_tool_call
 
@@ -170,13 +171,12 @@ class RecordFile:
 
     def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
         self.path = Path(path)
-        header = json.dumps({"settings": settings}, sort_keys=True)
-        self.records: list[CaseRecord] = []
-        lines: list[str] = []
-        if self.path.exists():
-            # A last line without its end was torn by a kill.
-            lines = self.path.read_text().split("\n")[:-1]
-        if lines and lines[0] != header:
+        header = {"settings": settings}
+        text = json.dumps(header, sort_keys=True)
+        lines = read_rows(self.path, way_out="remove that line to play its batch again")
+        if not lines and self.path.exists() and not text.startswith(self._torn_header()):
+            raise MedSegError(f"{self.path} holds something else; give another output folder")
+        if lines and lines[0] != json.loads(text):
             raise MedSegError(
                 f"{self.path} holds a run with other settings; give another output folder or "
                 "delete the file"
@@ -188,16 +188,19 @@ class RecordFile:
             except (ValueError, TypeError) as error:
                 raise MedSegError(f"{self.path}:{number}: not a record ({error})") from None
             found.setdefault(record.batch, []).append(record)
+        self.records: list[CaseRecord] = []
         for batch in sorted(found):
             if len(found[batch]) == found[batch][0].batch_size:
                 self.records += found[batch]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        whole = "".join(line + "\n" for line in [header, *map(_write_record, self.records)])
-        if not lines or len(self.records) < len(lines) - 1:
-            beside = self.path.with_suffix(".part")
-            beside.write_text(whole)
-            os.replace(beside, self.path)
+        whole = [text, *(json.dumps(asdict(record), allow_nan=False) for record in self.records)]
+        content = "".join(line + "\n" for line in whole).encode()
+        # Whatever is left of a torn batch goes, were it half a line: nothing is added to that.
+        if not self.path.exists() or self.path.read_bytes() != content:
+            atomic_write(self.path, content)
         self._size = self.path.stat().st_size
+
+    def _torn_header(self) -> str:
+        return self.path.read_bytes().rstrip(b"\0").decode(errors="replace")
 
     @property
     def batches(self) -> frozenset[int]:
@@ -208,27 +211,20 @@ class RecordFile:
         """Add a whole batch and force it to the disk.
 
         Raises:
-            MedSegError: Another program has written to the file meanwhile; nothing is added.
+            MedSegError: Another program has written to the file meanwhile, or the disk is full;
+                nothing is added.
         """
         if self.path.stat().st_size != self._size:
             raise MedSegError(
                 f"{self.path}: another program writes to this file, and cases would stand in it "
                 "twice; let one of them end, then give the same command again"
             )
-        with self.path.open("a") as file:
-            file.write("".join(_write_record(record) + "\n" for record in batch))
-            file.flush()
-            os.fsync(file.fileno())
+        append_rows(self.path, [asdict(record) for record in batch], durable=True)
         self._size = self.path.stat().st_size
         self.records += batch
 
 
-def _write_record(record: CaseRecord) -> str:
-    return json.dumps(asdict(record), allow_nan=False)  # NaN and Infinity are not JSON
-
-
-def _read_record(line: str) -> CaseRecord:
-    values = json.loads(line)
+def _read_record(values: dict[str, Any]) -> CaseRecord:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return CaseRecord(**fields)
 

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from agents.contenders import Contender
 from agents.named_options import read_named_options
 from agents.networks import NetworkConfig, PromptNetwork
-from agents.run_folder import find_checkpoint
+from agents.run_folder import find_checkpoint, previous_checkpoint
+from medseg_gym.atomic_write import atomic_write
 from medseg_gym.backbones.base import choose_device
 from medseg_gym.envs.view import Observations
 from medseg_gym.errors import PolicyError
@@ -81,7 +82,7 @@ def save_network(network: PromptNetwork, config: NetworkConfig, folder: Path) ->
     """Write a network into a checkpoint's folder, as safetensors and JSON."""
     state = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
     save_file(state, folder / _WEIGHTS)
-    (folder / _CONFIG).write_text(json.dumps(asdict(config), indent=1))
+    atomic_write(folder / _CONFIG, json.dumps(asdict(config), indent=1))
 
 
 def load_network(
@@ -98,7 +99,8 @@ def load_network(
         network = PromptNetwork(observation_space, action_space, config)
         network.load_state_dict(load_file(folder / _WEIGHTS))
     except _UNUSABLE as error:
-        raise PolicyError(f"{folder}: no network of this view: {error}") from error
+        hint = previous_checkpoint(folder)
+        raise PolicyError(f"{folder}: no network of this view: {error}{hint}") from error
     return network
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from agents.evaluation import CaseRecord
+from medseg_gym.atomic_write import atomic_write
 from medseg_gym.errors import MedSegError
 
 
@@ -51,11 +51,12 @@ def results_layout(records: Sequence[CaseRecord]) -> dict[str, Any]:
 
 
 def write_json(value: Any, path: Path) -> None:
-    """Write JSON so that a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1, allow_nan=False))
-    os.replace(part, path)
+    """Write JSON so that a kill or a full disk leaves the old file or the new one.
+
+    Raises:
+        MedSegError: The file cannot be written.
+    """
+    atomic_write(path, json.dumps(value, indent=1, allow_nan=False))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from medseg_gym.atomic_write import atomic_folder, atomic_write
 from medseg_gym.errors import MedSegError, PolicyError
 
 _STEP = re.compile(r"step-(\d{9})")
@@ -55,7 +55,7 @@ class RunFolder:
         if file.exists():
             if not resume:
                 raise MedSegError(f"{self.path} holds a run; give another --out, or --resume")
-            old = type(config).read(json.loads(file.read_text()))
+            old = type(config).read(read_json(file))
             before, now = asdict(old), asdict(config)
             differing = sorted(k for k in now if k not in free and before[k] != now[k])
             if differing:
@@ -65,9 +65,9 @@ class RunFolder:
                 )
         elif resume:
             raise MedSegError(f"{self.path} holds no run to resume (no config.json)")
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_whole(file, config.to_json())
-        write_whole(self.path / "view.json", json.dumps({"env_id": env_id, "view": view}, indent=1))
+        atomic_write(file, config.to_json())
+        seen = {"env_id": env_id, "view": view}
+        atomic_write(self.path / "view.json", json.dumps(seen, indent=1))
 
     def save(self, step: int, write: Callable[[Path], object]) -> Path:
         """Keep a checkpoint.
@@ -78,15 +78,14 @@ class RunFolder:
 
         Returns:
             The checkpoint's folder.
+
+        Raises:
+            MedSegError: The disk refuses; the checkpoints before are as they were.
         """
         final = self.path / "checkpoints" / f"step-{step:09d}"
-        part = final.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        write(part)
-        shutil.copy(self.path / "view.json", part / "view.json")
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(part, final)
+        with atomic_folder(final) as part:
+            write(part)
+            shutil.copy(self.path / "view.json", part / "view.json")
         return final
 
     def checkpoints(self) -> dict[int, Path]:
@@ -130,11 +129,46 @@ def find_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]]:
             f"{path} is neither a run nor a checkpoint of one: it has no checkpoints/step-... "
             "(`medseg train` makes them)"
         )
-    return folder, json.loads(file.read_text())
+    seen = read_json(file, PolicyError)
+    if not isinstance(seen.get("env_id"), str) or not isinstance(seen.get("view"), dict):
+        raise PolicyError(f"{file}: must hold env_id and view{previous_checkpoint(folder)}")
+    return folder, seen
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text)
-    os.replace(beside, path)
+def previous_checkpoint(path: Path) -> str:
+    """What an error about a file of a checkpoint says of the checkpoint before it.
+
+    Args:
+        path: Of the checkpoint, or of something in it.
+
+    Returns:
+        A clause for the end of the error; "" where there is none before it.
+    """
+    folder = next((p for p in (path, *path.parents) if _STEP.fullmatch(p.name)), path)
+    found = (p for p in folder.parent.glob("step-*") if _STEP.fullmatch(p.name))
+    earlier = sorted(p for p in found if p.name < folder.name)
+    if not earlier:
+        return ""
+    return f"; the checkpoint before it is {earlier[-1]}: move {folder.name} away to go on from it"
+
+
+def read_json(path: Path, error: type[MedSegError] = MedSegError) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: Of the file.
+        error: What a failure is raised as.
+
+    Raises:
+        MedSegError: As `error`: the file is missing, damaged, or something else.
+    """
+    hint = previous_checkpoint(path)
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as cause:
+        raise error(f"{path} cannot be read: {cause.strerror}{hint}") from cause
+    except ValueError as cause:
+        raise error(f"{path} is damaged: {cause}{hint}") from cause
+    if not isinstance(found, dict):
+        raise error(f"{path} is damaged: a JSON object was expected{hint}")
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -15,7 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.run_folder import write_whole
+from medseg_gym.atomic_write import atomic_path, named_failures
+from medseg_gym.errors import MedSegError
+from medseg_gym.line_files import append_rows, read_rows, write_rows
 
 
 class RunLog:
@@ -45,7 +46,7 @@ class RunLog:
         self.console = console or Console()
         self.file = folder / "progress.jsonl"
         self.rows = [row for row in read_progress(folder) if row["step"] <= step]
-        write_whole(self.file, "".join(json.dumps(row) + "\n" for row in self.rows))
+        write_rows(self.file, self.rows)
         before = self.rows[-1] if self.rows else {}
         self._began = time.perf_counter() - before.get("seconds", 0.0)
         self._cpu = time.process_time() - before.get("cpu_seconds", 0.0)
@@ -99,10 +100,10 @@ class RunLog:
             **finite,
         }
         self.rows.append(row)
-        with self.file.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        for key, value in finite.items():
-            self._board.add_scalar(key, value, step)
+        append_rows(self.file, [row])
+        with named_failures(self.folder / "tensorboard"):
+            for key, value in finite.items():
+                self._board.add_scalar(key, value, step)
         write_csv(self.rows, self.folder / "progress.csv")
         self._show(step, finite)
 
@@ -120,16 +121,23 @@ class RunLog:
 
 
 def read_progress(folder: Path) -> list[dict[str, Any]]:
-    """Rows of a run's log, without a last line that a kill tore."""
+    """Rows of a run's log, without a last line that a kill tore.
+
+    Raises:
+        MedSegError: A line is damaged.
+    """
     file = folder / "progress.jsonl"
-    lines = file.read_text().split("\n")[:-1] if file.exists() else []
-    return [json.loads(line) for line in lines]
+    rows = read_rows(file, way_out="remove that line to go on without it")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("step"), int):
+            raise MedSegError(f"{file}: row {number} has no step; remove that line")
+    return rows
 
 
 def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
     """Write rows with whatever columns they have."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="") as file:
+    with atomic_path(path, durable=False) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

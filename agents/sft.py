@@ -10,14 +10,18 @@ same weights in the end as one that was left alone.
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import zipfile
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
+from agents.run_folder import read_json
 from agents.sft_config import SftConfig, SftError
 from agents.sft_data import load_conversations
+from medseg_gym.atomic_write import atomic_folder, atomic_write, named_failures
 
 WHOLE = "whole"
 """Name of the file that says that a checkpoint was written to its end."""
@@ -59,14 +63,16 @@ def train_sft(
     processor = load_processor(start)
     model = load_model(start, dtype=config.dtype)
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
-    trainer.train(resume_from_checkpoint=_newest(out / "checkpoints"))
-    part = out / "model.part"
-    shutil.rmtree(part, ignore_errors=True)
-    trainer.save_model(str(part))
-    processor.save_pretrained(part)
-    (part / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.json says it all
-    save_view(part, view, {})
-    os.replace(part, finished)
+    newest = _newest(out / "checkpoints")
+    if newest is not None:
+        check_checkpoint(Path(newest))
+    with named_failures(out / "checkpoints", SftError):
+        trainer.train(resume_from_checkpoint=newest)
+    with atomic_folder(finished, SftError) as part:
+        trainer.save_model(str(part))
+        processor.save_pretrained(part)
+        (part / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.json says it all
+        save_view(part, view, {})
     shutil.rmtree(out / "cache", ignore_errors=True)
     return finished
 
@@ -214,22 +220,47 @@ def _claim(out: Path, config: SftConfig, resume: bool) -> None:
     file = out / "config.json"
     settings = json.loads(json.dumps(asdict(config)))
     if not file.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(settings, indent=1))
-        os.replace(part, file)
+        atomic_write(file, json.dumps(settings, indent=1), SftError)
         return
     if not resume:
         raise SftError(
             f"{out} holds a run; go on with --resume (resume=True) or name another folder"
         )
-    there = json.loads(file.read_text())
+    there = read_json(file, SftError)
     differs = [f.name for f in fields(config) if there.get(f.name) != settings[f.name]]
     differs = [name for name in differs if name not in ("device", "loader_workers")]
     if differs:
         raise SftError(
             f"{out} holds a run with other settings ({', '.join(differs)}); name another folder"
         )
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Refuse a checkpoint with a damaged file before transformers fails on it.
+
+    Args:
+        folder: Of the checkpoint.
+
+    Raises:
+        SftError: It names the file, and the checkpoint before this one.
+    """
+    others = sorted(p.name for p in folder.parent.glob("checkpoint-*") if p != folder)
+    way_out = f"; remove {folder} to go on from {others[-1]}" if others else f"; remove {folder}"
+    for file in sorted(folder.iterdir()):
+        try:
+            if file.suffix == ".json":
+                json.loads(file.read_bytes())
+            elif file.suffix == ".safetensors":
+                with safe_open(file, "pt") as opened:
+                    opened.keys()
+            elif file.suffix in (".pt", ".pth"):
+                with zipfile.ZipFile(file) as archive:
+                    if damaged := archive.testzip():
+                        raise ValueError(f"{damaged} has another checksum")
+        except (OSError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
+            raise SftError(f"{file} is damaged: {error}{way_out}") from error
+    if not (folder / "trainer_state.json").exists():
+        raise SftError(f"{folder / 'trainer_state.json'} is missing{way_out}")
 
 
 def _newest(checkpoints: Path) -> str | None:

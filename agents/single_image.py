@@ -17,6 +17,7 @@ import medseg_gym
 from agents.contenders import make_contender
 from agents.play_options import RunOptions
 from agents.results_layout import write_json
+from medseg_gym.atomic_write import atomic_write
 from medseg_gym.cases import Case
 from medseg_gym.cases.files.masks import CHANNELS, as_mask
 from medseg_gym.cases.files.picture_options import PictureOptions
@@ -173,7 +174,7 @@ def run_image(
         envs.close()
     episode = played.episode
     out.mkdir(parents=True, exist_ok=True)
-    (out / "mask.png").write_bytes(png_bytes(episode.state.mask.cpu().numpy()))
+    atomic_write(out / "mask.png", png_bytes(episode.state.mask.cpu().numpy()))
     for step in range(len(episode.steps) + 1):
         picture = draw_step(episode, step, options.side, scored=mask is not None)
         Image.fromarray(picture).save(out / f"step_{step}.png")

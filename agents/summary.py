@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from agents.evaluation import CaseRecord
+from medseg_gym.atomic_write import atomic_path
 from medseg_gym.episodes import metrics
 from medseg_gym.statistics import bootstrap_interval
 
@@ -213,7 +214,7 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             else:
                 entry[key] = value
         flat.append(entry)
-    with path.open("w", newline="") as file:
+    with atomic_path(path) as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(flat[0]))
         writer.writeheader()
         writer.writerows(flat)

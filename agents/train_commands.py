@@ -16,7 +16,9 @@ from agents.sb3.config import SB3PPOConfig
 from agents.training_config import PPOSettings
 
 _Out = Annotated[Path, typer.Option(help="Folder of the run.")]
-_Resume = Annotated[bool, typer.Option(help="Go on from the folder's newest checkpoint.")]
+_Resume = Annotated[
+    bool, typer.Option(help="Go on from the newest checkpoint; runs no code in it.")
+]
 
 
 def add_trainers(app: typer.Typer) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.made_up_episodes import made_up
+from medseg_gym.trajectories.folder import FORMAT_FILE, MANIFEST
 from medseg_gym.trajectories.store import TrajectoryStore
 from medseg_gym.trajectories.trajectory import EpisodeKey, Trajectory
 from medseg_gym.trajectories.writer import TrajectoryWriter
@@ -28,7 +29,7 @@ class KillResult:
         lost: Episodes missing or changed.
         lost_steps: Steps of unfinished episodes missing.
         while_opening: Kills before the writer was open.
-        leftovers: Files in the end that are neither chunk nor format.json.
+        leftovers: Files in the end that are neither chunk, format.json nor the manifest.
     """
 
     kills: int = 0
@@ -102,6 +103,7 @@ def kill_writers(folder: Path, kills: int, seed: int = 0, longest: float = 0.25)
     bystander, bystander_end = start(0, 0.02)
     try:
         following = start(1, 0.0)
+        assert [bystander_end.recv() for _ in range(2)] == ["opening", "open"]
         for run in range(1, kills + 1):
             process, end = following
             assert end.recv() == "opening"
@@ -129,8 +131,9 @@ def kill_writers(folder: Path, kills: int, seed: int = 0, longest: float = 0.25)
     result.kills = kills
     result.recorded = sum(1 for (run, i), n in said.items() if run and n == len(_nth(run, i).steps))
     result.bystander = sum(1 for run, _ in said if run == 0)
-    kept = {path.suffix for path in folder.iterdir()} - {".parquet", ".json"}
-    result.leftovers = [path.name for path in folder.iterdir() if path.suffix in kept]
+    kept = {FORMAT_FILE, MANIFEST, f"{MANIFEST}.lock"}
+    names = [path.name for path in folder.iterdir() if path.suffix != ".parquet"]
+    result.leftovers = [name for name in names if name not in kept]
     return result
 
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agents.run_folder import read_json
+from medseg_gym.atomic_write import atomic_write
 from medseg_gym.errors import PolicyError
 
 VIEW_FILE = "medseg_view.json"
@@ -23,7 +25,7 @@ def adapter_base(path: str | Path) -> str | None:
     file = Path(path) / "adapter_config.json"
     if not file.is_file():
         return None
-    base = json.loads(file.read_text()).get("base_model_name_or_path")
+    base = read_json(file, PolicyError).get("base_model_name_or_path")
     if not base:
         raise PolicyError(f"{file} does not name its base model (base_model_name_or_path)")
     return str(base)
@@ -42,7 +44,7 @@ def load_processor(path: str | Path) -> Any:
     if base and not (folder / "tokenizer_config.json").is_file():
         folder = _folder(base)
     try:
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise PolicyError(f"{folder}: no processor that transformers can load ({error})") from None
     if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
@@ -75,7 +77,10 @@ def load_model(
     base = adapter_base(folder)
     try:
         model: Any = AutoModelForImageTextToText.from_pretrained(
-            _folder(base) if base else folder, dtype=dtype, device_map=device_map
+            _folder(base) if base else folder,
+            dtype=dtype,
+            device_map=device_map,
+            trust_remote_code=False,  # or transformers would ask whether to run the folder's code
         )
         if base:
             from peft import PeftModel
@@ -99,7 +104,7 @@ def save_view(path: str | Path, view: Mapping[str, Any], policy: Mapping[str, An
         policy: Arguments of `ChatPolicy`: history, sampling and so on.
     """
     text = json.dumps({"view": dict(view), "policy": dict(policy)}, indent=1)
-    (Path(path) / VIEW_FILE).write_text(text)
+    atomic_write(Path(path) / VIEW_FILE, text)
 
 
 def read_view(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -112,8 +117,10 @@ def read_view(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not file.is_file():
         return {}, {}
     try:
-        found = json.loads(file.read_text())
+        found = read_json(file, PolicyError)
         return dict(found["view"]), dict(found["policy"])
+    except PolicyError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise PolicyError(
             f"{file}: must hold objects 'view' and 'policy' ({error}); delete it to use defaults"

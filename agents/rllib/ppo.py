@@ -13,18 +13,74 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import gymnasium as gym
-from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from agents.networks import NetworkConfig
 from agents.rllib.callbacks import MedSegCallback, check_autoreset
 from agents.rllib.config import RLlibPPOConfig
 from agents.rllib.module import PromptModule
+from agents.rllib.state_folder import load_state, refuse_pickles, save_state
+from agents.run_folder import read_json
+from medseg_gym.atomic_write import atomic_write
+from medseg_gym.backbones.registry import is_service
 from medseg_gym.cases import load_cases
 
 ENV = "medseg_gym:MedSeg-v0"
 """With the package's name, so that remote runners import what registers the id."""
+
+
+_SETTINGS = "settings.json"
+
+
+class PromptPPO(PPO):
+    """RLlib's PPO whose checkpoints hold numbers and our own settings, and no pickle."""
+
+    @classmethod
+    def get_default_config(cls) -> PromptPPOConfig:
+        """The configuration that Tune begins with."""
+        return PromptPPOConfig()
+
+    def save_to_path(self, path: Any = None, **options: Any) -> str:
+        """Write a checkpoint for `restore`.
+
+        Args:
+            path: Of its folder.
+            **options: RLlib's own, which say how it would write.
+        """
+        folder = Path(path)
+        settings: Any = self.config
+        save_state(self, folder)
+        atomic_write(folder / _SETTINGS, settings.run_settings)
+        return str(folder)
+
+    def restore_from_path(self, path: Any, **options: Any) -> None:
+        """Take up a checkpoint of `save_to_path`; nothing in it is ever run.
+
+        Args:
+            path: Of its folder.
+            **options: RLlib's own.
+        """
+        load_state(self, Path(path))
+        for group in (self.env_runner_group, self.eval_env_runner_group):
+            if group is not None:  # or remote runners play the first iteration as they began
+                group.sync_weights(
+                    from_worker_or_learner_group=self.learner_group,
+                    inference_only=True,
+                    timeout_seconds=60,
+                )
+
+
+class PromptPPOConfig(PPOConfig):
+    """RLlib's configuration, which knows the settings it was made from.
+
+    Args:
+        algo_class: What it builds.
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        self.run_settings = "{}"
+        super().__init__(algo_class=algo_class or PromptPPO)
 
 
 def ppo_config(config: RLlibPPOConfig | None = None, **env_options: Any) -> PPOConfig:
@@ -57,9 +113,10 @@ def ppo_config(config: RLlibPPOConfig | None = None, **env_options: Any) -> PPOC
     # Any: RLlib takes schedules here, its annotation knows numbers alone.
     entropy: Any = [[0, config.entropy], [config.steps, config.final_entropy]]
     rates = [[0, config.learning_rate], [config.steps, config.learning_rate_at(1.0)]]
+    made = PromptPPOConfig()
+    made.run_settings = config.to_json()
     return (
-        PPOConfig()
-        .environment(ENV, env_config=options)
+        made.environment(ENV, env_config=options)
         .env_runners(
             num_env_runners=config.env_runners,
             num_envs_per_env_runner=config.num_envs,
@@ -105,21 +162,23 @@ def ppo_config(config: RLlibPPOConfig | None = None, **env_options: Any) -> PPOC
     )
 
 
-def restore(path: str | Path) -> Algorithm:
+def restore(path: str | Path) -> PromptPPO:
     """An algorithm from its checkpoint, right from its first iteration on.
 
-    `Algorithm.from_checkpoint` may leave remote runners with fresh weights until the end of the
-    first iteration, which then learns from another policy's episodes: here they get theirs.
+    It is built from the settings in the checkpoint; nothing in the folder is ever run. A segmenting
+    service that they name is asked without a key: name it in `ppo_config` to send one.
 
     Args:
-        path: Of the folder that `Algorithm.save_to_path` wrote.
+        path: Of the folder that `PromptPPO.save_to_path` wrote.
+
+    Raises:
+        MedSegError: It is no such folder, it is damaged, or it is RLlib's own, which could run
+            code.
     """
-    algo = Algorithm.from_checkpoint(str(Path(path).absolute()))
-    for group in (algo.env_runner_group, algo.eval_env_runner_group):
-        if group is not None:
-            group.sync_weights(
-                from_worker_or_learner_group=algo.learner_group,
-                inference_only=True,
-                timeout_seconds=60,
-            )
+    folder = Path(path).absolute()
+    refuse_pickles(folder)
+    config = RLlibPPOConfig.read(read_json(folder / _SETTINGS))
+    options = {"backbone_options": {"key": ""}} if is_service(config.backbone) else {}
+    algo: Any = ppo_config(config, **options).build_algo()
+    algo.restore_from_path(str(folder))
     return algo

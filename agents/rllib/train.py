@@ -14,7 +14,7 @@ from agents.network_policy import save_network
 from agents.networks import NetworkConfig, PromptNetwork
 from agents.rllib.callbacks import DICE
 from agents.rllib.config import RLlibPPOConfig
-from agents.rllib.ppo import ppo_config, restore
+from agents.rllib.ppo import ppo_config
 from agents.run_folder import RunFolder
 from agents.run_log import RunLog
 from agents.validation import Validator
@@ -68,10 +68,13 @@ def train_rllib(
         options = {"backbone": f"ray:{name}", "checkpoint": None, "device": "cpu"}
     newest = run.newest()
     step = 0 if newest is None else newest[0]
-    if newest is None:
-        algo = ppo_config(config, **options).build_algo()
-    else:
-        algo = restore(newest[1] / _ALGORITHM)
+    algo = ppo_config(config, **options).build_algo()
+    if newest is not None:
+        try:
+            algo.restore_from_path(str((newest[1] / _ALGORITHM).absolute()))
+        except BaseException:
+            algo.stop()
+            raise
     # A network beside the algorithm's own, to clone into, to validate and to keep.
     shown = ArrayView(**view)
     network = PromptNetwork(shown.observation_space, shown.action_space, NetworkConfig.of(config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections import deque
 from pathlib import Path
@@ -18,13 +19,15 @@ import medseg_gym  # noqa: F401  (registers the ids)
 from agents.cloning import clone
 from agents.network_policy import save_network
 from agents.networks import NetworkConfig
-from agents.run_folder import RunFolder
+from agents.run_folder import RunFolder, previous_checkpoint
 from agents.run_log import RunLog
 from agents.sb3.config import SB3PPOConfig
 from agents.sb3.policy import PromptPolicy
 from agents.sb3.vec_env import MedSegVecEnv
 from agents.validation import Validator
+from medseg_gym.atomic_write import atomic_write
 from medseg_gym.cases import load_cases
+from medseg_gym.errors import MedSegError
 
 _MODEL = "model.zip"
 
@@ -93,7 +96,7 @@ def train_sb3(
     if newest is None:
         env.seed(config.seed)
     else:
-        model.set_parameters(str(newest[1] / _MODEL), exact_match=True)
+        load_parameters(model, newest[1] / _MODEL)
         model.num_timesteps = step
         # Other cases than those that the first part of the run began with.
         env.seed(config.seed + step * config.num_envs)
@@ -115,11 +118,32 @@ def train_sb3(
     return run
 
 
+def load_parameters(model: PPO, path: Path) -> None:
+    """Take up the parameters of a checkpoint; the pickles beside them in the file are not read.
+
+    Args:
+        model: Made from the run's settings.
+        path: Of the file that `save_checkpoint` wrote.
+
+    Raises:
+        MedSegError: It is missing, damaged, or of another network.
+    """
+    try:
+        model.set_parameters(str(path), exact_match=True)
+    except Exception as error:  # zip, pickle and torch each have errors of their own
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        hint = previous_checkpoint(path.parent)
+        raise MedSegError(f"{path} cannot be resumed from: {why}{hint}") from error
+
+
 def save_checkpoint(run: RunFolder, model: PPO, config: SB3PPOConfig, step: int) -> Path:
     """Keep SB3's own file, to resume from, and the bare network, to play with."""
 
     def write(folder: Path) -> None:
-        model.save(folder / _MODEL)
+        # Through memory: a zip archive on a full disk fails once more when it is collected.
+        buffer = io.BytesIO()
+        model.save(buffer)
+        atomic_write(folder / _MODEL, buffer.getvalue())
         network: Any = model.policy.network
         save_network(network, NetworkConfig.of(config), folder)
 

@@ -52,6 +52,30 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def read_torch_file(path: str | Path, device: Any = "cpu") -> Any:
+    """Read what `torch.save` wrote, tensors and plain values only: no code in it is ever run.
+
+    Args:
+        path: Of the file.
+        device: Where tensors go.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, something else, or holds code.
+    """
+    path = Path(path)
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except Exception as error:  # a damaged pickle fails in any way: IndexError, TypeError, ...
+        if isinstance(error, pickle.UnpicklingError) and "unsupported" in str(error).lower():
+            raise CheckpointError(
+                f"{path}: the file holds more than tensors and plain values and could run code; "
+                "it was not loaded"
+            ) from None
+        raise CheckpointError(f"{path}: {_damage(path, error)}") from None
+
+
 def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file

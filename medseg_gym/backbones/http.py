@@ -54,7 +54,8 @@ class HttpBackbone(RemoteBackbone):
 
     Args:
         url: Of the service, such as "http://127.0.0.1:8265".
-        key: Its bearer key; None takes `MEDSEG_SERVICE_KEY`, if set.
+        key: Its bearer key; None takes `MEDSEG_SERVICE_KEY`, if set; "" sends none, which is for
+            addresses that the user has not named but that came out of a file.
         device: Where logits and masks live here.
         patience: Time-outs and retries.
         connections: Most connections at a time; threads of one process share them.
@@ -79,7 +80,7 @@ class HttpBackbone(RemoteBackbone):
             raise BackboneError(f"{url!r} is not the URL of a service; write http://HOST:PORT")
         self._login = (parsed.username, parsed.password) if parsed.userinfo else None
         self.url = str(parsed.copy_with(userinfo=b"")).rstrip("/")  # errors must not tell a key
-        self._key = key or os.environ.get(KEY_VARIABLE)
+        self._key = os.environ.get(KEY_VARIABLE) if key is None else key
         self._patience = patience or Patience()
         self._connections = connections
         self._client: httpx.Client | None = None
@@ -173,6 +174,8 @@ class HttpBackbone(RemoteBackbone):
         way_out = ""
         if answer.status_code == 401:
             way_out = f"; give its key in {KEY_VARIABLE} or as key="
+            if self._key == "":
+                way_out = "; name the service yourself (--backbone) so that your key is sent to it"
         elif answer.is_success or answer.status_code == 404:
             way_out = "; is that a medseg_gym service?"
         raise BackboneError(

@@ -37,6 +37,11 @@ _LOADED: dict[tuple, Backbone] = {}
 _LOCK = threading.RLock()
 
 
+def is_service(name: object) -> bool:
+    """Whether a backbone's name is the address of a service, which may ask for a key."""
+    return isinstance(name, str) and name.partition(":")[0] in ("http", "https") and ":" in name
+
+
 def register(spec: BackboneSpec) -> None:
     """Add a backbone under its name.
 

@@ -8,14 +8,14 @@ place and renamed into it. A damaged file counts as absent and is written anew.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from medseg_gym.atomic_write import atomic_path
 from medseg_gym.backbones.base import Embedding
+from medseg_gym.errors import BackboneError
 
 _FORMAT = "1"
 
@@ -58,14 +58,8 @@ class EmbeddingStore:
         (height, width), (h, w) = embedding.image_size, embedding.input_size
         facts = {"tensors": len(embedding.features), "H": height, "W": width, "h": h, "w": w}
         tensors = {str(i): t.cpu().contiguous() for i, t in enumerate(embedding.features)}
-        descriptor, beside = tempfile.mkstemp(dir=self.folder, suffix=".part")
-        os.close(descriptor)
-        try:
-            save_file(tensors, beside, {name: str(value) for name, value in facts.items()})
-            os.replace(beside, self._path(key))
-        except BaseException:
-            Path(beside).unlink(missing_ok=True)
-            raise
+        with atomic_path(self._path(key), BackboneError, durable=False) as part:
+            save_file(tensors, part, {name: str(value) for name, value in facts.items()})
 
 
 def fingerprint(backbone: Any) -> str:

@@ -9,17 +9,17 @@ was played on them are replayed and exported like any other.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from medseg_gym.atomic_write import atomic_write, locked
 from medseg_gym.cases.case import Case, hash_pixels
 from medseg_gym.cases.files.pictures import png_bytes, read_image
 from medseg_gym.cases.source import CaseSource, EmptySplit
 from medseg_gym.errors import CaseError
+from medseg_gym.line_files import append_rows, read_rows
 
 INDEX = "images.jsonl"
 SPLIT = "train"
@@ -37,20 +37,22 @@ class UnlabelledImages(CaseSource):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.name = "unlabelled"
-        self._size = -1
+        self._state = (-1, -1)
         self._rows: dict[str, dict[str, str]] = {}
 
     def _read(self) -> dict[str, dict[str, str]]:
         path = self.folder / INDEX
         try:
-            size = path.stat().st_size if path.exists() else 0
-            if size != self._size:  # lines are only ever added
-                lines = path.read_text().splitlines() if size else []
-                rows = [json.loads(line) for line in lines]
+            about = path.stat() if path.exists() else None
+            state = (0, 0) if about is None else (about.st_size, about.st_mtime_ns)
+            if state != self._state:
+                rows = read_rows(path, CaseError, "remove that line, or move the file away")
                 self._rows = {row["key"]: row for row in rows}
-                self._size = size
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CaseError(f"{path} cannot be read: {error}; move it away to begin anew") from None
+                self._state = state
+        except OSError as error:
+            raise CaseError(f"{path} cannot be read: {error.strerror}") from None
+        except KeyError as error:
+            raise CaseError(f"{path}: a line has no {error}; move the file away") from None
         return self._rows
 
     @property
@@ -86,16 +88,10 @@ class UnlabelledImages(CaseSource):
             "target": case.target,
             "modality": case.modality,
         }
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                part = path.with_name(f"{path.name}.{os.getpid()}.part")
-                part.write_bytes(png_bytes(case.image))
-                os.replace(part, path)
-            with (self.folder / INDEX).open("ab") as file:
-                file.write((json.dumps(row) + "\n").encode())
-        except OSError as error:
-            raise CaseError(f"{path} cannot be written: {error}") from None
+        if not path.exists():
+            atomic_write(path, png_bytes(case.image), CaseError)
+        with locked(self.folder / INDEX, CaseError):
+            append_rows(self.folder / INDEX, [row], CaseError, durable=True)
 
     def nbytes(self) -> int:
         """What the pictures take on disk."""

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from medseg_gym.atomic_write import atomic_write
 from medseg_gym.errors import MedSegError
 
 RECIPES = ("distil", "scratch")
@@ -62,7 +63,7 @@ class PocketConfig:
 
     def write(self, path: Path) -> None:
         """Write as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        atomic_write(path, json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> PocketConfig:

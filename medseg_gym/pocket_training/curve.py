@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
+
+from medseg_gym.line_files import read_rows
 
 SMOOTHING = 20  # lines of the curve
 
@@ -19,10 +20,7 @@ def plot_curve(curve: Path, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    lines = {}
-    for line in curve.read_text().splitlines():
-        numbers = json.loads(line)
-        lines[numbers["step"]] = numbers
+    lines = {numbers["step"]: numbers for numbers in read_rows(curve)}
     steps = sorted(lines)
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +15,12 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
+from medseg_gym.atomic_write import atomic_path
+from medseg_gym.backbones.checkpoints import load_weights, read_state_dict, read_torch_file
 from medseg_gym.backbones.pocket.decoder import MASK_LIMIT, build_model, decode
 from medseg_gym.backbones.pocket.encoder import DIM, PIXEL_MEAN, PIXEL_STD
+from medseg_gym.errors import MedSegError
+from medseg_gym.line_files import append_rows
 from medseg_gym.pocket_training.config import PocketConfig
 from medseg_gym.pocket_training.losses import AffinityLoss, EmbeddingLoss, choose_and_judge, iou
 from medseg_gym.pocket_training.mixture import Batch, Mixture
@@ -98,12 +99,17 @@ class Run:
         path = self.out / CHECKPOINT
         if not path.exists():
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.pupil.load_state_dict(state["pupil"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        state = read_torch_file(path, self.device)
+        try:
+            self.pupil.load_state_dict(state["pupil"])
+            self.averaged.load_state_dict(state["averaged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+            self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise MedSegError(
+                f"{path} is no checkpoint of this run ({error}); move it away to begin anew"
+            ) from error
 
     def _save(self) -> None:
         state = {
@@ -115,9 +121,8 @@ class Run:
             "best": self.best,
             "seconds": self.seconds,
         }
-        beside = self.out / (CHECKPOINT + ".part")
-        torch.save(state, beside)
-        os.replace(beside, self.out / CHECKPOINT)
+        with atomic_path(self.out / CHECKPOINT) as part:
+            torch.save(state, part)
 
     # the loop ----------------------------------------------------------------------------------
     def train(self) -> Iterator[dict[str, Any]]:
@@ -147,8 +152,7 @@ class Run:
 
     def _log(self, numbers: dict[str, Any]) -> None:
         if "validation" in numbers or self.step % 10 == 0:
-            with (self.out / CURVE).open("a") as file:
-                file.write(json.dumps(numbers) + "\n")
+            append_rows(self.out / CURVE, [numbers])
 
     def _train_step(self, batch: Batch) -> dict[str, Any]:
         config = self.config
@@ -236,6 +240,5 @@ def save_weights(model: Sam, path: Path, dtype: torch.dtype = torch.float32) -> 
     state = {
         name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()
     }
-    beside = path.with_suffix(".part")
-    save_file(state, beside)
-    os.replace(beside, path)
+    with atomic_path(path) as part:
+        save_file(state, part)

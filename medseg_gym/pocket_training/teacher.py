@@ -7,7 +7,6 @@ written whole; a run that was killed goes on with the first missing one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from scipy import ndimage
 from skimage.segmentation import felzenszwalb
 
+from medseg_gym.atomic_write import atomic_path
 from medseg_gym.backbones import load
 from medseg_gym.backbones.base import Backbone, Embedding, PromptRow
 from medseg_gym.backbones.finite import NonFiniteError, rows_not_finite
@@ -81,9 +81,8 @@ def make_teaching_set(pictures: Path, folder: Path, phantoms: int, seed: int = 0
         if not file.exists():
             teacher = teacher or load("lite_medsam", dtype="bfloat16")
             tensors = _look(teacher, [plan[i]() for i in members], seed=(seed, number))
-            beside = file.with_suffix(".part")
-            save_file(tensors, beside)
-            os.replace(beside, file)
+            with atomic_path(file) as part:
+                save_file(tensors, part)
         yield f"{file.name}: {number + 1} of {len(shards)}"
 
 

@@ -1,4 +1,4 @@
-"""The command line: `medseg trajectories generate | summary | replay | rescore | show | export`."""
+"""The command line: `medseg trajectories generate | summary | recover | replay | rescore | ...`."""
 
 from __future__ import annotations
 
@@ -95,11 +95,27 @@ def summary(
     from medseg_gym.trajectories.store import TrajectoryStore
     from medseg_gym.trajectories.summary import summarise_store
 
-    found = summarise_store(TrajectoryStore(store))
+    opened = TrajectoryStore(store)
+    found = summarise_store(opened)
     if as_json:
         typer.echo(json.dumps(found.as_dict()))
-    else:
-        _console().print(found.render(str(store)))
+        return
+    console = _console()
+    console.print(found.render(str(store)))
+    if opened.damaged:
+        names = ", ".join(path.name for path in opened.damaged)
+        console.print(f"set aside because they were damaged: {names}", highlight=False)
+
+
+@trajectories_app.command()
+def recover(store: StorePath) -> None:
+    """Make chunks of what killed writers left; damaged journals are set aside as .damaged."""
+    from medseg_gym.trajectories import recovery
+    from medseg_gym.trajectories.folder import open_folder
+
+    open_folder(store)
+    count = recovery.recover(store)
+    _console().print(f"{count} journals of writers that are gone became chunks", highlight=False)
 
 
 @trajectories_app.command()

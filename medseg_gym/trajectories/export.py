@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from medseg_gym.atomic_write import atomic_path
 from medseg_gym.cases import Case, CaseSource
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.chat_texts import ChatTexts
@@ -131,7 +130,7 @@ def export_store(
     if format == "chat-parquet":
         write_chats(path, rows, chat)
     else:
-        with _whole(Path(path)) as part:
+        with atomic_path(path, TrajectoryError) as part:
             if format == "jsonl":
                 _write_jsonl(part, rows)
             else:
@@ -155,7 +154,7 @@ def write_chats(
     """
     view = json.dumps(chat_view_options(chat or ChatOptions()))
     schema = CHAT_SCHEMA.with_metadata({**CHAT_SCHEMA.metadata, _VIEW: view.encode()})
-    with _whole(Path(path)) as part:
+    with atomic_path(path, TrajectoryError) as part:
         _write_parquet(part, rows, schema)
 
 
@@ -186,21 +185,6 @@ def read_chat_view(path: str | Path) -> dict[str, Any] | None:
     if _VIEW not in metadata:
         return None
     return {"coordinates": ChatOptions.coordinates, **json.loads(metadata[_VIEW])}
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A name to write to, which becomes `path` when all went well."""
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
-    except OSError as error:
-        raise TrajectoryError(f"{path} cannot be written: {error}") from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _accepted(

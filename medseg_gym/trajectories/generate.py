@@ -26,9 +26,10 @@ from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.folder import make_folder
 from medseg_gym.trajectories.provenance import shared_facts
 from medseg_gym.trajectories.recorder import VectorRecorder
+from medseg_gym.trajectories.recovery import recover
 from medseg_gym.trajectories.store import TrajectoryStore
 from medseg_gym.trajectories.trajectory import EpisodeKey
-from medseg_gym.trajectories.writer import TrajectoryWriter, recover
+from medseg_gym.trajectories.writer import TrajectoryWriter
 
 _SETTINGS = ("cases", "split", "policy", "backbone", "checkpoint", "checkpoint_hash", "options")
 

@@ -1,20 +1,16 @@
 """The journal: what a writer appends before anything is columnar.
 
-A journal is a file of frames. Each frame is the length of its body and the CRC-32 of it (two
-little-endian uint32), then the body: the length of a JSON text (uint32), the text, and bytes that
-go with it (a packed mask). A kill can only tear the last frame, and readers drop that one.
+A journal is a file of frames (see `frames`): one that says what the file is, one for every episode
+that begins, one for every step. A kill can only tear the last one, and readers drop that. Anything
+else that cannot be read is damage, and damage is an error: it never shortens an episode unnoticed.
 """
 
 from __future__ import annotations
 
-import json
-import struct
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from medseg_gym.trajectories.errors import TrajectoryError
+from medseg_gym.trajectories.frames import Frame, frame, read_frames
 from medseg_gym.trajectories.rows import (
     FORMAT,
     FORMAT_VERSION,
@@ -26,52 +22,65 @@ from medseg_gym.trajectories.rows import (
 )
 from medseg_gym.trajectories.trajectory import EpisodeFacts, RecordedStep, Trajectory
 
-_HEAD = struct.Struct("<II")
-_LENGTH = struct.Struct("<I")
 
+class DamagedJournal(TrajectoryError):
+    """A journal is damaged.
 
-def _frame(record: dict[str, Any], blob: bytes = b"") -> bytes:
-    text = json.dumps(record).encode()
-    body = _LENGTH.pack(len(text)) + text + blob
-    return _HEAD.pack(len(body), zlib.crc32(body)) + body
+    Args:
+        path: Of the journal.
+        damaged: Where, in bytes.
+        episodes: What is left of it: whole episodes, and others up to the first step that is
+            missing, as unfinished ones.
+    """
+
+    def __init__(self, path: Path, damaged: list[int], episodes: list[Trajectory]) -> None:
+        self.path, self.damaged, self.episodes = path, damaged, episodes
+        finished = sum(one.finished for one in episodes)
+        places = "" if len(damaged) == 1 else f" and {len(damaged) - 1} more places"
+        super().__init__(
+            f"{path} is damaged at byte {damaged[0]}{places}; {finished} finished and "
+            f"{len(episodes) - finished} unfinished episodes in it can be read. `medseg "
+            "trajectories recover STORE` keeps these and sets the file aside (as does the next "
+            "writer of the store)"
+        )
+
+    def __reduce__(self) -> tuple:
+        return DamagedJournal, (self.path, self.damaged, self.episodes)
 
 
 def header_frame() -> bytes:
     """The first frame of every journal."""
-    return _frame({"format": FORMAT, "version": FORMAT_VERSION})
+    return frame(0, {"format": FORMAT, "version": FORMAT_VERSION})
 
 
-def begin_frame(id: str, facts: EpisodeFacts) -> bytes:
-    """An episode begins."""
+def begin_frame(number: int, id: str, facts: EpisodeFacts) -> bytes:
+    """An episode begins.
+
+    Args:
+        number: Of the frame in its journal.
+        id: Of the episode.
+        facts: Of the episode.
+    """
     row = facts_to_row(facts)
     truth = row.pop("truth")
-    return _frame({"begin": id, **row}, truth)
+    return frame(number, {"begin": id, **row}, truth)
 
 
-def step_frame(id: str, step: RecordedStep, accepted: bool | None) -> bytes:
-    """A step was taken; the last one carries the verdict."""
+def step_frame(
+    number: int, id: str, taken: int, step: RecordedStep, accepted: bool | None
+) -> bytes:
+    """A step was taken.
+
+    Args:
+        number: Of the frame in its journal.
+        id: Of the episode.
+        taken: Steps of the episode before this one.
+        step: The step.
+        accepted: The verdict, which the last step carries.
+    """
     row = step_to_row(step)
     mask = row.pop("mask")
-    return _frame({"of": id, "accepted": accepted, **row}, mask)
-
-
-def _frames(path: Path, data: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
-    start = 0
-    while start + _HEAD.size <= len(data):
-        length, checksum = _HEAD.unpack_from(data, start)
-        following = start + _HEAD.size + length
-        body = data[start + _HEAD.size : following]
-        good = length >= _LENGTH.size and zlib.crc32(body) == checksum
-        if not good and not any(data[following:]):
-            return  # the last frame, torn by a kill or filled up with zeros by a power cut
-        if not good:
-            raise TrajectoryError(
-                f"{path} is damaged at byte {start}; move the file away to go on without it"
-            )
-        (size,) = _LENGTH.unpack_from(body)
-        end = _LENGTH.size + size
-        yield json.loads(body[_LENGTH.size : end]), body[end:]
-        start = following
+    return frame(number, {"of": id, "step": taken, "accepted": accepted, **row}, mask)
 
 
 def read_journal(path: Path) -> list[Trajectory]:
@@ -84,20 +93,46 @@ def read_journal(path: Path) -> list[Trajectory]:
         Episodes with at least one step, in order of their beginning.
 
     Raises:
-        TrajectoryError: Damaged, foreign, or of a newer version.
+        DamagedJournal: It is damaged; the error holds what is left.
+        TrajectoryError: Foreign, or of a newer version.
         FileNotFoundError: The journal has become a chunk in the meantime.
     """
+    try:
+        found = read_frames(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise TrajectoryError(f"{path} cannot be read: {error.strerror}") from error
+    if found.frames and ("format" in found.frames[0].record or not found.damaged):
+        check_version(path, found.frames[0].record)
+    episodes, torn_apart = _episodes(found.frames)
+    if found.damaged or torn_apart:
+        raise DamagedJournal(path, found.damaged or [0], episodes)
+    return episodes
+
+
+def _episodes(frames: list[Frame]) -> tuple[list[Trajectory], bool]:
+    """Episodes out of frames, each up to the first step that is missing; and whether one is."""
     facts: dict[str, EpisodeFacts] = {}
     steps: dict[str, list[RecordedStep]] = {}
     accepted: dict[str, bool | None] = {}
-    for number, (record, blob) in enumerate(_frames(path, path.read_bytes())):
-        if number == 0:
-            check_version(path, record)
-        elif "begin" in record:
+    closed: set[str] = set()  # a step is missing
+    torn_apart = False
+    for one in frames:
+        record = one.record
+        if one.holed and one.number is None:
+            closed.update(facts)  # such frames do not say which step they are
+        if "begin" in record:
             id = record["begin"]
-            facts[id], steps[id] = facts_from_row({**record, "truth": blob}), []
-        else:
+            facts[id], steps[id] = facts_from_row({**record, "truth": one.blob}), []
+        elif "of" in record:
             id = record["of"]
-            steps[id].append(step_from_row({**record, "mask": blob}))
+            if id not in facts or record.get("step", len(steps[id])) != len(steps[id]):
+                closed.add(id)
+            if id in closed:
+                torn_apart = True
+                continue
+            steps[id].append(step_from_row({**record, "mask": one.blob}))
             accepted[id] = record["accepted"]
-    return [Trajectory(id, facts[id], tuple(steps[id]), accepted[id]) for id in facts if steps[id]]
+    kept = [Trajectory(id, facts[id], tuple(steps[id]), accepted[id]) for id in facts if steps[id]]
+    return kept, torn_apart

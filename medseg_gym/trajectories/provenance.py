@@ -68,6 +68,7 @@ def option_facts(
             "backbone_options": {
                 name: value if isinstance(value, (str, int, float, type(None))) else repr(value)
                 for name, value in (options.backbone_options or {}).items()
+                if name != "key"  # a store is given to others
             },
         },
     }

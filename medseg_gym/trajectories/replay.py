@@ -11,14 +11,17 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from itertools import islice
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 
 from medseg_gym import backbones
 from medseg_gym.backbones import Backbone
+from medseg_gym.backbones.registry import is_service
 from medseg_gym.cases import Case, CaseSource
 from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine, rewards
 from medseg_gym.errors import BackboneError, MedSegError
@@ -116,12 +119,13 @@ def _engine(
     device: str,
 ) -> EpisodeEngine:
     options: dict[str, Any] = dict(facts.options)
+    recorded = _recorded_options(facts) if backbone is None else {}
     try:
         loaded = backbones.load(
             facts.backbone if backbone is None else backbone,
             checkpoint,
             device if isinstance(backbone, str) or backbone is None else "auto",
-            **(options["backbone_options"] if backbone is None else {}),
+            **recorded,
         )
     except BackboneError as error:
         raise TrajectoryError(
@@ -138,6 +142,34 @@ def _engine(
         reward = "dice_gain"  # not compared, see _has_named_reward
     decode = DecodeOptions(options["prompt_memory"], options["mask_input"], options["multimask"])
     return EpisodeEngine(loaded, slots, reward, options["max_steps"], decode)
+
+
+def _recorded_options(facts: EpisodeFacts) -> dict[str, Any]:
+    """Options of the recorded backbone that somebody else's store may decide.
+
+    Raises:
+        TrajectoryError: The backbone is a service on another machine: pictures and keys go only
+            where the user says.
+    """
+    recorded = dict(facts.options.get("backbone_options") or {})
+    options = {k: v for k, v in recorded.items() if k not in ("key", "store", "cache_bytes")}
+    if not is_service(facts.backbone):
+        return options
+    if not _is_on_this_machine(facts.backbone):
+        raise TrajectoryError(
+            f"the store says that its masks came from the service {facts.backbone!r}; if pictures "
+            f"and your key may be sent there, name it: --backbone {facts.backbone}"
+        )
+    return {**options, "key": ""}
+
+
+def _is_on_this_machine(service: str) -> bool:
+    address = service.partition(":")[2]
+    try:
+        host = urlsplit(address if "//" in address[:8] else f"//{address}").hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _has_named_reward(facts: EpisodeFacts) -> bool:

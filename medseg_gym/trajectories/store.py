@@ -31,7 +31,8 @@ class TrajectoryStore:
         path: Folder of the store.
 
     Raises:
-        TrajectoryError: No store, a newer format version, or a damaged file, which it names.
+        TrajectoryError: No store, a newer format version, or a damaged or missing file, which it
+            names.
 
     Example:
         >>> from medseg_gym.trajectories import TrajectoryStore
@@ -46,10 +47,14 @@ class TrajectoryStore:
         # Journals before chunks: what turns from one into the other meanwhile is seen twice.
         self._in_memory = self._read_journals()
         entries: dict[str, _Entry] = {}
+        counts: dict[str, tuple[int, int]] = {}
         for chunk in folder.chunk_paths(self.path):
-            for id, entry in _index_chunk(chunk).items():
+            indexed = _index_chunk(chunk)
+            counts[chunk.name] = len(indexed), sum(entry.steps for entry in indexed.values())
+            for id, entry in indexed.items():
                 if id not in entries or entry.steps > entries[id].steps:
                     entries[id] = entry
+        folder.check_manifest(self.path, counts)
         for id, found in self._in_memory.items():
             if id not in entries or len(found.steps) > entries[id].steps:
                 entries[id] = _Entry(found.key, len(found.steps), found.finished, None)
@@ -75,6 +80,11 @@ class TrajectoryStore:
                 return found
             except FileNotFoundError:
                 continue  # it has just become a chunk and its successor is there: look again
+
+    @property
+    def damaged(self) -> list[Path]:
+        """Journals that were damaged and set aside; what could be read of them is in the store."""
+        return folder.damaged_paths(self.path)
 
     def __len__(self) -> int:
         """Finished episodes."""

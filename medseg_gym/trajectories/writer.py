@@ -8,16 +8,18 @@ moment every step is in at least one file; readers drop what they meet twice.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from medseg_gym.atomic_write import drop_lock, named_failures, try_lock
 from medseg_gym.trajectories import folder
 from medseg_gym.trajectories.errors import TrajectoryError
-from medseg_gym.trajectories.journal import begin_frame, header_frame, read_journal, step_frame
+from medseg_gym.trajectories.journal import begin_frame, header_frame, step_frame
+from medseg_gym.trajectories.recovery import recover
 from medseg_gym.trajectories.rows import to_table
 from medseg_gym.trajectories.trajectory import EpisodeFacts, RecordedStep, Trajectory
 
@@ -34,7 +36,8 @@ class TrajectoryWriter:
         fsync: Force every call to the disk: safe against a power cut too, but slow.
 
     Raises:
-        TrajectoryError: The folder is something else, or a dead writer's journal is damaged.
+        TrajectoryError: The folder is something else; or a dead writer's journal is damaged, which
+            is said once: what can be read of it is kept and the file is set aside.
     """
 
     def __init__(self, path: str | Path, chunk_episodes: int = 256, fsync: bool = False) -> None:
@@ -46,14 +49,23 @@ class TrajectoryWriter:
         folder.make_folder(self.path)
         recover(self.path)
         self.name = f"{os.getpid()}-{secrets.token_hex(6)}"
+        with named_failures(folder.lock_path(self.path, self.name), TrajectoryError):
+            # The lock dies with this process: that is how others know a dead writer's journals.
+            self._lock = try_lock(folder.lock_path(self.path, self.name))
         self._facts: dict[str, EpisodeFacts] = {}
         self._steps: dict[str, list[RecordedStep]] = {}
         self._done: list[Trajectory] = []
         self._finished = 0
         self._begun = 0
-        self._pending = b""
+        self._pending: list[str] = []  # begun, and not on disk yet
+        self._frames = 0  # in the journal
         self._chunk = 0
-        self._file: int | None = self._new_journal()
+        self._file: int | None = None
+        try:
+            self._file = self._new_journal()
+        except BaseException:
+            self._unlock()
+            raise
 
     # recording ----------------------------------------------------------------------------------
     def begin(self, facts: EpisodeFacts) -> str:
@@ -65,7 +77,7 @@ class TrajectoryWriter:
         id = f"{self.name}/{self._begun}"
         self._begun += 1
         self._facts[id], self._steps[id] = facts, []
-        self._pending += begin_frame(id, facts)
+        self._pending.append(id)
         return id
 
     def add(
@@ -80,12 +92,17 @@ class TrajectoryWriter:
             accepted: The annotator's verdict on each episode that ends here, else None.
         """
         verdicts = list(accepted) if accepted is not None else [None] * len(steps)
+        # Numbers count only once the frames are written: a full disk must leave no gap in them.
         frames = [
-            step_frame(id, step, verdict)
-            for (id, step), verdict in zip(steps, verdicts, strict=True)
+            begin_frame(self._frames + i, id, self._facts[id]) for i, id in enumerate(self._pending)
         ]
-        self._write(self._pending + b"".join(frames))
-        self._pending = b""
+        taken = {id: len(self._steps[id]) for id, _ in steps}
+        for (id, step), verdict in zip(steps, verdicts, strict=True):
+            frames.append(step_frame(self._frames + len(frames), id, taken[id], step, verdict))
+            taken[id] += 1
+        self._write(b"".join(frames))
+        self._frames += len(frames)
+        self._pending = []
         for (id, step), verdict in zip(steps, verdicts, strict=True):
             self._steps[id].append(step)
             if step.ended:
@@ -95,11 +112,15 @@ class TrajectoryWriter:
             self._turn_over(last=False)
 
     def abandon(self, id: str) -> None:
-        """An episode broke off; what it has is kept as unfinished."""
+        """An episode broke off; what it has is kept as unfinished. Twice is harmless."""
+        if id not in self._steps:
+            return  # kept already, when the writer was closed
         if self._steps[id]:
             self._take(id, None)
         else:
             del self._facts[id], self._steps[id]
+            if id in self._pending:
+                self._pending.remove(id)
 
     def close(self) -> None:
         """Turn everything into a chunk; running episodes are kept as unfinished."""
@@ -130,86 +151,73 @@ class TrajectoryWriter:
     def _new_journal(self) -> int:
         path = self._journal()
         part = path.with_name(path.name + ".part")
-        try:
+        frames = [header_frame()]
+        for id, steps in self._steps.items():
+            frames.append(begin_frame(len(frames), id, self._facts[id]))
+            for taken, step in enumerate(steps):
+                frames.append(step_frame(len(frames), id, taken, step, None))
+        with named_failures(path, TrajectoryError):
+            part.unlink(missing_ok=True)  # of a moment when the disk was full
             file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
-            # The lock dies with this process: that is how others know a dead writer's journal.
-            fcntl.flock(file, fcntl.LOCK_EX)
-            self._file = file
-            carried = [header_frame()]
-            for id, steps in self._steps.items():
-                carried.append(begin_frame(id, self._facts[id]))
-                carried += [step_frame(id, step, None) for step in steps]
-            self._pending = b""
-            self._write(b"".join(carried))
-            os.replace(part, path)
-        except OSError as error:
-            raise TrajectoryError(f"{path} cannot be made: {error}") from None
+            try:
+                self._append(file, b"".join(frames))
+                os.replace(part, path)
+            except BaseException:
+                os.close(file)
+                with suppress(OSError):
+                    part.unlink()
+                raise
+        self._pending, self._frames = [], len(frames)
         return file
 
     def _write(self, data: bytes) -> None:
         if self._file is None:
             raise TrajectoryError(f"the writer of {self.path} is closed")
-        good = os.fstat(self._file).st_size
+        with named_failures(self._journal(), TrajectoryError):
+            self._append(self._file, data)
+
+    def _append(self, file: int, data: bytes) -> None:
+        good = os.fstat(file).st_size
         view = memoryview(data)
         try:
             while view:
-                view = view[os.write(self._file, view) :]
+                view = view[os.write(file, view) :]
             if self.fsync:
-                os.fsync(self._file)
-        except BaseException as error:
-            os.ftruncate(self._file, good)  # half a frame may only ever be the last one
-            if isinstance(error, OSError):
-                raise TrajectoryError(f"{self._journal()} cannot be written: {error}") from None
+                os.fsync(file)
+        except BaseException:
+            os.ftruncate(file, good)  # half a frame may only ever be the last one
             raise
 
     def _turn_over(self, last: bool) -> None:
+        """Make a chunk of what is finished. If the disk refuses, everything stays as it was."""
         old, old_file = self._journal(), self._file
         assert old_file is not None
-        self._chunk += 1
         if not last:
-            self._new_journal()
+            self._chunk += 1
+            try:
+                self._file = self._new_journal()
+            except BaseException:
+                self._chunk -= 1
+                raise
+            # From here on all that is finished is in the old journal alone, should this fail.
+        done, self._done, self._finished = self._done, [], 0
         try:
-            if self._done:
-                folder.write_chunk(old, to_table(self._done), self.fsync)
-            old.unlink()  # while the lock is held: nobody recovers it in between
-        except OSError as error:
-            raise TrajectoryError(f"{old} cannot become a chunk: {error}") from None
-        os.close(old_file)
-        self._file = None if last else self._file
-        self._done, self._finished = [], 0
-
-
-def recover(path: Path) -> int:
-    """Turn the journals of dead writers into chunks.
-
-    Args:
-        path: Folder of the store.
-
-    Returns:
-        How many journals there were.
-
-    Raises:
-        TrajectoryError: A journal is damaged.
-    """
-    count = 0
-    for journal in folder.journal_paths(path):
-        try:
-            file = os.open(journal, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not journal.exists():  # its writer, or another recovery, was faster
-                continue
-            found = read_journal(journal)
-            if found:
-                folder.write_chunk(journal, to_table(found))
-            journal.unlink()
-            for part in path.glob(f"{journal.stem.rpartition('-')[0]}-*.part"):
-                part.unlink(missing_ok=True)
-            count += 1
-        except BlockingIOError:
-            continue
+            if done:
+                folder.write_chunk(self.path, old.stem, to_table(done))
+            with named_failures(old, TrajectoryError):
+                old.unlink()  # while the lock is held: nobody recovers it in between
+        except TrajectoryError as error:
+            raise TrajectoryError(
+                f"{error}; nothing is lost: the episodes are in {old}, and the next writer of the "
+                "store makes a chunk of it"
+            ) from error
         finally:
-            os.close(file)
-    return count
+            os.close(old_file)
+            if last:
+                self._file = None
+                self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            drop_lock(self._lock)
+            self._lock = None

@@ -1,4 +1,4 @@
-"""Records on disk: two programs cannot write the same run."""
+"""Records on disk: torn, damaged, and wanted by two programs."""
 
 import json
 
@@ -40,3 +40,59 @@ def test_a_record_whose_numbers_are_none_is_named_and_not_averaged(
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(MedSegError, match=rf"records.jsonl:3: .*{name} must be finite"):
         RecordFile(path, {})
+
+
+def test_a_tear_anywhere_is_dropped_and_the_run_goes_on(small_cases, tmp_path):
+    envs = make_envs(5, cases=small_cases, backbone="ellipse", max_steps=4)
+    records = evaluate(envs, make_policy("oracle-box", envs.stage.view.codec))
+    batches = {record.batch: [r for r in records if r.batch == record.batch] for record in records}
+    path, settings = tmp_path / "records.jsonl", {"seed": 0}
+    file = RecordFile(path, settings)
+    for batch in batches.values():
+        file.append(batch)
+    whole = path.read_bytes()
+    lines = whole.split(b"\n")
+    ends = [len(b"\n".join(lines[:n])) for n in range(1, len(lines))]
+    # In the middle of every record, the first of a batch among them, and at both sides of its end.
+    for end in {end + more for end in ends for more in (-20, 0, 1, 20)}:
+        path.write_bytes(whole[:end])
+        for _ in range(2):  # the file is whole again when it has been opened once
+            again = RecordFile(path, settings)
+            assert again.records == records[: len(again.records)]
+            assert path.read_bytes().endswith(b"}\n")
+        for number in sorted(set(batches) - again.batches):
+            again.append(batches[number])
+        assert RecordFile(path, settings).records == records and path.read_bytes() == whole
+
+
+def test_damage_elsewhere_is_named_and_other_files_are_let_be(small_cases, tmp_path):
+    path, settings = tmp_path / "records.jsonl", {"seed": 0}
+    RecordFile(path, settings)
+    header = path.read_bytes()
+    path.write_bytes(header + b'{"case": "torn{"case": "next"}\n')
+    with pytest.raises(MedSegError, match=r"records\.jsonl:2: no JSON object"):
+        RecordFile(path, settings)
+    path.write_bytes(header + json.dumps({"case": "x"}).encode() + b"\n")
+    with pytest.raises(MedSegError, match=r"records\.jsonl:2: not a record"):
+        RecordFile(path, settings)
+    path.write_text("my notes, without an end of the line")
+    with pytest.raises(MedSegError, match="something else"):
+        RecordFile(path, settings)
+    assert path.read_text().startswith("my notes")
+
+
+def test_a_full_disk_adds_nothing(small_cases, tmp_path, monkeypatch):
+    envs = make_envs(5, cases=small_cases, backbone="ellipse", max_steps=4)
+    records = evaluate(envs, make_policy("oracle-box", envs.stage.view.codec))
+    file = RecordFile(tmp_path / "records.jsonl", {"seed": 0})
+    before = file.path.read_bytes()
+
+    def full(file):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("medseg_gym.line_files.os.fsync", full)
+        with pytest.raises(MedSegError, match=r"records\.jsonl cannot be written.*make room"):
+            file.append(records)
+    assert file.path.read_bytes() == before and file.records == []
+    file.append(records)

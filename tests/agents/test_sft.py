@@ -266,3 +266,32 @@ def test_the_two_optimisers_share_all_parameters_and_their_state():
     assert [group["lr"] for group in again.param_groups] == rates
     states = again.parts[1].state[muon[0]], optimiser.parts[1].state[muon[0]]
     assert torch.equal(states[0]["momentum_buffer"], states[1]["momentum_buffer"])
+
+
+@pytest.mark.parametrize(
+    "name", ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt"]
+)
+def test_a_damaged_checkpoint_names_file_and_the_one_before(tmp_path, name):
+    from safetensors.torch import save_file
+
+    from agents.sft import check_checkpoint
+
+    for step in (5, 10):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "trainer_state.json").write_text('{"global_step": 5}')
+        save_file({"w": torch.zeros(64)}, folder / "model.safetensors")
+        for file in ("optimizer.pt", "scheduler.pt"):
+            torch.save({"w": torch.ones(64)}, folder / file)
+    check_checkpoint(folder)
+    whole = (folder / name).read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    for bad in (b"", whole[: len(whole) // 2], bytes(flipped) if name.endswith(".pt") else b"x"):
+        (folder / name).write_bytes(bad)
+        with pytest.raises(SftError, match=rf"{name} is damaged: .*to go on from checkpoint-5"):
+            check_checkpoint(folder)
+    (folder / name).unlink()
+    if name == "trainer_state.json":
+        with pytest.raises(SftError, match="is missing"):
+            check_checkpoint(folder)

@@ -12,9 +12,10 @@ from benchmarks.made_up_episodes import made_up, write_made_up
 from benchmarks.writer_kills import kill_writers
 from medseg_gym.prompts import AddPoint
 from medseg_gym.trajectories import TrajectoryError, TrajectoryStore, TrajectoryWriter
+from medseg_gym.trajectories.folder import MANIFEST
 from medseg_gym.trajectories.mask_codec import pack_mask, unpack_mask
+from medseg_gym.trajectories.recovery import recover
 from medseg_gym.trajectories.rows import FORMAT_VERSION, SCHEMA
-from medseg_gym.trajectories.writer import recover
 
 SIDE = 48
 
@@ -216,6 +217,99 @@ def test_a_disk_that_is_full_says_so_and_leaves_whole_frames(tmp_path, monkeypat
     write_made_up(writer, made_up("after", 0, SIDE))
     assert_holds(TrajectoryStore(tmp_path), [*episodes(3), made_up("after", 0, SIDE)])
     writer.close()
+
+
+def test_a_chunk_that_is_gone_is_missed(tmp_path):
+    with TrajectoryWriter(tmp_path, chunk_episodes=2) as writer:
+        for one in episodes(5):
+            write_made_up(writer, one)
+    chunks = sorted(tmp_path.glob("*.parquet"))
+    lines = [json.loads(line) for line in (tmp_path / MANIFEST).read_text().splitlines()]
+    assert [line["chunk"] for line in lines] == [chunk.name for chunk in chunks]
+    assert [line["episodes"] for line in lines] == [2, 2, 1]
+    assert sum(line["steps"] for line in lines) == sum(len(one.steps) for one in episodes(5))
+    content = chunks[1].read_bytes()
+    chunks[1].unlink()
+    with pytest.raises(TrajectoryError, match=f"{chunks[1].name} with 2 episodes is missing"):
+        TrajectoryStore(tmp_path)
+    chunks[0].rename(tmp_path / "renamed.parquet")
+    with pytest.raises(TrajectoryError, match="and 1 more chunks with 4 episodes is missing"):
+        TrajectoryStore(tmp_path)
+    (tmp_path / "renamed.parquet").rename(chunks[0])
+    chunks[1].write_bytes(content)
+    assert_holds(TrajectoryStore(tmp_path), episodes(5))
+    lines[2]["episodes"] = 2
+    (tmp_path / MANIFEST).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(TrajectoryError, match="holds 1 episodes and"):
+        TrajectoryStore(tmp_path)
+    (tmp_path / MANIFEST).write_text(json.dumps(lines[0]) + "\n" + '{"chunk": "torn')
+    assert_holds(TrajectoryStore(tmp_path), episodes(5))  # chunks without a line count too
+    with TrajectoryWriter(tmp_path) as writer:
+        write_made_up(writer, made_up("later", 0, SIDE))
+    found = [json.loads(line) for line in (tmp_path / MANIFEST).read_text().splitlines()]
+    assert len(found) == 2 and found[0] == lines[0], "nothing is written onto half a line"
+
+
+def test_a_recovered_journal_is_in_the_manifest(tmp_path):
+    leave_a_journal(tmp_path / "a")
+    TrajectoryWriter(tmp_path / "b").close()
+    left = tmp_path / "b" / "1-x-000000.journal"
+    left.write_bytes(journal(tmp_path / "a").read_bytes())
+    assert recover(tmp_path / "b") == 1
+    (chunk,) = (tmp_path / "b").glob("*.parquet")
+    chunk.unlink()
+    with pytest.raises(TrajectoryError, match="with 4 episodes is missing"):
+        TrajectoryStore(tmp_path / "b")
+
+
+@pytest.mark.parametrize("when", ["journal", "chunk", "manifest", "last chunk"])
+def test_a_disk_that_is_full_between_chunks_loses_nothing(tmp_path, monkeypatch, when):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    writer = TrajectoryWriter(tmp_path, chunk_episodes=3)
+    for one in episodes(2):
+        write_made_up(writer, one)
+    where = {
+        "journal": "medseg_gym.trajectories.writer.os.open",
+        "manifest": "medseg_gym.line_files.mend",
+    }.get(when, "medseg_gym.atomic_write._force")
+    with monkeypatch.context() as patch:
+        patch.setattr(where, full)
+        with pytest.raises(TrajectoryError, match=r"cannot be written: No space.*make room"):
+            writer.close() if when == "last chunk" else write_made_up(writer, episodes(3)[2])
+    count = 2 if when == "last chunk" else 3
+    assert_holds(TrajectoryStore(tmp_path), episodes(count))
+    if when != "last chunk":
+        write_made_up(writer, made_up("later", 0, SIDE))
+    writer.close()
+    with TrajectoryWriter(tmp_path):
+        pass
+    expected = episodes(count) + ([] if when == "last chunk" else [made_up("later", 0, SIDE)])
+    assert_holds(TrajectoryStore(tmp_path), expected)
+    assert not list(tmp_path.glob("*.journal")) and not list(tmp_path.glob("*.part"))
+
+
+def test_a_closed_writer_has_nothing_more_to_abandon(tmp_path):
+    writer = TrajectoryWriter(tmp_path)
+    running = writer.begin(made_up("running", 0, SIDE).facts)
+    writer.add([(running, made_up("running", 0, SIDE).steps[0])])
+    begun = writer.begin(made_up("begun", 0, SIDE).facts)
+    writer.close()
+    writer.abandon(running)
+    writer.abandon(begun)
+    assert len(list(TrajectoryStore(tmp_path).episodes(unfinished=True))) == 1
+
+
+def test_a_lock_says_who_lives(tmp_path):
+    writer = leave_a_journal(tmp_path)
+    assert recover(tmp_path) == 0 and len(list(tmp_path.glob("[0-9]*.lock"))) == 1
+    writer.close()
+    assert not list(tmp_path.glob("[0-9]*.lock"))
+    (tmp_path / "9-dead.lock").touch()
+    (tmp_path / "9-dead-000000.journal.part").touch()
+    assert recover(tmp_path) == 0
+    assert not list(tmp_path.glob("9-dead*")), "killed before its first journal"
 
 
 def test_without_pyarrow_the_extra_is_named():

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 # Ray reads these when it is imported; see agents.rllib.ppo.
@@ -34,6 +35,7 @@ from agents.rllib.chat.learner import ITERATION, ChatLearner
 from agents.rllib.chat.module import HFChatModule
 from agents.rllib.chat.runner import ChatEnvRunner, Group
 from agents.rllib.chat.settings import ChatSettings
+from agents.rllib.state_folder import load_state, save_state
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
 
@@ -235,6 +237,25 @@ class ChatAlgorithm(Algorithm):
                 self.env_runner_group.sync_weights(
                     from_worker_or_learner_group=self.learner_group, inference_only=True
                 )
+
+    def save_to_path(self, path: Any = None, **options: Any) -> str:
+        """Write a checkpoint without pickles, see `state_folder`.
+
+        Args:
+            path: Of its folder.
+            **options: RLlib's own, which say how it would write.
+        """
+        save_state(self, Path(path))
+        return str(path)
+
+    def restore_from_path(self, path: Any, **options: Any) -> None:
+        """Take up a checkpoint of `save_to_path`; nothing in it is ever run.
+
+        Args:
+            path: Of its folder.
+            **options: RLlib's own.
+        """
+        load_state(self, Path(path))
 
     def set_state(self, state: Any) -> None:
         """Take up a saved state; runners get its weights before they play again."""

@@ -17,6 +17,7 @@ from agents.rllib.chat.settings import ChatPPORun, ChatRun
 from agents.rllib.train import start_ray
 from agents.run_folder import RunFolder
 from agents.run_log import RunLog
+from medseg_gym.atomic_write import atomic_folder, atomic_write
 from medseg_gym.cases import load_cases
 
 _ALGORITHM, _MODEL = "algorithm", "model"
@@ -149,8 +150,7 @@ def _validate(
     records, picture = algo.validate_cases(keys, drawn=_DRAWN)
     if picture:
         file = out / "samples" / f"iteration-{iteration:05d}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(picture)
+        atomic_write(file, picture)
     return summarise(records)
 
 
@@ -174,13 +174,8 @@ def _save(algo: ChatAlgorithm, config: ChatRun, folder: Path) -> None:
 
 def _save_model(algo: ChatAlgorithm, config: ChatRun, folder: Path) -> None:
     """Write the learner's weights as a checkpoint that says how it is shown the environment."""
-    part = folder.with_name(folder.name + ".part")
-    part.mkdir(parents=True, exist_ok=True)
     module: HFChatModule = algo.own_module()
-    module.save(part)
-    save_view(
-        part,
-        config.view(),
-        {"history": config.history, "max_new_tokens": config.max_new_tokens},
-    )
-    part.replace(folder)
+    policy = {"history": config.history, "max_new_tokens": config.max_new_tokens}
+    with atomic_folder(folder) as part:
+        module.save(part)
+        save_view(part, config.view(), policy)

@@ -12,6 +12,7 @@ from medseg_gym.cases.case import Case
 from medseg_gym.cases.files.pictures import png_bytes
 from medseg_gym.cases.files.writing import CaseWriter, replace_file, require_words, slug
 from medseg_gym.errors import CaseError
+from medseg_gym.line_files import append_rows, mend, read_rows, write_rows
 
 
 class BiomedParseWriter(CaseWriter):
@@ -35,7 +36,7 @@ class BiomedParseWriter(CaseWriter):
             if not self._journal.exists():
                 if (self.out / self.split).exists() or (self.out / f"{self.split}_mask").exists():
                     raise self.foreign(self.out / self.split)
-                replace_file(self._journal, (json.dumps(self.identity) + "\n").encode())
+                write_rows(self._journal, [{"identity": self.identity}], CaseError)
                 return 0
             return len(self._lines(repair=True))
         except OSError as error:
@@ -68,11 +69,7 @@ class BiomedParseWriter(CaseWriter):
             "source": case.source,
             "synthetic": case.synthetic,
         }
-        try:
-            with self._journal.open("ab") as file:
-                file.write((json.dumps(line) + "\n").encode())
-        except OSError as error:
-            raise CaseError(f"{self._journal} cannot be written: {error.strerror}") from error
+        append_rows(self._journal, [line], CaseError)
 
     def finish(self) -> None:
         """Turn the lines into `<split>.json`."""
@@ -122,14 +119,9 @@ class BiomedParseWriter(CaseWriter):
 
     def _lines(self, repair: bool = False) -> list[dict[str, Any]]:
         """Read the journal; a last line that a kill cut short is dropped."""
-        raw = self._journal.read_bytes()
-        whole = raw[: raw.rfind(b"\n") + 1]
-        if repair and whole != raw:
-            replace_file(self._journal, whole)
-        try:
-            head, *lines = [json.loads(line) for line in whole.splitlines()]
-        except ValueError:
-            raise self.foreign(self._journal) from None
-        if head != self.identity:
+        if repair:
+            mend(self._journal)
+        rows = read_rows(self._journal, CaseError, "remove the folder, or that line")
+        if not rows or rows[0] != {"identity": self.identity}:
             raise self.foreign(self._journal)
-        return lines
+        return rows[1:]

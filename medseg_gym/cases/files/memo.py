@@ -13,6 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from medseg_gym.atomic_write import atomic_write
+from medseg_gym.errors import MedSegError
+
 FORMAT = 1
 SAVE_EVERY = 30.0  # seconds: what a kill can cost
 TOO_YOUNG = 100_000_000  # nanoseconds: a file may change again within the clock of its file system
@@ -111,20 +114,14 @@ class Memo:
         if self.path is None:
             return
         body = json.dumps(entries, separators=(",", ":")).encode()
-        beside = self.path.with_name(f"{self.path.name}.{os.getpid()}-{time.monotonic_ns()}.tmp")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(_head(body) + body)
-            os.replace(beside, self.path)
-        except OSError as error:
+            atomic_write(self.path, _head(body) + body, durable=False)
+        except MedSegError as error:
             _log.warning(
-                "the index %s cannot be written (%s), so the data is read again next time; "
+                "the index %s, so the data is read again next time; "
                 "set XDG_CACHE_HOME to a folder that can be written to",
-                self.path,
-                error.strerror,
+                error,
             )
-            with suppress(OSError):
-                beside.unlink()
         else:
             self._dirty = False
             _sweep(self.path)
@@ -147,7 +144,7 @@ def _load(path: Path | None) -> dict[str, list]:
 
 def _sweep(path: Path) -> None:
     """Remove what killed processes left beside an index an hour ago or earlier."""
-    for left in path.parent.glob(f"{path.name}.*.tmp"):
+    for left in path.parent.glob(f".{path.name}.*.part"):
         with suppress(OSError):
             if time.time() - left.stat().st_mtime > 3600:
                 left.unlink()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from medseg_gym.atomic_write import atomic_write
 from medseg_gym.cases.case import Case
 from medseg_gym.errors import CaseError
 
@@ -49,7 +49,7 @@ class CaseWriter(ABC):
 
     def sweep(self) -> None:
         """Remove the halves of files that killed runs left behind."""
-        for left in self.out.rglob(".*.tmp"):
+        for left in self.out.rglob(".*.part"):
             with suppress(OSError):
                 left.unlink()
 
@@ -75,15 +75,8 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         CaseError: It cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise CaseError(f"{path} cannot be written: {error.strerror}") from error
+    # Made again when a conversion goes on, so a power cut may cost the newest ones.
+    atomic_write(path, content, CaseError, durable=False)
 
 
 def slug(text: str, length: int = 48) -> str:

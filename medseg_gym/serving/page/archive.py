@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -70,7 +71,10 @@ class Archive:
     def _open(self, path: Path) -> tuple[TrajectoryStore | None, list[Row]]:
         if not path.is_dir():
             return None, []
-        state = sorted((file.name, file.stat().st_size) for file in path.iterdir())
+        state = []
+        for file in sorted(path.iterdir()):
+            with suppress(FileNotFoundError):  # a writer's lock or unfinished file, gone meanwhile
+                state.append((file.name, file.stat().st_size))
         held = self._held.get(path)
         if held is None or held[0] != state:
             store = TrajectoryStore(path)

@@ -1,5 +1,7 @@
 """PPO of RLlib on the native batch."""
 
+import os
+import pickle
 from dataclasses import replace
 
 import gymnasium as gym
@@ -135,11 +137,28 @@ def test_a_run_resumes_from_where_it_was(config, tmp_path):
     quiet = Console(quiet=True)
     train_rllib(replace(config, steps=64), tmp_path / "run", console=quiet)
     before = read_progress(tmp_path / "run")
+    mark, algorithm = tmp_path / "mark", next((tmp_path / "run").glob("checkpoints/*64/algorithm"))
+    assert not list(algorithm.rglob("*.pkl"))
+    for name in ("algorithm_state.pkl", "class_and_ctor_args.pkl", "state.pkl"):
+        (algorithm / name).write_bytes(pickle.dumps(Evil(mark)))  # in somebody else's folder, say
     train_rllib(config, tmp_path / "run", resume=True, console=quiet)
     rows = read_progress(tmp_path / "run")
     assert rows[: len(before)] == before
     steps = [row["step"] for row in rows if "return" in row]
     assert steps == sorted(set(steps)) and steps[-1] >= 128
+    assert not mark.exists()
+    (algorithm / "state.json").unlink()
+    with pytest.raises(MedSegError, match="pickles could run code"):
+        restore(algorithm)
+    assert not mark.exists()
+
+
+class Evil:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)
 
 
 @pytest.mark.slow

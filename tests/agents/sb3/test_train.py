@@ -1,11 +1,15 @@
 """Training with SB3: logs, checkpoints, kills, and the same actions everywhere."""
 
+import base64
 import json
+import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -17,7 +21,7 @@ from agents.contenders import make_contender
 from agents.evaluation import evaluate
 from agents.run_log import read_progress
 from agents.sb3 import SB3PPOConfig, make_model, make_vec_env, train_sb3
-from medseg_gym.errors import PolicyError
+from medseg_gym.errors import MedSegError, PolicyError
 from medseg_gym.policy import make_envs
 
 QUIET = Console(quiet=True)
@@ -159,3 +163,58 @@ def test_a_damaged_checkpoint_is_named(run, tmp_path):
     contender = make_contender(f"sb3:{tmp_path / 'copy'}")
     with pytest.raises(PolicyError, match="no network of this view"):
         contender.build(arena(contender))
+
+
+def test_pickles_of_a_checkpoint_are_never_run(small_run, tmp_path):
+    """A file as somebody else may have made it: with code where SB3 keeps its pickles."""
+    config = SB3PPOConfig(**small_run)
+    train_sb3(config, tmp_path / "r", console=QUIET)
+    newest = tmp_path / "r" / "checkpoints" / "step-000000128" / "model.zip"
+    mark = tmp_path / "run"
+
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {mark}",)
+
+    evil = pickle.dumps(Evil())
+    with zipfile.ZipFile(newest) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    value = {":type:": "evil", ":serialized:": base64.b64encode(evil).decode()}
+    parts["data"] = json.dumps({"policy_class": value, "lr_schedule": value}).encode()
+
+    def write(parts):
+        with zipfile.ZipFile(newest, "w") as archive:
+            for name, content in parts.items():
+                archive.writestr(name, content)
+
+    write(parts)
+    train_sb3(config, tmp_path / "r", resume=True, console=QUIET)
+    write({**parts, "policy.pth": evil})
+    with pytest.raises(MedSegError, match=r"model\.zip cannot be resumed from.*step-000000064"):
+        train_sb3(config, tmp_path / "r", resume=True, console=QUIET)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone", "text"])
+def test_a_damaged_checkpoint_names_the_one_before(run, tmp_path, damage):
+    path, config = run
+    shutil.copytree(path, tmp_path / "r")
+    newest = tmp_path / "r" / "checkpoints" / "step-000000128"
+    model = newest / "model.zip"
+    content = {"cut": model.read_bytes()[:-99], "empty": b"", "text": b"<html>", "gone": b""}
+    model.write_bytes(content[damage])
+    if damage == "gone":
+        model.unlink()
+    with pytest.raises(
+        MedSegError, match=r"model\.zip cannot be resumed from.*before it is .*0064"
+    ):
+        train_sb3(config, tmp_path / "r", resume=True, console=QUIET)
+    for name in ("network.safetensors", "network.json", "view.json"):
+        whole = (newest / name).read_bytes()
+        (newest / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(PolicyError, match=r"step-000000128.*before it is .*0064"):
+            play(f"sb3:{tmp_path / 'r'}")
+        (newest / name).write_bytes(whole)
+    (tmp_path / "r" / "config.json").write_text('{"algorithm": "SB3')
+    with pytest.raises(MedSegError, match=r"config\.json is damaged"):
+        train_sb3(config, tmp_path / "r", resume=True, console=QUIET)

@@ -145,11 +145,11 @@ def test_a_killed_process_leaves_a_whole_index(tmp_path, data):
         process.kill()
     with Memo(path) as index:
         assert index.remember("7", [data[0]], lambda: "not remembered") == "x" * 100
-    for left in path.parent.glob("*.tmp"):
+    for left in path.parent.glob(".*.part"):
         os.utime(left, (0, 0))
     with Memo(path) as index:
         index.remember("new", [data[0]], lambda: 1)
-    assert not list(path.parent.glob("*.tmp")), "what the dead left behind is swept up"
+    assert not list(path.parent.glob(".*.part")), "what the dead left behind is swept up"
 
 
 TOGETHER = """
@@ -177,7 +177,7 @@ def test_processes_that_share_an_index_do_not_disturb_one_another(tmp_path, data
         assert process.returncode == 0, errors.decode()
     with Memo(path) as index:
         assert index.remember("3", [data[0]], lambda: "not remembered") == 3
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*.part"))
 
 
 @given(
