@@ -245,9 +245,7 @@ def _play_batch(
             outcomes.append(GivenUp(key, batch, episode, failed[slot], seconds[slot], said))
         else:
             earned = tuple(rewards[slot])
-            outcomes.append(
-                Played(key, batch, episode, earned, seconds[slot], said, cut_off[slot])
-            )
+            outcomes.append(Played(key, batch, episode, earned, seconds[slot], said, cut_off[slot]))
     return outcomes
 
 
