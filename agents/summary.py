@@ -25,6 +25,7 @@ def summarise(
     records: Sequence[CaseRecord],
     max_steps: int,
     failed: Sequence[FailedCase] = (),
+    /,
     **labels: str,
 ) -> dict[str, Any]:
     """One table row: means over the cases that were played, intervals by group.
@@ -110,6 +111,7 @@ def summarise_by(
     by: str,
     max_steps: int,
     failed: Sequence[FailedCase] = (),
+    /,
     **labels: str,
 ) -> list[dict[str, Any]]:
     """Rows for all records and for each value of `by` ("modality", "group" or "target").

@@ -81,6 +81,22 @@ class Said:
         return {"role": "assistant", "content": words}
 
 
+def read_json(text: str) -> Any:
+    """Read JSON as servers take it back: NaN and Infinity are none.
+
+    Raises:
+        ValueError: It is not JSON, or nested too deeply to be read.
+    """
+
+    def refuse(word: str) -> Any:
+        raise ValueError(f"{word} is not JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
 def find_defect(completion: Any) -> str:
     """Say why what a server sent is no answer; "" if it is one."""
     choices = completion.get("choices") if isinstance(completion, Mapping) else None
@@ -106,7 +122,8 @@ def read_completion(completion: Mapping[str, Any], turn: int, max_tokens: int) -
     message = choice["message"]
     words = _words(message.get("content")) or _words(message.get("refusal"))
     calls: list[ToolCall] = []
-    for call in message.get("tool_calls") or []:
+    listed = message.get("tool_calls")
+    for call in listed if isinstance(listed, list) else []:
         function = call.get("function") if isinstance(call, Mapping) else None
         if isinstance(function, Mapping):
             known = {one.id for one in calls}
@@ -165,7 +182,7 @@ def _object(arguments: Any) -> dict[str, Any] | None:
         if not isinstance(arguments, str):
             break
         try:
-            arguments = json.loads(arguments)
-        except (ValueError, RecursionError):
+            arguments = read_json(arguments)
+        except ValueError:
             return None
     return arguments if isinstance(arguments, dict) else None

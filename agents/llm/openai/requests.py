@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 import openai
 
-from agents.llm.openai.answers import find_defect
+from agents.llm.openai.answers import find_defect, read_json
 from agents.llm.openai.errors import ConversationError, ServerError
 from agents.llm.openai.options import OpenAIOptions
 from agents.llm.openai.usage import Usage
@@ -73,8 +72,8 @@ async def _try(client: openai.AsyncOpenAI, request: Mapping[str, Any]) -> dict[s
     raw = await client.chat.completions.with_raw_response.create(**request)
     text = raw.http_response.text
     try:
-        completion = json.loads(text)
-    except (ValueError, RecursionError):
+        completion = read_json(text)
+    except ValueError:
         raise NoAnswer(f"an answer without a message, no JSON: {text[:200]!r}") from None
     defect = find_defect(completion)
     if defect:
