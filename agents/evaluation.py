@@ -178,10 +178,8 @@ class RecordFile:
         header = json.dumps({"settings": settings}, sort_keys=True)
         self.records: list[CaseRecord] = []
         self.failed: list[FailedCase] = []
-        lines: list[str] = []
-        if self.path.exists():
-            # A last line without its end was torn by a kill.
-            lines = self.path.read_text().split("\n")[:-1]
+        text = self.path.read_text() if self.path.exists() else ""
+        lines = text.split("\n")[:-1]  # a last line without its end was torn by a kill
         if lines and lines[0] != header:
             raise MedSegError(
                 f"{self.path} holds a run with other settings; give another output folder or "
@@ -202,7 +200,7 @@ class RecordFile:
         self._take(kept)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         whole = "".join(line + "\n" for line in [header, *map(_write_record, kept)])
-        if not lines or len(kept) < len(lines) - 1:
+        if whole != text:
             beside = self.path.with_suffix(".part")
             beside.write_text(whole)
             os.replace(beside, self.path)

@@ -123,6 +123,13 @@ def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
         return None
 
 
+def _words_of(error: openai.APIStatusError) -> str:
+    """What a server said of its refusal, in OpenAI's form or another."""
+    body = error.body
+    said = body.get("message") if isinstance(body, Mapping) else None
+    return said if isinstance(said, str) and said else error.response.text or error.message
+
+
 def _concerns_all(error: Exception, usage: Usage) -> bool:
     if isinstance(error, openai.APIStatusError):
         return error.status_code in _EVERYBODY
@@ -156,7 +163,7 @@ def _explain(
         what = f"{reached}, tried {times} ({error.__cause__ or error})"
         way = "is the server running, and is the address right? The same command goes on later"
     elif isinstance(error, openai.APIStatusError):
-        what = f"HTTP {error.status_code}: {str(error.message)[:300]}"
+        what = f"HTTP {error.status_code}: {_words_of(error)[:300]}"
         way = {
             400: "see the server's own log",
             401: f"is the key in {options.key_env} right?",

@@ -44,7 +44,7 @@ def checkpoint(tmp_path_factory):
     from agents.llm.checkpoint import load_model, load_processor
     from agents.llm.tiny import TinyConfig, build_tiny
 
-    size = TinyConfig(image_size=32, hidden=128, layers=2, vision_layers=1)
+    size = TinyConfig(image_size=32, hidden=128, layers=2, vision_layers=2)
     texts = [TERSE.opening, TERSE.turn, TERSE.refused, CALL, json.dumps(tool_schemas())]
     path = build_tiny(tmp_path_factory.mktemp("vllm") / "model", texts, size)
     model, processor = load_model(path), load_processor(path)
