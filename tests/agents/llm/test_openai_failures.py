@@ -1,10 +1,15 @@
 """Every way in which a server fails: asked again, one case given up, or the run ended."""
 
 import json
+import re
+import signal
 import socket
+import subprocess
+import sys
 import time
 from email.utils import formatdate
 
+import httpx
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -299,7 +304,7 @@ def invoke():
     return run
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_eval_goes_on_and_plays_failed_cases_again(workers, serve, tmp_path):
     ill = [True]
 
@@ -417,3 +422,34 @@ def test_run_records_the_failure_and_leaves_no_mask(serve, invoke, small_cases, 
     assert "not this one" in record["failed"] and len(record["steps"]) == 1
     assert record["usage"]["failed"] == 1 and "stopped" not in record
     assert [file.name for file in (tmp_path / "r").iterdir()] == ["record.json"]
+
+
+@pytest.mark.slow
+def test_a_policy_on_the_page_whose_server_fails(serve, tmp_path):
+    server = serve(lambda request, number: STOP if number else REFUSED)
+    command = [sys.executable, "-m", "medseg_gym.cli", "play", "--no-browser", "--port", "0"]
+    command += ["--backbone", "ellipse", "--device", "cpu", "--cases", "phantoms:abdomen"]
+    command += ["--policy", f"openai:m?base_url={server.url}&image_size=32"]
+    command += ["--record", str(tmp_path / "play")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        address = re.search(r"http://\S+", process.stdout.readline())
+        with httpx.Client(base_url=address[0], timeout=60, trust_env=False) as client:
+            place = {"place": "c2", "count": 1}
+            (case,) = client.get("/api/cases", params=place).json()["cases"]
+            body = {"policy": "p0", "place": "c2", "key": case["key"]}
+            errors = []
+            for _ in range(2):
+                shown = client.post("/api/watch", json=body).json()
+                while not shown["done"]:
+                    time.sleep(0.05)
+                    shown = client.get(f"/api/watch/{shown['watch']}").json()
+                errors.append(shown["error"])
+            assert "HTTP 400: not this one" in errors[0] and errors[1] == ""
+            assert shown["steps"][0]["tool"] == "stop"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
