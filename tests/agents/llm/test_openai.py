@@ -19,9 +19,9 @@ from PIL import Image
 
 from agents.contenders import make_contender
 from agents.evaluation import RecordFile, evaluate, run_settings
-from agents.llm.openai import OpenAIOptions, OpenAIPolicy, ServerError
+from agents.llm.openai import OpenAIOptions, OpenAIPolicy
 from medseg_gym.envs.chat_texts import TERSE
-from medseg_gym.errors import PolicyError
+from medseg_gym.errors import MedSegError, PolicyError
 from medseg_gym.policy import make_envs
 from medseg_gym.prompts import AddBox, Stop, encode_tool_call
 
@@ -245,8 +245,14 @@ def test_a_model_server_answers_as_the_model_does_and_may_be_killed(
         records = evaluate(envs, policy)
         messages, pictures = envs.messages(0), envs.pictures(0)
         file = RecordFile(tmp_path / "r.jsonl", run_settings(envs, policy, keys, 0))
-        with pytest.raises(ServerError, match="not reached"):
-            evaluate(envs, policy, file=file, on_batch=lambda batch: server.kill())
+        with pytest.raises(MedSegError, match=r"2 failed cases.*not reached"):
+            evaluate(
+                envs,
+                policy,
+                file=file,
+                on_batch=lambda batch: server.kill(),
+                max_failures=2,
+            )
     finally:
         server.kill()
     assert len(file.records) == 2  # the batch before the kill; of the next one, nothing
