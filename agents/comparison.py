@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agents.contenders import Contender
 from agents.evaluation import CaseRecord, RecordFile, evaluate, run_settings
+from agents.failed_cases import MAX_FAILURES, FailedCase, need_played, pair_by_case
 from agents.machine import describe_machine
 from agents.results_layout import write_json
 from agents.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
@@ -43,6 +44,7 @@ class Arena:
         limit: First so many cases; None takes `FEW_CASES` of a source of over `MANY_CASES`.
         min_area: Leave out targets below this share of the image.
         by: Rows per "modality", "group" or "target".
+        max_failures: Failed cases that end the run of a policy.
     """
 
     cases: str = "samples"
@@ -56,6 +58,7 @@ class Arena:
     limit: int | None = None
     min_area: float = 0.0
     by: str = "modality"
+    max_failures: int = MAX_FAILURES
 
     @property
     def title(self) -> str:
@@ -92,6 +95,23 @@ class Arena:
         return keys
 
 
+@dataclass(frozen=True)
+class PlayedBy:
+    """What one policy on one backbone left.
+
+    Args:
+        backbone: Its name.
+        policy: Its name; two may have the same.
+        records: Of the cases that were played, seed by seed.
+        failed: Of the others.
+    """
+
+    backbone: str
+    policy: str
+    records: list[CaseRecord]
+    failed: list[FailedCase]
+
+
 @dataclass
 class Comparison:
     """What a comparison found.
@@ -99,10 +119,12 @@ class Comparison:
     Args:
         arena: Where.
         rows: See `summarise`, one per backbone, policy and subset.
-        records: By (backbone, policy name).
+        records: By (backbone, policy name), of the cases that no policy failed on: the same for
+            all.
         settings: Of every run.
         machine: It was measured on.
         left_out: As in `CaseSource`, and what the arena left out.
+        played: All that was played, in the order of the rows.
     """
 
     arena: Arena
@@ -111,12 +133,39 @@ class Comparison:
     settings: list[dict[str, Any]] = field(default_factory=list)
     machine: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
+    played: list[PlayedBy] = field(default_factory=list)
+
+    def summarise(self) -> None:
+        """Make the rows and `records`, of the cases that no policy failed on.
+
+        Raises:
+            MedSegError: None is left.
+        """
+        failed = {f"{one.policy} on {one.backbone}": one.failed for one in self.played}
+        all_kept = pair_by_case(
+            [one.records for one in self.played], [one.failed for one in self.played]
+        )
+        for one, kept in zip(self.played, all_kept, strict=True):
+            need_played(kept, failed, self.arena.title)
+            labels = {"backbone": one.backbone, "policy": one.policy}
+            by, max_steps = self.arena.by, self.arena.max_steps
+            rows = summarise_by(kept, by, max_steps, one.failed, **labels)
+            if count := len(one.records) - len(kept):
+                rows[0]["notes"].append(f"{count} left out that failed in another row")
+            self.rows += rows
+            self.records[one.backbone, one.policy] = kept
 
     def show(self, console: Console) -> None:
         """Print the tables."""
         for table in as_tables(self.rows, self.arena.title, self.arena.max_steps):
             console.print(table)
         console.print(f"Measured on: {self.machine}")
+        if any(one.failed for one in self.played):
+            console.print("Every row is of the cases that failed in none of them.")
+        for one in self.played:
+            for case in one.failed:
+                reason = f"failed: {one.backbone}, {one.policy}, {case.case}: {case.failed}"
+                console.print(reason, soft_wrap=True, markup=False)
         if any(row["groups"] < 5 for row in self.rows):
             console.print("No interval: fewer than 5 groups (patients, volumes or images).")
         self.show_left_out(console)
@@ -134,6 +183,11 @@ class Comparison:
             "title": self.arena.title,
             "settings": self.settings,
             "left_out": self.left_out,
+            "failed": [
+                {"backbone": p.backbone, "policy": p.policy, "case": one.case, "failed": one.failed}
+                for p in self.played
+                for one in p.failed
+            ],
             "rows": self.rows,
         }
         write_json(results, out / "results.json")
@@ -154,7 +208,8 @@ def compare(
         console: For the progress bar.
 
     Raises:
-        MedSegError: What cannot be loaded or played; nothing of it becomes a score.
+        MedSegError: What cannot be loaded or played, or too many failed cases; nothing of it
+            becomes a score.
     """
     found = Comparison(arena)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -182,6 +237,7 @@ def compare(
                     progress.update(bar, total=len(keys) * runs)
                 policy = contender.build(envs)
                 records: list[CaseRecord] = []
+                failed: list[FailedCase] = []
                 for seed in arena.seeds:
                     progress.update(bar, description=f"{backbone}, {contender.name}")
                     settings = run_settings(envs, policy, keys, seed)
@@ -194,13 +250,13 @@ def compare(
                         seed,
                         file,
                         lambda batch: progress.advance(bar, len(batch)),
+                        arena.max_failures,
                     )
-                found.records[backbone, policy.name] = records
-                found.rows += summarise_by(
-                    records, arena.by, arena.max_steps, backbone=backbone, policy=policy.name
-                )
+                    failed += file.failed
+                found.played.append(PlayedBy(backbone, policy.name, records, failed))
                 close_policy(policy)
                 envs.close()
+    found.summarise()
     return found
 
 

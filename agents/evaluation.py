@@ -1,6 +1,7 @@
 """Play every case of a split exactly once and keep one record per case.
 
 Records go to a JSON-lines file, one batch at a time, so that a killed run goes on where it was.
+A case that its policy gave up leaves a `FailedCase`, and is played again when the run goes on.
 Policies draw from generators made of (seed, case key) and batches are always the same, so the
 numbers do not depend on where a run was interrupted.
 """
@@ -16,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import medseg_gym
+from agents.failed_cases import FailedCase, FailureLimit, failed_case
 from medseg_gym.annotators.box import box_iou, tight_box
 from medseg_gym.atomic_write import atomic_write
 from medseg_gym.envs.stage_vector_env import StageVectorEnv
 from medseg_gym.episodes import Episode, metrics
 from medseg_gym.errors import MedSegError
 from medseg_gym.line_files import append_rows, read_rows
-from medseg_gym.policy import Played, Policy, caveats, play_cases
+from medseg_gym.policy import GivenUp, Played, Policy, caveats, play_or_give_up
 from medseg_gym.prompts import AddBox, encode_tool_call
 
 
@@ -45,7 +47,7 @@ class CaseRecord:
         unit: "mm", or "px" for a case without spacing.
         boundary_iou: Of the final mask.
         tools: Used, in order; "" for an unreadable action.
-        invalid: Actions that changed nothing.
+        invalid: Actions that changed nothing, those in `cut_off` aside.
         stopped: Whether the policy stopped by itself.
         episode_return: Sum of rewards.
         seconds: Share of the wall time.
@@ -57,6 +59,7 @@ class CaseRecord:
         calls: What was asked for in each step, as a tool call on the grid of 1000 whatever the
             coordinates of the view; "" for an unreadable action.
         answers: What a model said in each step, as it said it; empty for policies without words.
+        cut_off: Steps lost to an answer that ran into its limit before it held a call.
     """
 
     case: str
@@ -82,6 +85,7 @@ class CaseRecord:
     first_box_iou: float | None = None
     calls: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    cut_off: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what would make every mean of a table NaN.
@@ -110,6 +114,19 @@ class CaseRecord:
         return self.dice[min(step, len(self.dice) - 1)]
 
 
+Outcome = CaseRecord | FailedCase
+"""What became of a case."""
+
+
+def outcome_of(
+    one: Played | GivenUp, policy: Policy, envs: StageVectorEnv, batch_size: int
+) -> Outcome:
+    """What an episode leaves in the records, finished or given up; see `record_of`."""
+    if isinstance(one, GivenUp):
+        return failed_case(one, batch_size)
+    return record_of(one, policy, envs, batch_size)
+
+
 def record_of(played: Played, policy: Policy, envs: StageVectorEnv, batch_size: int) -> CaseRecord:
     """What a finished episode leaves in the records.
 
@@ -136,7 +153,7 @@ def record_of(played: Played, policy: Policy, envs: StageVectorEnv, batch_size: 
         unit=surface.unit,
         boundary_iou=metrics.boundary_iou(mask, case.mask),
         tools=tuple(step.tool for step in episode.steps),
-        invalid=sum(not step.valid for step in episode.steps),
+        invalid=sum(not step.valid for step in episode.steps) - played.cut_off,
         stopped=episode.stopped,
         episode_return=sum(played.rewards),
         seconds=played.seconds,
@@ -146,6 +163,7 @@ def record_of(played: Played, policy: Policy, envs: StageVectorEnv, batch_size: 
         first_box_iou=_first_box_iou(episode),
         calls=tuple(encode_tool_call(s.prompt) if s.prompt else "" for s in episode.steps),
         answers=played.answers,
+        cut_off=played.cut_off,
     )
 
 
@@ -159,11 +177,16 @@ class RecordFile:
     """Records of one run on disk; survives being killed at any moment.
 
     The first line holds the settings of the run. A batch is written whole, and what is left of a
-    torn one is dropped when the file is opened again.
+    torn one is dropped when the file is opened again. A failed case that was played again has a
+    further line, which holds.
 
     Args:
         path: Of the JSON-lines file.
         settings: Everything that decides the numbers; an existing file must hold the same.
+
+    Attributes:
+        records: Of the cases that were played.
+        failed: Of those that were not.
 
     Raises:
         MedSegError: The file belongs to other settings, or is not such a file.
@@ -176,23 +199,27 @@ class RecordFile:
         lines = read_rows(self.path, way_out="remove that line to play its batch again")
         if not lines and self.path.exists() and not text.startswith(self._torn_header()):
             raise MedSegError(f"{self.path} holds something else; give another output folder")
+        self.records: list[CaseRecord] = []
+        self.failed: list[FailedCase] = []
         if lines and lines[0] != json.loads(text):
             raise MedSegError(
                 f"{self.path} holds a run with other settings; give another output folder or "
                 "delete the file"
             )
-        found: dict[int, list[CaseRecord]] = {}
+        found: dict[int, dict[str, Outcome]] = {}
         for number, line in enumerate(lines[1:], start=2):
             try:
                 record = _read_record(line)
             except (ValueError, TypeError) as error:
                 raise MedSegError(f"{self.path}:{number}: not a record ({error})") from None
-            found.setdefault(record.batch, []).append(record)
-        self.records: list[CaseRecord] = []
+            found.setdefault(record.batch, {})[record.case] = record
+        kept: list[Outcome] = []
         for batch in sorted(found):
-            if len(found[batch]) == found[batch][0].batch_size:
-                self.records += found[batch]
-        whole = [text, *(json.dumps(asdict(record), allow_nan=False) for record in self.records)]
+            outcomes = list(found[batch].values())
+            if len(outcomes) == outcomes[0].batch_size:
+                kept += outcomes
+        self._take(kept)
+        whole = [text, *(json.dumps(asdict(outcome), allow_nan=False) for outcome in kept)]
         content = "".join(line + "\n" for line in whole).encode()
         # Whatever is left of a torn batch goes, were it half a line: nothing is added to that.
         if not self.path.exists() or self.path.read_bytes() != content:
@@ -203,12 +230,21 @@ class RecordFile:
         return self.path.read_bytes().rstrip(b"\0").decode(errors="replace")
 
     @property
-    def batches(self) -> frozenset[int]:
-        """Numbers of the batches that are complete."""
-        return frozenset(record.batch for record in self.records)
+    def played(self) -> frozenset[str]:
+        """Keys of the cases that need not be played again."""
+        return frozenset(record.case for record in self.records)
 
-    def append(self, batch: Sequence[CaseRecord]) -> None:
-        """Add a whole batch and force it to the disk.
+    def _take(self, outcomes: Sequence[Outcome]) -> None:
+        again = {one.case for one in outcomes}
+        self.failed = [one for one in self.failed if one.case not in again]
+        for one in outcomes:
+            if isinstance(one, FailedCase):
+                self.failed.append(one)
+            else:
+                self.records.append(one)
+
+    def append(self, batch: Sequence[Outcome]) -> None:
+        """Add a whole batch, or cases of one that failed before, and force them to the disk.
 
         Raises:
             MedSegError: Another program has written to the file meanwhile, or the disk is full;
@@ -221,12 +257,12 @@ class RecordFile:
             )
         append_rows(self.path, [asdict(record) for record in batch], durable=True)
         self._size = self.path.stat().st_size
-        self.records += batch
+        self._take(batch)
 
 
-def _read_record(values: dict[str, Any]) -> CaseRecord:
+def _read_record(values: dict[str, Any]) -> Outcome:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return CaseRecord(**fields)
+    return FailedCase(**fields) if "failed" in fields else CaseRecord(**fields)
 
 
 def evaluate(
@@ -235,7 +271,8 @@ def evaluate(
     keys: Sequence[str] | None = None,
     seed: int = 0,
     file: RecordFile | None = None,
-    on_batch: Callable[[Sequence[CaseRecord]], None] | None = None,
+    on_batch: Callable[[Sequence[Outcome]], None] | None = None,
+    max_failures: int = 1,
 ) -> list[CaseRecord]:
     """Play cases once each.
 
@@ -244,25 +281,36 @@ def evaluate(
         policy: Who plays.
         keys: Cases to play; None plays the whole source.
         seed: Of the policy.
-        file: Where records are kept; batches found in it are not played again.
-        on_batch: Called with the records of every batch, those found in `file` first.
+        file: Where records are kept; cases found in it are not played again, those aside that
+            failed.
+        on_batch: Called with the outcomes of every batch, the records found in `file` first.
+        max_failures: The failed case with this number ends the run. Where it is above 1, look at
+            `file.failed` beside what is returned.
 
     Returns:
-        One record per case, in order of batches.
+        One record per case that was played, in order of cases.
+
+    Raises:
+        MedSegError: `max_failures` is reached; what was played is in `file`.
     """
     keys = list(envs.stage.source.keys) if keys is None else list(keys)
     records = list(file.records) if file else []
     if records and on_batch:
         on_batch(records)
-    done = file.batches if file else frozenset()
-    for batch in play_cases(envs, policy, keys, seed, done):
-        fresh = [record_of(played, policy, envs, len(batch)) for played in batch]
+    limit, size = FailureLimit(max_failures), envs.num_envs
+    done = file.played if file else frozenset()
+    for batch in play_or_give_up(envs, policy, keys, seed, done):
+        start = batch[0].batch * size
+        whole = len(keys[start : start + size])
+        fresh = [outcome_of(one, policy, envs, whole) for one in batch]
         if file:
             file.append(fresh)
-        records += fresh
+        records += [one for one in fresh if isinstance(one, CaseRecord)]
         if on_batch:
             on_batch(fresh)
-    return sorted(records, key=lambda record: record.batch)
+        limit.add(fresh)
+    order = {key: number for number, key in enumerate(keys)}
+    return sorted(records, key=lambda record: order[record.case])
 
 
 def run_settings(envs: StageVectorEnv, policy: Policy, keys: Sequence[str], seed: int) -> dict:

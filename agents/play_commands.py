@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from agents.command_options import describe_fields, with_options
 from agents.play_options import EvalOptions, RunOptions
+from medseg_gym.errors import MedSegError
 
 
 def add_play_commands(app: typer.Typer) -> None:
@@ -81,14 +82,21 @@ def evaluate_all(
     options: EvalOptions,
     *,
     out: Annotated[Path, typer.Option(help="Folder of the run; the same one goes on.")],
+    resume: Annotated[
+        bool,
+        typer.Option(help="Play what a run in this folder lacks, failed cases again; or refuse."),
+    ] = True,
 ) -> None:
     """Play a whole data set; writes records.jsonl, results.json, summary.json and summary.csv."""
+    from agents.failed_cases import need_played
     from agents.machine import describe_machine
     from agents.results_layout import results_layout, write_json
     from agents.run_evaluation import run_evaluation, torch_threads
     from agents.summary import as_tables, summarise_by, write_csv
     from medseg_gym.cases import left_out_note
 
+    if not resume and (out / "records.jsonl").exists():
+        raise MedSegError(f"{out} holds a run already; give another folder, or --resume")
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width to respect
         console = Console(width=180)
@@ -102,16 +110,18 @@ def evaluate_all(
             lambda batch: progress.advance(bar, len(batch)),
         )
     labels = {"backbone": options.backbone, "policy": found.settings["policy"]}
-    rows = summarise_by(found.records, "target", options.max_steps, **labels)
+    need_played(found.records, {labels["policy"]: found.failed}, str(out / "records.jsonl"))
+    rows = summarise_by(found.records, "target", options.max_steps, found.failed, **labels)
     with torch_threads(options.threads):
         machine = f"{describe_machine(found.settings['device'])}, {options.workers} workers"
     summary = {
         "machine": machine,
         "settings": found.settings,
         "usage_of_this_call": found.usage,
+        "failed": {one.case: one.failed for one in found.failed},
         "rows": rows,
     }
-    write_json(results_layout(found.records), out / "results.json")
+    write_json(results_layout(found.records, len(found.failed)), out / "results.json")
     write_json(summary, out / "summary.json")
     left_out = left_out_note(found.settings.get("left_out", {}))
     write_csv([{**row, "left_out": left_out} for row in rows], out / "summary.csv")
@@ -122,6 +132,8 @@ def evaluate_all(
         console.print(f"Note: {', '.join(notes)}.", soft_wrap=True)
     if left_out:
         console.print(left_out, markup=False, highlight=False, soft_wrap=True)
+    for one in found.failed:
+        console.print(f"failed: {one.case}: {one.failed}", soft_wrap=True, markup=False)
     if found.usage:
         shown = ", ".join(f"{name} {value:g}" for name, value in found.usage.items())
         console.print(f"asked of the model's server by this call: {shown}", soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agents.failed_cases import MAX_FAILURES
 from medseg_gym.errors import MedSegError
 
 
@@ -62,6 +63,8 @@ class EvalOptions:
         limit: First so many cases; left out plays all.
         seed: Of the policy.
         max_steps: Actions per episode.
+        max_failures: End the run at so many failed cases of this call (a model's server that stays
+            away or refuses a conversation fails a case); the same command plays them again.
     """
 
     cases: str = "samples"
@@ -76,9 +79,10 @@ class EvalOptions:
     limit: int | None = None
     seed: int = 0
     max_steps: int = 5
+    max_failures: int = MAX_FAILURES
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "workers", "threads", "max_steps"):
+        for name in ("num_envs", "workers", "threads", "max_steps", "max_failures"):
             if getattr(self, name) < 1:
                 raise MedSegError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.limit is not None and self.limit < 1:

@@ -12,16 +12,17 @@ from medseg_gym.atomic_write import atomic_write
 from medseg_gym.errors import MedSegError
 
 
-def results_layout(records: Sequence[CaseRecord]) -> dict[str, Any]:
+def results_layout(records: Sequence[CaseRecord], failed: int = 0) -> dict[str, Any]:
     """Dice and IoU of every final mask, and their means.
 
     Args:
         records: At least one.
+        failed: Cases that are not among them because they failed.
 
     Returns:
         By case key `dice`, `iou` and `exp` (the target in words); under "mean" `class_dice` and
         `class_iou` (means by target), `mean_class_dice` and `mean_class_iou` (means of these),
-        `mean_dice` and `mean_iou` (over all masks).
+        `mean_dice` and `mean_iou` (over all masks), and, where some failed, `failed_cases`.
 
     Raises:
         MedSegError: A case is called "mean".
@@ -46,6 +47,7 @@ def results_layout(records: Sequence[CaseRecord]) -> dict[str, Any]:
         "mean_class_iou": _mean(list(iou.values())),
         "mean_dice": _mean([record.dice[-1] for record in records]),
         "mean_iou": _mean([record.iou[-1] for record in records]),
+        **({"failed_cases": failed} if failed else {}),
     }
     return found
 

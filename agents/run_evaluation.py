@@ -19,11 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from agents.contenders import make_contender
-from agents.evaluation import CaseRecord, RecordFile, record_of, run_settings
+from agents.evaluation import CaseRecord, Outcome, RecordFile, outcome_of, run_settings
+from agents.failed_cases import FailedCase, FailureLimit
 from agents.play_options import EvalOptions
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
-from medseg_gym.policy import close_policy, make_envs, play_cases
+from medseg_gym.policy import close_policy, make_envs, play_or_give_up
+
+Job = tuple[int, list[str]]
+"""Number of a batch, and the keys of it that are to be played: all, or those that failed before."""
 
 
 @dataclass(frozen=True)
@@ -31,33 +35,35 @@ class Evaluated:
     """What a run gave.
 
     Args:
-        records: One per case, in order of cases.
+        records: One per case that was played, in order of cases.
         settings: That decide the numbers.
         usage: What this call asked of a model's server, summed over the workers; empty if nothing.
+        failed: The other cases, in order; the same call plays them again.
     """
 
     records: list[CaseRecord]
     settings: dict[str, Any]
     usage: dict[str, float]
+    failed: list[FailedCase]
 
 
 def run_evaluation(
     options: EvalOptions,
     out: str | Path,
     on_start: Callable[[int], None] | None = None,
-    on_batch: Callable[[Sequence[CaseRecord]], None] | None = None,
+    on_batch: Callable[[Sequence[Outcome]], None] | None = None,
 ) -> Evaluated:
-    """Play every case once, those aside that are in `out/records.jsonl` already.
+    """Play every case once, those aside that `out/records.jsonl` holds as played already.
 
     Args:
         options: What is evaluated.
         out: Folder of the run.
         on_start: Called with the number of cases.
-        on_batch: Called with the records of every batch, those found on the disk first.
+        on_batch: Called with the outcomes of every batch, the records found on the disk first.
 
     Raises:
-        MedSegError: Cases, policy or backbone cannot be used, the folder holds another run, or a
-            worker died.
+        MedSegError: Cases, policy or backbone cannot be used, the folder holds another run, a
+            worker died, or `options.max_failures` cases failed.
     """
     source = load_cases(options.cases, options.split)
     keys = list(source.keys[: options.limit])
@@ -74,7 +80,8 @@ def run_evaluation(
     assert run.file is not None
     order = {key: number for number, key in enumerate(keys)}
     records = sorted(run.file.records, key=lambda record: order[record.case])
-    return Evaluated(records, run.settings, run.usage)
+    failed = sorted(run.file.failed, key=lambda one: order[one.case])
+    return Evaluated(records, run.settings, run.usage, failed)
 
 
 class _Run:
@@ -87,7 +94,8 @@ class _Run:
         self.file: RecordFile | None = None
         self.settings: dict[str, Any] = {}
         self.usage: dict[str, float] = {}
-        self._left: list[int] = []
+        self._left: list[Job] = []
+        self._limit = FailureLimit(options.max_failures)
 
     def ready(self, settings: dict[str, Any]) -> None:
         """A worker says what decides its numbers: the first opens the file, the others agree."""
@@ -96,19 +104,22 @@ class _Run:
             self.file = RecordFile(self.out / "records.jsonl", settings)
             if self.file.records:
                 self.on_batch(self.file.records)
-            count = -(-len(self.keys) // self.options.num_envs)
-            self._left = [b for b in range(count) if b not in self.file.batches][::-1]
+            size, played = self.options.num_envs, self.file.played
+            batches = [self.keys[at : at + size] for at in range(0, len(self.keys), size)]
+            jobs = [(b, [k for k in keys if k not in played]) for b, keys in enumerate(batches)]
+            self._left = [job for job in jobs if job[1]][::-1]
         elif settings != self.settings:
             differ = [name for name in settings if settings[name] != self.settings.get(name)]
             raise MedSegError(f"workers disagree on {', '.join(differ)}: is a file changing?")
 
-    def next_batch(self) -> int | None:
+    def next_job(self) -> Job | None:
         return self._left.pop() if self._left else None
 
-    def keep(self, records: Sequence[CaseRecord]) -> None:
+    def keep(self, outcomes: Sequence[Outcome]) -> None:
         assert self.file is not None
-        self.file.append(records)
-        self.on_batch(records)
+        self.file.append(outcomes)
+        self.on_batch(outcomes)
+        self._limit.add(outcomes)
 
     def add_usage(self, usage: dict[str, float]) -> None:
         for name, value in usage.items():
@@ -119,8 +130,8 @@ class _Run:
             player = _Player(self.options, self.keys, 0)
             try:
                 self.ready(player.settings)
-                while (batch := self.next_batch()) is not None:
-                    self.keep(player.play(batch))
+                while (job := self.next_job()) is not None:
+                    self.keep(player.play(*job))
                 self.add_usage(player.usage)
             finally:
                 player.close()
@@ -167,7 +178,7 @@ class _Run:
             self.ready(value)
         else:
             self.keep(value)
-        end.send(self.next_batch())
+        end.send(self.next_job())
         return False
 
 
@@ -195,14 +206,14 @@ class _Player:
             "threads": options.threads,
         }
 
-    def play(self, batch: int) -> list[CaseRecord]:
-        """Play one batch, as if nothing had been played before."""
+    def play(self, batch: int, keys: list[str]) -> list[Outcome]:
+        """Play a batch, or what failed of it, as if nothing had been played before."""
         self.envs.stage.engine.cache.clear()
         size = self.options.num_envs
-        keys = self.keys[batch * size : (batch + 1) * size]
-        (played,) = play_cases(self.envs, self.policy, keys, self.options.seed)
-        records = [record_of(one, self.policy, self.envs, len(keys)) for one in played]
-        return [replace(record, batch=batch) for record in records]
+        whole = len(self.keys[batch * size : (batch + 1) * size])
+        (ended,) = play_or_give_up(self.envs, self.policy, keys, self.options.seed)
+        outcomes = [outcome_of(one, self.policy, self.envs, whole) for one in ended]
+        return [replace(one, batch=batch) for one in outcomes]
 
     @property
     def usage(self) -> dict[str, float]:
@@ -255,8 +266,8 @@ def _work(options: EvalOptions, keys: list[str], number: int, connection: Connec
         with torch_threads(options.threads):
             player = _Player(options, keys, number)
             connection.send(("ready", player.settings))
-            while (batch := connection.recv()) is not None:
-                connection.send(("records", player.play(batch)))
+            while (job := connection.recv()) is not None:
+                connection.send(("outcomes", player.play(*job)))
             connection.send(("usage", player.usage))
     except (BrokenPipeError, EOFError):
         pass  # the parent is gone, and whatever it wrote is safe

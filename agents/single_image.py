@@ -6,6 +6,7 @@ refuse.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from medseg_gym.cases.volumes import Window, parse_window
 from medseg_gym.envs.rendering import add_caption, draw_case
 from medseg_gym.episodes import Episode
 from medseg_gym.errors import CaseError, PolicyError
-from medseg_gym.policy import Played, close_policy, make_envs, play_cases
+from medseg_gym.policy import GivenUp, Played, close_policy, make_envs, play_or_give_up
 from medseg_gym.prompts import AddBox, AddPoint, Prompt, encode_tool_call
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
@@ -123,7 +124,8 @@ def run_image(
     Raises:
         CaseError: Image or mask cannot be used.
         PolicyError: The policy cannot be used, or it is shown the truth and there is none.
-        MedSegError: The backbone cannot be used, or a model's server failed.
+        CaseFailed: A model's server failed on it; `record.json` says so, and there is no mask.
+        MedSegError: The backbone cannot be used, or a model's server.
     """
     case = read_case(
         image,
@@ -152,7 +154,7 @@ def run_image(
                 f"policy {policy.name!r} is shown the truth, and there is none; give --mask TRUTH, "
                 "or a policy that needs no truth"
             )
-        ((played,),) = play_cases(envs, policy, [case.key], options.seed)
+        ((played,),) = play_or_give_up(envs, policy, [case.key], options.seed)
         record = {
             "image": str(image),
             "size": [case.image.shape[1], case.image.shape[0]],
@@ -164,7 +166,11 @@ def run_image(
             "backbone": envs.stage.backbone.name,
             "trained_for": sorted(envs.stage.backbone.trained_kinds),
             "options": {**asdict(options), "view": envs.stage.view.settings},
-            **_what_happened(played, scored=mask is not None),
+            **(
+                _what_was_given_up(played)
+                if isinstance(played, GivenUp)
+                else _what_happened(played, scored=mask is not None)
+            ),
         }
         usage = getattr(policy, "usage", None)
         if is_dataclass(usage) and not isinstance(usage, type):
@@ -174,6 +180,11 @@ def run_image(
         envs.close()
     episode = played.episode
     out.mkdir(parents=True, exist_ok=True)
+    for stale in (out / "mask.png", *out.glob("step_*.png")):  # of an earlier run
+        stale.unlink(missing_ok=True)
+    if isinstance(played, GivenUp):
+        write_json(record, out / "record.json")
+        raise played.error
     atomic_write(out / "mask.png", png_bytes(episode.state.mask.cpu().numpy()))
     for step in range(len(episode.steps) + 1):
         picture = draw_step(episode, step, options.side, scored=mask is not None)
@@ -182,8 +193,28 @@ def run_image(
     return record
 
 
+def _what_was_given_up(given_up: GivenUp) -> dict[str, Any]:
+    """Why, and the steps before; no score, and no mask that somebody might take for one."""
+    steps = _steps(given_up.episode, given_up.answers)
+    return {"failed": str(given_up.error), "steps": steps, "seconds": given_up.seconds}
+
+
 def _what_happened(played: Played, scored: bool) -> dict[str, Any]:
     episode = played.episode
+    steps = _steps(episode, played.answers)
+    if scored:
+        for entry, step, reward in zip(steps, episode.steps, played.rewards, strict=True):
+            entry |= {"dice": step.dice, "iou": step.iou, "reward": reward}
+    found: dict[str, Any] = {
+        "steps": steps,
+        "stopped": episode.stopped,
+        "mask_pixels": episode.state.pixels,
+        "seconds": played.seconds,
+    }
+    return found | ({"dice": episode.dice, "iou": episode.iou} if scored else {})
+
+
+def _steps(episode: Episode, answers: Sequence[str]) -> list[dict[str, Any]]:
     height, width = episode.case.mask.shape
     steps = []
     for number, step in enumerate(episode.steps):
@@ -195,18 +226,10 @@ def _what_happened(played: Played, scored: bool) -> dict[str, Any]:
             "error": step.error,
             "mask_pixels": step.state.pixels,
         }
-        if played.answers:
-            entry["answer"] = played.answers[number]
-        if scored:
-            entry |= {"dice": step.dice, "iou": step.iou, "reward": played.rewards[number]}
+        if answers:
+            entry["answer"] = answers[number]
         steps.append(entry)
-    found: dict[str, Any] = {
-        "steps": steps,
-        "stopped": episode.stopped,
-        "mask_pixels": episode.state.pixels,
-        "seconds": played.seconds,
-    }
-    return found | ({"dice": episode.dice, "iou": episode.iou} if scored else {})
+    return steps
 
 
 def _pixels(prompt: Prompt | None, width: int, height: int) -> list[float] | None:

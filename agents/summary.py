@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from agents.evaluation import CaseRecord
+from agents.failed_cases import FailedCase, failure_notes, lost_subsets
 from medseg_gym.atomic_write import atomic_path
 from medseg_gym.episodes import metrics
 from medseg_gym.statistics import bootstrap_interval
@@ -21,22 +22,30 @@ UNITS = ("mm", "px")
 """Of distances; see `CaseRecord.unit`."""
 
 
-def summarise(records: Sequence[CaseRecord], max_steps: int, **labels: str) -> dict[str, Any]:
-    """One table row: means over cases, intervals by group.
+def summarise(
+    records: Sequence[CaseRecord],
+    max_steps: int,
+    failed: Sequence[FailedCase] = (),
+    /,
+    **labels: str,
+) -> dict[str, Any]:
+    """One table row: means over the cases that were played, intervals by group.
 
     Args:
         records: Of one policy and backbone, at least one.
         max_steps: Dice is given after 0..max_steps steps.
+        failed: Cases that were not played; they are counted, and a note says so.
         **labels: Put first, e.g. `policy="random"`.
 
     Returns:
-        Labels, then `n`, `groups`, `dice`, `dice_interval`, `iou`, `iou_interval`, `dice_after`
-        (list), `later_gain` and `later_gain_interval` (final Dice minus that after the first step,
-        paired by case), `turns`, `invalid`, `episode_return`, `seconds`; of the final masks
-        `boundary_iou` and, for each unit u of "mm" (cases with a spacing) and "px" (the others),
-        `cases_u`, `nsd_u` and `hd95_u` with `hd95_u_n`, the number of cases it is defined for
-        (None where there are none); of the way there `noc80`, `failures80`, likewise 85 and 90,
-        `dice_auc` and `stop_regret`; and `notes`.
+        Labels, then `n`, `failed`, `groups`, `dice`, `dice_interval`, `iou`, `iou_interval`,
+        `dice_after` (list), `later_gain` and `later_gain_interval` (final Dice minus that after the
+        first step, paired by case), `turns`, `invalid`, `cut_off` (steps lost to answers that were
+        cut off, in all), `episode_return`, `seconds`; of the final masks `boundary_iou` and, for
+        each unit u of "mm" (cases with a spacing) and "px" (the others), `cases_u`, `nsd_u` and
+        `hd95_u` with `hd95_u_n`, the number of cases it is defined for (None where there are none);
+        of the way there `noc80`, `failures80`, likewise 85 and 90, `dice_auc` and `stop_regret`;
+        and `notes`.
     """
     groups = [record.group for record in records]
 
@@ -50,6 +59,7 @@ def summarise(records: Sequence[CaseRecord], max_steps: int, **labels: str) -> d
     return {
         **labels,
         "n": len(records),
+        "failed": len(failed),
         "groups": len(set(groups)),
         "dice": mean(dice),
         "dice_interval": bootstrap_interval(dice, groups),
@@ -60,12 +70,13 @@ def summarise(records: Sequence[CaseRecord], max_steps: int, **labels: str) -> d
         "later_gain_interval": bootstrap_interval(later, groups),
         "turns": mean(record.turns for record in records),
         "invalid": mean(record.invalid for record in records),
+        "cut_off": sum(record.cut_off for record in records),
         "episode_return": mean(record.episode_return for record in records),
         "seconds": mean(record.seconds for record in records),
         **_surface_means(records),
         "boundary_iou": mean(record.boundary_iou for record in records),
         **_interaction_means(records, max_steps),
-        "notes": list(notes),
+        "notes": [*notes, *failure_notes(records, failed)],
     }
 
 
@@ -97,19 +108,27 @@ def _interaction_means(records: Sequence[CaseRecord], max_steps: int) -> dict[st
 
 
 def summarise_by(
-    records: Sequence[CaseRecord], by: str, max_steps: int, **labels: str
+    records: Sequence[CaseRecord],
+    by: str,
+    max_steps: int,
+    failed: Sequence[FailedCase] = (),
+    /,
+    **labels: str,
 ) -> list[dict[str, Any]]:
     """Rows for all records and for each value of `by` ("modality", "group" or "target").
 
-    A subset that is the whole is not repeated.
+    A subset that is the whole is not repeated. One of which every case failed has no row; the note
+    of the whole names it.
     """
     rows = []
     values = list(dict.fromkeys(getattr(record, by) for record in records))
-    if len(values) != 1:
-        rows.append(summarise(records, max_steps, **labels, subset="all"))
+    if len({getattr(one, by) for one in (*records, *failed)}) != 1:
+        rows.append(summarise(records, max_steps, failed, **labels, subset="all"))
+        rows[0]["notes"] += lost_subsets(records, failed, by)
     for value in values:
         part = [record for record in records if getattr(record, by) == value]
-        rows.append(summarise(part, max_steps, **labels, subset=value or "unknown"))
+        lost = [one for one in failed if getattr(one, by) == value]
+        rows.append(summarise(part, max_steps, lost, **labels, subset=value or "unknown"))
     return rows
 
 

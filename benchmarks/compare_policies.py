@@ -8,7 +8,8 @@ Every policy plays every case of the split once per seed. The table shows means 
 bootstrap intervals that resample groups (patients, volumes or images); with fewer than five groups
 there is no interval. A second table has Dice after each step. A third has HD95, NSD, boundary IoU,
 NoC with its failures, the area under Dice against turns and the stop regret, as defined in
-`medseg_gym.episodes.metrics`. Killed half way, the same command goes on where it was.
+`medseg_gym.episodes.metrics`. Killed half way, the same command goes on where it was. A case that a
+model's server fails on is left out in every row, and the table says so.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from rich.console import Console
 from agents.comparison import Arena
 from agents.comparison import compare as play
 from agents.contenders import make_contender
+from agents.failed_cases import MAX_FAILURES
 
 
 def compare(
@@ -47,6 +49,9 @@ def compare(
     limit: Annotated[
         int | None, typer.Option(help="First so many cases; 200 for sources of over 1000.")
     ] = None,
+    max_failures: Annotated[
+        int, typer.Option(help="Failed cases that end the run of a policy.", min=1)
+    ] = MAX_FAILURES,
     by: Annotated[str, typer.Option(help="Rows per modality, group or target.")] = "modality",
     out: Annotated[Path, typer.Option(help="Folder for records and results.")] = Path(
         "out/compare_policies"
@@ -72,6 +77,7 @@ def compare(
         limit=limit,
         min_area=min_area,
         by=by,
+        max_failures=max_failures,
     )
     contenders = [make_contender(text) for text in policies.split(",")]
     found = play(contenders, arena, out, console)

@@ -167,7 +167,7 @@ def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str
     boxes = [r.first_box_iou for r in every if r.first_box_iou is not None]
     row["first_box_iou"] = sum(boxes) / len(boxes) if boxes else ""
     row["calls_per_case"] = calls / count
-    row["valid_calls"] = 1 - sum(r.invalid for r in every) / calls
+    row["valid_calls"] = 1 - sum(r.invalid + r.cut_off for r in every) / calls
     row["stopped"] = sum(r.stopped for r in every) / count
     row["stop_regret"] = sum(map(stop_regret, every)) / count
     row["return_by_seed"] = " ".join(

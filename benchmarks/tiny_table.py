@@ -99,7 +99,7 @@ def row_of(label: str, records: Sequence[Any]) -> dict[str, Any]:
         row[name] = sum(values) / len(values)
         row[f"{name}_low"], row[f"{name}_high"] = bootstrap_interval(values, groups) or ("", "")
     row["calls_per_case"] = calls / len(records)
-    row["valid_calls"] = 1 - sum(record.invalid for record in records) / calls
+    row["valid_calls"] = 1 - sum(r.invalid + r.cut_off for r in records) / calls
     row["readable_calls"] = 1 - sum(record.tools.count("") for record in records) / calls
     row["stopped"] = sum(record.stopped for record in records) / len(records)
     row["cases_with_box"] = len(boxed) / len(records)

@@ -33,3 +33,10 @@ class RewardError(MedSegError):
 
 class PolicyError(MedSegError):
     """A policy is unknown, misconfigured, or does not fit the view it was given."""
+
+
+class CaseFailed(PolicyError):
+    """A policy gives one case up for a reason that need not concern the others.
+
+    Policies return it in place of an action (see `medseg_gym.policy.Policy.act`).
+    """

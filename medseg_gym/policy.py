@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,10 +13,11 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from medseg_gym.backbones import Backbone
+from medseg_gym.envs.cut_answer import CutAnswer
 from medseg_gym.envs.stage_vector_env import StageVectorEnv
 from medseg_gym.envs.view import Observations
 from medseg_gym.episodes import Episode
-from medseg_gym.errors import PolicyError
+from medseg_gym.errors import CaseFailed, PolicyError
 from medseg_gym.prompts import AddBox
 
 
@@ -50,7 +51,8 @@ class Policy(Protocol):
         """Choose actions for observations of n slots: (n, 5) int64, or a list of n str.
 
         What is chosen for slots that are finished or were never reset through `reset` is ignored:
-        a policy whose actions are dear may answer "" there.
+        a policy whose actions are dear may answer "" there. A list may hold a `CaseFailed` in place
+        of an action: the policy gives this slot's case up, and the others go on.
         """
         ...
 
@@ -84,12 +86,35 @@ class Played:
         rewards: One per step.
         seconds: Its share of the wall time, encoding included.
         answers: What a model said in each step, as it said it; empty for the array view.
+        cut_off: Steps lost to an answer that ran into its limit before it held a call.
     """
 
     key: str
     batch: int
     episode: Episode
     rewards: tuple[float, ...]
+    seconds: float
+    answers: tuple[str, ...] = ()
+    cut_off: int = 0
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """An episode that its policy did not finish; it has no score.
+
+    Args:
+        key: Of the case.
+        batch: Number of the batch it was played in.
+        episode: As far as it was played.
+        error: Why it was given up.
+        seconds: Its share of the wall time.
+        answers: As in `Played`.
+    """
+
+    key: str
+    batch: int
+    episode: Episode
+    error: CaseFailed
     seconds: float
     answers: tuple[str, ...] = ()
 
@@ -118,6 +143,39 @@ def play_cases(
 
     Raises:
         PolicyError: An environment that resets by itself, or a policy without an action for a slot.
+        CaseFailed: The policy gave a case up.
+    """
+    size = envs.num_envs
+    skip = {key for i, key in enumerate(keys) if i // size in skip_batches}
+    for batch in play_or_give_up(envs, policy, keys, seed, skip):
+        played = [one for one in batch if isinstance(one, Played)]
+        for one in batch:
+            if isinstance(one, GivenUp):
+                raise one.error
+        yield played
+
+
+def play_or_give_up(
+    envs: StageVectorEnv,
+    policy: Policy,
+    keys: Sequence[str],
+    seed: int = 0,
+    skip: Collection[str] = (),
+) -> Iterator[list[Played | GivenUp]]:
+    """Play every case exactly once, where a policy may give cases up (see `play_cases`).
+
+    Args:
+        envs: With autoreset "disabled".
+        policy: Who plays.
+        keys: Of the cases, in order; they decide which ones share a batch.
+        seed: Of the policy.
+        skip: Keys among them that need not be played.
+
+    Yields:
+        What became of the cases of one batch, in the order of `keys`.
+
+    Raises:
+        PolicyError: An environment that resets by itself, or a policy without an action for a slot.
     """
     if envs.metadata["autoreset_mode"] is not AutoresetMode.DISABLED:
         raise PolicyError(
@@ -126,9 +184,9 @@ def play_cases(
         )
     size = envs.num_envs
     for batch, start in enumerate(range(0, len(keys), size)):
-        if batch in skip_batches:
+        part = [key for key in keys[start : start + size] if key not in skip]
+        if not part:
             continue
-        part = list(keys[start : start + size])
         # A short batch leaves slots over. They repeat its first case (already encoded) where they
         # have no episode to idle in yet. An episode that ended costs neither decoding nor a policy
         # that knows by it that no answer is awaited.
@@ -146,7 +204,7 @@ def _play_batch(
     reset_mask: np.ndarray,
     seed: int,
     batch: int,
-) -> list[Played]:
+) -> list[Played | GivenUp]:
     began = time.perf_counter()
     slots = range(len(keys))
     observations, _ = envs.reset(options={"case": keys + padding, "reset_mask": reset_mask})
@@ -155,6 +213,8 @@ def _play_batch(
     rewards: list[list[float]] = [[] for _ in keys]
     view = envs.stage.view
     answers: list[list[str]] = [[] for _ in keys]
+    cut_off = [0] * len(keys)
+    failed: dict[int, CaseFailed] = {}
     spare = range(len(keys), envs.num_envs)
     running = list(slots)
     while running:
@@ -163,27 +223,35 @@ def _play_batch(
         silent = [slot for slot in running if actions[slot] is None]
         if silent:
             raise PolicyError(f"policy {policy.name!r} has no answer for slots {silent}")
-        actions = view.idle(actions, spare)
+        failed |= {s: actions[s] for s in running if isinstance(actions[s], CaseFailed)}
+        actions = view.idle(actions, [*spare, *failed])
         observations, values, terminations, truncations, _ = envs.step(actions)
         share = (time.perf_counter() - began) / len(running)
         for slot in running:
+            seconds[slot] += share
+            if slot in failed:
+                continue
             rewards[slot].append(float(values[slot]))
             if isinstance(actions[slot], str):
-                answers[slot].append(actions[slot])
-            seconds[slot] += share
+                answers[slot].append(str(actions[slot]))
+                cut_off[slot] += _was_cut(actions[slot], envs.stage.engine.episode(slot))
         ended = terminations | truncations
-        running = [slot for slot in running if not ended[slot]]
-    return [
-        Played(
-            key,
-            batch,
-            envs.stage.engine.episode(slot),
-            tuple(rewards[slot]),
-            seconds[slot],
-            tuple(answers[slot]),
-        )
-        for slot, key in enumerate(keys)
-    ]
+        running = [slot for slot in running if not ended[slot] and slot not in failed]
+    engine = envs.stage.engine
+    outcomes: list[Played | GivenUp] = []
+    for slot, key in enumerate(keys):
+        episode, said = engine.episode(slot), tuple(answers[slot])
+        if slot in failed:
+            outcomes.append(GivenUp(key, batch, episode, failed[slot], seconds[slot], said))
+        else:
+            earned = tuple(rewards[slot])
+            outcomes.append(Played(key, batch, episode, earned, seconds[slot], said, cut_off[slot]))
+    return outcomes
+
+
+def _was_cut(answer: str, episode: Episode) -> bool:
+    """Whether the newest step was lost because its answer was cut off."""
+    return isinstance(answer, CutAnswer) and episode.steps[-1].error == answer.why
 
 
 def make_envs(num_envs: int, env_id: str = "MedSeg-v0", **options: Any) -> StageVectorEnv:

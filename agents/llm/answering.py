@@ -107,6 +107,7 @@ class Answer:
         log_probs: Of each chosen token under the distribution that it was drawn from, (T,) float32;
             empty where answers are not drawn.
         pictures: How many of the newest pictures were shown.
+        cut: It ran into `max_new_tokens`.
     """
 
     text: str
@@ -114,6 +115,7 @@ class Answer:
     tokens: np.ndarray
     log_probs: np.ndarray
     pictures: int
+    cut: bool = False
 
 
 class Answerer:
@@ -201,6 +203,7 @@ class Answerer:
                     if log_probs is None
                     else log_probs[number, : len(chosen)],
                     len(shown[number][1]),
+                    stop == len(new),
                 )
             )
         return answers

@@ -14,6 +14,7 @@ from PIL import Image
 from agents.llm.answering import Answerer, Conversation, ModelOptions
 from agents.llm.checkpoint import load_model, load_processor
 from medseg_gym.envs.chat_view import Message
+from medseg_gym.envs.cut_answer import CutAnswer
 
 
 class ChatPolicy:
@@ -87,6 +88,8 @@ class ChatPolicy:
     def act(self, observations: Mapping[str, Any]) -> list[str]:
         """Answers of all slots; "" for those that have ended or were never reset.
 
+        One that ran into `max_new_tokens` is a `CutAnswer`.
+
         Args:
             observations: `text`, n str, and `image`, n x P x P x 3 uint8: the newest user turns.
         """
@@ -95,13 +98,17 @@ class ChatPolicy:
         asked = [s for s, text in enumerate(texts) if s in self._slots and text != self.over]
         for slot in asked:
             self._slots[slot].show(texts[slot], images[slot])
+        cut = (
+            f"the answer was cut off at the limit of {self.options.max_new_tokens} tokens before "
+            "its call was complete (option max_new_tokens raises the limit)"
+        )
         size = self.options.batch or len(asked)
         for start in range(0, len(asked), max(1, size)):
             group = asked[start : start + size]
             for slot, answer in zip(
                 group, self.answerer.answer([self._slots[s] for s in group]), strict=True
             ):
-                answers[slot] = answer.text
+                answers[slot] = CutAnswer(answer.text, cut) if answer.cut else answer.text
         return answers
 
     def conversation(self, slot: int) -> tuple[list[Message], list[Image.Image]]:

@@ -19,6 +19,7 @@ from medseg_gym.cases import Case
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.chat_spaces import AnswerText, AnyText
 from medseg_gym.envs.chat_texts import read_texts, tool_schemas
+from medseg_gym.envs.cut_answer import CutAnswer
 from medseg_gym.envs.rendering import MASK_COLOUR
 from medseg_gym.envs.squares import Squares
 from medseg_gym.envs.view import Observations, Reading
@@ -262,7 +263,8 @@ class ChatView:
                 raise MedSegError(
                     f"the answer of slot {slot} must be a str or None, got {type(answer).__name__}"
                 )
-        return [None if answer is None else str(answer) for answer in answers]
+        # Plain texts of subclasses (numpy's, say), but a cut answer stays one.
+        return [a if a is None or isinstance(a, CutAnswer) else str(a) for a in answers]
 
     def idle(self, actions: Any, slots: Sequence[int]) -> list[str | None]:
         """Answers with None in these slots, so that they sit the step out."""

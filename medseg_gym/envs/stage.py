@@ -12,6 +12,7 @@ from medseg_gym.cases import Case, CaseSource, load_cases
 from medseg_gym.envs.array_view import ArrayView
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.chat_view import ChatView
+from medseg_gym.envs.cut_answer import explain_cut
 from medseg_gym.envs.forking import settle_in_child
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.view import Observations, View
@@ -90,7 +91,7 @@ class Stage:
     def step(self, slots: Sequence[int], actions: Any) -> list[StepResult]:
         """Take one action of the view per slot."""
         episodes = self.episodes(slots)
-        readings = self.view.read(actions)
+        readings = list(map(explain_cut, actions, self.view.read(actions)))
         results = self.engine.step(slots, [reading.prompt for reading in readings])
         self.view.keep(episodes, actions)
         for result, reading in zip(results, readings, strict=True):

@@ -70,7 +70,7 @@ def test_a_torn_file_is_completed(lines, whole, tmp_path):
 
 def test_a_finished_run_is_not_played_again(whole, tmp_path, monkeypatch):
     first = run_evaluation(OPTIONS, tmp_path)
-    monkeypatch.setattr("agents.run_evaluation.record_of", None)  # playing would now fail
+    monkeypatch.setattr("agents.run_evaluation.outcome_of", None)  # playing would now fail
     assert run_evaluation(OPTIONS, tmp_path).records == first.records
 
 

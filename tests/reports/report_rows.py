@@ -1,9 +1,9 @@
 """Public bug reports of the field as rows: a small input, and what is right for it.
 
-`expected.json` has a row for each: `report` names the public thread, `right` says in words what must
-come of the input. Inputs are drawn (rectangles on seeded noise) and lie under `data/`. Masks are bits,
-packed row by row, deflated, in base64; the values were also computed by other readers (Pillow,
-scikit-image, highdicom, nibabel, tifffile, SimpleITK).
+`expected.json` has a row for each: `report` names the public thread, `right` says in words what
+must come of the input. Inputs are drawn (rectangles on seeded noise) and lie under `data/`. Masks
+are bits, packed row by row, deflated, in base64; the values were also computed by other readers
+(Pillow, scikit-image, highdicom, nibabel, tifffile, SimpleITK).
 """
 
 import base64
@@ -39,7 +39,7 @@ def unpack(expected: dict[str, Any]) -> np.ndarray:
 
 
 def assert_says(text: str, row: dict[str, Any]) -> None:
-    """A message holds the words and the numbers of its row; numbers in options and paths are none."""
+    """Assert the words and numbers of a row; numbers in options and paths do not count."""
     for words in row.get("says", ()):
         choices = [words] if isinstance(words, str) else words
         assert any(re.search(one, text, re.IGNORECASE) for one in choices), (choices, text)

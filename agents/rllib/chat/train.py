@@ -162,7 +162,7 @@ def summarise(records: Sequence[CaseRecord]) -> dict[str, float]:
         "val/dice": sum(r.dice[-1] for r in records) / count,
         "val/dice_first": sum(r.dice_after(1) for r in records) / count,
         "val/turns": calls / count,
-        "val/valid_calls": 1 - sum(r.invalid for r in records) / calls,
+        "val/valid_calls": 1 - sum(r.invalid + r.cut_off for r in records) / calls,
         "val/stopped": sum(r.stopped for r in records) / count,
     }
 

@@ -172,14 +172,24 @@ class _Set:
         return key
 
     def play(self, showing: Showing) -> None:
-        """Play a case once."""
+        """Play a case once.
+
+        Raises:
+            PolicyError: The policy needs a truth that nobody knows, or gave the case up.
+        """
         showing.sees_truth = self.policy.sees_truth
         if self.policy.sees_truth and not showing.case.truth_known:
             raise PolicyError(f"policy {self.policy.name!r} needs a truth, and nobody knows one")
         self.envs.showing = showing
-        for _ in play_cases(self.envs, self.policy, [showing.case.key]):  # type: ignore[arg-type]
-            pass
-        self.envs.showing = None
+        before = set(self._recorded)
+        try:
+            for _ in play_cases(self.envs, self.policy, [showing.case.key]):  # type: ignore[arg-type]
+                pass
+        except BaseException:  # what broke off is recorded once it is played to its end
+            self._recorded.intersection_update(before)
+            raise
+        finally:
+            self.envs.showing = None
 
     def close(self) -> None:
         """Let go of the policy's connections."""

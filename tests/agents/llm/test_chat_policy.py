@@ -116,6 +116,19 @@ def test_slots_that_have_ended_are_not_asked(parts):
     assert answers[0] and answers[1:] == ["", ""]
 
 
+def test_an_answer_that_runs_into_the_limit_says_so(parts):
+    policy = policy_of(parts, max_new_tokens=2)  # babble never stops
+    envs = make_envs(2, "MedSegChat-v0", **CASES, image_size=SIZE)
+    observations, _ = envs.reset(options={"case": envs.stage.source.keys[:2]})
+    policy.reset(range(2), [np.random.default_rng(slot) for slot in range(2)])
+    *_, info = envs.step(policy.act(observations))
+    assert all("limit of 2 tokens" in error for error in info["error"])
+    assert all("max_new_tokens" in error for error in info["error"])
+    ((played, _),) = play_cases(envs, policy, envs.stage.source.keys[:2])
+    assert played.cut_off == TURNS == len(played.answers)
+    envs.close()
+
+
 def test_cases_are_played_alike_in_any_number_of_slots(tiny_path):
     save_view(tiny_path, {"image_size": SIZE, "texts": "terse"}, {"max_new_tokens": 8})
     contender = make_contender(f"llm:{tiny_path}?temperature=1&history=2")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medseg_gym.annotators import make_policy
-from medseg_gym.errors import MedSegError, PolicyError
+from medseg_gym.errors import CaseFailed, MedSegError, PolicyError
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.serving.owners import Owners
 from medseg_gym.serving.page import BuiltIn, PageOptions
@@ -110,6 +110,41 @@ def test_what_goes_wrong_with_a_policy_is_said(open_page) -> None:
     body = {"policy": "p0", "place": "c0", "key": "nothing"}
     assert client.refusal("POST", "watch", json=body)[0] == 404
     client.play()  # and people play on
+
+
+def test_a_case_that_a_policy_gave_up_is_recorded_when_it_is_played_to_its_end(
+    open_page, record
+) -> None:
+    class Moody:
+        name = "moody"
+        sees_truth = False
+        begun = 0
+
+        def reset(self, slots: Any, generators: Any) -> None:
+            self.turn = 0
+            Moody.begun += 1
+
+        def act(self, observations: Any) -> list[Any]:
+            self.turn += 1
+            if self.turn == 1:
+                return ["I do not know"]
+            if Moody.begun == 1:
+                return [CaseFailed("the server refused this conversation")]
+            return ['<tool_call>{"name": "stop_action", "arguments": {}}</tool_call>']
+
+    given = Given("moody", lambda envs: Moody(), "MedSegChat-v0", {"image_size": 64})
+    service, client = open_page(policies=[given])
+    shown = client.watch("p0", "c0", "wide")
+    assert shown["done"] and shown["error"] == "the server refused this conversation"
+    assert [step["valid"] for step in shown["steps"]] == [False]
+    assert client.ask("GET", "recordings")["rows"] == []
+    for _ in range(2):
+        shown = client.watch("p0", "c0", "wide")
+        assert shown["error"] == "" and len(shown["steps"]) == 2
+    assert len(client.ask("GET", "recordings")["rows"]) == 1
+    service.page.close()
+    store = TrajectoryStore(record / "policies")
+    assert len(store) == 1 and store.duplicates == 0
 
 
 def test_showings_are_their_owners_alone(open_page) -> None:

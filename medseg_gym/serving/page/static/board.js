@@ -6,6 +6,8 @@ import { $, format, h } from "./dom.js";
 const interval = (pair) => (pair ? ` [${format(pair[0])}, ${format(pair[1])}]` : "");
 const signed = (value) => `${value < 0 ? "−" : "+"}${format(Math.abs(value))}`;
 
+const MOST_FAILED = 3; // failed cases after which a policy is not asked for more
+
 export class Board {
   constructor(who) {
     this.who = who; // () => ({ player, exam })
@@ -61,6 +63,7 @@ export class Board {
   }
 
   // Let a policy play every case that you have finished; what it has played already is not kept twice.
+  // One that fails (a model's server may refuse a case) does not keep it from the others.
   async catchUp() {
     const note = $("catch-up-note");
     const policy = $("board-policy").value;
@@ -69,6 +72,8 @@ export class Board {
       const chosen = $("board-place").value;
       const places = chosen ? [chosen] : [...$("board-place").options].map((o) => o.value).filter(Boolean);
       let done = 0;
+      let failed = 0;
+      let reason = "";
       for (const place of places) {
         const { keys } = await get("played", { place, ...this.who() });
         for (const key of keys) {
@@ -78,10 +83,16 @@ export class Board {
             await new Promise((go) => setTimeout(go, 100));
             shown = await get(`watch/${shown.watch}`, { since: 1e6 });
           }
-          if (shown.error) throw new Error(shown.error);
+          if (shown.error) {
+            failed += 1;
+            reason = shown.error;
+            if (failed >= MOST_FAILED) throw new Error(`${failed} cases failed; the last: ${reason}`);
+          }
         }
       }
-      note.textContent = done ? `${done} ${done === 1 ? "case" : "cases"} played` : "You have finished no case here yet.";
+      const played = done - failed;
+      note.textContent = done ? `${played} ${played === 1 ? "case" : "cases"} played` : "You have finished no case here yet.";
+      if (failed) note.textContent += `, ${failed} failed: ${reason}`;
       await this.draw();
     } catch (error) {
       note.textContent = error.message;
