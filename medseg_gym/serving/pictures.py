@@ -17,14 +17,15 @@ from medseg_gym.cases import Case, hash_pixels
 from medseg_gym.cases.files.pictures import png_bytes, read_image
 from medseg_gym.prompts import AddBox, AddPoint
 from medseg_gym.serving.errors import ServiceError
+from medseg_gym.serving.pixel_budget import Allowance
 
 
-def read_picture(content: bytes, max_pixels: int, name: str = "image") -> np.ndarray:
+def read_picture(content: bytes, allowance: Allowance, name: str = "image") -> np.ndarray:
     """Decode an uploaded picture.
 
     Args:
         content: PNG, JPEG, TIFF, BMP, WebP or GIF.
-        max_pixels: More are refused before any is decoded.
+        allowance: Counts its pixels before any is decoded.
         name: For the error.
 
     Returns:
@@ -34,11 +35,11 @@ def read_picture(content: bytes, max_pixels: int, name: str = "image") -> np.nda
         ServiceError: Too many pixels, or not a picture at all.
         CaseError: It cannot be decoded; see `medseg_gym.cases.files.pictures.read_image`.
     """
-    check_picture(content, max_pixels, name)
+    check_picture(content, allowance, name)
     return read_image(content, name)
 
 
-def check_picture(content: bytes, max_pixels: int, name: str = "image") -> str:
+def check_picture(content: bytes, allowance: Allowance, name: str = "image") -> str:
     """Refuse what is no picture or has too many pixels, before any is decoded; Pillow's mode.
 
     Raises:
@@ -51,20 +52,8 @@ def check_picture(content: bytes, max_pixels: int, name: str = "image") -> str:
         raise ServiceError(f"{name} is not a picture of a kind that can be read") from None
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         raise ServiceError(f"{name} is not a picture that can be read: {error}") from error
-    check_size(height, width, max_pixels, name)
+    allowance.take(height, width, name)
     return mode
-
-
-def check_size(height: int, width: int, max_pixels: int, name: str = "image") -> None:
-    """Refuse an image that is too large.
-
-    Raises:
-        ServiceError: More than `max_pixels`, or none.
-    """
-    if not 0 < height * width <= max_pixels:
-        raise ServiceError(
-            f"{name} has {height} x {width} pixels; 1 to {max_pixels} are taken: scale it down"
-        )
 
 
 def make_case(pixels: np.ndarray, key: str = "upload") -> Case:

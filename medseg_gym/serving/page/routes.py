@@ -19,6 +19,7 @@ from medseg_gym.serving.page.games import clean_text
 from medseg_gym.serving.page.page import MINE, OWN, Page
 from medseg_gym.serving.page.shelf import list_cases, thumbnail
 from medseg_gym.serving.pictures import check_picture
+from medseg_gym.serving.pixel_budget import Allowance
 from medseg_gym.serving.row_routes import in_thread, reply
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -165,10 +166,11 @@ def page_router(page: Page) -> APIRouter:
         """Take an own image; it has no truth."""
         owner = request.state.owner
         content = await image.read()
-        limit = page.games.book.limits.max_pixels
         words = clean_text(target, 120, "target")
         kind = clean_text(modality, 40)
-        case = await in_thread(read_own, content, limit, words, kind, window[:40])
+        case = await in_thread(
+            read_own, content, request.state.pixels, words, kind, window[:40]
+        )
         await page.recordings.keep_image(owner, case)
         place = page.place(owner, OWN)
         return reply({"place": OWN, "key": case.key, "index": place.index_of(case.key)})
@@ -221,12 +223,14 @@ def page_router(page: Page) -> APIRouter:
     return router
 
 
-def read_own(content: bytes, max_pixels: int, target: str, modality: str, window: str) -> Case:
+def read_own(
+    content: bytes, allowance: Allowance, target: str, modality: str, window: str
+) -> Case:
     """An own image as a case without a truth.
 
     Args:
         content: Of the file.
-        max_pixels: See `Limits`.
+        allowance: Of the request, see there.
         target: What to segment, in words.
         modality: CT, MRI, ... or "".
         window: Intensities shown black and white in files of more than 8 bits, as
@@ -236,7 +240,7 @@ def read_own(content: bytes, max_pixels: int, target: str, modality: str, window
         ServiceError: It is no picture, or too large.
         CaseError: It cannot be decoded, or no such window.
     """
-    mode = check_picture(content, max_pixels)
+    mode = check_picture(content, allowance)
     limits = None
     if mode.startswith("I"):  # more than 8 bits
         values = read_labels(content, "image")
