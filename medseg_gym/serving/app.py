@@ -75,7 +75,7 @@ class Service:
         self.meters = Meters()
         reward = "dice_gain" if page is None else page.reward
         self.segmenter = Segmenter(backbone, self.limits, options, self.meters, reward)
-        self.book = SessionBook(self.segmenter)
+        self.book = SessionBook(self.segmenter, self.owners.names, games=page is not None)
         self.page = None if page is None else Page(page, self.book)
         self.draining = False
         app = base_app(self._lifespan)

@@ -42,6 +42,13 @@ class GameRequest(_Strict):
     exam: bool = False
 
 
+class WhoRequest(_Strict):
+    """By whom a game is played, and how."""
+
+    player: Text = ""
+    exam: bool = False
+
+
 class StepRequest(_Strict):
     """An action; coordinates are fractions of width and height."""
 
@@ -108,8 +115,12 @@ def page_router(page: Page) -> APIRouter:
         find: str = "",
     ) -> Response:
         """Cases to pick from."""
-        found = page.place(request.state.owner, place)
-        return reply(await in_thread(list_cases, found, start, count, find[:200]))
+        where = await in_thread(page.place, request.state.owner, place)
+        found = await in_thread(list_cases, where, start, count, find[:200])
+        for entry in found["cases"]:
+            if "error" in entry:
+                entry["error"] = page.recordings.words(entry["error"])
+        return reply(found)
 
     @router.get("/thumbnail")
     async def small(request: Request, place: str, index: int) -> Response:
@@ -147,6 +158,13 @@ def page_router(page: Page) -> APIRouter:
         game = page.games.get(request.state.owner, id)
         await page.games.step(game, asked.prompt(), asked.expected, asked.accepted)
         return reply(await in_thread(game.describe, asked.expected))
+
+    @router.patch("/games/{id}")
+    async def rename(request: Request, id: str, asked: WhoRequest) -> Response:
+        """Another name or discipline, before the first step."""
+        game = page.games.get(request.state.owner, id)
+        await page.games.rename(game, asked.player, asked.exam)
+        return reply(await in_thread(game.describe))
 
     @router.delete("/games/{id}")
     async def leave(request: Request, id: str) -> Response:
@@ -197,7 +215,13 @@ def page_router(page: Page) -> APIRouter:
     async def recordings(request: Request, find: str = "") -> Response:
         """Recorded episodes that may be looked at."""
         found = await in_thread(page.recorded, request.state.owner, find[:200])
-        return reply({"total": len(found), "rows": list_rows(found, _LISTED)})
+        return reply(
+            {
+                "total": len(found.rows),
+                "rows": list_rows(found.rows, _LISTED),
+                "damaged": [mark.title for mark in found.damaged],
+            }
+        )
 
     @router.get("/recording")
     async def recording(request: Request, store: str, id: str) -> Response:

@@ -119,6 +119,8 @@ def test_a_game_with_the_mouse(tab, record, tmp_path) -> None:
     one.at("#undo").click()
     one.steps(6)
     assert one.green() > 300 and one.orange() < 40
+    assert not one.at("#accepted").is_checked()
+    one.at("#accepted").check()
     one.at("#stop").click()
     one.steps(7)
     assert one.orange() > 60  # the truth
