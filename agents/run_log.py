@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.run_folder import write_whole
+from medseg_gym.terminal import make_console
 
 
 class RunLog:
@@ -42,7 +43,7 @@ class RunLog:
         unit: str = "steps",
     ) -> None:
         self.folder, self.total, self.shown, self.unit = folder, total, shown, unit
-        self.console = console or Console()
+        self.console = console or make_console()
         self.file = folder / "progress.jsonl"
         self.rows = [row for row in read_progress(folder) if row["step"] <= step]
         write_whole(self.file, "".join(json.dumps(row) + "\n" for row in self.rows))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.run_log import read_progress
+from medseg_gym.figures import drawing
 
 
 def plot_run(folder: Path) -> None:
@@ -14,6 +15,7 @@ def plot_run(folder: Path) -> None:
     plot_curves({folder.name: read_progress(folder)}, folder / "curve.png")
 
 
+@drawing()
 def plot_curves(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     path: Path,

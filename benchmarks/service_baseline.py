@@ -28,7 +28,6 @@ from medseg_gym.serving.pictures import box_at, mask_text, point_at, read_json_f
 from medseg_gym.serving.pixel_budget import PixelBudget
 
 
-
 @dataclass
 class Kept:
     """One session: image, prompts in force, previous logits."""

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg_gym.figures import drawing
+
 SMOOTHING = 20  # lines of the curve
 
 
+@drawing()
 def plot_curve(curve: Path, path: Path) -> None:
     """Draw training IoU and validation Dice against steps.
 

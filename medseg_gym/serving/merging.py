@@ -68,6 +68,8 @@ def decode_together(served: ServedBackbone, requests: list[Rows], most: int) -> 
     parts = []
     for start in range(0, len(rows), most):
         part = rows[start : start + most]
-        parts.append(served.decode(part, {r.image: images[r.image] for r in part if r.image in images}))
+        parts.append(
+            served.decode(part, {r.image: images[r.image] for r in part if r.image in images})
+        )
     logits, iou = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return [r if isinstance(r, Exception) else (logits[r], iou[r]) for r in results]

@@ -56,9 +56,7 @@ def guarded(limits: Limits, base: Any = AutoHTTPProtocol) -> type:
                 self._unread += len(part)
                 super().data_received(bytes(part))
                 if self._unread > limits.max_header_bytes and not self.transport.is_closing():
-                    self._refuse(
-                        431, f"the header has more than {limits.max_header_bytes} bytes"
-                    )
+                    self._refuse(431, f"the header has more than {limits.max_header_bytes} bytes")
 
         # What the parser reports: all but single headers and the request line are progress.
         def on_headers_complete(self) -> None:

@@ -182,9 +182,7 @@ def _check_points(rows: Sequence[Row], limits: Limits) -> None:
         )
 
 
-def _read_images(
-    pictures: Sequence[Picture], allowance: Allowance
-) -> list[tuple[str, np.ndarray]]:
+def _read_images(pictures: Sequence[Picture], allowance: Allowance) -> list[tuple[str, np.ndarray]]:
     found = []
     for i, picture in enumerate(pictures):
         pixels = _read_image(picture, allowance, f"images[{i}]")

@@ -153,13 +153,15 @@ class Segmenter:
         self._submit("end", slot, 0)
 
     async def encode(self, images: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
-        """Encode images by content hash; the `input_size` of each. A part at a time, as `decode`."""
+        """Encode images by content hash, a part at a time as `decode`; the `input_size` of each."""
         sizes: dict[str, tuple[int, int]] = {}
         keys = list(images)
         with self._reserve(len(keys)) as parts:
             for part in parts:
                 wanted = {key: images[key] for key in keys[part]}
-                sizes |= await asyncio.wrap_future(self._submit("encode", wanted, len(wanted), True))
+                sizes |= await asyncio.wrap_future(
+                    self._submit("encode", wanted, len(wanted), True)
+                )
         return sizes
 
     async def known(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
@@ -181,7 +183,9 @@ class Segmenter:
                 job = self._submit("decode", (rows[part], given), len(rows[part]), True)
                 made.append(await asyncio.wrap_future(job))
         logits, iou = zip(*made, strict=True)
-        return (logits[0], iou[0]) if len(made) == 1 else (np.concatenate(logits), np.concatenate(iou))
+        return (
+            (logits[0], iou[0]) if len(made) == 1 else (np.concatenate(logits), np.concatenate(iou))
+        )
 
     @contextmanager
     def _reserve(self, weight: int) -> Iterator[Iterator[slice]]:

@@ -1,4 +1,4 @@
-"""Stores and folders that cannot be read: what people are told of them, and what only the log says."""
+"""Stores and folders that cannot be read: what people are told, and what only the log says."""
 
 from __future__ import annotations
 

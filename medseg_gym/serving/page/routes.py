@@ -186,9 +186,7 @@ def page_router(page: Page) -> APIRouter:
         content = await image.read()
         words = clean_text(target, 120, "target")
         kind = clean_text(modality, 40)
-        case = await in_thread(
-            read_own, content, request.state.pixels, words, kind, window[:40]
-        )
+        case = await in_thread(read_own, content, request.state.pixels, words, kind, window[:40])
         await page.recordings.keep_image(owner, case)
         place = page.place(owner, OWN)
         return reply({"place": OWN, "key": case.key, "index": place.index_of(case.key)})
@@ -247,9 +245,7 @@ def page_router(page: Page) -> APIRouter:
     return router
 
 
-def read_own(
-    content: bytes, allowance: Allowance, target: str, modality: str, window: str
-) -> Case:
+def read_own(content: bytes, allowance: Allowance, target: str, modality: str, window: str) -> Case:
     """An own image as a case without a truth.
 
     Args:
