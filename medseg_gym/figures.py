@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 # Families with the letters that matplotlib's own font lacks; those that are installed are used.
 _MORE_FONTS = (
@@ -24,7 +25,7 @@ def drawing() -> Iterator[None]:
     """
     from matplotlib import rc_context
 
-    settings = {"text.parse_math": False, "font.family": ["DejaVu Sans", *_installed()]}
+    settings: Any = {"text.parse_math": False, "font.family": ["DejaVu Sans", *_installed()]}
     with rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
