@@ -9,7 +9,7 @@ from typing import Any
 
 from agents.evaluation import CaseRecord
 from medseg_gym.episodes import metrics
-from medseg_gym.figures import drawing
+from medseg_gym.figures import drawing, label
 from medseg_gym.statistics import bootstrap_interval
 from medseg_gym.terminal import Table
 
@@ -233,8 +233,8 @@ def plot_dice_by_step(rows: Sequence[Mapping[str, Any]], path: Path, title: str)
     for panel, (backbone, policies) in zip(axes, whole.items(), strict=True):
         for policy, row in policies.items():
             style = "--" if "oracle" in row["notes"] else "-"
-            label = ", ".join([policy, *(note for note in row["notes"] if note != "oracle")])
-            panel.plot(row["dice_after"], style, marker="o", markersize=3, label=label)
+            name = ", ".join([policy, *(note for note in row["notes"] if note != "oracle")])
+            panel.plot(row["dice_after"], style, marker="o", markersize=3, label=label(name))
         panel.set(title=backbone, xlabel="steps", ylim=(-0.02, 1.02))
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7)

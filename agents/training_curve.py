@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.run_log import read_progress
-from medseg_gym.figures import drawing
+from medseg_gym.figures import drawing, label
 
 
 def plot_run(folder: Path) -> None:
@@ -40,7 +40,7 @@ def plot_curves(
     for panel, (key, title) in zip(axes, panels, strict=True):
         for number, (name, rows) in enumerate(runs.items()):
             look: dict[str, Any] = {"color": f"C{number % 10}", "linewidth": 1}
-            _draw(panel, rows, key, label=name, **look)
+            _draw(panel, rows, key, label=label(name), **look)
             if key == "val/dice":
                 _draw(panel, rows, "val/dice_first", linestyle=":", **look)
         if "dice" in key:

@@ -32,6 +32,11 @@ def drawing() -> Iterator[None]:
         yield
 
 
+def label(name: str) -> str:
+    """A name in a legend; matplotlib leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
+
+
 @lru_cache(maxsize=1)
 def _installed() -> tuple[str, ...]:
     from matplotlib import font_manager

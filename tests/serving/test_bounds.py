@@ -366,4 +366,3 @@ def test_the_memory_of_a_process_stays_bounded() -> None:
         assert peak - before < 512 * mega
     finally:
         process.end()
-
