@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from medseg_gym.annotators import make_policy
+from medseg_gym.annotators import check_policy, make_policy
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import Policy
 
@@ -77,13 +77,16 @@ def make_contender(text: str) -> Contender:
             "llm:FOLDER"), or a name for `annotators.make_policy`.
 
     Raises:
-        PolicyError: What the kind says; for names of annotators only when the policy is built.
+        PolicyError: What the kind says, or a name that nobody has.
     """
     kind, colon, argument = text.partition(":")
     if kind not in _KINDS and Path(text.partition("?")[0]).is_dir():
         kind, colon, argument = "llm", ":", text
     factory = _KINDS.get(kind) if colon else None
     if factory is None:
+        if "/" in text and not colon:
+            raise PolicyError(f"policy {text!r}: there is no such folder")
+        check_policy(text, [f"{kind}:..." for kind in _KINDS])
         return Contender(text, lambda envs: make_policy(text, envs.stage.view.codec))
     if isinstance(factory, str):
         module, _, attribute = factory.partition(":")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from medseg_gym.errors import MedSegError
+from medseg_gym.terminal import make_console
 
 
 def play(
@@ -59,7 +59,7 @@ def play(
     log_json("warning")
     loaded = backbones.load(backbone, checkpoint, device)
     service = server.make_service(loaded, page=page)
-    console = Console()
+    console = make_console()
 
     def tell(url: str) -> None:
         console.print(f"{url}  records under {record}; Ctrl+C ends it", highlight=False)

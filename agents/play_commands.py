@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.command_options import describe_fields, with_options
 from agents.play_options import EvalOptions, RunOptions
 from medseg_gym.errors import MedSegError
+from medseg_gym.terminal import make_console
 
 
 def add_play_commands(app: typer.Typer) -> None:
@@ -65,7 +65,7 @@ def run_one(
     )
     out = out or Path("out/run") / image.stem
     record = run_image(image, options, out, mask)
-    console = Console()
+    console = make_console()
     for number, step in enumerate(record["steps"], start=1):
         line = f"{number}. {step['call'] or '(unreadable)'}"
         if not step["valid"]:
@@ -97,9 +97,7 @@ def evaluate_all(
 
     if not resume and (out / "records.jsonl").exists():
         raise MedSegError(f"{out} holds a run already; give another folder, or --resume")
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to respect
-        console = Console(width=180)
+    console = make_console()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         bar = progress.add_task(options.policy, total=None)

@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from medseg_gym.atomic_write import atomic_path, named_failures
 from medseg_gym.errors import MedSegError
 from medseg_gym.line_files import append_rows, read_rows, write_rows
+from medseg_gym.terminal import make_console
 
 
 class RunLog:
@@ -43,7 +44,7 @@ class RunLog:
         unit: str = "steps",
     ) -> None:
         self.folder, self.total, self.shown, self.unit = folder, total, shown, unit
-        self.console = console or Console()
+        self.console = console or make_console()
         self.file = folder / "progress.jsonl"
         self.rows = [row for row in read_progress(folder) if row["step"] <= step]
         write_rows(self.file, self.rows)

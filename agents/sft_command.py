@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from agents.command_options import with_options
 from agents.sft import train_sft
 from agents.sft_config import SftConfig
+from medseg_gym.terminal import make_console
 
 
 def add_sft(app: typer.Typer) -> None:
@@ -28,4 +28,4 @@ def sft(
 ) -> None:
     """Fine-tune a vision-language model on exported trajectories."""
     model = train_sft(config, out, resume)
-    Console().print(f"wrote {model}; play it as llm:{model}")
+    make_console().print(f"wrote {model}; play it as llm:{model}")

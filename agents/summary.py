@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from agents.evaluation import CaseRecord
 from agents.failed_cases import FailedCase, failure_notes, lost_subsets
 from medseg_gym.atomic_write import atomic_path
 from medseg_gym.episodes import metrics
+from medseg_gym.figures import drawing, label
 from medseg_gym.statistics import bootstrap_interval
+from medseg_gym.terminal import Table
 
 NOC_PERCENTS = (80, 85, 90)
 """IoU, in percent, that NoC is counted to."""
@@ -134,10 +134,11 @@ def summarise_by(
 
 def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> list[Table]:
     """Rich tables of summary rows: the scores, Dice after each step, and the other metrics."""
-    scores, steps = Table(title=title), Table(title=f"{title}: mean Dice after each step")
+    scores = Table(keys=3, title=title)
+    steps = Table(keys=3, title=f"{title}: mean Dice after each step")
     units = [unit for unit in UNITS if any(row[f"cases_{unit}"] for row in rows)]
     title = f"{title}: borders of the final masks, and the way to them"
-    more = Table(title=title, padding=(0, 1, 0, 0))  # many columns: close together
+    more = Table(keys=3, title=title, padding=(0, 1, 0, 0))  # many columns: close together
     for table in (scores, steps, more):
         for header in ("backbone", "policy", "subset"):
             table.add_column(header, no_wrap=True)
@@ -239,6 +240,7 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         writer.writerows(flat)
 
 
+@drawing()
 def plot_dice_by_step(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     """Draw Dice against steps, one panel per backbone, one line per policy, whole set only."""
     from matplotlib.figure import Figure
@@ -251,8 +253,8 @@ def plot_dice_by_step(rows: Sequence[Mapping[str, Any]], path: Path, title: str)
     for panel, (backbone, policies) in zip(axes, whole.items(), strict=True):
         for policy, row in policies.items():
             style = "--" if "oracle" in row["notes"] else "-"
-            label = ", ".join([policy, *(note for note in row["notes"] if note != "oracle")])
-            panel.plot(row["dice_after"], style, marker="o", markersize=3, label=label)
+            name = ", ".join([policy, *(note for note in row["notes"] if note != "oracle")])
+            panel.plot(row["dice_after"], style, marker="o", markersize=3, label=label(name))
         panel.set(title=backbone, xlabel="steps", ylim=(-0.02, 1.02))
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7)

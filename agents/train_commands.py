@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from agents.command_options import with_options
 from agents.rllib.chat.settings import ChatPPORun, ChatRun, GRPORun
 from agents.rllib.config import RLlibPPOConfig
 from agents.sb3.config import SB3PPOConfig
 from agents.training_config import PPOSettings
+from medseg_gym.terminal import make_console
 
 _Out = Annotated[Path, typer.Option(help="Folder of the run.")]
 _Resume = Annotated[
@@ -52,7 +52,7 @@ def chat_ppo(config: ChatPPORun, *, out: _Out, resume: _Resume = False) -> None:
 def _train_chat(config: ChatRun, out: Path, resume: bool) -> None:
     from agents.rllib.chat.train import train_chat
 
-    console = Console()
+    console = make_console()
     train_chat(config, out, resume, console)
     console.print(f"wrote {out / 'model'}; play it as llm:{out / 'model'}")
 
@@ -62,7 +62,7 @@ def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
     from agents.training_curve import plot_run
 
     train: Any = getattr(import_module(f"agents.{kind}.train"), f"train_{kind}")
-    console = Console()
+    console = make_console()
     train(config, out, resume, console)
     plot_run(out)
     if config.test_cases:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.run_log import read_progress
+from medseg_gym.figures import drawing, label
 
 
 def plot_run(folder: Path) -> None:
@@ -14,6 +15,7 @@ def plot_run(folder: Path) -> None:
     plot_curves({folder.name: read_progress(folder)}, folder / "curve.png")
 
 
+@drawing()
 def plot_curves(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     path: Path,
@@ -38,7 +40,7 @@ def plot_curves(
     for panel, (key, title) in zip(axes, panels, strict=True):
         for number, (name, rows) in enumerate(runs.items()):
             look: dict[str, Any] = {"color": f"C{number % 10}", "linewidth": 1}
-            _draw(panel, rows, key, label=name, **look)
+            _draw(panel, rows, key, label=label(name), **look)
             if key == "val/dice":
                 _draw(panel, rows, "val/dice_first", linestyle=":", **look)
         if "dice" in key:

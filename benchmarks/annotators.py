@@ -20,7 +20,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from agents.evaluation import CaseRecord, evaluate
 from agents.machine import describe_machine
@@ -39,6 +38,7 @@ from medseg_gym.cases import left_out_note
 from medseg_gym.envs.stage_vector_env import StageVectorEnv
 from medseg_gym.policy import Policy, ask, case_generator, make_envs
 from medseg_gym.statistics import bootstrap_interval
+from medseg_gym.terminal import make_console
 
 POLICIES = (
     "oracle-box,oracle-click,sequential-click,box-to-point,hybrid,noisy-sequential-click,"
@@ -69,9 +69,7 @@ def measure(
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("out/annotators"),
 ) -> None:
     """Play, print the tables, write results.json, results.csv and two pictures."""
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to respect
-        console = Console(width=170)
+    console = make_console()
     names = policies.split(",")
     rows: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []

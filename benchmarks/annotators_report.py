@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from agents.summary import with_interval
+from medseg_gym.figures import drawing
+from medseg_gym.terminal import Table
 
 
 def quality_table(
@@ -113,6 +114,7 @@ def flat(row: Mapping[str, Any], machine: str) -> dict[str, Any]:
     return {**entry, "machine": machine}
 
 
+@drawing()
 def plot_lengths(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     """Draw how many prompts episodes have, one panel per case source."""
     from matplotlib.figure import Figure

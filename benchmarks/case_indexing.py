@@ -22,11 +22,10 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from agents.machine import describe_machine
 from benchmarks.case_files import DECODERS, SPECS, WRITERS
+from medseg_gym.terminal import Table, make_console
 
 COLD_FLOOR, WARM_FLOOR, READING_FLOOR = 60.0, 2.0, 1.5
 
@@ -118,7 +117,7 @@ def measure(
     out: Annotated[Path, typer.Option(help="Folder for results.json.")] = Path("out/case_indexing"),
 ) -> None:
     """Index and read made-up files of every format; exit code 1 below a floor."""
-    console = Console()
+    console = make_console()
     indexed, read = [], []
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from agents.comparison import Arena
 from agents.comparison import compare as play
 from agents.contenders import make_contender
 from agents.failed_cases import MAX_FAILURES
+from medseg_gym.terminal import make_console
 
 
 def compare(
@@ -62,9 +62,7 @@ def compare(
         raise typer.BadParameter(
             f"must be modality, group or target, got {by!r}", param_hint="--by"
         )
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to respect
-        console = Console(width=150)
+    console = make_console()
     arena = Arena(
         cases=cases,
         split=split,
@@ -81,8 +79,8 @@ def compare(
     )
     contenders = [make_contender(text) for text in policies.split(",")]
     found = play(contenders, arena, out, console)
+    found.write(out)  # first: who reads the tables may go away
     found.show(console)
-    found.write(out)
     console.print(f"wrote results.json, results.csv, dice_by_step.png and records/ under {out}")
 
 

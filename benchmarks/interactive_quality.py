@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from agents.machine import describe_machine
 from agents.summary import write_csv
@@ -39,6 +38,7 @@ from medseg_gym.cases import Case, CaseList, left_out_note, load_cases
 from medseg_gym.envs.pictures import picture_sheet
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import Played, Policy, make_envs, play_cases
+from medseg_gym.terminal import make_console
 
 WAYS = {
     "clicks": "oracle-click",
@@ -87,9 +87,7 @@ def measure(
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("out/interactive"),
 ) -> None:
     """Play, print the tables, write results.json, results.csv, curves and picture sheets."""
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to respect
-        console = Console(width=150)
+    console = make_console()
     out.mkdir(parents=True, exist_ok=True)
     own = backbones.load(backbone, checkpoint, device)
     others = [backbones.load(name, device=device) for name in filter(None, beside.split(","))]

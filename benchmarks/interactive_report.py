@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.table import Table
 
 from agents.summary import with_interval
 from medseg_gym.cases import Case
+from medseg_gym.figures import drawing
 from medseg_gym.statistics import bootstrap_interval
+from medseg_gym.terminal import Table
 
 if TYPE_CHECKING:
     from benchmarks.interactive_quality import Track
@@ -149,6 +150,7 @@ def difference_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
+@drawing()
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
     """Draw Dice against prompts, one panel per way."""
     from matplotlib.figure import Figure

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from agents.machine import describe_machine
 from medseg_gym import backbones
@@ -25,6 +23,7 @@ from medseg_gym.cli import run
 from medseg_gym.errors import MedSegError
 from medseg_gym.serving.page import PageOptions
 from medseg_gym.serving.server import make_service, running
+from medseg_gym.terminal import Table, make_console
 
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
@@ -75,7 +74,7 @@ def measure(
         values = found[name]
         middle, longest = statistics.median(values), max(values)
         table.add_row(name, str(len(values)), f"{middle:.3f}", f"{longest:.3f}")
-    console = Console()
+    console = make_console()
     console.print(table)
     console.print(f"Measured on: {found['machine']}", soft_wrap=True)
     if out is not None:

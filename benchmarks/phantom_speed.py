@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from agents.machine import describe_machine
 from medseg_gym.cases import load_cases
 from medseg_gym.cases.phantoms import CASES_PER_IMAGE, SCENES
+from medseg_gym.terminal import Table, make_console
 
 
 def measure(
@@ -43,7 +42,7 @@ def measure(
     table = Table("cases", "images/s of one core")
     for spec, rate in rates.items():
         table.add_row(spec, f"{rate:.0f}")
-    console = Console()
+    console = make_console()
     console.print(table)
     machine = f"{describe_machine()}, load {os.getloadavg()[0]:.1f}"
     console.print(f"Measured on: {machine}")

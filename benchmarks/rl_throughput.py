@@ -39,8 +39,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from agents.machine import describe_machine
 from benchmarks.rl_parties import (
@@ -55,6 +53,7 @@ from benchmarks.rl_parties import (
 from medseg_gym.backbones.cache import embedding_cache
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
+from medseg_gym.terminal import Table, make_console
 
 
 def take_turns(trainer: Any, ours: Timed, theirs: Timed, iterate: Callable[[], None]) -> None:
@@ -173,7 +172,7 @@ def measure(
     rows = [one.row(plan.episodes) for one in (ours, theirs)]
     ratios = [t / o for o, t in zip(ours.seconds, theirs.seconds, strict=True)]
     ratio = sum(theirs.seconds) / sum(ours.seconds)
-    console, machine = Console(width=130), describe_machine()
+    console, machine = make_console(), describe_machine()
     console.print(as_table(rows, plan))
     cpu_ratio = sum(theirs.cpu_seconds) / sum(ours.cpu_seconds)
     console.print(

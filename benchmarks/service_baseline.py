@@ -23,9 +23,9 @@ from medseg_gym import backbones
 from medseg_gym.backbones import Backbone, PromptRow
 from medseg_gym.cli import run
 from medseg_gym.prompts import AddBox, AddPoint
+from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.pictures import box_at, mask_text, point_at, read_json_field, read_picture
-
-PIXELS = 4096 * 4096
+from medseg_gym.serving.pixel_budget import PixelBudget
 
 
 @dataclass
@@ -80,7 +80,7 @@ def build(backbone: Backbone) -> FastAPI:
 
     @app.post("/session/create")
     def create(image: Annotated[UploadFile, File()]) -> dict[str, Any]:
-        pixels = read_picture(image.file.read(), PIXELS)
+        pixels = read_picture(image.file.read(), PixelBudget(Limits()).allowance())
         session_id = str(uuid.uuid4())
         sessions[session_id] = Kept(pixels)
         size = [pixels.shape[1], pixels.shape[0]]

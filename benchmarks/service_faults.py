@@ -32,7 +32,6 @@ import schemathesis
 import typer
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.errors import Unsatisfiable
-from rich.console import Console
 from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
 
@@ -48,6 +47,7 @@ from medseg_gym.episodes import EpisodeEngine
 from medseg_gym.errors import MedSegError
 from medseg_gym.prompts import AddPoint
 from medseg_gym.serving.pictures import mask_text
+from medseg_gym.terminal import make_console
 
 OWNER, STRANGER = "owner-key-0123456789", "stranger-key-0123456789"
 
@@ -73,7 +73,7 @@ def measure(
     result |= {"machine": describe_machine(), "backbone": backbone, "seed": first_seed}
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(result, indent=1))
-    console = Console()
+    console = make_console()
     for name, value in result.items():
         console.print(f"{name}: {value}", highlight=False, soft_wrap=True)
     wrong = [n for n in ("server_errors", "unanswered", "wrong_masks", "leaks") if result[n]]

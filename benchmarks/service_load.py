@@ -29,8 +29,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from agents.machine import describe_machine
 from benchmarks.service_clients import LOOPBACK, Answers, Verdict, judge, play, write_scripts
@@ -38,6 +36,7 @@ from medseg_gym import backbones
 from medseg_gym.cases import Case, CaseSource, load_cases
 from medseg_gym.cli import run
 from medseg_gym.errors import MedSegError
+from medseg_gym.terminal import Table, make_console
 
 FLOOR = 3.0
 FLAT = 0.05
@@ -212,9 +211,7 @@ def summarise(
 
 def report(result: dict[str, Any]) -> None:
     """Print tables."""
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to respect
-        console = Console(width=110)
+    console = make_console()
     table = Table(
         title=f"{result['clients']} clients, {result['sessions']} sessions, "
         f"{result['group']} on an image, synthetic images"

@@ -21,8 +21,6 @@ from typing import Annotated, Any
 import gymnasium as gym
 import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
 import medseg_gym  # noqa: F401  (registers the id)
 from agents.machine import describe_machine
@@ -30,6 +28,7 @@ from benchmarks.meters import MeteredBackbone
 from medseg_gym import backbones
 from medseg_gym.backbones import embedding_cache
 from medseg_gym.cases import CaseList, load_cases
+from medseg_gym.terminal import Table, make_console
 
 IMAGES = 8  # distinct ones, encoded before the clock starts
 EPISODE = 5
@@ -80,9 +79,7 @@ def measure(
             f"{row['low']:.0f}-{row['high']:.0f}", f"{row['ratio']:.1f}",
             f"{encoding[row['backbone']]:.0f}",
         )  # fmt: skip
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to respect
-        console = Console(width=110)
+    console = make_console()
     console.print(table)
     machine = f"{describe_machine(str(found[0].device))}, load {os.getloadavg()[0]:.1f}"
     console.print(f"Measured on: {machine}")

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents.machine import describe_machine
@@ -40,6 +39,7 @@ from benchmarks.throughput_rows import Settings, labels, measure_decoding, measu
 from benchmarks.workloads import WORKLOADS, make_plan
 from medseg_gym import backbones
 from medseg_gym.backbones import Backbone
+from medseg_gym.terminal import make_console
 
 
 def throughput(
@@ -77,9 +77,7 @@ def throughput(
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("out/throughput"),
 ) -> None:
     """Measure, print the tables, write throughput.json, .csv, .png and decoding.csv."""
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to respect
-        console = Console(width=190)
+    console = make_console()
     names, sizes = backbone_names.split(","), sorted(map(int, num_envs.split(",")))
     chosen = workloads.split(",")
     files = dict(_pair(text) for text in checkpoint or [])

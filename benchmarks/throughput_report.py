@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from medseg_gym.figures import drawing
+from medseg_gym.terminal import Table
 
 Row = Mapping[str, Any]
 
@@ -119,6 +120,7 @@ def write_rows(rows: Sequence[Row], path: Path, machine: str) -> None:
         writer.writerows(flat)
 
 
+@drawing()
 def plot_throughput(rows: Sequence[Row], path: Path, machine: str) -> None:
     """Draw steps/s against num_envs, one panel per backbone; dotted lines are baseline (a)."""
     from matplotlib.figure import Figure

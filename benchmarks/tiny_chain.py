@@ -35,6 +35,7 @@ from rich.console import Console
 
 from benchmarks.sizes import claim, read_settings
 from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.terminal import make_console
 
 SHARD = 2000  # pictures of a file of first turns
 
@@ -129,9 +130,7 @@ def run_chain(
 ) -> None:
     """Run all stages that are not done yet."""
     chain = read_settings(Chain, settings)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=150)
+    console = make_console()
     claim(out / "chain.json", chain)
     torch.set_num_threads(threads)
     stages = Stages(out, console)

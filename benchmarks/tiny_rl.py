@@ -24,12 +24,12 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
 from benchmarks.sizes import claim, read_settings
 from benchmarks.tiny_chain import Chain
 from benchmarks.workers import worker_pool
 from medseg_gym.errors import MedSegError
+from medseg_gym.terminal import make_console
 
 TITLES = {"grpo": "GRPO", "ppo": "PPO over turns", "sft": "SFT continued"}
 METHODS = tuple(TITLES)
@@ -89,9 +89,7 @@ def run(
 ) -> None:
     """Train what is not trained yet, then make the table."""
     sizes, before = read_settings(TinyRL, settings), read_chain(chain)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
+    console = make_console()
     claim(out / "tiny_rl.json", sizes)
     numbers, chosen = [int(seed) for seed in seeds.split(",")], methods.split(",")
     unknown = set(chosen) - set(METHODS)

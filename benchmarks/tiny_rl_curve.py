@@ -10,8 +10,10 @@ import numpy as np
 
 from agents.run_log import read_progress
 from benchmarks.tiny_rl import TITLES, folder_of
+from medseg_gym.figures import drawing
 
 
+@drawing()
 def plot_curve(out: Path, seeds: Sequence[int], path: Path) -> None:
     """Draw returns while exploring and on validation cases against CPU minutes."""
     from matplotlib.figure import Figure

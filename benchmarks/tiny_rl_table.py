@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from agents.comparison import Arena, compare
 from agents.contenders import make_contender
@@ -24,6 +23,7 @@ from benchmarks.tiny_rl_curve import plot_curve
 from benchmarks.tiny_table import named
 from benchmarks.workers import worker_pool
 from medseg_gym.statistics import bootstrap_interval
+from medseg_gym.terminal import Table
 
 _MODES = {"greedy": "", "sampled": "?temperature=1"}
 _PAIRS = (("grpo", "start"), ("grpo", "sft"), ("ppo", "sft"), ("sft", "start"), ("grpo", "ppo"))

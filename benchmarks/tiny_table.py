@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from agents.comparison import Arena, compare
 from agents.contenders import Contender, make_contender
 from agents.run_log import read_progress
 from agents.usual_box import usual_box
+from medseg_gym.figures import drawing
 from medseg_gym.statistics import bootstrap_interval
+from medseg_gym.terminal import Table
 
 
 def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], console: Console) -> None:
@@ -142,6 +143,7 @@ def _as_table(rows: Sequence[dict[str, Any]], chain: Any) -> Table:
     return table
 
 
+@drawing()
 def plot_curve(out: Path, path: Path) -> None:
     """Draw loss and accuracy on the answers' tokens against CPU minutes, both fine-tunings."""
     from matplotlib.figure import Figure

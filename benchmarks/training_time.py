@@ -20,14 +20,13 @@ from typing import Annotated, Any
 
 import psutil
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from agents.machine import describe_machine
 from agents.networks import PromptNetwork
 from agents.rllib.config import RLlibPPOConfig
 from agents.sb3.config import SB3PPOConfig
 from medseg_gym.envs.vector_env import MedSegVectorEnv
+from medseg_gym.terminal import Table, make_console
 
 PARTS = ("environment", "policy", "library", "update")
 
@@ -163,7 +162,7 @@ def measure(
         for trainer, clock, taken in zip(trainers, clocks, steps, strict=True)
     ]
     memory = play_on(trainers[0], leak_steps) if leak_steps else None
-    console, machine = Console(width=110), describe_machine()
+    console, machine = make_console(), describe_machine()
     console.print(as_table(rows, f"{backbone}, {num_envs} slots: ms per environment step"))
     if memory is not None:
         console.print(

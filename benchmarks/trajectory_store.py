@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.made_up_episodes import SIDE, made_up, write_made_up
 from benchmarks.writer_kills import kill_writers
+from medseg_gym.terminal import Table, make_console
 from medseg_gym.trajectories.store import TrajectoryStore
 from medseg_gym.trajectories.writer import TrajectoryWriter
 
@@ -93,8 +92,7 @@ def main(
     """Measure, kill, check, print the tables and write the JSON."""
     from agents.machine import describe_machine
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=150)
+    console = make_console()
     results: dict[str, Any] = {"machine": describe_machine()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from medseg_gym.cases.commands import cases_app
 from medseg_gym.errors import MedSegError
 from medseg_gym.serving.commands import serve
+from medseg_gym.terminal import Table, drop_output, make_console
 from medseg_gym.trajectories.commands import trajectories_app
 
 app = typer.Typer(
@@ -31,7 +31,7 @@ app.add_typer(cases_app, name="cases")
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(trajectories_app, name="trajectories")
 app.command("serve")(serve)
-console = Console()
+console = make_console()
 
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*extra == ['\"](?P<extra>[\w-]+)")
 
@@ -142,6 +142,9 @@ def plain_errors() -> Iterator[None]:
     """Turn expected errors into one line on stderr and exit code 2."""
     try:
         yield
+    except BrokenPipeError:  # `| head` has read enough
+        drop_output()
+        raise SystemExit(1) from None
     except MedSegError as error:
         message = str(error)
     except ModuleNotFoundError as error:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from medseg_gym.annotators import make_policy
 from medseg_gym.envs.pictures import episode_gif, picture_sheet
 from medseg_gym.policy import Played, caveats, make_envs, play_cases
+from medseg_gym.terminal import Table, make_console
 
 POLICIES = ("random", "stop", "centre-box", "oracle-box", "oracle-click")
 
@@ -41,7 +41,7 @@ def run_demo(
     Returns:
         The files written.
     """
-    console = console or Console()
+    console = console or make_console()
     played: dict[tuple[str, str], list[Played]] = {}
     notes: dict[tuple[str, str], str] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -88,7 +88,7 @@ def _table(
     played: dict[tuple[str, str], list[Played]], notes: dict[tuple[str, str], str], title: str
 ) -> Table:
     cases = len(next(iter(played.values())))
-    table = Table(title=f"MedSeg-v0 on {title}: means over {cases} cases")
+    table = Table(keys=2, title=f"MedSeg-v0 on {title}: means over {cases} cases")
     for header in ("backbone", "policy", "Dice", "steps", "return", "s/case", "note"):
         words = header in ("backbone", "policy", "note")
         table.add_column(header, justify="left" if words else "right", no_wrap=header != "note")

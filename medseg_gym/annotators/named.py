@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from medseg_gym.annotators.box import OracleBox
@@ -67,11 +68,7 @@ def make_policy(text: str, codec: ArrayCodec) -> Policy:
     """
     name, *settings = text.split(":")
     plain = name.removeprefix(NOISY)
-    factory = _POLICIES.get(plain)
-    if factory is None:
-        raise PolicyError(f"unknown policy {name!r}; known: {', '.join(policy_names())}")
-    own = _options_of(factory)
-    slips = _options_of(Noisy) if plain != name else []
+    factory, own, slips = _find(name)
     values = _read(text, settings, [*own, *(slip for slip in slips if slip not in own)])
     policy = factory(codec, **{k: v for k, v in values.items() if k in own and k not in slips})
     if plain == name:
@@ -79,6 +76,33 @@ def make_policy(text: str, codec: ArrayCodec) -> Policy:
     if not isinstance(policy, OracleScript):
         raise PolicyError(f"policy {text!r}: only an oracle can be noisy, {plain!r} is none")
     return Noisy(policy, **{k: v for k, v in values.items() if k in slips})
+
+
+def check_policy(text: str, others: Sequence[str] = ()) -> None:
+    """Refuse a text that `make_policy` would refuse, before there is anything to play on.
+
+    Args:
+        text: For `make_policy`.
+        others: Further names that could have been meant, for the error.
+
+    Raises:
+        PolicyError: As there, but for noise on what is no oracle.
+    """
+    name, *settings = text.split(":")
+    _, own, slips = _find(name, others)
+    _read(text, settings, [*own, *slips])
+
+
+def _find(name: str, others: Sequence[str] = ()) -> tuple[Callable[..., Any], list[str], list[str]]:
+    """The factory of a name, its options, and those of its slips."""
+    plain = name.removeprefix(NOISY)
+    factory = _POLICIES.get(plain)
+    if factory is None:
+        known = [*policy_names(), *others]
+        near = get_close_matches(name, known, n=3, cutoff=0.5)
+        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        raise PolicyError(f"unknown policy {name[:80]!r}; {meant}known: {', '.join(known)}")
+    return factory, _options_of(factory), _options_of(Noisy) if plain != name else []
 
 
 def _options_of(factory: Callable[..., Any]) -> list[str]:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from medseg_gym.cases.check import CheckReport
 from medseg_gym.cases.source import SPLITS
+from medseg_gym.terminal import Table
 
 MOST_TARGETS = 40
 """Targets shown; `--json` has all."""
@@ -57,7 +57,7 @@ def _splits(report: CheckReport) -> Table:
 
 def _targets(report: CheckReport) -> Table:
     rows = report.targets()
-    table = Table(title="targets")
+    table = Table(keys=2, title="targets")
     for header in ("modality", "target"):
         table.add_column(header, overflow="fold")
     for header in (*SPLITS, "groups", "empty", "area % (min, median, max)"):

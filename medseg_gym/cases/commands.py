@@ -17,9 +17,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from medseg_gym.errors import CaseError, MedSegError
+from medseg_gym.terminal import Table, make_console
 
 cases_app = typer.Typer(no_args_is_help=True, help="What is to be segmented.")
 
@@ -37,8 +37,7 @@ SkipBad = Annotated[
 
 
 def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=150)  # a pipe has no width
+    return make_console()
 
 
 def _progress() -> Progress:
@@ -69,7 +68,7 @@ def list_cases(
 
     console = _console()
     left_out: dict[str, int] = {}
-    table = Table(title=f"cases of {escape(spec)}")
+    table = Table(keys=3, title=f"cases of {escape(spec)}")
     for header in ("split", "modality", "target", "groups", "cases", "area % (min-max)"):
         table.add_column(header)
     for split in SPLITS:

@@ -155,9 +155,12 @@ class Window:
         self._plt = plt
         self._image: Any = None
         self._figure: Any = None
-        if plt.get_backend().lower() in interactive:
-            self._figure = plt.figure(title)
-            plt.ion()
+        try:
+            if plt.get_backend().lower() in interactive:
+                self._figure = plt.figure(title)
+                plt.ion()
+        except ImportError:  # MPLBACKEND asks for a window where there is no display for one
+            self._figure = None
 
     def show(self, frame: np.ndarray) -> None:
         """Show (h, w, 3) uint8."""

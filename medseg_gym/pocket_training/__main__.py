@@ -14,7 +14,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from medseg_gym.backbones import choose_device
@@ -25,11 +24,12 @@ from medseg_gym.pocket_training.curve import plot_curve
 from medseg_gym.pocket_training.loop import BEST, CURVE, SETTINGS, save_weights
 from medseg_gym.pocket_training.processes import run_other_process, run_process
 from medseg_gym.pocket_training.teacher import make_teaching_set
+from medseg_gym.terminal import make_console
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n")[0]
 )
-console = Console()
+console = make_console()
 
 Pictures = Annotated[Path, typer.Option(help="From scripts/build_pocket_pictures.py.")]
 Teaching = Annotated[Path, typer.Option(help="Folder of the teaching set; made if need be.")]

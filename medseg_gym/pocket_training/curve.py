@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg_gym.figures import drawing
 from medseg_gym.line_files import read_rows
 
 SMOOTHING = 20  # lines of the curve
 
 
+@drawing()
 def plot_curve(curve: Path, path: Path) -> None:
     """Draw training IoU and validation Dice against steps.
 

@@ -30,7 +30,7 @@ from medseg_gym.serving.page.options import PageOptions
 from medseg_gym.serving.page.page import Page
 from medseg_gym.serving.page.routes import page_router
 from medseg_gym.serving.row_routes import row_router
-from medseg_gym.serving.rows import Invalid
+from medseg_gym.serving.rows import Invalid, list_faults
 from medseg_gym.serving.segmenter import Segmenter
 from medseg_gym.serving.session_routes import session_router
 from medseg_gym.serving.sessions import SessionBook
@@ -75,7 +75,7 @@ class Service:
         self.meters = Meters()
         reward = "dice_gain" if page is None else page.reward
         self.segmenter = Segmenter(backbone, self.limits, options, self.meters, reward)
-        self.book = SessionBook(self.segmenter)
+        self.book = SessionBook(self.segmenter, self.owners.names, games=page is not None)
         self.page = None if page is None else Page(page, self.book)
         self.draining = False
         app = base_app(self._lifespan)
@@ -138,8 +138,7 @@ def base_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | 
 
     async def unfit(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        # What was sent is left out: it may be huge, or no JSON (NaN, bytes).
-        faults = [{k: f[k] for k in ("type", "loc", "msg")} for f in error.errors()]
+        faults = list_faults(error.errors())
         return Response(json.dumps({"detail": faults}), 422, media_type="application/json")
 
     app.add_exception_handler(MedSegError, expected)

@@ -23,6 +23,7 @@ from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.meters import Meters
 from medseg_gym.serving.owners import Owners, is_loopback
+from medseg_gym.serving.pixel_budget import PixelBudget
 
 log = logging.getLogger("medseg_gym.serving")
 
@@ -36,6 +37,11 @@ OPEN_PATHS = (
     "/health", "/ready", "/docs", "/redoc", "/openapi.json", "/static-offline-docs", "/page/",
 )  # fmt: skip
 _ALWAYS = ("/health", "/ready", "/metrics")  # answered however full the service is
+# Who takes files or rows; every other body is a form or the page's JSON, and short.
+_LARGE_BODIES = (
+    "/v1/encode", "/v1/decode", "/predict", "/predict_with_state", "/session/create", "/api/images",
+)  # fmt: skip
+_LONGEST_DETAIL = 2000  # characters of an error's text
 
 
 class Gate:
@@ -59,6 +65,7 @@ class Gate:
         self.limits = limits
         self.meters = meters
         self.local_only = local_only
+        self.pixels = PixelBudget(limits, meters)
         self._requests = 0
         self._bytes = 0
 
@@ -75,6 +82,7 @@ class Gate:
         finally:
             self._requests -= 1
             self._bytes -= passage.received
+            passage.pixels.release()
             self.meters.in_flight.dec()
             passage.report()
 
@@ -100,15 +108,18 @@ class Gate:
                 retry_after=1,
             )
         length = headers.get("content-length", "0")
-        if length.isdecimal() and int(length) > self.limits.max_upload_bytes:
-            return self.too_large()
+        most = self.most_bytes(path, headers.get("content-type", ""))
+        # Nobody sends a number of more than 18 digits in earnest, and reading one takes long.
+        if length.isdecimal() and (len(length) > 18 or int(length) > most):
+            return too_large(most)
         return None
 
-    def too_large(self) -> ServiceError:
-        """The body has more bytes than are read."""
-        return ServiceError(
-            f"the body is larger than the {self.limits.max_upload_bytes} bytes that are read", 413
-        )
+    def most_bytes(self, path: str, content_type: str) -> int:
+        """How many bytes of a body are read."""
+        form = content_type.strip().lower().startswith("application/x-www-form-urlencoded")
+        if path.endswith(_LARGE_BODIES) and not form:
+            return self.limits.max_upload_bytes
+        return min(self.limits.max_form_bytes, self.limits.max_upload_bytes)
 
     def count_bytes(self, count: int) -> None:
         """Add to the bodies in progress.
@@ -131,6 +142,8 @@ class _Passage:
         self.gate, self.scope, self._receive, self._send = gate, scope, receive, send
         self.id = secrets.token_hex(8)
         self.received = 0
+        self.most = 0  # bytes of the body that are read
+        self.pixels = gate.pixels.allowance()
         self.status = 0
         self.complete = False  # the whole body is here
         self.gone = False  # the client closed the connection, or would not read its answer
@@ -143,7 +156,8 @@ class _Passage:
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in self.scope["headers"]
         }
-        self.scope.setdefault("state", {})["request_id"] = self.id
+        self.scope.setdefault("state", {}).update(request_id=self.id, pixels=self.pixels)
+        self.most = self.gate.most_bytes(self.scope["path"], headers.get("content-type", ""))
         try:
             self.refused = self.gate.refusal(self.scope, headers)
             if self.refused is None:
@@ -172,8 +186,8 @@ class _Passage:
             count = len(message.get("body", b""))
             self.received += count
             self.gate.count_bytes(count)
-            if self.received > self.gate.limits.max_upload_bytes:
-                raise self.gate.too_large()
+            if self.received > self.most:
+                raise too_large(self.most)
         except ServiceError as error:
             self.refused = error
             raise
@@ -189,11 +203,14 @@ class _Passage:
             return
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            given = message.get("headers", [])
             extra = [(b"x-request-id", self.id.encode()), (b"cache-control", b"no-store")]
+            names = {name.lower() for name, _ in given}
+            extra += [(name, value) for name, value in _FOR_BROWSERS if name not in names]
             if self.refused is not None and not self.complete:
                 # The rest of the body is not read: the connection cannot be used again.
                 extra.append((b"connection", b"close"))
-            message = {**message, "headers": [*message.get("headers", []), *extra]}
+            message = {**message, "headers": [*given, *extra]}
         sent = False
         with anyio.move_on_after(self.gate.limits.send_seconds):
             await self._send(message)
@@ -246,32 +263,43 @@ class _Passage:
         )
 
 
+# No other site's page may embed an answer, error or not, nor guess another type into it.
+_FOR_BROWSERS = (
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"x-content-type-options", b"nosniff"),
+)
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def too_large(most: int) -> ServiceError:
+    """The body has more bytes than are read."""
+    return ServiceError(f"the body is larger than the {most} bytes that are read", 413)
 
 
 def describe(error: Exception, request: str) -> tuple[int, dict[str, Any], list]:
     """Status, JSON body and headers of an answer to an error.
 
-    Only the suite's own errors speak; anything else is a fault of the service, whose cause is in
-    its log under the request's id.
+    Only the suite's own errors speak, and not for long, for they may repeat what was sent; anything
+    else is a fault of the service, whose cause is in its log under the request's id.
     """
+    words = str(error)[:_LONGEST_DETAIL]
     headers: list[tuple[bytes, bytes]] = []
     if isinstance(error, MissingImages):
-        return 404, {"detail": str(error), "missing": list(error.keys)}, headers
+        return 404, {"detail": words, "missing": list(error.keys)}, headers
     if isinstance(error, NonFiniteError):  # the backbone's fault, and the same when asked again
         ill = {"backbone": error.backbone, "what": error.what}
         rows = {"rows": list(error.rows), "names": list(error.names)}
-        return 500, {"detail": str(error), "not_finite": ill | rows}, headers
+        return 500, {"detail": words, "not_finite": ill | rows}, headers
     if isinstance(error, ServiceError):
         if error.retry_after is not None:
             headers.append((b"retry-after", str(math.ceil(error.retry_after)).encode()))
         if error.status == 401:
             headers.append((b"www-authenticate", b'Bearer realm="medseg", charset="UTF-8"'))
-        return error.status, {"detail": str(error)}, headers
+        return error.status, {"detail": words}, headers
     if isinstance(error, EpisodeError):
-        return 409, {"detail": str(error)}, headers
+        return 409, {"detail": words}, headers
     if isinstance(error, MedSegError):
-        return 422, {"detail": str(error)}, headers
+        return 422, {"detail": words}, headers
     text = f"the service failed; its log tells the cause under request {request}"
     return 500, {"detail": text}, headers
 

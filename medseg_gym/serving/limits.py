@@ -17,20 +17,35 @@ class Limits:
             milliseconds. Waiting only happens while the segmenter is idle.
         queue_rows: Most rows and images that wait for the segmenter; beyond it 503.
         max_rows: Most rows, and most images, in one request; beyond it 422.
+        max_points: Most prompt points of one request's rows together, each row counted as long as
+            the longest, for the decoder fills them up; beyond it 422.
+        max_connections: Most connections; further ones are closed.
+        max_header_bytes: Most bytes of a request's line and header, or of its trailers; beyond it
+            431 and the connection is closed.
         max_upload_bytes: Most bytes in one request's body; beyond it 413.
+        max_form_bytes: Most bytes of a body that carries no file and no rows: forms without files
+            and what the page sends; beyond it 413.
         max_pixels: Most pixels of one image; beyond it 422.
+        max_request_pixels: Most pixels of all images in one request; beyond it 422.
+        max_pixels_in_flight: Most pixels of images, and values of logits, that requests in progress
+            hold together; beyond it 503. A request is never refused for its own alone.
         max_requests: Most requests in progress; beyond it 503.
         max_bytes_in_flight: Most bytes of bodies in progress, all requests together; beyond it 503.
         body_seconds: Longest that a request's header, and then its body, may take to arrive;
             beyond it the connection is closed, after 408 where the header was complete.
         send_seconds: Longest that a client may keep an answer waiting; then it is cut off.
-        max_sessions: Most sessions alive; beyond it 503.
-        max_sessions_per_client: Most sessions alive of one owner; beyond it 429.
+        max_sessions: Most sessions and games alive; beyond it 503. Half of them are shared out:
+            every owner's programs, and every owner's games on the page, can always have their part.
+        max_sessions_per_client: Most sessions alive of one owner's programs; beyond it 429.
+        max_games_per_client: Most games alive of one owner; a further one ends the game that was
+            idle for the longest, whose steps stay recorded.
         session_idle_seconds: A session that was not used for so long is closed.
+        session_unused_seconds: One that never got a prompt is closed after so long already: its
+            client is most likely gone.
         session_life_seconds: A session is closed at this age, however busy.
         max_steps: Prompts in one session; beyond it 409.
         session_bytes: Budget of all sessions together (images, embeddings, masks and logits of
-            every step, which undo needs); beyond it 503.
+            every step, which undo needs), half of it shared out likewise; beyond it 503.
         drain_seconds: Longest that a shutdown waits for requests that were accepted.
 
     Raises:
@@ -41,15 +56,23 @@ class Limits:
     max_delay_ms: float = 2.0
     queue_rows: int = 1024
     max_rows: int = 256
+    max_points: int = 8192
+    max_connections: int = 2048
+    max_header_bytes: int = 32 << 10
     max_upload_bytes: int = 64 << 20
+    max_form_bytes: int = 64 << 10
     max_pixels: int = 4096 * 4096
+    max_request_pixels: int = 2 * 4096 * 4096
+    max_pixels_in_flight: int = 8 * 4096 * 4096
     max_requests: int = 1024
     max_bytes_in_flight: int = 512 << 20
     body_seconds: float = 30.0
     send_seconds: float = 30.0
     max_sessions: int = 1024
     max_sessions_per_client: int = 512
+    max_games_per_client: int = 64
     session_idle_seconds: float = 1800.0
+    session_unused_seconds: float = 300.0
     session_life_seconds: float = 86400.0
     max_steps: int = 100
     session_bytes: int = 2 << 30

@@ -43,8 +43,14 @@ def encode_together(served: ServedBackbone, requests: list[Images]) -> list[Any]
     return [{key: sizes[key] for key in images} for images in requests]
 
 
-def decode_together(served: ServedBackbone, requests: list[Rows]) -> list[Any]:
-    """Decode the rows of all requests in one call; a request with missing images stays out."""
+def decode_together(served: ServedBackbone, requests: list[Rows], most: int) -> list[Any]:
+    """Decode the rows of all requests together; a request with missing images stays out.
+
+    Args:
+        served: Who decodes.
+        requests: Rows and images of each.
+        most: Rows in one call.
+    """
     results: list[Any] = []
     rows: list[WireRow] = []
     images: dict[str, np.ndarray] = {}
@@ -59,5 +65,11 @@ def decode_together(served: ServedBackbone, requests: list[Rows]) -> list[Any]:
         images |= given
     if not rows:
         return results
-    logits, iou = served.decode(rows, images)
+    parts = []
+    for start in range(0, len(rows), most):
+        part = rows[start : start + most]
+        parts.append(
+            served.decode(part, {r.image: images[r.image] for r in part if r.image in images})
+        )
+    logits, iou = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return [r if isinstance(r, Exception) else (logits[r], iou[r]) for r in results]

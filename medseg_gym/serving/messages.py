@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -38,7 +38,7 @@ class Row(Strict):
     box: tuple[Fraction, Fraction, Fraction, Fraction] | None = Field(
         None, description="[x1, y1, x2, y2] as fractions of width and height."
     )
-    points: list[tuple[Fraction, Fraction, bool]] = Field(
+    points: Annotated[list[tuple[Fraction, Fraction, bool]], FailFast()] = Field(
         [], max_length=256, description="[x, y, positive] each, in the order they were made."
     )
     mask_input: str | None = Field(
@@ -52,8 +52,8 @@ class EncodeRequest(Strict):
     """Images to be encoded, by hash where the service may hold them already."""
 
     backbone: str | None = Field(None, description="Fingerprint that the service must have.")
-    hashes: list[Hash] = []
-    images: list[Picture] = []
+    hashes: Annotated[list[Hash], FailFast()] = []
+    images: Annotated[list[Picture], FailFast()] = []
 
 
 class ImageFacts(BaseModel):
@@ -76,8 +76,8 @@ class DecodeRequest(Strict):
     """Rows to be decoded."""
 
     backbone: str | None = Field(None, description="Fingerprint that the service must have.")
-    images: list[Picture] = []
-    rows: list[Row] = Field(min_length=1)
+    images: Annotated[list[Picture], FailFast()] = []
+    rows: Annotated[list[Row], FailFast()] = Field(min_length=1)
     dtype: Literal["float32", "float16"] = Field(
         "float32", description="Of the logits in the answer; float16 halves it and rounds."
     )

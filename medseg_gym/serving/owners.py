@@ -57,6 +57,11 @@ class Owners:
         """True if a request must carry a key."""
         return bool(self._digests)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everybody who may come."""
+        return tuple(self._digests) or (LOOPBACK,)
+
     def recognise(self, authorization: str | None) -> str | None:
         """The owner behind an Authorization header; None if there is none.
 

@@ -16,16 +16,21 @@ from medseg_gym.cases.files.pictures import picture_size, png_bytes, read_image
 from medseg_gym.cases.volumes import parse_window
 from medseg_gym.prompts import AddBox, AddPoint
 from medseg_gym.serving.errors import ServiceError
+from medseg_gym.serving.pixel_budget import Allowance
 
 
 def read_picture(
-    content: bytes, max_pixels: int, name: str = "image", window: str = "", modality: str = ""
+    content: bytes,
+    allowance: Allowance,
+    name: str = "image",
+    window: str = "",
+    modality: str = "",
 ) -> np.ndarray:
     """Decode an uploaded picture, turned as EXIF says that it is shown.
 
     Args:
         content: PNG, JPEG, TIFF, BMP, WebP, GIF or PNM.
-        max_pixels: More are refused before any is decoded.
+        allowance: Counts its pixels before any is decoded.
         name: For the error.
         window: Intensities shown black and white in pictures of more than 8 bits, as
             `medseg_gym.cases.volumes.parse_window` reads it; "" refuses such pictures.
@@ -40,20 +45,8 @@ def read_picture(
             `medseg_gym.cases.files.pictures.read_image`.
     """
     height, width = picture_size(content, name)
-    check_size(height, width, max_pixels, name)
+    allowance.take(height, width, name)
     return read_image(content, name, window=parse_window(window, modality) if window else None)
-
-
-def check_size(height: int, width: int, max_pixels: int, name: str = "image") -> None:
-    """Refuse an image that is too large.
-
-    Raises:
-        ServiceError: More than `max_pixels`, or none.
-    """
-    if not 0 < height * width <= max_pixels:
-        raise ServiceError(
-            f"{name} has {height} x {width} pixels; 1 to {max_pixels} are taken: scale it down"
-        )
 
 
 def make_case(pixels: np.ndarray, key: str = "upload") -> Case:

@@ -10,7 +10,6 @@ from medseg_gym.backbones.wire import ServedFacts, WireRow
 from medseg_gym.cases import hash_pixels
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.serving.errors import ServiceError
-from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.pictures import (
     box_at,
     mask_text,
@@ -19,6 +18,7 @@ from medseg_gym.serving.pictures import (
     read_json_field,
     read_picture,
 )
+from medseg_gym.serving.pixel_budget import Allowance
 from medseg_gym.serving.rows import check_row
 
 
@@ -57,14 +57,14 @@ class PredictFields:
         self.window = window
 
     def read(
-        self, limits: Limits, facts: ServedFacts, options: DecodeOptions
+        self, allowance: Allowance, facts: ServedFacts, options: DecodeOptions
     ) -> tuple[WireRow, np.ndarray]:
         """The row and the pixels of its image.
 
         Raises:
             ServiceError: A field cannot be used.
         """
-        pixels = read_picture(self.image, limits.max_pixels, window=self.window)
+        pixels = read_picture(self.image, allowance, window=self.window)
         height, width = pixels.shape[:2]
         points = read_points(self.point_coords, self.point_labels, width, height)
         box = None

@@ -115,7 +115,8 @@ class BatchedRows:
             max_batch_size=limits.max_batch, batch_wait_timeout_s=limits.max_delay_ms / 1000
         )
         self._encode = collect(self._batched("encode", functools.partial(encode_together, served)))
-        self._decode = collect(self._batched("decode", functools.partial(decode_together, served)))
+        decode = functools.partial(decode_together, served, most=limits.max_batch)
+        self._decode = collect(self._batched("decode", decode))
 
     def _batched(self, kind: str, work: Callable[[list[Any]], list[Any]]) -> Callable:
         async def run(requests: list[Any]) -> list[Any]:

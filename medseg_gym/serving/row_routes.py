@@ -107,7 +107,9 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
     async def encode(request: Request) -> Response:
         """Encode images, or ask which are held; what was encoded stays while the cache holds it."""
         body = await read_json_body(request)
-        hashes, images = await in_thread(rows.read_encode, body, limits, facts)
+        hashes, images = await in_thread(
+            rows.read_encode, body, limits, facts, request.state.pixels
+        )
         held = await decoder.known(hashes) if hashes else {}
         made = await decoder.encode(images) if images else {}
         sizes = made | held
@@ -132,12 +134,14 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
         An image is named by the content hash that `/v1/encode` told, or sent along.
         """
         body = await read_json_body(request)
-        wanted, images, dtype = await in_thread(rows.read_decode, body, limits, facts)
+        wanted, images, dtype = await in_thread(
+            rows.read_decode, body, limits, facts, request.state.pixels
+        )
         logits, iou = await decoder.decode(wanted, images)
         return reply(await in_thread(rows.write_decode, logits, iou, dtype))
 
-    async def predict_row(fields: PredictFields) -> tuple[str, Any]:
-        row, pixels = await in_thread(fields.read, limits, facts, options)
+    async def predict_row(request: Request, fields: PredictFields) -> tuple[str, Any]:
+        row, pixels = await in_thread(fields.read, request.state.pixels, facts, options)
         sizes = await decoder.encode({row.image: pixels})
         logits, _ = await decoder.decode([row], {row.image: pixels})
         mask = await in_thread(write_mask, facts, logits, pixels, sizes[row.image])
@@ -145,6 +149,7 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
 
     @router.post("/predict", response_model=PredictAnswer, tags=["MedSAM-Agent"])
     async def predict(
+        request: Request,
         image: Annotated[UploadFile, File(description="PNG, JPEG, TIFF, BMP or WebP.")],
         point_coords: Annotated[str | None, Form(description="JSON [[x, y], ...], pixels.")] = None,
         point_labels: Annotated[str | None, Form(description="JSON [1, 0, ...].")] = None,
@@ -158,11 +163,12 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
         fields = PredictFields(
             content, point_coords, point_labels, bbox, text, multimask_output, window=window
         )
-        mask, _ = await predict_row(fields)
+        mask, _ = await predict_row(request, fields)
         return reply({"masks": [mask], "category_pred": [], "message": "Prediction succeeded"})
 
     @router.post("/predict_with_state", response_model=PredictStateAnswer, tags=["MedSAM-Agent"])
     async def predict_with_state(
+        request: Request,
         image: Annotated[UploadFile, File(description="PNG, JPEG, TIFF, BMP or WebP.")],
         previous_logits: Annotated[str, Form(description="Base64, float32.")],
         previous_logits_shape: Annotated[
@@ -188,7 +194,7 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
             previous_logits_shape,
             window,
         )
-        mask, logits = await predict_row(fields)
+        mask, logits = await predict_row(request, fields)
         return reply(
             {
                 "masks": [mask],

@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
@@ -20,9 +20,14 @@ from medseg_gym.cases import hash_pixels
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.messages import DecodeAnswer, DecodeRequest, EncodeRequest, Picture, Row
-from medseg_gym.serving.pictures import check_size, read_floats, read_picture
+from medseg_gym.serving.pictures import read_floats, read_picture
+from medseg_gym.serving.pixel_budget import Allowance
 
 M = TypeVar("M", bound=BaseModel)
+
+_MOST_VALUES = 1 << 18  # JSON values of a body, each of which takes far more memory than its text
+_MOST_FAULTS = 20  # told of a body that does not fit
+_LONGEST_WORDS = 200  # of a fault, and of a name in its place
 
 
 class RowDecoder(Protocol):
@@ -65,12 +70,42 @@ def parse(model: type[M], body: bytes) -> M:
 
     Raises:
         Invalid: It does not fit.
+        ServiceError: It holds more values than any request has.
     """
+    # Base64, which is most of a body, has none of these characters.
+    if sum(body.count(mark) for mark in (b",", b"[", b"{", b":")) > _MOST_VALUES:
+        raise ServiceError(f"the body holds more than {_MOST_VALUES} values; send several", 413)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
+        if error.error_count() > _MOST_VALUES >> 8:  # listing them would cost more than the body
+            count = error.error_count()
+            raise ServiceError(f"the body does not fit its description in {count} places") from None
         faults = error.errors(include_url=False, include_context=False, include_input=False)
-        raise Invalid([{**fault, "loc": ["body", *fault["loc"]]} for fault in faults]) from None
+        raise Invalid(
+            list_faults([{**fault, "loc": ("body", *fault["loc"])} for fault in faults])
+        ) from None
+
+
+def list_faults(faults: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What is told of faults as pydantic lists them: where and what, the first of them, cut.
+
+    What was sent is left out: it may be huge, or no JSON (NaN, bytes). A place may hold names that
+    the client chose.
+    """
+    told = [
+        {
+            "type": fault["type"],
+            "loc": [part if isinstance(part, int) else part[:_LONGEST_WORDS] for part in where],
+            "msg": str(fault["msg"])[:_LONGEST_WORDS],
+        }
+        for fault in faults[:_MOST_FAULTS]
+        for where in [list(fault["loc"])[:_MOST_FAULTS]]
+    ]
+    if len(faults) > _MOST_FAULTS:
+        left = f"and {len(faults) - _MOST_FAULTS} more faults"
+        told.append({"type": "more", "loc": ["body"], "msg": left})
+    return told
 
 
 def check_backbone(wanted: str | None, facts: ServedFacts) -> None:
@@ -81,30 +116,35 @@ def check_backbone(wanted: str | None, facts: ServedFacts) -> None:
     """
     if wanted is not None and wanted != facts.fingerprint:
         raise ServiceError(
-            f"this service has the backbone {facts.fingerprint}, not {wanted}: ask "
+            f"this service has the backbone {facts.fingerprint}, not {wanted[:200]}: ask "
             "GET /v1/backbone again",
             409,
         )
 
 
-def read_encode(body: bytes, limits: Limits, facts: ServedFacts) -> tuple[list[str], dict]:
+def read_encode(
+    body: bytes, limits: Limits, facts: ServedFacts, allowance: Allowance
+) -> tuple[list[str], dict]:
     """Hashes that were asked for, and the images that were sent, by hash and in order."""
     request = parse(EncodeRequest, body)
     check_backbone(request.backbone, facts)
     _check_count(len(request.hashes), limits, "hashes")
     _check_count(len(request.images), limits, "images")
-    return list(request.hashes), dict(_read_images(request.images, limits))
+    return list(request.hashes), dict(_read_images(request.images, allowance))
 
 
 def read_decode(
-    body: bytes, limits: Limits, facts: ServedFacts
+    body: bytes, limits: Limits, facts: ServedFacts, allowance: Allowance
 ) -> tuple[list[WireRow], dict[str, np.ndarray], str]:
     """Rows, images that were sent along by hash, and the dtype wanted."""
     request = parse(DecodeRequest, body)
     check_backbone(request.backbone, facts)
     _check_count(len(request.rows), limits, "rows")
     _check_count(len(request.images), limits, "images")
-    images = _read_images(request.images, limits)
+    _check_points(request.rows, limits)
+    height, width = facts.logits_size
+    allowance.take_values(len(request.rows) * height * width)
+    images = _read_images(request.images, allowance)
     keys = [key for key, _ in images]
     rows = [_read_row(row, i, keys, facts) for i, row in enumerate(request.rows)]
     return rows, dict(images), request.dtype
@@ -133,15 +173,24 @@ def _check_count(count: int, limits: Limits, name: str) -> None:
         )
 
 
-def _read_images(pictures: Sequence[Picture], limits: Limits) -> list[tuple[str, np.ndarray]]:
+def _check_points(rows: Sequence[Row], limits: Limits) -> None:
+    longest = max(len(row.points) for row in rows)
+    if longest * len(rows) > limits.max_points:
+        raise ServiceError(
+            f"{len(rows)} rows of up to {longest} points are too much work for one request: rows "
+            f"times points of the longest must be at most {limits.max_points}; send several"
+        )
+
+
+def _read_images(pictures: Sequence[Picture], allowance: Allowance) -> list[tuple[str, np.ndarray]]:
     found = []
     for i, picture in enumerate(pictures):
-        pixels = _read_image(picture, limits, f"images[{i}]")
+        pixels = _read_image(picture, allowance, f"images[{i}]")
         found.append((hash_pixels(pixels), pixels))
     return found
 
 
-def _read_image(picture: Picture, limits: Limits, name: str) -> np.ndarray:
+def _read_image(picture: Picture, allowance: Allowance, name: str) -> np.ndarray:
     given = picture.picture if picture.pixels is None else picture.pixels
     both = picture.picture is not None and picture.pixels is not None
     if given is None or both or (picture.pixels is None) != (picture.size is None):
@@ -151,11 +200,11 @@ def _read_image(picture: Picture, limits: Limits, name: str) -> np.ndarray:
     except (binascii.Error, ValueError) as error:
         raise ServiceError(f"{name} is not base64: {error}") from None
     if picture.size is None:
-        return read_picture(content, limits.max_pixels, name, picture.window)
+        return read_picture(content, allowance, name, picture.window)
     height, width = picture.size
     if height < 1 or width < 1:
         raise ServiceError(f"{name}.size must be positive, got {height} x {width}")
-    check_size(height, width, limits.max_pixels, name)
+    allowance.take(height, width, name)
     if len(content) != height * width * 3:
         raise ServiceError(
             f"{name} has {len(content)} bytes of pixels; {height} x {width} RGB are "

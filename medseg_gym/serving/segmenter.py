@@ -11,8 +11,9 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,6 +29,11 @@ from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.merging import decode_together, encode_together, together
 from medseg_gym.serving.meters import Meters
+
+
+def _shutting_down() -> ServiceError:
+    return ServiceError("the service is shutting down", 503, retry_after=5)
+
 
 Kind = Literal["start", "known", "encode", "step", "decode", "end"]
 _ORDER: tuple[Kind, ...] = ("start", "known", "encode", "step", "decode", "end")
@@ -93,7 +99,9 @@ class Segmenter:
             "known": lambda requests: [self.served.known(keys) for keys in requests],
             "encode": lambda requests: encode_together(self.served, requests),
             "step": self._step,
-            "decode": lambda requests: decode_together(self.served, requests),
+            "decode": lambda requests: decode_together(
+                self.served, requests, self.limits.max_batch
+            ),
             "end": self._end,
         }
         self._changed = threading.Condition()
@@ -145,8 +153,16 @@ class Segmenter:
         self._submit("end", slot, 0)
 
     async def encode(self, images: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
-        """Encode images by content hash; the `input_size` of each."""
-        return await asyncio.wrap_future(self._submit("encode", images, len(images)))
+        """Encode images by content hash, a part at a time as `decode`; the `input_size` of each."""
+        sizes: dict[str, tuple[int, int]] = {}
+        keys = list(images)
+        with self._reserve(len(keys)) as parts:
+            for part in parts:
+                wanted = {key: images[key] for key in keys[part]}
+                sizes |= await asyncio.wrap_future(
+                    self._submit("encode", wanted, len(wanted), True)
+                )
+        return sizes
 
     async def known(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
         """The `input_size` of those images that are held."""
@@ -155,9 +171,44 @@ class Segmenter:
     async def decode(
         self, rows: Sequence[WireRow], images: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (B, h, w) and predicted IoU (B,) of stateless rows; see `ServedBackbone`."""
-        weight = len(rows) + len(images)
-        return await asyncio.wrap_future(self._submit("decode", (rows, images), weight))
+        """Logits (B, h, w) and predicted IoU (B,) of stateless rows; see `ServedBackbone`.
+
+        A batch at a time: each part waits behind what others asked meanwhile, so that a request of
+        many rows does not hold up one of a single row.
+        """
+        made = []
+        with self._reserve(len(rows)) as parts:
+            for part in parts:
+                given = {r.image: images[r.image] for r in rows[part] if r.image in images}
+                job = self._submit("decode", (rows[part], given), len(rows[part]), True)
+                made.append(await asyncio.wrap_future(job))
+        logits, iou = zip(*made, strict=True)
+        return (
+            (logits[0], iou[0]) if len(made) == 1 else (np.concatenate(logits), np.concatenate(iou))
+        )
+
+    @contextmanager
+    def _reserve(self, weight: int) -> Iterator[Iterator[slice]]:
+        """Places in the queue for all parts of a request, and the parts: `max_batch` each."""
+        with self._changed:
+            if self._stopping:
+                raise _shutting_down()
+            self._require_room(weight)
+            self._queued += weight
+        taken = 0
+
+        def parts() -> Iterator[slice]:
+            nonlocal taken
+            for start in range(0, weight, self.limits.max_batch):
+                taken = min(start + self.limits.max_batch, weight)
+                yield slice(start, taken)
+
+        try:
+            yield parts()
+        finally:
+            with self._changed:  # of parts that were not submitted
+                self._queued -= weight - taken
+                self._changed.notify()
 
     def decode_now(
         self, rows: Sequence[WireRow], images: Mapping[str, np.ndarray]
@@ -177,31 +228,35 @@ class Segmenter:
         self._thread.join()
 
     # the queue ---------------------------------------------------------------------------------
-    def _submit(self, kind: Kind, payload: Any, weight: int) -> Future:
+    def _submit(self, kind: Kind, payload: Any, weight: int, reserved: bool = False) -> Future:
         job = Job(kind, payload, weight)
         with self._changed:
-            if self._stopping:
+            if self._stopping and not reserved:  # the rest of what was accepted is still done
                 if kind == "end":  # every episode goes with the process
                     return job.future
-                raise ServiceError("the service is shutting down", 503, retry_after=5)
-            if weight and self._queued + weight > self.limits.queue_rows:
-                self.meters.refused.labels("queue").inc()
-                raise ServiceError(
-                    f"{self._queued} rows and images wait for the segmenter already, and "
-                    f"{self.limits.queue_rows} is the limit; try again shortly",
-                    503,
-                    retry_after=1,
-                )
+                raise _shutting_down()
+            if not reserved:
+                self._require_room(weight)
+                self._queued += weight
             self._queue.append(job)
-            self._queued += weight
             self._changed.notify()
         return job.future
+
+    def _require_room(self, weight: int) -> None:
+        if weight and self._queued + weight > self.limits.queue_rows:
+            self.meters.refused.labels("queue").inc()
+            raise ServiceError(
+                f"{self._queued} rows and images wait for the segmenter already, and "
+                f"{self.limits.queue_rows} is the limit; try again shortly",
+                503,
+                retry_after=1,
+            )
 
     def _collect(self) -> list[Job] | None:
         """Wait for jobs; None once stopping and drained."""
         with self._changed:
             while not self._queue:
-                if self._stopping:
+                if self._stopping and not self._queued:
                     return None
                 self._changed.wait()
             deadline = self._queue[0].arrived + self.limits.max_delay_ms / 1000

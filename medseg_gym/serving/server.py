@@ -8,10 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from medseg_gym.backbones import Backbone
 from medseg_gym.backbones.http import KEY_VARIABLE
@@ -21,53 +19,11 @@ from medseg_gym.serving.app import Service
 from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.owners import Owners, is_loopback
 from medseg_gym.serving.page.options import PageOptions
+from medseg_gym.serving.protocol import guarded
 
 log = logging.getLogger("medseg_gym.serving")
 
 DEFAULT_PORT = 8265
-
-
-def impatient(limits: Limits) -> type:
-    """Uvicorn's HTTP protocol that gives up on a request whose header does not arrive in time.
-
-    uvicorn itself waits for ever for the first byte and for the rest of a header.
-    """
-    base: Any = AutoHTTPProtocol  # httptools' or h11's, chosen by what is installed
-
-    class Impatient(base):
-        def connection_made(self, transport) -> None:
-            super().connection_made(transport)
-            self._arm()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._disarm()
-            elif self._giving_up is None:
-                self._arm()
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self._disarm()  # uvicorn's own keep-alive time begins
-
-        def connection_lost(self, exc) -> None:
-            self._disarm()
-            super().connection_lost(exc)
-
-        def _arm(self) -> None:
-            self._giving_up = self.loop.call_later(limits.body_seconds, self._give_up)
-
-        def _disarm(self) -> None:
-            if self._giving_up is not None:
-                self._giving_up.cancel()
-                self._giving_up = None
-
-        def _give_up(self) -> None:
-            self._giving_up = None
-            if self.cycle is None or self.cycle.response_complete:
-                self.transport.close()
-
-    return Impatient
 
 
 def make_service(
@@ -108,7 +64,8 @@ def make_server(service: Service, host: str, port: int) -> uvicorn.Server:
         port=port,
         log_config=None,
         access_log=False,
-        http=impatient(service.limits),
+        http=guarded(service.limits),
+        h11_max_incomplete_event_size=service.limits.max_header_bytes,  # where h11 reads headers
         ws="none",
         lifespan="on",
         server_header=False,

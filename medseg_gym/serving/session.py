@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 from medseg_gym.cases import Case
 from medseg_gym.episodes import Episode
 from medseg_gym.prompts import AddBox, AddPoint
+from medseg_gym.serving.quotas import Tenant
 
 
 @dataclass(eq=False)
@@ -49,6 +50,11 @@ class Session:
         self._born = datetime.now(timezone.utc)
         self.closed = False
         self.counted = 0  # bytes of its steps in the book's sum
+
+    @property
+    def tenant(self) -> Tenant:
+        """Whose share of the service it takes up."""
+        return Tenant(self.owner, self.on_close is not None)
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -83,8 +83,8 @@ def session_router(book: SessionBook) -> APIRouter:
     ) -> Response:
         """Begin a session on an image."""
         content = await image.read()
-        limit = book.limits.max_pixels
-        case = await in_thread(lambda: make_case(read_picture(content, limit, window=window)))
+        allowance = request.state.pixels
+        case = await in_thread(lambda: make_case(read_picture(content, allowance, window=window)))
         session = await book.open(request.state.owner, case, session_id)
         return reply(
             {

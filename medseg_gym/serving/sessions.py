@@ -18,6 +18,8 @@ from medseg_gym.cases import Case
 from medseg_gym.episodes import DecodeOptions, StepResult
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt
 from medseg_gym.serving.errors import ServiceError
+from medseg_gym.serving.owners import LOOPBACK
+from medseg_gym.serving.quotas import Quota, Tenant
 from medseg_gym.serving.segmenter import Segmenter
 from medseg_gym.serving.session import Session
 
@@ -37,19 +39,24 @@ class SessionBook:
 
     Args:
         segmenter: Runs their episodes.
+        owners: Who may come.
+        games: Whether they also play on the page.
     """
 
-    def __init__(self, segmenter: Segmenter) -> None:
+    def __init__(
+        self, segmenter: Segmenter, owners: Sequence[str] = (LOOPBACK,), games: bool = False
+    ) -> None:
         self.segmenter = segmenter
         self.limits = segmenter.limits
         self.meters = segmenter.meters
         self._sessions: dict[tuple[str, str], Session] = {}
-        self._opening: Counter[str] = Counter()  # per owner: accepted, not yet in the book
         self._reserved: set[tuple[str, str]] = set()
-        self._images: Counter[str] = Counter()  # sessions per distinct image
-        self._bytes = 0
+        self._images: Counter[tuple[Tenant, str]] = Counter()  # sessions per distinct image
+        tenants = [Tenant(owner, game) for owner in owners for game in (False, True)[: 1 + games]]
+        self._slots = Quota(self.limits.max_sessions, tenants)
+        self._memory = Quota(self.limits.session_bytes, tenants)
         self.meters.sessions.set_function(lambda: len(self._sessions))
-        self.meters.session_bytes.set_function(lambda: self._bytes)
+        self.meters.session_bytes.set_function(lambda: self._memory.used)
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -78,17 +85,20 @@ class SessionBook:
         """
         session_id = self._choose_id(owner, chosen)
         key = (owner, session_id)
-        self._make_room(owner, case)
-        self._opening[owner] += 1
+        tenant = Tenant(owner, on_close is not None)
+        self._make_room(tenant, case)
+        self._slots.add(tenant, 1)
         self._reserved.add(key)
         try:
             slot, episode = await self.segmenter.start(case, max_steps)
+        except BaseException:
+            self._slots.add(tenant, -1)
+            raise
         finally:
-            self._opening -= Counter([owner])
             self._reserved.discard(key)
         session = Session(session_id, owner, case, slot, episode, on_close=on_close)
         self._sessions[key] = session
-        self._bytes += self._fixed_bytes(session) + self._image_bytes(session, +1)
+        self._memory.add(tenant, self._fixed_bytes(session) + self._image_bytes(session, +1))
         return session
 
     def _choose_id(self, owner: str, chosen: str | None) -> str:
@@ -107,26 +117,39 @@ class SessionBook:
             )
         return chosen
 
-    def _make_room(self, owner: str, case: Case) -> None:
+    def _make_room(self, tenant: Tenant, case: Case) -> None:
         self.close_expired()
         limits = self.limits
-        mine = sum(s.owner == owner for s in self._sessions.values()) + self._opening[owner]
-        if mine >= limits.max_sessions_per_client:
+        most = limits.max_games_per_client if tenant.games else limits.max_sessions_per_client
+        if tenant.games and self._slots.held[tenant] >= most:
+            self._close_idlest_game(tenant)
+        if (mine := self._slots.held[tenant]) >= most:
             self.meters.refused.labels("sessions_per_client").inc()
             raise ServiceError(
-                f"you have {mine} sessions open, and {limits.max_sessions_per_client} is the "
-                "limit; delete those that are done",
+                f"you have {mine} sessions open, and {most} is the limit; delete those that are "
+                "done",
                 429,
                 retry_after=self._next_expiry(),
             )
-        if len(self._sessions) + self._opening.total() >= limits.max_sessions:
+        if self._slots.room(tenant) < 1:
             self.meters.refused.labels("sessions").inc()
             raise ServiceError(
-                f"{limits.max_sessions} sessions are open, which is the limit; try again later",
+                f"{self._slots.used} of {limits.max_sessions} sessions are open, and the others' "
+                "share is kept free; try again later",
                 503,
                 retry_after=self._next_expiry(),
             )
-        self._require_bytes(case.image.nbytes + 2 * case.mask.nbytes)
+        self._require_bytes(tenant, case.image.nbytes + 2 * case.mask.nbytes)
+
+    def _close_idlest_game(self, tenant: Tenant) -> None:
+        """A tab that was closed leaves its game behind: the person who begins another goes on."""
+        games = [
+            session
+            for session in self._sessions.values()
+            if session.tenant == tenant and not session.lock.locked()
+        ]
+        if games:
+            self.close(min(games, key=lambda session: session.used), "replaced")
 
     def get(self, owner: str, session_id: str, game: bool = False) -> Session:
         """The owner's session of that id.
@@ -159,8 +182,9 @@ class SessionBook:
             return
         session.closed = True
         del self._sessions[session.owner, session.id]
-        self._bytes -= self._fixed_bytes(session) + self._image_bytes(session, -1)
-        self._bytes -= session.counted
+        held = self._fixed_bytes(session) + self._image_bytes(session, -1) + session.counted
+        self._memory.add(session.tenant, -held)
+        self._slots.add(session.tenant, -1)
         self.meters.sessions_closed.labels(reason).inc()
         self.segmenter.end(session.slot)
         if session.on_close is not None:
@@ -174,15 +198,21 @@ class SessionBook:
     def _expired(self, session: Session) -> bool:
         now = time.monotonic()
         return not session.lock.locked() and (
-            now - session.used > self.limits.session_idle_seconds
+            now - session.used > self._idle_seconds(session)
             or now - session.created > self.limits.session_life_seconds
         )
+
+    def _idle_seconds(self, session: Session) -> float:
+        """How long a session may lie idle; people may look at an image before they begin."""
+        idle = self.limits.session_idle_seconds
+        if session.tenant.games or session.episode.steps:
+            return idle
+        return min(idle, self.limits.session_unused_seconds)
 
     def _next_expiry(self) -> float:
         """Seconds until the first session may expire, within 1 and 60: when to try again."""
         now = time.monotonic()
-        idle = self.limits.session_idle_seconds
-        left = [idle - (now - s.used) for s in self._sessions.values()]
+        left = [self._idle_seconds(s) - (now - s.used) for s in self._sessions.values()]
         return min(max(min(left, default=1.0), 1.0), 60.0)
 
     # act ---------------------------------------------------------------------------------------
@@ -221,7 +251,7 @@ class SessionBook:
                     f"of this session's {episode.max_steps}; begin a new one",
                     409,
                 )
-            self._require_bytes(len(prompts) * self._step_bytes(session))
+            self._require_bytes(session.tenant, len(prompts) * self._step_bytes(session))
             for prompt in prompts:
                 await self._step(session, prompt, options)
                 if episode.steps[-1].error:
@@ -242,7 +272,7 @@ class SessionBook:
             raise ServiceError("Session not found: it was deleted meanwhile", 404)
         if session.episode.done:
             raise ServiceError("this game is over; begin a new one", 409)
-        self._require_bytes(self._step_bytes(session))
+        self._require_bytes(session.tenant, self._step_bytes(session))
         return await self._step(session, prompt, None)
 
     async def _step(
@@ -261,14 +291,15 @@ class SessionBook:
                 raise ServiceError(f"{facts.name} takes no {kind}")
 
     # memory ------------------------------------------------------------------------------------
-    def _require_bytes(self, wanted: int) -> None:
-        if self._bytes + wanted > self.limits.session_bytes:
+    def _require_bytes(self, tenant: Tenant, wanted: int) -> None:
+        if self._memory.room(tenant) < wanted:
             self.close_expired()
-        if self._bytes + wanted > self.limits.session_bytes:
+        if self._memory.room(tenant) < wanted:
             self.meters.refused.labels("session_bytes").inc()
+            used, total = self._memory.used, self._memory.total
             raise ServiceError(
-                f"sessions hold {self._bytes >> 20} of {self.limits.session_bytes >> 20} MiB; "
-                "delete those that are done, or try again later",
+                f"sessions hold {used >> 20} of {total >> 20} MiB, without what is kept for "
+                "others; delete those that are done, or try again later",
                 503,
                 retry_after=self._next_expiry(),
             )
@@ -284,12 +315,12 @@ class SessionBook:
     def _count_steps(self, session: Session) -> None:
         if not session.closed:
             now = len(session.episode.steps) * self._step_bytes(session)
-            self._bytes += now - session.counted
+            self._memory.add(session.tenant, now - session.counted)
             session.counted = now
 
     def _image_bytes(self, session: Session, change: int) -> int:
-        """What an embedding counts: once, with the first and the last session on its image."""
-        key = session.case.content_hash
+        """What an embedding counts: once a tenant, with the first and last session on its image."""
+        key = session.tenant, session.case.content_hash
         first_or_last = self._images[key] == (0 if change > 0 else 1)
         self._images[key] += change
         if not self._images[key]:

@@ -16,7 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+
+from medseg_gym.terminal import Table, make_console
 
 trajectories_app = typer.Typer(no_args_is_help=True, help="What is kept of episodes.")
 
@@ -27,8 +28,7 @@ CasesOption = Annotated[
 
 
 def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=150)  # a pipe has no width
+    return make_console()
 
 
 def _progress(console: Console) -> Progress:
@@ -177,11 +177,13 @@ def rescore(
 
     opened, console = TrajectoryStore(store), _console()
     returns: list[tuple[float, float]] = []
-    equal = steps = 0
+    equal = steps = same = 0
     for found in rescore_store(opened, reward, out):
         old, new = found.old.rewards, found.new.rewards
         returns.append((sum(old), sum(new)))
-        equal += sum(a == b for a, b in zip(old, new, strict=True))
+        if found.old.facts.options.get("reward") == reward:  # else nothing should be equal
+            equal += sum(a == b for a, b in zip(old, new, strict=True))
+            same += len(old)
         steps += len(old)
         if as_json:
             terms = [dict(step.terms) for step in found.new.steps]
@@ -201,7 +203,10 @@ def rescore(
             columns = [pick([pair[side] for pair in returns]) for side in (0, 1)]
             table.add_row(name, *(f"{value:.4f}" for value in columns))
     console.print(table)
-    console.print(f"{len(returns)} episodes; {equal} of {steps} step rewards equal in every bit")
+    words = f"{len(returns)} episodes, {steps} steps"
+    if same:
+        words += f"; {equal} of {same} step rewards equal in every bit what {reward} gave then"
+    console.print(words)
 
 
 @trajectories_app.command()

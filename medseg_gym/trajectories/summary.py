@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 
+from medseg_gym.terminal import Table
 from medseg_gym.trajectories.store import TrajectoryStore
 
 

@@ -114,7 +114,7 @@ def test_memory_of_sessions_is_bounded_and_given_back(serve) -> None:
     assert "MiB" in answer.json()["detail"] and answer.headers["retry-after"]
     assert client.get(f"/session/{session}/status").json()["round_number"] == 3
     client.delete(f"/session/{session}")
-    assert service.book._bytes == 0 and not service.book._images
+    assert service.book._memory.used == 0 and not service.book._images
 
 
 def test_masks_do_not_keep_their_batch_in_memory(serve) -> None:

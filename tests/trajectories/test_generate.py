@@ -110,6 +110,8 @@ def test_the_commands(tmp_path):
     assert found.exit_code == 0 and "steps outside the tolerance" in found.output
     found = call("rescore", path, "--reward", "dice_gain")
     assert "equal in every bit" in found.output and found.exit_code == 0
+    found = call("rescore", path, "--reward", "medsam_agent")  # another: nothing should be equal
+    assert "equal" not in found.output and " steps" in found.output and found.exit_code == 0
     found = call("rescore", path, "--reward", "medsam_agent", "--json")
     assert len([json.loads(line) for line in found.output.splitlines()]) == 10
     assert call("rescore", path, "--reward", "medsam_agent", "--out", tmp_path / "r").exit_code == 0

@@ -15,6 +15,7 @@ from medseg_gym.cases import Case
 from medseg_gym.cases.files.pictures import png_bytes
 from medseg_gym.errors import MedSegError
 from medseg_gym.serving.errors import ServiceError
+from medseg_gym.serving.page.damage import DamagedStore, log_damage
 from medseg_gym.serving.page.describe import describe_steps, truth_text
 from medseg_gym.serving.page.shelf import describe_case
 from medseg_gym.trajectories import (
@@ -53,33 +54,46 @@ class Archive:
     """Reads stores; what has not changed since is read once."""
 
     def __init__(self) -> None:
-        self._held: dict[Path, tuple[Any, TrajectoryStore, list[Row]]] = {}
+        self._held: dict[Path, tuple[Any, TrajectoryStore | None, list[Row]]] = {}
         self._cases = StoredCases()
         self._lock = Lock()
 
-    def rows(self, path: Path) -> list[Row]:
+    def rows(self, mark: Shelfmark) -> list[Row]:
         """The finished episodes of a store: the last step's columns, `steps` and `return`.
 
         A store that is not there yet is empty.
 
         Raises:
-            TrajectoryError: It is damaged.
+            DamagedStore: It cannot be read.
         """
         with self._lock:
-            return self._open(path)[1]
+            return self._open(mark)[1]
 
-    def _open(self, path: Path) -> tuple[TrajectoryStore | None, list[Row]]:
+    def _open(self, mark: Shelfmark) -> tuple[TrajectoryStore, list[Row]] | tuple[None, list[Row]]:
+        path = mark.path
         if not path.is_dir():
             return None, []
-        state = []
-        for file in sorted(path.iterdir()):
-            with suppress(FileNotFoundError):  # a writer's lock or unfinished file, gone meanwhile
-                state.append((file.name, file.stat().st_size))
+        try:
+            state = []
+            for file in sorted(path.iterdir()):
+                with suppress(
+                    FileNotFoundError
+                ):  # a writer's lock or unfinished file, gone meanwhile
+                    state.append((file.name, file.stat().st_size))
+        except OSError as error:
+            log_damage(path, error)
+            raise DamagedStore(mark.title) from error
         held = self._held.get(path)
         if held is None or held[0] != state:
-            store = TrajectoryStore(path)
-            held = state, store, _last_steps(store)
+            try:
+                store = TrajectoryStore(path)
+                held = state, store, _last_steps(store)
+            except Exception as error:  # damage can surface as anything in the libraries below
+                log_damage(path, error)
+                held = state, None, []  # so that it is tried, and logged, once
             self._held[path] = held
+        if held[1] is None:
+            raise DamagedStore(mark.title)
         return held[1], held[2]
 
     def show(self, mark: Shelfmark, id: str) -> dict[str, Any]:
@@ -87,14 +101,18 @@ class Archive:
 
         Raises:
             ServiceError: 404.
-            TrajectoryError: The store is damaged.
+            DamagedStore: It cannot be read.
         """
         with self._lock:
-            store, rows = self._open(mark.path)
+            store, rows = self._open(mark)
             row = next((row for row in rows if row["id"] == id), None)
             if store is None or row is None:
                 raise ServiceError("there is no such recording", 404)
-            one = store.episode((row["case"], row["seed"], row["rollout"]))
+            try:
+                one = store.episode((row["case"], row["seed"], row["rollout"]))
+            except Exception as error:
+                log_damage(mark.path, error)
+                raise DamagedStore(mark.title) from error
             case, missing = self._case(one)
         return _describe(one, case, missing)
 

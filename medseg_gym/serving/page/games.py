@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import secrets
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from medseg_gym.cases import Case
 from medseg_gym.envs.array_view import ArrayView
 from medseg_gym.envs.options import EnvOptions
-from medseg_gym.episodes import StepResult
+from medseg_gym.episodes import Episode, StepResult
 from medseg_gym.prompts import TOOLS, Prompt
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.page.describe import describe_state, describe_steps, truth_text
@@ -49,6 +49,7 @@ class Game:
         rewards: One per step.
         recording: Id in the store while it runs; None before the first step and after the last.
         recorded: Steps that are on disk.
+        accepted: The verdict on it, once it is over.
     """
 
     session: Session
@@ -59,6 +60,7 @@ class Game:
     rewards: list[float] = field(default_factory=list)
     recording: str | None = None
     recorded: int = 0
+    accepted: bool | None = None
 
     @property
     def case(self) -> Case:
@@ -86,6 +88,7 @@ class Game:
             "done": episode.done,
             "stopped": episode.stopped,
             "recorded": self.recorded,
+            "accepted": self.accepted,
             "steps": describe_steps(episode, self.rewards[: self.recorded], self.scored, since),
             "state": describe_state(episode.state),
         }
@@ -152,8 +155,7 @@ class GameBook:
             exam: Show scores after the end only.
 
         Raises:
-            ServiceError: A limit is reached.
-            TrajectoryError: The owner's store cannot be written.
+            ServiceError: A limit is reached, or the owner's store cannot be written.
         """
         name = player_named(player)
         await self.recordings.open(owner)
@@ -174,6 +176,19 @@ class GameBook:
         shared = option_facts(options, place.source.name, backbone, settings, policy, False)
         shared["options"]["exam"] = exam
         return episode_facts(EpisodeKey(case.key, secrets.randbits(62), 0), case, shared)
+
+    async def rename(self, game: Game, player: str, exam: bool) -> None:
+        """Another name or discipline for a game in which nothing has happened yet.
+
+        Raises:
+            ServiceError: 409, something has.
+        """
+        async with game.session.lock:
+            if game.session.episode.steps:
+                raise ServiceError("this game has begun: another name counts from the next on", 409)
+            options = {**game.facts.options, "exam": exam}
+            game.facts = replace(game.facts, policy=player_named(player), options=options)
+            game.exam = exam
 
     def _ended(self, owner: str, game: Game) -> None:
         self._games.pop(game.session.id, None)
@@ -221,6 +236,8 @@ class GameBook:
                 )
             result = await self.book.take(session, on_grid)
             game.rewards.append(result.reward)
+            if result.terminated:
+                game.accepted = accepted = judge(session.episode, accepted)
             try:
                 id, game.facts = await self.recordings.add(
                     session.owner, game.recording, game.facts, session.episode, result, accepted
@@ -230,12 +247,24 @@ class GameBook:
                 self.book.close(session, "unrecorded")
                 if isinstance(error, TrajectoryError):
                     raise ServiceError(
-                        f"this game ended, it cannot be recorded: {error}", 507
-                    ) from None
+                        f"this game ended, it cannot be recorded: {self.recordings.words(error)}",
+                        507,
+                    ) from error
                 raise
             game.recording = None if result.terminated else id
             game.recorded = len(session.episode.steps)
         return result
+
+
+def judge(episode: Episode, accepted: bool | None) -> bool | None:
+    """The verdict on a finished game: a mask that meets nothing of the truth is no good example.
+
+    Args:
+        episode: Over.
+        accepted: What the person said.
+    """
+    missed = episode.case.truth_known and episode.dice == 0
+    return False if accepted and missed else accepted
 
 
 def clean_text(text: str, longest: int, otherwise: str = "") -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from medseg_gym.annotators import make_policy
+from medseg_gym.annotators import check_policy, make_policy
 from medseg_gym.cases import Case, CaseSource
 from medseg_gym.episodes import rewards
 from medseg_gym.errors import MedSegError
@@ -48,11 +48,18 @@ class PagePolicy(Protocol):
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """An expert or a baseline by name, see `annotators.make_policy`."""
+    """An expert or a baseline by name, see `annotators.make_policy`.
+
+    Raises:
+        PolicyError: There is none of that name, or it has no such option.
+    """
 
     name: str
     env_id: str = "MedSeg-v0"
     view: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_policy(self.name)
 
     def build(self, envs: Any) -> Policy:
         """Make it for a vector environment."""

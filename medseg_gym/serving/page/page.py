@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from medseg_gym.cases import Case
+from medseg_gym.errors import CaseError
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.page.archive import Archive, Row, Shelfmark
+from medseg_gym.serving.page.damage import DamagedStore, log_damage
 from medseg_gym.serving.page.games import GameBook, Player, player_named
 from medseg_gym.serving.page.leader_board import board, collect
 from medseg_gym.serving.page.options import PageOptions
@@ -20,6 +22,13 @@ OWN = "own"
 """Name of the place that holds an owner's own images."""
 
 MINE, POLICIES = "mine", "policies"
+
+
+class Recorded(NamedTuple):
+    """Recorded episodes with the stores they are from, and the stores that cannot be read."""
+
+    rows: list[tuple[Shelfmark, Row]]
+    damaged: list[Shelfmark]
 
 
 class Page:
@@ -44,18 +53,27 @@ class Page:
 
     # cases --------------------------------------------------------------------------------------
     def places(self, owner: str) -> list[Place]:
-        """What an owner can pick from."""
-        own = self.place(owner, OWN)
-        return [*self.shelf.places.values(), *([own] if len(own.source) else [])]
+        """What an owner can pick from; own images that cannot be read are left out."""
+        places = list(self.shelf.places.values())
+        try:
+            own = self.place(owner, OWN)
+        except ServiceError:  # logged; it is told where they are asked for
+            return places
+        return [*places, *([own] if len(own.source) else [])]
 
     def place(self, owner: str, name: str) -> Place:
         """A place by name.
 
         Raises:
-            ServiceError: 404.
+            ServiceError: 404, or the owner's own images cannot be read.
         """
         if name == OWN:
             images = self.recordings.images_of(owner)
+            try:
+                len(images)  # reads the list
+            except CaseError as error:
+                log_damage(images.folder, error)
+                raise ServiceError(self.recordings.words(error)) from error
             return Place(OWN, f"unlabelled:{images.folder}", images, own=True)
         if name not in self.shelf.places:
             raise ServiceError("there is no such case source", 404)
@@ -67,15 +85,17 @@ class Page:
         """A case by number or by key.
 
         Raises:
-            ServiceError: 404, or neither is given.
-            CaseError: It cannot be read.
+            ServiceError: 404, neither is given, or it cannot be read.
         """
         place = self.place(owner, name)
         if index is None:
             if key is None:
                 raise ServiceError("give the index or the key of a case")
             index = place.index_of(key)
-        return place, index, place.case(index)
+        try:
+            return place, index, place.case(index)
+        except CaseError as error:
+            raise ServiceError(self.recordings.words(error)) from error
 
     # recordings ---------------------------------------------------------------------------------
     def marks(self, owner: str) -> list[Shelfmark]:
@@ -101,7 +121,7 @@ class Page:
                 return mark
         raise ServiceError("there is no such store", 404)
 
-    def recorded(self, owner: str, find: str = "") -> list[tuple[Shelfmark, Row]]:
+    def recorded(self, owner: str, find: str = "") -> Recorded:
         """What an owner may look at, the last recorded first.
 
         Args:
@@ -109,38 +129,53 @@ class Page:
             find: Part of a case's key, of a target or of a player's name.
         """
         wanted = find.casefold().strip()
-        found = []
+        found = Recorded([], [])
         for mark in self.marks(owner):
-            for row in reversed(self.archive.rows(mark.path)):
+            for row in reversed(self._rows(mark, found.damaged)):
                 text = f"{row['case']} {row['target']} {row['policy']}".casefold()
                 if wanted in text:
-                    found.append((mark, row))
+                    found.rows.append((mark, row))
         return found
+
+    def _rows(self, mark: Shelfmark, damaged: list[Shelfmark]) -> list[Row]:
+        """Rows of a store; one that cannot be read is left out and told in `damaged`."""
+        try:
+            return self.archive.rows(mark)
+        except DamagedStore:
+            damaged.append(mark)
+            return []
 
     def leader_board(
         self, owner: str, player: str, exam: bool, place: str | None
     ) -> dict[str, Any]:
-        """See `leader_board.board`; everybody's scores count, whoever owns the recordings."""
-        paths = [
-            *self.recordings.stores(),
-            self.gallery.store,
-            *(Path(path) for path in self.options.archives),
-        ]
-        rows = [row for path in paths for row in self.archive.rows(path)]
+        """See `leader_board.board`; everybody's scores count, whoever owns the recordings.
+
+        `left_out` counts stores that cannot be read; `damaged` names those that this owner may see.
+        """
+        mine = self.marks(owner)
+        seen = {mark.path for mark in mine}
+        others = [mark for mark in self._of_people() if mark.path not in seen]
+        damaged: list[Shelfmark] = []
+        rows = [row for mark in [*others, *mine] for row in self._rows(mark, damaged)]
         facts = self.games.book.segmenter.facts
         results = collect(rows, facts.name, self.games.max_steps)
         where = None
         if place is not None:
             found = self.place(owner, place)
             where = found.spec, found.split
-        return board(results, Player(player_named(player), exam), where)
+        told = [mark.title for mark in damaged if mark.path in seen]
+        table = board(results, Player(player_named(player), exam), where)
+        return {**table, "left_out": len(damaged), "damaged": told}
+
+    def _of_people(self) -> list[Shelfmark]:
+        return [Shelfmark("", "people", path) for path in self.recordings.stores()]
 
     def cases_of(self, player: str, exam: bool, place: str) -> list[str]:
         """Keys of the cases of a place that a player has finished."""
         found = self.shelf.places.get(place)
         if found is None:
             raise ServiceError("there is no such case source", 404)
-        rows = [row for path in self.recordings.stores() for row in self.archive.rows(path)]
+        rows = [row for mark in self._of_people() for row in self._rows(mark, [])]
         facts = self.games.book.segmenter.facts
         results = collect(rows, facts.name, self.games.max_steps)
         mine = results.get(Player(player_named(player), exam))

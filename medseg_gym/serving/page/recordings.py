@@ -18,9 +18,11 @@ from typing import TypeVar
 from medseg_gym.cases import Case
 from medseg_gym.cases.unlabelled import UnlabelledImages
 from medseg_gym.episodes import Episode, StepResult
+from medseg_gym.errors import CaseError
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.owners import LOOPBACK
-from medseg_gym.trajectories import EpisodeFacts, TrajectoryStore, TrajectoryWriter
+from medseg_gym.serving.page.damage import log_damage, without_folders
+from medseg_gym.trajectories import EpisodeFacts, TrajectoryError, TrajectoryStore, TrajectoryWriter
 from medseg_gym.trajectories.mask_codec import pack_mask
 from medseg_gym.trajectories.step_log import step_record
 
@@ -65,9 +67,17 @@ class Recordings:
         """Open an owner's store, so that a game does not begin that cannot be recorded.
 
         Raises:
-            TrajectoryError: It cannot be written.
+            ServiceError: It cannot be written, or is damaged.
         """
-        await self._do(self._writer, owner)
+        try:
+            await self._do(self._writer, owner)
+        except TrajectoryError as error:
+            log_damage(self.store_of(owner), error)
+            raise ServiceError(self.words(error)) from error
+
+    def words(self, error: Exception | str) -> str:
+        """What people are told of an error: not where on this machine things are."""
+        return without_folders(str(error), [self.folder])
 
     def _writer(self, owner: str) -> TrajectoryWriter:
         if owner not in self._writers:
@@ -143,9 +153,13 @@ class Recordings:
 
         Raises:
             ServiceError: 507, the owner's images take too much room.
-            CaseError: The folder cannot be written.
+                Or the folder cannot be written.
         """
-        await self._do(self._keep_image, owner, case)
+        try:
+            await self._do(self._keep_image, owner, case)
+        except CaseError as error:
+            log_damage(self.images_of(owner).folder, error)
+            raise ServiceError(f"the image cannot be kept: {self.words(error)}", 507) from error
 
     def _keep_image(self, owner: str, case: Case) -> None:
         images = self.images_of(owner)

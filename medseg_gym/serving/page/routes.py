@@ -17,6 +17,7 @@ from medseg_gym.serving.page.games import clean_text
 from medseg_gym.serving.page.page import MINE, OWN, Page
 from medseg_gym.serving.page.shelf import list_cases, thumbnail
 from medseg_gym.serving.pictures import read_picture
+from medseg_gym.serving.pixel_budget import Allowance
 from medseg_gym.serving.row_routes import in_thread, reply
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -35,6 +36,13 @@ class GameRequest(_Strict):
     place: Text
     index: int | None = None
     key: Text | None = None
+    player: Text = ""
+    exam: bool = False
+
+
+class WhoRequest(_Strict):
+    """By whom a game is played, and how."""
+
     player: Text = ""
     exam: bool = False
 
@@ -105,8 +113,12 @@ def page_router(page: Page) -> APIRouter:
         find: str = "",
     ) -> Response:
         """Cases to pick from."""
-        found = page.place(request.state.owner, place)
-        return reply(await in_thread(list_cases, found, start, count, find[:200]))
+        where = await in_thread(page.place, request.state.owner, place)
+        found = await in_thread(list_cases, where, start, count, find[:200])
+        for entry in found["cases"]:
+            if "error" in entry:
+                entry["error"] = page.recordings.words(entry["error"])
+        return reply(found)
 
     @router.get("/thumbnail")
     async def small(request: Request, place: str, index: int) -> Response:
@@ -145,6 +157,13 @@ def page_router(page: Page) -> APIRouter:
         await page.games.step(game, asked.prompt(), asked.expected, asked.accepted)
         return reply(await in_thread(game.describe, asked.expected))
 
+    @router.patch("/games/{id}")
+    async def rename(request: Request, id: str, asked: WhoRequest) -> Response:
+        """Another name or discipline, before the first step."""
+        game = page.games.get(request.state.owner, id)
+        await page.games.rename(game, asked.player, asked.exam)
+        return reply(await in_thread(game.describe))
+
     @router.delete("/games/{id}")
     async def leave(request: Request, id: str) -> Response:
         """Give a game up; what it has stays as unfinished."""
@@ -163,10 +182,9 @@ def page_router(page: Page) -> APIRouter:
         """Take an own image; it has no truth."""
         owner = request.state.owner
         content = await image.read()
-        limit = page.games.book.limits.max_pixels
         words = clean_text(target, 120, "target")
         kind = clean_text(modality, 40)
-        case = await in_thread(read_own, content, limit, words, kind, window[:40])
+        case = await in_thread(read_own, content, request.state.pixels, words, kind, window[:40])
         await page.recordings.keep_image(owner, case)
         place = page.place(owner, OWN)
         return reply({"place": OWN, "key": case.key, "index": place.index_of(case.key)})
@@ -193,7 +211,13 @@ def page_router(page: Page) -> APIRouter:
     async def recordings(request: Request, find: str = "") -> Response:
         """Recorded episodes that may be looked at."""
         found = await in_thread(page.recorded, request.state.owner, find[:200])
-        return reply({"total": len(found), "rows": list_rows(found, _LISTED)})
+        return reply(
+            {
+                "total": len(found.rows),
+                "rows": list_rows(found.rows, _LISTED),
+                "damaged": [mark.title for mark in found.damaged],
+            }
+        )
 
     @router.get("/recording")
     async def recording(request: Request, store: str, id: str) -> Response:
@@ -219,12 +243,12 @@ def page_router(page: Page) -> APIRouter:
     return router
 
 
-def read_own(content: bytes, max_pixels: int, target: str, modality: str, window: str) -> Case:
+def read_own(content: bytes, allowance: Allowance, target: str, modality: str, window: str) -> Case:
     """An own image as a case without a truth.
 
     Args:
         content: Of the file.
-        max_pixels: See `Limits`.
+        allowance: Of the request, see there.
         target: What to segment, in words.
         modality: CT, MRI, ... or "".
         window: Intensities shown black and white in files of more than 8 bits, as
@@ -234,5 +258,5 @@ def read_own(content: bytes, max_pixels: int, target: str, modality: str, window
         ServiceError: It is no picture, or too large.
         CaseError: It cannot be decoded, or no such window.
     """
-    pixels = read_picture(content, max_pixels, window=window or "percentiles", modality=modality)
+    pixels = read_picture(content, allowance, window=window or "percentiles", modality=modality)
     return make_unlabelled(pixels, target, modality)

@@ -272,7 +272,8 @@ class Gallery:
                 raise ServiceError("the service is shutting down", 503)
             self._set(player, place).play(showing)
         except MedSegError as error:
-            showing.error = str(error)
+            log.warning("a policy stopped", exc_info=error, extra={"policy": showing.policy})
+            showing.error = self.games.recordings.words(error)
         except Exception:
             log.exception("a policy failed", extra={"policy": showing.policy})
             showing.error = "the policy failed; the service's log tells the cause"

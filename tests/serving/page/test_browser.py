@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from medseg_gym import backbones
+from medseg_gym.annotators import make_policy
 from medseg_gym.cases import Case, load_cases
 from medseg_gym.serving.owners import Owners
 from medseg_gym.serving.page import PageOptions
@@ -119,6 +121,8 @@ def test_a_game_with_the_mouse(tab, record, tmp_path) -> None:
     one.at("#undo").click()
     one.steps(6)
     assert one.green() > 300 and one.orange() < 40
+    assert not one.at("#accepted").is_checked()
+    one.at("#accepted").check()
     one.at("#stop").click()
     one.steps(7)
     assert one.orange() > 60  # the truth
@@ -413,6 +417,150 @@ def test_names_and_texts_are_never_markup(tab) -> None:
     assert EVIL[:40].strip() in one.text("#board-table")
     assert one.page.evaluate("() => window.hit") is None
     assert one.at("main img[src='x'], main script").count() == 0
+
+
+class EvilPolicy:
+    """A policy whose name is markup."""
+
+    name = f"policy {EVIL}"
+    env_id = "MedSeg-v0"
+    view: Mapping[str, Any] = MappingProxyType({})
+
+    def build(self, envs: Any) -> Any:
+        policy = make_policy("centre-box", envs.stage.view.codec)
+        policy.name = self.name
+        return policy
+
+
+def test_markup_in_any_text_is_shown_as_text(tab, tmp_path) -> None:
+    tag = "<img src=x onerror=window.hit=1>"  # may be the name of a file
+    archive = tmp_path / f"store {tag}"
+    record = tmp_path / f"play {tag}"
+    page = PageOptions(
+        cases=([evil_case()],),
+        record=record,
+        archives=(archive,),
+        policies=(EvilPolicy(),),
+        provenance={"backbone": "ellipse", "device": "cpu"},
+    )
+    with running(make_service(backbones.load("ellipse", device="cpu"), page=page)) as address:
+        one = tab(at=address)
+        one.at("#player").fill(tag)
+        one.at("#player").press("Enter")
+        assert EVIL in one.text("#task") and EVIL in one.text("#facts")
+        assert EVIL in one.at("#case-list").inner_text()
+        assert EvilPolicy.name in one.at("#policy").inner_text()
+        one.drag(0.2, 0.2, 0.8, 0.8)
+        one.steps(1)
+        one.at("#watch").click()
+        one.at("#other-pane").wait_for()
+        one.wait(lambda: EvilPolicy.name in one.text("#other-label"))
+        one.at("#stop").click()
+        one.steps(2)
+        assert tag in one.text("#kept") and tag in one.text("#foot")
+        one.at("[data-view=recordings]").click()
+        one.wait(lambda: one.at("#rec-list button").count() == 2)
+        texts = one.at("#rec-list").inner_text()
+        assert tag in texts and EvilPolicy.name in texts and f"target {EVIL}" in texts
+        one.at("#rec-list button").first.click()
+        one.wait(lambda: EVIL in one.text("#rec-task"))
+        archive.mkdir()
+        (archive / "part-0.parquet").write_bytes(b"this is none")  # damaged, and named
+        (archive / "store.json").write_text("{}")
+        one.at("[data-view=board]").click()
+        one.wait(lambda: tag in one.text("#board-table"))
+        assert EvilPolicy.name in one.at("#board-policy").inner_text()
+        one.wait(lambda: "Damaged and left out" in refound(one) and tag in refound(one))
+
+        one.at("[data-view=play]").click()
+        one.at("#own-open").click()
+        file = {"name": f"{tag}.png", "mimeType": "image/png", "buffer": b"none"}
+        one.at("#own-file").set_input_files(file)
+        one.at("#own-target").fill(f"kidney {tag}")
+        one.at("#own-form button[type=submit]").click()
+        one.wait(lambda: "cannot be used" in one.text("#own-error"))
+        one.at("#own-file").set_input_files({**file, "buffer": png(noise(7))})
+        one.at("#own-form button[type=submit]").click()
+        one.wait(lambda: f"kidney {tag}" in one.text("#task"))
+        assert one.page.evaluate("() => window.hit") is None
+        assert one.at("img[src='x'], body script").count() == 0
+        one.page.context.close()
+
+
+def refound(one: Tab) -> str:
+    """What the list of recordings says, asked again."""
+    one.at("[data-view=recordings]").click()
+    one.page.wait_for_timeout(200)
+    return one.text("#rec-count")
+
+
+def test_scripts_that_got_in_would_not_run(tab) -> None:
+    one = tab()
+    one.page.evaluate(
+        """(evil) => {
+            try { document.body.innerHTML += evil; } catch (error) { window.refused = 1; }
+            const script = document.createElement("script");
+            try { script.textContent = "window.hit=1"; } catch (error) { window.refused = 2; }
+            document.body.append(script);
+        }""",
+        EVIL,
+    )
+    one.page.wait_for_timeout(300)
+    assert one.page.evaluate("() => window.hit") is None
+    assert one.page.evaluate("() => window.refused") == 2
+    one.faults.clear()  # the refusals
+
+
+# the first movement -------------------------------------------------------------------------------
+def test_the_first_drag_after_a_name_counts(tab, record) -> None:
+    one = tab()
+    one.choose("samples \N{MIDDLE DOT} test", 6)
+    one.at("#player").click()
+    one.page.keyboard.type("Zoe")  # no Enter: the drag itself leaves the field
+    one.drag(0.3, 0.3, 0.7, 0.7)
+    one.steps(1)
+    assert one.at("#steps .tool-name").all_inner_texts() == ["box"]
+    one.page.keyboard.press("s")
+    one.steps(2)
+    (found,) = [e for e in TrajectoryStore(record / "people") if e.facts.policy == "person:Zoe"]
+    assert [step.tool for step in found.steps] == ["box", "stop"]
+
+
+@pytest.mark.parametrize("button", ["left", "right"])
+def test_the_first_click_after_a_name_and_an_exam_counts(tab, record, button) -> None:
+    one = tab()
+    one.choose("samples \N{MIDDLE DOT} test", 4)
+    one.page.keyboard.press("p")
+    one.at("#exam").click()
+    one.at("#player").click()
+    one.page.keyboard.type(f"Yan {button}")
+    one.click(0.5, 0.5, button=button)
+    one.steps(1)
+    assert one.text("#dice") == NO_SCORE and "hidden" in one.text("#dice-label")
+    one.at("#stop").click()
+    one.steps(2)
+    name = f"person:Yan {button}"
+    (found,) = [e for e in TrajectoryStore(record / "people") if e.facts.policy == name]
+    assert found.facts.options["exam"] is True and len(found.steps) == 2
+
+
+def test_a_good_example_is_one_that_was_ticked_and_met_something(tab, record) -> None:
+    one = tab()
+    one.at("#player").fill("Xia")
+    one.at("#player").press("Enter")
+    for index, box, tick in ((0, True, False), (1, True, True), (6, False, True)):
+        one.choose("samples \N{MIDDLE DOT} test", index)
+        assert not one.at("#accepted").is_checked()
+        if box:
+            one.drag(0.02, 0.02, 0.98, 0.98)
+            one.steps(1)
+        if tick:
+            one.at("#accepted").check()
+        one.at("#stop").click()
+        one.steps(2 if box else 1)
+    assert "no good example" in one.text("#hint")
+    mine = [e for e in TrajectoryStore(record / "people") if e.facts.policy == "person:Xia"]
+    assert [e.accepted for e in mine] == [False, True, False]
 
 
 # tabs and restarts --------------------------------------------------------------------------------

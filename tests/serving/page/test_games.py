@@ -103,7 +103,8 @@ def test_tries_are_counted_and_steps_run_out(open_page, record) -> None:
     for number in (1, 2):
         game = client.step(client.begin(player="Anna"), "box", BOX)
         assert game["try"] == number
-        game = client.step(game, "clear", accepted=number == 1)
+        game = client.step(game, "positive_point", [0.6, 0.4], accepted=number == 1)
+        assert game["accepted"] is (number == 1) and game["dice"] > 0
         assert game["done"] and not game["stopped"] and game["truth"]
     status, words = client.refusal(
         "POST", f"games/{game['game']}/steps", json={"tool": "stop", "expected": 2}
@@ -112,6 +113,31 @@ def test_tries_are_counted_and_steps_run_out(open_page, record) -> None:
     client.begin(player="Anna")  # nothing done: no try
     found = sorted(TrajectoryStore(record / "people"), key=lambda one: one.key.rollout)
     assert [(one.key.rollout, one.accepted) for one in found] == [(0, True), (1, False)]
+
+
+def test_a_game_that_meets_nothing_is_no_good_example(open_page, record, tmp_path) -> None:
+    _, client = open_page(["samples"])
+    game = client.step(client.begin(0, "c2"), "stop", accepted=True)
+    assert game["dice"] == 0 and game["accepted"] is False
+    game = client.step(client.begin(0, "c2"), "box", [0.02, 0.02, 0.98, 0.98], accepted=True)
+    assert game["accepted"] is None  # not over
+    assert client.step(game, "stop", accepted=True)["dice"] > 0
+    found = export_store(TrajectoryStore(record / "people"), tmp_path / "chat.jsonl", "jsonl")
+    assert (found.rows, found.filtered) == (1, 1)
+
+
+def test_a_game_takes_another_name_until_something_has_happened(open_page, record) -> None:
+    _, client = open_page()
+    game = client.begin(player="", exam=False)
+    path, named = f"games/{game['game']}", {"player": "Anna <b>", "exam": True}
+    renamed = client.ask("PATCH", path, json=named)
+    assert renamed["player"] == "Anna <b>" and "dice" not in renamed and renamed["exam"]
+    client.step(game, "box", BOX)
+    status, words = client.refusal("PATCH", path, json={"player": "Ben"})
+    assert status == 409 and "has begun" in words
+    client.step({**game, "recorded": 1}, "stop")
+    (found,) = TrajectoryStore(record / "people")
+    assert found.facts.policy == "person:Anna <b>" and found.facts.options["exam"] is True
 
 
 def test_an_exam_tells_no_score_and_nobody_is_told_the_truth_before_the_end(open_page) -> None:

@@ -75,14 +75,16 @@ export const get = async (path, values = {}) => (await send(`/api/${path}${query
 export const picture = async (path, values = {}) => (await send(`/api/${path}${query(values)}`)).blob();
 export const drop = async (path) => (await send(`/api/${path}`, { method: "DELETE" })).json();
 export const form = async (path, body) => (await send(`/api/${path}`, { method: "POST", body })).json();
-export const post = async (path, body) =>
+const json = (method) => async (path, body) =>
   (
     await send(`/api/${path}`, {
-      method: "POST",
+      method,
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(body),
     })
   ).json();
+export const post = json("POST");
+export const patch = json("PATCH");
 
 export async function answers() {
   try {

@@ -33,6 +33,10 @@ export class Board {
     $("board-about").textContent = found.compared
       ? `Everybody on ${cases} that ${name} has finished${exam}, with ${this.setup.backbone} and ${this.setup.max_steps} steps.`
       : `${name} has finished no case here${exam}: each row counts its own cases, so rows do not compare.`;
+    if (found.left_out) {
+      const which = found.damaged.length ? `, among them: ${found.damaged.join(", ")}` : "";
+      $("board-about").textContent += ` Stores that are damaged and left out: ${found.left_out}${which}.`;
+    }
     const heads = ["Player", "Cases", "Dice"];
     if (found.compared) heads.push(`${name}, same cases`, "Difference");
     const rows = found.rows.map((row) => this.row(row, found.compared));

@@ -1,6 +1,6 @@
 // A game: what a person does goes to the service one step after another, and comes back as masks.
 
-import { Refused, Silent, answers, drop, get, picture, post } from "./api.js";
+import { Refused, Silent, answers, drop, get, patch, picture, post } from "./api.js";
 import { hideBanner, showBanner } from "./banner.js";
 import { COLOURS, Mask, bitmapOf } from "./pixels.js";
 
@@ -99,6 +99,23 @@ export class Game extends EventTarget {
       this.state = { ...this.state, ...all };
     }
     this.tell("change", acted ? this.state.steps.at(-1) : null);
+  }
+
+  // Somebody else, or an exam, before the first step. It is queued as steps are: what is clicked or
+  // dragged meanwhile, in the very movement that left the name's field, comes after it.
+  rename(who) {
+    const game = this.state.game;
+    this.queue = this.queue.then(async () => {
+      try {
+        if (this.state.game !== game || this.over || this.lost) return;
+        const told = await patch(`games/${game}`, who);
+        this.state = { ...told, steps: [] }; // without the Dice that an exam hides
+        await this.take(told, false);
+      } catch (error) {
+        await this.fail(error, game);
+      }
+    });
+    return this.queue;
   }
 
   // Steps go one after another; each says what it has seen, so that two tabs cannot mix.

@@ -115,6 +115,7 @@ function hint(last) {
   let text;
   if (state.done) {
     text = state.case.truth_known ? "The orange line is the truth. Watch a policy on the same case, or go on." : "Recorded. Go on with the next image.";
+    if ($("accepted").checked && state.accepted === false) text = `Dice 0 is no good example: not used for training. ${text}`;
   } else if (last && !last.valid) text = `That changed nothing and used a step: ${last.error}.`;
   else if (!state.steps.length) text = "Drag a box around the target. Then click to add what is missing, right-click to take away what is too much.";
   else text = "Add or remove with clicks, or draw a better box. Done when the green area is right.";
@@ -139,7 +140,7 @@ function choose(tool, focus = false) {
 
 game.addEventListener("begin", () => {
   beside.close();
-  $("accepted").checked = true;
+  $("accepted").checked = false;
   const one = game.state.case;
   viewer.canvas.setAttribute("aria-label",
     `Image, ${one.width} by ${one.height}. Outline the ${one.target}. Arrow keys move the cursor, Enter places the prompt.`);
@@ -227,13 +228,14 @@ function toggleMask() {
   say(viewer.showMask ? "Mask shown" : "Mask hidden");
 }
 
-// Somebody else, or an exam: from the next game on; at once where nothing has happened yet.
+// Somebody else, or an exam: from the next game on; at once where nothing has happened yet. The game
+// stays the same one: a new one would throw away the click that made the field lose the focus.
 function changeWho() {
   remember("player", $("player").value);
   remember("exam", $("exam").checked ? "on" : "off");
   if (view === "board") guarded(() => board.draw());
   const { state } = game;
-  if (state && !state.steps.length) guarded(() => begin({ place: state.place, index: state.index }));
+  if (state && !state.steps.length && !game.waiting) guarded(() => game.rename(who()));
   else say("From the next case on");
 }
 $("player").addEventListener("change", changeWho);

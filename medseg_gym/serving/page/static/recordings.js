@@ -26,7 +26,8 @@ export class Recordings {
     const found = await get("recordings", { find: $("rec-find").value });
     const shown = found.rows.length < found.total ? `, the newest ${found.rows.length} are listed` : "";
     const none = "Nothing is recorded yet. Play a case: every step is kept.";
-    $("rec-count").textContent = found.total ? `${found.total} finished episodes${shown}` : none;
+    const lost = found.damaged.length ? ` Damaged and left out: ${found.damaged.join(", ")}.` : "";
+    $("rec-count").textContent = (found.total ? `${found.total} finished episodes${shown}.` : none) + lost;
     $("rec-list").replaceChildren(...found.rows.map((row) => this.entry(row)));
   }
 

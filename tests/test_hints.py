@@ -1,0 +1,90 @@
+"""Every hint "pip install medseg-gym[EXTRA]" names an extra that brings what is missing there."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from medseg_gym.backbones import available
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).parents[1]
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+HINT = re.compile(r"medseg-gym\[([^\]]*)\]")
+FOLDERS = ("medseg_gym", "agents", "benchmarks", "docs", "scripts")
+FILES = [ROOT / "README.md"] + [
+    path
+    for folder in FOLDERS
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.suffix in (".py", ".md", ".yaml")
+]
+# What a file's hint is about: modules that it (or what it opens) imports, as packages call them.
+NEEDS = {
+    "agents/single_image.py": {"data": {"pydicom"}},
+    "agents/page_command.py": {"serve": {"fastapi", "uvicorn", "pyarrow"}},
+    "medseg_gym/cases/volumes/itk_file.py": {"data": {"simpleitk"}},
+    "medseg_gym/cases/volumes/requirements.py": {"data": {"nibabel", "pydicom", "simpleitk"}},
+    "medseg_gym/cases/dicom/facts.py": {"data": {"pydicom", "pylibjpeg", "python-gdcm"}},
+    "medseg_gym/cases/parquet/arrow.py": {"data": {"pyarrow"}},
+    "medseg_gym/backbones/imisnet_model.py": {"imisnet": {"transformers"}},
+    "medseg_gym/backbones/imisnet.py": {"imisnet": {"timm"}},
+    "medseg_gym/backbones/sam2.py": {"sam2": {"sam2"}},
+    "medseg_gym/trajectories/arrow.py": {"trajectories": {"pyarrow"}},
+}
+
+
+def packages(extra: str) -> set[str]:
+    """Names of what an extra brings, extras within it included."""
+    found = set()
+    for text in EXTRAS[extra]:
+        name, _, inner = re.match(r"([\w.-]+)(\[([^\]]*)\])?", text).groups()  # type: ignore[union-attr]
+        if name == "medseg-gym":
+            for one in inner.split(","):
+                found |= packages(one)
+        found.add(name.lower())
+    return found
+
+
+def hints() -> list[tuple[str, str]]:
+    return [
+        (str(path.relative_to(ROOT)), extra.strip())
+        for path in FILES
+        for inner in HINT.findall(path.read_text())
+        if "{" not in inner  # made at run time
+        for extra in inner.split(",")
+    ]
+
+
+def test_hints_name_extras_that_there_are() -> None:
+    found = hints()
+    assert len(found) > 12
+    assert {extra for _, extra in found} <= set(EXTRAS)
+
+
+def test_a_hint_brings_what_is_missing_there() -> None:
+    for path, extra in hints():
+        if not path.endswith(".py"):
+            continue
+        assert extra in NEEDS.get(path, {}), f"{path}: say in NEEDS what [{extra}] is for"
+        assert NEEDS[path][extra] <= packages(extra), path
+
+
+def test_hints_that_are_made_at_run_time_name_extras() -> None:
+    from medseg_gym.backbones.registry import _SPECS
+    from medseg_gym.cli import _extras_with
+
+    for spec in available().values():
+        assert spec.name in _SPECS
+        if spec.extra:
+            assert spec.extra[0] in EXTRAS
+    for module in ("ray", "fastapi", "pyarrow", "trl", "stable_baselines3", "SimpleITK", "uvicorn"):
+        for extra in _extras_with(module):
+            assert extra in EXTRAS and module.lower().replace("_", "-") in packages(extra)
+        assert _extras_with(module)
