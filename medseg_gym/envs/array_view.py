@@ -77,7 +77,10 @@ class ArrayView:
         Raises:
             MedSegError: Not (count, 5) integers within the action space.
         """
-        actions = np.asarray(actions)
+        try:
+            actions = np.asarray(actions)
+        except ValueError as error:  # rows of different lengths
+            raise MedSegError(f"actions must be ({count}, 5) integers: {error}") from None
         if actions.shape != (count, 5):
             raise MedSegError(f"actions must be ({count}, 5) integers, got shape {actions.shape}")
         return self.codec.check(actions)

@@ -192,7 +192,8 @@ BAD_ACTIONS = {
     "objects": lambda good: good.astype(object),
     "negative": lambda good: good - 7,
     "too large": lambda good: good + 1000,
-    "too large in an unused entry": lambda good: [*good, 0, 0, 0, 0, 1000],
+    "too large in an unused entry": lambda good: good + np.array([0, 0, 0, 0, 1000]),
+    "rows of other lengths": lambda good: [*good.tolist(), [1]][1:],
     "another shape": lambda good: good[:, :4],
     "None": lambda good: None,
 }
