@@ -24,13 +24,13 @@ lint: $(VENV)/.dev-$(KEY)
 pocket: $(VENV)/.dev-$(KEY)
 	$(BIN)/python -m pip install -q tifffile
 	$(BIN)/python scripts/build_pocket_pictures.py --output out/pocket/pictures.npz
-	$(BIN)/python -m medseg_gym.pocket_training run --out runs/pocket --processes 2
+	$(BIN)/python -m scripts.pocket run --out runs/pocket --processes 2
 
 sft-tiny: $(VENV)/.dev-$(KEY)
-	$(BIN)/python -m benchmarks.tiny_chain --out runs/tiny
+	$(BIN)/python -m benchmarks.learning.tiny_chain --out runs/tiny
 
 train-tiny: sft-tiny
-	$(BIN)/python -m benchmarks.tiny_rl --chain runs/tiny --out runs/tiny_rl --seeds 0
+	$(BIN)/python -m benchmarks.learning.tiny_rl --chain runs/tiny --out runs/tiny_rl --seeds 0
 
 # Dependencies are kept by a stamp of pyproject.toml; the package itself is always this checkout.
 $(VENV)/.core-$(KEY):

@@ -2,7 +2,9 @@
 
 import importlib.util
 
-if importlib.util.find_spec("agents") is None or not importlib.util.find_spec("agents.evaluation"):
+if importlib.util.find_spec("agents") is None or not importlib.util.find_spec(
+    "medseg_agents.evaluation.evaluate"
+):
     _found = importlib.util.find_spec("agents")
     raise ImportError(
         "the benchmarks need medseg-gym's own package `agents`, but "

@@ -11,13 +11,13 @@ __version__ = "0.1.0"
 if "MedSeg-v0" not in _registry:
     _register(
         id="MedSeg-v0",
-        entry_point="medseg_gym.envs.medseg_env:MedSegEnv",
-        vector_entry_point="medseg_gym.envs.vector_env:MedSegVectorEnv",
+        entry_point="medseg_gym.envs.medseg:MedSegEnv",
+        vector_entry_point="medseg_gym.envs.medseg_vector:MedSegVectorEnv",
     )
 
 if "MedSegChat-v0" not in _registry:
     _register(
         id="MedSegChat-v0",
-        entry_point="medseg_gym.envs.chat_env:MedSegChatEnv",
-        vector_entry_point="medseg_gym.envs.chat_vector_env:MedSegChatVectorEnv",
+        entry_point="medseg_gym.envs.chat:MedSegChatEnv",
+        vector_entry_point="medseg_gym.envs.chat_vector:MedSegChatVectorEnv",
     )

@@ -13,9 +13,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from medseg_gym.backbones import Backbone
-from medseg_gym.envs.cut_answer import CutAnswer
-from medseg_gym.envs.stage_vector_env import StageVectorEnv
-from medseg_gym.envs.view import Observations
+from medseg_gym.envs.vector import StageVectorEnv
+from medseg_gym.envs.views.cut_answer import CutAnswer
+from medseg_gym.envs.views.protocol import Observations
 from medseg_gym.episodes import Episode
 from medseg_gym.errors import CaseFailed, PolicyError
 from medseg_gym.prompts import AddBox

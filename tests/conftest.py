@@ -134,7 +134,7 @@ def refusal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
     """Give `medseg` arguments in this process, as its entry point does, and get the refusal."""
-    from medseg_gym.cli import main
+    from medseg_gym.cli.main import main
 
     def refused(*arguments: str, entry: Callable[[], None] = main) -> str:
         capsys.readouterr()

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from medseg_gym.atomic_write import (
+from medseg_gym.errors import CaseError, MedSegError
+from medseg_gym.storage.atomic_write import (
     atomic_folder,
     atomic_path,
     atomic_write,
@@ -19,7 +20,6 @@ from medseg_gym.atomic_write import (
     named_failures,
     try_lock,
 )
-from medseg_gym.errors import CaseError, MedSegError
 
 
 def test_a_file_is_replaced_or_left(tmp_path):
@@ -95,7 +95,7 @@ def test_errors_of_other_files_keep_their_own_names(tmp_path):
 
 def test_a_lock_dies_with_its_process(tmp_path):
     code = (
-        "import sys; from medseg_gym.atomic_write import try_lock\n"
+        "import sys; from medseg_gym.storage.atomic_write import try_lock\n"
         f"lock = try_lock({str(tmp_path / 'x.lock')!r})\n"
         "print('held', flush=True); sys.stdin.read()\n"
     )

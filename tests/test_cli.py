@@ -3,8 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
-from medseg_gym import cli
 from medseg_gym.backbones import registry
+from medseg_gym.cli import main as cli
 from medseg_gym.errors import CheckpointError, MedSegError
 
 
@@ -106,11 +106,13 @@ def test_another_package_called_agents_is_named(monkeypatch):
     import typer
 
     class Entry:
-        value = "agents.cli:add_commands"
+        value = "medseg_agents.commands.entry:add_commands"
 
         def load(self):
             raise AttributeError("no add_commands")
 
     monkeypatch.setattr(cli, "entry_points", lambda group: [Entry()])
-    with pytest.raises(MedSegError, match=r"'agents.cli:add_commands' cannot be loaded.*agents"):
+    with pytest.raises(
+        MedSegError, match=r"'medseg_agents.commands.entry:add_commands' cannot be loaded.*agents"
+    ):
         cli.add_installed_commands.__wrapped__(typer.Typer())

@@ -10,11 +10,11 @@ import warnings
 import gymnasium as gym
 import numpy as np
 import pytest
+from medseg_agents.evaluation.summary import plot_dice_by_step
+from medseg_agents.runs.curve import plot_curves
 from PIL import Image
 
 import medseg_gym  # noqa: F401  (registers the ids)
-from agents.summary import plot_dice_by_step
-from agents.training_curve import plot_curves
 from medseg_gym.cases import Case
 from medseg_gym.cases.sheet import draw_sheet
 from medseg_gym.cases.source import load_cases

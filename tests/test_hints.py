@@ -27,16 +27,16 @@ FILES = [ROOT / "README.md"] + [
 ]
 # What a file's hint is about: modules that it (or what it opens) imports, as packages call them.
 NEEDS = {
-    "agents/single_image.py": {"data": {"pydicom"}},
-    "agents/page_command.py": {"serve": {"fastapi", "uvicorn", "pyarrow"}},
+    "agents/medseg_agents/evaluation/single_image.py": {"data": {"pydicom"}},
+    "agents/medseg_agents/commands/page.py": {"serve": {"fastapi", "uvicorn", "pyarrow"}},
     "medseg_gym/cases/volumes/itk_file.py": {"data": {"simpleitk"}},
     "medseg_gym/cases/volumes/requirements.py": {"data": {"nibabel", "pydicom", "simpleitk"}},
     "medseg_gym/cases/dicom/facts.py": {"data": {"pydicom", "pylibjpeg", "python-gdcm"}},
     "medseg_gym/cases/parquet/arrow.py": {"data": {"pyarrow"}},
-    "medseg_gym/backbones/imisnet_model.py": {"imisnet": {"transformers"}},
-    "medseg_gym/backbones/imisnet.py": {"imisnet": {"timm"}},
-    "medseg_gym/backbones/sam2.py": {"sam2": {"sam2"}},
-    "medseg_gym/trajectories/arrow.py": {"trajectories": {"pyarrow"}},
+    "medseg_gym/backbones/families/imisnet/model.py": {"imisnet": {"transformers"}},
+    "medseg_gym/backbones/families/imisnet/backbone.py": {"imisnet": {"timm"}},
+    "medseg_gym/backbones/families/sam2/backbone.py": {"sam2": {"sam2"}},
+    "medseg_gym/trajectories/store/arrow.py": {"trajectories": {"pyarrow"}},
 }
 
 
@@ -78,7 +78,7 @@ def test_a_hint_brings_what_is_missing_there() -> None:
 
 def test_hints_that_are_made_at_run_time_name_extras() -> None:
     from medseg_gym.backbones.registry import _SPECS
-    from medseg_gym.cli import _extras_with
+    from medseg_gym.cli.main import _extras_with
 
     for spec in available().values():
         assert spec.name in _SPECS

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg_gym.errors import CaseError, MedSegError
-from medseg_gym.line_files import append_rows, mend, read_rows, write_rows
+from medseg_gym.storage.line_files import append_rows, mend, read_rows, write_rows
 
 ROWS = [{"n": 1, "text": 'a "word"\n\u2028 é'}, {"n": [1.5, None], "x": {}}, {"n": 3}]
 WHOLE = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
@@ -69,7 +69,7 @@ def test_all_rows_or_none_on_a_full_disk(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("medseg_gym.line_files.os.fsync", full)
+        patch.setattr("medseg_gym.storage.line_files.os.fsync", full)
         with pytest.raises(
             MedSegError, match=r"rows\.jsonl cannot be written: No space.*make room"
         ):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from medseg_gym.terminal import Console, Table
+from medseg_gym.display.terminal import Console, Table
 
 HEADERS = ("backbone", "policy", "subset", "n", "groups", "Dice [95 %]", "IoU [95 %]", "s/case")
 
@@ -60,7 +60,7 @@ def test_a_table_that_fits_is_as_rich_prints_it() -> None:
 
 @pytest.mark.parametrize("lines", [0, 3])
 def test_a_closed_pipe_loses_no_results(tmp_path, lines) -> None:
-    command = [sys.executable, "-m", "benchmarks.compare_policies", "--policies", "stop,centre-box"]
+    command = [sys.executable, "-m", "benchmarks.policies.compare", "--policies", "stop,centre-box"]
     command += ["--backbones", "ellipse", "--limit", "4", "--out", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     for _ in range(lines):
@@ -74,7 +74,7 @@ def test_a_closed_pipe_loses_no_results(tmp_path, lines) -> None:
 
 
 def test_a_closed_pipe_ends_what_only_prints(tmp_path) -> None:
-    command = [sys.executable, "-m", "medseg_gym.cli", "cases", "check", "samples", "--json"]
+    command = [sys.executable, "-m", "medseg_gym.cli.main", "cases", "check", "samples", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     errors = process.stderr.read().decode()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medseg_gym.envs.array_view import Observations
+from medseg_gym.envs.views.array import Observations
 from medseg_gym.episodes import Episode
 from medseg_gym.prompts import AddBox, ArrayCodec, Prompt, Stop
 

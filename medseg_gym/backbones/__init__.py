@@ -6,7 +6,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from medseg_gym.backbones.base import (
+from medseg_gym.backbones.cache import EmbeddingCache, embedding_cache
+from medseg_gym.backbones.families.ellipse import EllipseBackbone
+from medseg_gym.backbones.families.sam2.backbone import Sam2Backbone
+from medseg_gym.backbones.protocol import (
     PROMPT_KINDS,
     Backbone,
     Embedding,
@@ -14,15 +17,12 @@ from medseg_gym.backbones.base import (
     PromptRow,
     choose_device,
 )
-from medseg_gym.backbones.cache import EmbeddingCache, embedding_cache
-from medseg_gym.backbones.ellipse import EllipseBackbone
 from medseg_gym.backbones.registry import available, load, register
-from medseg_gym.backbones.sam2 import Sam2Backbone
 from medseg_gym.backbones.spec import BackboneSpec
 from medseg_gym.errors import BackboneError, CheckpointError
 
 if TYPE_CHECKING:
-    from medseg_gym.backbones.sam import SamBackbone
+    from medseg_gym.backbones.families.sam.backbone import SamBackbone
 
 __all__ = [
     "PROMPT_KINDS",
@@ -50,6 +50,6 @@ def __getattr__(name: str) -> Any:
     # whose backbone is in another process never need it.
     if name != "SamBackbone":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from medseg_gym.backbones.sam import SamBackbone
+    from medseg_gym.backbones.families.sam.backbone import SamBackbone
 
     return SamBackbone

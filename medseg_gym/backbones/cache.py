@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from medseg_gym.backbones.base import Backbone, Embedding
+from medseg_gym.backbones.embedding_store import EmbeddingStore
 from medseg_gym.backbones.finite import NonFiniteError, embeddings_not_finite
-from medseg_gym.backbones.store import EmbeddingStore
+from medseg_gym.backbones.protocol import Backbone, Embedding
 
 DEFAULT_CACHE_BYTES = 2 << 30
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from medseg_gym.backbones.base import Backbone, Embedding, PromptRow
 from medseg_gym.backbones.finite import NonFiniteError, rows_not_finite
+from medseg_gym.backbones.protocol import Backbone, Embedding, PromptRow
 from medseg_gym.cases import Case, load_cases
 from medseg_gym.prompts import AddBox, AddPoint
 

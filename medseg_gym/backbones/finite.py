@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from medseg_gym.backbones.base import Embedding
+from medseg_gym.backbones.protocol import Embedding
 from medseg_gym.errors import BackboneError
 
 _ADVICE = (

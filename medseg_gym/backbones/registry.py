@@ -12,22 +12,24 @@ from typing import Any
 import torch
 
 from medseg_gym.backbones.allocator import keep_freed_memory
-from medseg_gym.backbones.base import Backbone, choose_device
 from medseg_gym.backbones.cache import embedding_cache
-from medseg_gym.backbones.official import OFFICIAL
+from medseg_gym.backbones.embedding_store import EmbeddingStore
+from medseg_gym.backbones.families.official import OFFICIAL
+from medseg_gym.backbones.protocol import Backbone, choose_device
 from medseg_gym.backbones.spec import BackboneSpec
-from medseg_gym.backbones.store import EmbeddingStore
 from medseg_gym.errors import BackboneError, CheckpointError
 
 ENTRY_POINT_GROUP = "medseg_gym.backbones"
 CHECKPOINTS_VARIABLE = "MEDSEG_CHECKPOINTS"
 
 REMOTE = {
-    scheme: BackboneSpec(scheme, f"medseg_gym.backbones.{module}:build", summary, extra=extra)
+    scheme: BackboneSpec(
+        scheme, f"medseg_gym.backbones.remote.{module}:build", summary, extra=extra
+    )
     for scheme, module, summary, extra in (
         ("http", "http", "a segmentation service", ("serve", "httpx")),
         ("https", "http", "a segmentation service", ("serve", "httpx")),
-        ("ray", "remote_ray", "an actor on a Ray cluster", ("rllib", "ray")),
+        ("ray", "ray", "an actor on a Ray cluster", ("rllib", "ray")),
     )
 }
 """Backbones in another process, named "scheme:ADDRESS": (name, device, **options) -> Backbone."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from medseg_gym.backbones.base import Backbone
+from medseg_gym.backbones.protocol import Backbone
 
 Builder = Callable[..., Backbone]  # (checkpoint: Path | None, device, **options)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.cases.files import Defect, FileData, FileSpec
-from medseg_gym.cases.files.layouts import LAYOUTS, layout_named
+from medseg_gym.cases.files.dataset_formats import LAYOUTS, layout_named
 from medseg_gym.cases.source import SPLITS, load_splits
 from medseg_gym.errors import CaseError
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from medseg_gym.cases.check import CheckReport
 from medseg_gym.cases.source import SPLITS
-from medseg_gym.terminal import Table
+from medseg_gym.display.terminal import Table
 
 MOST_TARGETS = 40
 """Targets shown; `--json` has all."""

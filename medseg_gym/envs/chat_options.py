@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from medseg_gym.envs.chat_texts import ChatTexts
 from medseg_gym.envs.options import EnvOptions
+from medseg_gym.envs.views.chat_texts import ChatTexts
 from medseg_gym.errors import MedSegError
 from medseg_gym.prompts import Thinking
 

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from medseg_gym.backbones.base import Backbone, PromptRow
 from medseg_gym.backbones.cache import embedding_cache
 from medseg_gym.backbones.finite import NonFiniteError
+from medseg_gym.backbones.protocol import Backbone, PromptRow
 from medseg_gym.cases import Case
 from medseg_gym.episodes import rewards
 from medseg_gym.episodes.episode import Episode, MaskState

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from medseg_gym.backbones.base import Embedding
+from medseg_gym.backbones.protocol import Embedding
 from medseg_gym.cases import Case
 from medseg_gym.episodes.metrics import dice_from_counts, iou_from_counts
 from medseg_gym.errors import EpisodeError, PromptError

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from medseg_gym.backbones.base import Prediction
 from medseg_gym.backbones.finite import NonFiniteError, row_sums, rows_not_finite
+from medseg_gym.backbones.protocol import Prediction
 from medseg_gym.errors import BackboneError
 
 

@@ -17,24 +17,24 @@ from pydantic.json_schema import models_json_schema
 
 from medseg_gym.backbones import Backbone
 from medseg_gym.backbones.allocator import give_back_freed_memory
-from medseg_gym.backbones.remote import RemoteBackbone
+from medseg_gym.backbones.remote.ends import RemoteBackbone
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.errors import MedSegError
-from medseg_gym.serving.gate import Gate, describe
-from medseg_gym.serving.limits import Limits
-from medseg_gym.serving.messages import DecodeRequest, EncodeRequest
-from medseg_gym.serving.meters import Meters
-from medseg_gym.serving.owners import Owners
-from medseg_gym.serving.page.files import file_router
-from medseg_gym.serving.page.options import PageOptions
-from medseg_gym.serving.page.page import Page
-from medseg_gym.serving.page.routes import page_router
-from medseg_gym.serving.row_routes import row_router
-from medseg_gym.serving.rows import Invalid, list_faults
-from medseg_gym.serving.segmenter import Segmenter
-from medseg_gym.serving.session_routes import session_router
-from medseg_gym.serving.sessions import SessionBook
-from medseg_gym.serving.status_routes import root_router, status_router
+from medseg_gym.play.files import file_router
+from medseg_gym.play.options import PageOptions
+from medseg_gym.play.page import Page
+from medseg_gym.play.routes import page_router
+from medseg_gym.serving.batching.rows import Invalid, list_faults
+from medseg_gym.serving.batching.segmenter import Segmenter
+from medseg_gym.serving.batching.sessions import SessionBook
+from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.gate import Gate, describe
+from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.middleware.metrics import Meters
+from medseg_gym.serving.routes.messages import DecodeRequest, EncodeRequest
+from medseg_gym.serving.routes.rows import row_router
+from medseg_gym.serving.routes.sessions import session_router
+from medseg_gym.serving.routes.status import root_router, status_router
 
 log = logging.getLogger("medseg_gym.serving")
 

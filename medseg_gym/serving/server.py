@@ -12,14 +12,14 @@ from contextlib import contextmanager
 import uvicorn
 
 from medseg_gym.backbones import Backbone
-from medseg_gym.backbones.http import KEY_VARIABLE
+from medseg_gym.backbones.remote.http import KEY_VARIABLE
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.errors import MedSegError
+from medseg_gym.play.options import PageOptions
 from medseg_gym.serving.app import Service
-from medseg_gym.serving.limits import Limits
-from medseg_gym.serving.owners import Owners, is_loopback
-from medseg_gym.serving.page.options import PageOptions
-from medseg_gym.serving.protocol import guarded
+from medseg_gym.serving.middleware.api_keys import Owners, is_loopback
+from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.middleware.protocol import guarded
 
 log = logging.getLogger("medseg_gym.serving")
 

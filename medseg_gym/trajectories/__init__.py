@@ -13,40 +13,40 @@ from typing import TYPE_CHECKING, Any
 from medseg_gym.trajectories.errors import TrajectoryError
 
 if TYPE_CHECKING:
-    from medseg_gym.trajectories.export import export_store
-    from medseg_gym.trajectories.generate import GenerateOptions, generate_episodes
-    from medseg_gym.trajectories.rebuild import StoredCases, rebuild_episode
-    from medseg_gym.trajectories.recorder import Recorder, VectorRecorder
-    from medseg_gym.trajectories.replay import Replayed, replay_store
-    from medseg_gym.trajectories.rescore import Rescored, rescore_store
-    from medseg_gym.trajectories.store import TrajectoryStore
+    from medseg_gym.trajectories.export.export import export_store
+    from medseg_gym.trajectories.recording.generate import GenerateOptions, generate_episodes
+    from medseg_gym.trajectories.recording.recorder import Recorder, VectorRecorder
+    from medseg_gym.trajectories.replaying.rebuild import StoredCases, rebuild_episode
+    from medseg_gym.trajectories.replaying.replay import Replayed, replay_store
+    from medseg_gym.trajectories.replaying.rescore import Rescored, rescore_store
+    from medseg_gym.trajectories.store.reader import TrajectoryStore
+    from medseg_gym.trajectories.store.writer import TrajectoryWriter
     from medseg_gym.trajectories.trajectory import (
         EpisodeFacts,
         EpisodeKey,
         RecordedStep,
         Trajectory,
     )
-    from medseg_gym.trajectories.writer import TrajectoryWriter
 
 # Reading a store needs no torch and the command line must start without pyarrow: import late.
 _WHERE = {
     "EpisodeFacts": "trajectory",
     "EpisodeKey": "trajectory",
-    "GenerateOptions": "generate",
+    "GenerateOptions": "recording.generate",
     "RecordedStep": "trajectory",
-    "Recorder": "recorder",
-    "Replayed": "replay",
-    "Rescored": "rescore",
-    "StoredCases": "rebuild",
+    "Recorder": "recording.recorder",
+    "Replayed": "replaying.replay",
+    "Rescored": "replaying.rescore",
+    "StoredCases": "replaying.rebuild",
     "Trajectory": "trajectory",
-    "TrajectoryStore": "store",
-    "TrajectoryWriter": "writer",
-    "VectorRecorder": "recorder",
-    "export_store": "export",
-    "generate_episodes": "generate",
-    "rebuild_episode": "rebuild",
-    "replay_store": "replay",
-    "rescore_store": "rescore",
+    "TrajectoryStore": "store.reader",
+    "TrajectoryWriter": "store.writer",
+    "VectorRecorder": "recording.recorder",
+    "export_store": "export.export",
+    "generate_episodes": "recording.generate",
+    "rebuild_episode": "replaying.rebuild",
+    "replay_store": "replaying.replay",
+    "rescore_store": "replaying.rescore",
 }
 
 __all__ = [

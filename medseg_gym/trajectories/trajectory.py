@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medseg_gym.prompts import Prompt
-from medseg_gym.trajectories.mask_codec import unpack_mask
+from medseg_gym.trajectories.store.mask_codec import unpack_mask
 
 
 class EpisodeKey(NamedTuple):

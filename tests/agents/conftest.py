@@ -45,9 +45,9 @@ def caller(tmp_path_factory, small_cases):
     """Folder of a vision-language model that has learned in seconds to make valid calls."""
     pytest.importorskip("trl")
     import torch
+    from medseg_agents.llm.checkpoint import load_model, load_processor, save_view
+    from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
 
-    from agents.llm.checkpoint import load_model, load_processor, save_view
-    from agents.llm.tiny import TinyConfig, build_tiny
     from medseg_gym.policy import make_envs
 
     view = {"image_size": 64, "texts": "terse"}

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from medseg_agents.arrays.cloning import clone, read_demonstrations
+from medseg_agents.arrays.networks import NetworkConfig, PromptNetwork
+from medseg_agents.arrays.sb3.config import SB3PPOConfig
+from medseg_agents.runs.log import RunLog, read_progress
 from rich.console import Console
 
-from agents.cloning import clone, read_demonstrations
-from agents.networks import NetworkConfig, PromptNetwork
-from agents.run_log import RunLog, read_progress
-from agents.sb3.config import SB3PPOConfig
-from medseg_gym.envs.array_view import ArrayView
+from medseg_gym.envs.views.array import ArrayView
 from medseg_gym.errors import PolicyError, PromptError
 from medseg_gym.policy import make_envs
 from medseg_gym.trajectories import GenerateOptions, TrajectoryStore, generate_episodes

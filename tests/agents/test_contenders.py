@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from medseg_agents.policies.specs import make_contender
 
-from agents.contenders import make_contender
 from medseg_gym.annotators import check_policy
 from medseg_gym.errors import PolicyError
-from medseg_gym.serving.page import BuiltIn
+from medseg_gym.play import BuiltIn
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from medseg_agents.evaluation.evaluate import RecordFile, evaluate, run_settings
+from medseg_agents.evaluation.summary import as_tables, summarise, summarise_by, write_csv
 
-from agents.evaluation import RecordFile, evaluate, run_settings
-from agents.summary import as_tables, summarise, summarise_by, write_csv
-from benchmarks.compare_policies import compare
+from benchmarks.policies.compare import compare
 from medseg_gym.annotators import make_policy
-from medseg_gym.cli import run as run_program
+from medseg_gym.cli.main import run as run_program
 from medseg_gym.episodes import metrics
 from medseg_gym.errors import MedSegError, PolicyError
 from medseg_gym.policy import caveats, make_envs, play_cases
@@ -62,7 +62,9 @@ def test_an_interrupted_run_goes_on_and_ends_alike(keep, small_cases, tmp_path):
 
 def test_a_finished_run_is_not_played_again(small_cases, tmp_path, monkeypatch):
     first = run(small_cases, file=tmp_path / "r.jsonl")
-    monkeypatch.setattr("agents.evaluation.record_of", None)  # playing would now fail
+    monkeypatch.setattr(
+        "medseg_agents.evaluation.evaluate.record_of", None
+    )  # playing would now fail
     assert run(small_cases, file=tmp_path / "r.jsonl") == first
 
 
@@ -184,7 +186,7 @@ def test_the_command_killed_half_way_gives_the_same_numbers(tmp_path, monkeypatc
 
     finish(tmp_path / "a")
     assert "synthetic" in capsys.readouterr().out
-    program = [sys.executable, "-m", "benchmarks.compare_policies", *words(tmp_path / "b")]
+    program = [sys.executable, "-m", "benchmarks.policies.compare", *words(tmp_path / "b")]
     root = Path(__file__).parents[2]
     process = subprocess.Popen(program, cwd=root, stdout=subprocess.DEVNULL)
     records = tmp_path / "b" / "records"
@@ -220,7 +222,7 @@ def test_bad_command_lines_end_in_one_line(arguments, words, tmp_path, refusal):
 
 
 def test_a_bad_command_line_ends_the_program_with_2(tmp_path):
-    program = [sys.executable, "-m", "benchmarks.compare_policies", "--policies", "nobody"]
+    program = [sys.executable, "-m", "benchmarks.policies.compare", "--policies", "nobody"]
     result = subprocess.run(
         [*program, "--backbones", "ellipse", "--out", str(tmp_path)],
         cwd=Path(__file__).parents[2],

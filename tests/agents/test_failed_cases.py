@@ -5,12 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from medseg_agents.evaluation.evaluate import evaluate
+from medseg_agents.evaluation.failed_cases import (
+    FailedCase,
+    FailureLimit,
+    need_played,
+    pair_by_case,
+)
+from medseg_agents.evaluation.medsam_agent_results import results_layout
+from medseg_agents.evaluation.summary import as_tables, summarise, summarise_by, write_csv
 from rich.console import Console
 
-from agents.evaluation import evaluate
-from agents.failed_cases import FailedCase, FailureLimit, need_played, pair_by_case
-from agents.results_layout import results_layout
-from agents.summary import as_tables, summarise, summarise_by, write_csv
 from medseg_gym.annotators import make_policy
 from medseg_gym.errors import CaseFailed, MedSegError
 from medseg_gym.policy import GivenUp, Played, make_envs, play_cases, play_or_give_up

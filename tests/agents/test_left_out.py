@@ -8,13 +8,13 @@ import sys
 
 import numpy as np
 import pytest
+from medseg_agents.evaluation.comparison import Arena, compare
+from medseg_agents.policies.specs import make_contender
 from rich.console import Console
 
-from agents.comparison import Arena, compare
-from agents.contenders import make_contender
 from medseg_gym.cases import Case, CaseList
 from medseg_gym.cases.source import register
-from medseg_gym.cli import main
+from medseg_gym.cli.main import main
 from medseg_gym.errors import MedSegError
 
 REASON = "targets on slices with under 20 pixels (min_area= changes that)"

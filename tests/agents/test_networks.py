@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from medseg_agents.arrays.networks import NetworkConfig, PromptNetwork
+from medseg_agents.policies.network import NetworkPolicy
 
 import medseg_gym  # noqa: F401  (registers the ids)
-from agents.network_policy import NetworkPolicy
-from agents.networks import NetworkConfig, PromptNetwork
-from medseg_gym.envs.array_view import ArrayView
+from medseg_gym.envs.views.array import ArrayView
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import TOOLS
 

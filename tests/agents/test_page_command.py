@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_policy_by_name_plays_beside_people(tmp_path) -> None:
-    command = [sys.executable, "-m", "medseg_gym.cli", "play", "--no-browser", "--port", "0"]
+    command = [sys.executable, "-m", "medseg_gym.cli.main", "play", "--no-browser", "--port", "0"]
     command += ["--backbone", "ellipse", "--device", "cpu", "--cases", "phantoms:abdomen"]
     command += ["--policy", "usual-box:phantoms:abdomen", "--steps", "3"]
     command += ["--record", str(tmp_path / "play")]
@@ -48,7 +48,7 @@ def test_a_policy_by_name_plays_beside_people(tmp_path) -> None:
 
 
 def test_what_cannot_be_is_refused(tmp_path) -> None:
-    command = [sys.executable, "-m", "medseg_gym.cli", "play", "--no-browser"]
+    command = [sys.executable, "-m", "medseg_gym.cli.main", "play", "--no-browser"]
     command += ["--backbone", "ellipse", "--cases", "nothing"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert done.returncode == 2 and "unknown case spec" in done.stderr

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from medseg_agents.arrays.distribution import PromptDistribution, count_maps, tool_names
 
-from agents.prompt_distribution import PromptDistribution, count_maps, tool_names
 from medseg_gym.prompts import TOOLS, ArrayCodec
 
 CELLS = 3

@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from medseg_agents.evaluation.evaluate import RecordFile, evaluate
 
-from agents.evaluation import RecordFile, evaluate
 from medseg_gym.annotators import make_policy
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import make_envs
@@ -91,7 +91,7 @@ def test_a_full_disk_adds_nothing(small_cases, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("medseg_gym.line_files.os.fsync", full)
+        patch.setattr("medseg_gym.storage.line_files.os.fsync", full)
         with pytest.raises(MedSegError, match=r"records\.jsonl cannot be written.*make room"):
             file.append(records)
     assert file.path.read_bytes() == before and file.records == []

@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from medseg_agents.evaluation.medsam_agent_results import results_layout
+from medseg_agents.evaluation.options import EvalOptions
+from medseg_agents.evaluation.run import run_evaluation
 
-from agents.play_options import EvalOptions
-from agents.results_layout import results_layout
-from agents.run_evaluation import run_evaluation
-from medseg_gym.cli import main
+from medseg_gym.cli.main import main
 from medseg_gym.errors import CaseError, MedSegError, PolicyError
 
 OPTIONS = EvalOptions(
@@ -44,9 +44,10 @@ def test_every_case_once_in_order(whole):
 
 
 def test_it_is_what_evaluate_gives(whole):
-    """One evaluation loop: the same records as the single-process `agents.evaluation`."""
-    from agents.contenders import make_contender
-    from agents.evaluation import evaluate
+    """One evaluation loop: the same records as the single-process `medseg_agents.evaluation.evaluate`."""
+    from medseg_agents.evaluation.evaluate import evaluate
+    from medseg_agents.policies.specs import make_contender
+
     from medseg_gym.policy import make_envs
 
     envs = make_envs(4, cases=OPTIONS.cases, split="test", backbone="ellipse")
@@ -70,7 +71,7 @@ def test_a_torn_file_is_completed(lines, whole, tmp_path):
 
 def test_a_finished_run_is_not_played_again(whole, tmp_path, monkeypatch):
     first = run_evaluation(OPTIONS, tmp_path)
-    monkeypatch.setattr("agents.run_evaluation.outcome_of", None)  # playing would now fail
+    monkeypatch.setattr("medseg_agents.evaluation.run.outcome_of", None)  # playing would now fail
     assert run_evaluation(OPTIONS, tmp_path).records == first.records
 
 
@@ -119,8 +120,7 @@ def test_results_in_the_reference_layout(whole):
 def test_workers_are_spread_over_the_gpus(monkeypatch):
     """Which device a worker takes; the GPUs themselves are not needed to decide it."""
     import torch
-
-    from agents.run_evaluation import _device
+    from medseg_agents.evaluation.run import _device
 
     assert _device("cpu", 3) == "cpu"
     taken = []
@@ -158,7 +158,7 @@ def words(out, workers):
 
 def start(out, workers, **pipes):
     """The command as a process of its own, to be killed."""
-    program = [sys.executable, "-m", "medseg_gym.cli", *words(out, workers)]
+    program = [sys.executable, "-m", "medseg_gym.cli.main", *words(out, workers)]
     root = Path(__file__).parents[2]
     return subprocess.Popen(program, cwd=root, stdout=subprocess.DEVNULL, **pipes)
 

@@ -4,11 +4,11 @@ import csv
 import json
 
 import pytest
+from medseg_agents.arrays.sb3.config import SB3PPOConfig
+from medseg_agents.runs.folder import RunFolder, find_checkpoint
+from medseg_agents.runs.log import RunLog, read_progress
 from rich.console import Console
 
-from agents.run_folder import RunFolder, find_checkpoint
-from agents.run_log import RunLog, read_progress
-from agents.sb3.config import SB3PPOConfig
 from medseg_gym.errors import MedSegError, PolicyError
 
 VIEW = {"image_size": 64, "bins": 32, "tools": ["stop"], "targets": ["liver"]}

@@ -12,20 +12,20 @@ import torch
 
 pytest.importorskip("trl")
 
+from medseg_agents.arrays.optimisers import MuonWithAdamW, rate_over_run
+from medseg_agents.llm.checkpoint import load_model, load_processor, read_view
+from medseg_agents.llm.first_turns import write_first_turns
+from medseg_agents.policies.specs import make_contender
+from medseg_agents.runs.log import read_progress
+from medseg_agents.sft.config import SftConfig, SftError
+from medseg_agents.sft.data import load_conversations
+from medseg_agents.sft.train import make_trainer, train_sft
 from safetensors.torch import load_file
 
-from agents.contenders import make_contender
-from agents.llm.checkpoint import load_model, load_processor, read_view
-from agents.llm.first_turns import write_first_turns
-from agents.optimisers import MuonWithAdamW, rate_over_run
-from agents.run_log import read_progress
-from agents.sft import make_trainer, train_sft
-from agents.sft_config import SftConfig, SftError
-from agents.sft_data import load_conversations
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.errors import PolicyError
-from medseg_gym.trajectories.export import export_store, read_chat_view
-from medseg_gym.trajectories.generate import GenerateOptions, generate_episodes
+from medseg_gym.trajectories.export.export import export_store, read_chat_view
+from medseg_gym.trajectories.recording.generate import GenerateOptions, generate_episodes
 
 CHAT = ChatOptions(image_size=64, texts="terse", max_steps=4)
 
@@ -128,8 +128,8 @@ def test_a_run_goes_on_with_the_same_settings_only(data, trained):
 _RUN = """
 import sys, json, torch
 torch.set_num_threads(1)
-from agents.sft import train_sft
-from agents.sft_config import SftConfig
+from medseg_agents.sft import train_sft
+from medseg_agents.sft_config import SftConfig
 train_sft(SftConfig(**json.loads(sys.argv[1])), sys.argv[2], resume=True, quiet=True)
 """
 
@@ -272,9 +272,8 @@ def test_the_two_optimisers_share_all_parameters_and_their_state():
     "name", ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt"]
 )
 def test_a_damaged_checkpoint_names_file_and_the_one_before(tmp_path, name):
+    from medseg_agents.sft.train import check_checkpoint
     from safetensors.torch import save_file
-
-    from agents.sft import check_checkpoint
 
     for step in (5, 10):
         folder = tmp_path / f"checkpoint-{step}"

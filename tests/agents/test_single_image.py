@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from medseg_agents.evaluation.options import RunOptions
+from medseg_agents.evaluation.single_image import read_case, run_image
 from PIL import Image
 from typer.testing import CliRunner
 
-from agents.play_options import RunOptions
-from agents.single_image import read_case, run_image
-from medseg_gym.cli import add_installed_commands, app
+from medseg_gym.cli.main import add_installed_commands, app
 from medseg_gym.errors import CaseError, MedSegError, PolicyError
 
 
@@ -69,7 +69,8 @@ def test_experts_refuse_without_a_truth(files):
 
 def test_the_empty_stand_in_for_a_truth_is_not_shown(files):
     """Without a truth, pictures and captions are those of the image and the mask alone."""
-    from agents.single_image import draw_step
+    from medseg_agents.evaluation.single_image import draw_step
+
     from medseg_gym.policy import make_envs
 
     images = []

@@ -1,9 +1,9 @@
 """The baseline that has learned where things are, and does not look."""
 
 import numpy as np
+from medseg_agents.policies.location_prior import usual_box
+from medseg_agents.policies.specs import make_contender
 
-from agents.contenders import make_contender
-from agents.usual_box import usual_box
 from medseg_gym.annotators.box import tight_box
 from medseg_gym.cases import load_cases
 from medseg_gym.policy import make_envs, play_cases

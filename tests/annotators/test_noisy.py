@@ -8,7 +8,7 @@ import torch
 
 from medseg_gym.annotators import Noisy, OracleClick, OracleScript, make_policy
 from medseg_gym.backbones import EllipseBackbone
-from medseg_gym.backbones.base import Prediction
+from medseg_gym.backbones.protocol import Prediction
 from medseg_gym.cases import Case
 from medseg_gym.episodes import EpisodeEngine
 from medseg_gym.errors import PolicyError

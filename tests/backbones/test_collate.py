@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg_gym.backbones import Embedding, PromptRow
-from medseg_gym.backbones.collate import INERT, collate
+from medseg_gym.backbones.batching.collate import INERT, collate
 from medseg_gym.prompts import AddBox, AddPoint
 
 CPU = torch.device("cpu")

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 
 pytest.importorskip("timm", reason="IMISNet's image encoder is timm's")
 
-from medseg_gym.backbones.base import PromptRow
 from medseg_gym.backbones.checkpoints import load_weights
-from medseg_gym.backbones.imisnet import ImisNetBackbone, build, phrase
-from medseg_gym.backbones.imisnet_model import ImisNet, ImisNetConfig, adapt_state
+from medseg_gym.backbones.families.imisnet.backbone import ImisNetBackbone, build, phrase
+from medseg_gym.backbones.families.imisnet.model import ImisNet, ImisNetConfig, adapt_state
+from medseg_gym.backbones.protocol import PromptRow
 from medseg_gym.errors import BackboneError, CheckpointError
 from medseg_gym.prompts import AddBox, AddPoint
 
@@ -319,7 +319,7 @@ def test_a_row_without_any_prompt(mini, wordless):
 
 
 def test_missing_tokenizer_files(tmp_path):
-    from medseg_gym.backbones.imisnet import read_tokenizer
+    from medseg_gym.backbones.families.imisnet.backbone import read_tokenizer
 
     with pytest.raises(BackboneError, match=r"vocab\.json and merges\.txt"):
         read_tokenizer(tmp_path)

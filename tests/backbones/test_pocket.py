@@ -8,12 +8,12 @@ import torch
 
 from medseg_gym.annotators import next_click, tight_box
 from medseg_gym.backbones import PromptRow, load
+from medseg_gym.backbones.batching.collate import INERT, collate
 from medseg_gym.backbones.checkpoints import read_state_dict
-from medseg_gym.backbones.collate import INERT, collate
-from medseg_gym.backbones.pocket import WEIGHTS, PocketBackbone, build_model
-from medseg_gym.backbones.pocket.decoder import PocketPromptEncoder, decode
-from medseg_gym.backbones.pocket.encoder import SIDE
-from medseg_gym.backbones.sam_prompts import gather_masks
+from medseg_gym.backbones.families.pocket import WEIGHTS, PocketBackbone, build_model
+from medseg_gym.backbones.families.pocket.decoder import PocketPromptEncoder, decode
+from medseg_gym.backbones.families.pocket.encoder import SIDE
+from medseg_gym.backbones.families.sam.prompts import gather_masks
 from medseg_gym.cases import load_cases
 from medseg_gym.prompts import AddBox, AddPoint
 

@@ -237,6 +237,6 @@ def test_an_entry_point_that_leads_nowhere_is_named(other_package, name):
 
 def test_a_remote_backbone_names_the_extra_that_it_lacks(monkeypatch):
     monkeypatch.setitem(sys.modules, "httpx", None)
-    monkeypatch.delitem(sys.modules, "medseg_gym.backbones.http", raising=False)
+    monkeypatch.delitem(sys.modules, "medseg_gym.backbones.remote.http", raising=False)
     with pytest.raises(BackboneError, match=r"medseg-gym\[serve\]"):
         load("http:http://127.0.0.1:9")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medseg_gym import backbones
-from medseg_gym.backbones.base import PromptRow
+from medseg_gym.backbones.protocol import PromptRow
 from medseg_gym.errors import BackboneError
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.prompts import AddBox, AddPoint
@@ -27,7 +27,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def served(cluster):
-    from medseg_gym.backbones.remote_ray import serve
+    from medseg_gym.backbones.remote.ray import serve
 
     return serve("pocket-of-all", "pocket", device="cpu")
 
@@ -84,7 +84,7 @@ def test_rows_of_many_callers_share_a_decode_and_do_not_cross(served):
         import numpy as np
 
         from medseg_gym import backbones
-        from medseg_gym.backbones.base import PromptRow
+        from medseg_gym.backbones.protocol import PromptRow
         from medseg_gym.prompts import AddPoint
 
         def joined():  # by now, of any callers
@@ -131,7 +131,7 @@ def test_a_bad_row_fails_alone_and_says_why(served, small_cases):
 
 
 def test_a_restarted_actor_is_given_its_images_again(cluster, small_cases):
-    from medseg_gym.backbones.remote_ray import serve
+    from medseg_gym.backbones.remote.ray import serve
 
     handle = serve("reborn", "ellipse", max_restarts=2)
     backbone = backbones.load("ray:reborn")
@@ -146,7 +146,7 @@ def test_a_restarted_actor_is_given_its_images_again(cluster, small_cases):
 
 def test_a_dead_actor_raises_and_no_episode_is_scored(cluster):
     from medseg_gym.annotators import make_policy
-    from medseg_gym.backbones.remote_ray import serve
+    from medseg_gym.backbones.remote.ray import serve
 
     handle = serve("mortal", "ellipse", max_restarts=0)
     envs = make_envs(2, cases="samples", split="test", backbone="ray:mortal", max_steps=2)
@@ -161,7 +161,7 @@ def test_a_dead_actor_raises_and_no_episode_is_scored(cluster):
 
 
 def test_names_that_are_not_there_or_taken_say_so(served):
-    from medseg_gym.backbones.remote_ray import serve
+    from medseg_gym.backbones.remote.ray import serve
 
     with pytest.raises(BackboneError, match="no such actor"):
         backbones.load("ray:nobody")

@@ -14,8 +14,13 @@ from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from medseg_gym.backbones import BackboneError, CheckpointError, PromptRow, available, load
-from medseg_gym.backbones.sam2 import Sam2Backbone, build, build_medsam2, build_model
-from medseg_gym.backbones.sam2_upscaling import to_grid
+from medseg_gym.backbones.families.sam2.backbone import (
+    Sam2Backbone,
+    build,
+    build_medsam2,
+    build_model,
+)
+from medseg_gym.backbones.families.sam2.upscaling import to_grid
 from medseg_gym.prompts import AddBox, AddPoint
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import torch
 
 from medseg_gym import backbones
 from medseg_gym.backbones import EmbeddingCache, SamBackbone
-from medseg_gym.backbones.store import EmbeddingStore, fingerprint
+from medseg_gym.backbones.embedding_store import EmbeddingStore, fingerprint
 from medseg_gym.errors import BackboneError
 
 

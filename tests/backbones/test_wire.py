@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from medseg_gym import backbones
 from medseg_gym.backbones import EllipseBackbone, Embedding, PromptRow
-from medseg_gym.backbones.remote import (
+from medseg_gym.backbones.remote.ends import (
     MissingImages,
     RemoteBackbone,
     ServedBackbone,
     find_facts,
 )
-from medseg_gym.backbones.wire import RemoteEmbedding, ServedFacts, pack_row, unpack_row
+from medseg_gym.backbones.remote.wire import RemoteEmbedding, ServedFacts, pack_row, unpack_row
 from medseg_gym.errors import BackboneError
 from medseg_gym.prompts import AddBox, AddPoint
 

@@ -9,8 +9,8 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from benchmarks.annotators import compare, measure
-from benchmarks.annotators_report import verdict
+from benchmarks.policies.annotators import compare, measure
+from benchmarks.policies.annotators_report import verdict
 
 
 def test_it_prints_and_writes_what_it_promises(tmp_path):

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from benchmarks.case_files import DECODERS, SPECS, WRITERS
-from benchmarks.case_indexing import index, time_indexing
+from benchmarks.data.case_files import DECODERS, SPECS, WRITERS
+from benchmarks.data.case_indexing import index, time_indexing
 from medseg_gym.cases.check import check_cases
 
 

@@ -10,8 +10,8 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from benchmarks.controls import OtherImage, SamePrompts
-from benchmarks.interactive_quality import choose_cases, measure
+from benchmarks.policies.controls import OtherImage, SamePrompts
+from benchmarks.policies.interactive_quality import choose_cases, measure
 from medseg_gym.annotators import make_policy
 from medseg_gym.backbones import load
 from medseg_gym.cases import CaseList, load_cases

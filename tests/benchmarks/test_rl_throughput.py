@@ -8,8 +8,8 @@ pytest.importorskip("ray")
 
 import typer
 
-from benchmarks.rl_parties import PARTS
-from benchmarks.rl_throughput import measure
+from benchmarks.learning.rl_parties import PARTS
+from benchmarks.learning.rl_throughput import measure
 
 
 @pytest.fixture
@@ -23,9 +23,8 @@ def program():
 @pytest.mark.filterwarnings("default")  # Ray's and transformers' own
 def test_both_really_train_and_all_time_is_accounted_for(program, tmp_path):
     import ray
-
-    from agents.llm.checkpoint import save_view
-    from agents.llm.tiny import TinyConfig, build_tiny
+    from medseg_agents.llm.checkpoint import save_view
+    from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
 
     size = TinyConfig(image_size=64, hidden=64, layers=1, vision_layers=2)
     model = build_tiny(tmp_path / "model", ["liver in abdomen CT, 2 calls."], size)

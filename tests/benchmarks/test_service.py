@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from httpx import URL
 
-from benchmarks import service_baseline, service_load
-from benchmarks.service_clients import Answers, Script, judge, play, write_scripts
+from benchmarks.service import baseline as service_baseline
+from benchmarks.service import load as service_load
+from benchmarks.service.clients import Answers, Script, judge, play, write_scripts
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.cases import load_cases
-from medseg_gym.cases.files.pictures import png_bytes
+from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.errors import MedSegError
 from medseg_gym.serving.app import Service
-from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.middleware.limits import Limits
 from medseg_gym.serving.server import running
 
 

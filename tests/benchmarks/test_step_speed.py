@@ -8,7 +8,7 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from benchmarks.step_speed import measure
+from benchmarks.throughput.step_speed import measure
 
 
 def test_it_times_steps_that_make_masks(tmp_path):

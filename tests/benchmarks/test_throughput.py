@@ -13,20 +13,16 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import workloads
-from benchmarks.decoding import run_decoding
-from benchmarks.measurements import (
-    run_batch_calls,
-    run_encoding_every_click,
-    run_envs,
-)
-from benchmarks.meters import PARTS, MeteredBackbone
-from benchmarks.reference_predictors import reference_for
-from benchmarks.throughput import throughput
-from benchmarks.throughput_report import FLOORS, check_floors
-from benchmarks.workloads import STEPS, WORKLOADS, draw_cases, is_decode, make_plan
+from benchmarks.shared.meters import PARTS, MeteredBackbone
+from benchmarks.throughput import workloads
+from benchmarks.throughput.decoding import run_decoding
+from benchmarks.throughput.measurements import run_batch_calls, run_encoding_every_click, run_envs
+from benchmarks.throughput.reference_predictors import reference_for
+from benchmarks.throughput.report import FLOORS, check_floors
+from benchmarks.throughput.throughput import throughput
+from benchmarks.throughput.workloads import STEPS, WORKLOADS, draw_cases, is_decode, make_plan
 from medseg_gym.backbones import BackboneSpec, SamBackbone, register, registry
-from medseg_gym.backbones.ellipse import EllipseBackbone
+from medseg_gym.backbones.families.ellipse import EllipseBackbone
 from medseg_gym.episodes import Episode
 from medseg_gym.errors import MedSegError
 
@@ -186,7 +182,7 @@ def test_decoding_alone_compares_equal_results(tiny_backbone):
 
 def test_sam2_predictor_does_the_same_work():
     pytest.importorskip("sam2")
-    from medseg_gym.backbones.sam2 import Sam2Backbone, build_model
+    from medseg_gym.backbones.families.sam2.backbone import Sam2Backbone, build_model
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)

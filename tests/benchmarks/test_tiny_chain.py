@@ -4,8 +4,8 @@ import pytest
 
 pytest.importorskip("trl")
 
-from benchmarks.sizes import read_settings
-from benchmarks.tiny_chain import Chain, run_chain
+from benchmarks.learning.tiny_chain import Chain, run_chain
+from benchmarks.shared.sizes import read_settings
 from medseg_gym.errors import MedSegError
 
 

@@ -1,11 +1,11 @@
 """The table of reinforcement learning: seeds, differences, and what is refused."""
 
 import pytest
+from medseg_agents.evaluation.evaluate import CaseRecord
 
-from agents.evaluation import CaseRecord
-from benchmarks.sizes import claim, read_settings
-from benchmarks.tiny_rl import TinyRL, read_chain
-from benchmarks.tiny_rl_table import difference, row_over_seeds, stop_regret
+from benchmarks.learning.tiny_rl import TinyRL, read_chain
+from benchmarks.learning.tiny_rl_table import difference, row_over_seeds, stop_regret
+from benchmarks.shared.sizes import claim, read_settings
 from medseg_gym.errors import MedSegError
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import medseg_gym  # noqa: F401
-from medseg_gym.envs.chat_texts import ChatTexts
-from medseg_gym.envs.check_vector_env import check_vector_env
+from medseg_gym.envs.views.chat_texts import ChatTexts
 from medseg_gym.errors import EpisodeError, MedSegError
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo, encode_tool_call
+from medseg_gym.testing.check_vector_env import check_vector_env
 
 MODES = ["next_step", "same_step", "disabled"]
 BOX = encode_tool_call(AddBox(0.2, 0.2, 0.7, 0.7))

@@ -7,9 +7,9 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 import medseg_gym  # noqa: F401
 from medseg_gym.backbones import SamBackbone, embedding_cache
 from medseg_gym.cases import CaseError
-from medseg_gym.envs.check_vector_env import check_vector_env
 from medseg_gym.errors import EpisodeError, MedSegError
 from medseg_gym.prompts import AddBox, AddPoint, PromptError, Stop
+from medseg_gym.testing.check_vector_env import check_vector_env
 
 MODES = ["next_step", "same_step", "disabled"]
 ATOL = 1e-3  # Dice and reward of one batch size against another; see the architecture's promise

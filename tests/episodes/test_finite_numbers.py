@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg_gym.backbones import BackboneError, EllipseBackbone
-from medseg_gym.backbones.base import Embedding, Prediction
 from medseg_gym.backbones.cache import EmbeddingCache, embedding_cache
 from medseg_gym.backbones.check import check
+from medseg_gym.backbones.protocol import Embedding, Prediction
 from medseg_gym.cases import Case
 from medseg_gym.episodes import EpisodeEngine
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo

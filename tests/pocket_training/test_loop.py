@@ -10,10 +10,10 @@ import torch
 
 from medseg_gym.backbones.checkpoints import read_state_dict
 from medseg_gym.errors import MedSegError
-from medseg_gym.pocket_training import loop
-from medseg_gym.pocket_training.config import PocketConfig
-from medseg_gym.pocket_training.curve import plot_curve
-from medseg_gym.pocket_training.losses import choose_and_judge
+from scripts.pocket import loop
+from scripts.pocket.config import PocketConfig
+from scripts.pocket.curve import plot_curve
+from scripts.pocket.losses import choose_and_judge
 
 SMALL = {"images": 1, "targets": 1, "rounds": 2, "validate_every": 100, "save_every": 2}
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg_gym.errors import MedSegError
-from medseg_gym.pocket_training.augment import recolour, turn, zoom
-from medseg_gym.pocket_training.config import PocketConfig
-from medseg_gym.pocket_training.mixture import LEAST, Mixture
-from medseg_gym.pocket_training.shapes import MODES, draw_shapes
-from medseg_gym.pocket_training.teacher import make_teaching_set, over_segment, read_teaching_set
-from medseg_gym.pocket_training.views import SIDE, square_view
+from scripts.pocket.augment import recolour, turn, zoom
+from scripts.pocket.config import PocketConfig
+from scripts.pocket.mixture import LEAST, Mixture
+from scripts.pocket.shapes import MODES, draw_shapes
+from scripts.pocket.teacher import make_teaching_set, over_segment, read_teaching_set
+from scripts.pocket.views import SIDE, square_view
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -127,7 +127,7 @@ def test_over_segmentation_covers_the_picture():
 def test_the_teacher_writes_what_the_mixture_reads(tmp_path):
     """LiteMedSAM itself, on one real picture and one phantom."""
     from medseg_gym.cases import load_cases
-    from medseg_gym.pocket_training import teacher
+    from scripts.pocket import teacher
 
     case = load_cases("samples", "train")[0]
     np.savez(

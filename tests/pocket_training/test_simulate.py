@@ -8,10 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg_gym.backbones.collate import BOTTOM_RIGHT, NEGATIVE, NOT_A_POINT, POSITIVE, TOP_LEFT
-from medseg_gym.pocket_training import simulate
-from medseg_gym.pocket_training.losses import AffinityLoss, EmbeddingLoss, iou, mask_loss
-from medseg_gym.pocket_training.simulate import Users
+from medseg_gym.backbones.batching.collate import (
+    BOTTOM_RIGHT,
+    NEGATIVE,
+    NOT_A_POINT,
+    POSITIVE,
+    TOP_LEFT,
+)
+from scripts.pocket import simulate
+from scripts.pocket.losses import AffinityLoss, EmbeddingLoss, iou, mask_loss
+from scripts.pocket.simulate import Users
 
 
 def square(low: int, high: int, side: int = 128) -> np.ndarray:

@@ -8,7 +8,7 @@ from report_rows import assert_says, located, rows_of, unpack
 
 from medseg_gym.cases import CaseError, load_cases
 from medseg_gym.cases.source import SPLITS
-from medseg_gym.cli import main
+from medseg_gym.cli.main import main
 
 
 def all_cases(spec):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from strict_server import StrictServer
 
-from medseg_gym.cli import main
+from medseg_gym.cli.main import main
 
 CUT = re.compile(r"cut[ _](off|short)|truncated|limit|max_tokens|too long|finish_reason", re.I)
 

@@ -7,7 +7,7 @@ import torch
 
 import medseg_gym  # noqa: F401
 from medseg_gym.backbones import EllipseBackbone
-from medseg_gym.backbones.base import Prediction
+from medseg_gym.backbones.protocol import Prediction
 from medseg_gym.cases import Case
 from medseg_gym.errors import MedSegError
 

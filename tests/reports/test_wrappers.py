@@ -54,7 +54,7 @@ def test_a_batch_of_different_shapes_is_recorded_as_video(env_id, tmp_path):
 @pytest.fixture
 def adapter():
     pytest.importorskip("stable_baselines3")
-    from agents.sb3 import MedSegVecEnv
+    from medseg_agents.arrays.sb3 import MedSegVecEnv
 
     envs = gym.make_vec(
         "MedSeg-v0",

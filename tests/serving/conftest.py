@@ -14,8 +14,8 @@ from PIL import Image
 from medseg_gym import backbones
 from medseg_gym.backbones import Backbone, EllipseBackbone
 from medseg_gym.serving.app import Service
-from medseg_gym.serving.limits import Limits
-from medseg_gym.serving.owners import Owners
+from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.limits import Limits
 from medseg_gym.serving.server import running
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 from medseg_gym.backbones import EllipseBackbone
-from medseg_gym.serving.logs import JsonLines
+from medseg_gym.serving.middleware.logs import JsonLines
 from tests.serving.conftest import mask_of, noise, upload
 
 
@@ -153,7 +153,7 @@ def test_a_log_line_cannot_be_forged() -> None:
 
 
 def test_strangers_get_no_500_and_leave_nothing(serve) -> None:
-    # A few requests per route here; `benchmarks.service_faults` sends 10 000.
+    # A few requests per route here; `benchmarks.service.faults` sends 10 000.
     service, client = serve(max_pixels=100_000)
     url = str(client.base_url).rstrip("/")
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")

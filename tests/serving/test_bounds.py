@@ -16,10 +16,10 @@ from PIL import Image
 
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.serving.errors import ServiceError
-from medseg_gym.serving.limits import Limits
-from medseg_gym.serving.owners import Owners
-from medseg_gym.serving.pixel_budget import PixelBudget
-from medseg_gym.serving.protocol import guarded
+from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.middleware.pixel_budget import PixelBudget
+from medseg_gym.serving.middleware.protocol import guarded
 from tests.serving.conftest import noise, upload
 from tests.serving.test_limits import connect, read_all
 from tests.serving.test_process import Process

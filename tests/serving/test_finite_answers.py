@@ -18,15 +18,15 @@ import torch
 
 import medseg_gym  # noqa: F401  (registers the ids)
 from medseg_gym.backbones import BackboneError, EllipseBackbone, PromptRow
-from medseg_gym.backbones.base import Embedding, Prediction
 from medseg_gym.backbones.finite import NonFiniteError
-from medseg_gym.backbones.http import HttpBackbone, Patience
-from medseg_gym.backbones.remote import RemoteBackbone, ServedBackbone
-from medseg_gym.backbones.wire import ServedFacts, WireRow
+from medseg_gym.backbones.protocol import Embedding, Prediction
+from medseg_gym.backbones.remote.ends import RemoteBackbone, ServedBackbone
+from medseg_gym.backbones.remote.http import HttpBackbone, Patience
+from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.cases import Case, hash_pixels
 from medseg_gym.prompts import AddBox
-from medseg_gym.serving.merging import decode_together, together
-from medseg_gym.serving.rows import write_decode
+from medseg_gym.serving.batching.micro_batching import decode_together, together
+from medseg_gym.serving.batching.rows import write_decode
 from tests.serving.conftest import noise, upload
 
 QUICK = Patience(timeout=5, connect_timeout=1, retries=2, busy_seconds=2)

@@ -17,11 +17,11 @@ import torch
 import medseg_gym  # noqa: F401  (registers the id)
 from medseg_gym import backbones
 from medseg_gym.backbones import BackboneError, EllipseBackbone, PromptRow
-from medseg_gym.backbones.http import HttpBackbone, Patience
+from medseg_gym.backbones.remote.http import HttpBackbone, Patience
 from medseg_gym.prompts import AddBox, AddPoint
 from medseg_gym.serving.app import Service
-from medseg_gym.serving.limits import Limits
-from medseg_gym.serving.owners import Owners
+from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.limits import Limits
 from medseg_gym.serving.server import running
 from tests.serving.conftest import noise
 

@@ -11,9 +11,9 @@ import zlib
 import pytest
 
 from medseg_gym.backbones import EllipseBackbone
+from medseg_gym.cli.serve import read_limits
 from medseg_gym.errors import MedSegError
-from medseg_gym.serving.commands import read_limits
-from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.middleware.limits import Limits
 from tests.serving.conftest import noise, upload
 
 

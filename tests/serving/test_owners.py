@@ -9,7 +9,7 @@ import pytest
 
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.errors import MedSegError
-from medseg_gym.serving.owners import Owners, is_loopback, read_keys
+from medseg_gym.serving.middleware.api_keys import Owners, is_loopback, read_keys
 from medseg_gym.serving.server import make_service
 from tests.serving.conftest import noise, upload
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from medseg_gym.backbones import BackboneError, PromptRow
-from medseg_gym.backbones.http import HttpBackbone, Patience
+from medseg_gym.backbones.remote.http import HttpBackbone, Patience
 from medseg_gym.prompts import AddPoint
 from tests.serving.conftest import noise, upload
 
@@ -28,7 +28,7 @@ class Process:
     """A running `medseg serve` on a free port."""
 
     def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "medseg_gym.cli", "serve", "--port", "0", *arguments]
+        command = [sys.executable, "-m", "medseg_gym.cli.main", "serve", "--port", "0", *arguments]
         self.popen = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.lines: list[dict] = []
         self.url = ""
@@ -106,7 +106,7 @@ def test_a_kill_in_mid_request_is_an_error_not_a_mask(process) -> None:
 
 def test_the_command_refuses_what_cannot_be(refusal, monkeypatch) -> None:
     serve = ("serve", "--backbone", "ellipse")
-    command = [sys.executable, "-m", "medseg_gym.cli", *serve, "--host", "0.0.0.0"]
+    command = [sys.executable, "-m", "medseg_gym.cli.main", *serve, "--host", "0.0.0.0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "set a key in MEDSEG_SERVICE_KEY" in done.stderr, done.stderr
     assert "write NAME=NUMBER" in refusal(*serve, "--limit", "sessions=3")

@@ -8,8 +8,8 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg_gym.serving.owners import Owners
-from medseg_gym.serving.quotas import Quota, Tenant
+from medseg_gym.serving.batching.quotas import Quota, Tenant
+from medseg_gym.serving.middleware.api_keys import Owners
 from tests.serving.conftest import noise, upload
 
 KEYS = {"anna": "anna-key-0123456789", "ben": "ben-key-01234567890"}

@@ -13,7 +13,7 @@ import torch
 
 from medseg_gym import backbones
 from medseg_gym.backbones import PromptRow
-from medseg_gym.backbones.http import HttpBackbone, Patience
+from medseg_gym.backbones.remote.http import HttpBackbone, Patience
 from medseg_gym.errors import MedSegError
 from medseg_gym.prompts import AddBox, AddPoint
 from tests.serving.conftest import noise
@@ -45,8 +45,8 @@ def processes_of(deployment: str) -> list[psutil.Process]:
 def test_replicas_give_the_local_results_even_when_one_is_killed() -> None:
     import ray
 
-    from medseg_gym.serving.ray_app import RayArguments
-    from medseg_gym.serving.ray_server import ray_service
+    from medseg_gym.serving.ray_serve.app import RayArguments
+    from medseg_gym.serving.ray_serve.server import ray_service
 
     ray.shutdown()  # of what another test left: the service starts and stops its own
     local = backbones.load("pocket", device="cpu")
@@ -105,8 +105,8 @@ def test_replicas_give_the_local_results_even_when_one_is_killed() -> None:
 
 
 def test_other_machines_need_a_key_here_too() -> None:
-    from medseg_gym.serving.ray_app import RayArguments
-    from medseg_gym.serving.ray_server import ray_service
+    from medseg_gym.serving.ray_serve.app import RayArguments
+    from medseg_gym.serving.ray_serve.server import ray_service
 
     with pytest.raises(MedSegError, match="set a key"):
         with ray_service(RayArguments(backbone="ellipse"), host="0.0.0.0"):
@@ -114,7 +114,7 @@ def test_other_machines_need_a_key_here_too() -> None:
 
 
 def test_a_misspelt_argument_fails_before_any_replica() -> None:
-    from medseg_gym.serving.ray_app import RayArguments, deployment
+    from medseg_gym.serving.ray_serve.app import RayArguments, deployment
 
     with pytest.raises(ValueError, match="backbon"):
         RayArguments(backbon="pocket")
@@ -128,8 +128,8 @@ def test_the_documented_configuration_is_one_that_serve_takes() -> None:
     import yaml
     from ray.serve.schema import ServeDeploySchema
 
-    from medseg_gym.serving.limits import Limits
-    from medseg_gym.serving.ray_app import RayArguments, application
+    from medseg_gym.serving.middleware.limits import Limits
+    from medseg_gym.serving.ray_serve.app import RayArguments, application
 
     path = Path(__file__).parents[2] / "docs" / "ray_serve.yaml"
     found = ServeDeploySchema.parse_obj(yaml.safe_load(path.read_text()))

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from medseg_gym.backbones import EllipseBackbone
-from medseg_gym.backbones.remote import MissingImages
-from medseg_gym.backbones.wire import WireRow
+from medseg_gym.backbones.remote.ends import MissingImages
+from medseg_gym.backbones.remote.wire import WireRow
 from medseg_gym.cases import Case, hash_pixels
 from medseg_gym.episodes import EpisodeEngine
 from medseg_gym.errors import BackboneError
 from medseg_gym.prompts import AddBox, AddPoint
+from medseg_gym.serving.batching.segmenter import Segmenter
 from medseg_gym.serving.errors import ServiceError
-from medseg_gym.serving.limits import Limits
-from medseg_gym.serving.segmenter import Segmenter
+from medseg_gym.serving.middleware.limits import Limits
 from tests.serving.conftest import mask_of, noise, upload
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.chat_view import chat_coordinates
+from medseg_gym.envs.views.chat import chat_coordinates
 from medseg_gym.prompts import encode_tool_call, read_answer
 from medseg_gym.trajectories import (
     TrajectoryError,
@@ -17,8 +17,8 @@ from medseg_gym.trajectories import (
     TrajectoryWriter,
     export_store,
 )
-from medseg_gym.trajectories.export import read_chat_view
-from medseg_gym.trajectories.show import show_store
+from medseg_gym.trajectories.export.contact_sheet import show_store
+from medseg_gym.trajectories.export.export import read_chat_view
 
 
 def decode(data: bytes) -> np.ndarray:

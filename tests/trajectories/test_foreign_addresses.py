@@ -97,9 +97,9 @@ def test_a_store_decides_on_no_folder_of_this_machine(make_store, small_cases, t
 
 
 def test_a_recording_tells_no_key():
-    from medseg_gym.backbones.ellipse import EllipseBackbone
+    from medseg_gym.backbones.families.ellipse import EllipseBackbone
     from medseg_gym.envs.options import EnvOptions
-    from medseg_gym.trajectories.provenance import option_facts
+    from medseg_gym.trajectories.recording.provenance import option_facts
 
     given = EnvOptions(backbone="http:http://h", backbone_options={"key": KEY, "retries": 1})
     facts = option_facts(given, "source", EllipseBackbone(), {}, "policy", False)

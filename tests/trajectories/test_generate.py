@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from medseg_gym.annotators import make_policy
-from medseg_gym.cli import main
+from medseg_gym.cli.main import main
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.trajectories import (
     GenerateOptions,
@@ -17,7 +17,7 @@ from medseg_gym.trajectories import (
     TrajectoryWriter,
     generate_episodes,
 )
-from medseg_gym.trajectories.summary import summarise_store
+from medseg_gym.trajectories.export.summary import summarise_store
 
 OPTIONS = {"cases": "phantoms:chest", "backbone": "ellipse", "limit": 10, "num_envs": 4}
 
@@ -75,7 +75,7 @@ def test_killed_twice_and_resumed_by_two_workers(tmp_path, monkeypatch, capsys):
     whole = contents_of(tmp_path / "whole", **{**OPTIONS, "limit": 40})
     for wanted in (3, 15):
         process = subprocess.Popen(
-            [sys.executable, "-m", "medseg_gym.cli", *words(1)], stdout=subprocess.DEVNULL
+            [sys.executable, "-m", "medseg_gym.cli.main", *words(1)], stdout=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None:
@@ -99,7 +99,7 @@ def test_killed_twice_and_resumed_by_two_workers(tmp_path, monkeypatch, capsys):
 def test_the_commands(tmp_path):
     from typer.testing import CliRunner
 
-    from medseg_gym.trajectories.commands import trajectories_app
+    from medseg_gym.cli.trajectories import trajectories_app
 
     def call(*arguments):
         return CliRunner().invoke(trajectories_app, list(map(str, arguments)))
@@ -126,7 +126,7 @@ def test_the_commands(tmp_path):
 def test_replay_exits_with_1_where_something_differs(tmp_path):
     from typer.testing import CliRunner
 
-    from medseg_gym.trajectories.commands import trajectories_app
+    from medseg_gym.cli.trajectories import trajectories_app
 
     generate_episodes(tmp_path / "s", GenerateOptions(**{**OPTIONS, "limit": 2}))
     with TrajectoryWriter(tmp_path / "changed") as writer:

@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.made_up_episodes import made_up, write_made_up
+from benchmarks.data.synthetic_episodes import made_up, write_made_up
 from medseg_gym.trajectories import TrajectoryError, TrajectoryStore, TrajectoryWriter
-from medseg_gym.trajectories.frames import frame, read_frames
-from medseg_gym.trajectories.journal import (
+from medseg_gym.trajectories.store.frames import frame, read_frames
+from medseg_gym.trajectories.store.journal import (
     DamagedJournal,
     begin_frame,
     header_frame,
     read_journal,
     step_frame,
 )
-from medseg_gym.trajectories.recovery import recover
-from medseg_gym.trajectories.rows import facts_to_row, step_to_row
+from medseg_gym.trajectories.store.recovery import recover
+from medseg_gym.trajectories.store.rows import facts_to_row, step_to_row
 
 SIDE = 24
 
@@ -236,7 +236,7 @@ def test_one_damaged_journal_keeps_no_other_from_its_chunk(tmp_path):
 def test_the_command_line_recovers_and_says_what_it_set_aside(tmp_path):
     from typer.testing import CliRunner
 
-    from medseg_gym.trajectories.commands import trajectories_app
+    from medseg_gym.cli.trajectories import trajectories_app
 
     def call(command):
         return CliRunner().invoke(trajectories_app, [command, str(tmp_path)])

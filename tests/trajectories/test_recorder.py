@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import medseg_gym  # noqa: F401
-from medseg_gym.envs.check_vector_env import check_vector_env
 from medseg_gym.policy import make_envs
+from medseg_gym.testing.check_vector_env import check_vector_env
 from medseg_gym.trajectories import (
     EpisodeKey,
     Recorder,

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medseg_gym.backbones.ellipse import EllipseBackbone
+from medseg_gym.backbones.families.ellipse import EllipseBackbone
 from medseg_gym.episodes import rewards
 from medseg_gym.trajectories import (
     StoredCases,
@@ -15,7 +15,7 @@ from medseg_gym.trajectories import (
     replay_store,
     rescore_store,
 )
-from medseg_gym.trajectories.mask_codec import pack_mask
+from medseg_gym.trajectories.store.mask_codec import pack_mask
 
 
 @pytest.mark.parametrize("num_envs", [1, 4])

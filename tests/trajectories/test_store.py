@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.made_up_episodes import made_up, write_made_up
-from benchmarks.writer_kills import kill_writers
+from benchmarks.data.synthetic_episodes import made_up, write_made_up
+from benchmarks.data.writer_kills import kill_writers
 from medseg_gym.prompts import AddPoint
 from medseg_gym.trajectories import TrajectoryError, TrajectoryStore, TrajectoryWriter
-from medseg_gym.trajectories.folder import MANIFEST
-from medseg_gym.trajectories.mask_codec import pack_mask, unpack_mask
-from medseg_gym.trajectories.recovery import recover
-from medseg_gym.trajectories.rows import FORMAT_VERSION, SCHEMA
+from medseg_gym.trajectories.store.folder import MANIFEST
+from medseg_gym.trajectories.store.mask_codec import pack_mask, unpack_mask
+from medseg_gym.trajectories.store.recovery import recover
+from medseg_gym.trajectories.store.rows import FORMAT_VERSION, SCHEMA
 
 SIDE = 48
 
@@ -210,7 +210,7 @@ def test_a_disk_that_is_full_says_so_and_leaves_whole_frames(tmp_path, monkeypat
         return real(file, bytes(data)[: len(data) // 2])
 
     with monkeypatch.context() as patch:
-        patch.setattr("medseg_gym.trajectories.writer.os.write", full)
+        patch.setattr("medseg_gym.trajectories.store.writer.os.write", full)
         with pytest.raises(TrajectoryError, match="No space left"):
             write_made_up(writer, made_up("later", 0, SIDE))
     assert_holds(TrajectoryStore(tmp_path), episodes(3))
@@ -271,9 +271,9 @@ def test_a_disk_that_is_full_between_chunks_loses_nothing(tmp_path, monkeypatch,
     for one in episodes(2):
         write_made_up(writer, one)
     where = {
-        "journal": "medseg_gym.trajectories.writer.os.open",
-        "manifest": "medseg_gym.line_files.mend",
-    }.get(when, "medseg_gym.atomic_write._force")
+        "journal": "medseg_gym.trajectories.store.writer.os.open",
+        "manifest": "medseg_gym.storage.line_files.mend",
+    }.get(when, "medseg_gym.storage.atomic_write._force")
     with monkeypatch.context() as patch:
         patch.setattr(where, full)
         with pytest.raises(TrajectoryError, match=r"cannot be written: No space.*make room"):
@@ -315,7 +315,7 @@ def test_a_lock_says_who_lives(tmp_path):
 def test_without_pyarrow_the_extra_is_named():
     code = (
         "import sys; sys.modules['pyarrow'] = None\n"
-        "import medseg_gym.cli\n"
+        "import medseg_gym.cli.main\n"
         "from medseg_gym.trajectories import TrajectoryError\n"
         "try:\n    from medseg_gym.trajectories import TrajectoryStore\n"
         "except TrajectoryError as error:\n    print(error)\n"

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from medseg_gym.cases.files.counts import Tally
 from medseg_gym.cases.files.defects import Damaged, Defect
 from medseg_gym.cases.files.splits import split_named
-from medseg_gym.cases.files.tally import Tally
 
 EXTRA = "medseg_gym"
 """Key of an annotation under which the writer keeps the fields that the layout has no place for."""

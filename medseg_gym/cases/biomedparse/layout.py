@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.cases.biomedparse.annotations import Entry, read_entries
+from medseg_gym.cases.files.access.guards import read_json, require_file
+from medseg_gym.cases.files.access.walk import walk
+from medseg_gym.cases.files.counts import Tally
+from medseg_gym.cases.files.dataset_format import Layout
 from medseg_gym.cases.files.defects import Damaged, Defect
-from medseg_gym.cases.files.guards import read_json, require_file
-from medseg_gym.cases.files.layout import Layout
-from medseg_gym.cases.files.masks import as_mask
-from medseg_gym.cases.files.memo import Memo
+from medseg_gym.cases.files.file_cache import Memo
 from medseg_gym.cases.files.modality import modality_of
-from medseg_gym.cases.files.picture_options import PICTURE_OPTIONS, PictureOptions
 from medseg_gym.cases.files.records import Pixels, Record
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.files.splits import split_named
-from medseg_gym.cases.files.tally import Tally
-from medseg_gym.cases.files.walk import walk
+from medseg_gym.cases.image_files.masks import as_mask
+from medseg_gym.cases.image_files.options import PICTURE_OPTIONS, PictureOptions
 
 _ANNOTATIONS = {"train.json", "val.json", "valid.json", "validation.json", "test.json"}
 _LOSSY = (".jpg", ".jpeg")

@@ -9,10 +9,10 @@ from typing import Any
 
 from medseg_gym.cases.biomedparse.annotations import EXTRA
 from medseg_gym.cases.case import Case
-from medseg_gym.cases.files.pictures import png_bytes
 from medseg_gym.cases.files.writing import CaseWriter, replace_file, require_words, slug
+from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.errors import CaseError
-from medseg_gym.line_files import append_rows, mend, read_rows, write_rows
+from medseg_gym.storage.line_files import append_rows, mend, read_rows, write_rows
 
 
 class BiomedParseWriter(CaseWriter):

@@ -23,9 +23,10 @@ from medseg_gym.cases.dicom.segmentation import (
 )
 from medseg_gym.cases.dicom.series import Series, assemble, series_of
 from medseg_gym.cases.dicom.structures import StructureSet, facts_of_regions, read_structures
-from medseg_gym.cases.files import Damaged, Defect, Layout, Memo, Pixels, Record, walk
+from medseg_gym.cases.files import Damaged, Defect, Layout, Memo, Pixels, Record
+from medseg_gym.cases.files.access import walk
+from medseg_gym.cases.files.counts import Tally
 from medseg_gym.cases.files.spec import FileSpec
-from medseg_gym.cases.files.tally import Tally
 from medseg_gym.cases.volumes import RESAMPLING, parse_window, require
 from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice
 from medseg_gym.errors import CaseError

@@ -5,16 +5,16 @@ decodes one case at a time; `FileData` adds the persistent index, groups, splits
 defective cases; `FileCaseSource` is one split of it.
 """
 
-from medseg_gym.cases.files.cache import ByteCache
+from medseg_gym.cases.files.access.byte_cache import ByteCache
+from medseg_gym.cases.files.access.guards import check_pixels, check_voxels, read_json, require_file
+from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.data import FileData
+from medseg_gym.cases.files.dataset_format import Layout
 from medseg_gym.cases.files.defects import Damaged, Defect, decoding, say
-from medseg_gym.cases.files.guards import check_pixels, check_voxels, read_json, require_file
-from medseg_gym.cases.files.layout import Layout
-from medseg_gym.cases.files.memo import Memo
+from medseg_gym.cases.files.file_cache import Memo
 from medseg_gym.cases.files.records import Facts, Pixels, Record
 from medseg_gym.cases.files.source import FileCaseSource, open_split, survey
 from medseg_gym.cases.files.spec import FileSpec
-from medseg_gym.cases.files.walk import walk
 
 __all__ = [
     "ByteCache",

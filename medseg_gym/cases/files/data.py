@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.cases.case import Case
+from medseg_gym.cases.files.dataset_format import Layout
 from medseg_gym.cases.files.defects import Damaged, Defect
-from medseg_gym.cases.files.layout import Layout
-from medseg_gym.cases.files.memo import Memo, index_path
+from medseg_gym.cases.files.file_cache import Memo, index_path
 from medseg_gym.cases.files.records import Facts, Record
 from medseg_gym.cases.files.splits import DEFAULT_SHARES, parse_shares, split_of_group
 from medseg_gym.cases.source import SPLITS

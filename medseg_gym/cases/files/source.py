@@ -8,8 +8,8 @@ from functools import cached_property
 
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.files.data import FileData, split_counts
+from medseg_gym.cases.files.dataset_format import Layout
 from medseg_gym.cases.files.defects import Defect
-from medseg_gym.cases.files.layout import Layout
 from medseg_gym.cases.files.records import Record
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.source import CaseSource, EmptySplit, load_cases

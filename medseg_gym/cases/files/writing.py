@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from medseg_gym.atomic_write import atomic_write
 from medseg_gym.cases.case import Case
 from medseg_gym.errors import CaseError
+from medseg_gym.storage.atomic_write import atomic_write
 
 
 class CaseWriter(ABC):

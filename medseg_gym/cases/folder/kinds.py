@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from medseg_gym.cases.files.access.guards import read_json
 from medseg_gym.cases.files.defects import Damaged
-from medseg_gym.cases.files.guards import read_json
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.errors import CaseError
 

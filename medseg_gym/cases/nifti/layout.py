@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gym.cases.files import Damaged, Defect, Layout, Memo, Pixels, Record, read_json, walk
+from medseg_gym.cases.files import Damaged, Defect, Layout, Memo, Pixels, Record, read_json
+from medseg_gym.cases.files.access import walk
+from medseg_gym.cases.files.counts import Tally
 from medseg_gym.cases.files.modality import modality_of
 from medseg_gym.cases.files.spec import FileSpec
-from medseg_gym.cases.files.tally import Tally
 from medseg_gym.cases.nifti import bids
 from medseg_gym.cases.nifti.areas import whole_numbers
 from medseg_gym.cases.nifti.dataset import FILE, Dataset, read_dataset

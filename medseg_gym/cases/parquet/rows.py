@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medseg_gym.cases.files.cache import ByteCache
+from medseg_gym.cases.files.access.byte_cache import ByteCache
+from medseg_gym.cases.files.access.guards import require_file
 from medseg_gym.cases.files.defects import Damaged, decoding
-from medseg_gym.cases.files.guards import require_file
 from medseg_gym.cases.parquet.arrow import pa, pq
 
 GROUP_BYTES = 48_000_000

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gym.cases.case import Case
-from medseg_gym.cases.files.pictures import png_bytes
 from medseg_gym.cases.files.writing import CaseWriter, replace_file, require_words
+from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.cases.parquet.arrow import pa, pq
 
 ROWS = 128

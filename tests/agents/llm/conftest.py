@@ -5,8 +5,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from medseg_agents.policies.specs import make_contender
 
-from agents.contenders import make_contender
 from medseg_gym.policy import make_envs
 
 pytest.importorskip("transformers")
@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory):
-    from agents.llm.tiny import TinyConfig, build_tiny
+    from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
 
     path = tmp_path_factory.mktemp("tiny")
     texts = ["liver in abdomen CT, 5 calls.", "3 left.", "no change, 2 left."]

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from medseg_agents.llm import turn_cache
+from medseg_agents.llm.chat_policy import ChatPolicy
+from medseg_agents.llm.checkpoint import load_model, load_processor, save_view
+from medseg_agents.llm.generation import Answerer, ModelOptions
+from medseg_agents.policies.specs import make_contender
 
-from agents.contenders import make_contender
-from agents.llm import turn_cache
-from agents.llm.answering import Answerer, ModelOptions
-from agents.llm.chat_policy import ChatPolicy
-from agents.llm.checkpoint import load_model, load_processor, save_view
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import make_envs, play_cases
 

@@ -15,12 +15,12 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from medseg_agents.evaluation.evaluate import RecordFile, evaluate, run_settings
+from medseg_agents.llm.openai import OpenAIOptions, OpenAIPolicy
+from medseg_agents.policies.specs import make_contender
 from PIL import Image
 
-from agents.contenders import make_contender
-from agents.evaluation import RecordFile, evaluate, run_settings
-from agents.llm.openai import OpenAIOptions, OpenAIPolicy
-from medseg_gym.envs.chat_texts import TERSE
+from medseg_gym.envs.views.chat_texts import TERSE
 from medseg_gym.errors import MedSegError, PolicyError
 from medseg_gym.policy import make_envs
 from medseg_gym.prompts import AddBox, Stop, encode_tool_call
@@ -149,12 +149,12 @@ def test_names_carry_options_of_view_and_policy():
 
 
 def test_commands_take_it(serve, small_cases, tmp_path):
+    from medseg_agents.evaluation.options import EvalOptions
+    from medseg_agents.evaluation.run import run_evaluation
     from typer.testing import CliRunner
 
-    from agents.play_options import EvalOptions
-    from agents.run_evaluation import run_evaluation
-    from benchmarks.compare_policies import compare
-    from medseg_gym.cli import add_installed_commands, app
+    from benchmarks.policies.compare import compare
+    from medseg_gym.cli.main import add_installed_commands, app
 
     server = serve(lambda request, number: STOP if len(request["messages"]) > 2 else f"So: {BOX}")
     name = f"openai:m?base_url={server.url}&image_size=64&price_out=1"
@@ -212,9 +212,8 @@ class ModelServer:
 
 @pytest.fixture(scope="module")
 def tiny_checkpoint(tmp_path_factory):
+    from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
     from transformers import AutoConfig, AutoProcessor, GenerationConfig
-
-    from agents.llm.tiny import TinyConfig, build_tiny
 
     path = tmp_path_factory.mktemp("tiny")
     config = TinyConfig(image_size=32, hidden=64, layers=1, vision_layers=2)

@@ -5,13 +5,13 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from medseg_agents.evaluation.evaluate import evaluate
+from medseg_agents.llm.openai.answers import find_defect, read_completion
+from medseg_agents.llm.openai.messages import as_openai
+from medseg_agents.llm.openai.policy import OpenAIPolicy
 
-from agents.evaluation import evaluate
-from agents.llm.openai.answers import find_defect, read_completion
-from agents.llm.openai.messages import as_openai
-from agents.llm.openai.policy import OpenAIPolicy
-from medseg_gym.envs.chat_view import text_message, user_message
-from medseg_gym.envs.cut_answer import CutAnswer
+from medseg_gym.envs.views.chat import text_message, user_message
+from medseg_gym.envs.views.cut_answer import CutAnswer
 from medseg_gym.prompts import AddBox, Stop, encode_tool_call
 
 BOX, STOP = encode_tool_call(AddBox(0.3, 0.2, 0.8, 0.7)), encode_tool_call(Stop())
@@ -279,6 +279,6 @@ def test_a_content_filter_is_a_cut_of_its_own():
 
 
 def test_the_policy_can_be_imported_from_its_room():
-    from agents.llm import openai
+    from medseg_agents.llm import openai
 
     assert openai.OpenAIPolicy is OpenAIPolicy

@@ -11,15 +11,15 @@ from email.utils import formatdate
 
 import httpx
 import pytest
+from medseg_agents.evaluation.evaluate import RecordFile, evaluate, run_settings
+from medseg_agents.evaluation.options import EvalOptions
+from medseg_agents.evaluation.run import run_evaluation
+from medseg_agents.llm.openai import ServerError
+from medseg_agents.llm.openai.requests import read_retry_after
 from PIL import Image
 from typer.testing import CliRunner
 
-from agents.evaluation import RecordFile, evaluate, run_settings
-from agents.llm.openai import ServerError
-from agents.llm.openai.requests import read_retry_after
-from agents.play_options import EvalOptions
-from agents.run_evaluation import run_evaluation
-from medseg_gym.cli import add_installed_commands, app
+from medseg_gym.cli.main import add_installed_commands, app
 from medseg_gym.errors import MedSegError
 from medseg_gym.prompts import AddBox, Stop, encode_tool_call
 
@@ -378,7 +378,7 @@ def test_eval_of_nothing_but_failed_cases_is_an_error(serve, invoke, tmp_path):
 
 
 def test_a_comparison_leaves_failed_cases_out_on_both_sides(serve, tmp_path, capsys):
-    from benchmarks.compare_policies import compare
+    from benchmarks.policies.compare import compare
 
     server = serve(lambda request, number: REFUSED if "body" in target_of(request) else STOP)
     name = f"openai:m?base_url={server.url}&image_size=32"
@@ -398,7 +398,7 @@ def test_a_comparison_leaves_failed_cases_out_on_both_sides(serve, tmp_path, cap
 
 
 def test_two_policies_of_one_name_keep_their_rows(serve, tmp_path):
-    from benchmarks.compare_policies import compare
+    from benchmarks.policies.compare import compare
 
     server = serve(lambda request, number: REFUSED if "body" in target_of(request) else STOP)
     names = [f"openai:m?base_url={server.url}&image_size=32&history={k}" for k in (1, 2)]
@@ -427,7 +427,7 @@ def test_run_records_the_failure_and_leaves_no_mask(serve, invoke, small_cases, 
 @pytest.mark.slow
 def test_a_policy_on_the_page_whose_server_fails(serve, tmp_path):
     server = serve(lambda request, number: STOP if number else REFUSED)
-    command = [sys.executable, "-m", "medseg_gym.cli", "play", "--no-browser", "--port", "0"]
+    command = [sys.executable, "-m", "medseg_gym.cli.main", "play", "--no-browser", "--port", "0"]
     command += ["--backbone", "ellipse", "--device", "cpu", "--cases", "phantoms:abdomen"]
     command += ["--policy", f"openai:m?base_url={server.url}&image_size=32"]
     command += ["--record", str(tmp_path / "play")]

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from medseg_agents.llm import turn_cache
+from medseg_agents.llm.tiny_model import build_tokenizer
+from medseg_agents.policies.specs import make_contender
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -11,9 +14,6 @@ from transformers import (
     LlavaProcessor,
 )
 
-from agents.contenders import make_contender
-from agents.llm import turn_cache
-from agents.llm.tiny import build_tokenizer
 from medseg_gym.policy import make_envs, play_cases
 
 _TEMPLATE = (
@@ -100,8 +100,8 @@ def test_it_plays_batched_as_alone(llava_path):
 
 
 def test_what_ends_a_slots_turn_is_no_part_of_the_answer(llava_path):
-    from agents.llm.answering import ModelOptions
-    from agents.llm.chat_policy import ChatPolicy
+    from medseg_agents.llm.chat_policy import ChatPolicy
+    from medseg_agents.llm.generation import ModelOptions
 
     policy = ChatPolicy.load(llava_path, options=ModelOptions(temperature=1, max_new_tokens=64))
     policy.reset(range(4), [np.random.default_rng(slot) for slot in range(4)])

@@ -1,8 +1,7 @@
 import numpy as np
 import torch
-
-from agents.llm.checkpoint import load_model, load_processor
-from agents.llm.sampling import Forbid, SlotDraws, end_tokens, forbidden_tokens
+from medseg_agents.llm.checkpoint import load_model, load_processor
+from medseg_agents.llm.sampling import Forbid, SlotDraws, end_tokens, forbidden_tokens
 
 
 def draw(scores, numbers):

@@ -4,11 +4,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from medseg_agents.llm.checkpoint import load_processor
+from medseg_agents.llm.tiny_model import TinyConfig, build_model, build_processor
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from agents.llm.checkpoint import load_processor
-from agents.llm.tiny import TinyConfig, build_model, build_processor
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo, encode_tool_call
 

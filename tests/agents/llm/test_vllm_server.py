@@ -16,11 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from medseg_agents.evaluation.evaluate import RecordFile, evaluate, run_settings
+from medseg_agents.llm.openai import ServerError
+from medseg_agents.policies.specs import make_contender
 
-from agents.contenders import make_contender
-from agents.evaluation import RecordFile, evaluate, run_settings
-from agents.llm.openai import ServerError
-from medseg_gym.envs.chat_texts import TERSE, tool_schemas
+from medseg_gym.envs.views.chat_texts import TERSE, tool_schemas
 from medseg_gym.policy import make_envs
 from medseg_gym.prompts import AddBox, encode_tool_call
 
@@ -41,8 +41,8 @@ CALL = encode_tool_call(BOX)
 def checkpoint(tmp_path_factory):
     """A model that answers whatever it is asked with the same box; a head of 32, as vLLM needs."""
     pytest.importorskip("trl")
-    from agents.llm.checkpoint import load_model, load_processor
-    from agents.llm.tiny import TinyConfig, build_tiny
+    from medseg_agents.llm.checkpoint import load_model, load_processor
+    from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
 
     size = TinyConfig(image_size=32, hidden=128, layers=2, vision_layers=2)
     texts = [TERSE.opening, TERSE.turn, TERSE.refused, CALL, json.dumps(tool_schemas())]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import medseg_agents.arrays.rllib.ppo  # noqa: F401  (sets what Ray reads when it is imported)
 import pytest
-
-import agents.rllib.ppo  # noqa: F401  (sets what Ray reads when it is imported)
 
 
 @pytest.fixture(scope="package")

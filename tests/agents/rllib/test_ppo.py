@@ -8,14 +8,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from medseg_agents.arrays.rllib import RLlibPPOConfig, ppo_config, restore, train_rllib
+from medseg_agents.arrays.rllib.callbacks import check_autoreset
+from medseg_agents.evaluation.evaluate import evaluate
+from medseg_agents.policies.specs import make_contender
+from medseg_agents.runs.log import read_progress
 from rich.console import Console
 from safetensors.torch import load_file
 
-from agents.contenders import make_contender
-from agents.evaluation import evaluate
-from agents.rllib import RLlibPPOConfig, ppo_config, restore, train_rllib
-from agents.rllib.callbacks import check_autoreset
-from agents.run_log import read_progress
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import make_envs
 

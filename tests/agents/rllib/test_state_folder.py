@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from medseg_agents.runs.algorithm_state import load_state, save_state
 
-from agents.rllib.state_folder import load_state, save_state
 from medseg_gym.errors import MedSegError
 
 

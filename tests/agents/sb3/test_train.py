@@ -14,13 +14,13 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from medseg_agents.arrays.sb3 import SB3PPOConfig, make_model, make_vec_env, train_sb3
+from medseg_agents.evaluation.evaluate import evaluate
+from medseg_agents.policies.specs import make_contender
+from medseg_agents.runs.log import read_progress
 from rich.console import Console
 from stable_baselines3 import PPO
 
-from agents.contenders import make_contender
-from agents.evaluation import evaluate
-from agents.run_log import read_progress
-from agents.sb3 import SB3PPOConfig, make_model, make_vec_env, train_sb3
 from medseg_gym.errors import MedSegError, PolicyError
 from medseg_gym.policy import make_envs
 
@@ -81,8 +81,8 @@ def test_the_same_checkpoint_gives_the_same_actions_in_a_fresh_process(run):
     names = [f"sb3:{path}", f"sb3:{path}?sampled=1"]
     program = (
         "import sys, json, torch; torch.set_num_threads(1)\n"
-        "from agents.contenders import make_contender\n"
-        "from agents.evaluation import evaluate\n"
+        "from medseg_agents.policies.specs import make_contender\n"
+        "from medseg_agents.evaluation.evaluate import evaluate\n"
         "from medseg_gym.policy import make_envs\n"
         "for name in sys.argv[1:]:\n"
         "    c = make_contender(name)\n"
@@ -117,7 +117,14 @@ def test_sampled_actions_do_not_depend_on_the_number_of_slots(run):
 def test_a_killed_run_goes_on_to_its_end(small_run, tmp_path):
     options = {**small_run, "steps": 100_000, "checkpoint_every": 64, "eval_every": 0}
     words = [f"--{k.replace('_', '-')}={v}" for k, v in options.items()]
-    command = [sys.executable, "-m", "medseg_gym.cli", "train", "sb3-ppo", f"--out={tmp_path}/r"]
+    command = [
+        sys.executable,
+        "-m",
+        "medseg_gym.cli.main",
+        "train",
+        "sb3-ppo",
+        f"--out={tmp_path}/r",
+    ]
     process = subprocess.Popen([*command, *words], stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 120

@@ -3,6 +3,8 @@
 import gymnasium as gym
 import numpy as np
 import pytest
+from medseg_agents.arrays.networks import NetworkConfig
+from medseg_agents.arrays.sb3 import MedSegVecEnv, PromptPolicy
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_checker import check_env
@@ -11,8 +13,6 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecNormalize
 
 import medseg_gym  # noqa: F401
-from agents.networks import NetworkConfig
-from agents.sb3 import MedSegVecEnv, PromptPolicy
 from medseg_gym.errors import MedSegError
 
 CLICKS = ("positive_point", "negative_point", "stop")

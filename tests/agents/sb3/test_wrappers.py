@@ -8,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from medseg_agents.arrays.networks import NetworkConfig
+from medseg_agents.arrays.sb3 import MedSegVecEnv, PromptPolicy
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import (
@@ -23,8 +25,6 @@ from stable_baselines3.common.vec_env import (
 )
 
 import medseg_gym  # noqa: F401  (registers the ids)
-from agents.networks import NetworkConfig
-from agents.sb3 import MedSegVecEnv, PromptPolicy
 from medseg_gym.episodes.rewards import RewardValue
 from medseg_gym.errors import MedSegError, PolicyError
 

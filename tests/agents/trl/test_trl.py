@@ -6,13 +6,9 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from transformers.utils import get_json_schema
-from trl import GRPOConfig, GRPOTrainer
-
-from agents.llm.checkpoint import load_model, load_processor
-from agents.llm.sampling import forbidden_tokens
-from agents.trl import (
+from medseg_agents.llm.checkpoint import load_model, load_processor
+from medseg_agents.llm.sampling import forbidden_tokens
+from medseg_agents.trl import (
     ChatGRPOTrainer,
     ChatRollout,
     environment_rows,
@@ -22,10 +18,14 @@ from agents.trl import (
     rollout_rows,
     show_as_conversation,
 )
+from PIL import Image
+from transformers.utils import get_json_schema
+from trl import GRPOConfig, GRPOTrainer
+
 from medseg_gym.cases.source import CaseList
 from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.chat_texts import tool_schemas
-from medseg_gym.envs.chat_view import chat_coordinates
+from medseg_gym.envs.views.chat import chat_coordinates
+from medseg_gym.envs.views.chat_texts import tool_schemas
 from medseg_gym.errors import CaseError, MedSegError, PolicyError
 from medseg_gym.policy import make_envs
 from medseg_gym.prompts import COORDINATES

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from medseg_agents.verl import EpisodeWorker, MedSegTool, compute_score, write_rows
+from medseg_agents.verl.base import HAVE_VERL
+from medseg_agents.verl.tool import FIELD, worker_of
 
-from agents.verl import EpisodeWorker, MedSegTool, compute_score, write_rows
-from agents.verl.base import HAVE_VERL
-from agents.verl.tool import FIELD, worker_of
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.cases import Case
 from medseg_gym.errors import BackboneError, CaseError, PolicyError
@@ -330,17 +330,18 @@ def test_in_verls_own_agent_loop(tools):
 
 def test_in_verls_own_configuration_and_dataset(tmp_path):
     pytest.importorskip("verl")
+    from medseg_agents.llm.tiny_model import TinyConfig, build_processor
     from omegaconf import OmegaConf
     from verl.tools.tool_registry import initialize_tools_from_config
     from verl.utils.dataset.rl_dataset import RLHFDataset
     from verl.utils.import_utils import load_extern_object
 
-    from agents.llm.tiny import TinyConfig, build_processor
-
     (tmp_path / "tools.yaml").write_text(yaml_of_the_page())
     found = initialize_tools_from_config(str(tmp_path / "tools.yaml"))
     assert len({id(tool.worker) for tool in found}) == 1 and len(found) == 5
-    score_of = load_extern_object(module_path="pkg://agents.verl", object_name="compute_score")
+    score_of = load_extern_object(
+        module_path="pkg://medseg_agents.verl", object_name="compute_score"
+    )
     assert score_of("", "", "", {"num_turns": 2})["score"] == -0.01
 
     path = write_rows(tmp_path / "rows.parquet", ["s0"], cases=draws("s0"), **VIEW)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from medseg_gym.cases import Case, CaseError, load_cases
 from medseg_gym.cases.check import check_cases
 from medseg_gym.cases.sheet import TILE, _tile, draw_sheet, spread
-from medseg_gym.cli import app
+from medseg_gym.cli.main import app
 
 
 def run(*arguments: object) -> Result:

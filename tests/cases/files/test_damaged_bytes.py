@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg_gym.cases.files import survey
-from medseg_gym.cases.files.layouts import layout_named
+from medseg_gym.cases.files.dataset_formats import layout_named
 
 DATA: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "biomedparse": ("biomedparse", biomedparse_defects.write, ""),

@@ -14,7 +14,8 @@ from defect_corpus.biomedparse_defects import FIRST, write
 
 from medseg_gym.cases import CaseError, load_cases
 from medseg_gym.cases.biomedparse import BiomedParseLayout
-from medseg_gym.cases.files import ByteCache, Damaged, Defect, decoding, say, survey, walk
+from medseg_gym.cases.files import ByteCache, Damaged, Defect, decoding, say, survey
+from medseg_gym.cases.files.access import walk
 from medseg_gym.cases.source import EmptySplit, load_splits
 
 

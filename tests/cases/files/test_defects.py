@@ -18,7 +18,7 @@ from defect_corpus import Expected, load_corpus
 
 from medseg_gym.cases import SPLITS, CaseError, load_cases
 from medseg_gym.cases.files import FileData, survey
-from medseg_gym.cases.files.layouts import layout_named
+from medseg_gym.cases.files.dataset_formats import layout_named
 
 CORPUS = load_corpus()
 NOBODY = 65534

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg_gym.cases.files import Memo, memo
+from medseg_gym.cases.files import Memo
+from medseg_gym.cases.files import file_cache as memo
 
 
 @pytest.fixture

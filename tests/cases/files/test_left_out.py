@@ -14,11 +14,11 @@ from volume_writing import save, save_pair
 from medseg_gym.cases import CaseError, CaseList, CaseSource, left_out_note, load_cases
 from medseg_gym.cases.check import check_cases
 from medseg_gym.cases.files import Defect, survey
-from medseg_gym.cases.files.tally import Tally
+from medseg_gym.cases.files.counts import Tally
 from medseg_gym.cases.folder import FolderLayout
 from medseg_gym.cases.nifti import NiftiLayout
 from medseg_gym.cases.pool import case_pool
-from medseg_gym.cli import app
+from medseg_gym.cli.main import app
 
 SMALL = "targets on slices with under 20 pixels (min_area= changes that)"
 EMPTY = "slices without a label"

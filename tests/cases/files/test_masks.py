@@ -14,16 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 from defect_corpus.parquet_defects import rows
 from defect_corpus.pictures import encoded, image
+from medseg_agents.evaluation.single_image import read_case
 from picture_writing import chunk, exif, png, tiff
 from PIL import Image
 
-from agents.single_image import read_case
 from medseg_gym.cases import Case, CaseError, load_cases
 from medseg_gym.cases.check import check_cases
 from medseg_gym.cases.convert import convert_cases
 from medseg_gym.cases.files import survey
-from medseg_gym.cases.files.masks import as_mask, read_labels
 from medseg_gym.cases.folder import FolderLayout
+from medseg_gym.cases.image_files.masks import as_mask, read_labels
 
 SQUARE = np.zeros((20, 24), bool)
 SQUARE[3:9, 5:17] = True

@@ -124,7 +124,7 @@ def test_a_file_that_changed_behind_the_source_is_an_error(tmp_path):
 
 def test_exported_trajectories_are_cases_again(tmp_path):
     """The columns that `medseg trajectories export --format verl-parquet` writes."""
-    from medseg_gym.trajectories.export import VERL_SCHEMA
+    from medseg_gym.trajectories.export.export import VERL_SCHEMA
 
     made = rows(2)
     for row in made:

@@ -17,8 +17,8 @@ from picture_writing import chunk, exif, png, tiff
 from PIL import Image
 
 from medseg_gym.cases import CaseError
-from medseg_gym.cases.files.pictures import read_image
-from medseg_gym.cases.files.raster_files import picture_size, read_raster
+from medseg_gym.cases.image_files.images import read_image
+from medseg_gym.cases.image_files.raster_files import picture_size, read_raster
 from medseg_gym.cases.volumes import Window, parse_window
 
 WIDE = parse_window("0,4095", "")

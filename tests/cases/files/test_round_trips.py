@@ -132,7 +132,7 @@ def test_a_killed_conversion_goes_on_to_equal_files(tmp_path, to, monkeypatch):
     monkeypatch.setattr(writer, "ROWS", 16)
     program = (
         "from medseg_gym.cases.parquet import writer; writer.ROWS = 16\n"
-        "from medseg_gym.cli import main; main()"
+        "from medseg_gym.cli.main import main; main()"
     )
     arguments = ["cases", "convert", "phantoms:chest", str(out), "--to", to, "--limit", "60"]
     for _ in range(3):

@@ -8,7 +8,7 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers.vector import DictInfoToList
 from tiny_env import TinyEnv
 
-from medseg_gym.envs.check_vector_env import VectorEnvError, check_vector_env
+from medseg_gym.testing.check_vector_env import VectorEnvError, check_vector_env
 
 
 def test_gymnasiums_native_cartpole_has_one_generator_for_all_slots():

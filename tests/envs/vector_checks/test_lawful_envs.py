@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers.vector import ClipReward
 from tiny_env import DISABLED, MODES, TinyEnv, TinyVectorEnv, check
 
-from medseg_gym.envs.check_vector_env import CHECKS, VectorEnvError, check_vector_env
+from medseg_gym.testing.check_vector_env import CHECKS, VectorEnvError, check_vector_env
 
 BY_MODE = pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 

@@ -11,7 +11,7 @@ import pytest
 from gymnasium.vector import VectorEnv
 from tiny_env import SAME, TinyEnv, TinyVectorEnv
 
-from medseg_gym.envs.check_vector_env import VectorEnvError, check_vector_env
+from medseg_gym.testing.check_vector_env import VectorEnvError, check_vector_env
 
 
 def test_the_environment_and_the_global_generators_are_left_as_found():

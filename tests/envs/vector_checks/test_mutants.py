@@ -6,7 +6,7 @@ import pytest
 from mutants import MUTANTS
 from tiny_env import check
 
-from medseg_gym.envs.check_vector_env import CHECKS, VectorEnvError
+from medseg_gym.testing.check_vector_env import CHECKS, VectorEnvError
 
 
 @pytest.mark.parametrize(("cls", "mode", "check_name", "message", "arguments"), MUTANTS)

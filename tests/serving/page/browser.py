@@ -139,7 +139,14 @@ class Server:
     """`medseg serve` as a process that can be killed and started again at the same address."""
 
     def __init__(self, record: Path, port: int) -> None:
-        self.command = [sys.executable, "-m", "medseg_gym.cli", "serve", "--backbone", "ellipse"]
+        self.command = [
+            sys.executable,
+            "-m",
+            "medseg_gym.cli.main",
+            "serve",
+            "--backbone",
+            "ellipse",
+        ]
         self.command += ["--port", str(port), "--record", str(record), "--log-level", "warning"]
         self.url = f"http://127.0.0.1:{port}"
         self.start()

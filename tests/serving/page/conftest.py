@@ -11,10 +11,10 @@ import pytest
 
 from medseg_gym.backbones import Backbone, EllipseBackbone
 from medseg_gym.cases import Case
+from medseg_gym.play import PageOptions
 from medseg_gym.serving.app import Service
-from medseg_gym.serving.limits import Limits
-from medseg_gym.serving.owners import Owners
-from medseg_gym.serving.page import PageOptions
+from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.limits import Limits
 from medseg_gym.serving.server import running
 
 BOX = [0.3, 0.1, 0.9, 0.7]

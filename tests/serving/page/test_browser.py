@@ -16,8 +16,8 @@ import pytest
 from medseg_gym import backbones
 from medseg_gym.annotators import make_policy
 from medseg_gym.cases import Case, load_cases
-from medseg_gym.serving.owners import Owners
-from medseg_gym.serving.page import PageOptions
+from medseg_gym.play import PageOptions
+from medseg_gym.serving.middleware.api_keys import Owners
 from medseg_gym.serving.server import make_service, running
 from medseg_gym.trajectories import TrajectoryStore, export_store, replay_store
 from tests.serving.conftest import noise, png

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from medseg_gym.serving.owners import Owners
-from medseg_gym.serving.page.damage import without_folders
+from medseg_gym.play.damage import without_folders
+from medseg_gym.serving.middleware.api_keys import Owners
 from tests.serving.conftest import noise, png, upload
 from tests.serving.page.conftest import BOX, scattered
 

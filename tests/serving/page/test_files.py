@@ -7,9 +7,9 @@ from importlib.resources import files
 
 import httpx
 
-from medseg_gym.serving.owners import Owners
+from medseg_gym.serving.middleware.api_keys import Owners
 
-STATIC = files("medseg_gym.serving.page") / "static"
+STATIC = files("medseg_gym.play") / "static"
 
 
 def test_nothing_but_the_pages_own_files_can_run_or_load(open_page) -> None:

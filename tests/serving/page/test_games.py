@@ -9,9 +9,9 @@ import pytest
 
 import medseg_gym  # noqa: F401  (registers the ids)
 from medseg_gym.cases import load_cases
+from medseg_gym.play.games import clean_text
 from medseg_gym.prompts import AddBox, AddPoint, ArrayCodec, Stop, Undo
-from medseg_gym.serving.owners import Owners
-from medseg_gym.serving.page.games import clean_text
+from medseg_gym.serving.middleware.api_keys import Owners
 from medseg_gym.trajectories import (
     Recorder,
     TrajectoryError,
@@ -309,6 +309,6 @@ def test_the_shelf_lists_finds_and_shows(open_page) -> None:
     case = load_cases("samples", "test")[0]
     game = client.begin(0, "c2")
     picture = client.http.get(f"/api/games/{game['game']}/image").content
-    from medseg_gym.cases.files.pictures import read_image
+    from medseg_gym.cases.image_files.images import read_image
 
     assert np.array_equal(read_image(picture, "image"), case.image)

@@ -7,8 +7,8 @@ import math
 
 import pytest
 
-from medseg_gym.serving.page.games import Player
-from medseg_gym.serving.page.leader_board import board, collect
+from medseg_gym.play.games import Player
+from medseg_gym.play.leader_board import board, collect
 from tests.serving.page.conftest import scattered
 
 

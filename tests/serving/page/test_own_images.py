@@ -15,7 +15,7 @@ import medseg_gym  # noqa: F401  (registers the ids)
 from medseg_gym.cases import Case, load_cases
 from medseg_gym.cases.unlabelled import UnlabelledImages
 from medseg_gym.errors import CaseError
-from medseg_gym.serving.owners import Owners
+from medseg_gym.serving.middleware.api_keys import Owners
 from medseg_gym.trajectories import (
     TrajectoryError,
     TrajectoryStore,
@@ -23,8 +23,8 @@ from medseg_gym.trajectories import (
     replay_store,
     rescore_store,
 )
-from medseg_gym.trajectories.rescore import rescore_trajectory
-from medseg_gym.trajectories.summary import summarise_store
+from medseg_gym.trajectories.export.summary import summarise_store
+from medseg_gym.trajectories.replaying.rescore import rescore_trajectory
 from tests.serving.conftest import noise, png
 from tests.serving.page.conftest import BOX
 

@@ -10,9 +10,9 @@ import pytest
 
 from medseg_gym.annotators import make_policy
 from medseg_gym.errors import CaseFailed, MedSegError, PolicyError
+from medseg_gym.play import BuiltIn, PageOptions
 from medseg_gym.policy import make_envs, play_cases
-from medseg_gym.serving.owners import Owners
-from medseg_gym.serving.page import BuiltIn, PageOptions
+from medseg_gym.serving.middleware.api_keys import Owners
 from medseg_gym.trajectories import TrajectoryStore, replay_store
 from tests.serving.page.conftest import BOX
 

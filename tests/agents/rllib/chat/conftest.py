@@ -5,8 +5,8 @@ import pytest
 pytest.importorskip("trl")
 
 import torch
+from medseg_agents.grpo import ChatPPOConfig, GRPOConfig
 
-from agents.rllib.chat import ChatPPOConfig, GRPOConfig
 from medseg_gym.cases.source import CaseList
 
 

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from agents.rllib.chat.advantages import group_advantages, group_to_go, turn_gae
+from medseg_agents.grpo.advantages import group_advantages, group_to_go, turn_gae
 
 REWARD = st.floats(-1, 1, width=32)
 EPISODES = st.lists(st.lists(REWARD, min_size=1, max_size=4), min_size=4, max_size=8)

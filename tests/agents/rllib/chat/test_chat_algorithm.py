@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import ray
 import torch
+from medseg_agents.grpo import GRPOConfig, learner
+from medseg_agents.grpo.connectors import GROUP
+from medseg_agents.grpo.errors import LogProbMismatch, LostGroups
+from medseg_agents.grpo.rollout import collate
+from medseg_agents.grpo.rollout.runner import Group
 
-from agents.rllib.chat import GRPOConfig, collate, learner
-from agents.rllib.chat.connectors import GROUP
-from agents.rllib.chat.errors import LogProbMismatch, LostGroups
-from agents.rllib.chat.runner import Group
 from medseg_gym.backbones import EllipseBackbone
-from medseg_gym.backbones.remote_ray import serve
+from medseg_gym.backbones.remote.ray import serve
 from medseg_gym.cases.source import CaseList
 from medseg_gym.errors import MedSegError
 

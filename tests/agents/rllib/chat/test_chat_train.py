@@ -5,17 +5,17 @@ import json
 import pytest
 import torch
 import typer
+from medseg_agents.commands.entry import add_commands
+from medseg_agents.grpo import train
+from medseg_agents.grpo.settings import ChatPPORun, GRPORun
+from medseg_agents.llm.checkpoint import read_view
+from medseg_agents.policies.specs import make_contender
+from medseg_agents.runs.log import read_progress
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from agents.cli import add_commands
-from agents.contenders import make_contender
-from agents.llm.checkpoint import read_view
-from agents.rllib.chat import train
-from agents.rllib.chat.settings import ChatPPORun, GRPORun
-from agents.run_log import read_progress
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import make_envs, play_cases
 

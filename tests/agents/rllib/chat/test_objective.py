@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-
-from agents.rllib.chat.objective import clipped_objective, k3, token_weights
+from medseg_agents.grpo.objective import clipped_objective, k3, token_weights
 
 
 def test_weights_are_those_of_the_papers():

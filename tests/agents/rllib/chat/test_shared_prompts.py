@@ -5,10 +5,9 @@ import functools
 import numpy as np
 import pytest
 import torch
-
-from agents.rllib.chat.processed_rows import pad
-from agents.rllib.chat.shared_prompts import SharedPrompts
-from agents.rllib.chat.token_rows import Picture, TurnTokens, rows_of
+from medseg_agents.grpo.rollout.processed_rows import pad
+from medseg_agents.grpo.rollout.token_rows import Picture, TurnTokens, rows_of
+from medseg_agents.grpo.shared_prompts import SharedPrompts
 
 from .conftest import learned
 

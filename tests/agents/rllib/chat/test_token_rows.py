@@ -3,8 +3,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-
-from agents.rllib.chat.token_rows import Picture, TurnTokens, rows_of
+from medseg_agents.grpo.rollout.token_rows import Picture, TurnTokens, rows_of
 
 PICTURES = [Picture.of(np.full((2, 2, 3), value, np.uint8)) for value in range(4)]
 

@@ -1,4 +1,4 @@
-"""TinyVectorEnv with one defect each; a module per module of `medseg_gym.envs.vector_checks`."""
+"""TinyVectorEnv with one defect each; a module per module of `medseg_gym.testing.vector_checks`."""
 
 from mutants import (
     autoreset,

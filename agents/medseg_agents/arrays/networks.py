@@ -1,0 +1,200 @@
+"""A small fully convolutional policy for the array view, shared by SB3 and RLlib.
+
+Image, mask and prompts go through a U-net that is told the target at every level; its finest level
+gives a map of logits per place (see `PromptDistribution`), its coarsest the tool and the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import nn
+from torch.nn import functional
+
+from medseg_agents.arrays.config import PPOSettings
+from medseg_agents.arrays.distribution import PromptDistribution, count_maps, tool_names
+from medseg_gym.errors import PolicyError
+from medseg_gym.prompts import TOOLS
+
+_PLANES = {"image": 3, "mask": 1, "prompts": 3}
+_STRIDE = 8  # from the observation to the coarsest level
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Size and start of the network.
+
+    Args:
+        width: Channels at the finest level (half the observation's side); twice and four times as
+            many at the next two.
+        stop_bias: Logit that Stop starts with, beside 0 for the others. A first policy that stops
+            in most first steps sees too few clicks to learn where they pay, and learns that
+            stopping is best.
+        tools: Of the view, any order; None means all six.
+    """
+
+    width: int = 16
+    stop_bias: float = -2.0
+    tools: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, settings: PPOSettings) -> NetworkConfig:
+        """Of the network that a run trains."""
+        return cls(settings.width, settings.stop_bias, settings.tools)
+
+
+class PromptNetwork(nn.Module):
+    """Observation of the array view -> logits of a `PromptDistribution`, and the state's value.
+
+    Args:
+        observation_space: Of one slot, see `MedSegEnv`; its side must be a multiple of 8.
+        action_space: Of one slot.
+        config: See there.
+
+    Raises:
+        PolicyError: Another space, tools that do not fit it, or a side that is no multiple of 8.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Dict,
+        action_space: spaces.MultiDiscrete,
+        config: NetworkConfig | None = None,
+    ) -> None:
+        super().__init__()
+        config = config or NetworkConfig()
+        self.tools = tool_names(TOOLS if config.tools is None else config.tools)
+        self.side, targets = _check(observation_space, action_space, self.tools)
+        self.bins = int(action_space.nvec[1])
+        self.cells = min(self.side // 2, self.bins)
+        fine, middle, coarse = config.width, 2 * config.width, 4 * config.width
+        self.condition = nn.Sequential(
+            nn.Linear(targets + 1, coarse), nn.SiLU(), nn.Linear(coarse, coarse), nn.SiLU()
+        )
+        self.targets = targets
+        self.stem = nn.Conv2d(sum(_PLANES.values()) + 2, fine, 3, 2, 1)
+        self.down1 = _Block(fine, middle, coarse, stride=2)
+        self.down2 = _Block(middle, coarse, coarse, stride=2)
+        self.deep = _Block(coarse, coarse, coarse)
+        self.up1 = _Block(coarse + middle, middle, coarse)
+        self.up2 = _Block(middle + fine, fine, coarse)
+        self.places = nn.Conv2d(fine, count_maps(self.tools), 1)
+        self.trunk = nn.Sequential(nn.Linear(3 * coarse, 2 * coarse), nn.SiLU())
+        self.tool = nn.Linear(2 * coarse, len(self.tools))
+        self.value = nn.Linear(2 * coarse, 1)
+        axis = (torch.arange(self.side) + 0.5) / self.side * 2 - 1
+        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
+        self.register_buffer("grid", grid[None], persistent=False)
+        for head in (self.places, self.tool):
+            nn.init.normal_(head.weight, std=0.01)
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        if "stop" in self.tools:
+            with torch.no_grad():
+                self.tool.bias[self.tools.index("stop")] = config.stop_bias
+
+    @property
+    def num_inputs(self) -> int:
+        """Length of a row of distribution inputs."""
+        return len(self.tools) + count_maps(self.tools) * self.cells**2
+
+    def forward(self, observation: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read a batch of observations.
+
+        Args:
+            observation: As the environment gives it, as tensors; the planes (uint8) channels first
+                or last, the target as an index or one-hot.
+
+        Returns:
+            Distribution inputs, B x `num_inputs`, and values, (B,).
+        """
+        planes = [_channels_first(observation[k], n) for k, n in _PLANES.items()]
+        pixels = torch.cat(planes, 1).float() / 127.5 - 1
+        batch = len(pixels)
+        grid = self.grid.expand(batch, -1, -1, -1)  # type: ignore[operator]
+        target = observation["target"]
+        if self.targets == 1:  # nothing to tell apart, whichever of the two it is
+            target = torch.ones(batch, 1, device=pixels.device)
+        elif target.dim() < 2 or target.shape[-1] == 1:  # an index; else one-hot
+            target = functional.one_hot(target.reshape(batch).long(), self.targets)
+        left = observation["steps_left"].reshape(batch, 1).float()
+        told = self.condition(torch.cat([target.reshape(batch, -1).float(), left], 1))
+
+        fine = functional.silu(self.stem(torch.cat([pixels, grid], 1)))
+        middle = self.down1(fine, told)
+        coarse = self.deep(self.down2(middle, told), told)
+        wide = functional.interpolate(coarse, scale_factor=2)
+        middle = self.up1(torch.cat([wide, middle], 1), told)
+        wide = functional.interpolate(middle, scale_factor=2)
+        maps = self.places(self.up2(torch.cat([wide, fine], 1), told))
+        if self.cells < maps.shape[-1]:
+            maps = functional.adaptive_avg_pool2d(maps, self.cells)
+        summary = torch.cat([coarse.mean((2, 3)), coarse.amax((2, 3)), told], 1)
+        trunk = self.trunk(summary)
+        return torch.cat([self.tool(trunk), maps.flatten(1)], 1), self.value(trunk)[:, 0]
+
+    def distribution(self, inputs: torch.Tensor) -> PromptDistribution:
+        """The distribution that rows of inputs stand for."""
+        return PromptDistribution(inputs, self.tools, self.bins, self.cells)
+
+
+class _Block(nn.Module):
+    """Two 3 x 3 convolutions with a residual; the first is scaled and shifted by the condition."""
+
+    def __init__(self, inside: int, outside: int, told: int, stride: int = 1) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.norm = nn.GroupNorm(min(8, outside), outside, affine=False)
+        self.film = nn.Linear(told, 2 * outside)
+        self.second = nn.Conv2d(outside, outside, 3, 1, 1)
+        self.skip = (
+            nn.Conv2d(inside, outside, 1, stride)
+            if (inside != outside or stride > 1)
+            else nn.Identity()
+        )
+
+    def forward(self, x: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.film(told)[..., None, None].chunk(2, 1)
+        hidden = functional.silu(self.norm(self.first(x)) * (1 + scale) + shift)
+        return functional.silu(self.second(hidden) + self.skip(x))
+
+
+def _channels_first(plane: torch.Tensor, channels: int) -> torch.Tensor:
+    return plane if plane.shape[1] == channels else plane.permute(0, 3, 1, 2)
+
+
+def _check(
+    observation_space: spaces.Dict, action_space: spaces.MultiDiscrete, tools: tuple[str, ...]
+) -> tuple[int, int]:
+    """Side of the observation and number of targets, the unknown one included."""
+    if not isinstance(observation_space, spaces.Dict) or "image" not in observation_space.spaces:
+        raise PolicyError(f"this network reads MedSeg-v0's array view, not {observation_space}")
+    shape = observation_space["image"].shape
+    assert shape is not None
+    side = max(shape)
+    if side % _STRIDE:
+        raise PolicyError(f"image_size must be a multiple of {_STRIDE}, got {side}")
+    if not isinstance(action_space, spaces.MultiDiscrete) or len(action_space.nvec) != 5:
+        raise PolicyError(f"this network plays MedSeg-v0's array actions, not {action_space}")
+    if int(action_space.nvec[0]) != len(tools):
+        raise PolicyError(
+            f"the action space has {int(action_space.nvec[0])} tools, the network {tools}; give it "
+            "the environment's tools=[...]"
+        )
+    if not count_maps(tools):
+        raise PolicyError(f"none of the tools {tools} makes a mask; add a click or a box")
+    for key, channels in _PLANES.items():
+        found = observation_space[key].shape
+        if found not in ((side, side, channels), (channels, side, side)):
+            raise PolicyError(
+                f"this network reads {key!r} as {side} x {side} with {channels} channels, not "
+                f"{found}; stacked frames are for networks of your own, or SB3's MultiInputPolicy"
+            )
+    target = observation_space["target"]
+    if isinstance(target, spaces.Discrete):
+        return side, int(target.n)
+    assert isinstance(target, spaces.Box) and len(target.shape) == 1  # one-hot
+    return side, int(target.shape[0])

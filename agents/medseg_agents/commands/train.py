@@ -1,0 +1,70 @@
+"""`medseg train sb3-ppo | rllib-ppo | grpo | chat-ppo`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medseg_agents.arrays.config import PPOSettings
+from medseg_agents.arrays.rllib.config import RLlibPPOConfig
+from medseg_agents.arrays.sb3.config import SB3PPOConfig
+from medseg_agents.commands.options import with_options
+from medseg_agents.grpo.settings import ChatPPORun, ChatRun, GRPORun
+from medseg_gym.display.terminal import make_console
+
+_Out = Annotated[Path, typer.Option(help="Folder of the run.")]
+_Resume = Annotated[
+    bool, typer.Option(help="Go on from the newest checkpoint; runs no code in it.")
+]
+
+
+def add_trainers(app: typer.Typer) -> None:
+    """Add the reinforcement learners to `medseg train`."""
+    app.command("sb3-ppo")(with_options(SB3PPOConfig, sb3_ppo))
+    app.command("rllib-ppo")(with_options(RLlibPPOConfig, rllib_ppo))
+    app.command("grpo")(with_options(GRPORun, grpo))
+    app.command("chat-ppo")(with_options(ChatPPORun, chat_ppo))
+
+
+def sb3_ppo(config: SB3PPOConfig, *, out: _Out, resume: _Resume = False) -> None:
+    """Train an array policy with PPO of Stable-Baselines3, then compare it with the baselines."""
+    _train("sb3", config, out, resume)
+
+
+def rllib_ppo(config: RLlibPPOConfig, *, out: _Out, resume: _Resume = False) -> None:
+    """Train an array policy with PPO of RLlib, then compare it with the baselines."""
+    _train("rllib", config, out, resume)
+
+
+def grpo(config: GRPORun, *, out: _Out, resume: _Resume = False) -> None:
+    """Train a policy that chats with GRPO, from a checkpoint that already makes valid calls."""
+    _train_chat(config, out, resume)
+
+
+def chat_ppo(config: ChatPPORun, *, out: _Out, resume: _Resume = False) -> None:
+    """Train a policy that chats with PPO over turns, from a checkpoint that makes valid calls."""
+    _train_chat(config, out, resume)
+
+
+def _train_chat(config: ChatRun, out: Path, resume: bool) -> None:
+    from medseg_agents.grpo.train import train_chat
+
+    console = make_console()
+    train_chat(config, out, resume, console)
+    console.print(f"wrote {out / 'model'}; play it as llm:{out / 'model'}")
+
+
+def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
+    from medseg_agents.evaluation.final_comparison import compare_run
+    from medseg_agents.runs.curve import plot_run
+
+    train: Any = getattr(import_module(f"medseg_agents.arrays.{kind}.train"), f"train_{kind}")
+    console = make_console()
+    train(config, out, resume, console)
+    plot_run(out)
+    if config.test_cases:
+        compare_run(kind, config, out, console)
+    console.print(f"checkpoints, logs and results are in {out}")

@@ -1,0 +1,42 @@
+"""A finished run against the baselines, on the test split, which no training step ever saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from medseg_agents.arrays.config import PPOSettings
+from medseg_agents.evaluation.comparison import Arena, Comparison, compare
+from medseg_agents.policies.specs import make_contender
+
+BASELINES = ("stop", "random", "centre-box", "oracle-click")
+"""Beside the target's usual box, which is of the run's own cases."""
+
+
+def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> Comparison:
+    """Play the run's newest checkpoint, likeliest and drawn actions, beside the baselines.
+
+    Args:
+        kind: "sb3" or "rllib".
+        config: Of the run; `test_cases` of its cases are played.
+        out: Folder of the run; results go to `test/` in it.
+        console: For the tables.
+    """
+    names = [*BASELINES, f"usual-box:{config.cases}", f"{kind}:{out}", f"{kind}:{out}?sampled=1"]
+    arena = Arena(
+        cases=config.cases,
+        split="test",
+        backbones=(config.backbone,),
+        checkpoints={config.backbone: config.checkpoint} if config.checkpoint else {},
+        device=config.device,
+        max_steps=config.max_steps,
+        num_envs=config.num_envs,
+        seeds=(config.seed,),
+        limit=config.test_cases,
+        by="modality",
+    )
+    found = compare([make_contender(name) for name in names], arena, out / "test", console)
+    found.show(console)
+    found.write(out / "test")
+    return found

@@ -1,0 +1,285 @@
+"""A policy on a whole data set: in several processes or on several GPUs, resumable, exact.
+
+Cases go in batches of `num_envs`, always the same ones together, and idle workers are dealt one
+batch after another. A batch begins with an empty embedding cache and is computed with the same
+number of threads everywhere, so its numbers depend neither on who played it nor on what was played
+before. Only the parent process writes, one batch at a time, so a run killed at any moment goes on
+where it was, with as many workers as one likes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from medseg_agents.evaluation.evaluate import (
+    CaseRecord,
+    Outcome,
+    RecordFile,
+    outcome_of,
+    run_settings,
+)
+from medseg_agents.evaluation.failed_cases import FailedCase, FailureLimit
+from medseg_agents.evaluation.options import EvalOptions
+from medseg_agents.policies.specs import make_contender
+from medseg_gym.cases import load_cases
+from medseg_gym.errors import MedSegError
+from medseg_gym.policy import close_policy, make_envs, play_or_give_up
+
+Job = tuple[int, list[str]]
+"""Number of a batch, and the keys of it that are to be played: all, or those that failed before."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a run gave.
+
+    Args:
+        records: One per case that was played, in order of cases.
+        settings: That decide the numbers.
+        usage: What this call asked of a model's server, summed over the workers; empty if nothing.
+        failed: The other cases, in order; the same call plays them again.
+    """
+
+    records: list[CaseRecord]
+    settings: dict[str, Any]
+    usage: dict[str, float]
+    failed: list[FailedCase]
+
+
+def run_evaluation(
+    options: EvalOptions,
+    out: str | Path,
+    on_start: Callable[[int], None] | None = None,
+    on_batch: Callable[[Sequence[Outcome]], None] | None = None,
+) -> Evaluated:
+    """Play every case once, those aside that `out/records.jsonl` holds as played already.
+
+    Args:
+        options: What is evaluated.
+        out: Folder of the run.
+        on_start: Called with the number of cases.
+        on_batch: Called with the outcomes of every batch, the records found on the disk first.
+
+    Raises:
+        MedSegError: Cases, policy or backbone cannot be used, the folder holds another run, a
+            worker died, or `options.max_failures` cases failed.
+    """
+    source = load_cases(options.cases, options.split)
+    keys = list(source.keys[: options.limit])
+    if not keys:
+        raise MedSegError(f"{options.cases!r} has no case in split {options.split!r}")
+    if on_start:
+        on_start(len(keys))
+    batches = -(-len(keys) // options.num_envs)
+    run = _Run(options, keys, Path(out), on_batch or (lambda batch: None))
+    if min(options.workers, batches) == 1:
+        run.alone()
+    else:
+        run.dealt(min(options.workers, batches))
+    assert run.file is not None
+    order = {key: number for number, key in enumerate(keys)}
+    records = sorted(run.file.records, key=lambda record: order[record.case])
+    failed = sorted(run.file.failed, key=lambda one: order[one.case])
+    return Evaluated(records, run.settings, run.usage, failed)
+
+
+class _Run:
+    """The parent's side."""
+
+    def __init__(
+        self, options: EvalOptions, keys: list[str], out: Path, on_batch: Callable[..., None]
+    ) -> None:
+        self.options, self.keys, self.out, self.on_batch = options, keys, out, on_batch
+        self.file: RecordFile | None = None
+        self.settings: dict[str, Any] = {}
+        self.usage: dict[str, float] = {}
+        self._left: list[Job] = []
+        self._limit = FailureLimit(options.max_failures)
+
+    def ready(self, settings: dict[str, Any]) -> None:
+        """A worker says what decides its numbers: the first opens the file, the others agree."""
+        if self.file is None:
+            self.settings = settings
+            self.file = RecordFile(self.out / "records.jsonl", settings)
+            if self.file.records:
+                self.on_batch(self.file.records)
+            size, played = self.options.num_envs, self.file.played
+            batches = [self.keys[at : at + size] for at in range(0, len(self.keys), size)]
+            jobs = [(b, [k for k in keys if k not in played]) for b, keys in enumerate(batches)]
+            self._left = [job for job in jobs if job[1]][::-1]
+        elif settings != self.settings:
+            differ = [name for name in settings if settings[name] != self.settings.get(name)]
+            raise MedSegError(f"workers disagree on {', '.join(differ)}: is a file changing?")
+
+    def next_job(self) -> Job | None:
+        return self._left.pop() if self._left else None
+
+    def keep(self, outcomes: Sequence[Outcome]) -> None:
+        assert self.file is not None
+        self.file.append(outcomes)
+        self.on_batch(outcomes)
+        self._limit.add(outcomes)
+
+    def add_usage(self, usage: dict[str, float]) -> None:
+        for name, value in usage.items():
+            self.usage[name] = self.usage.get(name, 0) + value
+
+    def alone(self) -> None:
+        with torch_threads(self.options.threads):
+            player = _Player(self.options, self.keys, 0)
+            try:
+                self.ready(player.settings)
+                while (job := self.next_job()) is not None:
+                    self.keep(player.play(*job))
+                self.add_usage(player.usage)
+            finally:
+                player.close()
+
+    def dealt(self, count: int) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
+        workers: dict[Connection, Any] = {}
+        try:
+            for number in range(count):
+                ours, theirs = context.Pipe()
+                task = (self.options, self.keys, number, theirs)
+                process = context.Process(target=_work, args=task, daemon=True)
+                process.start()
+                theirs.close()
+                workers[ours] = process
+            waiting = list(workers)
+            while waiting:
+                for end in wait(waiting):
+                    assert isinstance(end, Connection)
+                    try:
+                        if self.answer(end):
+                            waiting.remove(end)
+                    except (EOFError, ConnectionError):
+                        workers[end].join()
+                        raise MedSegError(
+                            f"a worker died with exit code {workers[end].exitcode}; what was "
+                            "played is kept, and the same command goes on where it was"
+                        ) from None
+        finally:
+            for end, process in workers.items():
+                process.terminate()
+                process.join()
+                end.close()
+
+    def answer(self, end: Connection) -> bool:
+        """Take what a worker says and deal it a batch; True if it was its last word."""
+        kind, value = end.recv()
+        if kind == "error":
+            raise value
+        if kind == "usage":
+            self.add_usage(value)
+            return True
+        if kind == "ready":
+            self.ready(value)
+        else:
+            self.keep(value)
+        end.send(self.next_job())
+        return False
+
+
+class _Player:
+    """Policy, cases and backbone of one worker."""
+
+    def __init__(self, options: EvalOptions, keys: list[str], number: int) -> None:
+        self.options, self.keys = options, keys
+        contender = make_contender(options.policy)
+        self.envs = make_envs(
+            options.num_envs,
+            contender.env_id,
+            cases=options.cases,
+            split=options.split,
+            backbone=options.backbone,
+            checkpoint=options.checkpoint,
+            device=_device(options.device, number),
+            max_steps=options.max_steps,
+            **contender.view,
+        )
+        self.policy = contender.build(self.envs)
+        self.settings = {
+            **run_settings(self.envs, self.policy, keys, options.seed),
+            "device": self.envs.stage.backbone.device.type,  # which GPU of several is no matter
+            "threads": options.threads,
+        }
+
+    def play(self, batch: int, keys: list[str]) -> list[Outcome]:
+        """Play a batch, or what failed of it, as if nothing had been played before."""
+        self.envs.stage.engine.cache.clear()
+        size = self.options.num_envs
+        whole = len(self.keys[batch * size : (batch + 1) * size])
+        (ended,) = play_or_give_up(self.envs, self.policy, keys, self.options.seed)
+        outcomes = [outcome_of(one, self.policy, self.envs, whole) for one in ended]
+        return [replace(one, batch=batch) for one in outcomes]
+
+    @property
+    def usage(self) -> dict[str, float]:
+        """What a model's server was asked."""
+        usage = getattr(self.policy, "usage", None)
+        return asdict(usage) if is_dataclass(usage) and not isinstance(usage, type) else {}
+
+    def close(self) -> None:
+        """Let go of connections."""
+        close_policy(self.policy)
+        self.envs.close()
+
+
+def _device(device: str, number: int) -> str:
+    """Worker i takes GPU i where it may choose."""
+    import torch
+
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return device
+    index = number % torch.cuda.device_count()
+    torch.cuda.set_device(index)  # so that the policy's model goes there too
+    return f"cuda:{index}"
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Compute with so many threads for a while."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _sendable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # of a library, with arguments of its own
+        return MedSegError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _work(options: EvalOptions, keys: list[str], number: int, connection: Connection) -> None:
+    """The main function of a worker: says "ready", is dealt batches, gives records back."""
+    player = None
+    try:
+        with torch_threads(options.threads):
+            player = _Player(options, keys, number)
+            connection.send(("ready", player.settings))
+            while (job := connection.recv()) is not None:
+                connection.send(("outcomes", player.play(*job)))
+            connection.send(("usage", player.usage))
+    except (BrokenPipeError, EOFError):
+        pass  # the parent is gone, and whatever it wrote is safe
+    except Exception as error:
+        connection.send(("error", _sendable(error)))
+    finally:
+        if player is not None:
+            player.close()
+        connection.close()

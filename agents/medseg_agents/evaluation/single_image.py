@@ -1,0 +1,272 @@
+"""One image from a file, one target in words, one policy: a mask, pictures and a record.
+
+Without a truth nothing is scored: no Dice is invented, and policies that are shown the truth
+refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import medseg_gym
+from medseg_agents.evaluation.medsam_agent_results import write_json
+from medseg_agents.evaluation.options import RunOptions
+from medseg_agents.policies.specs import make_contender
+from medseg_gym.cases import Case
+from medseg_gym.cases.image_files.images import SUFFIXES, png_bytes
+from medseg_gym.cases.image_files.masks import CHANNELS, as_mask
+from medseg_gym.cases.image_files.options import PictureOptions
+from medseg_gym.cases.volumes import Window, parse_window
+from medseg_gym.envs.rendering import add_caption, draw_case
+from medseg_gym.episodes import Episode
+from medseg_gym.errors import CaseError, PolicyError
+from medseg_gym.policy import GivenUp, Played, close_policy, make_envs, play_or_give_up
+from medseg_gym.prompts import AddBox, AddPoint, Prompt, encode_tool_call
+from medseg_gym.storage.atomic_write import atomic_write
+
+DICOM_SUFFIXES = (".dcm", ".dicom")
+
+
+def read_case(
+    image: Path,
+    target: str,
+    mask: Path | None,
+    modality: str,
+    window: str | None,
+    mask_channel: str = "auto",
+    orientation: str = "shown",
+) -> Case:
+    """Make a case of files.
+
+    Args:
+        image: PNG, JPEG, TIFF, BMP, WebP, GIF, PNM, or one DICOM picture (extra "data").
+        target: What to segment, in words.
+        mask: Truth, of the image's size, value > 0 is the target; None leaves an empty mask that
+            must not be scored.
+        modality: As in `Case`.
+        window: As `medseg_gym.cases.volumes.parse_window` reads it, for pictures of more than 8
+            bits; None takes a DICOM file's own.
+        mask_channel: See `RunOptions`.
+        orientation: See `RunOptions`.
+
+    Raises:
+        CaseError: A file that cannot be read, sizes that differ, or an option that cannot be used.
+    """
+    if mask_channel not in CHANNELS:
+        raise CaseError(f"mask_channel={mask_channel!r}: use one of {', '.join(CHANNELS)}")
+    if orientation not in ("shown", "stored"):
+        raise CaseError(f"orientation={orientation!r}: use shown or stored")
+    limits = parse_window(window, modality) if window else None
+    pictures = PictureOptions(limits, mask_channel, orientation == "stored")
+    pixels = _read_pixels(image, modality, window, pictures)
+    height, width, _ = pixels.shape
+    truth = np.zeros((height, width), bool)
+    if mask is not None:
+        truth = as_mask(pictures.labels(mask, str(mask)), str(mask))
+        if truth.shape != (height, width):
+            raise CaseError(
+                f"{mask} is {truth.shape[1]} x {truth.shape[0]} pixels but {image} is "
+                f"{width} x {height}; they must have the same size"
+            )
+    return Case(image.name, pixels, truth, target=target, modality=modality, source="file")
+
+
+def _read_pixels(
+    path: Path, modality: str, window: str | None, pictures: PictureOptions
+) -> np.ndarray:
+    if not path.is_file():
+        raise CaseError(f"there is no file {path}")
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return pictures.image(path, str(path))
+    if suffix in DICOM_SUFFIXES:
+        return _read_dicom(path, modality, parse_window(window or "", modality, own=True))
+    raise CaseError(
+        f"{path}: unknown kind of picture {path.suffix!r}; give one of "
+        f"{', '.join((*SUFFIXES, *DICOM_SUFFIXES))}. Slices of volumes: medseg eval --cases nifti:"
+    )
+
+
+def _read_dicom(path: Path, modality: str, window: Window) -> np.ndarray:
+    try:
+        from medseg_gym.cases.dicom.facts import read_facts
+        from medseg_gym.cases.dicom.pictures import read_picture
+    except ImportError:
+        raise CaseError(f'{path}: DICOM needs pip install "medseg-gym[data]"') from None
+    facts = read_facts(path, str(path))
+    if "frames" not in facts:
+        raise CaseError(f"{path} is not a DICOM picture")
+    if facts["frames"] != 1:
+        raise CaseError(f"{path} has {facts['frames']} frames; give a file of one picture")
+    return read_picture(path, str(path), 0, window, modality)
+
+
+def run_image(
+    image: Path, options: RunOptions, out: Path, mask: Path | None = None
+) -> dict[str, Any]:
+    """Segment one image and write `mask.png`, `step_N.png` and `record.json`.
+
+    Args:
+        image: See `read_case`.
+        options: How.
+        out: Folder; made if it is not there.
+        mask: Truth; without it nothing is scored.
+
+    Returns:
+        What `record.json` holds.
+
+    Raises:
+        CaseError: Image or mask cannot be used.
+        PolicyError: The policy cannot be used, or it is shown the truth and there is none.
+        CaseFailed: A model's server failed on it; `record.json` says so, and there is no mask.
+        MedSegError: The backbone cannot be used, or a model's server.
+    """
+    case = read_case(
+        image,
+        options.target,
+        mask,
+        options.modality,
+        options.window,
+        options.mask_channel,
+        options.orientation,
+    )
+    contender = make_contender(options.policy)
+    envs = make_envs(
+        1,
+        contender.env_id,
+        cases=[case],
+        backbone=options.backbone,
+        checkpoint=options.checkpoint,
+        device=options.device,
+        max_steps=options.max_steps,
+        **contender.view,
+    )
+    policy = contender.build(envs)
+    try:
+        if policy.sees_truth and mask is None:
+            raise PolicyError(
+                f"policy {policy.name!r} is shown the truth, and there is none; give --mask TRUTH, "
+                "or a policy that needs no truth"
+            )
+        ((played,),) = play_or_give_up(envs, policy, [case.key], options.seed)
+        record = {
+            "image": str(image),
+            "size": [case.image.shape[1], case.image.shape[0]],
+            "target": case.target,
+            "truth": None if mask is None else str(mask),
+            "medseg_gym": medseg_gym.__version__,
+            "policy": policy.name,
+            "oracle": policy.sees_truth,
+            "backbone": envs.stage.backbone.name,
+            "trained_for": sorted(envs.stage.backbone.trained_kinds),
+            "options": {**asdict(options), "view": envs.stage.view.settings},
+            **(
+                _what_was_given_up(played)
+                if isinstance(played, GivenUp)
+                else _what_happened(played, scored=mask is not None)
+            ),
+        }
+        usage = getattr(policy, "usage", None)
+        if is_dataclass(usage) and not isinstance(usage, type):
+            record["usage"] = asdict(usage)
+    finally:
+        close_policy(policy)
+        envs.close()
+    episode = played.episode
+    out.mkdir(parents=True, exist_ok=True)
+    for stale in (out / "mask.png", *out.glob("step_*.png")):  # of an earlier run
+        stale.unlink(missing_ok=True)
+    if isinstance(played, GivenUp):
+        write_json(record, out / "record.json")
+        raise played.error
+    atomic_write(out / "mask.png", png_bytes(episode.state.mask.cpu().numpy()))
+    for step in range(len(episode.steps) + 1):
+        picture = draw_step(episode, step, options.side, scored=mask is not None)
+        Image.fromarray(picture).save(out / f"step_{step}.png")
+    write_json(record, out / "record.json")
+    return record
+
+
+def _what_was_given_up(given_up: GivenUp) -> dict[str, Any]:
+    """Why, and the steps before; no score, and no mask that somebody might take for one."""
+    steps = _steps(given_up.episode, given_up.answers)
+    return {"failed": str(given_up.error), "steps": steps, "seconds": given_up.seconds}
+
+
+def _what_happened(played: Played, scored: bool) -> dict[str, Any]:
+    episode = played.episode
+    steps = _steps(episode, played.answers)
+    if scored:
+        for entry, step, reward in zip(steps, episode.steps, played.rewards, strict=True):
+            entry |= {"dice": step.dice, "iou": step.iou, "reward": reward}
+    found: dict[str, Any] = {
+        "steps": steps,
+        "stopped": episode.stopped,
+        "mask_pixels": episode.state.pixels,
+        "seconds": played.seconds,
+    }
+    return found | ({"dice": episode.dice, "iou": episode.iou} if scored else {})
+
+
+def _steps(episode: Episode, answers: Sequence[str]) -> list[dict[str, Any]]:
+    height, width = episode.case.mask.shape
+    steps = []
+    for number, step in enumerate(episode.steps):
+        entry: dict[str, Any] = {
+            "tool": step.tool,
+            "call": encode_tool_call(step.prompt) if step.prompt else "",
+            "pixels": _pixels(step.prompt, width, height),
+            "valid": step.valid,
+            "error": step.error,
+            "mask_pixels": step.state.pixels,
+        }
+        if answers:
+            entry["answer"] = answers[number]
+        steps.append(entry)
+    return steps
+
+
+def _pixels(prompt: Prompt | None, width: int, height: int) -> list[float] | None:
+    """Where a prompt is, in pixels of the image from its left upper corner."""
+    fractions: tuple[float, ...]
+    if isinstance(prompt, AddBox):
+        fractions = (prompt.x1, prompt.y1, prompt.x2, prompt.y2)
+    elif isinstance(prompt, AddPoint):
+        fractions = (prompt.x, prompt.y)
+    else:
+        return None
+    return [round(v * size, 2) for v, size in zip(fractions, (width, height) * 2, strict=False)]
+
+
+def draw_step(episode: Episode, step: int, side: int, scored: bool) -> np.ndarray:
+    """The image with mask and prompts after so many steps, and a caption.
+
+    Args:
+        episode: That was played.
+        step: After how many steps.
+        side: Longer edge, in pixels.
+        scored: Show the truth's outline and Dice.
+
+    Returns:
+        (h, w, 3) uint8.
+    """
+    newest = episode.steps[step - 1] if step else None
+    state = newest.state if newest else episode.start
+    truth = episode.case.mask if scored else None
+    frame = draw_case(
+        episode.case.image, state.mask.cpu().numpy(), truth, state.box, state.points, side
+    )
+    action = "start"
+    if newest is not None:
+        action = (newest.tool or "unreadable") + ("" if newest.valid else " (invalid)")
+    dice = newest.dice if newest else episode.start_dice
+    score = f"  Dice {dice:.3f}" if scored else ""
+    return add_caption(
+        frame, (episode.case.target, f"step {step}/{episode.max_steps}  {action}{score}")
+    )

@@ -1,0 +1,358 @@
+"""GRPO and turn-level PPO for policies that chat: one algorithm, two configurations."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+# Ray reads these when it is imported; see medseg_agents.arrays.rllib.ppo.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+
+import numpy as np
+import ray
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
+)
+
+from medseg_agents.evaluation.evaluate import CaseRecord
+from medseg_agents.grpo.connectors import GROUP
+from medseg_agents.grpo.errors import LostGroups
+from medseg_agents.grpo.learner import ITERATION, ChatLearner
+from medseg_agents.grpo.module import HFChatModule
+from medseg_agents.grpo.rollout.runner import ChatEnvRunner, Group
+from medseg_agents.grpo.settings import ChatSettings
+from medseg_agents.runs.algorithm_state import load_state, save_state
+from medseg_gym.cases import load_cases
+from medseg_gym.errors import MedSegError
+
+ENV = "medseg_gym:MedSegChat-v0"
+
+
+class ChatConfig(AlgorithmConfig):
+    """What `GRPOConfig` and `ChatPPOConfig` share.
+
+    `chat(...)` sets the fields of `ChatSettings`; what RLlib has names for is set with RLlib's
+    methods: `environment(env_config=...)` takes arguments of `MedSegChat-v0`, `training(lr, gamma,
+    grad_clip, num_epochs)`, `env_runners(num_env_runners, num_envs_per_env_runner)` (0
+    slots: all episodes of a runner), `learners(num_learners)`, `debugging(seed)`.
+
+    Args:
+        algo_class: Of RLlib; the algorithm is always `ChatAlgorithm`.
+    """
+
+    # RLlib annotates these by their first value, None.
+    env: Any
+    env_runner_cls: Any
+    grad_clip: Any
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class=algo_class or ChatAlgorithm)
+        self.settings = ChatSettings()
+        self.env = ENV
+        self.env_runner_cls = ChatEnvRunner
+        self.batch_mode = "complete_episodes"
+        self.num_envs_per_env_runner = 0
+        self.lr = 1e-6
+        self.grad_clip = 0.3
+        self.grad_clip_by = "global_norm"
+        self.num_epochs = 1
+        self.minibatch_size = None
+        self.gamma = 1.0
+        self.disable_env_checking = True
+        self.add_default_connectors_to_learner_pipeline = False
+        self.add_default_connectors_to_env_to_module_pipeline = False
+        self.add_default_connectors_to_module_to_env_pipeline = False
+        # Some parts learn nothing in some batches: a vision tower without pictures, say.
+        self.torch_ddp_kwargs = {"find_unused_parameters": True}
+        # A runner that dies takes its groups of this iteration with it, and comes back.
+        self.restart_failed_env_runners = True
+        self.ignore_env_runner_failures = True
+
+    def chat(self, **settings: Any) -> ChatConfig:
+        """Set fields of `ChatSettings`.
+
+        Raises:
+            MedSegError: A value out of range.
+            TypeError: A field that does not exist.
+        """
+        self.settings = replace(self.settings, **settings)
+        return self
+
+    @property
+    def max_turns(self) -> int:
+        """Calls that an episode may have."""
+        return int(self.env_config.get("max_steps", 5))
+
+    @property
+    def episodes_per_runner(self) -> int:
+        """Episodes of an iteration on the runner that plays the most."""
+        runners = max(1, self.num_env_runners)
+        return -(-self.settings.groups // runners) * self.settings.group_size
+
+    def validate(self) -> None:
+        """Check the settings against each other; see RLlib for the rest.
+
+        Raises:
+            MedSegError: Groups cannot be dealt whole, or there is no checkpoint to start from.
+        """
+        settings = self.settings
+        if self.num_envs_per_env_runner == 0:
+            self.num_envs_per_env_runner = self.episodes_per_runner
+        if not settings.model:
+            raise MedSegError("name the checkpoint to start from: .chat(model=FOLDER)")
+        if self.num_envs_per_env_runner % settings.group_size:
+            raise MedSegError(
+                f"slots of a runner ({self.num_envs_per_env_runner}) must be a multiple of "
+                f"group_size ({settings.group_size}): groups stay whole"
+            )
+        learners = max(1, self.num_learners)
+        if settings.groups % (learners * settings.minibatches):
+            raise MedSegError(
+                f"groups ({settings.groups}) must be a multiple of learners times minibatches "
+                f"({learners} * {settings.minibatches}): every learner gets as many whole groups"
+            )
+        super().validate()
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """`HFChatModule` with these settings."""
+        return RLModuleSpec(
+            module_class=HFChatModule,
+            model_config={
+                "settings": asdict(self.settings),
+                "values": self.settings.advantage == "gae",
+                "seed": self.seed or 0,
+            },
+        )
+
+    def get_default_learner_class(self) -> type[ChatLearner]:
+        """`ChatLearner`."""
+        return ChatLearner
+
+
+class GRPOConfig(ChatConfig):
+    """Group-relative policy optimisation (Shao et al. 2024) of whole conversations.
+
+    Example:
+        >>> from medseg_agents.grpo import GRPOConfig
+        >>> config = (
+        ...     GRPOConfig()
+        ...     .environment(env_config={"cases": "phantoms", "image_size": 96, "texts": "terse"})
+        ...     .training(lr=1e-4)
+        ...     .chat(model="runs/tiny/sft/model", groups=16, group_size=8)
+        ... )
+        >>> result = config.build_algo().train()  # doctest: +SKIP
+    """
+
+
+class ChatPPOConfig(ChatConfig):
+    """PPO (Schulman et al. 2017) whose advantages belong to turns, from a value head.
+
+    Args:
+        algo_class: Of RLlib.
+    """
+
+    def __init__(self, algo_class: Any = None) -> None:
+        super().__init__(algo_class)
+        self.chat(advantage="gae", group_size=1, groups=128)
+
+
+class ChatAlgorithm(Algorithm):
+    """Plays whole groups, learns from whole groups, gives every runner the new weights."""
+
+    # RLlib's own annotations allow for None wherever something is made in setup.
+    config: Any
+    env_runner_group: Any
+    learner_group: Any
+    metrics: Any
+
+    @classmethod
+    def get_default_config(cls) -> ChatConfig:
+        """GRPO's."""
+        return GRPOConfig()
+
+    def setup(self, config: Any) -> None:
+        """Build RLlib's parts; a local runner and a local learner share one set of weights."""
+        super().setup(config)
+        options = self.config.env_config
+        source = load_cases(options.get("cases", "samples"), options.get("split", "train"))
+        self._keys = source.keys
+        self._share_weights()
+
+    def _share_weights(self) -> None:
+        self._given = False  # remote runners have the newest weights
+        self._own: Any = None
+        self._shared = self.config.num_env_runners == 0 and self.config.num_learners == 0
+        if self._shared:
+            learner = self.learner_group._learner
+            self.env_runner.module = learner.module[DEFAULT_MODULE_ID]
+
+    def training_step(self) -> None:
+        """One iteration."""
+        settings = self.config.settings
+        groups = self._groups(self.iteration)
+        if not self._given:  # after a start or a restore, whichever way it came about
+            self._give_weights()
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            episodes = self._play(groups)
+        learners = max(1, self.config.num_learners)
+        by_group: dict[int, list[Any]] = {}
+        for episode in episodes:
+            by_group.setdefault(episode.custom_data[GROUP], []).append(episode)
+        whole = [members for members in by_group.values() if len(members) == settings.group_size]
+        # After a runner died: as many for every learner, so that they take their steps together.
+        step = learners * settings.minibatches
+        whole = whole[: len(whole) // step * step]
+        if not whole:
+            raise LostGroups(
+                f"iteration {self.iteration}: of {len(groups)} groups {len(by_group)} came back, "
+                f"and {step} are needed; see the runners' errors above"
+            )
+        self.metrics.log_value("groups_lost", len(groups) - len(whole), reduce="sum")
+        began = time.perf_counter()
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            results = self._learn(whole, learners)
+        # Beside RLlib's timer, which is smoothed over iterations.
+        self.metrics.log_value("update_seconds", time.perf_counter() - began, reduce="sum")
+        self.metrics.aggregate(results, key=LEARNER_RESULTS)
+        self._give_weights()
+
+    def _give_weights(self) -> None:
+        self._given = True
+        if not self._shared:
+            with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+                self.env_runner_group.sync_weights(
+                    from_worker_or_learner_group=self.learner_group, inference_only=True
+                )
+
+    def save_to_path(self, path: Any = None, **options: Any) -> str:
+        """Write a checkpoint without pickles, see `state_folder`.
+
+        Args:
+            path: Of its folder.
+            **options: RLlib's own, which say how it would write.
+        """
+        save_state(self, Path(path))
+        return str(path)
+
+    def restore_from_path(self, path: Any, **options: Any) -> None:
+        """Take up a checkpoint of `save_to_path`; nothing in it is ever run.
+
+        Args:
+            path: Of its folder.
+            **options: RLlib's own.
+        """
+        load_state(self, Path(path))
+
+    def set_state(self, state: Any) -> None:
+        """Take up a saved state; runners get its weights before they play again."""
+        super().set_state(state)
+        self._given = False
+
+    def own_module(self) -> HFChatModule:
+        """A module with the learners' weights in this process: the learner's own, or a copy."""
+        if self.config.num_learners == 0:
+            return self.learner_group._learner.chat_module
+        if self._own is None:
+            spec = self.config.get_default_rl_module_spec()
+            spec.observation_space, spec.action_space = self.spaces_of_one_slot()
+            spec.inference_only = True
+            self._own = spec.build()
+        self._own.set_state(self.learner_group.get_weights()[DEFAULT_MODULE_ID])
+        return self._own
+
+    def spaces_of_one_slot(self) -> tuple[Any, Any]:
+        """Of observations and actions."""
+        runner = self.env_runner
+        if runner is not None and runner.env is not None:
+            return runner.get_spaces()[DEFAULT_MODULE_ID]
+        return self.env_runner_group.foreach_env_runner(
+            lambda runner: runner.get_spaces()[DEFAULT_MODULE_ID], local_env_runner=False
+        )[0]
+
+    def validate_cases(
+        self, keys: Sequence[str], split: str = "val", temperature: float = 0.0, drawn: int = 0
+    ) -> tuple[list[CaseRecord], bytes]:
+        """Play cases of another split, dealt to all runners; see `ChatEnvRunner.validate`."""
+        if not self._given:
+            self._give_weights()
+        if self.env_runner_group.num_remote_workers() == 0:
+            return self.env_runner.validate(keys, split, temperature, drawn)
+        workers = self.env_runner_group.healthy_worker_ids()
+        dealt = [list(keys[i :: len(workers)]) for i in range(len(workers))]
+        found = self.env_runner_group.foreach_env_runner(
+            [
+                lambda runner, part=part, first=number == 0: runner.validate(
+                    part, split, temperature, drawn if first else 0
+                )
+                for number, part in enumerate(dealt)
+                if part
+            ],
+            local_env_runner=False,
+            remote_worker_ids=[w for w, part in zip(workers, dealt, strict=True) if part],
+        )
+        if sum(len(records) for records, _ in found) < len(keys):
+            raise LostGroups("a runner died while validation cases were played; see its error")
+        return [record for records, _ in found for record in records], found[0][1]
+
+    def _groups(self, iteration: int) -> list[Group]:
+        """Cases of an iteration: all once in an order of chance, then all in another order."""
+        count, cases = self.config.settings.groups, len(self._keys)
+        found = []
+        for number in range(iteration * count, (iteration + 1) * count):
+            passed, place = divmod(number, cases)
+            order = _order(self.config.seed or 0, passed, cases)
+            found.append(Group(number, self._keys[int(order[place])]))
+        return found
+
+    def _play(self, groups: Sequence[Group]) -> list[Any]:
+        if self.env_runner_group.num_remote_workers() == 0:
+            episodes = self.env_runner.sample(groups=groups)
+            results = [(episodes, self.env_runner.get_metrics())]
+        else:
+            workers = self.env_runner_group.healthy_worker_ids()
+            dealt = [groups[i :: len(workers)] for i in range(len(workers))]
+            results = self.env_runner_group.foreach_env_runner(
+                [
+                    lambda runner, part=part: (runner.sample(groups=part), runner.get_metrics())
+                    for part in dealt
+                    if part
+                ],
+                local_env_runner=False,
+                remote_worker_ids=[w for w, part in zip(workers, dealt, strict=True) if part],
+            )
+        self.metrics.aggregate([metrics for _, metrics in results], key=ENV_RUNNER_RESULTS)
+        return [episode for episodes, _ in results for episode in episodes]
+
+    def _learn(self, groups: Sequence[list[Any]], learners: int) -> list[Any]:
+        given: dict[str, Any] = {
+            "num_epochs": self.config.num_epochs,
+            "timesteps": {ITERATION: self.iteration},
+        }
+        if learners == 1:
+            return self.learner_group.update(episodes=_flat(groups), **given)
+        # By reference: RLlib deals a plain list of episodes by length and so through groups.
+        shares = [ray.put(_flat(groups[i::learners])) for i in range(learners)]
+        return self.learner_group.update(episodes_refs=shares, **given)
+
+
+def _flat(groups: Sequence[list[Any]]) -> list[Any]:
+    return [episode for members in groups for episode in members]
+
+
+def _order(seed: int, passed: int, count: int) -> np.ndarray:
+    """Cases in the order of a pass over all of them."""
+    return np.random.default_rng([seed, passed, count]).permutation(count)

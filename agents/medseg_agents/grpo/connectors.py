@@ -1,0 +1,166 @@
+"""Learner connectors: episodes to rows of tokens, and the advantages of their turns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core import DEFAULT_MODULE_ID
+
+from medseg_agents.grpo.advantages import group_advantages, group_to_go, turn_gae
+from medseg_agents.grpo.errors import LostGroups
+from medseg_agents.grpo.rollout.collate import collate
+from medseg_agents.grpo.rollout.token_rows import Picture, TokenRow, TurnTokens, rows_of
+
+ROWS = "token_rows"
+"""Column of the rows, a list of `TokenRow`."""
+
+PROMPT, TOKENS, LOG_PROBS, PICTURES = "prompt", "tokens", "token_log_probs", "pictures_shown"
+"""What a runner keeps of each turn among an episode's extra model outputs."""
+
+GROUP = "group"
+"""Where an episode's `custom_data` says which group it belongs to."""
+
+
+class TurnsToTokens(ConnectorV2):
+    """Turns of the episodes as rows of tokens."""
+
+    def __call__(
+        self, *, rl_module: Any, batch: Any, episodes: Sequence[Any], **kwargs: Any
+    ) -> dict[str, Any]:
+        """The batch: nothing but the rows."""
+        rows: list[TokenRow] = []
+        known: dict[int, Picture] = {}
+        for number, episode in enumerate(episodes):
+            pictures: list[Picture] = []
+            turns = []
+            for turn in range(len(episode)):
+                pixels = episode.get_observations(turn)["image"]
+                # Slots of one group show the same array at first: hash it once.
+                shown = known.get(id(pixels))
+                if shown is None or shown.pixels is not pixels:
+                    shown = known[id(pixels)] = Picture.of(pixels)
+                pictures.append(shown)
+                extra = {
+                    name: episode.get_extra_model_outputs(name, turn)
+                    for name in (PROMPT, TOKENS, LOG_PROBS, PICTURES)
+                }
+                turns.append(
+                    TurnTokens(
+                        np.asarray(extra[PROMPT]),
+                        np.asarray(extra[TOKENS]),
+                        np.asarray(extra[LOG_PROBS]),
+                        tuple(pictures[len(pictures) - int(extra[PICTURES]) :]),
+                    )
+                )
+            rows += rows_of(turns, number)
+        return {DEFAULT_MODULE_ID: {ROWS: rows}}
+
+
+class GroupAdvantages(ConnectorV2):
+    """Advantages within groups.
+
+    Args:
+        kind: "group" or "group_to_go", see `ChatSettings.advantage`.
+        scale: See `ChatSettings.scale`.
+        size: Episodes of a group.
+
+    Raises:
+        LostGroups: A group of another size: it was cut on the way.
+    """
+
+    def __init__(self, kind: str, scale: bool, size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._kind, self._scale, self._size = kind, scale, size
+
+    def __call__(
+        self,
+        *,
+        rl_module: Any,
+        batch: dict[str, Any],
+        episodes: Sequence[Any],
+        metrics: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The batch with advantages in its rows."""
+        compare = group_to_go if self._kind == "group_to_go" else group_advantages
+        groups = [episode.custom_data[GROUP] for episode in episodes]
+        sizes = Counter(groups)
+        cut = [group for group, count in sizes.items() if count != self._size]
+        if cut:
+            raise LostGroups(
+                f"group {cut[0]} has {sizes[cut[0]]} episodes where {self._size} were played: it "
+                "was cut between runner and learner"
+            )
+        advantages, figures = compare([_rewards(e) for e in episodes], groups, self._scale)
+        for row in batch[DEFAULT_MODULE_ID][ROWS]:
+            row.give(advantages[row.episode])
+        if metrics is not None:
+            for name, value in vars(figures).items():
+                metrics.log_value((DEFAULT_MODULE_ID, f"group_{name}"), value, window=1)
+        return batch
+
+
+class TurnGAE(ConnectorV2):
+    """Advantages and value targets of turns, from the module's value head.
+
+    Args:
+        gamma: Discount.
+        lam: Lambda.
+        scale: Subtract the mean of all advantages and divide by their spread.
+        micro_batch: Rows computed at once.
+        device: Of the module.
+    """
+
+    def __init__(
+        self, gamma: float, lam: float, scale: bool, micro_batch: int, device: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self._gamma, self._lam, self._scale = gamma, lam, scale
+        self._micro_batch, self._device = micro_batch, device
+
+    def __call__(
+        self, *, rl_module: Any, batch: dict[str, Any], episodes: Sequence[Any], **kwargs: Any
+    ) -> dict[str, Any]:
+        """The batch with advantages and value targets in its rows."""
+        module = rl_module[DEFAULT_MODULE_ID].unwrapped()
+        rows: list[TokenRow] = batch[DEFAULT_MODULE_ID][ROWS]
+        values: list[dict[int, float]] = [{} for _ in episodes]
+        for start in range(0, len(rows), self._micro_batch):
+            part = rows[start : start + self._micro_batch]
+            tensors = collate(
+                part,
+                module.processor,
+                module.base.config.image_token_id,
+                module.shares_pictures,
+                device=self._device,
+            )
+            with torch.no_grad():
+                found = iter(module.compute_values(tensors).tolist())
+            for row in part:
+                values[row.episode].update({turn: next(found) for turn in row.ends})
+        by_turn = [[found[turn] for turn in sorted(found)] for found in values]
+        advantages, targets = turn_gae(
+            [_rewards(e) for e in episodes], by_turn, self._gamma, self._lam
+        )
+        if self._scale:
+            flat = np.concatenate(advantages)
+            advantages = [(a - flat.mean()) / (flat.std() + 1e-4) for a in advantages]
+        for row in rows:
+            row.give(advantages[row.episode])
+            row.values = {turn: float(targets[row.episode][turn]) for turn in row.ends}
+        return batch
+
+
+def _rewards(episode: Any) -> list[float]:
+    return [float(reward) for reward in episode.get_rewards()]
+
+
+__all__ = [
+    *("GROUP", "LOG_PROBS", "PICTURES", "PROMPT", "ROWS", "TOKENS"),
+    *("GroupAdvantages", "TurnGAE", "TurnsToTokens"),
+]

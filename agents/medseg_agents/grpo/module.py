@@ -1,0 +1,305 @@
+"""A vision-language model of transformers as an RLModule."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+from torch import nn
+
+from medseg_agents.grpo.settings import ChatSettings
+from medseg_agents.grpo.shared_prompts import Layers
+from medseg_agents.llm.checkpoint import load_model, load_processor
+from medseg_agents.llm.generation import Answerer, ModelOptions
+from medseg_agents.llm.processed_images import encode_distinct
+from medseg_agents.llm.sampling import forbidden_tokens
+from medseg_agents.llm.turn_cache import cache_argument, can_keep, positions, without_adapters
+from medseg_gym.envs.views.chat import Message
+
+
+class HFChatModule(TorchRLModule, InferenceOnlyAPI):
+    """Answers while playing, and gives log-probabilities, entropies and values while learning.
+
+    `model_config` is `{"settings": ChatSettings as a mapping, "values": whether there is a value
+    head, "seed": of new weights}`. Its state is what is trained and nothing else, so that adapters
+    of a large model travel without it.
+
+    Args:
+        *args: Of RLlib.
+        **kwargs: Of RLlib.
+    """
+
+    framework = "torch"
+
+    def setup(self) -> None:
+        """Load the model; add adapters, reference and value head where the settings ask for it."""
+        config: dict[str, Any] = dict(self.model_config)  # type: ignore[arg-type]
+        self.settings = ChatSettings(**config["settings"])
+        self.processor = load_processor(self.settings.model)
+        model = load_model(self.settings.model, dtype=self.settings.dtype)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.get("seed", 0))
+            self.lm = self._prepare(model)
+        learns = not self.inference_only
+        self.forbidden = forbidden_tokens(self.lm, self.processor)
+        if learns and self.settings.kl and not self.settings.lora_rank:
+            self.reference = copy.deepcopy(self.lm).requires_grad_(False)
+        if learns and config.get("values"):
+            width = self.base.get_output_embeddings().weight.shape[1]
+            self.value_head = nn.Linear(width, 1)
+            nn.init.zeros_(self.value_head.weight)
+            nn.init.zeros_(self.value_head.bias)
+        self.action_dist_cls = None
+
+    def _prepare(self, model: Any) -> Any:
+        settings = self.settings
+        if settings.lora_rank:
+            from peft import LoraConfig, get_peft_model
+
+            model = get_peft_model(
+                model,
+                LoraConfig(
+                    r=settings.lora_rank,
+                    lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
+                    target_modules="all-linear",
+                    task_type="CAUSAL_LM",
+                ),
+            )
+        if not settings.train_vision:
+            for name, parameter in model.named_parameters():
+                if ".visual." in name or ".vision_tower." in name:
+                    parameter.requires_grad_(False)
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+        return model
+
+    @property
+    def base(self) -> Any:
+        """The model of transformers, inside adapters if there are any."""
+        return without_adapters(self.lm)
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """What only a learner has."""
+        return ["reference", "value_head"]
+
+    # playing ------------------------------------------------------------------------------------
+    def answerer(self, system: list[Message], temperature: float | None = None) -> Answerer:
+        """Who answers conversations with this module's weights.
+
+        Args:
+            system: What conversations begin with.
+            temperature: None is that of training, 0 takes the likeliest tokens.
+        """
+        settings = self.settings
+        self.lm.eval()
+        options = ModelOptions(
+            temperature=settings.temperature if temperature is None else temperature,
+            max_new_tokens=settings.max_new_tokens,
+            history=settings.history,
+        )
+        return Answerer(self.lm, self.processor, system, options)
+
+    def autocast(self) -> Any:
+        """Context of the settings' precision."""
+        device = self.lm.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
+
+    # learning -----------------------------------------------------------------------------------
+    @property
+    def shares_pictures(self) -> bool:
+        """Whether the model can be given features of pictures that are computed already."""
+        return "mm_encoder_outputs" in inspect.signature(self.base.model.forward).parameters
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether the first prompt of a group's episodes is computed once for all of them."""
+        settings = self.settings
+        return (
+            settings.share_prompts
+            and settings.group_size > 1
+            and not settings.gradient_checkpointing  # transformers keeps no cache with it
+            and self.shares_pictures
+            and can_keep(self.base)
+        )
+
+    def read_prompts(self, prompts: dict[str, Any], reference: bool = False) -> Layers:
+        """Keys and values of shared prompts.
+
+        Args:
+            prompts: `SharedPrompts.tensors`.
+            reference: Those of the starting model.
+        """
+        from transformers import DynamicCache
+
+        with self.autocast(), self._model(reference) as model:
+            cache = DynamicCache()
+            given = self._pictures(model, prompts)
+            grids = given.get("image_grid_thw")
+            given["position_ids"] = positions(model, {**prompts, "image_grid_thw": grids})
+            without_adapters(model).model(
+                input_ids=prompts["input_ids"],
+                attention_mask=prompts["attention_mask"],
+                use_cache=True,
+                **{cache_argument(model): cache},
+                **given,
+            )
+        found: list[Any] = cache.layers
+        return [(layer.keys, layer.values) for layer in found]
+
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Log-probabilities and entropies of what was said, and values.
+
+        Args:
+            batch: See `collate`. Where prompts are shared, also their keys and values
+                (`prompt_layers`) or what they are computed from with gradients (`prompts`); and
+                those of the reference (`reference_layers`), where there is one.
+            **kwargs: Of RLlib.
+
+        Returns:
+            `log_probs` and `entropy`, (N,); `reference_log_probs`, (N,), where there is a
+            reference; `values`, (M,), where there is a value head; `prompt_layers`, where they
+            were computed.
+        """
+        found: dict[str, Any] = {}
+        layers = batch.get("prompt_layers")
+        if "prompts" in batch:
+            layers = found["prompt_layers"] = self.read_prompts(batch["prompts"])
+        with self.autocast():
+            hidden = self._hidden(self.lm, batch, layers)
+        logits = self._logits(self.lm, hidden, batch)
+        found["log_probs"] = _of(logits, batch["said"])
+        with torch.set_grad_enabled(self.settings.entropy != 0 and torch.is_grad_enabled()):
+            found["entropy"] = _entropy(logits)
+        if hasattr(self, "value_head"):
+            read = hidden.detach() if batch.get("head_alone") else hidden
+            found["values"] = self._values(read, batch)
+        if self.settings.kl:
+            with torch.no_grad(), self.autocast(), self._model(reference=True) as model:
+                hidden = self._hidden(model, batch, batch.get("reference_layers"))
+                logits = self._logits(model, hidden, batch)
+                found["reference_log_probs"] = _of(logits, batch["said"])
+        return found
+
+    _forward = _forward_train
+
+    def compute_values(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Values of the turns, (M,)."""
+        with self.autocast():
+            return self._values(self._hidden(self.lm, batch), batch)
+
+    def _values(self, hidden: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+        return self.value_head(hidden[batch["ends"]].float())[:, 0]
+
+    @contextlib.contextmanager
+    def _model(self, reference: bool) -> Iterator[Any]:
+        if not reference:
+            yield self.lm
+        elif not self.settings.lora_rank:
+            yield self.reference
+        else:
+            with self.lm.disable_adapter():
+                yield self.lm
+
+    def _hidden(
+        self, model: Any, batch: dict[str, Any], prompt_layers: Layers | None = None
+    ) -> torch.Tensor:
+        """Last hidden states, (B * L) x width; see `collate`."""
+        from transformers import DynamicCache
+
+        inner, given = without_adapters(model).model, self._pictures(model, batch)
+        known = batch.get("known", 0)
+        if known and prompt_layers is not None:
+            of, cache = batch["prompt_of"], DynamicCache()
+            for number, (keys, values) in enumerate(prompt_layers):
+                cache.update(keys[of], values[of], number)
+            where = positions(model, {**batch, "image_grid_thw": batch["grids"]})
+            given["position_ids"] = where[:, :, known:]
+            given[cache_argument(model)] = cache
+        elif "mm_token_type_ids" in inspect.signature(inner.forward).parameters:
+            given["mm_token_type_ids"] = batch["mm_token_type_ids"]
+        out = inner(
+            input_ids=batch["input_ids"][:, known:],
+            attention_mask=batch["attention_mask"],
+            use_cache=bool(known),
+            **given,
+        )
+        return out.last_hidden_state.flatten(0, 1)
+
+    def _pictures(self, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        given = dict(batch["pictures"])
+        if not (self.shares_pictures and given):
+            return given
+        return encode_distinct(
+            without_adapters(model).model,
+            given["pixel_values"],
+            given["image_grid_thw"],
+            batch["picture_of"].tolist(),
+        )
+
+    def _logits(self, model: Any, hidden: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+        """Of the tokens before what was said, N x V float32, as they are drawn from."""
+        base = without_adapters(model)
+        # Only where something was said: logits are the largest tensor of all.
+        logits = base.get_output_embeddings()(hidden[batch["before"]]).float()
+        if self.settings.temperature != 1:
+            logits = logits / self.settings.temperature
+        forbidden = torch.tensor(self.forbidden, dtype=torch.long, device=logits.device)
+        return logits.index_fill(1, forbidden, -torch.inf)
+
+    # weights ------------------------------------------------------------------------------------
+    def trained(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def get_state(
+        self,
+        components: Any = None,
+        *,
+        not_components: Any = None,
+        inference_only: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, torch.Tensor]:
+        """Copies of what is trained, on the CPU; without what only a learner has if asked so.
+
+        Tensors, because numpy has no bfloat16.
+        """
+        aside = tuple(self.get_non_inference_attributes()) if inference_only else ()
+        return {
+            name: p.detach().cpu().clone()
+            for name, p in self.trained().items()
+            if name.partition(".")[0] not in aside
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take up what `get_state` gave; a learner's own parts are ignored where there are none."""
+        own = self.trained()
+        aside = self.get_non_inference_attributes()
+        unknown = [n for n in state if n not in own and n.partition(".")[0] not in aside]
+        if unknown:
+            raise ValueError(f"weights of another model: {', '.join(unknown[:3])} ...")
+        with torch.no_grad():
+            for name, value in state.items():
+                if name in own:
+                    own[name].copy_(torch.as_tensor(value))
+
+    def save(self, folder: Any) -> None:
+        """Write model (or adapters) and processor as a checkpoint that plays as `llm:FOLDER`."""
+        self.lm.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+
+def _of(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    return torch.log_softmax(logits, dim=-1).gather(1, chosen[:, None])[:, 0]
+
+
+def _entropy(logits: torch.Tensor) -> torch.Tensor:
+    log_probs = torch.log_softmax(logits, dim=-1)
+    # Forbidden tokens: 0 times minus infinity is 0 here.
+    return -(log_probs.exp() * log_probs.clamp(min=-1e4)).sum(-1)

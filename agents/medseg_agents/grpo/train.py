@@ -1,0 +1,181 @@
+"""A run of GRPO or turn-level PPO, kept in a folder that survives being killed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.rllib.core import DEFAULT_MODULE_ID
+from rich.console import Console
+
+from medseg_agents.arrays.rllib.train import start_ray
+from medseg_agents.evaluation.evaluate import CaseRecord
+from medseg_agents.grpo.algorithm import ChatAlgorithm, ChatConfig, ChatPPOConfig, GRPOConfig
+from medseg_agents.grpo.module import HFChatModule
+from medseg_agents.grpo.settings import ChatPPORun, ChatRun
+from medseg_agents.llm.checkpoint import load_processor, save_view
+from medseg_agents.runs.folder import RunFolder
+from medseg_agents.runs.log import RunLog
+from medseg_gym.cases import load_cases
+from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
+
+_ALGORITHM, _MODEL = "algorithm", "model"
+_FREE = (
+    *("eval_every", "eval_cases", "checkpoint_every", "keep", "device", "num_envs", "env_runners"),
+    *("learners", "gpus_per_runner", "gpus_per_learner", "shared_backbone", "micro_batch"),
+)
+"""What a resumed run may have changed: where it runs and what it writes."""
+_DRAWN = 6
+_SHOWN = ("return", "dice", "val/return", "turns", "valid_calls")
+
+
+def chat_config(run: ChatRun, **env_options: Any) -> ChatConfig:
+    """The RLlib configuration of a run.
+
+    Args:
+        run: Its settings.
+        **env_options: More arguments of the environment, which go before the run's own.
+    """
+    config: ChatConfig = ChatPPOConfig() if isinstance(run, ChatPPORun) else GRPOConfig()
+    options = {"cases": run.cases, "split": "train", **run.env_options(), **run.view()}
+    config.environment(env_config={**options, **env_options})
+    config.training(lr=run.lr, grad_clip=run.max_grad_norm, num_epochs=run.epochs)
+    config.env_runners(num_env_runners=run.env_runners, num_gpus_per_env_runner=run.gpus_per_runner)
+    if run.num_envs:
+        config.env_runners(num_envs_per_env_runner=run.num_envs)
+    config.learners(num_learners=run.learners, num_gpus_per_learner=run.gpus_per_learner)
+    config.debugging(seed=run.seed, log_level="ERROR")
+    return config.chat(**run.chat)
+
+
+def train_chat(
+    config: ChatRun, out: str | Path, resume: bool = False, console: Console | None = None
+) -> RunFolder:
+    """Train, and keep everything in a run's folder.
+
+    Args:
+        config: What to do.
+        out: Folder of the run: `config.json`, `progress.jsonl`, `progress.csv`, `tensorboard/`,
+            `samples/` (pictures of validation episodes), `checkpoints/` and at the end `model/`,
+            which plays as `llm:RUN/model`.
+        resume: Go on from its newest checkpoint; a finished run is left as it is.
+        console: For the progress bar.
+
+    Returns:
+        The run.
+
+    Raises:
+        MedSegError: See `RunFolder.start`; or cases, backbone or model cannot be used.
+    """
+    view = config.view()
+    load_processor(config.model)  # says what is wrong before Ray starts
+    start_ray()
+    run = RunFolder(out)
+    run.start(config, view, resume, "MedSegChat-v0", _FREE)
+    newest = run.newest()
+    step = 0 if newest is None else newest[0]
+    options: dict[str, Any] = {}
+    server = None
+    if config.shared_backbone:
+        from medseg_gym.backbones.remote.ray import serve
+
+        name = f"medseg-{run.path.absolute()}"
+        # Runners may have taken every core; one more that is waited for would wait for ever.
+        server = serve(name, config.backbone, config.checkpoint, config.device, num_cpus=0)
+        options = {"backbone": f"ray:{name}", "checkpoint": None, "device": "cpu"}
+    algo: Any = chat_config(config, **options).build_algo()
+    try:
+        if newest is not None:
+            algo.restore_from_path(str((newest[1] / _ALGORITHM).absolute()))
+        _train(algo, config, run, step, console)
+        if not (run.path / _MODEL).is_dir():
+            _save_model(algo, config, run.path / _MODEL)
+    finally:
+        algo.stop()
+        del server
+    return run
+
+
+def _train(
+    algo: ChatAlgorithm, config: ChatRun, run: RunFolder, step: int, console: Console | None
+) -> None:
+    every = config.eval_every
+    keys = load_cases(config.cases, "val").keys[: config.eval_cases] if every else []
+    with RunLog(run.path, config.iterations, step, console, _SHOWN, "iterations") as log:
+        if step == 0 and every:
+            log.write(0, _validate(algo, keys, run.path, 0))
+        while step < config.iterations:
+            result = algo.train()
+            step = int(result["training_iteration"])
+            log.write(step, read_result(result))
+            last = step >= config.iterations
+            if every and (step % every == 0 or last):
+                log.write(step, _validate(algo, keys, run.path, step))
+            if step % config.checkpoint_every == 0 or last:
+                run.save(step, lambda folder: _save(algo, config, folder))
+                run.prune(config.keep)
+
+
+def read_result(result: dict[str, Any]) -> dict[str, float]:
+    """The figures of an RLlib result that the log keeps, under the log's names."""
+    played, learned = result["env_runners"], result["learners"].get(DEFAULT_MODULE_ID, {})
+    update = result["update_seconds"]
+    playing, segmenting = played["generation_seconds"], played["segmentation_seconds"]
+    whole = max(1e-9, playing + segmenting + update)
+    found = {
+        "return": played["episode_return_mean"],
+        "dice": played["final_dice"],
+        **{name: played[name] for name in ("turns", "valid_calls", "stopped", "stop_regret")},
+        **{name: played[name] for name in ("tokens_per_second", "encodes")},
+        "share/generation": playing / whole,
+        "share/segmentation": segmenting / whole,
+        "share/update": update / whole,
+        "time/update": update,
+    }
+    names = (
+        *("group_spread", "group_flat", "clip_fraction", "sampler_kl", "reference_kl", "entropy"),
+        *("first_ratio_off", "value_error", "explained_variance", "lr"),
+    )
+    found |= {f"train/{name}": learned[name] for name in names if name in learned}
+    norm = learned.get("gradients_default_optimizer_global_norm")
+    if norm is not None:
+        found["train/gradient_norm"] = norm
+    return {name: float(value) for name, value in found.items()}
+
+
+def _validate(
+    algo: ChatAlgorithm, keys: Sequence[str], out: Path, iteration: int
+) -> dict[str, float]:
+    records, picture = algo.validate_cases(keys, drawn=_DRAWN)
+    if picture:
+        file = out / "samples" / f"iteration-{iteration:05d}.png"
+        atomic_write(file, picture)
+    return summarise(records)
+
+
+def summarise(records: Sequence[CaseRecord]) -> dict[str, float]:
+    """Means over validation cases, by "val/NAME"."""
+    count, calls = len(records), sum(record.turns for record in records)
+    return {
+        "val/return": sum(r.episode_return for r in records) / count,
+        "val/dice": sum(r.dice[-1] for r in records) / count,
+        "val/dice_first": sum(r.dice_after(1) for r in records) / count,
+        "val/turns": calls / count,
+        "val/valid_calls": 1 - sum(r.invalid + r.cut_off for r in records) / calls,
+        "val/stopped": sum(r.stopped for r in records) / count,
+    }
+
+
+def _save(algo: ChatAlgorithm, config: ChatRun, folder: Path) -> None:
+    algo.save_to_path(str((folder / _ALGORITHM).absolute()))
+    _save_model(algo, config, folder / _MODEL)
+
+
+def _save_model(algo: ChatAlgorithm, config: ChatRun, folder: Path) -> None:
+    """Write the learner's weights as a checkpoint that says how it is shown the environment."""
+    module: HFChatModule = algo.own_module()
+    policy = {"history": config.history, "max_new_tokens": config.max_new_tokens}
+    with atomic_folder(folder) as part:
+        module.save(part)
+        save_view(part, config.view(), policy)

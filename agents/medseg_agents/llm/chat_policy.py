@@ -1,0 +1,132 @@
+"""ChatPolicy: a vision-language model on this machine, playing all slots at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from medseg_agents.llm.checkpoint import load_model, load_processor
+from medseg_agents.llm.generation import Answerer, Conversation, ModelOptions
+from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.cut_answer import CutAnswer
+
+
+class ChatPolicy:
+    """Plays `MedSegChat-v0` with a chat model of transformers that takes pictures.
+
+    All slots that wait for an answer are one batch; see `Answerer` for what holds.
+
+    Args:
+        answerer: The model, how it is asked, and what every conversation begins with
+            (`envs.system_messages`).
+        over: What the environment shows in a slot that has ended (`texts.over`); such slots are not
+            asked.
+        name: Shown in tables.
+        checkpoint: What the records of a run say of the model.
+    """
+
+    sees_truth = False
+
+    def __init__(
+        self,
+        answerer: Answerer,
+        over: str | None = None,
+        name: str = "llm",
+        checkpoint: str = "",
+    ) -> None:
+        self.answerer, self.options = answerer, answerer.options
+        self.over, self.name, self.checkpoint = over, name, checkpoint
+        self._slots: dict[int, Conversation] = {}
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        system: Sequence[Message] = (),
+        over: str | None = None,
+        options: ModelOptions | None = None,
+        name: str | None = None,
+    ) -> ChatPolicy:
+        """Load a checkpoint of transformers or adapters of peft.
+
+        Args:
+            path: Folder.
+            system: Messages that every conversation begins with.
+            over: What the environment shows in a slot that has ended.
+            options: See `ModelOptions`.
+            name: Shown in tables.
+
+        Raises:
+            PolicyError: No such checkpoint, or not one of a chat model that takes pictures.
+        """
+        options = options or ModelOptions()
+        device = options.device_map
+        if device is None and torch.accelerator.is_available():
+            device = str(torch.accelerator.current_accelerator())
+        model = load_model(path, options.dtype, device, options.merge)
+        answerer = Answerer(model.eval(), load_processor(path), system, options)
+        return cls(answerer, over, name or f"llm:{path}", weights_digest(path))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the answers beside the name; JSON."""
+        aside = ("batch", "keep_cache", "device_map")
+        options = {k: v for k, v in vars(self.options).items() if k not in aside}
+        return {"checkpoint": self.checkpoint, "dtype": str(self.answerer.model.dtype), **options}
+
+    def reset(self, slots: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
+        """Begin new conversations."""
+        for slot, generator in zip(slots, generators, strict=True):
+            self._slots[slot] = Conversation(generator)
+
+    def act(self, observations: Mapping[str, Any]) -> list[str]:
+        """Answers of all slots; "" for those that have ended or were never reset.
+
+        One that ran into `max_new_tokens` is a `CutAnswer`.
+
+        Args:
+            observations: `text`, n str, and `image`, n x P x P x 3 uint8: the newest user turns.
+        """
+        texts, images = observations["text"], observations["image"]
+        answers = [""] * len(texts)
+        asked = [s for s, text in enumerate(texts) if s in self._slots and text != self.over]
+        for slot in asked:
+            self._slots[slot].show(texts[slot], images[slot])
+        cut = (
+            f"the answer was cut off at the limit of {self.options.max_new_tokens} tokens before "
+            "its call was complete (option max_new_tokens raises the limit)"
+        )
+        size = self.options.batch or len(asked)
+        for start in range(0, len(asked), max(1, size)):
+            group = asked[start : start + size]
+            for slot, answer in zip(
+                group, self.answerer.answer([self._slots[s] for s in group]), strict=True
+            ):
+                answers[slot] = CutAnswer(answer.text, cut) if answer.cut else answer.text
+        return answers
+
+    def conversation(self, slot: int) -> tuple[list[Message], list[Image.Image]]:
+        """What the model was shown last in a slot: messages, and the pictures in them."""
+        return self._slots[slot].dialogue.shown(self.answerer.system, self.options.history)
+
+
+def weights_digest(path: str | Path) -> str:
+    """What tells one checkpoint from another: a hash of its weight files.
+
+    Files of more than 256 MB count by name, size and the time they were written.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for file in sorted(Path(path).glob("*.safetensors")) + sorted(Path(path).glob("*.bin")):
+        facts = file.stat()
+        digest.update(file.name.encode())
+        if facts.st_size <= 256 * 2**20:
+            digest.update(file.read_bytes())
+        else:
+            digest.update(f"{facts.st_size} {facts.st_mtime_ns}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,99 @@
+"""Chats of many first turns on one picture: a cheap start for a model that has never seen anything.
+
+An exported episode shows a new picture every turn, and pictures are what costs. Here one picture is
+asked about every target in it, in the words of the environment's first turn, and the answers are
+what an expert that begins with a box answers first: the tight box. The files are like those of
+`medseg trajectories export --format chat-parquet`, so that the same training takes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medseg_gym.annotators.box import tight_box, widen
+from medseg_gym.cases import Case, CaseSource, load_cases
+from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.envs.views.chat import ChatView, text_message
+from medseg_gym.episodes import Episode
+from medseg_gym.errors import PolicyError
+from medseg_gym.prompts import GRID, AddBox, Coordinates, Stop, encode_tool_call
+from medseg_gym.trajectories.export.chat_format import png
+from medseg_gym.trajectories.export.export import write_chats
+
+
+def write_first_turns(
+    path: str | Path,
+    cases: str | CaseSource,
+    pictures: range,
+    chat: ChatOptions,
+    split: str = "train",
+    per_picture: int = 4,
+    on_picture: Callable[[], None] | None = None,
+) -> None:
+    """Write one chat per picture.
+
+    Args:
+        path: Of the parquet file; it appears when it is whole.
+        cases: Spec or source whose cases come picture by picture, `per_picture` of each.
+        pictures: Numbers; picture i holds the cases from i * `per_picture` on.
+        chat: How they are shown, and for how many steps (`max_steps`).
+        split: "train" or "val", for a spec. Never "test": that is what the model is measured on.
+        per_picture: Cases that share a picture.
+        on_picture: Called after each.
+
+    Raises:
+        PolicyError: Cases of the test split, or neighbours that do not share a picture.
+        TrajectoryError: The file cannot be written.
+    """
+    if split == "test":
+        raise PolicyError("first turns are for training; take the train or the val split")
+    source, view = load_cases(cases, split), ChatView(chat)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number in pictures:
+            together = [source[number * per_picture + k] for k in range(per_picture)]
+            yield _chat(together, view, chat.max_steps)
+            if on_picture:
+                on_picture()
+
+    write_chats(path, rows(), chat)
+
+
+def _chat(cases: Sequence[Case], view: ChatView, max_steps: int) -> dict[str, Any]:
+    if len({case.content_hash for case in cases}) > 1:
+        raise PolicyError(
+            f"cases {cases[0].key!r} to {cases[-1].key!r} do not share a picture; give per_picture "
+            "as the source has it"
+        )
+    starts = [Episode(case, torch.from_numpy(case.mask.copy()), max_steps) for case in cases]
+    messages = view.messages(starts[0])  # as the environment begins, picture and all
+    for start in starts:
+        if start is not starts[0]:
+            (question,) = view.observe([start])["text"]
+            messages.append(text_message("user", question))
+        messages.append(text_message("assistant", first_answer(start.case.mask, view.coordinates)))
+    return {
+        "messages": messages,
+        "images": [{"bytes": png(view.picture(cases[0])), "path": None}],
+        "case": cases[0].key,
+        "seed": 0,
+        "rollout": 0,
+        "dice": None,  # nothing was played
+    }
+
+
+def first_answer(mask: np.ndarray, coordinates: Coordinates = GRID) -> str:
+    """The call with which a box expert begins: the tight box, or stop where there is no target.
+
+    Args:
+        mask: H x W bool.
+        coordinates: How places are written.
+    """
+    box = tight_box(mask)
+    prompt: AddBox | Stop = widen(box, coordinates.bins) if box else Stop()
+    return encode_tool_call(prompt, coordinates)

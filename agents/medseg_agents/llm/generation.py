@@ -1,0 +1,258 @@
+"""How a model answers conversations: one batch, sampling per conversation, kept keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from medseg_agents.llm import turn_cache
+from medseg_agents.llm.history import Dialogue, read_history
+from medseg_agents.llm.processed_images import (
+    ProcessedPicture,
+    encode_pictures,
+    process_new,
+    tokenize,
+)
+from medseg_agents.llm.sampling import Forbid, SlotDraws, end_tokens, forbidden_tokens
+from medseg_agents.llm.turn_cache import SlotCache
+from medseg_gym.envs.views.chat import Message
+from medseg_gym.errors import PolicyError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a model is loaded and asked, and how its answer is drawn.
+
+    Args:
+        temperature: 0 takes the likeliest token; above, tokens are drawn.
+        top_p: Draw among the likeliest tokens that together have this probability.
+        top_k: Draw among so many likeliest tokens; 0 is all.
+        max_new_tokens: Of an answer.
+        history: "all" pictures, the newest k, or "none" (see `history.read_history`).
+        batch: Slots that the model answers at once; None is all of them.
+        keep_cache: Keep keys and values between turns where that is exact (see `turn_cache`).
+        dtype: Of the weights: "auto" as they are stored, or a torch type's name.
+        device_map: As transformers takes it, such as "auto" or "cuda:1"; None is an accelerator
+            where there is one, else the CPU.
+        merge: Fold adapters into the weights, which answers faster.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_new_tokens: int = 128
+    history: str | int = "all"
+    batch: int | None = None
+    keep_cache: bool = True
+    dtype: str = "auto"
+    device_map: str | None = None
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "history", read_history(self.history))
+        if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0):
+            raise PolicyError(
+                "sampling needs temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got "
+                f"{self.temperature}, {self.top_p}, {self.top_k}"
+            )
+        if self.max_new_tokens < 1 or (self.batch is not None and self.batch < 1):
+            raise PolicyError(
+                f"need max_new_tokens, batch >= 1, got {self.max_new_tokens}, {self.batch}"
+            )
+
+
+@dataclass
+class Conversation:
+    """One conversation.
+
+    Args:
+        generator: What its answers are drawn with.
+        dialogue: What was shown and said.
+        cache: What the model keeps of it between turns.
+        processed: Its pictures as the model takes them, as far as they are known.
+    """
+
+    generator: np.random.Generator
+    dialogue: Dialogue = field(default_factory=Dialogue)
+    cache: SlotCache | None = None
+    processed: list[ProcessedPicture] = field(default_factory=list)
+
+    def show(self, text: str, picture: np.ndarray) -> None:
+        """Add the user's turn: its text, and its picture, P x P x 3 uint8."""
+        self.dialogue.texts.append(text)
+        self.dialogue.pictures.append(Image.fromarray(picture))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said, and what it read before.
+
+    Args:
+        text: Without what ends an answer.
+        prompt: Tokens that it was shown, (L,) int32, without padding; place holders of pictures
+            are in it.
+        tokens: Tokens that it chose, (T,) int32, the one that ends the answer included.
+        log_probs: Of each chosen token under the distribution that it was drawn from, (T,) float32;
+            empty where answers are not drawn.
+        pictures: How many of the newest pictures were shown.
+        cut: It ran into `max_new_tokens`.
+    """
+
+    text: str
+    prompt: np.ndarray
+    tokens: np.ndarray
+    log_probs: np.ndarray
+    pictures: int
+    cut: bool = False
+
+
+class Answerer:
+    """Lets a chat model of transformers that takes pictures answer many conversations at once.
+
+    The batch is padded at the left. Without sampling the answers are those that each conversation
+    would get alone, and with it too: each draws from its own generator, a fixed number of times a
+    turn. What the batch changes is the last bits of the logits, as everywhere in floating point.
+
+    Args:
+        model: A model that `AutoModelForImageTextToText` loads, adapters included.
+        processor: Its processor.
+        system: Messages that every conversation begins with (`envs.system_messages`).
+        options: See `ModelOptions`; `batch` is the caller's to heed.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        system: Sequence[Message] = (),
+        options: ModelOptions | None = None,
+    ) -> None:
+        self.model, self.processor, self.system = model, processor, list(system)
+        self.options = options or ModelOptions()
+        self._forbid = Forbid(forbidden_tokens(model, processor))
+        self._config = GenerationConfig(
+            max_new_tokens=self.options.max_new_tokens,
+            do_sample=False,  # drawing is done by `SlotDraws`
+            num_beams=1,
+            eos_token_id=end_tokens(model, processor),
+            pad_token_id=processor.tokenizer.pad_token_id,
+        )
+        self._keeps = (
+            self.options.keep_cache and self.options.history == "all" and turn_cache.can_keep(model)
+        )
+
+    @torch.no_grad()  # not inference_mode: a trainer's weights may be the same tensors
+    def answer(self, conversations: Sequence[Conversation]) -> list[Answer]:
+        """Answer the newest user turn of each and add the answer to its dialogue."""
+        history = self.options.history
+        shown = [one.dialogue.shown(self.system, history) for one in conversations]
+        tokenizer = self.processor.tokenizer
+        texts = self.processor.apply_chat_template(
+            [messages for messages, _ in shown], tokenize=False, add_generation_prompt=True
+        )
+        if self._keeps:
+            given = self._with_kept(conversations, texts)
+        else:
+            given = self.processor(
+                text=texts,
+                images=[pictures for _, pictures in shown],
+                padding=True,
+                padding_side="left",
+                return_tensors="pt",
+                add_special_tokens=False,  # the template has them
+            )
+            given = dict(given.to(self.model.device))
+        ids, mask = given["input_ids"], given["attention_mask"]
+        processors, draws = self._processors(conversations, ids.shape[1])
+        made = self.model.generate(
+            **given, generation_config=self._config, logits_processor=processors
+        )
+        if self._keeps:
+            kept = given[turn_cache.cache_argument(self.model)]
+            for one, cache in zip(conversations, turn_cache.part(kept, made, mask), strict=True):
+                one.cache = cache
+        log_probs = draws.log_probs() if draws else None
+        answers = []
+        rows = zip(conversations, ids.tolist(), mask.sum(1).tolist(), made.tolist(), strict=True)
+        for number, (one, row, used, whole) in enumerate(rows):
+            new = whole[len(row) :]
+            stop = next((i for i, t in enumerate(new) if t in self._config.eos_token_id), len(new))
+            chosen = new[: stop + 1]
+            # Thoughts and tool calls are ordinary tokens in some vocabularies and special in
+            # others, so only what ends an answer is taken off.
+            text = tokenizer.decode(new[:stop], skip_special_tokens=False)
+            one.dialogue.answers.append(text)
+            answers.append(
+                Answer(
+                    text,
+                    np.asarray(row[len(row) - used :], np.int32),
+                    np.asarray(chosen, np.int32),
+                    np.zeros(0, np.float32)
+                    if log_probs is None
+                    else log_probs[number, : len(chosen)],
+                    len(shown[number][1]),
+                    stop == len(new),
+                )
+            )
+        return answers
+
+    def _processors(
+        self, conversations: Sequence[Conversation], start: int
+    ) -> tuple[LogitsProcessorList, SlotDraws | None]:
+        options = self.options
+        chosen = LogitsProcessorList([self._forbid])
+        if options.temperature == 0:
+            return chosen, None
+        if options.temperature != 1:
+            chosen.append(TemperatureLogitsWarper(options.temperature))
+        if options.top_k:
+            chosen.append(TopKLogitsWarper(options.top_k))
+        if options.top_p < 1:
+            chosen.append(TopPLogitsWarper(options.top_p))
+        numbers = [one.generator.random(options.max_new_tokens) for one in conversations]
+        draws = SlotDraws(np.stack(numbers), start)
+        chosen.append(draws)
+        return chosen, draws
+
+    def _with_kept(
+        self, conversations: Sequence[Conversation], texts: Sequence[str]
+    ) -> dict[str, Any]:
+        """The model's inputs where neither earlier turns nor pictures are computed again."""
+        from transformers import DynamicCache
+
+        process_new(self.processor, conversations)
+        read = tokenize(self.processor, texts, [one.processed for one in conversations])
+        given: dict[str, Any] = {k: value.to(self.model.device) for k, value in read.items()}
+        given["position_ids"] = turn_cache.positions(self.model, given)
+        cache_name = turn_cache.cache_argument(self.model)
+        caches = [one.cache for one in conversations]
+        ids, mask = given["input_ids"], given["attention_mask"]
+        image = self.model.config.image_token_id
+        known = turn_cache.known_part(caches, ids, mask, image)
+        given[cache_name] = DynamicCache()
+        if known:
+            given[cache_name] = turn_cache.join([c for c in caches if c is not None], mask, known)
+        # Only pictures in the part that is not known, and of several that are alike one.
+        left = (ids[:, known:] == image).sum(1).tolist()
+        wanted: list[ProcessedPicture] = []
+        for one, tokens in zip(conversations, left, strict=True):
+            newest = len(one.processed)
+            while tokens > 0:
+                newest -= 1
+                tokens -= one.processed[newest].tokens
+            wanted += one.processed[newest:]
+        if wanted:
+            given |= encode_pictures(self.model, wanted)
+        return given

@@ -1,0 +1,80 @@
+"""A baseline that knows where things usually are: one fixed box per target, then stop.
+
+A model that was trained on pictures of one kind can do as well without looking. What it is worth
+beyond this box is what it sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+
+from medseg_agents.policies.specs import Contender
+from medseg_gym.annotators.box import tight_box
+from medseg_gym.annotators.scripted import ScriptedPolicy
+from medseg_gym.cases import load_cases
+from medseg_gym.prompts import AddBox, ArrayCodec, Prompt, Stop
+
+CASES = 2400
+"""Training cases that the usual boxes come from."""
+
+
+class UsualBox(ScriptedPolicy):
+    """The box of the target's name, then stop; stops at once for names that it does not know.
+
+    Args:
+        codec: Of the array view that it plays through.
+        boxes: By number of the target in the view; None where there is none.
+    """
+
+    name = "usual-box"
+
+    def __init__(self, codec: ArrayCodec, boxes: Sequence[AddBox | None]) -> None:
+        super().__init__(codec)
+        self.boxes = boxes
+        self.settings = {"boxes": [None if box is None else astuple(box) for box in boxes]}
+        self._targets: np.ndarray = np.zeros(0, np.int64)
+
+    def act(self, observations: Any) -> np.ndarray:
+        """Choose actions, (n, 5) int64."""
+        self._targets = observations["target"]
+        return super().act(observations)
+
+    def choose(self, slot: int) -> Prompt:
+        """Box, then stop."""
+        box = self.boxes[int(self._targets[slot])]
+        return Stop() if self.turns[slot] or box is None else box
+
+
+def contender(argument: str) -> Contender:
+    """The contender "usual-box:SPEC", from the first `CASES` training cases of that spec."""
+    return usual_box(argument, CASES)
+
+
+def usual_box(cases: str, count: int) -> Contender:
+    """The contender, its boxes being the medians over the first training cases.
+
+    Args:
+        cases: Case spec.
+        count: How many; fewer where the split has fewer.
+    """
+
+    def build(envs: Any) -> UsualBox:
+        source = load_cases(cases, "train")
+        sides: dict[str, list[tuple[float, ...]]] = {}
+        for index in range(min(count, len(source))):
+            case = source[index]
+            box = tight_box(case.mask)
+            if box is not None:
+                sides.setdefault(case.target, []).append((box.x1, box.y1, box.x2, box.y2))
+        boxes: list[AddBox | None] = [None]  # number 0 is any target beside the vocabulary
+        for target in envs.stage.source.targets:
+            found = sides.get(target)
+            middle = np.median(found, axis=0).tolist() if found else None
+            boxes.append(AddBox(*middle) if middle else None)
+        return UsualBox(envs.stage.view.codec, boxes)
+
+    return Contender(f"usual-box:{cases}", build)

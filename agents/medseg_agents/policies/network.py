@@ -1,0 +1,144 @@
+"""A trained network as a policy that plays: what `sb3:RUN` and `rllib:RUN` stand for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from medseg_agents.arrays.networks import NetworkConfig, PromptNetwork
+from medseg_agents.policies.options import read_named_options
+from medseg_agents.policies.specs import Contender
+from medseg_agents.runs.folder import find_checkpoint, previous_checkpoint
+from medseg_gym.backbones.protocol import choose_device
+from medseg_gym.envs.views.protocol import Observations
+from medseg_gym.errors import PolicyError
+from medseg_gym.storage.atomic_write import atomic_write
+
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
+_WEIGHTS, _CONFIG = "network.safetensors", "network.json"
+
+
+class NetworkPolicy:
+    """Plays the array view with a `PromptNetwork`.
+
+    Args:
+        network: Trained.
+        name: Shown in tables.
+        sampled: Draw actions, each slot from its own generator, instead of taking the likeliest.
+        digest: Of the weights, so that records of another checkpoint are not mistaken for its own.
+    """
+
+    sees_truth = False
+
+    def __init__(
+        self, network: PromptNetwork, name: str, sampled: bool = False, digest: str = ""
+    ) -> None:
+        self.network = network.eval()
+        self.name, self.sampled = name, sampled
+        self.settings = {"weights": digest}
+        self._generators: dict[int, np.random.Generator] = {}
+
+    def reset(self, slots: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
+        """Begin new episodes."""
+        self._generators.update(zip(slots, generators, strict=True))
+
+    def act(self, observations: Observations) -> np.ndarray:
+        """Choose actions, (n, 5) int64; a slot that was never reset gets the likeliest.
+
+        Raises:
+            PolicyError: The network's outputs are not finite.
+        """
+        device = next(self.network.parameters()).device
+        batch = {key: torch.from_numpy(value).to(device) for key, value in observations.items()}
+        with torch.inference_mode():
+            inputs = self.network(batch)[0]
+            if not bool(inputs.sum(dtype=torch.float64).isfinite()):
+                # The likeliest of NaN is the first tool: it would be scored as a policy.
+                raise PolicyError(
+                    f"{self.name}: the network's outputs are not finite; its training has "
+                    "diverged: take an earlier checkpoint, or train with a lower learning rate"
+                )
+            distribution = self.network.distribution(inputs)
+            if not self.sampled:
+                return distribution.mode().cpu().numpy()
+            draws = np.full((len(observations["target"]), distribution.num_draws), 0.5)
+            for slot in range(len(draws)):
+                if slot in self._generators:
+                    draws[slot] = self._generators[slot].random(distribution.num_draws)
+            return distribution.sample(torch.from_numpy(draws).to(device)).cpu().numpy()
+
+
+def save_network(network: PromptNetwork, config: NetworkConfig, folder: Path) -> None:
+    """Write a network into a checkpoint's folder, as safetensors and JSON."""
+    state = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
+    save_file(state, folder / _WEIGHTS)
+    atomic_write(folder / _CONFIG, json.dumps(asdict(config), indent=1))
+
+
+def load_network(
+    folder: Path, observation_space: spaces.Dict, action_space: spaces.MultiDiscrete
+) -> PromptNetwork:
+    """Read a network for a view.
+
+    Raises:
+        PolicyError: The checkpoint's files are missing, or do not fit the view.
+    """
+    try:
+        values = json.loads((folder / _CONFIG).read_text())
+        config = NetworkConfig(**{**values, "tools": tuple(values["tools"])})
+        network = PromptNetwork(observation_space, action_space, config)
+        network.load_state_dict(load_file(folder / _WEIGHTS))
+    except _UNUSABLE as error:
+        hint = previous_checkpoint(folder)
+        raise PolicyError(f"{folder}: no network of this view: {error}{hint}") from error
+    return network
+
+
+@dataclass(frozen=True)
+class PlayOptions:
+    """How a trained network plays.
+
+    Args:
+        sampled: Draw actions instead of taking the likeliest.
+        device: Of the network.
+    """
+
+    sampled: bool = False
+    device: str = "auto"
+
+
+def sb3(argument: str) -> Contender:
+    """The newest checkpoint of an SB3 run: "RUN", or "RUN?sampled=1"."""
+    return _contender("sb3", argument)
+
+
+def rllib(argument: str) -> Contender:
+    """The newest checkpoint of an RLlib run: "RUN", or "RUN?sampled=1"."""
+    return _contender("rllib", argument)
+
+
+def _contender(kind: str, argument: str) -> Contender:
+    named = read_named_options(kind, argument, PlayOptions, {})
+    options = PlayOptions(**named.policy)
+    folder, seen = find_checkpoint(named.name)
+    weights = folder / _WEIGHTS
+    if not weights.is_file():
+        raise PolicyError(f"{folder}: {_WEIGHTS} is missing")
+    digest = hashlib.blake2b(weights.read_bytes(), digest_size=8).hexdigest()
+
+    def build(envs: Any) -> NetworkPolicy:
+        spaces = envs.single_observation_space, envs.single_action_space
+        network = load_network(folder, *spaces).to(choose_device(options.device))
+        return NetworkPolicy(network, f"{kind}:{argument}", options.sampled, digest)
+
+    return Contender(f"{kind}:{argument}", build, seen["env_id"], seen["view"])

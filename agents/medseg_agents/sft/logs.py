@@ -1,0 +1,64 @@
+"""What a supervised run shows and writes while it runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers import TrainerCallback
+
+from medseg_agents.runs.log import RunLog
+
+
+class WholeCheckpoints(TrainerCallback):
+    """Marks a checkpoint once all of it is on the disk, so that a torn one is never used."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Write the mark."""
+        from medseg_agents.sft.train import WHOLE
+
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            os.sync()
+            (folder / WHOLE).touch()
+
+
+class LogRun(TrainerCallback):
+    """Keeps a `RunLog` of the trainer's figures; a resumed run goes on in it.
+
+    Args:
+        out: Folder of the run.
+        quiet: Shows nothing.
+    """
+
+    def __init__(self, out: Path, quiet: bool = False) -> None:
+        self.out, self.quiet = out, quiet
+        self.log: RunLog | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Take up the rows of an earlier part of the run; later ones are played again."""
+        if state.is_world_process_zero:
+            console = Console(quiet=True) if self.quiet else None
+            self.log = RunLog(
+                self.out, state.max_steps, state.global_step, console, shown=("loss",)
+            )
+            self.log.__enter__()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Move the bar."""
+        if self.log is not None:
+            self.log.advance(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
+        """Write one row."""
+        if self.log is not None:
+            numbers = {k: v for k, v in (logs or {}).items() if isinstance(v, (int, float))}
+            self.log.write(state.global_step, numbers)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Close the files."""
+        if self.log is not None:
+            self.log.__exit__(None, None, None)
+            self.log = None

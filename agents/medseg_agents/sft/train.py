@@ -1,0 +1,276 @@
+"""Supervised fine-tuning of a vision-language model on exported trajectories, with TRL.
+
+The loss is on the assistant's turns only, pictures included, full weights or LoRA. A run is a
+folder: `config.json`, `checkpoints/`, `progress.jsonl`, `progress.csv`, `tensorboard/` and at the
+end `model/`, which is a contender (`llm:RUN/model`) that is shown the environment as the
+trajectories were. A run killed at any moment goes on from its newest whole checkpoint, with the
+same weights in the end as one that was left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from medseg_agents.runs.folder import read_json
+from medseg_agents.sft.config import SftConfig, SftError
+from medseg_agents.sft.data import load_conversations
+from medseg_gym.storage.atomic_write import atomic_folder, atomic_write, named_failures
+
+WHOLE = "whole"
+"""Name of the file that says that a checkpoint was written to its end."""
+
+
+def train_sft(
+    config: SftConfig, out: str | Path, resume: bool = False, quiet: bool = False
+) -> Path:
+    """Train, or go on training.
+
+    Args:
+        config: What to do.
+        out: Folder of the run.
+        resume: Go on with the run in `out`; a finished one is left as it is.
+        quiet: No progress bar.
+
+    Returns:
+        Folder of the finished model.
+
+    Raises:
+        SftError: The folder holds a run already (without `resume`) or one with other settings, or
+            trajectories are missing, are no conversations or were not all shown alike.
+        PolicyError: The model cannot be loaded.
+    """
+    from medseg_agents.llm.checkpoint import load_model, load_processor, save_view
+
+    out = Path(out)
+    _claim(out, config, resume)
+    finished = out / "model"
+    if finished.is_dir():
+        return finished
+    rows, view = load_conversations(config.trajectories, out / "cache")
+    held_out = (
+        load_conversations(config.validation, out / "cache")[0] if config.validation else None
+    )
+    start = Path(config.model)
+    if config.model == "tiny":
+        start = _tiny(out / "start", rows, view)
+    processor = load_processor(start)
+    model = load_model(start, dtype=config.dtype)
+    trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
+    newest = _newest(out / "checkpoints")
+    if newest is not None:
+        check_checkpoint(Path(newest))
+    with named_failures(out / "checkpoints", SftError):
+        trainer.train(resume_from_checkpoint=newest)
+    with atomic_folder(finished, SftError) as part:
+        trainer.save_model(str(part))
+        processor.save_pretrained(part)
+        (part / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.json says it all
+        save_view(part, view, {})
+    shutil.rmtree(out / "cache", ignore_errors=True)
+    return finished
+
+
+def _tiny(path: Path, rows: Any, view: dict[str, Any]) -> Path:
+    """The tiny model for what is trained on."""
+    from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
+    from medseg_gym.envs.views.chat_texts import read_texts
+
+    words = {
+        part["text"]
+        for messages in rows.select(range(min(len(rows), 1000)))["messages"]
+        for message in messages
+        for part in message["content"]
+        if message["role"] != "assistant" and part["text"]
+    }
+    texts = read_texts(view.get("texts", "full"))
+    words |= {texts.turn, texts.refused}
+    return build_tiny(path, sorted(words), TinyConfig(image_size=view.get("image_size", 512)))
+
+
+def make_trainer(
+    config: SftConfig,
+    out: Path,
+    model: Any,
+    processor: Any,
+    rows: Any,
+    held_out: Any = None,
+    quiet: bool = True,
+) -> Any:
+    """TRL's `SFTTrainer` for a configuration.
+
+    Args:
+        config: See `SftConfig`.
+        out: Folder of the run.
+        model: From transformers.
+        processor: Its processor.
+        rows: From `load_conversations`.
+        held_out: Likewise, whose loss is logged; or None.
+        quiet: No progress bar.
+    """
+    import torch
+    from trl import SFTConfig as TrlConfig
+    from trl import SFTTrainer
+
+    from medseg_agents.arrays.optimisers import MuonWithAdamW, rate_over_run
+    from medseg_agents.sft.logs import LogRun, WholeCheckpoints
+
+    use_cpu = config.device == "cpu" or not torch.accelerator.is_available()
+    bf16 = config.bf16
+    if bf16 is None:
+        bf16 = not use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    renamed: dict[str, Any] = {_checkpointing(TrlConfig): config.gradient_checkpointing}
+    arguments = TrlConfig(
+        output_dir=str(out / "checkpoints"),
+        assistant_only_loss=True,
+        max_length=config.max_length,
+        num_train_epochs=config.epochs,
+        max_steps=config.steps or -1,
+        per_device_train_batch_size=config.batch_size,
+        per_device_eval_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.accumulate,
+        learning_rate=config.lr,
+        max_grad_norm=config.max_grad_norm,
+        bf16=bf16,
+        use_cpu=use_cpu,
+        dataloader_num_workers=config.loader_workers,
+        dataloader_pin_memory=not use_cpu,
+        logging_steps=config.log_every,
+        save_steps=config.save_every,
+        save_total_limit=2,  # one of them is always whole
+        eval_strategy="steps" if held_out is not None else "no",
+        eval_steps=config.save_every,
+        prediction_loss_only=True,
+        report_to=[],
+        disable_tqdm=True,
+        seed=config.seed,
+        data_seed=config.seed,
+        **renamed,
+    )
+    adapters = None
+    if config.lora_rank:
+        from peft import LoraConfig
+
+        adapters = LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=config.lora_alpha or 2 * config.lora_rank,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+        )
+    processor.tokenizer.padding_side = "right"
+    trainer: Any = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        eval_dataset=held_out,
+        processing_class=processor,
+        peft_config=adapters,
+        callbacks=[WholeCheckpoints(), LogRun(out, quiet)],
+    )
+    if config.optimiser == "muon":
+        optimiser: torch.optim.Optimizer = MuonWithAdamW(
+            trainer.model, config.lr, config.muon_lr, config.weight_decay
+        )
+    else:
+        optimiser = torch.optim.AdamW(
+            [p for p in trainer.model.parameters() if p.requires_grad],
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+        )
+    trainer.optimizer = optimiser
+    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        rate_over_run(
+            config.schedule, steps_of(config, len(rows)), config.warmup, config.final_rate
+        ),
+    )
+    trainer.remove_callback(_printer())
+    return trainer
+
+
+def _checkpointing(arguments: type) -> str:
+    """What transformers calls gradient checkpointing; it changed its name."""
+    names = {f.name for f in fields(arguments)}
+    new = "activation_checkpointing"
+    return new if new in names else "gradient_checkpointing"
+
+
+def _printer() -> type:
+    from transformers import PrinterCallback
+
+    return PrinterCallback
+
+
+def steps_of(config: SftConfig, rows: int) -> int:
+    """Optimiser steps of a run over so many rows, on one device."""
+    if config.steps:
+        return config.steps
+    batches = -(-rows // config.batch_size)
+    return max(1, int(-(-batches // config.accumulate) * config.epochs))
+
+
+def _claim(out: Path, config: SftConfig, resume: bool) -> None:
+    """Keep the settings beside the run, or compare them with those that are there."""
+    file = out / "config.json"
+    settings = json.loads(json.dumps(asdict(config)))
+    if not file.exists():
+        atomic_write(file, json.dumps(settings, indent=1), SftError)
+        return
+    if not resume:
+        raise SftError(
+            f"{out} holds a run; go on with --resume (resume=True) or name another folder"
+        )
+    there = read_json(file, SftError)
+    differs = [f.name for f in fields(config) if there.get(f.name) != settings[f.name]]
+    differs = [name for name in differs if name not in ("device", "loader_workers")]
+    if differs:
+        raise SftError(
+            f"{out} holds a run with other settings ({', '.join(differs)}); name another folder"
+        )
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Refuse a checkpoint with a damaged file before transformers fails on it.
+
+    Args:
+        folder: Of the checkpoint.
+
+    Raises:
+        SftError: It names the file, and the checkpoint before this one.
+    """
+    others = sorted(p.name for p in folder.parent.glob("checkpoint-*") if p != folder)
+    way_out = f"; remove {folder} to go on from {others[-1]}" if others else f"; remove {folder}"
+    for file in sorted(folder.iterdir()):
+        try:
+            if file.suffix == ".json":
+                json.loads(file.read_bytes())
+            elif file.suffix == ".safetensors":
+                with safe_open(file, "pt") as opened:
+                    opened.keys()
+            elif file.suffix in (".pt", ".pth"):
+                with zipfile.ZipFile(file) as archive:
+                    if damaged := archive.testzip():
+                        raise ValueError(f"{damaged} has another checksum")
+        except (OSError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
+            raise SftError(f"{file} is damaged: {error}{way_out}") from error
+    if not (folder / "trainer_state.json").exists():
+        raise SftError(f"{folder / 'trainer_state.json'} is missing{way_out}")
+
+
+def _newest(checkpoints: Path) -> str | None:
+    """The newest checkpoint that was written to its end; torn ones are removed."""
+    newest: tuple[int, str] | None = None
+    for folder in checkpoints.glob("checkpoint-*"):
+        if not (folder / WHOLE).exists():
+            shutil.rmtree(folder)
+            continue
+        step = int(folder.name.rpartition("-")[2])
+        if newest is None or step > newest[0]:
+            newest = step, str(folder)
+    return newest[1] if newest else None

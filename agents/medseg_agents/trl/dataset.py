@@ -1,0 +1,69 @@
+"""Which cases are played: rows of a `datasets.Dataset`. TRL repeats each for its whole group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from medseg_gym.cases import CaseSource
+from medseg_gym.envs.views.chat import Message
+from medseg_gym.errors import PolicyError
+
+
+def environment_rows(
+    source: CaseSource, limit: int | None = None, seed: int = 0, system: Sequence[Message] = ()
+) -> Any:
+    """Rows for `make_environment`: `prompt` and `case`.
+
+    The prompt holds an empty user turn, which the environment's `reset` fills with picture and
+    task; no picture is stored.
+
+    Args:
+        source: Cases, those that the environment has.
+        limit: So many of them, drawn without repetition; None is all, in order.
+        seed: Of the draw.
+        system: What every conversation begins with (`envs.system_messages`). With tools in the chat
+            template, Qwen's explains them by itself.
+
+    Returns:
+        A `datasets.Dataset`.
+
+    Raises:
+        PolicyError: More cases are wanted than there are.
+    """
+    opening = [*system, {"role": "user", "content": [{"type": "text", "text": ""}]}]
+    return _dataset([{"prompt": opening, "case": key} for key in _keys(source, limit, seed)])
+
+
+def rollout_rows(source: CaseSource, limit: int | None = None, seed: int = 0) -> Any:
+    """Rows for `ChatRollout`, whose `prompt` is the case's key: the conversation is its own.
+
+    Args:
+        source: Cases, those that the rollout has.
+        limit: So many of them, drawn without repetition; None is all, in order.
+        seed: Of the draw.
+
+    Returns:
+        A `datasets.Dataset`.
+
+    Raises:
+        PolicyError: More cases are wanted than there are.
+    """
+    return _dataset([{"prompt": key} for key in _keys(source, limit, seed)])
+
+
+def _dataset(rows: list[dict[str, Any]]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_list(rows)
+
+
+def _keys(source: CaseSource, limit: int | None, seed: int) -> list[str]:
+    if limit is None:
+        return list(source.keys)
+    if not 1 <= limit <= len(source):
+        raise PolicyError(f"limit must be 1 to {len(source)}, the cases there are, got {limit}")
+    chosen = np.random.default_rng(seed).choice(len(source), limit, replace=False)
+    return [source.keys[int(index)] for index in chosen]

@@ -1,0 +1,277 @@
+"""One thread that steps the episodes of many agent loops together.
+
+Whatever calls wait when the thread becomes free are one batch: their new images are encoded in one
+call, all steps are one `EpisodeEngine.step`, hence one decoder call, and pictures are drawn there,
+too. Callers wait in asyncio, of any event loop; no loop ever computes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter, deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.envs.core import Stage
+from medseg_gym.envs.views.chat import ChatView
+from medseg_gym.errors import PolicyError
+from medseg_gym.serving.batching.micro_batching import together
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one call did.
+
+    Args:
+        text: The next user turn; when the episode is over, `ChatTexts.over`.
+        picture: Beside it; None when the episode is over.
+        reward: Of the step; 0 in an episode that was over before.
+        standing: The episode now: `case`, `total` (sum of rewards), `dice`, `start_dice`, `turns`,
+            `valid` (turns that did what they asked for), `steps_left`, `stopped`, `over`.
+    """
+
+    text: str
+    picture: Image.Image | None
+    reward: float
+    standing: dict[str, Any]
+
+
+@dataclass(eq=False)
+class _Open:
+    """An episode by its id."""
+
+    case: str
+    slot: int | None = None  # None before it begins and after it is over
+    total: float = 0.0
+    standing: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class _Call:
+    episode: str
+    case: str
+    answer: str
+    future: Future = field(default_factory=Future)
+    arrived: float = field(default_factory=time.monotonic)
+
+
+class EpisodeWorker:
+    """Episodes of `MedSegChat-v0` by id, stepped together.
+
+    Args:
+        max_batch: Most episodes in one step.
+        max_delay_ms: How long a call waits for others. A batch goes off earlier when it is full.
+        **options: Those of `MedSegChat-v0`, see `ChatOptions`.
+
+    Raises:
+        MedSegError: An option, case source or backbone that cannot be used.
+    """
+
+    def __init__(self, max_batch: int = 64, max_delay_ms: float = 5.0, **options: Any) -> None:
+        if max_batch < 1 or max_delay_ms < 0:
+            raise PolicyError(
+                f"need max_batch >= 1 and max_delay_ms >= 0, got {max_batch}, {max_delay_ms}"
+            )
+        self.max_batch, self.max_delay = max_batch, max_delay_ms / 1000
+        self.stage = Stage(ChatOptions.read(options), num_slots=1)
+        self.stage.engine.own_memory = True  # episodes end at different times
+        self.batches = 0
+        # Touched by the thread alone:
+        self._free = [0]
+        self._episodes: dict[str, _Open] = {}
+        # Of other threads; a finalizer adds to the first one at any moment, so there is no lock.
+        self._dropped: deque[str] = deque()
+        self._holders: Counter[str] = Counter()
+        self._queue: deque[_Call] = deque()
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="medseg episodes", daemon=True)
+        self._thread.start()
+
+    @property
+    def view(self) -> ChatView:
+        """Words and pictures."""
+        return self.stage.view
+
+    # what callers use -------------------------------------------------------------------------
+    async def step(self, episode: str, case: str, answer: str) -> Turn:
+        """Take one step; the first call of an episode begins it.
+
+        Calls of one episode are done in the order in which they arrive.
+
+        Args:
+            episode: Id, chosen by the caller.
+            case: Key of the case that it plays.
+            answer: What the model said, or a call in words.
+
+        Raises:
+            CaseError: There is no such case.
+            PolicyError: The episode plays another case.
+            MedSegError: The segmenter failed; the episode is as it was.
+        """
+        call = _Call(episode, case, answer)
+        with self._changed:
+            self._queue.append(call)
+            self._changed.notify()
+        return await asyncio.wrap_future(call.future)
+
+    def standing(self, episode: str) -> dict[str, Any]:
+        """How an episode stands (see `Turn`); empty where there is none."""
+        found = self._episodes.get(episode)
+        return dict(found.standing) if found else {}
+
+    def drop(self, episode: str) -> None:
+        """Forget an episode before the next batch; without effect where there is none."""
+        self._dropped.append(episode)
+
+    def hold(self, episode: str) -> None:
+        """Count one more who needs an episode."""
+        self._holders[episode] += 1
+
+    def let_go(self, episode: str) -> None:
+        """Count one fewer; the last one's leaving drops it."""
+        self._holders[episode] -= 1
+        if self._holders[episode] <= 0:
+            del self._holders[episode]
+            self.drop(episode)
+
+    # the thread -------------------------------------------------------------------------------
+    def _run(self) -> None:
+        while True:
+            calls = self._collect()
+            self.batches += 1
+            try:
+                results = self._step(calls)
+            except Exception as error:  # the segmenter's: nobody waits for ever
+                results = [error] * len(calls)
+            for call, result in zip(calls, results, strict=True):
+                if call.future.cancelled():
+                    continue
+                if isinstance(result, Exception):
+                    call.future.set_exception(result)
+                else:
+                    call.future.set_result(result)
+
+    def _collect(self) -> list[_Call]:
+        """Wait for calls; at most one of an episode, the others stay in order."""
+        with self._changed:
+            while not self._queue:
+                self._changed.wait()
+            deadline = self._queue[0].arrived + self.max_delay
+            while len(self._queue) < self.max_batch:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            chosen: dict[str, _Call] = {}
+            rest: deque[_Call] = deque()
+            while self._queue:
+                call = self._queue.popleft()
+                if call.episode in chosen or len(chosen) == self.max_batch:
+                    rest.append(call)
+                elif call.future.set_running_or_notify_cancel():
+                    chosen[call.episode] = call
+            self._queue = rest
+            return list(chosen.values())
+
+    def _step(self, calls: list[_Call]) -> list[Turn | Exception]:
+        self._forget()
+        begun = together(self._begin, calls)  # a case that is not there is its caller's alone
+        results: list[Any] = list(begun)  # exceptions stay where they are
+        active = [
+            index
+            for index, found in enumerate(begun)
+            if isinstance(found, _Open) and found.slot is not None
+        ]
+        if active:
+            slots = [begun[index].slot for index in active]
+            answers = [calls[index].answer for index in active]
+            steps = self.stage.step(slots, answers)
+            shown = self.stage.observe(slots)
+            for row, (index, step) in enumerate(zip(active, steps, strict=True)):
+                found: _Open = begun[index]
+                found.total += float(step.reward)
+                found.standing = self._standing(found)
+                picture = None
+                if not step.terminated:
+                    picture = Image.fromarray(shown["image"][row])
+                text = shown["text"][row]
+                results[index] = Turn(text, picture, float(step.reward), dict(found.standing))
+                if step.terminated:
+                    self._free_slot(found)
+        for index, result in enumerate(results):
+            if isinstance(result, _Open):
+                results[index] = Turn(self.view.texts.over, None, 0.0, dict(result.standing))
+        return results
+
+    def _begin(self, calls: list[_Call]) -> list[_Open | Exception]:
+        """The episode of each call; those that are new begin in one call."""
+        found: list[_Open | Exception] = []
+        new: list[_Open] = []
+        for call in calls:
+            known = self._episodes.get(call.episode)
+            if known is None:
+                new.append(_Open(call.case, self._take_slot()))
+                found.append(new[-1])
+            elif known.case != call.case:
+                found.append(
+                    PolicyError(
+                        f"episode {call.episode!r} plays case {known.case!r}, not {call.case!r}"
+                    )
+                )
+            else:
+                found.append(known)
+        if new:
+            slots = [opened.slot for opened in new if opened.slot is not None]
+            try:
+                self.stage.reset(slots, _no_draw, [opened.case for opened in new])
+            except Exception:
+                self._free += slots
+                raise
+            for call, opened in zip(calls, found, strict=True):
+                if isinstance(opened, _Open):
+                    self._episodes[call.episode] = opened
+        return found
+
+    def _standing(self, found: _Open) -> dict[str, Any]:
+        assert found.slot is not None
+        episode = self.stage.engine.episode(found.slot)
+        return {
+            "case": episode.case.key,
+            "total": found.total,
+            "dice": float(episode.dice),
+            "start_dice": float(episode.start_dice),
+            "turns": len(episode.steps),
+            "valid": sum(step.valid for step in episode.steps),
+            "steps_left": episode.steps_left,
+            "stopped": episode.stopped,
+            "over": episode.done,
+        }
+
+    def _take_slot(self) -> int:
+        if not self._free:
+            self.stage.engine.episodes.append(None)
+            return len(self.stage.engine.episodes) - 1
+        return self._free.pop()
+
+    def _free_slot(self, found: _Open) -> None:
+        """Give the slot of an episode back, masks and embedding with it."""
+        assert found.slot is not None
+        self.stage.engine.episodes[found.slot] = None
+        self._free.append(found.slot)
+        found.slot = None
+
+    def _forget(self) -> None:
+        while self._dropped:
+            found = self._episodes.pop(self._dropped.popleft(), None)
+            if found is not None and found.slot is not None:
+                self._free_slot(found)
+
+
+def _no_draw(slot: int) -> Any:
+    raise AssertionError("cases are named, never drawn")

@@ -1,0 +1,220 @@
+"""The two that `rl_throughput` compares: what they are told, and what is timed of them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from benchmarks.learning.training_time import Clock
+from medseg_gym.cases import CaseSource
+
+PARTS = ("generation", "environment", "library", "update")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What both do.
+
+    Args:
+        model: Folder of the checkpoint.
+        cases: Spec of the training cases; as many as groups are drawn from it.
+        backbone: Who segments.
+        groups: Cases of an iteration.
+        group_size: Episodes of each.
+        max_steps: Calls of an episode.
+        micro_batch: Episodes whose gradients are computed at once.
+        max_new_tokens: Of an answer.
+        lr: Of AdamW; small, so that both go on playing as the checkpoint does.
+        iterations: Timed ones of each, after one that is not.
+        seed: Of draws.
+    """
+
+    model: str
+    cases: str = "phantoms:abdomen"
+    backbone: str = "pocket"
+    groups: int = 8
+    group_size: int = 8
+    max_steps: int = 5
+    micro_batch: int = 16
+    max_new_tokens: int = 64
+    lr: float = 1e-6
+    iterations: int = 6
+    seed: int = 0
+
+    @property
+    def episodes(self) -> int:
+        """Of an iteration."""
+        return self.groups * self.group_size
+
+
+@dataclass
+class Timed:
+    """What was measured of one library."""
+
+    library: str
+    clock: Clock = field(default_factory=lambda: Clock(PARTS))
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+    turns: list[float] = field(default_factory=list)
+    tokens: list[float] = field(default_factory=list)
+    dice: list[float] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
+
+    def row(self, episodes: int) -> dict[str, Any]:
+        """Of the table."""
+        whole = sum(self.seconds)
+        return {
+            "library": self.library,
+            "episodes_per_second": episodes * len(self.seconds) / whole,
+            "seconds_per_iteration": whole / len(self.seconds),
+            "cpu_seconds_per_iteration": sum(self.cpu_seconds) / len(self.seconds),
+            "turns": float(np.mean(self.turns)),
+            "tokens": float(np.mean(self.tokens)),
+            "dice": float(np.mean(self.dice)),
+            "return": float(np.mean(self.returns)),
+            **{f"{part}_seconds": self.clock.seconds[part] / len(self.seconds) for part in PARTS},
+        }
+
+
+def make_rllib(plan: Plan, source: CaseSource, view: dict[str, Any]) -> Any:
+    """RLlib's algorithm, with runner and learner in this process."""
+    from medseg_agents.arrays.rllib.train import start_ray
+    from medseg_agents.grpo import GRPOConfig
+
+    start_ray()
+    options = {**view, "cases": source, "backbone": plan.backbone, "max_steps": plan.max_steps}
+    config = (
+        GRPOConfig()
+        .environment(env_config=options)
+        .training(lr=plan.lr)
+        .debugging(seed=plan.seed, log_level="ERROR")
+        .chat(
+            model=plan.model,
+            groups=plan.groups,
+            group_size=plan.group_size,
+            micro_batch=plan.micro_batch,
+            max_new_tokens=plan.max_new_tokens,
+            loss="dapo",
+            schedule="constant",
+            warmup=0,
+        )
+    )
+    return config.build_algo()
+
+
+def rllib_watches(clock: Clock) -> list[AbstractContextManager[Any]]:
+    """What is timed of RLlib."""
+    from medseg_agents.llm.generation import Answerer
+    from ray.rllib.core.learner.learner_group import LearnerGroup
+
+    from medseg_gym.envs.chat_vector import MedSegChatVectorEnv
+
+    return [
+        clock.watch(Answerer, "answer", "generation"),
+        clock.watch(MedSegChatVectorEnv, "step", "environment"),
+        clock.watch(MedSegChatVectorEnv, "reset", "environment"),
+        clock.watch(LearnerGroup, "update", "update"),
+    ]
+
+
+def make_trl(
+    plan: Plan, source: CaseSource, view: dict[str, Any], found: Timed, folder: str
+) -> Any:
+    """TRL's trainer; what it plays is written into `found`."""
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    from medseg_agents.llm.checkpoint import load_model, load_processor
+    from medseg_agents.llm.sampling import forbidden_tokens
+    from medseg_agents.trl import (
+        environment_rows,
+        episode_return,
+        make_environment,
+        show_as_conversation,
+    )
+    from trl import GRPOConfig, GRPOTrainer
+
+    model, processor = load_model(plan.model), load_processor(plan.model)
+    names = {one.name for one in fields(GRPOConfig)}
+    new = "activation_checkpointing"
+    settings: dict[str, Any] = {
+        "output_dir": folder,
+        "per_device_train_batch_size": plan.micro_batch,
+        "gradient_accumulation_steps": plan.episodes // plan.micro_batch,
+        "num_generations": plan.group_size,
+        # Room for every turn's answer and picture; TRL knows no limit of one answer.
+        "max_completion_length": plan.max_steps * (plan.max_new_tokens + _turn_tokens(view)),
+        "max_tool_calling_iterations": max(1, plan.max_steps - 1),
+        "max_steps": plan.iterations + 1,
+        "learning_rate": plan.lr,
+        "lr_scheduler_type": "constant",
+        "loss_type": "dapo",
+        "beta": 0.0,
+        "temperature": 1.0,
+        "generation_kwargs": {"suppress_tokens": forbidden_tokens(model, processor)},
+        "bf16": False,
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "logging_strategy": "no",
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "seed": plan.seed,
+        new if new in names else "gradient_checkpointing": False,
+    }
+
+    def scored(completions: Any, environments: Any, **more: Any) -> Any:
+        values = episode_return(completions, environments)
+        outcomes = [environment.outcome for environment in environments]
+        found.turns.append(float(np.mean([o.turns for o in outcomes])))
+        found.dice.append(float(np.mean([o.dice for o in outcomes])))
+        found.returns.append(float(np.mean(values)))
+        return values
+
+    environment: Any = make_environment(
+        **view, cases=source, backbone=plan.backbone, max_steps=plan.max_steps
+    )
+
+    class Counting(GRPOTrainer):
+        """Also counts what the model said."""
+
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            made = super()._generate_and_score_completions(inputs)
+            said = made["completion_mask"] * made.get("tool_mask", 1)
+            found.tokens.append(float(said.sum() / len(said)))
+            return made
+
+    trainer = Counting(
+        model=model,
+        args=GRPOConfig(**settings),
+        # TRL plays whole batches of cases; a pass has as many as there are groups.
+        train_dataset=environment_rows(source),
+        processing_class=show_as_conversation(processor),
+        environment_factory=environment,
+        reward_funcs=scored,
+    )
+    return trainer
+
+
+def _turn_tokens(view: dict[str, Any]) -> int:
+    """Tokens of a user turn, more than enough: pictures of 16 x 16 pixels a token, and words."""
+    return (int(view.get("image_size", 512)) // 16) ** 2 + 64
+
+
+def trl_watches(clock: Clock) -> list[AbstractContextManager[Any]]:
+    """What is timed of TRL."""
+    from accelerate import Accelerator
+    from accelerate.optimizer import AcceleratedOptimizer
+    from medseg_agents.trl import SegmentationEnvironment
+    from trl import GRPOTrainer
+
+    return [
+        clock.watch(GRPOTrainer, "_generate_single_turn", "generation"),
+        clock.watch(SegmentationEnvironment, "_play", "environment"),
+        clock.watch(SegmentationEnvironment, "reset", "environment"),
+        clock.watch(GRPOTrainer, "compute_loss", "update"),
+        clock.watch(Accelerator, "backward", "update"),
+        clock.watch(AcceleratedOptimizer, "step", "update"),
+    ]

@@ -1,0 +1,243 @@
+"""From nothing to a vision-language policy: experts, supervised fine-tuning, table, on a CPU.
+
+    python -m benchmarks.learning.tiny_chain --out runs/tiny
+
+Needs no network and no files. Six stages, each of which goes on where it was when the same command
+is given again:
+
+1. `hybrid` experts play training cases with the segmenter; kept as a trajectory store.
+2. Their episodes are exported as conversations, as `MedSegChat-v0` shows them.
+3. First turns: one picture with several questions, answered as a box expert begins.
+4. Supervised fine-tuning of a tiny model that knows nothing on 3, at a steady rate.
+5. The same on 2 and 3 mixed, the rate falling to its end.
+6. A table over held-out cases: the model greedy and sampled, the same shown other cases' pictures,
+   baselines (the median box of each target among them) and oracles; with the share of valid calls
+   and the IoU of the first box.
+
+All cases are synthetic (`phantoms:abdomen`); training takes the train split, the table the test
+split.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from benchmarks.shared.sizes import claim, read_settings
+from medseg_gym.display.terminal import make_console
+from medseg_gym.envs.chat_options import ChatOptions
+
+SHARD = 2000  # pictures of a file of first turns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """Sizes of the stages.
+
+    Args:
+        cases: Case spec; four consecutive cases share a picture.
+        image_size: Side of the picture that the model sees.
+        experts: Training cases that experts play.
+        annotator: Who plays them.
+        pictures: Pictures of stage 3; they follow those of stage 1.
+        first_steps: Optimiser steps of stage 4.
+        mixed_steps: Optimiser steps of stage 5.
+        batch: Conversations a step.
+        lr: Of AdamW.
+        muon_lr: Of Muon.
+        max_steps: Calls of an episode.
+        test: Held-out cases of the table.
+        num_envs: Slots, in stages 1 and 6.
+        backbone: Who segments.
+        seed: Of weights, order and experts.
+    """
+
+    cases: str = "phantoms:abdomen"
+    image_size: int = 96
+    experts: int = 2400
+    annotator: str = "hybrid:boxes=0.75"
+    pictures: int = 10000
+    first_steps: int = 2400
+    mixed_steps: int = 900
+    batch: int = 8
+    lr: float = 2e-3
+    muon_lr: float = 0.02
+    max_steps: int = 5
+    test: int = 1024
+    num_envs: int = 64
+    backbone: str = "pocket"
+    seed: int = 0
+
+    @property
+    def chat(self) -> ChatOptions:
+        """How the model is shown the environment."""
+        return ChatOptions(image_size=self.image_size, texts="terse", max_steps=self.max_steps)
+
+
+class Stages:
+    """Runs stages and keeps what each took, over all the runs that it needed.
+
+    Args:
+        out: Folder of the chain.
+        console: To say what happens.
+    """
+
+    def __init__(self, out: Path, console: Console) -> None:
+        self.file = out / "stages.json"
+        self.console = console
+        self.taken: dict[str, dict[str, float]] = {}
+        if self.file.exists():
+            self.taken = json.loads(self.file.read_text())
+
+    def run(self, name: str, work: Callable[[], Any]) -> None:
+        """Do the work of a stage and add up its time."""
+        self.console.rule(name)
+        wall, cpu = time.perf_counter(), _cpu_seconds()
+        try:
+            work()
+        finally:
+            took = self.taken.setdefault(name, {"wall_minutes": 0.0, "cpu_minutes": 0.0})
+            took["wall_minutes"] += (time.perf_counter() - wall) / 60
+            took["cpu_minutes"] += (_cpu_seconds() - cpu) / 60
+            self.file.write_text(json.dumps(self.taken, indent=1))
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def run_chain(
+    out: Annotated[Path, typer.Option(help="Folder of everything; goes on if it is there.")] = Path(
+        "runs/tiny"
+    ),
+    workers: Annotated[int, typer.Option(help="Processes that draw cases and play experts.")] = 2,
+    threads: Annotated[int, typer.Option(help="Torch threads of training and table.")] = 2,
+    settings: Annotated[
+        str, typer.Option(help="Other sizes than the defaults, as experts=64,first_steps=20.")
+    ] = "",
+) -> None:
+    """Run all stages that are not done yet."""
+    chain = read_settings(Chain, settings)
+    console = make_console()
+    claim(out / "chain.json", chain)
+    torch.set_num_threads(threads)
+    stages = Stages(out, console)
+    stages.run("experts", lambda: play_experts(chain, out, workers))
+    stages.run("export", lambda: export_experts(chain, out))
+    stages.run("first turns", lambda: draw_first_turns(chain, out, workers))
+    stages.run("first fine-tuning", lambda: first_tuning(chain, out))
+    stages.run("mixed fine-tuning", lambda: mixed_tuning(chain, out))
+    stages.run("table", lambda: _table(chain, out, stages, console))
+
+
+# the stages -----------------------------------------------------------------------------------
+def play_experts(chain: Chain, out: Path, workers: int) -> None:
+    """Stage 1."""
+    from medseg_gym.trajectories.recording.generate import GenerateOptions, generate_episodes
+
+    options = GenerateOptions(
+        cases=chain.cases,
+        split="train",
+        annotator=chain.annotator,
+        backbone=chain.backbone,
+        num_envs=chain.num_envs,
+        workers=workers,
+        limit=chain.experts,
+        seed=chain.seed,
+        max_steps=chain.max_steps,
+    )
+    generate_episodes(out / "experts", options)
+
+
+def export_experts(chain: Chain, out: Path) -> None:
+    """Stage 2."""
+    from medseg_gym.trajectories import TrajectoryStore
+    from medseg_gym.trajectories.export.export import export_store
+
+    file = out / "conversations" / "episodes.parquet"
+    if not file.exists():
+        export_store(TrajectoryStore(out / "experts"), file, chat=chain.chat)
+
+
+def draw_first_turns(chain: Chain, out: Path, workers: int) -> None:
+    """Stage 3, a file at a time."""
+    start = -(-chain.experts // 4)
+    jobs = []
+    for number, first in enumerate(range(start, start + chain.pictures, SHARD)):
+        file = out / "first_turns" / f"{number:03d}.parquet"
+        if not file.exists():
+            last = min(first + SHARD, start + chain.pictures)
+            jobs.append((file, chain, first, last))
+    if not jobs:
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
+    with context.Pool(min(workers, len(jobs))) as pool:
+        pool.starmap(_draw, jobs)
+        pool.close()
+        pool.join()  # so that their time counts
+
+
+def _draw(file: Path, chain: Chain, first: int, last: int) -> None:
+    from medseg_agents.llm.first_turns import write_first_turns
+
+    torch.set_num_threads(1)
+    write_first_turns(file, chain.cases, range(first, last), chain.chat)
+
+
+def first_tuning(chain: Chain, out: Path) -> None:
+    """Stage 4."""
+    _tune(chain, out / "first", "tiny", (out / "first_turns",), chain.first_steps, "constant")
+
+
+def mixed_tuning(chain: Chain, out: Path) -> None:
+    """Stage 5."""
+    sources = (out / "conversations", out / "first_turns" / "000.parquet")
+    _tune(chain, out / "sft", out / "first" / "model", sources, chain.mixed_steps, "cosine")
+
+
+def _tune(
+    chain: Chain, run: Path, model: str | Path, sources: Sequence[Path], steps: int, schedule: str
+) -> None:
+    from medseg_agents.sft.config import SftConfig
+    from medseg_agents.sft.train import train_sft
+
+    config = SftConfig(
+        model=str(model),
+        trajectories=tuple(map(str, sources)),
+        steps=steps,
+        batch_size=chain.batch,
+        optimiser="muon",
+        lr=chain.lr,
+        muon_lr=chain.muon_lr,
+        schedule=schedule,
+        log_every=min(20, max(1, steps // 2)),
+        save_every=100,
+        loader_workers=1,
+        seed=chain.seed,
+    )
+    train_sft(config, run, resume=True)
+
+
+def _table(chain: Chain, out: Path, stages: Stages, console: Console) -> None:
+    """Stage 6."""
+    from benchmarks.learning.tiny_table import make_table
+
+    make_table(chain, out, stages.taken, console)
+
+
+if __name__ == "__main__":
+    from medseg_gym.cli.main import run
+
+    run(run_chain)

@@ -1,0 +1,40 @@
+"""The curve of `benchmarks.learning.tiny_rl`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from medseg_agents.runs.log import read_progress
+
+from benchmarks.learning.tiny_rl import TITLES, folder_of
+from medseg_gym.display.plots import drawing
+
+
+@drawing()
+def plot_curve(out: Path, seeds: Sequence[int], path: Path) -> None:
+    """Draw returns while exploring and on validation cases against CPU minutes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for number, method in enumerate(("grpo", "ppo")):
+        for seed in seeds:
+            rows = read_progress(folder_of(out, method, seed))
+            look: dict[str, Any] = {"color": f"C{number}", "linewidth": 1}
+            label = TITLES[method] if seed == seeds[0] else None
+            for panel, key, window in ((left, "return", 5), (right, "val/return", 1)):
+                part = [row for row in rows if key in row]
+                values = np.array([row[key] for row in part])
+                if len(values) >= window:
+                    smooth = np.convolve(values, np.ones(window) / window, "valid")
+                    minutes = [row["cpu_seconds"] / 60 for row in part][window - 1 :]
+                    panel.plot(minutes, smooth, label=label, **look)
+    left.set(xlabel="CPU minutes", ylabel="return while exploring, mean of 5")
+    right.set(xlabel="CPU minutes", ylabel="greedy return, validation cases")
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    figure.savefig(path, dpi=130)

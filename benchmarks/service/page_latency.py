@@ -1,0 +1,118 @@
+"""How long a person waits: from the release of the mouse to the mask on the screen.
+
+Needs playwright and Debian's chromium. Everything runs on this machine: the service, the browser,
+and the real bundled cases.
+
+    python -m benchmarks.service.page_latency --backbone pocket --cases 20
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from medseg_agents.runs.machine import describe_machine
+
+from medseg_gym import backbones
+from medseg_gym.cli.main import run
+from medseg_gym.display.terminal import Table, make_console
+from medseg_gym.errors import MedSegError
+from medseg_gym.play import PageOptions
+from medseg_gym.serving.server import make_service, running
+
+_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+
+# From the event to the second frame after the step is listed: by then the mask has been painted.
+_WATCH = """() => {
+  window.waits = [];
+  let from = 0;
+  document.addEventListener("pointerup", () => { from = performance.now(); }, true);
+  new MutationObserver(() => {
+    if (!from || !document.querySelector("#steps li")) return;
+    const began = from;
+    from = 0;
+    requestAnimationFrame(() => requestAnimationFrame(() =>
+      window.waits.push(performance.now() - began)));
+  }).observe(document.getElementById("steps"), { childList: true });
+}"""
+
+
+def measure(
+    backbone: Annotated[str, typer.Option(help="Who segments.")] = "pocket",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "cpu",
+    cases: Annotated[int, typer.Option(help="Cases, each clicked three times.")] = 20,
+    chromium: Annotated[str | None, typer.Option(help="The browser's program.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file.")] = None,
+) -> None:
+    """Click in a real browser and take the time."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise MedSegError("this needs a browser: pip install playwright") from None
+    program = chromium or shutil.which("chromium")
+    if program is None:
+        raise MedSegError("there is no chromium: apt-get install chromium, or give --chromium")
+    loaded = backbones.load(backbone, device=device)
+    with tempfile.TemporaryDirectory() as folder:
+        page = PageOptions(cases=("samples",), record=Path(folder) / "play")
+        with running(make_service(loaded, page=page)) as url, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=program, args=_FLAGS)
+            tab = browser.new_page(viewport={"width": 1280, "height": 800})
+            found = _click(tab, url, cases)
+            browser.close()
+    found["machine"] = describe_machine(device)
+    found["backbone"] = backbone
+    table = Table(title=f"{backbone}: seconds until it is on the screen")
+    for header in ("", "n", "median", "longest"):
+        table.add_column(header, justify="left" if not header else "right")
+    for name in ("page opened to case shown", "first click of a case", "later clicks"):
+        values = found[name]
+        middle, longest = statistics.median(values), max(values)
+        table.add_row(name, str(len(values)), f"{middle:.3f}", f"{longest:.3f}")
+    console = make_console()
+    console.print(table)
+    console.print(f"Measured on: {found['machine']}", soft_wrap=True)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _click(tab: Any, url: str, cases: int) -> dict[str, Any]:
+    opened = []
+    for _ in range(3):
+        tab.goto("about:blank")
+        tab.goto(url)
+        tab.locator("#task b").wait_for()
+        opened.append(tab.evaluate("() => performance.now()") / 1000)
+    tab.evaluate(_WATCH)
+    tab.keyboard.press("p")
+    frame = tab.locator("#you-canvas").bounding_box()
+    first: list[float] = []
+    later: list[float] = []
+    for _ in range(cases):
+        facts = tab.locator("#facts").inner_text()
+        tab.keyboard.press(".")
+        while tab.locator("#facts").inner_text() == facts:
+            tab.wait_for_timeout(20)
+        for number in range(3):
+            spot = 0.45 + 0.05 * number
+            before = tab.evaluate("() => window.waits.length")
+            tab.mouse.click(frame["x"] + spot * frame["width"], frame["y"] + spot * frame["height"])
+            while tab.evaluate("() => window.waits.length") == before:
+                tab.wait_for_timeout(20)
+            seconds = tab.evaluate("() => window.waits.at(-1)") / 1000
+            (later if number else first).append(seconds)
+    return {
+        "page opened to case shown": opened,
+        "first click of a case": first,
+        "later clicks": later,
+    }
+
+
+if __name__ == "__main__":
+    run(measure)

@@ -1,0 +1,50 @@
+"""A `pocket` model as a batch over images, and the one that the package carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from segment_anything.modeling import Sam
+
+from medseg_gym.backbones.batching.collate import collate
+from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
+from medseg_gym.backbones.families.pocket.decoder import build_model, decode
+from medseg_gym.backbones.families.sam.backbone import SamBackbone
+from medseg_gym.backbones.families.sam.prompts import gather_masks
+from medseg_gym.backbones.protocol import PromptRow
+
+WEIGHTS = Path(__file__).parent / "weights" / "pocket.safetensors"
+
+
+class PocketBackbone(SamBackbone):
+    """A `pocket` model over many images at once.
+
+    An embedding holds four tensors: cells 96 x 32 x 32, directions 48 x 32 x 32, and skips
+    32 x 64 x 64 and 64 x 64 x 64; 2.2 MB in float32. Low-resolution logits are 128 x 128.
+    """
+
+    def __init__(
+        self, model: Sam, name: str = "pocket", device: torch.device | str = "cpu", **options: Any
+    ) -> None:
+        model.image_encoder.to(memory_format=torch.channels_last)
+        super().__init__(model, name, device, **options)
+
+    def _run(
+        self, features: Sequence[torch.Tensor], rows: Sequence[PromptRow]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return decode(self.model, features, collate(rows, self.device), *gather_masks(rows))
+
+    def _draw(self, hyper: torch.Tensor, upscaled: torch.Tensor) -> torch.Tensor:
+        return self.model.mask_decoder.masks(hyper[:, None], upscaled)[:, 0]
+
+
+def build(checkpoint: Path | None, device: torch.device, **options: Any) -> PocketBackbone:
+    """Build `pocket` from `checkpoint`, by default from the weights inside the package."""
+    model = build_model()
+    path = Path(checkpoint or WEIGHTS)
+    state = {name: tensor.float() for name, tensor in read_state_dict(path).items()}
+    load_weights(model, state, path)
+    return PocketBackbone(model, device=device, **options)

@@ -1,0 +1,69 @@
+"""What a file format must say to become a case source."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from medseg_gym.cases.files.access.byte_cache import ByteCache
+from medseg_gym.cases.files.defects import Defect
+from medseg_gym.cases.files.file_cache import Memo
+from medseg_gym.cases.files.records import Pixels, Record
+from medseg_gym.cases.files.spec import FileSpec
+
+
+class Layout(ABC):
+    """One way of keeping cases in files.
+
+    A subclass lists what is there in `survey` and decodes one case in `read`. Everything else
+    (index, splits, groups, vocabulary, defects, skipping) is the same for all and lives in
+    `FileData` and `FileCaseSource`.
+
+    Args:
+        spec: Path and options.
+
+    Raises:
+        CaseError: An option has a value that cannot be used.
+    """
+
+    name: ClassVar[str]
+    """Word before the colon of the spec."""
+
+    version: ClassVar[int] = 1
+    """Raised whenever `survey` remembers something else for the same files."""
+
+    options: ClassVar[tuple[str, ...]] = ()
+    """Options taken besides the shared ones."""
+
+    index_options: ClassVar[tuple[str, ...] | None] = None
+    """Those that change what `survey` remembers; None is all of them."""
+
+    def __init__(self, spec: FileSpec) -> None:
+        self.spec = spec
+        self.root = spec.path
+        self.cache = ByteCache()
+
+    @abstractmethod
+    def survey(self, memo: Memo) -> Iterator[Record | Defect]:
+        """List all cases and everything that is wrong, without stopping at the first.
+
+        Args:
+            memo: Keep what costs reading in `memo.remember(key, files, make)`.
+
+        Yields:
+            Records in a stable order, and Defects, with paths relative to the root.
+        """
+
+    @abstractmethod
+    def read(self, record: Record) -> Pixels:
+        """Decode one case.
+
+        Raises:
+            Damaged: Its files cannot be used.
+        """
+
+    def path(self, relative: str) -> Path:
+        """Return the file that a relative path names ("" is the root itself)."""
+        return self.root / relative if relative else self.root

@@ -1,0 +1,141 @@
+"""What all environments share: cases, engine and view for n slots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from medseg_gym import backbones
+from medseg_gym.cases import Case, CaseSource, load_cases
+from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.envs.forking import settle_in_child
+from medseg_gym.envs.options import EnvOptions
+from medseg_gym.envs.views.array import ArrayView
+from medseg_gym.envs.views.chat import ChatView
+from medseg_gym.envs.views.cut_answer import explain_cut
+from medseg_gym.envs.views.protocol import Observations, View
+from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine, StepResult, episode_info
+from medseg_gym.errors import BackboneError, CaseError, MedSegError
+from medseg_gym.prompts import TOOLS
+
+
+class Stage:
+    """Slots that play episodes, seen as arrays or, under `ChatOptions`, as conversations.
+
+    Args:
+        options: As given to the environment.
+        num_slots: How many.
+    """
+
+    def __init__(self, options: EnvOptions, num_slots: int) -> None:
+        settle_in_child(options.backbone, options.device)
+        self.options = options
+        self.source = load_cases(options.cases, options.split)
+        self.backbone = backbones.load(
+            options.backbone,
+            options.checkpoint,
+            options.device,
+            **dict(options.backbone_options or {}),
+        )
+        _check_kinds(self.backbone, options)
+        self.engine = EpisodeEngine(
+            self.backbone,
+            num_slots,
+            options.reward,
+            options.max_steps,
+            DecodeOptions(
+                options.prompt_memory, options.mask_input, options.multimask, options.text_prompt
+            ),
+        )
+        # Any: benchmarks and oracles reach for what one of the two views has.
+        self.view: Any = make_view(options, self.source)
+
+    def episodes(self, slots: Sequence[int]) -> list[Episode]:
+        """Episodes in slots that were reset."""
+        return [self.engine.episode(slot) for slot in slots]
+
+    def reset(
+        self,
+        slots: Sequence[int],
+        generator: Callable[[int], np.random.Generator],
+        keys: Sequence[str | None],
+    ) -> list[dict[str, Any]]:
+        """Start episodes.
+
+        Args:
+            slots: Slots to reset.
+            generator: Gives a slot's generator, from which the case is drawn.
+            keys: Per slot, the key of the case to play, or None to draw one.
+
+        Returns:
+            `info` per slot.
+        """
+        cases: list[Case] = []
+        for slot, key in zip(slots, keys, strict=True):
+            if key is None:
+                index = int(generator(slot).integers(len(self.source)))
+            else:
+                index = self.source.index_of(key)
+            case = self.source[index]
+            if not case.truth_known:
+                raise CaseError(
+                    f"case {case.key!r} of {self.source.name!r} has no truth, so there is nothing "
+                    "to reward; such images are for the page of `medseg serve` and for replaying"
+                )
+            cases.append(case)
+        episodes = self.engine.reset(slots, cases)
+        return [{**episode_info(episode), **self.view.start_info()} for episode in episodes]
+
+    def step(self, slots: Sequence[int], actions: Any) -> list[StepResult]:
+        """Take one action of the view per slot."""
+        episodes = self.episodes(slots)
+        readings = list(map(explain_cut, actions, self.view.read(actions)))
+        results = self.engine.step(slots, [reading.prompt for reading in readings])
+        self.view.keep(episodes, actions)
+        for result, reading in zip(results, readings, strict=True):
+            result.info.update(reading.info)
+        return results
+
+    def observe(self, slots: Sequence[int]) -> Observations:
+        """Observations of slots, stacked."""
+        return self.view.observe(self.episodes(slots))
+
+
+def make_view(options: EnvOptions, source: CaseSource) -> View:
+    """The view that belongs to the options."""
+    if isinstance(options, ChatOptions):
+        return ChatView(options)
+    targets = source.targets if options.targets is None else options.targets
+    return ArrayView(targets, options.image_size, options.bins, options.tools)
+
+
+def read_reset_options(options: Mapping[str, Any] | None, *known: str) -> dict[str, Any]:
+    """Check the options of `reset`.
+
+    Raises:
+        MedSegError: An option that does not exist, so that a misspelt one is not ignored.
+    """
+    given = dict(options or {})
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise MedSegError(f"reset takes no option {', '.join(map(repr, unknown))}; known: {known}")
+    return given
+
+
+def _check_kinds(backbone: backbones.Backbone, options: EnvOptions) -> None:
+    if options.text_prompt and "text" not in backbone.prompt_kinds:
+        raise BackboneError(
+            f"backbone {backbone.name!r} takes no text prompts, only "
+            f"{', '.join(sorted(backbone.prompt_kinds))}; leave text_prompt out"
+        )
+    tools = options.tools
+    kinds = {"box": "box", "positive_point": "point", "negative_point": "point"}
+    lacking = sorted({t for t in tools if t in kinds and kinds[t] not in backbone.prompt_kinds})
+    if lacking:
+        usable = [t for t in TOOLS if t not in kinds or kinds[t] in backbone.prompt_kinds]
+        raise BackboneError(
+            f"backbone {backbone.name!r} cannot answer the tools {lacking}; "
+            f"leave them out: tools={usable}"
+        )

@@ -1,0 +1,36 @@
+"""MedSegVectorEnv: many episodes seen as arrays, one decoder call per step."""
+
+from __future__ import annotations
+
+from medseg_gym.envs.vector import StageVectorEnv
+
+
+class MedSegVectorEnv(StageVectorEnv):
+    """`MedSeg-v0` in `num_envs` slots, from `gym.make_vec("MedSeg-v0", num_envs=16)`.
+
+    Every slot is a `MedSegEnv` (see there for action, observation, reward and info) with a
+    generator of its own; all slots that decode in a step share one call of the backbone, and slots
+    on the same image share its embedding. Returned arrays are fresh, observation spaces copies.
+    Actions are checked alike on every step, those of slots that have ended as well.
+
+    **Seeds.** `reset(seed=s)` seeds slot i with s + i; a sequence gives each slot its own.
+
+    **Reset options.** `case`: the key that every slot plays, or a sequence with a key or None per
+    slot. `reset_mask`: (num_envs,) bool, the slots to reset; the others keep their episode.
+
+    **Autoreset.** "next_step" (default): the step after an end ignores that slot's action and
+    returns the next episode's first observation. "same_step": that observation comes at once, the
+    last one is in `info["final_obs"]`, its info in `info["final_info"]`. "disabled": slots are
+    reset by the caller through `reset_mask`; until then a finished slot idles: its action is
+    ignored, its reward is 0, its flags and observation stay, and it costs no decoding.
+
+    Args:
+        num_envs: Slots.
+        max_episode_steps: A time limit on top of `max_steps`; reaching it truncates.
+        autoreset_mode: As above.
+        render_mode: "rgb_array" makes `render` return one frame per slot, all of one even shape.
+        **options: See `EnvOptions`.
+
+    Raises:
+        MedSegError: An argument, case source or backbone that cannot be used.
+    """

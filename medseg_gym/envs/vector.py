@@ -1,0 +1,207 @@
+"""The vector environment behind every view: many episodes, one decoder call per step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from medseg_gym.envs.core import Stage, read_reset_options
+from medseg_gym.envs.options import EnvOptions
+from medseg_gym.envs.own_spaces import CopiedSpace, SeededSpace
+from medseg_gym.envs.views.protocol import Observations
+from medseg_gym.episodes import Episode
+from medseg_gym.errors import MedSegError
+
+_Stepped = tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
+
+
+class StageVectorEnv(VectorEnv[Observations, Any, Any]):
+    """`num_envs` slots of a stage; subclasses name their options and so their view.
+
+    Seeds, reset options and autoreset modes are described at `MedSegVectorEnv`.
+
+    Args:
+        num_envs: Slots.
+        max_episode_steps: A time limit on top of `max_steps`; reaching it truncates.
+        autoreset_mode: "next_step", "same_step" or "disabled".
+        render_mode: "rgb_array" makes `render` return one frame per slot.
+        **options: Of `options_class`.
+    """
+
+    options_class: ClassVar[type[EnvOptions]] = EnvOptions
+    single_observation_space: Any = CopiedSpace()
+    single_action_space: Any = SeededSpace()
+    action_space: Any = SeededSpace()
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.options = self.options_class.read(options)
+        self.stage = Stage(self.options, num_envs)
+        self.num_envs = num_envs
+        self.autoreset_mode = _read_mode(autoreset_mode)
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": 2,
+            "autoreset_mode": self.autoreset_mode,
+        }
+        self.render_mode = render_mode
+        self.max_episode_steps = max_episode_steps
+        self.single_observation_space = self.stage.view.observation_space
+        self.single_action_space = self.stage.view.action_space
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._slots = range(num_envs)
+        self._generators: list[np.random.Generator | None] = [None] * num_envs
+        self._terminations = np.zeros(num_envs, bool)
+        self._truncations = np.zeros(num_envs, bool)
+
+    @property
+    def observation_space(self) -> Any:  # type: ignore[override]
+        """Of all slots; a copy, like `single_observation_space`."""
+        return batch_space(self.single_observation_space, self.num_envs)
+
+    @property
+    def episodes(self) -> list[Episode | None]:
+        """The episode in every slot, truth included; for oracles, recorders and people."""
+        return list(self.stage.engine.episodes)
+
+    # reset --------------------------------------------------------------------------------------
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Observations, dict[str, Any]]:
+        """Start episodes; see the class for `seed` and `options`.
+
+        Raises:
+            MedSegError: Seeds, cases or mask of another length, or an unknown option.
+            CaseError: No case has that key.
+        """
+        given = read_reset_options(options, "case", "reset_mask")
+        slots = self._masked_slots(given.get("reset_mask"))
+        if seed is None or isinstance(seed, (int, np.integer)):
+            seeds = [None if seed is None else int(seed) + i for i in self._slots]
+        else:
+            seeds = list(seed)
+        keys = given.get("case")
+        keys = [keys] * self.num_envs if keys is None or isinstance(keys, str) else list(keys)
+        for name, values in (("seed", seeds), ("options['case']", keys)):
+            if len(values) != self.num_envs:
+                raise MedSegError(
+                    f"{name} must have one entry per slot ({self.num_envs}), got {len(values)}"
+                )
+        for slot in slots:
+            if seeds[slot] is not None:
+                self._generators[slot] = seeding.np_random(seeds[slot])[0]
+        infos = self._start(slots, [keys[slot] for slot in slots])
+        return self.stage.observe(self._slots), self._batch_infos(slots, infos)
+
+    def _masked_slots(self, mask: Any) -> list[int]:
+        if mask is None:
+            return list(self._slots)
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != (self.num_envs,) or not mask.any():
+            raise MedSegError(
+                f"options['reset_mask'] must be a ({self.num_envs},) bool array with a True in "
+                f"it, got {mask.dtype} {mask.shape}"
+            )
+        never = [i for i in self._slots if not mask[i] and self.stage.engine.episodes[i] is None]
+        if never:
+            raise MedSegError(
+                f"slots {never} have no episode yet; reset all slots before resetting some"
+            )
+        return np.flatnonzero(mask).tolist()
+
+    def _start(self, slots: Sequence[int], keys: Sequence[str | None]) -> list[dict[str, Any]]:
+        infos = self.stage.reset(slots, self._generator, keys)
+        self._terminations[list(slots)] = False
+        self._truncations[list(slots)] = False
+        return infos
+
+    def _generator(self, slot: int) -> np.random.Generator:
+        generator = self._generators[slot]
+        if generator is None:
+            generator = self._generators[slot] = seeding.np_random()[0]
+        return generator
+
+    # step ---------------------------------------------------------------------------------------
+    def step(self, actions: Any) -> _Stepped:
+        """Take one action of the view in every slot."""
+        actions = self.stage.view.check_actions(actions, self.num_envs)
+        ended = self._terminations | self._truncations
+        running = [i for i in np.flatnonzero(~ended).tolist() if actions[i] is not None]
+        rewards = np.zeros(self.num_envs)
+        infos: dict[str, Any] = {}
+        if running:
+            results = self.stage.step(running, [actions[i] for i in running])
+            rewards[running] = [result.reward for result in results]
+            self._terminations[running] = [result.terminated for result in results]
+            if self.max_episode_steps is not None:
+                taken = [len(e.steps) for e in self.stage.episodes(running)]
+                self._truncations[running] = np.array(taken) >= self.max_episode_steps
+            infos = self._batch_infos(running, [result.info for result in results])
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP and ended.any():
+            slots = np.flatnonzero(ended).tolist()
+            infos = self._batch_infos(slots, self._start(slots, [None] * len(slots)), infos)
+        terminations, truncations = self._terminations.copy(), self._truncations.copy()
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            infos = self._reset_at_once(infos)
+        return self.stage.observe(self._slots), rewards, terminations, truncations, infos
+
+    def _reset_at_once(self, infos: dict[str, Any]) -> dict[str, Any]:
+        slots = np.flatnonzero(self._terminations | self._truncations).tolist()
+        if not slots:
+            return infos
+        keys = [key for key in infos if not key.startswith("_")]
+        final = self.stage.observe(slots)
+        finals = []
+        for row, slot in enumerate(slots):
+            last = {key: infos[key][slot] for key in keys}
+            # Plain Python values: `_add_info` gives numpy's own bool no bool array.
+            last = {k: v.item() if isinstance(v, np.generic) else v for k, v in last.items()}
+            shown = self.stage.view.row(final, row)
+            finals.append({"final_obs": shown, "final_info": last})
+            for key in keys:
+                infos[f"_{key}"][slot] = False
+        started = self._start(slots, [None] * len(slots))
+        infos = self._batch_infos(slots, finals, infos)
+        return self._batch_infos(slots, started, infos)
+
+    def _batch_infos(
+        self,
+        slots: Sequence[int],
+        infos: Sequence[dict[str, Any]],
+        into: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        batched = {} if into is None else into
+        for slot, info in zip(slots, infos, strict=True):
+            batched = self._add_info(batched, info, slot)
+        return batched
+
+    def render(self) -> Any:  # gymnasium's generic frames differ between versions
+        """One `rendering.FRAME_SHAPE` uint8 frame per slot in mode "rgb_array"."""
+        from medseg_gym.envs.rendering import draw_frame
+
+        if self.render_mode != "rgb_array":
+            return None
+        return tuple(draw_frame(episode) for episode in self.stage.episodes(self._slots))
+
+
+def _read_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    if isinstance(mode, AutoresetMode):
+        return mode
+    by_name = {m.name.lower(): m for m in AutoresetMode}
+    if str(mode).lower() not in by_name:
+        raise MedSegError(f"autoreset_mode must be one of {list(by_name)}, got {mode!r}")
+    return by_name[str(mode).lower()]

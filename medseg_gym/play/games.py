@@ -1,0 +1,284 @@
+"""Games: sessions of the service whose case, truth and steps are known and recorded."""
+
+from __future__ import annotations
+
+import secrets
+import unicodedata
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from medseg_gym.cases import Case
+from medseg_gym.envs.options import EnvOptions
+from medseg_gym.envs.views.array import ArrayView
+from medseg_gym.episodes import Episode, StepResult
+from medseg_gym.play.describe import describe_state, describe_steps, truth_text
+from medseg_gym.play.options import PageOptions
+from medseg_gym.play.recordings import Recordings
+from medseg_gym.play.shelf import Place, describe_case
+from medseg_gym.prompts import TOOLS, Prompt
+from medseg_gym.serving.batching.session import Session
+from medseg_gym.serving.batching.sessions import SessionBook
+from medseg_gym.serving.errors import ServiceError
+from medseg_gym.trajectories import EpisodeFacts, EpisodeKey, TrajectoryError
+from medseg_gym.trajectories.recording.provenance import option_facts
+from medseg_gym.trajectories.recording.step_log import episode_facts
+
+PERSON = "person:"
+"""Before the names of people in the column `policy`: nobody can pass for a policy."""
+
+LONGEST_NAME = 40
+
+
+class Player(NamedTuple):
+    """Who plays; an exam, in which no Dice is shown, is another discipline."""
+
+    policy: str
+    exam: bool
+
+
+@dataclass(eq=False)
+class Game:
+    """One person's episode.
+
+    Args:
+        session: Its episode, limits and lock.
+        place: Where the case is from.
+        index: Of the case there.
+        exam: Scores are shown after the end only.
+        facts: What the recording says.
+        rewards: One per step.
+        recording: Id in the store while it runs; None before the first step and after the last.
+        recorded: Steps that are on disk.
+        accepted: The verdict on it, once it is over.
+    """
+
+    session: Session
+    place: Place
+    index: int
+    exam: bool
+    facts: EpisodeFacts
+    rewards: list[float] = field(default_factory=list)
+    recording: str | None = None
+    recorded: int = 0
+    accepted: bool | None = None
+
+    @property
+    def case(self) -> Case:
+        """What is segmented."""
+        return self.session.case
+
+    @property
+    def scored(self) -> bool:
+        """Whether scores may be told now."""
+        return self.case.truth_known and (self.session.episode.done or not self.exam)
+
+    def describe(self, since: int = 0) -> dict[str, Any]:
+        """The game as JSON; steps that the page has already are left out."""
+        episode = self.session.episode
+        found: dict[str, Any] = {
+            "game": self.session.id,
+            "place": self.place.name,
+            "index": self.index,
+            "case": describe_case(self.case),
+            "exam": self.exam,
+            "player": self.facts.policy.removeprefix(PERSON),
+            "try": self.facts.key.rollout + 1 if self.recorded else None,
+            "max_steps": episode.max_steps,
+            "steps_left": episode.steps_left,
+            "done": episode.done,
+            "stopped": episode.stopped,
+            "recorded": self.recorded,
+            "accepted": self.accepted,
+            "steps": describe_steps(episode, self.rewards[: self.recorded], self.scored, since),
+            "state": describe_state(episode.state),
+        }
+        if self.scored:
+            found |= {"start_dice": episode.start_dice, "dice": episode.dice}
+            found["return"] = sum(self.rewards)
+        if episode.done and self.case.truth_known:
+            found["truth"] = truth_text(self.case)
+        return found
+
+
+class GameBook:
+    """Begins games and takes their steps.
+
+    Args:
+        book: Holds their sessions, within the service's limits.
+        options: Of the page.
+        recordings: Where steps are written.
+    """
+
+    def __init__(self, book: SessionBook, options: PageOptions, recordings: Recordings) -> None:
+        self.book = book
+        self.options = options
+        self.recordings = recordings
+        self._games: dict[str, Game] = {}
+        facts = book.segmenter.facts
+        kinds = {"box": "box", "positive_point": "point", "negative_point": "point"}
+        self.tools = tuple(t for t in TOOLS if kinds.get(t, "box") in facts.prompt_kinds)
+        self.codec = ArrayView((), tools=self.tools).codec
+
+    @property
+    def max_steps(self) -> int:
+        """Actions in a game."""
+        return min(self.options.max_steps, self.book.limits.max_steps)
+
+    def env_options(self, place: Place) -> EnvOptions:
+        """What an environment on these cases would be made with, as recordings say it."""
+        segmenter = self.book.segmenter
+        decode = segmenter.engine.options
+        return EnvOptions(
+            cases=place.spec or place.source,
+            split=place.split,
+            reward=self.options.reward,
+            max_steps=self.max_steps,
+            tools=self.tools,
+            prompt_memory=decode.prompt_memory,
+            mask_input=decode.mask_input,
+            multimask=decode.multimask,
+            text_prompt=decode.text,
+            **{"backbone": segmenter.served.backbone, **self.options.provenance},
+        )
+
+    async def begin(
+        self, owner: str, place: Place, index: int, case: Case, player: str, exam: bool
+    ) -> Game:
+        """Begin a game.
+
+        Args:
+            owner: Who alone can go on with it.
+            place: Where the case is from.
+            index: Of the case there.
+            case: What is segmented.
+            player: Name of the person, as typed.
+            exam: Show scores after the end only.
+
+        Raises:
+            ServiceError: A limit is reached, or the owner's store cannot be written.
+        """
+        name = player_named(player)
+        await self.recordings.open(owner)
+        facts = self._facts(place, case, name, exam)
+        holder: list[Game] = []
+        session = await self.book.open(
+            owner, case, None, self.max_steps, lambda: self._ended(owner, holder[0])
+        )
+        game = Game(session, place, index, exam, facts)
+        holder.append(game)
+        self._games[session.id] = game
+        return game
+
+    def _facts(self, place: Place, case: Case, policy: str, exam: bool) -> EpisodeFacts:
+        options = self.env_options(place)
+        settings = ArrayView((), options.image_size, options.bins, self.tools).settings
+        backbone = self.book.segmenter.served.backbone
+        shared = option_facts(options, place.source.name, backbone, settings, policy, False)
+        shared["options"]["exam"] = exam
+        return episode_facts(EpisodeKey(case.key, secrets.randbits(62), 0), case, shared)
+
+    async def rename(self, game: Game, player: str, exam: bool) -> None:
+        """Another name or discipline for a game in which nothing has happened yet.
+
+        Raises:
+            ServiceError: 409, something has.
+        """
+        async with game.session.lock:
+            if game.session.episode.steps:
+                raise ServiceError("this game has begun: another name counts from the next on", 409)
+            options = {**game.facts.options, "exam": exam}
+            game.facts = replace(game.facts, policy=player_named(player), options=options)
+            game.exam = exam
+
+    def _ended(self, owner: str, game: Game) -> None:
+        self._games.pop(game.session.id, None)
+        if game.recording is not None:
+            self.recordings.abandon(owner, game.recording)
+
+    def get(self, owner: str, id: str) -> Game:
+        """A game of the owner's.
+
+        Raises:
+            ServiceError: 404.
+        """
+        try:
+            return self._games[self.book.get(owner, id, game=True).id]
+        except (ServiceError, KeyError):
+            raise ServiceError(
+                "this game is not there any more: it ended, was idle for too long, or the service "
+                "was restarted. Its steps are recorded; begin a new game",
+                404,
+            ) from None
+
+    async def step(
+        self, game: Game, prompt: Prompt, expected: int, accepted: bool | None
+    ) -> StepResult:
+        """Take a step and record it.
+
+        Args:
+            game: Whose.
+            prompt: Put onto the grid of the suite's actions, so that an export says it exactly.
+            expected: Steps that the asking page has seen: a second tab must not act unawares.
+            accepted: The verdict on the game, should it end here.
+
+        Raises:
+            ServiceError: The game is over or went on elsewhere; or the step could not be recorded,
+                which ends the game.
+        """
+        session = game.session
+        if prompt.tool not in self.tools:
+            raise ServiceError(f"{self.book.segmenter.facts.name} takes no {prompt.tool}")
+        (on_grid,) = self.codec.decode(self.codec.encode(prompt)[None])
+        async with session.lock:
+            if len(session.episode.steps) != expected:
+                raise ServiceError(
+                    "this game went on in another tab; here is how it stands now", 409
+                )
+            result = await self.book.take(session, on_grid)
+            game.rewards.append(result.reward)
+            if result.terminated:
+                game.accepted = accepted = judge(session.episode, accepted)
+            try:
+                id, game.facts = await self.recordings.add(
+                    session.owner, game.recording, game.facts, session.episode, result, accepted
+                )
+            except BaseException as error:
+                # A recording with a hole would be false: the game ends with what is on disk.
+                self.book.close(session, "unrecorded")
+                if isinstance(error, TrajectoryError):
+                    raise ServiceError(
+                        f"this game ended, it cannot be recorded: {self.recordings.words(error)}",
+                        507,
+                    ) from error
+                raise
+            game.recording = None if result.terminated else id
+            game.recorded = len(session.episode.steps)
+        return result
+
+
+def judge(episode: Episode, accepted: bool | None) -> bool | None:
+    """The verdict on a finished game: a mask that meets nothing of the truth is no good example.
+
+    Args:
+        episode: Over.
+        accepted: What the person said.
+    """
+    missed = episode.case.truth_known and episode.dice == 0
+    return False if accepted and missed else accepted
+
+
+def clean_text(text: str, longest: int, otherwise: str = "") -> str:
+    """What somebody typed as it is recorded: printable, single blanks, not too long.
+
+    Args:
+        text: As typed.
+        longest: Characters at most.
+        otherwise: Instead of nothing.
+    """
+    plain = "".join(c if unicodedata.category(c)[0] not in "CZ" else " " for c in text)
+    return " ".join(plain.split())[:longest].strip() or otherwise
+
+
+def player_named(text: str) -> str:
+    """What recordings call the person who typed a name."""
+    return PERSON + clean_text(text, LONGEST_NAME, "anonymous")

@@ -1,0 +1,273 @@
+"""Stores as training sets: chats for supervised fine-tuning, prompts for reinforcement learning."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medseg_gym.cases import Case, CaseSource
+from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.envs.views.chat import ChatView, Message
+from medseg_gym.envs.views.chat_texts import ChatTexts
+from medseg_gym.episodes import Episode
+from medseg_gym.storage.atomic_write import atomic_path
+from medseg_gym.trajectories.errors import TrajectoryError
+from medseg_gym.trajectories.export.chat_format import conversation, png
+from medseg_gym.trajectories.replaying.rebuild import StoredCases
+from medseg_gym.trajectories.store.arrow import pa, pq
+from medseg_gym.trajectories.store.reader import TrajectoryStore
+from medseg_gym.trajectories.trajectory import Trajectory
+
+FORMATS = ("chat-parquet", "jsonl", "verl-parquet")
+_BATCH = 64  # rows of a row group: pictures are large
+
+_PART = pa.struct([("type", pa.string()), ("text", pa.string())])
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.list_(_PART))])
+_FACTS = [
+    ("case", pa.string()),
+    ("seed", pa.int64()),
+    ("rollout", pa.int32()),
+    ("dice", pa.float64()),
+]
+_VALUE = {"dtype": "string", "_type": "Value"}
+# What makes `datasets.load_dataset("parquet", ...)` decode the pictures.
+_FEATURES = {
+    "messages": [{"role": _VALUE, "content": [{"type": _VALUE, "text": _VALUE}]}],
+    "images": [{"_type": "Image"}],
+    **{
+        name: {"dtype": str(kind).replace("double", "float64"), "_type": "Value"}
+        for name, kind in _FACTS
+    },
+}
+CHAT_SCHEMA = pa.schema(
+    [
+        ("messages", pa.list_(_MESSAGE)),
+        ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
+        *_FACTS,
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+_VIEW = b"medseg_view"  # key in the metadata of a "chat-parquet" file
+_PNG = pa.struct([("bytes", pa.binary())])
+VERL_SCHEMA = pa.schema(
+    [
+        ("data_source", pa.string()),
+        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("images", pa.list_(_PNG)),
+        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", _PNG)])),
+        (
+            "extra_info",
+            pa.struct(
+                [
+                    ("target_description", pa.string()),
+                    ("case", pa.string()),
+                    ("cases", pa.string()),
+                    ("split", pa.string()),
+                    ("max_steps", pa.int32()),
+                ]
+            ),
+        ),
+    ]
+)
+
+
+@dataclass
+class Exported:
+    """What an export wrote and what it left out.
+
+    Args:
+        rows: Written.
+        filtered: Episodes that the annotator did not accept.
+        unreadable: Episodes with an action that could not be read.
+        repeated: Further episodes on a case that is in a "verl-parquet" file already.
+        truthless: Episodes on images whose truth is not known, which "verl-parquet" cannot hold.
+    """
+
+    rows: int = 0
+    filtered: int = 0
+    unreadable: int = 0
+    repeated: int = 0
+    truthless: int = 0
+
+
+def export_store(
+    store: TrajectoryStore,
+    path: str | Path,
+    format: str = "chat-parquet",
+    chat: ChatOptions | None = None,
+    cases: str | CaseSource | list[Case] | None = None,
+    on_episode: Callable[[], None] | None = None,
+) -> Exported:
+    """Write the accepted episodes of a store as a training set.
+
+    Args:
+        store: To read. Episodes without a verdict count as accepted.
+        path: Of the file. `dice` is null where the truth is not known.
+        format: "chat-parquet" and "jsonl": one row an episode, `messages` and `images` as TRL's
+            `SFTTrainer` takes them (in "jsonl" the pictures are base64 PNG); "verl-parquet": one
+            row a case, with the columns of MedSAM-Agent's reinforcement learning.
+        chat: How episodes are shown: size of the pictures, texts, overlay, tools. What is trained
+            on it should be played with the same options; None takes the defaults of
+            `MedSegChat-v0`.
+        cases: See `StoredCases`.
+        on_episode: Called after each episode.
+
+    Raises:
+        TrajectoryError: Unknown format, or cases are not at hand.
+    """
+    if format not in FORMATS:
+        raise TrajectoryError(f"unknown format {format!r}; use one of {', '.join(FORMATS)}")
+    view = ChatView(chat)
+    found = Exported()
+    make = _verl_rows if format == "verl-parquet" else _chat_rows
+    rows = make(_accepted(store, found, on_episode), StoredCases(cases), view, found)
+    if format == "chat-parquet":
+        write_chats(path, rows, chat)
+    else:
+        with atomic_path(path, TrajectoryError) as part:
+            if format == "jsonl":
+                _write_jsonl(part, rows)
+            else:
+                _write_parquet(part, rows, VERL_SCHEMA)
+    return found
+
+
+def write_chats(
+    path: str | Path, rows: Iterator[dict[str, Any]], chat: ChatOptions | None = None
+) -> None:
+    """Write conversations as a "chat-parquet" file, which says how they were shown.
+
+    Args:
+        path: Of the file; it appears when it is whole.
+        rows: `messages`, `images` (`{"bytes": PNG, "path": None}`), `case`, `seed`, `rollout`,
+            `dice`.
+        chat: How episodes were shown; `read_chat_view` gives it back.
+
+    Raises:
+        TrajectoryError: The file cannot be written.
+    """
+    view = json.dumps(chat_view_options(chat or ChatOptions()))
+    schema = CHAT_SCHEMA.with_metadata({**CHAT_SCHEMA.metadata, _VIEW: view.encode()})
+    with atomic_path(path, TrajectoryError) as part:
+        _write_parquet(part, rows, schema)
+
+
+def chat_view_options(chat: ChatOptions) -> dict[str, Any]:
+    """Arguments of `MedSegChat-v0` that belong to the view alone; JSON."""
+    texts = chat.texts
+    return {
+        "image_size": chat.image_size,
+        "texts": asdict(texts) if isinstance(texts, ChatTexts) else texts,
+        "overlay": chat.overlay,
+        "overlay_strength": chat.overlay_strength,
+        "thinking": chat.thinking,
+        "coordinates": chat.coordinates,
+        "tools": list(chat.tools),
+    }
+
+
+def read_chat_view(path: str | Path) -> dict[str, Any] | None:
+    """How the conversations of a "chat-parquet" file were shown; None where it does not say.
+
+    Raises:
+        TrajectoryError: Not a parquet file.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TrajectoryError(f"{path} is no parquet file: {error}") from None
+    if _VIEW not in metadata:
+        return None
+    return {"coordinates": ChatOptions.coordinates, **json.loads(metadata[_VIEW])}
+
+
+def _accepted(
+    store: TrajectoryStore, found: Exported, on_episode: Callable[[], None] | None
+) -> Iterator[Trajectory]:
+    for trajectory in store:
+        if trajectory.accepted is False:
+            found.filtered += 1
+        else:
+            yield trajectory
+        if on_episode:
+            on_episode()
+
+
+def _chat_rows(
+    trajectories: Iterator[Trajectory], cases: StoredCases, view: ChatView, found: Exported
+) -> Iterator[dict[str, Any]]:
+    for one in trajectories:
+        if None in one.prompts:
+            found.unreadable += 1
+            continue
+        chat = conversation(one, cases.find(one), view)
+        found.rows += 1
+        yield {
+            "messages": chat.messages,
+            "images": [{"bytes": image, "path": None} for image in chat.images],
+            **one.key._asdict(),
+            "dice": one.dice if one.facts.truth_known else None,
+        }
+
+
+def _verl_rows(
+    trajectories: Iterator[Trajectory], cases: StoredCases, view: ChatView, found: Exported
+) -> Iterator[dict[str, Any]]:
+    seen: set[tuple[str | None, str, str]] = set()
+    for one in trajectories:
+        facts = one.facts
+        if not facts.truth_known:
+            found.truthless += 1
+            continue
+        if (facts.cases, facts.split, facts.key.case) in seen:
+            found.repeated += 1
+            continue
+        seen.add((facts.cases, facts.split, facts.key.case))
+        case = cases.find(one)
+        max_steps = int(facts.options["max_steps"])
+        opening = Episode(case, torch.from_numpy(case.mask.copy()), max_steps)
+        found.rows += 1
+        yield {
+            "data_source": facts.source,
+            "prompt": [_flat(message) for message in view.messages(opening)],
+            "images": [{"bytes": png(image)} for image in view.pictures(opening)],
+            "reward_model": {"style": "rule", "ground_truth": {"bytes": png(case.mask)}},
+            "extra_info": {
+                "target_description": facts.target,
+                "case": facts.key.case,
+                "cases": facts.cases,
+                "split": facts.split,
+                "max_steps": max_steps,
+            },
+        }
+
+
+def _flat(message: Message) -> dict[str, str]:
+    """Parts as one text, with "<image>" where a picture goes."""
+    parts = [part.get("text", "<image>") for part in message["content"]]
+    return {"role": message["role"], "content": "".join(parts)}
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        batch: list[dict[str, Any]] = []
+        for row in rows:
+            batch.append(row)
+            if len(batch) == _BATCH:
+                writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+                batch = []
+        if batch:
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+
+
+def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    with path.open("w") as file:
+        for row in rows:
+            row["images"] = [base64.b64encode(image["bytes"]).decode() for image in row["images"]]
+            file.write(json.dumps(row) + "\n")

@@ -1,0 +1,224 @@
+"""What both recorders do: follow the episodes in the slots and write down every step."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medseg_gym.cases import Case
+from medseg_gym.envs.core import Stage
+from medseg_gym.episodes import Episode, MaskState, Step
+from medseg_gym.episodes.masks import group_by_shape
+from medseg_gym.policy import Policy
+from medseg_gym.trajectories.recording.provenance import shared_facts
+from medseg_gym.trajectories.store.mask_codec import pack_mask
+from medseg_gym.trajectories.store.reader import TrajectoryStore
+from medseg_gym.trajectories.store.writer import TrajectoryWriter
+from medseg_gym.trajectories.trajectory import EpisodeFacts, EpisodeKey, RecordedStep
+
+KeyOf = Callable[[Episode], EpisodeKey | None]
+
+_COMMON = {"dice", "iou", "case", "tool", "valid", "error", "stopped"}  # info that has a column
+
+
+class StepLog:
+    """Which episode is in which slot, and the writer that its steps go to.
+
+    Args:
+        stage: Of the environment.
+        store: See `recorder.Recorder`, as for the others.
+        seed: Likewise.
+        policy: Likewise.
+        key_of: Likewise.
+        fsync: Likewise.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        store: str | Path | TrajectoryWriter,
+        seed: int | None,
+        policy: str | Policy,
+        key_of: KeyOf | None,
+        fsync: bool,
+    ) -> None:
+        self.stage = stage
+        self.accepts: Callable[[Episode], bool] | None = getattr(policy, "accepts", None)
+        self.seed = secrets.randbits(62) if seed is None else int(seed)
+        self._owned = not isinstance(store, TrajectoryWriter)
+        self.writer = (
+            store if isinstance(store, TrajectoryWriter) else TrajectoryWriter(store, fsync=fsync)
+        )
+        self._counts: Counter[str] = Counter()
+        if key_of is None and seed is not None:
+            known = [k for k in TrajectoryStore(self.writer.path).keys() if k.seed == self.seed]
+            for key in known:
+                self._counts[key.case] = max(self._counts[key.case], key.rollout + 1)
+        self._key_of = key_of or self._next_key
+        self.facts = shared_facts(stage, policy)
+        self._running: dict[int, _Running] = {}
+
+    def _next_key(self, episode: Episode) -> EpisodeKey:
+        case = episode.case.key
+        self._counts[case] += 1
+        return EpisodeKey(case, self.seed, self._counts[case] - 1)
+
+    def episodes(self) -> list[tuple[Episode | None, int]]:
+        """The episode in every slot now and the steps it has taken."""
+        return [(e, len(e.steps) if e else 0) for e in self.stage.engine.episodes]
+
+    def leave(self, slots: Sequence[int]) -> None:
+        """The episodes in these slots go no further."""
+        for slot in slots:
+            running = self._running.pop(slot, None)
+            if running and running.id:
+                self.writer.abandon(running.id)
+
+    def record(
+        self,
+        before: Sequence[tuple[Episode | None, int]],
+        rewards: Any,
+        terminations: Any,
+        truncations: Any,
+        info_of: Callable[[int], dict[str, Any]],
+    ) -> None:
+        """Record the newest step of every episode that took one.
+
+        Args:
+            before: As `episodes` gave it when the step began.
+            rewards: One per slot, as are the next two.
+            terminations: Whether it is over.
+            truncations: Whether it was cut off.
+            info_of: Gives a slot's info.
+        """
+        stepped = []
+        for slot, (episode, taken) in enumerate(before):
+            if episode is None or len(episode.steps) == taken:
+                continue  # idle, or just reset
+            if taken == 0:
+                self.leave([slot])
+                self._running[slot] = self._begin(episode)
+            running = self._running.get(slot)
+            if running is not None and running.id is not None:
+                stepped.append((slot, running))
+        self._pack([running for _, running in stepped])
+        rows, verdicts = [], []
+        for slot, running in stepped:
+            episode, id = running.episode, running.id
+            assert id is not None
+            step = episode.steps[-1]
+            row = step_record(
+                step,
+                running.mask,
+                rewards[slot],
+                info_of(slot),
+                terminations[slot],
+                truncations[slot],
+            )
+            rows.append((id, row))
+            verdicts.append(
+                bool(self.accepts(episode)) if row.ended and self.accepts is not None else None
+            )
+            if row.ended:
+                running.id = None  # it may idle in its slot from now on
+        if rows:
+            self.writer.add(rows, verdicts)
+
+    def _begin(self, episode: Episode) -> _Running:
+        key = self._key_of(episode)
+        if key is None:
+            return _Running(episode, None)
+        return _Running(episode, self.writer.begin(episode_facts(key, episode.case, self.facts)))
+
+    def _pack(self, running: Sequence[_Running]) -> None:
+        """Pack the masks that are new, with one transfer per distinct size."""
+        changed = [one for one in running if one.episode.state is not one.state]
+        masks = [one.episode.state.mask for one in changed]
+        for members in group_by_shape(masks):
+            stacked = torch.stack([masks[i] for i in members]).cpu().numpy()
+            for i, mask in zip(members, stacked, strict=True):
+                changed[i].mask, changed[i].state = pack_mask(mask), changed[i].episode.state
+
+    def close(self) -> None:
+        """Keep running episodes as unfinished; close the writer if it is ours."""
+        self.leave(list(self._running))
+        if self._owned:
+            self.writer.close()
+
+
+class _Running:
+    """The recording of the episode in a slot; without an id it is left out."""
+
+    def __init__(self, episode: Episode, id: str | None) -> None:
+        self.episode, self.id = episode, id
+        self.state: MaskState | None = None
+        self.mask = b""
+
+
+def episode_facts(key: EpisodeKey, case: Case, shared: Mapping[str, Any]) -> EpisodeFacts:
+    """What a recording says of a whole episode.
+
+    Args:
+        key: Its name.
+        case: What is segmented.
+        shared: See `provenance.shared_facts`.
+    """
+    return EpisodeFacts(
+        key=key,
+        group=case.group,
+        target=case.target,
+        modality=case.modality,
+        synthetic=case.synthetic,
+        height=case.height,
+        width=case.width,
+        image_hash=case.content_hash,
+        truth=pack_mask(case.mask) if case.truth_known else b"",
+        **shared,
+    )
+
+
+def step_record(
+    step: Step,
+    mask: bytes,
+    reward: float,
+    info: Mapping[str, Any],
+    terminated: bool,
+    truncated: bool = False,
+) -> RecordedStep:
+    """What a recording says of a step.
+
+    Args:
+        step: As the episode holds it.
+        mask: Afterwards, packed (see `mask_codec`).
+        reward: As the engine or a wrapper gave it.
+        info: The step's scalars; those without a column of their own become `terms`.
+        terminated: The episode is over.
+        truncated: A time limit cut it off.
+    """
+    return RecordedStep(
+        prompt=step.prompt,
+        valid=step.valid,
+        error=step.error,
+        reward=float(reward),
+        terms=_terms(info),
+        dice=step.dice,
+        iou=step.iou,
+        mask=mask,
+        stopped=step.effect == "stop",
+        terminated=bool(terminated),
+        truncated=bool(truncated),
+    )
+
+
+def _terms(info: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: float(value)
+        for name, value in info.items()
+        if name not in _COMMON and isinstance(value, (bool, int, float, np.number, np.bool_))
+    }

@@ -1,0 +1,82 @@
+"""Every setting of a `pocket` training run, in one place."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from medseg_gym.errors import MedSegError
+from medseg_gym.storage.atomic_write import atomic_write
+
+RECIPES = ("distil", "scratch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PocketConfig:
+    """What decides a run; two runs with the same settings draw the same pictures and prompts.
+
+    Args:
+        recipe: "distil" learns LiteMedSAM's embeddings beside the masks, and also from its masks;
+            "scratch" sees no teacher and has its embedding say which neighbours belong together
+            and where the edges are.
+        steps: Optimiser steps.
+        seed: Of weights, pictures and prompts.
+        images: Pictures in a step of one process.
+        targets: Targets drawn in each picture.
+        rounds: Most rounds of prompts in a step; the number is drawn from 1 to this.
+        rate: Peak learning rate of AdamW.
+        warmup: Steps until it is reached.
+        decay: Share of the steps, at the end, in which it falls to nothing.
+        ema: Decay of the averaged weights that are validated and shipped.
+        distil_weight: Of the embedding loss at the start; it falls to a tenth by the end.
+        auxiliary_weight: Of the affinity and edge losses.
+        bfloat16: Forward passes under autocast.
+        start: Weight file to start from; None starts from fresh weights.
+        validate_every: Steps between validations.
+        save_every: Steps between checkpoints.
+    """
+
+    recipe: str = "distil"
+    steps: int = 3900
+    seed: int = 0
+    images: int = 6
+    targets: int = 2
+    rounds: int = 5
+    rate: float = 1.5e-3
+    warmup: int = 100
+    decay: float = 0.4
+    ema: float = 0.998
+    distil_weight: float = 1.0
+    auxiliary_weight: float = 0.3
+    bfloat16: bool = True
+    start: str | None = None
+    validate_every: int = 500
+    save_every: int = 100
+
+    def __post_init__(self) -> None:
+        if self.recipe not in RECIPES:
+            raise MedSegError(f"recipe must be one of {', '.join(RECIPES)}, got {self.recipe!r}")
+        for name in ("steps", "images", "targets", "rounds", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise MedSegError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def write(self, path: Path) -> None:
+        """Write as JSON."""
+        atomic_write(path, json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> PocketConfig:
+        """Read what `write` wrote.
+
+        Raises:
+            MedSegError: The file is not such a file.
+        """
+        try:
+            values = json.loads(path.read_text())
+            unknown = set(values) - {field.name for field in fields(cls)}
+            if unknown:
+                raise ValueError(f"unknown settings {', '.join(sorted(unknown))}")
+            return cls(**values)
+        except (OSError, ValueError, TypeError) as error:
+            raise MedSegError(f"{path}: not the settings of a run ({error})") from None
