@@ -44,7 +44,9 @@ def own_loaders(monkeypatch):
     source._open.cache_clear()
 
 
-@pytest.mark.parametrize("made", [Numbers(3), CaseList([blank(k) for k in "012"])], ids=repr)
+@pytest.mark.parametrize(
+    "made", [Numbers(3), CaseList([blank(k) for k in "012"])], ids=lambda made: type(made).__name__
+)
 def test_a_source_is_a_sequence_of_cases_with_keys(made):
     assert len(made) == 3 and list(made.keys) == ["0", "1", "2"]
     assert [case.key for case in made] == ["0", "1", "2"]
@@ -77,7 +79,9 @@ def test_a_list_that_cannot_serve_is_refused(cases, words):
         CaseList(cases, name="mine")
 
 
-@pytest.mark.parametrize("made", [Numbers(2), CaseList([blank("a")]), load_cases()], ids=repr)
+@pytest.mark.parametrize(
+    "made", [Numbers(2), CaseList([blank("a")]), load_cases()], ids=lambda made: type(made).__name__
+)
 def test_deep_copies_of_kwargs_share_the_source(made):
     assert copy.deepcopy({"kwargs": [made]})["kwargs"][0] is made
 
