@@ -16,6 +16,7 @@ from medseg_gym.envs.stage import Stage
 from medseg_gym.episodes import Episode, MaskState, Step
 from medseg_gym.episodes.masks import group_by_shape
 from medseg_gym.policy import Policy
+from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.mask_codec import pack_mask
 from medseg_gym.trajectories.provenance import shared_facts
 from medseg_gym.trajectories.store import TrajectoryStore
@@ -127,8 +128,17 @@ class StepLog:
             )
             if row.ended:
                 running.id = None  # it may idle in its slot from now on
-        if rows:
+        if not rows:
+            return
+        try:
             self.writer.add(rows, verdicts)
+        except TrajectoryError:
+            # A step may be missing now: what these episodes have is kept, and no more is added.
+            for id, _ in rows:
+                self.writer.abandon(id)
+            for _, running in stepped:
+                running.id = None
+            raise
 
     def _begin(self, episode: Episode) -> _Running:
         key = self._key_of(episode)
