@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from medseg_gym.backbones import Backbone
-from medseg_gym.envs.vector import StageVectorEnv
+from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.envs.views.cut_answer import CutAnswer
 from medseg_gym.envs.views.protocol import Observations
 from medseg_gym.episodes import Episode
@@ -120,7 +120,7 @@ class GivenUp:
 
 
 def play_cases(
-    envs: StageVectorEnv,
+    envs: CoreVectorEnv,
     policy: Policy,
     keys: Sequence[str],
     seed: int = 0,
@@ -156,7 +156,7 @@ def play_cases(
 
 
 def play_or_give_up(
-    envs: StageVectorEnv,
+    envs: CoreVectorEnv,
     policy: Policy,
     keys: Sequence[str],
     seed: int = 0,
@@ -191,13 +191,13 @@ def play_or_give_up(
         # have no episode to idle in yet. An episode that ended costs neither decoding nor a policy
         # that knows by it that no answer is awaited.
         padding = [part[0]] * (size - len(part))
-        empty = np.array([episode is None for episode in envs.stage.engine.episodes])
+        empty = np.array([episode is None for episode in envs.core.engine.episodes])
         mask = (np.arange(size) < len(part)) | empty
         yield _play_batch(envs, policy, part, padding, mask, seed, batch)
 
 
 def _play_batch(
-    envs: StageVectorEnv,
+    envs: CoreVectorEnv,
     policy: Policy,
     keys: list[str],
     padding: list[str],
@@ -211,7 +211,7 @@ def _play_batch(
     policy.reset(list(slots), [case_generator(seed, key) for key in keys])
     seconds = [(time.perf_counter() - began) / len(keys)] * len(keys)
     rewards: list[list[float]] = [[] for _ in keys]
-    view = envs.stage.view
+    view = envs.core.view
     answers: list[list[str]] = [[] for _ in keys]
     cut_off = [0] * len(keys)
     failed: dict[int, CaseFailed] = {}
@@ -219,7 +219,7 @@ def _play_batch(
     running = list(slots)
     while running:
         began = time.perf_counter()
-        actions = ask(policy, observations, envs.stage.episodes(range(envs.num_envs)))
+        actions = ask(policy, observations, envs.core.episodes(range(envs.num_envs)))
         silent = [slot for slot in running if actions[slot] is None]
         if silent:
             raise PolicyError(f"policy {policy.name!r} has no answer for slots {silent}")
@@ -234,10 +234,10 @@ def _play_batch(
             rewards[slot].append(float(values[slot]))
             if isinstance(actions[slot], str):
                 answers[slot].append(str(actions[slot]))
-                cut_off[slot] += _was_cut(actions[slot], envs.stage.engine.episode(slot))
+                cut_off[slot] += _was_cut(actions[slot], envs.core.engine.episode(slot))
         ended = terminations | truncations
         running = [slot for slot in running if not ended[slot] and slot not in failed]
-    engine = envs.stage.engine
+    engine = envs.core.engine
     outcomes: list[Played | GivenUp] = []
     for slot, key in enumerate(keys):
         episode, said = engine.episode(slot), tuple(answers[slot])
@@ -254,12 +254,12 @@ def _was_cut(answer: str, episode: Episode) -> bool:
     return isinstance(answer, CutAnswer) and episode.steps[-1].error == answer.why
 
 
-def make_envs(num_envs: int, env_id: str = "MedSeg-v0", **options: Any) -> StageVectorEnv:
+def make_envs(num_envs: int, env_id: str = "MedSeg-v0", **options: Any) -> CoreVectorEnv:
     """`gym.make_vec(env_id, ...)` with autoreset "disabled", as `play_cases` needs it."""
     import medseg_gym  # noqa: F401  (registers the ids)
 
     envs = gym.make_vec(env_id, num_envs=num_envs, autoreset_mode="disabled", **options)
-    assert isinstance(envs.unwrapped, StageVectorEnv)
+    assert isinstance(envs.unwrapped, CoreVectorEnv)
     return envs.unwrapped
 
 

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Speed and safety of data sets and trajectory stores."""

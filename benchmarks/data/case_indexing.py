@@ -50,7 +50,7 @@ print(json.dumps({
 """
 
 
-def index(spec: str, level: str, cache: Path) -> dict[str, Any]:
+def index_dataset(spec: str, level: str, cache: Path) -> dict[str, Any]:
     """Index in a process of its own.
 
     Args:
@@ -73,8 +73,8 @@ def time_indexing(root: Path, name: str, files: int, side: int) -> dict[str, Any
     row: dict[str, Any] = {"format": name, "files": written}
     for level in ("open", "check"):
         cache = root / f"cache-{name}-{level}"
-        cold = index(spec, level, cache)
-        warm = [index(spec, level, cache) for _ in range(3)]
+        cold = index_dataset(spec, level, cache)
+        warm = [index_dataset(spec, level, cache) for _ in range(3)]
         row[f"{level}_cold"] = cold["seconds"]
         row[f"{level}_warm"] = median(found["seconds"] for found in warm)
         row |= {"cases": cold["cases"], "defects": cold["defects"], "megabytes": cold["megabytes"]}
@@ -83,15 +83,15 @@ def time_indexing(root: Path, name: str, files: int, side: int) -> dict[str, Any
 
 def time_reading(root: Path, name: str, files: int, side: int, repeats: int) -> dict[str, Any]:
     """Read every case of a fresh source, and decode the same files plainly, turn about."""
-    from medseg_gym.cases.files import survey
-    from medseg_gym.cases.files.dataset_formats import layout_named
+    from medseg_gym.cases.files import index_dataset
+    from medseg_gym.cases.files.dataset_formats import dataset_format_named
 
     data = root / f"{name}-{side}"
     WRITERS[name](data, files, side)
     argument = SPECS[name].format(root=data).partition(":")[2]
     ours, plain = [], []
     for _ in range(repeats):
-        found = survey(layout_named(name), argument)
+        found = index_dataset(dataset_format_named(name), argument)
         began = time.perf_counter()
         for record in found.records:
             found.case(record)

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Training chains, reinforcement learning and their tables."""

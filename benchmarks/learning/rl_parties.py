@@ -108,13 +108,13 @@ def make_rllib(plan: Plan, source: CaseSource, view: dict[str, Any]) -> Any:
 
 def rllib_watches(clock: Clock) -> list[AbstractContextManager[Any]]:
     """What is timed of RLlib."""
-    from medseg_agents.llm.generation import Answerer
+    from medseg_agents.llm.generation import GenerationEngine
     from ray.rllib.core.learner.learner_group import LearnerGroup
 
     from medseg_gym.envs.chat_vector import MedSegChatVectorEnv
 
     return [
-        clock.watch(Answerer, "answer", "generation"),
+        clock.watch(GenerationEngine, "answer", "generation"),
         clock.watch(MedSegChatVectorEnv, "step", "environment"),
         clock.watch(MedSegChatVectorEnv, "reset", "environment"),
         clock.watch(LearnerGroup, "update", "update"),

@@ -14,7 +14,7 @@ import torch
 from medseg_agents.evaluation.comparison import Arena, compare
 from medseg_agents.evaluation.evaluate import CaseRecord
 from medseg_agents.policies.location_prior import usual_box
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.policies.specs import make_policy_spec
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 
@@ -63,11 +63,11 @@ def make_table(
             specs[mode][label] = f"llm:{model}{options}"
     others = {
         "the target's usual box": usual_box(before.cases, before.experts),
-        "random": make_contender("random"),
-        "stop at once": make_contender("stop"),
-        "centre box": make_contender("centre-box"),
-        "oracle: tight box": make_contender("oracle-box"),
-        "oracle: what it learned from": make_contender(before.annotator),
+        "random": make_policy_spec("random"),
+        "stop at once": make_policy_spec("stop"),
+        "centre box": make_policy_spec("centre-box"),
+        "oracle: tight box": make_policy_spec("oracle-box"),
+        "oracle: what it learned from": make_policy_spec(before.annotator),
     }
     arenas = {
         mode: Arena(
@@ -93,10 +93,10 @@ def make_table(
             console.print(f"{label}: played")
     played: dict[str, list[CaseRecord]] = {}
     for mode, arena in arenas.items():
-        contenders = [named(label, make_contender(spec)) for label, spec in specs[mode].items()]
+        policy_specs = [named(label, make_policy_spec(spec)) for label, spec in specs[mode].items()]
         if mode == "greedy":
-            contenders += [named(label, contender) for label, contender in others.items()]
-        found = compare(contenders, arena, out / "table" / mode, console)
+            policy_specs += [named(label, policy_spec) for label, policy_spec in others.items()]
+        found = compare(policy_specs, arena, out / "table" / mode, console)
         found.write(out / "table" / mode)
         played |= {label: records for (_, label), records in found.records.items()}
     parts: dict[tuple[str, str], list[list[CaseRecord]]] = {}
@@ -138,7 +138,7 @@ def make_table(
 
 def _play(label: str, spec: str, arena: Arena, out: Path, threads: int) -> None:
     torch.set_num_threads(threads)
-    compare([named(label, make_contender(spec))], arena, out, Console(quiet=True))
+    compare([named(label, make_policy_spec(spec))], arena, out, Console(quiet=True))
 
 
 def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str, Any]:

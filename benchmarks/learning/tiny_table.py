@@ -11,7 +11,7 @@ from typing import Any
 
 from medseg_agents.evaluation.comparison import Arena, compare
 from medseg_agents.policies.location_prior import usual_box
-from medseg_agents.policies.specs import Contender, make_contender
+from medseg_agents.policies.specs import PolicySpec, make_policy_spec
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 
@@ -30,7 +30,7 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         console: To print on.
     """
     model = f"llm:{out / 'sft' / 'model'}"
-    contenders = {
+    policy_specs = {
         "tiny, greedy": model,
         "tiny, sampled": f"{model}?temperature=1",
         "tiny, greedy, other pictures": f"shuffled:{model}",
@@ -51,12 +51,12 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         by="target",
     )
     players = [
-        named(label, make_contender(text) if text else usual_box(chain.cases, chain.experts))
-        for label, text in contenders.items()
+        named(label, make_policy_spec(text) if text else usual_box(chain.cases, chain.experts))
+        for label, text in policy_specs.items()
     ]
     found = compare(players, arena, out / "table", console)
     found.write(out / "table")
-    rows = [row_of(label, found.records[chain.backbone, label]) for label in contenders]
+    rows = [row_of(label, found.records[chain.backbone, label]) for label in policy_specs]
     result = {
         "machine": found.machine,
         "chain": asdict(chain),
@@ -75,15 +75,15 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
     console.print(f"wrote result.json, result.csv, curve.png and table/ under {out}")
 
 
-def named(label: str, contender: Contender) -> Contender:
-    """The same contender under a name that says what it is."""
+def named(label: str, policy_spec: PolicySpec) -> PolicySpec:
+    """Return the same policy under a name that says what it is."""
 
     def build(envs: Any) -> Any:
-        policy = contender.build(envs)
+        policy = policy_spec.build(envs)
         policy.name = label
         return policy
 
-    return replace(contender, name=label, build=build)
+    return replace(policy_spec, name=label, build=build)
 
 
 def row_of(label: str, records: Sequence[Any]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""How good policies, annotators and segmenters are."""

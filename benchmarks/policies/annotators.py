@@ -36,7 +36,7 @@ from medseg_gym.annotators import Effort, Expert, Noisy, make_policy
 from medseg_gym.backbones import Backbone
 from medseg_gym.cases import left_out_note
 from medseg_gym.display.terminal import make_console
-from medseg_gym.envs.vector import StageVectorEnv
+from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.policy import Policy, ask, case_generator, make_envs
 from medseg_gym.statistics import bootstrap_interval
 
@@ -84,11 +84,11 @@ def measure(
             device=device,
             max_steps=max_steps,
         )
-        keys = list(envs.stage.source.keys[:limit])
-        left_out[spec] = dict(envs.stage.source.left_out)
+        keys = list(envs.source.keys[:limit])
+        left_out[spec] = dict(envs.source.left_out)
         played: dict[str, list[CaseRecord]] = {}
         for name in names:
-            policy = make_policy(name, envs.stage.view.codec)
+            policy = make_policy(name, envs.codec)
             with console.status(f"{backbone} on {spec}: {name}"):
                 played[name] = evaluate(envs, policy, keys, seed)
             labels = {"backbone": f"{backbone} on {spec}", "policy": policy.name}
@@ -99,7 +99,7 @@ def measure(
             if better in played and other in played:
                 found = compare(played[better], played[other], max_steps)
                 differences.append({"cases": spec, "policy": better, "against": other, **found})
-        machine = describe_machine(str(envs.stage.backbone.device))
+        machine = describe_machine(str(envs.backbone.device))
         envs.close()
     timings = []
     if timed_slots:
@@ -202,12 +202,12 @@ def measure_time(backbone: Backbone, slots: int, max_steps: int) -> list[dict[st
     envs = make_envs(
         slots, cases="samples", split="test", backbone=backbone, max_steps=max_steps, image_size=64
     )
-    keys = [envs.stage.source.keys[i % len(envs.stage.source)] for i in range(slots)]
+    keys = [envs.source.keys[i % len(envs.source)] for i in range(slots)]
     found = []
     for name in ("sequential-click:retries=0", "sequential-click", "box-to-point"):
         played = []
         for repeat in range(3):
-            policy = make_policy(name, envs.stage.view.codec)
+            policy = make_policy(name, envs.codec)
             played.append(_time_turns(envs, policy, keys, seed=repeat))
         # The first repeat encodes and warms up.
         medians = np.median(np.array(played[1:]), axis=0)
@@ -219,9 +219,9 @@ def measure_time(backbone: Backbone, slots: int, max_steps: int) -> list[dict[st
 
 
 def _time_turns(
-    envs: StageVectorEnv, policy: Policy, keys: list[str], seed: int
+    envs: CoreVectorEnv, policy: Policy, keys: list[str], seed: int
 ) -> list[tuple[float, float, float, int]]:
-    engine, codec = envs.stage.engine, envs.stage.view.codec
+    engine, codec = envs.core.engine, envs.codec
     preview, ahead = engine.preview, [0.0]
 
     def timed_preview(*arguments: Any) -> Any:
@@ -239,11 +239,11 @@ def _time_turns(
     for turn in range(2):
         looked, ahead[0] = effort_in(policy).looks, 0.0
         began = time.perf_counter()
-        actions = ask(policy, observations, envs.stage.episodes(slots))
+        actions = ask(policy, observations, envs.core.episodes(slots))
         own = time.perf_counter() - began - ahead[0]
         if turn == 0:
             began = time.perf_counter()
-            preview(envs.stage.episodes(slots), codec.decode(actions))
+            preview(envs.core.episodes(slots), codec.decode(actions))
             decode = time.perf_counter() - began
             observations, *_ = envs.step(actions)
         turns.append((own, ahead[0], decode, effort_in(policy).looks - looked))

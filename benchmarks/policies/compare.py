@@ -21,7 +21,7 @@ import typer
 from medseg_agents.evaluation.comparison import Arena
 from medseg_agents.evaluation.comparison import compare as play
 from medseg_agents.evaluation.failed_cases import MAX_FAILURES
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.policies.specs import make_policy_spec
 
 from medseg_gym.display.terminal import make_console
 
@@ -77,8 +77,8 @@ def compare(
         by=by,
         max_failures=max_failures,
     )
-    contenders = [make_contender(text) for text in policies.split(",")]
-    found = play(contenders, arena, out, console)
+    policy_specs = [make_policy_spec(text) for text in policies.split(",")]
+    found = play(policy_specs, arena, out, console)
     found.write(out)  # first: who reads the tables may go away
     found.show(console)
     console.print(f"wrote results.json, results.csv, dice_by_step.png and records/ under {out}")

@@ -59,7 +59,7 @@ class OtherImage:
         """Resize as the backbone does."""
         return self.backbone.to_image(logits, embeddings)
 
-    def __deepcopy__(self, memo: dict) -> OtherImage:
+    def __deepcopy__(self, file_cache: dict) -> OtherImage:
         return self
 
 

@@ -36,7 +36,7 @@ from medseg_gym.annotators import make_policy
 from medseg_gym.backbones import Backbone
 from medseg_gym.cases import Case, CaseList, left_out_note, load_cases
 from medseg_gym.display.terminal import make_console
-from medseg_gym.envs.contact_sheet import picture_sheet
+from medseg_gym.envs.contact_sheet import contact_sheet
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import Played, Policy, make_envs, play_cases
 
@@ -110,7 +110,7 @@ def measure(
             console.print(note, markup=False, highlight=False, soft_wrap=True)
         stem = re.sub(r"\W+", "-", spec.partition("?")[0])
         plot_curves(found, out / f"curves-{stem}.png", title)
-        picture_sheet(best_and_worst(tracks, backbone), out / f"sheet-{stem}.png")
+        contact_sheet(best_and_worst(tracks, backbone), out / f"sheet-{stem}.png")
     machine = describe_machine(str(own.device))
     console.print(f"Measured on: {machine}")
     console.print("Oracles are shown the truth. Not for clinical use.")
@@ -170,7 +170,7 @@ def play_all(
     def play(backbone: Any, way: str, note: str = "", same: Track | None = None) -> Track:
         report(f"{backbone.name}: {way}")
         envs = make_envs(num_envs, cases=source, backbone=backbone, max_steps=STEPS, device=device)
-        codec = envs.stage.view.codec
+        codec = envs.codec
         policy: Policy = SamePrompts(codec, same.played) if same else make_policy(WAYS[way], codec)
         played = [p for batch in play_cases(envs, policy, source.keys, seed) for p in batch]
         envs.close()

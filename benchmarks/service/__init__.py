@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Load, faults and latency of the service and the page."""

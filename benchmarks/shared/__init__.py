@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Parts that several benchmarks use."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from medseg_gym.backbones import Backbone, Embedding, Prediction, PromptRow
-from medseg_gym.envs.core import Stage
+from medseg_gym.envs.core import EnvCore
 from medseg_gym.episodes import engine
 
 PARTS = ("encode", "decode", "mask", "observe")
@@ -61,12 +61,12 @@ class Stopwatch:
         return timed
 
     @contextmanager
-    def watch(self, stage: Stage) -> Iterator[None]:
-        """Time masks and observations of a stage inside the context."""
+    def watch(self, core: EnvCore) -> Iterator[None]:
+        """Time masks and observations of an `EnvCore` inside the context."""
         measure = self.wrap("mask", engine.measure_masks)
-        observe = self.wrap("observe", stage.view.observe)
+        observe = self.wrap("observe", core.view.observe)
         with patch.object(engine, "measure_masks", measure):
-            with patch.object(stage.view, "observe", observe):
+            with patch.object(core.view, "observe", observe):
                 yield
 
 
@@ -95,7 +95,7 @@ class MeteredBackbone:
         heads = [module for name, module in modules if name.endswith("iou_prediction_head")]
         self._hook = heads[0].register_forward_hook(self._count_pass) if len(heads) == 1 else None
 
-    def __deepcopy__(self, memo: dict) -> MeteredBackbone:
+    def __deepcopy__(self, file_cache: dict) -> MeteredBackbone:
         return self
 
     def __getattr__(self, name: str) -> Any:

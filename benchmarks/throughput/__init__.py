@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Steps and images a second, beside the families' own predictors."""

@@ -79,11 +79,11 @@ def run_envs(
         **options,
     ).unwrapped
     assert isinstance(envs, MedSegVectorEnv)
-    actions = actions_by_step(plan, envs.stage.view.codec.encode)
+    actions = actions_by_step(plan, envs.codec.encode)
     resets = _resets(plan, cases)
     if plan.warm:
         for case in cases:
-            envs.stage.engine.cache.get(backbone, [case.image], [case.content_hash])
+            envs.core.engine.cache.get(backbone, [case.image], [case.content_hash])
     watch = Stopwatch(backbone.device) if timed else None
     infos: list[dict[str, Any]] = []
     backbone.counts.clear()
@@ -94,7 +94,7 @@ def run_envs(
     if watch is None:
         _play(envs, actions, resets, infos)
     else:
-        with watch.watch(envs.stage):
+        with watch.watch(envs.core):
             _play(envs, actions, resets, infos)
     synchronise(backbone.device)
     seconds = time.perf_counter() - began

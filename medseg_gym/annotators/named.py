@@ -60,7 +60,7 @@ def make_policy(text: str, codec: ArrayCodec) -> Policy:
 
     Args:
         text: As above.
-        codec: Of the view it plays through (`envs.unwrapped.stage.view.codec`).
+        codec: Of the view it plays through (`envs.unwrapped.codec`).
 
     Raises:
         PolicyError: Unknown name or option, a value that is not a number, or slips for a policy

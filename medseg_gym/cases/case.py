@@ -92,7 +92,7 @@ class Case:
         if not self.group:
             object.__setattr__(self, "group", self.key)
 
-    def __deepcopy__(self, memo: dict) -> Case:
+    def __deepcopy__(self, file_cache: dict) -> Case:
         # gymnasium deep-copies the kwargs of a spec: a case never changes, so it is shared.
         return self
 

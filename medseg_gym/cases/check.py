@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.cases.files import Defect, FileData, FileSpec
-from medseg_gym.cases.files.dataset_formats import LAYOUTS, layout_named
+from medseg_gym.cases.files.dataset_formats import LAYOUTS, dataset_format_named
 from medseg_gym.cases.source import SPLITS, load_splits
 from medseg_gym.errors import CaseError
 
@@ -169,7 +169,7 @@ def check_cases(
 
 
 def _check_files(spec: str, name: str, argument: str, progress: Progress | None) -> CheckReport:
-    layout = layout_named(name)
+    layout = dataset_format_named(name)
     parsed = FileSpec.parse(name, argument, layout.options).without("skip_bad")
     data = FileData(layout(parsed))
     facts = data.examine(progress)

@@ -78,7 +78,7 @@ class CaseSource(ABC):
                 f"it has {len(self)} keys{first}"
             ) from None
 
-    def __deepcopy__(self, memo: dict) -> CaseSource:
+    def __deepcopy__(self, file_cache: dict) -> CaseSource:
         # gymnasium deep-copies the kwargs of a spec: a source is shared, never duplicated.
         return self
 

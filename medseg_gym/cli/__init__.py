@@ -1,1 +1,1 @@
-"""TODO room."""
+"""The command line `medseg`, one module per group of commands."""

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from medseg_gym.annotators import make_policy
 from medseg_gym.display.terminal import Table, make_console
-from medseg_gym.envs.contact_sheet import episode_gif, picture_sheet
+from medseg_gym.envs.contact_sheet import contact_sheet, episode_gif
 from medseg_gym.policy import Played, caveats, make_envs, play_cases
 
 POLICIES = ("random", "stop", "centre-box", "oracle-box", "oracle-click")
@@ -49,16 +49,16 @@ def run_demo(
         bar = progress.add_task("loading", total=None)
         for backbone in backbones:
             envs = make_envs(num_envs, cases=cases, split=split, backbone=backbone)
-            keys = list(envs.stage.source.keys[:limit])
+            keys = list(envs.source.keys[:limit])
             progress.update(bar, total=len(keys) * len(policies) * len(backbones))
             for name in policies:
                 progress.update(bar, description=f"{backbone}, {name}")
-                policy = make_policy(name, envs.stage.view.codec)
+                policy = make_policy(name, envs.codec)
                 episodes = played[backbone, name] = []
                 for batch in play_cases(envs, policy, keys):
                     episodes += batch
                     progress.advance(bar, len(batch))
-                found = caveats(policy, envs.stage.backbone, [p.episode for p in episodes])
+                found = caveats(policy, envs.backbone, [p.episode for p in episodes])
                 notes[backbone, name] = ", ".join(found)
             envs.close()
     console.print(_table(played, notes, f"{cases}, {split} split"))
@@ -76,7 +76,7 @@ def run_demo(
         rows.append((f"{best}, its {label} case", first[best][case].episode))
     longest = max(policies, key=lambda name: len(first[name][middle].rewards))
     files = [
-        picture_sheet(rows, out / "sheet.png"),
+        contact_sheet(rows, out / "sheet.png"),
         episode_gif(first[longest][middle].episode, out / "episode.gif"),
     ]
     for file in files:

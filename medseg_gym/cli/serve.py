@@ -76,7 +76,7 @@ def serve(
             from medseg_gym.serving.ray_serve.app import RayArguments
         else:
             from medseg_gym.serving import server
-            from medseg_gym.serving.middleware.api_keys import Owners
+            from medseg_gym.serving.middleware.api_keys import ApiKeys
             from medseg_gym.serving.middleware.logs import log_json
     except ImportError as error:
         extra = "serve-ray" if ray else "serve"
@@ -122,7 +122,7 @@ def serve(
             },
         )
     loaded = backbones.load(backbone, checkpoint, device, **options)
-    service = server.make_service(loaded, host, limits, Owners(keys), decoding, page)
+    service = server.make_service(loaded, host, limits, ApiKeys(keys), decoding, page)
     server.serve(service, host, port)
 
 

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""What people see of results: terminal tables and plots."""

@@ -8,11 +8,11 @@ import numpy as np
 
 import medseg_gym.envs.views.shared_texts  # noqa: F401  (so that AsyncVectorEnv can share texts)
 from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.single import StageEnv
+from medseg_gym.envs.single import CoreEnv
 from medseg_gym.envs.views.chat import Message
 
 
-class MedSegChatEnv(StageEnv):
+class MedSegChatEnv(CoreEnv):
     """Segment a medical image by tool calls in a conversation. Id: `MedSegChat-v0`.
 
     The same episodes as `MedSegEnv` (cases, prompts, masks, reward, ends), seen by a
@@ -74,13 +74,13 @@ class MedSegChatEnv(StageEnv):
 
     def messages(self) -> list[Message]:
         """The conversation so far, see `chat_view.Message` and `ChatView.messages`."""
-        return self.stage.view.messages(self.episode)
+        return self.core.view.messages(self.episode)
 
     def pictures(self) -> list[np.ndarray]:
         """The pictures of `messages()`, in order, each (P, P, 3) uint8."""
-        return self.stage.view.pictures(self.episode)
+        return self.core.view.pictures(self.episode)
 
     @property
     def tool_schemas(self) -> list[dict[str, Any]]:
         """The tool calls as OpenAI's function schemas."""
-        return self.stage.view.tool_schemas
+        return self.core.view.tool_schemas

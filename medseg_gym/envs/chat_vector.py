@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.vector import StageVectorEnv
+from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.envs.views.chat import Message
 
 
-class MedSegChatVectorEnv(StageVectorEnv):
+class MedSegChatVectorEnv(CoreVectorEnv):
     """`MedSegChat-v0` in `num_envs` slots, from `gym.make_vec("MedSegChat-v0", num_envs=16)`.
 
     Every slot is a `MedSegChatEnv` (see there). Seeds, reset options and the three autoreset modes
@@ -49,18 +49,18 @@ class MedSegChatVectorEnv(StageVectorEnv):
 
     def messages(self, slot: int) -> list[Message]:
         """A slot's conversation so far, see `chat_view.Message` and `ChatView.messages`."""
-        return self.stage.view.messages(self.stage.engine.episode(slot))
+        return self.core.view.messages(self.core.engine.episode(slot))
 
     def pictures(self, slot: int) -> list[np.ndarray]:
         """The pictures of `messages(slot)`, in order, each (P, P, 3) uint8."""
-        return self.stage.view.pictures(self.stage.engine.episode(slot))
+        return self.core.view.pictures(self.core.engine.episode(slot))
 
     @property
     def system_messages(self) -> list[Message]:
         """What every conversation begins with: the system message, or nothing."""
-        return self.stage.view.system_messages
+        return self.core.view.system_messages
 
     @property
     def tool_schemas(self) -> list[dict[str, Any]]:
         """The tool calls as OpenAI's function schemas."""
-        return self.stage.view.tool_schemas
+        return self.core.view.tool_schemas

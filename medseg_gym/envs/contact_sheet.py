@@ -14,7 +14,7 @@ from medseg_gym.episodes import Episode
 _MARGIN = 6
 
 
-def picture_sheet(
+def contact_sheet(
     episodes: Sequence[tuple[str, Episode]], path: str | Path, side: int = 200
 ) -> Path:
     """Write one row per episode: image, truth, then prompts, mask and Dice after each step.

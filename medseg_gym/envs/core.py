@@ -21,7 +21,7 @@ from medseg_gym.errors import BackboneError, CaseError, MedSegError
 from medseg_gym.prompts import TOOLS
 
 
-class Stage:
+class EnvCore:
     """Slots that play episodes, seen as arrays or, under `ChatOptions`, as conversations.
 
     Args:
@@ -101,6 +101,27 @@ class Stage:
     def observe(self, slots: Sequence[int]) -> Observations:
         """Observations of slots, stacked."""
         return self.view.observe(self.episodes(slots))
+
+
+class PlaysCore:
+    """What environments over an `EnvCore` show of it: no wrapper or policy needs a private name."""
+
+    core: EnvCore
+
+    @property
+    def source(self) -> CaseSource:
+        """The cases that are played."""
+        return self.core.source
+
+    @property
+    def backbone(self) -> backbones.Backbone:
+        """The segmenter."""
+        return self.core.backbone
+
+    @property
+    def codec(self) -> Any:
+        """Prompts as actions of the view and back; the array view has one."""
+        return self.core.view.codec
 
 
 def make_view(options: EnvOptions, source: CaseSource) -> View:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from medseg_gym.envs.single import StageEnv
+from medseg_gym.envs.single import CoreEnv
 
 
-class MedSegEnv(StageEnv):
+class MedSegEnv(CoreEnv):
     """Segment a medical image by prompting a promptable segmenter. Id: `MedSeg-v0`.
 
     **Episode.** One case: an image, a target named in words, a truth mask. The agent adds boxes and

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from medseg_gym.envs.vector import StageVectorEnv
+from medseg_gym.envs.vector import CoreVectorEnv
 
 
-class MedSegVectorEnv(StageVectorEnv):
+class MedSegVectorEnv(CoreVectorEnv):
     """`MedSeg-v0` in `num_envs` slots, from `gym.make_vec("MedSeg-v0", num_envs=16)`.
 
     Every slot is a `MedSegEnv` (see there for action, observation, reward and info) with a

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 
-from medseg_gym.envs.core import Stage, read_reset_options
+from medseg_gym.envs.core import EnvCore, PlaysCore, read_reset_options
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.own_spaces import CopiedSpace, SeededSpace
 from medseg_gym.envs.views.protocol import Observations
@@ -15,8 +15,8 @@ from medseg_gym.episodes import Episode
 from medseg_gym.errors import MedSegError
 
 
-class StageEnv(gym.Env[Any, Any]):
-    """One slot of a stage; subclasses name their options and so their view.
+class CoreEnv(PlaysCore, gym.Env[Any, Any]):
+    """One slot of an `EnvCore`; subclasses name their options and so their view.
 
     Args:
         render_mode: "rgb_array" gives a frame, "human" shows it in a window where there is one.
@@ -31,16 +31,21 @@ class StageEnv(gym.Env[Any, Any]):
     def __init__(self, render_mode: str | None = None, **options: Any) -> None:
         self.metadata = deepcopy(type(self).metadata)  # gymnasium's vectors write into it
         self.options = self.options_class.read(options)
-        self.stage = Stage(self.options, num_slots=1)
-        self.observation_space = self.stage.view.observation_space
-        self.action_space = self.stage.view.action_space
+        self.core = EnvCore(self.options, num_slots=1)
+        self.observation_space = self.core.view.observation_space
+        self.action_space = self.core.view.action_space
         self.render_mode = render_mode
         self._window: Any = None
 
     @property
     def episode(self) -> Episode:
         """The episode being played, truth included; for oracles, recorders and people."""
-        return self.stage.engine.episode(0)
+        return self.core.engine.episode(0)
+
+    @property
+    def episodes(self) -> list[Episode | None]:
+        """The same in a list, as vector environments have it; None before the first reset."""
+        return list(self.core.engine.episodes)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -48,7 +53,7 @@ class StageEnv(gym.Env[Any, Any]):
         """Start an episode; see the class for `options`."""
         super().reset(seed=seed)
         given = read_reset_options(options, "case")
-        (info,) = self.stage.reset([0], lambda slot: self.np_random, [given.get("case")])
+        (info,) = self.core.reset([0], lambda slot: self.np_random, [given.get("case")])
         return self._observe(), info
 
     def step(self, action: Any) -> tuple[Observations, float, bool, bool, dict[str, Any]]:
@@ -59,13 +64,13 @@ class StageEnv(gym.Env[Any, Any]):
         """
         if action is None:  # in a vector environment it would sit the step out
             raise MedSegError("step wants an action, got None; an empty answer is ''")
-        (result,) = self.stage.step([0], self.stage.view.check_actions([action], 1))
+        (result,) = self.core.step([0], self.core.view.check_actions([action], 1))
         return self._observe(), result.reward, result.terminated, False, result.info
 
     def _observe(self) -> Observations:
         if self.render_mode == "human":
             self._show()
-        return self.stage.view.row(self.stage.observe([0]), 0)
+        return self.core.view.row(self.core.observe([0]), 0)
 
     def render(self) -> Any:  # gymnasium's generic frames differ between versions
         """The episode as `rendering.FRAME_SHAPE` uint8 in mode "rgb_array", whatever its image."""

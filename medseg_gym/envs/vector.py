@@ -10,7 +10,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from medseg_gym.envs.core import Stage, read_reset_options
+from medseg_gym.envs.core import EnvCore, PlaysCore, read_reset_options
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.own_spaces import CopiedSpace, SeededSpace
 from medseg_gym.envs.views.protocol import Observations
@@ -20,8 +20,8 @@ from medseg_gym.errors import MedSegError
 _Stepped = tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
-class StageVectorEnv(VectorEnv[Observations, Any, Any]):
-    """`num_envs` slots of a stage; subclasses name their options and so their view.
+class CoreVectorEnv(PlaysCore, VectorEnv[Observations, Any, Any]):
+    """`num_envs` slots of an `EnvCore`; subclasses name their options and so their view.
 
     Seeds, reset options and autoreset modes are described at `MedSegVectorEnv`.
 
@@ -47,7 +47,7 @@ class StageVectorEnv(VectorEnv[Observations, Any, Any]):
         **options: Any,
     ) -> None:
         self.options = self.options_class.read(options)
-        self.stage = Stage(self.options, num_envs)
+        self.core = EnvCore(self.options, num_envs)
         self.num_envs = num_envs
         self.autoreset_mode = _read_mode(autoreset_mode)
         self.metadata = {
@@ -57,8 +57,8 @@ class StageVectorEnv(VectorEnv[Observations, Any, Any]):
         }
         self.render_mode = render_mode
         self.max_episode_steps = max_episode_steps
-        self.single_observation_space = self.stage.view.observation_space
-        self.single_action_space = self.stage.view.action_space
+        self.single_observation_space = self.core.view.observation_space
+        self.single_action_space = self.core.view.action_space
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._slots = range(num_envs)
         self._generators: list[np.random.Generator | None] = [None] * num_envs
@@ -73,7 +73,7 @@ class StageVectorEnv(VectorEnv[Observations, Any, Any]):
     @property
     def episodes(self) -> list[Episode | None]:
         """The episode in every slot, truth included; for oracles, recorders and people."""
-        return list(self.stage.engine.episodes)
+        return list(self.core.engine.episodes)
 
     # reset --------------------------------------------------------------------------------------
     def reset(
@@ -105,7 +105,7 @@ class StageVectorEnv(VectorEnv[Observations, Any, Any]):
             if seeds[slot] is not None:
                 self._generators[slot] = seeding.np_random(seeds[slot])[0]
         infos = self._start(slots, [keys[slot] for slot in slots])
-        return self.stage.observe(self._slots), self._batch_infos(slots, infos)
+        return self.core.observe(self._slots), self._batch_infos(slots, infos)
 
     def _masked_slots(self, mask: Any) -> list[int]:
         if mask is None:
@@ -116,7 +116,7 @@ class StageVectorEnv(VectorEnv[Observations, Any, Any]):
                 f"options['reset_mask'] must be a ({self.num_envs},) bool array with a True in "
                 f"it, got {mask.dtype} {mask.shape}"
             )
-        never = [i for i in self._slots if not mask[i] and self.stage.engine.episodes[i] is None]
+        never = [i for i in self._slots if not mask[i] and self.core.engine.episodes[i] is None]
         if never:
             raise MedSegError(
                 f"slots {never} have no episode yet; reset all slots before resetting some"
@@ -124,7 +124,7 @@ class StageVectorEnv(VectorEnv[Observations, Any, Any]):
         return np.flatnonzero(mask).tolist()
 
     def _start(self, slots: Sequence[int], keys: Sequence[str | None]) -> list[dict[str, Any]]:
-        infos = self.stage.reset(slots, self._generator, keys)
+        infos = self.core.reset(slots, self._generator, keys)
         self._terminations[list(slots)] = False
         self._truncations[list(slots)] = False
         return infos
@@ -138,17 +138,17 @@ class StageVectorEnv(VectorEnv[Observations, Any, Any]):
     # step ---------------------------------------------------------------------------------------
     def step(self, actions: Any) -> _Stepped:
         """Take one action of the view in every slot."""
-        actions = self.stage.view.check_actions(actions, self.num_envs)
+        actions = self.core.view.check_actions(actions, self.num_envs)
         ended = self._terminations | self._truncations
         running = [i for i in np.flatnonzero(~ended).tolist() if actions[i] is not None]
         rewards = np.zeros(self.num_envs)
         infos: dict[str, Any] = {}
         if running:
-            results = self.stage.step(running, [actions[i] for i in running])
+            results = self.core.step(running, [actions[i] for i in running])
             rewards[running] = [result.reward for result in results]
             self._terminations[running] = [result.terminated for result in results]
             if self.max_episode_steps is not None:
-                taken = [len(e.steps) for e in self.stage.episodes(running)]
+                taken = [len(e.steps) for e in self.core.episodes(running)]
                 self._truncations[running] = np.array(taken) >= self.max_episode_steps
             infos = self._batch_infos(running, [result.info for result in results])
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and ended.any():
@@ -157,20 +157,20 @@ class StageVectorEnv(VectorEnv[Observations, Any, Any]):
         terminations, truncations = self._terminations.copy(), self._truncations.copy()
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             infos = self._reset_at_once(infos)
-        return self.stage.observe(self._slots), rewards, terminations, truncations, infos
+        return self.core.observe(self._slots), rewards, terminations, truncations, infos
 
     def _reset_at_once(self, infos: dict[str, Any]) -> dict[str, Any]:
         slots = np.flatnonzero(self._terminations | self._truncations).tolist()
         if not slots:
             return infos
         keys = [key for key in infos if not key.startswith("_")]
-        final = self.stage.observe(slots)
+        final = self.core.observe(slots)
         finals = []
         for row, slot in enumerate(slots):
             last = {key: infos[key][slot] for key in keys}
             # Plain Python values: `_add_info` gives numpy's own bool no bool array.
             last = {k: v.item() if isinstance(v, np.generic) else v for k, v in last.items()}
-            shown = self.stage.view.row(final, row)
+            shown = self.core.view.row(final, row)
             finals.append({"final_obs": shown, "final_info": last})
             for key in keys:
                 infos[f"_{key}"][slot] = False
@@ -195,7 +195,7 @@ class StageVectorEnv(VectorEnv[Observations, Any, Any]):
 
         if self.render_mode != "rgb_array":
             return None
-        return tuple(draw_frame(episode) for episode in self.stage.episodes(self._slots))
+        return tuple(draw_frame(episode) for episode in self.core.episodes(self._slots))
 
 
 def _read_mode(mode: AutoresetMode | str) -> AutoresetMode:

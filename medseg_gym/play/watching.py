@@ -118,7 +118,7 @@ class _Shown(VectorRecorder):
         """Take one action and show it."""
         stepped = super().step(actions)
         if self.showing is not None:
-            self.showing.episode = self.stage.engine.episode(0)
+            self.showing.episode = self.core.engine.episode(0)
             self.showing.rewards.append(float(stepped[1][0]))
         return stepped
 
@@ -158,8 +158,8 @@ class _Set:
         self.envs.log.facts = option_facts(
             options,
             place.source.name,
-            envs.stage.backbone,
-            envs.stage.view.settings,
+            envs.backbone,
+            envs.core.view.settings,
             self.policy.name,
             self.policy.sees_truth,
         )

@@ -27,10 +27,10 @@ from medseg_gym.play.routes import page_router
 from medseg_gym.serving.batching.rows import Invalid, list_faults
 from medseg_gym.serving.batching.segmenter import Segmenter
 from medseg_gym.serving.batching.sessions import SessionBook
-from medseg_gym.serving.middleware.api_keys import Owners
-from medseg_gym.serving.middleware.gate import Gate, describe
+from medseg_gym.serving.middleware.api_keys import ApiKeys
+from medseg_gym.serving.middleware.gate import RequestMiddleware, describe
 from medseg_gym.serving.middleware.limits import Limits
-from medseg_gym.serving.middleware.metrics import Meters
+from medseg_gym.serving.middleware.metrics import ServiceMetrics
 from medseg_gym.serving.routes.messages import DecodeRequest, EncodeRequest
 from medseg_gym.serving.routes.rows import row_router
 from medseg_gym.serving.routes.sessions import session_router
@@ -61,7 +61,7 @@ class Service:
         self,
         backbone: Backbone,
         limits: Limits | None = None,
-        owners: Owners | None = None,
+        owners: ApiKeys | None = None,
         options: DecodeOptions | None = None,
         local_only: bool = False,
         page: PageOptions | None = None,
@@ -71,8 +71,8 @@ class Service:
                 f"backbone {backbone.name!r} is in another process already: serve it there"
             )
         self.limits = limits or Limits()
-        self.owners = owners or Owners()
-        self.meters = Meters()
+        self.owners = owners or ApiKeys()
+        self.meters = ServiceMetrics()
         reward = "dice_gain" if page is None else page.reward
         self.segmenter = Segmenter(backbone, self.limits, options, self.meters, reward)
         self.book = SessionBook(self.segmenter, self.owners.names, games=page is not None)
@@ -95,7 +95,7 @@ class Service:
             app.include_router(file_router())
             app.include_router(page_router(self.page))
         self.fastapi = app
-        self.asgi = Gate(app, self.owners, self.limits, self.meters, local_only)
+        self.asgi = RequestMiddleware(app, self.owners, self.limits, self.meters, local_only)
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:

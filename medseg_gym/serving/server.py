@@ -17,7 +17,7 @@ from medseg_gym.episodes import DecodeOptions
 from medseg_gym.errors import MedSegError
 from medseg_gym.play.options import PageOptions
 from medseg_gym.serving.app import Service
-from medseg_gym.serving.middleware.api_keys import Owners, is_loopback
+from medseg_gym.serving.middleware.api_keys import ApiKeys, is_loopback
 from medseg_gym.serving.middleware.limits import Limits
 from medseg_gym.serving.middleware.protocol import guarded
 
@@ -30,7 +30,7 @@ def make_service(
     backbone: Backbone,
     host: str = "127.0.0.1",
     limits: Limits | None = None,
-    owners: Owners | None = None,
+    owners: ApiKeys | None = None,
     options: DecodeOptions | None = None,
     page: PageOptions | None = None,
 ) -> Service:
@@ -47,7 +47,7 @@ def make_service(
     Raises:
         MedSegError: An address that other machines reach, without any key.
     """
-    owners = owners or Owners()
+    owners = owners or ApiKeys()
     if not owners.required and not is_loopback(host):
         raise MedSegError(
             f"{host} can be reached from other machines: set a key in {KEY_VARIABLE} or give "

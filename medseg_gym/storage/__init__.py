@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Files that survive a kill: atomic writes, locks, line files."""

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Checks for any vector environment."""

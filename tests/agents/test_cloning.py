@@ -30,7 +30,7 @@ def store(tmp_path_factory):
 
 def view(tools=CLICKS, cases="phantoms:fundus"):
     envs = make_envs(1, cases=cases, backbone="ellipse")
-    return ArrayView(envs.stage.source.targets, 32, 16, tools)
+    return ArrayView(envs.source.targets, 32, 16, tools)
 
 
 def test_demonstrations_are_what_the_environment_showed(store):
@@ -46,7 +46,7 @@ def test_demonstrations_are_what_the_environment_showed(store):
         seen, _ = envs.reset(options={"case": trajectory.key.case})
         assert data.returns[row] == pytest.approx(sum(trajectory.rewards), abs=1e-5)
         for number, step in enumerate(trajectory.steps):
-            expected = envs.stage.view.codec.encode(step.prompt)
+            expected = envs.codec.encode(step.prompt)
             assert np.array_equal(data.actions[row], expected)
             for key, value in seen.items():
                 if key == "mask" and number:  # coarser bins here than when it was recorded

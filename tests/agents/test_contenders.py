@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.policies.specs import make_policy_spec
 
 from medseg_gym.annotators import check_policy
 from medseg_gym.errors import PolicyError
@@ -26,12 +26,12 @@ from medseg_gym.play import BuiltIn
 )
 def test_a_policy_that_is_none_is_refused_at_once(text, words) -> None:
     with pytest.raises(PolicyError, match=words):
-        make_contender(text)
+        make_policy_spec(text)
 
 
 def test_names_that_there_are_pass() -> None:
     for text in ("random", "oracle-box:loosen=0.2", "noisy-hybrid:wrong=0.1:tau=0.02"):
-        assert make_contender(text).name == text
+        assert make_policy_spec(text).name == text
         check_policy(text)
         assert BuiltIn(text).name == text
     with pytest.raises(PolicyError, match="did you mean hybrid"):

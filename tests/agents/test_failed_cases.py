@@ -24,7 +24,7 @@ from medseg_gym.policy import GivenUp, Played, make_envs, play_cases, play_or_gi
 @pytest.fixture(scope="module")
 def records(small_cases):
     envs = make_envs(5, cases=small_cases, backbone="ellipse", max_steps=4)
-    found = evaluate(envs, make_policy("oracle-box", envs.stage.view.codec))
+    found = evaluate(envs, make_policy("oracle-box", envs.codec))
     envs.close()
     return found
 

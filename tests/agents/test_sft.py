@@ -15,7 +15,7 @@ pytest.importorskip("trl")
 from medseg_agents.arrays.optimisers import MuonWithAdamW, rate_over_run
 from medseg_agents.llm.checkpoint import load_model, load_processor, read_view
 from medseg_agents.llm.first_turns import write_first_turns
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.policies.specs import make_policy_spec
 from medseg_agents.runs.log import read_progress
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import load_conversations
@@ -100,7 +100,7 @@ def test_the_loss_is_on_the_assistants_tokens_and_no_others(data, trained, tmp_p
     assert seen > 16  # more than the first turns
 
 
-def test_training_writes_a_contender_that_is_shown_what_it_was_trained_on(data, trained):
+def test_training_writes_a_policy_that_is_shown_what_it_was_trained_on(data, trained):
     out, model = trained
     rows = read_progress(out)
     losses = [row["loss"] for row in rows if "loss" in row]
@@ -110,7 +110,7 @@ def test_training_writes_a_contender_that_is_shown_what_it_was_trained_on(data, 
     assert list((out / "tensorboard").iterdir())
     view, _ = read_view(model)
     assert view["image_size"] == 64 and view["texts"] == "terse"
-    assert make_contender(f"llm:{model}").view == view
+    assert make_policy_spec(f"llm:{model}").view == view
     start = load_file(out / "start" / "model.safetensors")
     end = load_file(model / "model.safetensors")
     assert all(not torch.equal(start[name], end[name]) for name in start if "weight" in name)
@@ -232,7 +232,7 @@ def test_first_turns_begin_as_the_environment_does(data):
         texts="terse",
         max_steps=4,
     )
-    keys = envs.stage.source.keys[40:44]
+    keys = envs.source.keys[40:44]
     observations, _ = envs.reset(options={"case": list(keys)})
     messages, (picture,) = rows[0]["messages"], rows[0]["images"]
     asked = [m["content"][-1]["text"] for m in messages if m["role"] == "user"]

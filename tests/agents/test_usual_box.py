@@ -2,7 +2,7 @@
 
 import numpy as np
 from medseg_agents.policies.location_prior import usual_box
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.policies.specs import make_policy_spec
 
 from medseg_gym.annotators.box import tight_box
 from medseg_gym.cases import load_cases
@@ -18,7 +18,7 @@ def test_every_case_of_a_target_gets_the_median_box_of_the_training_cases():
     for index in range(40):
         box = tight_box(source[index].mask)
         boxes.setdefault(source[index].target, []).append((box.x1, box.y1, box.x2, box.y2))
-    for batch in play_cases(envs, policy, list(envs.stage.source.keys[:8])):
+    for batch in play_cases(envs, policy, list(envs.source.keys[:8])):
         for played in batch:
             first, last = (step.prompt for step in played.episode.steps)
             expected = np.median(boxes[played.episode.case.target], axis=0)
@@ -29,7 +29,7 @@ def test_every_case_of_a_target_gets_the_median_box_of_the_training_cases():
 
 
 def test_it_is_named_with_its_cases_and_small_sources_are_taken_whole():
-    contender = make_contender("usual-box:samples")
-    assert contender.name == "usual-box:samples"
+    policy_spec = make_policy_spec("usual-box:samples")
+    assert policy_spec.name == "usual-box:samples"
     envs = make_envs(1, cases="samples", split="test", backbone="ellipse")
-    assert any(box is not None for box in contender.build(envs).boxes)
+    assert any(box is not None for box in policy_spec.build(envs).boxes)

@@ -10,8 +10,8 @@ from medseg_gym.prompts import AddBox, AddPoint, Stop
 
 def play(small_cases, tiny_backbone, name):
     envs = make_envs(3, cases=small_cases, backbone=tiny_backbone, max_steps=4)
-    policy = make_policy(name, envs.stage.view.codec)
-    keys = envs.stage.source.keys
+    policy = make_policy(name, envs.codec)
+    keys = envs.source.keys
     return [p.episode for batch in play_cases(envs, policy, keys) for p in batch], policy
 
 

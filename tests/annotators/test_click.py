@@ -58,7 +58,7 @@ def test_equal_depths_click_negative():
 
 def test_no_pixel_is_clicked_twice(small_cases):
     envs = make_envs(2, cases=small_cases[:2], backbone="ellipse", max_steps=12)
-    for played in next(play_cases(envs, OracleClick(envs.stage.view.codec), ["wide", "tall"])):
+    for played in next(play_cases(envs, OracleClick(envs.codec), ["wide", "tall"])):
         height, width = played.episode.case.mask.shape
         clicks = [
             (int(step.prompt.y * height), int(step.prompt.x * width))
@@ -70,6 +70,6 @@ def test_no_pixel_is_clicked_twice(small_cases):
 
 def test_clicks_raise_dice_where_the_backbone_answers_them(small_cases):
     envs = make_envs(1, cases=small_cases[:1], backbone="ellipse", max_steps=5)
-    ((played,),) = play_cases(envs, OracleClick(envs.stage.view.codec), ["wide"])
+    ((played,),) = play_cases(envs, OracleClick(envs.codec), ["wide"])
     scores = [step.dice for step in played.episode.steps]
     assert len(scores) == 5 and scores == sorted(scores) and scores[-1] > 3 * scores[0] > 0

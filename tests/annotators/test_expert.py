@@ -61,7 +61,7 @@ def play(name, cases, num_envs=4, max_steps=6, seed=0, backbone=None, **options)
     envs = make_envs(
         num_envs, cases=cases, backbone=backbone, max_steps=max_steps, image_size=16, **options
     )
-    policy = make_policy(name, envs.stage.view.codec)
+    policy = make_policy(name, envs.codec)
     keys = [case.key for case in cases]
     return policy, [p.episode for batch in play_cases(envs, policy, keys, seed) for p in batch]
 
@@ -145,14 +145,14 @@ def test_a_turn_looks_at_most_once_and_retries_times_in_one_decode_per_try(retri
     cases = [blobs(seed) for seed in range(8)]
     backbone = CountingBackbone()
     envs = make_envs(8, cases=cases, backbone=backbone, image_size=16, max_steps=5)
-    policy = make_policy(f"hybrid:retries={retries}", envs.stage.view.codec)
+    policy = make_policy(f"hybrid:retries={retries}", envs.codec)
     observations, _ = envs.reset(options={"case": [case.key for case in cases]})
     policy.reset(range(8), [np.random.default_rng(i) for i in range(8)])
     for _ in range(5):
-        running = sum(not episode.done for episode in envs.stage.episodes(range(8)))
+        running = sum(not episode.done for episode in envs.core.episodes(range(8)))
         backbone.rows.clear()
         before = policy.effort.looks
-        actions = policy.act(observations, envs.stage.episodes(range(8)))
+        actions = policy.act(observations, envs.core.episodes(range(8)))
         assert len(backbone.rows) <= retries + 1
         assert backbone.rows == sorted(backbone.rows, reverse=True)
         assert sum(backbone.rows) == policy.effort.looks - before <= running * (retries + 1)

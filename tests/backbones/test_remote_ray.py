@@ -68,8 +68,8 @@ def test_episodes_score_as_they_do_locally(served):
         envs = make_envs(2, cases="samples", split="test", backbone=name, max_steps=2)
         from medseg_gym.annotators import make_policy
 
-        policy = make_policy("oracle-click", envs.stage.view.codec)
-        keys = list(envs.stage.source.keys[:4])
+        policy = make_policy("oracle-click", envs.codec)
+        keys = list(envs.source.keys[:4])
         found.append([p.episode.dice for batch in play_cases(envs, policy, keys) for p in batch])
     np.testing.assert_allclose(found[0], found[1], atol=1e-3)
 
@@ -150,8 +150,8 @@ def test_a_dead_actor_raises_and_no_episode_is_scored(cluster):
 
     handle = serve("mortal", "ellipse", max_restarts=0)
     envs = make_envs(2, cases="samples", split="test", backbone="ray:mortal", max_steps=2)
-    policy = make_policy("oracle-click", envs.stage.view.codec)
-    keys = list(envs.stage.source.keys[:4])
+    policy = make_policy("oracle-click", envs.codec)
+    keys = list(envs.source.keys[:4])
     played = play_cases(envs, policy, keys)
     assert len(next(played)) == 2
     ray.kill(handle)

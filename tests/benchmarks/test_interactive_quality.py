@@ -31,7 +31,7 @@ def cases():
 
 def play(backbone, cases, policy):
     envs = make_envs(4, cases=CaseList(cases), backbone=backbone, max_steps=3)
-    made = policy(envs.stage.view.codec)
+    made = policy(envs.codec)
     return [p for batch in play_cases(envs, made, [c.key for c in cases]) for p in batch]
 
 

@@ -63,7 +63,7 @@ def test_gymnasium_takes_it_for_an_environment(small_cases):
 
 def test_it_works_with_no_argument():
     envs = gym.make_vec("MedSegChat-v0", num_envs=2).unwrapped
-    assert envs.stage.backbone.name == "pocket" and envs.stage.view.side == 512
+    assert envs.backbone.name == "pocket" and envs.core.view.side == 512
     envs.close()
 
 
@@ -83,7 +83,7 @@ def test_both_views_play_the_same_episode(small_cases):
         infos[0].pop("repairs")
         assert infos[0] == infos[1]
         said = chat.step(encode_tool_call(prompt))
-        done = array.step(array.stage.view.codec.encode(prompt))
+        done = array.step(array.codec.encode(prompt))
         infos = [said[4], done[4]]
         assert said[1:4] == done[1:4]
     np.testing.assert_array_equal(chat.episode.state.mask, array.episode.state.mask)
@@ -353,7 +353,7 @@ def test_coordinates_are_told_read_and_written_alike(coordinates, values, rule, 
     assert info["valid"] and info["repairs"] == ""
     box = env.episode.steps[0].prompt
     assert box.x1 == pytest.approx(0.25, abs=0.02) and box.x2 == pytest.approx(0.75, abs=0.02)
-    view = env.stage.view
+    view = env.core.view
     assert view.settings["coordinates"] == coordinates
     view._said.clear()  # as a recording knows prompts alone
     assert view.answers(env.episode) == [text]

@@ -36,7 +36,7 @@ def disc_case(key: str = "disc", size: tuple[int, int] = (48, 64), empty: bool =
 def act(env: gym.Env, prompt) -> tuple:
     if "Chat" in env.spec.id:
         return env.step(encode_tool_call(prompt))
-    return env.step(env.unwrapped.stage.view.codec.encode(prompt))
+    return env.step(env.unwrapped.codec.encode(prompt))
 
 
 @pytest.mark.parametrize("name", IDS)
@@ -62,7 +62,7 @@ def test_an_id_works_with_no_argument(name):
     )
     _, reward, _, _, after = act(env, box)
     assert after["dice"] > 0.3 and reward == pytest.approx(after["dice"] - info["dice"] - 0.01)
-    assert env.unwrapped.stage.backbone.name == "pocket"
+    assert env.unwrapped.backbone.name == "pocket"
 
 
 def test_observation_says_what_was_done():
@@ -184,10 +184,10 @@ def test_the_seed_decides_the_cases():
 def test_two_specs_share_one_model_in_memory():
     first = gym.make("MedSeg-v0", backbone="ellipse")
     second = gym.make("MedSeg-v0", backbone="ellipse")
-    assert first.unwrapped.stage.backbone is second.unwrapped.stage.backbone
-    assert first.unwrapped.stage.source is second.unwrapped.stage.source
+    assert first.unwrapped.backbone is second.unwrapped.backbone
+    assert first.unwrapped.source is second.unwrapped.source
     again = gym.make(first.spec)
-    assert again.unwrapped.stage.backbone is first.unwrapped.stage.backbone
+    assert again.unwrapped.backbone is first.unwrapped.backbone
 
 
 def test_objects_in_a_spec_survive_its_deep_copies(tiny_sam: Sam):
@@ -195,7 +195,7 @@ def test_objects_in_a_spec_survive_its_deep_copies(tiny_sam: Sam):
     env = gym.make("MedSeg-v0", backbone=backbone, cases=source)
     spec = copy.deepcopy(env.spec)
     again = gym.make(spec)
-    assert again.unwrapped.stage.backbone is backbone and again.unwrapped.stage.source is source
+    assert again.unwrapped.backbone is backbone and again.unwrapped.source is source
 
 
 def test_the_usual_wrappers_work(tmp_path):
@@ -275,7 +275,7 @@ class BoxesOnly:
     def to_image(self, logits, embeddings):
         return [torch.ones(e.image_size) for e in embeddings]
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, file_cache):
         return self
 
 
@@ -289,7 +289,7 @@ def test_tools_the_backbone_cannot_answer_are_refused_with_the_way_out():
 
 def test_tools_subset_keeps_the_order():
     env = make(cases=[disc_case()], tools=["stop", "box"])
-    assert env.unwrapped.stage.view.codec.tools == ("box", "stop")
+    assert env.unwrapped.codec.tools == ("box", "stop")
     env.reset(seed=0)
     assert env.step(np.array([1, 0, 0, 0, 0]))[4]["stopped"]
     assert env.action_space.nvec[0] == 2 and len(TOOLS) == 6

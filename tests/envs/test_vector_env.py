@@ -21,7 +21,7 @@ def make_vec(num_envs: int = 4, **options):
 
 
 def encode(envs, *prompts) -> np.ndarray:
-    return np.stack([envs.unwrapped.stage.view.codec.encode(prompt) for prompt in prompts])
+    return np.stack([envs.unwrapped.codec.encode(prompt) for prompt in prompts])
 
 
 def assert_same(first, second, context=""):
@@ -53,7 +53,7 @@ def test_the_laws_hold_for_a_learned_backbone_within_rounding(small_cases, tiny_
 def test_it_works_with_no_argument():
     envs = gym.make_vec("MedSeg-v0", num_envs=2)
     assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
-    assert envs.unwrapped.stage.backbone.name == "pocket"
+    assert envs.unwrapped.backbone.name == "pocket"
     assert envs.observation_space["image"].shape == (2, 128, 128, 3)
     envs.close()
 

@@ -17,7 +17,7 @@ class Reader:
     def __init__(self):
         self.texts = []
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, file_cache):
         return self
 
     def encode(self, images):

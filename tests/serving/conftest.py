@@ -14,7 +14,7 @@ from PIL import Image
 from medseg_gym import backbones
 from medseg_gym.backbones import Backbone, EllipseBackbone
 from medseg_gym.serving.app import Service
-from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.api_keys import ApiKeys
 from medseg_gym.serving.middleware.limits import Limits
 from medseg_gym.serving.server import running
 
@@ -48,11 +48,11 @@ def serve() -> Iterator[Callable[..., tuple[Service, httpx.Client]]]:
 
         def start(
             backbone: Backbone | None = None,
-            owners: Owners | None = None,
+            owners: ApiKeys | None = None,
             options: Any = None,
             **limits: Any,
         ) -> tuple[Service, httpx.Client]:
-            owners = owners or Owners()
+            owners = owners or ApiKeys()
             service = Service(
                 backbone or EllipseBackbone("cpu"),
                 Limits(**{"max_sessions": 64, **limits}),

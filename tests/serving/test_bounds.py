@@ -16,7 +16,7 @@ from PIL import Image
 
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.serving.errors import ServiceError
-from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.api_keys import ApiKeys
 from medseg_gym.serving.middleware.limits import Limits
 from medseg_gym.serving.middleware.pixel_budget import PixelBudget
 from medseg_gym.serving.middleware.protocol import guarded
@@ -192,7 +192,7 @@ def test_forms_and_the_pages_bodies_are_short(serve) -> None:
 
 
 def test_every_answer_says_that_it_is_for_this_site_alone(serve) -> None:
-    _, client = serve(owners=Owners({"anna": "anna-key-0123456789"}))
+    _, client = serve(owners=ApiKeys({"anna": "anna-key-0123456789"}))
     key = {"Authorization": "Bearer anna-key-0123456789"}
     asked = [
         ("GET", "/health", {}), ("GET", "/ready", {}), ("GET", "/", {}), ("GET", "/docs", {}),

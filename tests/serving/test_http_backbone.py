@@ -20,7 +20,7 @@ from medseg_gym.backbones import BackboneError, EllipseBackbone, PromptRow
 from medseg_gym.backbones.remote.http import HttpBackbone, Patience
 from medseg_gym.prompts import AddBox, AddPoint
 from medseg_gym.serving.app import Service
-from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.api_keys import ApiKeys
 from medseg_gym.serving.middleware.limits import Limits
 from medseg_gym.serving.server import running
 from tests.serving.conftest import noise
@@ -92,7 +92,7 @@ def test_a_dead_service_raises_with_its_address_and_scores_nothing() -> None:
         env = gym.make("MedSeg-v0", backbone=backbone)
         env.reset(seed=0)
         env.step(np.array([0, 100, 100, 800, 800]))
-    episode = env.unwrapped.stage.engine.episode(0)
+    episode = env.unwrapped.core.engine.episode(0)
     before = len(episode.steps)
     with pytest.raises(BackboneError, match=f"service {url} does not answer"):
         env.step(np.array([1, 500, 500, 0, 0]))
@@ -114,7 +114,7 @@ def test_another_model_under_the_same_address_is_noticed(serve, pocket) -> None:
 
 def test_keys_are_needed_sent_and_never_told(serve, monkeypatch) -> None:
     key = "a-key-0123456789-secret"
-    _, client = serve(owners=Owners({"team": key}))
+    _, client = serve(owners=ApiKeys({"team": key}))
     with pytest.raises(BackboneError, match=r"401.*MEDSEG_SERVICE_KEY"):
         connect(client)
     assert connect(client, key=key).name == "ellipse"

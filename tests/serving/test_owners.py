@@ -9,7 +9,7 @@ import pytest
 
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.errors import MedSegError
-from medseg_gym.serving.middleware.api_keys import Owners, is_loopback, read_keys
+from medseg_gym.serving.middleware.api_keys import ApiKeys, is_loopback, read_keys
 from medseg_gym.serving.server import make_service
 from tests.serving.conftest import noise, upload
 
@@ -17,8 +17,8 @@ ANNA, BEN = "anna-key-0123456789", "ben-key-01234567890"
 
 
 @pytest.fixture
-def owners() -> Owners:
-    return Owners({"anna": ANNA, "ben": BEN})
+def owners() -> ApiKeys:
+    return ApiKeys({"anna": ANNA, "ben": BEN})
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -97,7 +97,7 @@ def test_other_machines_need_a_key() -> None:
     for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
         with pytest.raises(MedSegError, match="set a key in MEDSEG_SERVICE_KEY"):
             make_service(backbone, host)
-    service = make_service(backbone, "0.0.0.0", owners=Owners({"team": ANNA}))
+    service = make_service(backbone, "0.0.0.0", owners=ApiKeys({"team": ANNA}))
     service.segmenter.stop()
 
 
@@ -139,4 +139,4 @@ def test_keys_are_read_and_kept_as_hashes(tmp_path, owners) -> None:
         ({"a b": ANNA}, "owner's name"),
     ):
         with pytest.raises(MedSegError, match=words):
-            Owners(keys)
+            ApiKeys(keys)

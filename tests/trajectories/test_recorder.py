@@ -15,6 +15,8 @@ from medseg_gym.trajectories import (
     TrajectoryStore,
     TrajectoryWriter,
     VectorRecorder,
+    rebuild_episode,
+    replay_store,
 )
 
 OPTIONS = {"backbone": "ellipse", "image_size": 16, "bins": 7, "max_steps": 4}
@@ -167,7 +169,7 @@ def test_a_policy_tells_its_name_and_its_verdict(small_cases, tmp_path):
     envs = make_envs(5, cases=small_cases, **OPTIONS)
     recorder = VectorRecorder(envs, tmp_path, seed=0, policy=Judge())
     recorder.reset(options={"case": [case.key for case in small_cases]})
-    recorder.step(np.tile(envs.stage.view.codec.stop_row, (5, 1)))
+    recorder.step(np.tile(envs.codec.stop_row, (5, 1)))
     recorder.close()
     store = TrajectoryStore(tmp_path)
     assert {t.key.case: t.accepted for t in store} == {c.key: c.key == "tall" for c in small_cases}
@@ -179,3 +181,32 @@ def test_a_policy_tells_its_name_and_its_verdict(small_cases, tmp_path):
 def test_only_medseg_environments(tmp_path):
     with pytest.raises(TrajectoryError, match="only MedSeg"):
         Recorder(gym.make("CartPole-v1"), tmp_path)
+
+
+def test_a_full_disk_leaves_no_hole_in_an_episode(small_cases, tmp_path, monkeypatch):
+    options = {"cases": small_cases, "backbone": "ellipse", "image_size": 32, "max_steps": 6}
+    envs = VectorRecorder(gym.make_vec("MedSeg-v0", num_envs=3, **options), tmp_path, seed=0)
+    envs.reset(seed=0)
+    envs.action_space.seed(0)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    for number in range(20):
+        if number in (2, 5, 11):
+            with monkeypatch.context() as patch:
+                patch.setattr("medseg_gym.trajectories.writer.os.write", full)
+                with pytest.raises(TrajectoryError, match="make room"):
+                    envs.step(envs.action_space.sample())
+        else:
+            envs.step(envs.action_space.sample())
+    envs.close()
+    store = TrajectoryStore(tmp_path)
+    cut = list(store.episodes(unfinished=True))
+    assert len(store) and cut
+    for one in [*store, *cut]:
+        # Replaying agrees step by step only where no step is missing.
+        episode = rebuild_episode(one)
+        assert [step.dice for step in episode.steps] == pytest.approx([s.dice for s in one.steps])
+        assert [s.valid for s in episode.steps] == [s.valid for s in one.steps]
+    assert not replay_store(store, cases=list(small_cases)).mismatches

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Policies of the array view: networks, cloning, and their trainers."""

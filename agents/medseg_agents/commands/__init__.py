@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Commands that this package adds to `medseg`: train, run, eval, compare, play."""

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Play a split once, keep a record per case, summarise, compare and draw."""

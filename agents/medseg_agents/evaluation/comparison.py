@@ -1,4 +1,4 @@
-"""Play contenders on the same cases and backbones, and write what came of it."""
+"""Play policies on the same cases and backbones, and write what came of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from medseg_agents.evaluation.failed_cases import (
 )
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
-from medseg_agents.policies.specs import Contender
+from medseg_agents.policies.specs import PolicySpec
 from medseg_agents.runs.machine import describe_machine
 from medseg_gym.cases import CaseSource, left_out_note
 from medseg_gym.errors import MedSegError
@@ -35,7 +35,7 @@ FEW_CASES = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Arena:
-    """Where contenders meet.
+    """Cases, backbones and settings of a comparison.
 
     Args:
         cases: Case spec.
@@ -202,12 +202,12 @@ class Comparison:
 
 
 def compare(
-    contenders: Sequence[Contender], arena: Arena, out: Path, console: Console
+    policy_specs: Sequence[PolicySpec], arena: Arena, out: Path, console: Console
 ) -> Comparison:
-    """Play every contender on every backbone; killed half way, the same call goes on.
+    """Play every policy on every backbone; killed half way, the same call goes on.
 
     Args:
-        contenders: Who plays.
+        policy_specs: Policies to play.
         arena: Where.
         out: Folder; records are kept in `records/` under it.
         console: For the progress bar.
@@ -222,29 +222,29 @@ def compare(
         bar = progress.add_task("loading", total=None)
         keys: list[str] | None = None
         for backbone in arena.backbones:
-            for contender in contenders:
+            for policy_spec in policy_specs:
                 envs = make_envs(
                     arena.num_envs,
-                    contender.env_id,
+                    policy_spec.env_id,
                     cases=arena.cases,
                     split=arena.split,
                     backbone=backbone,
                     checkpoint=arena.checkpoints.get(backbone),
                     device=arena.device,
                     max_steps=arena.max_steps,
-                    **contender.view,
+                    **policy_spec.view,
                 )
-                found.machine = describe_machine(str(envs.stage.backbone.device))
+                found.machine = describe_machine(str(envs.backbone.device))
                 if keys is None:
-                    keys = arena.keys(envs.stage.source)
-                    found.left_out = arena.left_out(envs.stage.source, keys)
-                    runs = len(arena.backbones) * len(contenders) * len(arena.seeds)
+                    keys = arena.keys(envs.source)
+                    found.left_out = arena.left_out(envs.source, keys)
+                    runs = len(arena.backbones) * len(policy_specs) * len(arena.seeds)
                     progress.update(bar, total=len(keys) * runs)
-                policy = contender.build(envs)
+                policy = policy_spec.build(envs)
                 records: list[CaseRecord] = []
                 failed: list[FailedCase] = []
                 for seed in arena.seeds:
-                    progress.update(bar, description=f"{backbone}, {contender.name}")
+                    progress.update(bar, description=f"{backbone}, {policy_spec.name}")
                     settings = run_settings(envs, policy, keys, seed)
                     found.settings.append(settings)
                     file = RecordFile(out / "records" / _file_name(settings), settings)

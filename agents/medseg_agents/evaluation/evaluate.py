@@ -19,7 +19,7 @@ from typing import Any
 import medseg_gym
 from medseg_agents.evaluation.failed_cases import FailedCase, FailureLimit, failed_case
 from medseg_gym.annotators.box import box_iou, tight_box
-from medseg_gym.envs.vector import StageVectorEnv
+from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.episodes import Episode, metrics
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import GivenUp, Played, Policy, caveats, play_or_give_up
@@ -119,7 +119,7 @@ Outcome = CaseRecord | FailedCase
 
 
 def outcome_of(
-    one: Played | GivenUp, policy: Policy, envs: StageVectorEnv, batch_size: int
+    one: Played | GivenUp, policy: Policy, envs: CoreVectorEnv, batch_size: int
 ) -> Outcome:
     """What an episode leaves in the records, finished or given up; see `record_of`."""
     if isinstance(one, GivenUp):
@@ -127,7 +127,7 @@ def outcome_of(
     return record_of(one, policy, envs, batch_size)
 
 
-def record_of(played: Played, policy: Policy, envs: StageVectorEnv, batch_size: int) -> CaseRecord:
+def record_of(played: Played, policy: Policy, envs: CoreVectorEnv, batch_size: int) -> CaseRecord:
     """What a finished episode leaves in the records.
 
     Args:
@@ -157,7 +157,7 @@ def record_of(played: Played, policy: Policy, envs: StageVectorEnv, batch_size: 
         stopped=episode.stopped,
         episode_return=sum(played.rewards),
         seconds=played.seconds,
-        notes=tuple(caveats(policy, envs.stage.backbone, [episode])),
+        notes=tuple(caveats(policy, envs.backbone, [episode])),
         batch=played.batch,
         batch_size=batch_size,
         first_box_iou=_first_box_iou(episode),
@@ -266,7 +266,7 @@ def _read_record(values: dict[str, Any]) -> Outcome:
 
 
 def evaluate(
-    envs: StageVectorEnv,
+    envs: CoreVectorEnv,
     policy: Policy,
     keys: Sequence[str] | None = None,
     seed: int = 0,
@@ -293,7 +293,7 @@ def evaluate(
     Raises:
         MedSegError: `max_failures` is reached; what was played is in `file`.
     """
-    keys = list(envs.stage.source.keys) if keys is None else list(keys)
+    keys = list(envs.source.keys) if keys is None else list(keys)
     records = list(file.records) if file else []
     if records and on_batch:
         on_batch(records)
@@ -313,14 +313,14 @@ def evaluate(
     return sorted(records, key=lambda record: order[record.case])
 
 
-def run_settings(envs: StageVectorEnv, policy: Policy, keys: Sequence[str], seed: int) -> dict:
+def run_settings(envs: CoreVectorEnv, policy: Policy, keys: Sequence[str], seed: int) -> dict:
     """Everything that decides the numbers of a run, for `RecordFile`.
 
     A policy says with `settings` (a mapping, JSON) what its name does not: how it samples, say.
     What the reader left out of the cases is `left_out`, so that every table of the run can say it.
     """
     options = envs.options
-    left_out = dict(envs.stage.source.left_out)
+    left_out = dict(envs.source.left_out)
     return {
         "version": medseg_gym.__version__,
         "nsd_tolerance": metrics.NSD_TOLERANCE,
@@ -328,17 +328,17 @@ def run_settings(envs: StageVectorEnv, policy: Policy, keys: Sequence[str], seed
         "policy": policy.name,
         "seed": seed,
         "num_envs": envs.num_envs,
-        "cases": options.cases if isinstance(options.cases, str) else envs.stage.source.name,
+        "cases": options.cases if isinstance(options.cases, str) else envs.source.name,
         "split": options.split,
         "keys": hashlib.blake2b("\n".join(keys).encode(), digest_size=8).hexdigest(),
-        "backbone": envs.stage.backbone.name,
+        "backbone": envs.backbone.name,
         "checkpoint": None if options.checkpoint is None else str(options.checkpoint),
-        "device": str(envs.stage.backbone.device),
+        "device": str(envs.backbone.device),
         **{
             name: getattr(options, name)
             for name in ("max_steps", "prompt_memory", "mask_input", "multimask")
         },
-        **envs.stage.view.settings,
+        **envs.core.view.settings,
         **({"left_out": left_out} if left_out else {}),
         **({"policy_settings": policy.settings} if hasattr(policy, "settings") else {}),
         "reward": options.reward if isinstance(options.reward, str) else repr(options.reward),

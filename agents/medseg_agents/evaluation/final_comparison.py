@@ -8,7 +8,7 @@ from rich.console import Console
 
 from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.evaluation.comparison import Arena, Comparison, compare
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.policies.specs import make_policy_spec
 
 BASELINES = ("stop", "random", "centre-box", "oracle-click")
 """Beside the target's usual box, which is of the run's own cases."""
@@ -36,7 +36,7 @@ def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> 
         limit=config.test_cases,
         by="modality",
     )
-    found = compare([make_contender(name) for name in names], arena, out / "test", console)
+    found = compare([make_policy_spec(name) for name in names], arena, out / "test", console)
     found.show(console)
     found.write(out / "test")
     return found

@@ -27,7 +27,7 @@ from medseg_agents.evaluation.evaluate import (
 )
 from medseg_agents.evaluation.failed_cases import FailedCase, FailureLimit
 from medseg_agents.evaluation.options import EvalOptions
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.policies.specs import make_policy_spec
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import close_policy, make_envs, play_or_give_up
@@ -193,28 +193,28 @@ class _Player:
 
     def __init__(self, options: EvalOptions, keys: list[str], number: int) -> None:
         self.options, self.keys = options, keys
-        contender = make_contender(options.policy)
+        policy_spec = make_policy_spec(options.policy)
         self.envs = make_envs(
             options.num_envs,
-            contender.env_id,
+            policy_spec.env_id,
             cases=options.cases,
             split=options.split,
             backbone=options.backbone,
             checkpoint=options.checkpoint,
             device=_device(options.device, number),
             max_steps=options.max_steps,
-            **contender.view,
+            **policy_spec.view,
         )
-        self.policy = contender.build(self.envs)
+        self.policy = policy_spec.build(self.envs)
         self.settings = {
             **run_settings(self.envs, self.policy, keys, options.seed),
-            "device": self.envs.stage.backbone.device.type,  # which GPU of several is no matter
+            "device": self.envs.backbone.device.type,  # which GPU of several is no matter
             "threads": options.threads,
         }
 
     def play(self, batch: int, keys: list[str]) -> list[Outcome]:
         """Play a batch, or what failed of it, as if nothing had been played before."""
-        self.envs.stage.engine.cache.clear()
+        self.envs.core.engine.cache.clear()
         size = self.options.num_envs
         whole = len(self.keys[batch * size : (batch + 1) * size])
         (ended,) = play_or_give_up(self.envs, self.policy, keys, self.options.seed)

@@ -17,7 +17,7 @@ from PIL import Image
 import medseg_gym
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import RunOptions
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.policies.specs import make_policy_spec
 from medseg_gym.cases import Case
 from medseg_gym.cases.image_files.images import SUFFIXES, png_bytes
 from medseg_gym.cases.image_files.masks import CHANNELS, as_mask
@@ -136,18 +136,18 @@ def run_image(
         options.mask_channel,
         options.orientation,
     )
-    contender = make_contender(options.policy)
+    policy_spec = make_policy_spec(options.policy)
     envs = make_envs(
         1,
-        contender.env_id,
+        policy_spec.env_id,
         cases=[case],
         backbone=options.backbone,
         checkpoint=options.checkpoint,
         device=options.device,
         max_steps=options.max_steps,
-        **contender.view,
+        **policy_spec.view,
     )
-    policy = contender.build(envs)
+    policy = policy_spec.build(envs)
     try:
         if policy.sees_truth and mask is None:
             raise PolicyError(
@@ -163,9 +163,9 @@ def run_image(
             "medseg_gym": medseg_gym.__version__,
             "policy": policy.name,
             "oracle": policy.sees_truth,
-            "backbone": envs.stage.backbone.name,
-            "trained_for": sorted(envs.stage.backbone.trained_kinds),
-            "options": {**asdict(options), "view": envs.stage.view.settings},
+            "backbone": envs.backbone.name,
+            "trained_for": sorted(envs.backbone.trained_kinds),
+            "options": {**asdict(options), "view": envs.core.view.settings},
             **(
                 _what_was_given_up(played)
                 if isinstance(played, GivenUp)

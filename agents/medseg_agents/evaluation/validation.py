@@ -27,7 +27,7 @@ class Validator:
             **config.env_options(),
             **view,
         )
-        self.keys = list(self.envs.stage.source.keys[: config.eval_cases])
+        self.keys = list(self.envs.source.keys[: config.eval_cases])
 
     def __call__(self, network: PromptNetwork) -> dict[str, float]:
         """Mean Dice, Dice after the first step, return and actions, by "val/NAME"."""

@@ -16,7 +16,7 @@ from torch import nn
 from medseg_agents.grpo.settings import ChatSettings
 from medseg_agents.grpo.shared_prompts import Layers
 from medseg_agents.llm.checkpoint import load_model, load_processor
-from medseg_agents.llm.generation import Answerer, ModelOptions
+from medseg_agents.llm.generation import GenerationEngine, ModelOptions
 from medseg_agents.llm.processed_images import encode_distinct
 from medseg_agents.llm.sampling import forbidden_tokens
 from medseg_agents.llm.turn_cache import cache_argument, can_keep, positions, without_adapters
@@ -90,7 +90,7 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         return ["reference", "value_head"]
 
     # playing ------------------------------------------------------------------------------------
-    def answerer(self, system: list[Message], temperature: float | None = None) -> Answerer:
+    def engine(self, system: list[Message], temperature: float | None = None) -> GenerationEngine:
         """Who answers conversations with this module's weights.
 
         Args:
@@ -104,7 +104,7 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
             max_new_tokens=settings.max_new_tokens,
             history=settings.history,
         )
-        return Answerer(self.lm, self.processor, system, options)
+        return GenerationEngine(self.lm, self.processor, system, options)
 
     def autocast(self) -> Any:
         """Context of the settings' precision."""

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from medseg_agents.llm.checkpoint import load_model, load_processor
-from medseg_agents.llm.generation import Answerer, Conversation, ModelOptions
+from medseg_agents.llm.generation import Conversation, GenerationEngine, ModelOptions
 from medseg_gym.envs.views.chat import Message
 from medseg_gym.envs.views.cut_answer import CutAnswer
 
@@ -20,7 +20,7 @@ from medseg_gym.envs.views.cut_answer import CutAnswer
 class ChatPolicy:
     """Plays `MedSegChat-v0` with a chat model of transformers that takes pictures.
 
-    All slots that wait for an answer are one batch; see `Answerer` for what holds.
+    All slots that wait for an answer are one batch; see `GenerationEngine` for what holds.
 
     Args:
         answerer: The model, how it is asked, and what every conversation begins with
@@ -35,12 +35,12 @@ class ChatPolicy:
 
     def __init__(
         self,
-        answerer: Answerer,
+        engine: GenerationEngine,
         over: str | None = None,
         name: str = "llm",
         checkpoint: str = "",
     ) -> None:
-        self.answerer, self.options = answerer, answerer.options
+        self.engine, self.options = engine, engine.options
         self.over, self.name, self.checkpoint = over, name, checkpoint
         self._slots: dict[int, Conversation] = {}
 
@@ -70,15 +70,15 @@ class ChatPolicy:
         if device is None and torch.accelerator.is_available():
             device = str(torch.accelerator.current_accelerator())
         model = load_model(path, options.dtype, device, options.merge)
-        answerer = Answerer(model.eval(), load_processor(path), system, options)
-        return cls(answerer, over, name or f"llm:{path}", weights_digest(path))
+        engine = GenerationEngine(model.eval(), load_processor(path), system, options)
+        return cls(engine, over, name or f"llm:{path}", weights_digest(path))
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides the answers beside the name; JSON."""
         aside = ("batch", "keep_cache", "device_map")
         options = {k: v for k, v in vars(self.options).items() if k not in aside}
-        return {"checkpoint": self.checkpoint, "dtype": str(self.answerer.model.dtype), **options}
+        return {"checkpoint": self.checkpoint, "dtype": str(self.engine.model.dtype), **options}
 
     def reset(self, slots: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
         """Begin new conversations."""
@@ -106,14 +106,14 @@ class ChatPolicy:
         for start in range(0, len(asked), max(1, size)):
             group = asked[start : start + size]
             for slot, answer in zip(
-                group, self.answerer.answer([self._slots[s] for s in group]), strict=True
+                group, self.engine.answer([self._slots[s] for s in group]), strict=True
             ):
                 answers[slot] = CutAnswer(answer.text, cut) if answer.cut else answer.text
         return answers
 
     def conversation(self, slot: int) -> tuple[list[Message], list[Image.Image]]:
         """What the model was shown last in a slot: messages, and the pictures in them."""
-        return self._slots[slot].dialogue.shown(self.answerer.system, self.options.history)
+        return self._slots[slot].dialogue.shown(self.engine.system, self.options.history)
 
 
 def weights_digest(path: str | Path) -> str:

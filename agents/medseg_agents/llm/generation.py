@@ -118,7 +118,7 @@ class Answer:
     cut: bool = False
 
 
-class Answerer:
+class GenerationEngine:
     """Lets a chat model of transformers that takes pictures answer many conversations at once.
 
     The batch is padded at the left. Without sampling the answers are those that each conversation

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Policies by their spec: trained networks, language models, baselines and controls."""

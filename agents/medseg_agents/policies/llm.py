@@ -1,4 +1,4 @@
-"""Contender `llm:PATH`, or `llm:PATH?temperature=1&history=2`: a checkpoint on this machine."""
+"""PolicySpec `llm:PATH`, or `llm:PATH?temperature=1&history=2`: a checkpoint on this machine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.checkpoint import read_view
 from medseg_agents.llm.generation import ModelOptions
 from medseg_agents.policies.options import read_named_options
-from medseg_agents.policies.specs import Contender
+from medseg_agents.policies.specs import PolicySpec
 
 
-def llm(argument: str) -> Contender:
+def llm(argument: str) -> PolicySpec:
     """Read what stands behind "llm:".
 
     View and options saved beside the checkpoint hold where the name does not say otherwise.
@@ -29,7 +29,7 @@ def llm(argument: str) -> Contender:
     name = f"llm:{argument}"
 
     def build(envs: Any) -> ChatPolicy:
-        over = envs.stage.view.texts.over
+        over = envs.core.view.texts.over
         return ChatPolicy.load(named.name, envs.system_messages, over, options, name)
 
-    return Contender(name, build, "MedSegChat-v0", {**saved_view, **named.view})
+    return PolicySpec(name, build, "MedSegChat-v0", {**saved_view, **named.view})

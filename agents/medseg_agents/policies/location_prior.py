@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg_agents.policies.specs import Contender
+from medseg_agents.policies.specs import PolicySpec
 from medseg_gym.annotators.box import tight_box
 from medseg_gym.annotators.scripted import ScriptedPolicy
 from medseg_gym.cases import load_cases
@@ -49,13 +49,13 @@ class UsualBox(ScriptedPolicy):
         return Stop() if self.turns[slot] or box is None else box
 
 
-def contender(argument: str) -> Contender:
-    """The contender "usual-box:SPEC", from the first `CASES` training cases of that spec."""
+def policy_spec(argument: str) -> PolicySpec:
+    """Return the policy spec "usual-box:SPEC", from the first `CASES` training cases of that spec."""
     return usual_box(argument, CASES)
 
 
-def usual_box(cases: str, count: int) -> Contender:
-    """The contender, its boxes being the medians over the first training cases.
+def usual_box(cases: str, count: int) -> PolicySpec:
+    """Return the policy spec, its boxes being the medians over the first training cases.
 
     Args:
         cases: Case spec.
@@ -71,10 +71,10 @@ def usual_box(cases: str, count: int) -> Contender:
             if box is not None:
                 sides.setdefault(case.target, []).append((box.x1, box.y1, box.x2, box.y2))
         boxes: list[AddBox | None] = [None]  # number 0 is any target beside the vocabulary
-        for target in envs.stage.source.targets:
+        for target in envs.source.targets:
             found = sides.get(target)
             middle = np.median(found, axis=0).tolist() if found else None
             boxes.append(AddBox(*middle) if middle else None)
-        return UsualBox(envs.stage.view.codec, boxes)
+        return UsualBox(envs.codec, boxes)
 
-    return Contender(f"usual-box:{cases}", build)
+    return PolicySpec(f"usual-box:{cases}", build)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from medseg_agents.arrays.networks import NetworkConfig, PromptNetwork
 from medseg_agents.policies.options import read_named_options
-from medseg_agents.policies.specs import Contender
+from medseg_agents.policies.specs import PolicySpec
 from medseg_agents.runs.folder import find_checkpoint, previous_checkpoint
 from medseg_gym.backbones.protocol import choose_device
 from medseg_gym.envs.views.protocol import Observations
@@ -117,17 +117,17 @@ class PlayOptions:
     device: str = "auto"
 
 
-def sb3(argument: str) -> Contender:
+def sb3(argument: str) -> PolicySpec:
     """The newest checkpoint of an SB3 run: "RUN", or "RUN?sampled=1"."""
-    return _contender("sb3", argument)
+    return _policy_spec("sb3", argument)
 
 
-def rllib(argument: str) -> Contender:
+def rllib(argument: str) -> PolicySpec:
     """The newest checkpoint of an RLlib run: "RUN", or "RUN?sampled=1"."""
-    return _contender("rllib", argument)
+    return _policy_spec("rllib", argument)
 
 
-def _contender(kind: str, argument: str) -> Contender:
+def _policy_spec(kind: str, argument: str) -> PolicySpec:
     named = read_named_options(kind, argument, PlayOptions, {})
     options = PlayOptions(**named.policy)
     folder, seen = find_checkpoint(named.name)
@@ -141,4 +141,4 @@ def _contender(kind: str, argument: str) -> Contender:
         network = load_network(folder, *spaces).to(choose_device(options.device))
         return NetworkPolicy(network, f"{kind}:{argument}", options.sampled, digest)
 
-    return Contender(f"{kind}:{argument}", build, seen["env_id"], seen["view"])
+    return PolicySpec(f"{kind}:{argument}", build, seen["env_id"], seen["view"])

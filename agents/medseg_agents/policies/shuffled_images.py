@@ -1,4 +1,4 @@
-"""Contender `shuffled:NAME`: the same policy, shown the pictures of other cases.
+"""PolicySpec `shuffled:NAME`: the same policy, shown the pictures of other cases.
 
 A control. What a policy is worth without seeing its case is what it knows of the task's words and
 of where things usually are; only the rest is sight.
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg_agents.policies.specs import Contender, make_contender
+from medseg_agents.policies.specs import PolicySpec, make_policy_spec
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import Policy
 
@@ -60,9 +60,9 @@ class Shuffled:
         return self.policy.act({**observations, "image": swapped})
 
 
-def shuffled(argument: str) -> Contender:
+def shuffled(argument: str) -> PolicySpec:
     """Read what stands behind "shuffled:"; the view is that of the policy there."""
-    inner = make_contender(argument)
+    inner = make_policy_spec(argument)
     return replace(
         inner, name=f"shuffled:{inner.name}", build=lambda envs: Shuffled(inner.build(envs))
     )

@@ -1,6 +1,6 @@
 """Policies as benchmarks name them: "oracle-box:loosen=0.2", "sb3:RUN", "llm:PATH", ...
 
-A contender is a policy together with the view that it plays through, so that one table can hold
+A `PolicySpec` is a policy together with the view that it plays through, so that one table can hold
 policies that see arrays of different sizes, and policies that chat.
 """
 
@@ -23,7 +23,7 @@ _NOT_OF_A_VIEW = (
 
 
 @dataclass(frozen=True)
-class Contender:
+class PolicySpec:
     """A policy that is still to be built, and the view that it plays through.
 
     Args:
@@ -49,18 +49,18 @@ class Contender:
             )
 
 
-_KINDS: dict[str, str | Callable[[str], Contender]] = {
+_KINDS: dict[str, str | Callable[[str], PolicySpec]] = {
     "sb3": "medseg_agents.policies.network:sb3",
     "rllib": "medseg_agents.policies.network:rllib",
     "llm": "medseg_agents.policies.llm:llm",
-    "usual-box": "medseg_agents.policies.location_prior:contender",
+    "usual-box": "medseg_agents.policies.location_prior:policy_spec",
     "shuffled": "medseg_agents.policies.shuffled_images:shuffled",
-    "openai": "medseg_agents.llm.openai:contender",
+    "openai": "medseg_agents.llm.openai:policy_spec",
 }
 
 
-def register_contender(kind: str, factory: str | Callable[[str], Contender]) -> None:
-    """Make `make_contender("kind:ARGUMENT")` call `factory("ARGUMENT")`.
+def register_policy_spec(kind: str, factory: str | Callable[[str], PolicySpec]) -> None:
+    """Make `make_policy_spec("kind:ARGUMENT")` call `factory("ARGUMENT")`.
 
     Args:
         kind: Before the colon.
@@ -69,7 +69,7 @@ def register_contender(kind: str, factory: str | Callable[[str], Contender]) -> 
     _KINDS[kind] = factory
 
 
-def make_contender(text: str) -> Contender:
+def make_policy_spec(text: str) -> PolicySpec:
     """Read a policy's name.
 
     Args:
@@ -87,7 +87,7 @@ def make_contender(text: str) -> Contender:
         if "/" in text and not colon:
             raise PolicyError(f"policy {text!r}: there is no such folder")
         check_policy(text, [f"{kind}:..." for kind in _KINDS])
-        return Contender(text, lambda envs: make_policy(text, envs.stage.view.codec))
+        return PolicySpec(text, lambda envs: make_policy(text, envs.codec))
     if isinstance(factory, str):
         module, _, attribute = factory.partition(":")
         factory = getattr(import_module(module), attribute)

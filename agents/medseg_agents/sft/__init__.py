@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Supervised fine-tuning of chat policies on exported trajectories, with TRL."""

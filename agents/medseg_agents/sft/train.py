@@ -2,7 +2,7 @@
 
 The loss is on the assistant's turns only, pictures included, full weights or LoRA. A run is a
 folder: `config.json`, `checkpoints/`, `progress.jsonl`, `progress.csv`, `tensorboard/` and at the
-end `model/`, which is a contender (`llm:RUN/model`) that is shown the environment as the
+end `model/`, which is a policy spec (`llm:RUN/model`) that is shown the environment as the
 trajectories were. A run killed at any moment goes on from its newest whole checkpoint, with the
 same weights in the end as one that was left alone.
 """

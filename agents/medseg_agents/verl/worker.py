@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.core import Stage
+from medseg_gym.envs.core import EnvCore
 from medseg_gym.envs.views.chat import ChatView
 from medseg_gym.errors import PolicyError
 from medseg_gym.serving.batching.micro_batching import together
@@ -79,8 +79,8 @@ class EpisodeWorker:
                 f"need max_batch >= 1 and max_delay_ms >= 0, got {max_batch}, {max_delay_ms}"
             )
         self.max_batch, self.max_delay = max_batch, max_delay_ms / 1000
-        self.stage = Stage(ChatOptions.read(options), num_slots=1)
-        self.stage.engine.own_memory = True  # episodes end at different times
+        self.core = EnvCore(ChatOptions.read(options), num_slots=1)
+        self.core.engine.own_memory = True  # episodes end at different times
         self.batches = 0
         # Touched by the thread alone:
         self._free = [0]
@@ -96,7 +96,7 @@ class EpisodeWorker:
     @property
     def view(self) -> ChatView:
         """Words and pictures."""
-        return self.stage.view
+        return self.core.view
 
     # what callers use -------------------------------------------------------------------------
     async def step(self, episode: str, case: str, answer: str) -> Turn:
@@ -191,8 +191,8 @@ class EpisodeWorker:
         if active:
             slots = [begun[index].slot for index in active]
             answers = [calls[index].answer for index in active]
-            steps = self.stage.step(slots, answers)
-            shown = self.stage.observe(slots)
+            steps = self.core.step(slots, answers)
+            shown = self.core.observe(slots)
             for row, (index, step) in enumerate(zip(active, steps, strict=True)):
                 found: _Open = begun[index]
                 found.total += float(step.reward)
@@ -229,7 +229,7 @@ class EpisodeWorker:
         if new:
             slots = [opened.slot for opened in new if opened.slot is not None]
             try:
-                self.stage.reset(slots, _no_draw, [opened.case for opened in new])
+                self.core.reset(slots, _no_draw, [opened.case for opened in new])
             except Exception:
                 self._free += slots
                 raise
@@ -240,7 +240,7 @@ class EpisodeWorker:
 
     def _standing(self, found: _Open) -> dict[str, Any]:
         assert found.slot is not None
-        episode = self.stage.engine.episode(found.slot)
+        episode = self.core.engine.episode(found.slot)
         return {
             "case": episode.case.key,
             "total": found.total,
@@ -255,14 +255,14 @@ class EpisodeWorker:
 
     def _take_slot(self) -> int:
         if not self._free:
-            self.stage.engine.episodes.append(None)
-            return len(self.stage.engine.episodes) - 1
+            self.core.engine.episodes.append(None)
+            return len(self.core.engine.episodes) - 1
         return self._free.pop()
 
     def _free_slot(self, found: _Open) -> None:
         """Give the slot of an episode back, masks and embedding with it."""
         assert found.slot is not None
-        self.stage.engine.episodes[found.slot] = None
+        self.core.engine.episodes[found.slot] = None
         self._free.append(found.slot)
         found.slot = None
 

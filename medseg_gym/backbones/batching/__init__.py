@@ -1,1 +1,1 @@
-"""TODO room."""
+"""One padded batch from rows of different length: passes, collation, resizing."""

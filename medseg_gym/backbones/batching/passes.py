@@ -61,7 +61,7 @@ class BatchedBackbone(ABC):
         self.model: Any = model.to(self.device).eval().requires_grad_(False)
         self._compiled = compile
 
-    def __deepcopy__(self: B, memo: dict) -> B:
+    def __deepcopy__(self: B, file_cache: dict) -> B:
         # gymnasium deep-copies the kwargs of a spec: a model is shared, never duplicated.
         return self
 

@@ -38,7 +38,7 @@ class EllipseBackbone:
         centres = (torch.arange(SIDE, device=self.device, dtype=torch.float32) + 0.5) / SIDE
         self._x, self._y = centres[None, None, :], centres[None, :, None]
 
-    def __deepcopy__(self, memo: dict) -> EllipseBackbone:
+    def __deepcopy__(self, file_cache: dict) -> EllipseBackbone:
         return self
 
     def encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Backbones in another process, over HTTP or Ray."""

@@ -48,7 +48,7 @@ class RemoteBackbone(ABC):
         self.trained_kinds = facts.trained_kinds
         self.takes_mask_input = facts.takes_mask_input
 
-    def __deepcopy__(self, memo: dict) -> RemoteBackbone:
+    def __deepcopy__(self, file_cache: dict) -> RemoteBackbone:
         return self
 
     @abstractmethod

@@ -4,11 +4,11 @@
 `<data set>/<split>_mask/`. Data sets may be nested.
 """
 
-from medseg_gym.cases.biomedparse.layout import BiomedParseLayout
+from medseg_gym.cases.biomedparse.layout import BiomedParseFormat
 from medseg_gym.cases.biomedparse.writer import BiomedParseWriter
 from medseg_gym.cases.files import FileCaseSource, open_split
 
-__all__ = ["BiomedParseLayout", "BiomedParseWriter", "load"]
+__all__ = ["BiomedParseFormat", "BiomedParseWriter", "load"]
 
 
 def load(argument: str, split: str) -> FileCaseSource:
@@ -16,10 +16,10 @@ def load(argument: str, split: str) -> FileCaseSource:
 
     Args:
         argument: Path of a data set or of a folder of data sets, and options: see
-            `BiomedParseLayout`.
+            `BiomedParseFormat`.
         split: "train", "val" or "test".
 
     Raises:
         CaseError: The data cannot be used.
     """
-    return open_split(BiomedParseLayout, argument, split)
+    return open_split(BiomedParseFormat, argument, split)

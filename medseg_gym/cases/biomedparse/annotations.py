@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from medseg_gym.cases.files.counts import Tally
+from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.defects import Damaged, Defect
 from medseg_gym.cases.files.splits import split_named
 
@@ -34,7 +34,7 @@ class Entry:
     extra: dict[str, Any]
 
 
-def read_entries(document: Any, name: str, split: str, tally: Tally) -> Iterator[Entry | Defect]:
+def read_entries(document: Any, name: str, split: str, counts: Counts) -> Iterator[Entry | Defect]:
     """Read the annotations of a parsed JSON file.
 
     Args:
@@ -68,13 +68,13 @@ def read_entries(document: Any, name: str, split: str, tally: Tally) -> Iterator
             declared = annotation.get("split")
             if isinstance(declared, str) and split_named(declared) not in ("", split):
                 cause = f"says split {declared!r}; the name of the file decides"
-                tally.add(name, cause, place)
+                counts.add(name, cause, place)
             sentences: list[tuple[int, str]] = []
             for at, sentence in _sentences(annotation, name, place):
                 if isinstance(sentence, Defect):
                     yield sentence
                 elif any(sentence == text for _, text in sentences):
-                    tally.add(name, "a sentence is repeated; it is taken once", place)
+                    counts.add(name, "a sentence is repeated; it is taken once", place)
                 else:
                     sentences.append((at, sentence))
             extra = annotation.get(EXTRA, {})

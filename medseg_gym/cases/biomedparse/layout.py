@@ -11,10 +11,10 @@ import numpy as np
 from medseg_gym.cases.biomedparse.annotations import Entry, read_entries
 from medseg_gym.cases.files.access.guards import read_json, require_file
 from medseg_gym.cases.files.access.walk import walk
-from medseg_gym.cases.files.counts import Tally
-from medseg_gym.cases.files.dataset_format import Layout
+from medseg_gym.cases.files.counts import Counts
+from medseg_gym.cases.files.dataset_format import DatasetFormat
 from medseg_gym.cases.files.defects import Damaged, Defect
-from medseg_gym.cases.files.file_cache import Memo
+from medseg_gym.cases.files.file_cache import FileCache
 from medseg_gym.cases.files.modality import modality_of
 from medseg_gym.cases.files.records import Pixels, Record
 from medseg_gym.cases.files.spec import FileSpec
@@ -26,7 +26,7 @@ _ANNOTATIONS = {"train.json", "val.json", "valid.json", "validation.json", "test
 _LOSSY = (".jpg", ".jpeg")
 
 
-class BiomedParseLayout(Layout):
+class BiomedParseFormat(DatasetFormat):
     """Images and masks named by the annotations of `train.json`, `val.json` and `test.json`.
 
     The path is a data set or any folder above some. A mask with several sentences gives a case for
@@ -48,7 +48,7 @@ class BiomedParseLayout(Layout):
         self._first_only = spec.text("sentences", "all", ("all", "first")) == "first"
         self._pictures = PictureOptions.of(spec)
 
-    def survey(self, memo: Memo) -> Iterator[Record | Defect]:
+    def index(self, file_cache: FileCache) -> Iterator[Record | Defect]:
         """List every annotation; the JSON files are read each time, pixels never.
 
         Args:
@@ -66,7 +66,7 @@ class BiomedParseLayout(Layout):
         if "" in files:
             yield Defect("", "is a file; give the folder of the data set")
             return
-        tally = Tally()
+        counts = Counts()
         annotated: set[str] = set()  # folders of images and masks that some JSON speaks of
         for name in [name for name in files if posixpath.basename(name) in _ANNOTATIONS]:
             files[name] = True
@@ -74,18 +74,24 @@ class BiomedParseLayout(Layout):
             folder = name[: -len(".json")]
             annotated |= {folder, folder + "_mask"}
             try:
-                for entry in read_entries(read_json(self.path(name), name), name, split, tally):
+                for entry in read_entries(read_json(self.path(name), name), name, split, counts):
                     if isinstance(entry, Defect):
                         yield entry
                     else:
-                        yield from self._records(entry, name, folder, split, files, tally)
+                        yield from self._records(entry, name, folder, split, files, counts)
             except Damaged as error:
                 yield error.defect
-        yield from tally.notes()
+        yield from counts.notes()
         yield from _strays(files, annotated)
 
     def _records(
-        self, entry: Entry, name: str, folder: str, split: str, files: dict[str, bool], tally: Tally
+        self,
+        entry: Entry,
+        name: str,
+        folder: str,
+        split: str,
+        files: dict[str, bool],
+        counts: Counts,
     ) -> Iterator[Record | Defect]:
         image, mask = f"{folder}/{entry.image}", f"{folder}_mask/{entry.mask}"
         key = str(entry.extra.get("key") or f"{folder}/{entry.mask}")
@@ -101,10 +107,12 @@ class BiomedParseLayout(Layout):
                 yield Defect(name, cause, entry.place, key)
                 return
         if mask.lower().endswith(_LOSSY):
-            tally.add(name, "a mask is a JPEG, whose blurred rim counts as foreground", entry.place)
+            counts.add(
+                name, "a mask is a JPEG, whose blurred rim counts as foreground", entry.place
+            )
         chosen = entry.sentences[:1] if self._first_only else entry.sentences
         if len(chosen) < len(entry.sentences):
-            tally.add(name, "sentences are left out, as sentences=first says", entry.place)
+            counts.add(name, "sentences are left out, as sentences=first says", entry.place)
         for number, text in chosen:
             try:
                 yield Record(
@@ -168,15 +176,15 @@ def _strays(files: dict[str, bool], annotated: set[str]) -> Iterator[Defect]:
         if split and folder + "_mask" in folders:
             annotated |= {folder, folder + "_mask"}
             yield Defect(folder, f"the annotations {posixpath.basename(folder)}.json are missing")
-    tally = Tally()
+    counts = Counts()
     for name, used in files.items():
         if used:
             continue
         folder, base = posixpath.split(name)
         if folder in annotated:
-            tally.add(folder, "a file that no annotation names", base)
+            counts.add(folder, "a file that no annotation names", base)
         elif base.lower().endswith(".json"):
-            tally.add(folder, "not read: only train.json, val.json and test.json are", base)
+            counts.add(folder, "not read: only train.json, val.json and test.json are", base)
         else:
-            tally.add(folder, "a file that belongs to no data set", base)
-    yield from tally.notes()
+            counts.add(folder, "a file that belongs to no data set", base)
+    yield from counts.notes()

@@ -1,13 +1,13 @@
 """`dicom:PATH`: cases from DICOM series with SEG or RTSTRUCT as truth.
 
 Headers are read into facts, series are put together from them, and each slice that shows a segment
-or a region is a case. `DicomLayout` lists the options.
+or a region is a case. `DicomFormat` lists the options.
 """
 
-from medseg_gym.cases.dicom.layout import DicomLayout
+from medseg_gym.cases.dicom.layout import DicomFormat
 from medseg_gym.cases.files import FileCaseSource, open_split
 
-__all__ = ["DicomLayout", "load"]
+__all__ = ["DicomFormat", "load"]
 
 
 def load(argument: str, split: str) -> FileCaseSource:
@@ -16,4 +16,4 @@ def load(argument: str, split: str) -> FileCaseSource:
     Raises:
         CaseError: See `medseg_gym.cases.files.open_split`.
     """
-    return open_split(DicomLayout, argument, split)
+    return open_split(DicomFormat, argument, split)

@@ -23,9 +23,9 @@ from medseg_gym.cases.dicom.segmentation import (
 )
 from medseg_gym.cases.dicom.series import Series, assemble, series_of
 from medseg_gym.cases.dicom.structures import StructureSet, facts_of_regions, read_structures
-from medseg_gym.cases.files import Damaged, Defect, Layout, Memo, Pixels, Record
-from medseg_gym.cases.files.access import walk
-from medseg_gym.cases.files.counts import Tally
+from medseg_gym.cases.files import Damaged, DatasetFormat, Defect, FileCache, Pixels, Record
+from medseg_gym.cases.files.access.walk import walk
+from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.volumes import RESAMPLING, parse_window, require
 from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice
@@ -37,7 +37,7 @@ _NEVER_DICOM = (
 ).split()
 
 
-class DicomLayout(Layout):
+class DicomFormat(DatasetFormat):
     """DICOM files under a folder, whatever they are called.
 
     Slices are those that were acquired or reconstructed, shown in the radiological view.
@@ -93,8 +93,8 @@ class DicomLayout(Layout):
         except CaseError as error:
             raise spec.wrong("window", str(error)) from error
 
-    def survey(self, memo: Memo) -> Iterator[Record | Defect]:
-        """See `Layout.survey`."""
+    def index(self, file_cache: FileCache) -> Iterator[Record | Defect]:
+        """See `DatasetFormat.index`."""
         kinds: dict[str, dict[str, Facts]] = {"image": {}, "seg": {}, "rtstruct": {}}
         for name in walk(self.root):
             if isinstance(name, Defect):
@@ -103,7 +103,7 @@ class DicomLayout(Layout):
             last = (name or self.root.name).rsplit("/", 1)[-1].lower()
             if last == "dicomdir" or last.endswith(tuple(_NEVER_DICOM)):
                 continue
-            facts = memo.remember(name, [self.path(name)], partial(self._facts, name))
+            facts = file_cache.remember(name, [self.path(name)], partial(self._facts, name))
             if "defect" in facts:
                 yield Defect(**facts["defect"])
             elif facts["kind"] == "foreign":
@@ -113,16 +113,16 @@ class DicomLayout(Layout):
                 kinds[facts["kind"]][name] = facts
         series = list(assemble(kinds["image"]))
         told: set[str] = set()
-        tally = Tally()
+        counts = Counts()
         found: list[Record | Defect] = []
         for name, facts in kinds["seg"].items():
-            found.extend(self._from_segmentation(memo, name, facts, series, told, tally))
+            found.extend(self._from_segmentation(file_cache, name, facts, series, told, counts))
         for name in kinds["rtstruct"]:
-            found.extend(self._from_structures(memo, name, series, told, tally))
+            found.extend(self._from_structures(file_cache, name, series, told, counts))
         for one in series:  # what is wrong with images comes first: it may be why truth is lost
             yield from self._notes(one, one.uid in told)
         yield from found
-        yield from tally.notes()
+        yield from counts.notes()
 
     def read(self, record: Record) -> Pixels:
         """See `Layout.read`."""
@@ -164,14 +164,14 @@ class DicomLayout(Layout):
 
     def _from_segmentation(
         self,
-        memo: Memo,
+        file_cache: FileCache,
         name: str,
         facts: Facts,
         series: list[Series],
         told: set[str],
-        tally: Tally,
+        counts: Counts,
     ) -> Iterator[Record | Defect]:
-        scan = memo.remember(f"{name}|truth", [self.path(name)], lambda: self._scan(name))
+        scan = file_cache.remember(f"{name}|truth", [self.path(name)], lambda: self._scan(name))
         if "defect" in scan:
             yield Defect(**scan["defect"])
             return
@@ -187,16 +187,18 @@ class DicomLayout(Layout):
         told.add(found.uid)
         if self.resample == "nearest" and lies_elsewhere(facts, scan, found):
             placed = self._remembered(
-                memo, name, found, lambda: self._carried(name, facts, scan, found)
+                file_cache, name, found, lambda: self._carried(name, facts, scan, found)
             )
         else:
             placed = list(place_segments(name, facts, scan, found))
-        yield from self._records(name, "seg", found, placed, tally)
+        yield from self._records(name, "seg", found, placed, counts)
 
     def _from_structures(
-        self, memo: Memo, name: str, series: list[Series], told: set[str], tally: Tally
+        self, file_cache: FileCache, name: str, series: list[Series], told: set[str], counts: Counts
     ) -> Iterator[Record | Defect]:
-        header = memo.remember(f"{name}|truth", [self.path(name)], lambda: self._regions(name))
+        header = file_cache.remember(
+            f"{name}|truth", [self.path(name)], lambda: self._regions(name)
+        )
         if "defect" in header:
             yield Defect(**header["defect"])
             return
@@ -210,15 +212,19 @@ class DicomLayout(Layout):
             yield Defect(name, found)
             return
         told.add(found.uid)
-        placed = self._remembered(memo, name, found, lambda: self._drawn(name, found))
-        yield from self._records(name, "rtstruct", found, placed, tally)
+        placed = self._remembered(file_cache, name, found, lambda: self._drawn(name, found))
+        yield from self._records(name, "rtstruct", found, placed, counts)
 
     def _remembered(
-        self, memo: Memo, name: str, series: Series, make: Callable[[], Iterable[Placed | Defect]]
+        self,
+        file_cache: FileCache,
+        name: str,
+        series: Series,
+        make: Callable[[], Iterable[Placed | Defect]],
     ) -> list[Placed | Defect]:
         """What depends on the pixels of truth and on where all images of a series lie."""
         files = [name, *dict.fromkeys(frame.file for frame in series.frames)]
-        placed = memo.remember(
+        placed = file_cache.remember(
             f"{name}|{series.uid}",
             [self.path(file) for file in files],
             lambda: [[isinstance(one, Placed), asdict(one)] for one in make()],
@@ -231,7 +237,7 @@ class DicomLayout(Layout):
         kind: str,
         series: Series,
         placed: Iterable[Placed | Defect],
-        tally: Tally,
+        counts: Counts,
     ) -> Iterator[Record | Defect]:
         by_target: dict[int, dict[int, Placed]] = {}
         for one in placed:
@@ -244,7 +250,7 @@ class DicomLayout(Layout):
             areas = {i: one.area for i, one in by_slice.items()}
             for index in self.choice.small(areas):
                 where = f"{title}, {series.frames[index].file}"
-                tally.add("", self.choice.reason, where, left_out=True)
+                counts.add("", self.choice.reason, where, left_out=True)
             for index in self.choice.choose(areas):
                 yield record_of(by_slice[index], name, title, kind, series)
 

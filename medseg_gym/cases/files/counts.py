@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from medseg_gym.cases.files.defects import Defect
 
 
-class Tally:
+class Counts:
     """Counts what was noticed by file and cause, and remembers the first place of each."""
 
     def __init__(self) -> None:

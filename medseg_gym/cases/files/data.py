@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.cases.case import Case
-from medseg_gym.cases.files.dataset_format import Layout
+from medseg_gym.cases.files.dataset_format import DatasetFormat
 from medseg_gym.cases.files.defects import Damaged, Defect
-from medseg_gym.cases.files.file_cache import Memo, index_path
+from medseg_gym.cases.files.file_cache import FileCache, index_path
 from medseg_gym.cases.files.records import Facts, Record
 from medseg_gym.cases.files.splits import DEFAULT_SHARES, parse_shares, split_of_group
 from medseg_gym.cases.source import SPLITS
@@ -38,7 +38,7 @@ class FileData:
         CaseError: The path does not exist, or an option cannot be used.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: DatasetFormat) -> None:
         self.layout, self.spec = layout, layout.spec
         self.skip_bad = self.spec.flag("skip_bad")
         self._shares = DEFAULT_SHARES
@@ -48,8 +48,8 @@ class FileData:
         self._require_root()
         self.records: tuple[Record, ...] = ()
         self.defects: tuple[Defect, ...] = ()
-        with Memo(self._index("structure")) as memo:
-            self._collect(layout.survey(memo))
+        with FileCache(self._index("structure")) as file_cache:
+            self._collect(layout.index(file_cache))
         self._said = False
         if self.skip_bad:
             self.examine()
@@ -148,9 +148,9 @@ class FileData:
         facts: dict[str, Facts] = {}
         found: list[Defect] = []
         kept: list[Record] = []
-        with Memo(self._index("pixels")) as memo:
+        with FileCache(self._index("pixels")) as file_cache:
             for done, record in enumerate(self.records, 1):
-                told = self._examine(memo, record)
+                told = self._examine(file_cache, record)
                 if isinstance(told, Facts):
                     facts[record.key] = told
                     kept.append(record)
@@ -162,9 +162,9 @@ class FileData:
         self.defects = (*self.defects, *found)
         return facts
 
-    def _examine(self, memo: Memo, record: Record) -> Facts | Defect:
+    def _examine(self, file_cache: FileCache, record: Record) -> Facts | Defect:
         files = [self.layout.path(file) for file in record.files]
-        told: dict[str, Any] = memo.remember(record.key, files, lambda: self._tell(record))
+        told: dict[str, Any] = file_cache.remember(record.key, files, lambda: self._tell(record))
         if "area" in told:
             return Facts(**told)
         return Defect(**told)

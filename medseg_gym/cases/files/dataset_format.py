@@ -9,15 +9,15 @@ from typing import ClassVar
 
 from medseg_gym.cases.files.access.byte_cache import ByteCache
 from medseg_gym.cases.files.defects import Defect
-from medseg_gym.cases.files.file_cache import Memo
+from medseg_gym.cases.files.file_cache import FileCache
 from medseg_gym.cases.files.records import Pixels, Record
 from medseg_gym.cases.files.spec import FileSpec
 
 
-class Layout(ABC):
+class DatasetFormat(ABC):
     """One way of keeping cases in files.
 
-    A subclass lists what is there in `survey` and decodes one case in `read`. Everything else
+    A subclass lists what is there in `index` and decodes one case in `read`. Everything else
     (index, splits, groups, vocabulary, defects, skipping) is the same for all and lives in
     `FileData` and `FileCaseSource`.
 
@@ -32,13 +32,13 @@ class Layout(ABC):
     """Word before the colon of the spec."""
 
     version: ClassVar[int] = 1
-    """Raised whenever `survey` remembers something else for the same files."""
+    """Raised whenever `index` remembers something else for the same files."""
 
     options: ClassVar[tuple[str, ...]] = ()
     """Options taken besides the shared ones."""
 
     index_options: ClassVar[tuple[str, ...] | None] = None
-    """Those that change what `survey` remembers; None is all of them."""
+    """Those that change what `index` remembers; None is all of them."""
 
     def __init__(self, spec: FileSpec) -> None:
         self.spec = spec
@@ -46,7 +46,7 @@ class Layout(ABC):
         self.cache = ByteCache()
 
     @abstractmethod
-    def survey(self, memo: Memo) -> Iterator[Record | Defect]:
+    def index(self, file_cache: FileCache) -> Iterator[Record | Defect]:
         """List all cases and everything that is wrong, without stopping at the first.
 
         Args:

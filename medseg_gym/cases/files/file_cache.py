@@ -41,7 +41,7 @@ def index_path(name: str, *identity: object) -> Path:
     return index_folder() / f"{readable}-{digest}.json"
 
 
-class Memo:
+class FileCache:
     """Remembers what was computed from files, and forgets it when a size or time changes.
 
     Used as a context manager. Entries that were not asked for are dropped when it closes normally,
@@ -95,7 +95,7 @@ class Memo:
                 self._stamps[file] = None
         return self._stamps[file]
 
-    def __enter__(self) -> Memo:
+    def __enter__(self) -> FileCache:
         return self
 
     def __exit__(

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.files.data import FileData, split_counts
-from medseg_gym.cases.files.dataset_format import Layout
+from medseg_gym.cases.files.dataset_format import DatasetFormat
 from medseg_gym.cases.files.defects import Defect
 from medseg_gym.cases.files.records import Record
 from medseg_gym.cases.files.spec import FileSpec
@@ -19,7 +19,7 @@ class FileCaseSource(CaseSource):
     """The cases of one split; files are read when a case is asked for.
 
     Args:
-        data: The surveyed data.
+        data: The indexed data.
         split: "train", "val" or "test".
 
     Raises:
@@ -77,10 +77,10 @@ class FileCaseSource(CaseSource):
         return load_cases, (str(self.data.spec), self.split)
 
 
-_surveyed: weakref.WeakValueDictionary[tuple[str, str], FileData] = weakref.WeakValueDictionary()
+_indexed: weakref.WeakValueDictionary[tuple[str, str], FileData] = weakref.WeakValueDictionary()
 
 
-def survey(layout: type[Layout], argument: str) -> FileData:
+def index_dataset(layout: type[DatasetFormat], argument: str) -> FileData:
     """Index the data that `NAME:ARGUMENT` names, whatever is wrong with it.
 
     Args:
@@ -93,8 +93,8 @@ def survey(layout: type[Layout], argument: str) -> FileData:
     return FileData(layout(FileSpec.parse(layout.name, argument, layout.options)))
 
 
-def open_split(layout: type[Layout], argument: str, split: str) -> FileCaseSource:
-    """Open a split; the splits of one spec share their survey while one of them is in use.
+def open_split(layout: type[DatasetFormat], argument: str, split: str) -> FileCaseSource:
+    """Open a split; the splits of one spec share their index while one of them is in use.
 
     Args:
         layout: The format.
@@ -102,10 +102,10 @@ def open_split(layout: type[Layout], argument: str, split: str) -> FileCaseSourc
         split: "train", "val" or "test".
 
     Raises:
-        CaseError: See `survey` and `FileCaseSource`.
+        CaseError: See `index_dataset` and `FileCaseSource`.
     """
     at = (layout.name, argument)
-    data = _surveyed.get(at) or survey(layout, argument)
+    data = _indexed.get(at) or index_dataset(layout, argument)
     source = FileCaseSource(data, split)
-    _surveyed[at] = data
+    _indexed[at] = data
     return source

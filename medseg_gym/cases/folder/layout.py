@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.cases.files.access.walk import walk
-from medseg_gym.cases.files.counts import Tally
-from medseg_gym.cases.files.dataset_format import Layout
+from medseg_gym.cases.files.counts import Counts
+from medseg_gym.cases.files.dataset_format import DatasetFormat
 from medseg_gym.cases.files.defects import Damaged, Defect
-from medseg_gym.cases.files.file_cache import Memo
+from medseg_gym.cases.files.file_cache import FileCache
 from medseg_gym.cases.files.modality import modality_of
 from medseg_gym.cases.files.records import Pixels, Record
 from medseg_gym.cases.files.spec import FileSpec
@@ -40,7 +40,7 @@ class _Pair:
     masks: list[tuple[str, Role]] = field(default_factory=list)
 
 
-class FolderLayout(Layout):
+class FolderFormat(DatasetFormat):
     """Images and masks that belong together by name.
 
     Without the options `images` and `masks` the usual names are understood (see `UsualNames`).
@@ -89,7 +89,7 @@ class FolderLayout(Layout):
         if self._spacing and min(self._spacing) <= 0:
             raise spec.wrong("spacing", "give positive millimetres")
 
-    def survey(self, memo: Memo) -> Iterator[Record | Defect]:
+    def index(self, file_cache: FileCache) -> Iterator[Record | Defect]:
         """Pair images with masks; what values a mask has is remembered until it changes.
 
         Args:
@@ -99,7 +99,7 @@ class FolderLayout(Layout):
             Records by name, and Defects.
         """
         pairs: dict[str, _Pair] = {}
-        tally = Tally()
+        counts = Counts()
         for path in walk(self.root):
             if isinstance(path, Defect):
                 yield path
@@ -107,23 +107,23 @@ class FolderLayout(Layout):
                 yield Defect("", "is a file; give the folder of images and masks")
             elif not path.lower().endswith(SUFFIXES):
                 folder, base = posixpath.split(path)
-                tally.add(folder, "a file that is no picture", base)
+                counts.add(folder, "a file that is no picture", base)
             elif (role := self._naming.role(path)) is None:
                 folder, base = posixpath.split(path)
-                tally.add(folder, "a picture that fits neither pattern", base)
+                counts.add(folder, "a picture that fits neither pattern", base)
             else:
                 pair = pairs.setdefault(role.identity, _Pair())
                 (pair.masks if role.mask else pair.images).append((path, role))
         empty: list[str] = []
         for identity in sorted(pairs):
-            yield from self._pair(pairs[identity], memo, tally, empty)
+            yield from self._pair(pairs[identity], file_cache, counts, empty)
         if empty:
             more = f" ({len(empty)} masks, here the first)" if len(empty) > 1 else ""
             yield Defect(empty[0], f"has no value but 0: it gives no case{more}", note=True)
-        yield from tally.notes()
+        yield from counts.notes()
 
     def _pair(
-        self, pair: _Pair, memo: Memo, tally: Tally, empty: list[str]
+        self, pair: _Pair, file_cache: FileCache, counts: Counts, empty: list[str]
     ) -> Iterator[Record | Defect]:
         if not pair.images:
             yield from (Defect(mask, "the mask has no image") for mask, _ in pair.masks)
@@ -143,13 +143,15 @@ class FolderLayout(Layout):
             }
             if self._kind == "binary":
                 yield _record(mask, told.target or self._target, None, common)
-            elif values := memo.remember(mask, [self.path(mask)], partial(self._values, mask)):
-                yield from self._by_value(mask, told, values, common, tally)
+            elif values := file_cache.remember(
+                mask, [self.path(mask)], partial(self._values, mask)
+            ):
+                yield from self._by_value(mask, told, values, common, counts)
             else:
                 empty.append(mask)
 
     def _by_value(
-        self, mask: str, role: Role, values: Any, common: dict[str, Any], tally: Tally
+        self, mask: str, role: Role, values: Any, common: dict[str, Any], counts: Counts
     ) -> Iterator[Record | Defect]:
         if isinstance(values, dict):
             yield Defect(**values)
@@ -166,7 +168,7 @@ class FolderLayout(Layout):
                 continue
             if text == IGNORED:
                 folder, base = posixpath.split(mask)
-                tally.add(folder, f"the value {shown} is left out, as labels={shown}:- says", base)
+                counts.add(folder, f"the value {shown} is left out, as labels={shown}:- says", base)
             else:
                 yield _record(f"{mask}#{shown}", text, value, {**common, "area": area})
 

@@ -1,13 +1,13 @@
 """`nifti:PATH`: cases from image and label volumes (NIfTI, NRRD, MetaImage).
 
 Pairs of volumes are found by their names or by a dataset.json; each labelled slice of each target
-is a case. `NiftiLayout` lists the options.
+is a case. `NiftiFormat` lists the options.
 """
 
 from medseg_gym.cases.files import FileCaseSource, open_split
-from medseg_gym.cases.nifti.layout import NiftiLayout
+from medseg_gym.cases.nifti.layout import NiftiFormat
 
-__all__ = ["NiftiLayout", "load"]
+__all__ = ["NiftiFormat", "load"]
 
 
 def load(argument: str, split: str) -> FileCaseSource:
@@ -16,4 +16,4 @@ def load(argument: str, split: str) -> FileCaseSource:
     Raises:
         CaseError: See `medseg_gym.cases.files.open_split`.
     """
-    return open_split(NiftiLayout, argument, split)
+    return open_split(NiftiFormat, argument, split)

@@ -9,9 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gym.cases.files import Damaged, Defect, Layout, Memo, Pixels, Record, read_json
-from medseg_gym.cases.files.access import walk
-from medseg_gym.cases.files.counts import Tally
+from medseg_gym.cases.files import (
+    Damaged,
+    DatasetFormat,
+    Defect,
+    FileCache,
+    Pixels,
+    Record,
+    read_json,
+)
+from medseg_gym.cases.files.access.walk import walk
+from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.modality import modality_of
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.nifti import bids
@@ -37,7 +45,7 @@ from medseg_gym.errors import CaseError
 _LETTERS = {"axial": "z", "coronal": "y", "sagittal": "x"}
 
 
-class NiftiLayout(Layout):
+class NiftiFormat(DatasetFormat):
     """Volumes under a folder: .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd.
 
     Options:
@@ -101,8 +109,8 @@ class NiftiLayout(Layout):
         self.labels = self._given_labels()
         self._volumes: dict[tuple[str, str], Volume] = {}
 
-    def survey(self, memo: Memo) -> Iterator[Record | Defect]:
-        """See `Layout.survey`."""
+    def index(self, file_cache: FileCache) -> Iterator[Record | Defect]:
+        """See `DatasetFormat.index`."""
         volumes: list[str] = []
         sidecars: list[str] = []
         datasets: list[Dataset] = []
@@ -122,7 +130,7 @@ class NiftiLayout(Layout):
         owner = {v: _owner(v, datasets) for v in volumes}
         for dataset in datasets:
             yield from dataset.defects
-        tally = Tally()
+        counts = Counts()
         found = list(self._pairs(volumes, datasets, owner))
         declared = {pair.split for pair in found if isinstance(pair, Pair) and pair.split}
         for pair in found:
@@ -131,8 +139,8 @@ class NiftiLayout(Layout):
                 continue
             # Where all labels lie in labelsTr, "train" says nothing: the groups are shared out.
             split = pair.split if len(declared) > 1 else ""
-            yield from self._cases(memo, pair, owner.get(pair.label), split, sidecars, tally)
-        yield from tally.notes()
+            yield from self._cases(file_cache, pair, owner.get(pair.label), split, sidecars, counts)
+        yield from counts.notes()
 
     def read(self, record: Record) -> Pixels:
         """See `Layout.read`."""
@@ -199,16 +207,16 @@ class NiftiLayout(Layout):
 
     def _cases(
         self,
-        memo: Memo,
+        file_cache: FileCache,
         pair: Pair,
         dataset: Dataset | None,
         split: str,
         sidecars: list[str],
-        tally: Tally,
+        counts: Counts,
     ) -> Iterator[Record | Defect]:
         image, label = self.path(pair.image), self.path(pair.label)
         sidecar = image.with_name(image.name[: -len(volume_suffix(image.name))] + ".json")
-        remembered = memo.remember(
+        remembered = file_cache.remember(
             f"{pair.image}|{pair.label}",
             [image, label, sidecar],
             lambda: scan_pair(
@@ -248,7 +256,7 @@ class NiftiLayout(Layout):
             parts = target.parts or tuple(scan.areas)
             by_slice = joined(scan.areas.get(part, {}) for part in parts)
             for index in self.choice.small(by_slice):
-                tally.add("", self.choice.reason, f"{pair.label}, slice {index}", left_out=True)
+                counts.add("", self.choice.reason, f"{pair.label}, slice {index}", left_out=True)
             for index in self.choice.choose(by_slice):
                 yield Record(
                     key=f"{pair.key}/{_LETTERS[self.axis]}{index:03d}/{target.name}",
@@ -275,7 +283,7 @@ class NiftiLayout(Layout):
         elif not pair.organ:  # such files have one organ each, of many on the same slices
             first = next((n for n in range(scan.slices) if n not in labelled), 0)
             where, count = f"{pair.label}, slice {first}", scan.slices - len(labelled)
-            tally.add("", "slices without a label", where, left_out=True, count=count)
+            counts.add("", "slices without a label", where, left_out=True, count=count)
 
     def _names(self, pair: Pair, dataset: Dataset | None, sidecars: list[str]) -> Names | None:
         """What the label values are called, where something says so.

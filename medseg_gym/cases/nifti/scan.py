@@ -118,7 +118,7 @@ def scan_pair(
         label_name: Their path relative to the root.
         axis: The way slices are cut.
         sidecar: A JSON file that may lie beside the image, as dcm2niix and BIDS have it.
-        resample: As the option of `NiftiLayout`.
+        resample: As the option of `NiftiFormat`.
 
     Returns:
         What was found; `defects` says what cannot be used.

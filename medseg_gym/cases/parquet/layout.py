@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from medseg_gym.cases.files.access.walk import walk
-from medseg_gym.cases.files.counts import Tally
-from medseg_gym.cases.files.dataset_format import Layout
+from medseg_gym.cases.files.counts import Counts
+from medseg_gym.cases.files.dataset_format import DatasetFormat
 from medseg_gym.cases.files.defects import Damaged, Defect
-from medseg_gym.cases.files.file_cache import Memo
+from medseg_gym.cases.files.file_cache import FileCache
 from medseg_gym.cases.files.modality import modality_of
 from medseg_gym.cases.files.records import Pixels, Record
 from medseg_gym.cases.files.spec import FileSpec
@@ -29,7 +29,7 @@ COLUMNS = ("images", "reward_model", "extra_info")
 NEEDED = ("images", "reward_model.ground_truth", "extra_info.target_description")
 
 
-class ParquetLayout(Layout):
+class ParquetFormat(DatasetFormat):
     """Rows with `images`, `reward_model.ground_truth` and `extra_info.target_description`.
 
     The path is a file or a folder of files. The split is the row's `extra_info.split`, or else
@@ -51,7 +51,7 @@ class ParquetLayout(Layout):
         self._readers: dict[str, RowReader] = {}
         self._lock = threading.Lock()
 
-    def survey(self, memo: Memo) -> Iterator[Record | Defect]:
+    def index(self, file_cache: FileCache) -> Iterator[Record | Defect]:
         """List every row; a file's rows are remembered until it changes.
 
         Args:
@@ -60,20 +60,20 @@ class ParquetLayout(Layout):
         Yields:
             Records in the order of files and rows, and Defects.
         """
-        tally = Tally()
+        counts = Counts()
         for found in walk(self.root):
             if isinstance(found, Defect):
                 yield found
             elif found and not found.lower().endswith((".parquet", ".pq")):
                 folder, base = posixpath.split(found)
-                tally.add(folder, "a file that is not parquet", base)
+                counts.add(folder, "a file that is not parquet", base)
             else:
-                told = memo.remember(found, [self.path(found)], partial(self._tell, found))
+                told = file_cache.remember(found, [self.path(found)], partial(self._tell, found))
                 yield from (Defect(**defect) for defect in told["defects"])
                 for row in told["rows"]:
                     spacing = row["spacing"] and tuple(row["spacing"])
                     yield Record(**{**row, "files": (found,), "spacing": spacing})
-        yield from tally.notes()
+        yield from counts.notes()
 
     def read(self, record: Record) -> Pixels:
         """Decode image and mask of a row.
@@ -103,7 +103,7 @@ class ParquetLayout(Layout):
     def _tell(self, name: str) -> dict[str, list]:
         rows: list[dict[str, Any]] = []
         defects: list[dict[str, Any]] = []
-        tally = Tally()
+        counts = Counts()
         try:
             reader = RowReader(self.path(name), name, COLUMNS, self.cache)
             for missing in _missing_columns(reader):
@@ -112,12 +112,12 @@ class ParquetLayout(Layout):
                     f"the column {missing} is missing; it has {', '.join(reader.schema.names)}",
                 )
             for group in range(reader.groups):
-                self._tell_group(name, reader, group, rows, defects, tally)
+                self._tell_group(name, reader, group, rows, defects, counts)
         except Damaged as error:
             defects.append(error.defect.as_dict())
         if not rows and not defects:
             defects.append(Defect(name, "has no rows").as_dict())
-        return {"rows": rows, "defects": defects + [note.as_dict() for note in tally.notes()]}
+        return {"rows": rows, "defects": defects + [note.as_dict() for note in counts.notes()]}
 
     def _tell_group(
         self,
@@ -126,20 +126,20 @@ class ParquetLayout(Layout):
         group: int,
         rows: list[dict[str, Any]],
         defects: list[dict[str, Any]],
-        tally: Tally,
+        counts: Counts,
     ) -> None:
         first = reader.first_row(group)
         try:
             for at, row in enumerate(reader.rows(group)):
                 try:
-                    found = self._row(name, first + at, row, tally)
+                    found = self._row(name, first + at, row, counts)
                     rows.append(found | {"place": [group, at, first + at]})
                 except Damaged as error:
                     defects.append(error.defect.as_dict())
         except Damaged as error:  # the other row groups may be sound
             defects.append(error.defect.as_dict())
 
-    def _row(self, name: str, number: int, row: dict[str, Any], tally: Tally) -> dict[str, Any]:
+    def _row(self, name: str, number: int, row: dict[str, Any], counts: Counts) -> dict[str, Any]:
         place = f"row {number}"
         extra = row.get("extra_info") or {}
         target = row.get("extra_info.target_description", extra.get("target_description"))
@@ -147,7 +147,7 @@ class ParquetLayout(Layout):
             raise Damaged(name, "extra_info.target_description is empty", place)
         image, _ = _image_bytes(row, name, place), _mask_bytes(row, name, place)
         if len(row["images"]) > 1:
-            tally.add(name, "has more than one picture; the first is taken", place)
+            counts.add(name, "has more than one picture; the first is taken", place)
         split = split_named(_text(extra, "split") or posixpath.basename(name or self.root.name))
         spacing = extra.get("spacing")
         source = _text(extra, "source")

@@ -1,7 +1,7 @@
 """What a view is: how episodes are shown to an agent, and how its actions become prompts.
 
 The engine plays; a view only translates. `ArrayView` shows arrays and reads integers, `ChatView`
-shows a conversation and reads text; stage and environments are the same for both.
+shows a conversation and reads text; `EnvCore` and environments are the same for both.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class SharedTexts(Sequence[str]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __deepcopy__(self, memo: dict) -> tuple[str, ...]:
+    def __deepcopy__(self, file_cache: dict) -> tuple[str, ...]:
         return tuple(self)
 
 

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Requests of many clients in one decoder call, and the sessions between them."""

@@ -28,7 +28,7 @@ from medseg_gym.prompts import Prompt
 from medseg_gym.serving.batching.micro_batching import decode_together, encode_together, together
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.middleware.limits import Limits
-from medseg_gym.serving.middleware.metrics import Meters
+from medseg_gym.serving.middleware.metrics import ServiceMetrics
 
 
 def _shutting_down() -> ServiceError:
@@ -77,11 +77,11 @@ class Segmenter:
         backbone: Backbone,
         limits: Limits | None = None,
         options: DecodeOptions | None = None,
-        meters: Meters | None = None,
+        meters: ServiceMetrics | None = None,
         reward: str = "dice_gain",
     ) -> None:
         self.limits = limits or Limits()
-        self.meters = meters or Meters()
+        self.meters = meters or ServiceMetrics()
         self.served = ServedBackbone(backbone)
         self.engine = EpisodeEngine(
             backbone,

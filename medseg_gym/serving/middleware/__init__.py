@@ -1,1 +1,1 @@
-"""TODO room."""
+"""What every request passes: API keys, limits, logs, metrics."""

@@ -24,7 +24,7 @@ SHORTEST_KEY = 16
 _NAME = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 
 
-class Owners:
+class ApiKeys:
     """Keys and the owners they stand for; only hashes of the keys are kept.
 
     Args:

@@ -20,9 +20,9 @@ from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.remote.ends import MissingImages
 from medseg_gym.errors import EpisodeError, MedSegError
 from medseg_gym.serving.errors import ServiceError
-from medseg_gym.serving.middleware.api_keys import Owners, is_loopback
+from medseg_gym.serving.middleware.api_keys import ApiKeys, is_loopback
 from medseg_gym.serving.middleware.limits import Limits
-from medseg_gym.serving.middleware.metrics import Meters
+from medseg_gym.serving.middleware.metrics import ServiceMetrics
 from medseg_gym.serving.middleware.pixel_budget import PixelBudget
 
 log = logging.getLogger("medseg_gym.serving")
@@ -44,7 +44,7 @@ _LARGE_BODIES = (
 _LONGEST_DETAIL = 2000  # characters of an error's text
 
 
-class Gate:
+class RequestMiddleware:
     """ASGI middleware around the whole application.
 
     Args:
@@ -58,7 +58,12 @@ class Gate:
     """
 
     def __init__(
-        self, app: App, owners: Owners, limits: Limits, meters: Meters, local_only: bool = False
+        self,
+        app: App,
+        owners: ApiKeys,
+        limits: Limits,
+        meters: ServiceMetrics,
+        local_only: bool = False,
     ) -> None:
         self.app = app
         self.owners = owners
@@ -137,7 +142,7 @@ class _Passage:
     """One request's way through the gate."""
 
     def __init__(
-        self, gate: Gate, scope: MutableMapping[str, Any], receive: Receive, send: Send
+        self, gate: RequestMiddleware, scope: MutableMapping[str, Any], receive: Receive, send: Send
     ) -> None:
         self.gate, self.scope, self._receive, self._send = gate, scope, receive, send
         self.id = secrets.token_hex(8)

@@ -19,7 +19,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-class Meters:
+class ServiceMetrics:
     """Counters of one service; two in one process do not mix."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from threading import Lock
 
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.middleware.limits import Limits
-from medseg_gym.serving.middleware.metrics import Meters
+from medseg_gym.serving.middleware.metrics import ServiceMetrics
 
 
 class PixelBudget:
@@ -21,7 +21,7 @@ class PixelBudget:
         meters: What is counted.
     """
 
-    def __init__(self, limits: Limits, meters: Meters | None = None) -> None:
+    def __init__(self, limits: Limits, meters: ServiceMetrics | None = None) -> None:
         self.limits = limits
         self.meters = meters
         self.held = 0

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""The service as a Ray Serve application."""

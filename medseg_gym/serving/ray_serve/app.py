@@ -24,10 +24,10 @@ from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.serving.app import base_app
 from medseg_gym.serving.batching.micro_batching import decode_together, encode_together, together
-from medseg_gym.serving.middleware.api_keys import Owners, read_keys
-from medseg_gym.serving.middleware.gate import Gate
+from medseg_gym.serving.middleware.api_keys import ApiKeys, read_keys
+from medseg_gym.serving.middleware.gate import RequestMiddleware
 from medseg_gym.serving.middleware.limits import Limits
-from medseg_gym.serving.middleware.metrics import Meters
+from medseg_gym.serving.middleware.metrics import ServiceMetrics
 from medseg_gym.serving.routes.rows import row_router
 from medseg_gym.serving.routes.status import root_router, status_router
 
@@ -82,20 +82,20 @@ class Replica:
     """One replica; what it serves is built by `build_replica` in its process."""
 
 
-def build_replica(args: RayArguments) -> Gate:
+def build_replica(args: RayArguments) -> RequestMiddleware:
     """Load the backbone in this process and put the stateless routes before it."""
     limits = Limits(**args.limits)
     keys = {**(read_keys(Path(args.keys_file)) if args.keys_file else {}), **args.keys}
     served = ServedBackbone(
         backbones.load(args.backbone, args.checkpoint, args.device, **args.backbone_options)
     )
-    meters = Meters()
+    meters = ServiceMetrics()
     meters.watch_cache(served.cache)
     app = base_app(None)
     app.include_router(row_router(BatchedRows(served, limits, meters), limits, DecodeOptions()))
     app.include_router(status_router(served, meters, lambda: True, lambda: 0))
     app.include_router(root_router(served))
-    return Gate(app, Owners(keys), limits, meters, args.local_only)
+    return RequestMiddleware(app, ApiKeys(keys), limits, meters, args.local_only)
 
 
 class BatchedRows:
@@ -107,7 +107,7 @@ class BatchedRows:
         meters: What is counted.
     """
 
-    def __init__(self, served: ServedBackbone, limits: Limits, meters: Meters) -> None:
+    def __init__(self, served: ServedBackbone, limits: Limits, meters: ServiceMetrics) -> None:
         self.served = served
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="segmenter")
         self._meters = meters

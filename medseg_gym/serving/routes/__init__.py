@@ -1,1 +1,1 @@
-"""TODO room."""
+"""The HTTP routes, and the bodies that they read and answer with."""

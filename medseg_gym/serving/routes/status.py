@@ -11,14 +11,14 @@ from fastapi import APIRouter, Response
 
 from medseg_gym.backbones.remote.ends import ServedBackbone
 from medseg_gym.serving.errors import ServiceError
-from medseg_gym.serving.middleware.metrics import Meters
+from medseg_gym.serving.middleware.metrics import ServiceMetrics
 from medseg_gym.serving.routes.messages import ErrorAnswer, Health
 from medseg_gym.serving.routes.rows import reply
 
 
 def status_router(
     served: ServedBackbone,
-    meters: Meters,
+    meters: ServiceMetrics,
     ready: Callable[[], bool],
     sessions: Callable[[], int],
 ) -> APIRouter:

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Stores as training sets, summaries and contact sheets."""

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from medseg_gym.cases import Case, CaseSource
-from medseg_gym.envs.contact_sheet import picture_sheet
+from medseg_gym.envs.contact_sheet import contact_sheet
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.replaying.rebuild import StoredCases, rebuild_episode
 from medseg_gym.trajectories.store.reader import TrajectoryStore
@@ -42,6 +42,6 @@ def show_store(
         rows.append((label, rebuild_episode(one, where.find(one))))
     path = Path(path)
     try:
-        return picture_sheet(rows, path)
+        return contact_sheet(rows, path)
     except (OSError, ValueError) as error:
         raise TrajectoryError(f"{path} cannot be written: {error}") from None

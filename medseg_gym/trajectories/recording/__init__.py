@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Write every step of an environment into a store."""

@@ -184,8 +184,8 @@ def _play(task: _Task, report: Callable[[int], None]) -> None:
         max_steps=options.max_steps,
         reward=options.reward,
     )
-    policy = make_policy(options.annotator, envs.stage.view.codec)
-    facts = shared_facts(envs.stage, policy)
+    policy = make_policy(options.annotator, envs.codec)
+    facts = shared_facts(envs.core, policy)
     facts["options"] = json.dumps(facts["options"], sort_keys=True)
     mine = tuple(facts[name] for name in _SETTINGS)
     for other in task.settings - {mine}:

@@ -11,7 +11,7 @@ from typing import Any
 import medseg_gym
 from medseg_gym.backbones import Backbone, available
 from medseg_gym.backbones.registry import find_checkpoint
-from medseg_gym.envs.core import Stage
+from medseg_gym.envs.core import EnvCore
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.errors import BackboneError
 from medseg_gym.policy import Policy
@@ -19,13 +19,13 @@ from medseg_gym.policy import Policy
 _OPTIONS = ("max_steps", "prompt_memory", "mask_input", "multimask", "image_size")
 
 
-def shared_facts(stage: Stage, policy: str | Policy) -> dict[str, Any]:
+def shared_facts(core: EnvCore, policy: str | Policy) -> dict[str, Any]:
     """The facts that all episodes of a recorder share: where, who and with which options."""
     return option_facts(
-        stage.options,
-        stage.source.name,
-        stage.backbone,
-        stage.view.settings,
+        core.options,
+        core.source.name,
+        core.backbone,
+        core.view.settings,
         policy if isinstance(policy, str) else policy.name,
         None if isinstance(policy, str) else policy.sees_truth,
     )

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import gymnasium as gym
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from medseg_gym.envs.core import Stage
+from medseg_gym.envs.core import EnvCore
 from medseg_gym.policy import Policy
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.recording.step_log import KeyOf, StepLog
@@ -31,7 +31,7 @@ class _Recording(Generic[AnyEnv]):
         fsync: bool = False,
     ) -> None:
         super().__init__(env)  # type: ignore[call-arg]
-        self.log = StepLog(_stage_of(env), store, seed, policy, key_of, fsync)
+        self.log = StepLog(_core_of(env), store, seed, policy, key_of, fsync)
 
     def close(self, **kwargs: Any) -> None:
         """Close the environment and, unless it was given, the writer."""
@@ -86,9 +86,9 @@ class VectorRecorder(_Recording[VectorEnv], VectorWrapper):
     """
 
     @property
-    def stage(self) -> Stage:
+    def core(self) -> EnvCore:
         """Of the environment, so that `play_cases` takes a recorder as well."""
-        return self.log.stage
+        return self.log.core
 
     def reset(
         self,
@@ -114,11 +114,11 @@ class VectorRecorder(_Recording[VectorEnv], VectorWrapper):
         return stepped
 
 
-def _stage_of(env: gym.Env | VectorEnv) -> Stage:
-    stage = getattr(env.unwrapped, "stage", None)
-    if not isinstance(stage, Stage):
+def _core_of(env: gym.Env | VectorEnv) -> EnvCore:
+    core = getattr(env.unwrapped, "core", None)
+    if not isinstance(core, EnvCore):
         raise TrajectoryError(f"only MedSeg environments can be recorded, not {env.unwrapped!r}")
-    return stage
+    return core
 
 
 def _info_of(infos: dict[str, Any], slot: int) -> dict[str, Any]:

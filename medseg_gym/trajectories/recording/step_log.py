@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from medseg_gym.cases import Case
-from medseg_gym.envs.core import Stage
+from medseg_gym.envs.core import EnvCore
 from medseg_gym.episodes import Episode, MaskState, Step
 from medseg_gym.episodes.masks import group_by_shape
 from medseg_gym.policy import Policy
+from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.recording.provenance import shared_facts
 from medseg_gym.trajectories.store.mask_codec import pack_mask
 from medseg_gym.trajectories.store.reader import TrajectoryStore
@@ -31,7 +32,7 @@ class StepLog:
     """Which episode is in which slot, and the writer that its steps go to.
 
     Args:
-        stage: Of the environment.
+        core: Of the environment.
         store: See `recorder.Recorder`, as for the others.
         seed: Likewise.
         policy: Likewise.
@@ -41,14 +42,14 @@ class StepLog:
 
     def __init__(
         self,
-        stage: Stage,
+        core: EnvCore,
         store: str | Path | TrajectoryWriter,
         seed: int | None,
         policy: str | Policy,
         key_of: KeyOf | None,
         fsync: bool,
     ) -> None:
-        self.stage = stage
+        self.core = core
         self.accepts: Callable[[Episode], bool] | None = getattr(policy, "accepts", None)
         self.seed = secrets.randbits(62) if seed is None else int(seed)
         self._owned = not isinstance(store, TrajectoryWriter)
@@ -61,7 +62,7 @@ class StepLog:
             for key in known:
                 self._counts[key.case] = max(self._counts[key.case], key.rollout + 1)
         self._key_of = key_of or self._next_key
-        self.facts = shared_facts(stage, policy)
+        self.facts = shared_facts(core, policy)
         self._running: dict[int, _Running] = {}
 
     def _next_key(self, episode: Episode) -> EpisodeKey:
@@ -71,7 +72,7 @@ class StepLog:
 
     def episodes(self) -> list[tuple[Episode | None, int]]:
         """The episode in every slot now and the steps it has taken."""
-        return [(e, len(e.steps) if e else 0) for e in self.stage.engine.episodes]
+        return [(e, len(e.steps) if e else 0) for e in self.core.engine.episodes]
 
     def leave(self, slots: Sequence[int]) -> None:
         """The episodes in these slots go no further."""
@@ -127,8 +128,17 @@ class StepLog:
             )
             if row.ended:
                 running.id = None  # it may idle in its slot from now on
-        if rows:
+        if not rows:
+            return
+        try:
             self.writer.add(rows, verdicts)
+        except TrajectoryError:
+            # A step may be missing now: what these episodes have is kept, and no more is added.
+            for id, _ in rows:
+                self.writer.abandon(id)
+            for _, running in stepped:
+                running.id = None
+            raise
 
     def _begin(self, episode: Episode) -> _Running:
         key = self._key_of(episode)

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Play stored episodes again, or score them with another reward."""

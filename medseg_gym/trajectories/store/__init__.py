@@ -1,1 +1,1 @@
-"""TODO room."""
+"""The store on disk: journal, chunks, manifest, and reading them."""

@@ -4,8 +4,8 @@ import torch
 from medseg_agents.llm import turn_cache
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.checkpoint import load_model, load_processor, save_view
-from medseg_agents.llm.generation import Answerer, ModelOptions
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.llm.generation import GenerationEngine, ModelOptions
+from medseg_agents.policies.specs import make_policy_spec
 
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import make_envs, play_cases
@@ -24,7 +24,7 @@ def parts(tiny_path):
 
 
 def policy_of(parts, **options):
-    return ChatPolicy(Answerer(*parts, options=ModelOptions(**options)), over="over.")
+    return ChatPolicy(GenerationEngine(*parts, options=ModelOptions(**options)), over="over.")
 
 
 def play(parts, slots, **options):
@@ -119,27 +119,27 @@ def test_slots_that_have_ended_are_not_asked(parts):
 def test_an_answer_that_runs_into_the_limit_says_so(parts):
     policy = policy_of(parts, max_new_tokens=2)  # babble never stops
     envs = make_envs(2, "MedSegChat-v0", **CASES, image_size=SIZE)
-    observations, _ = envs.reset(options={"case": envs.stage.source.keys[:2]})
+    observations, _ = envs.reset(options={"case": envs.source.keys[:2]})
     policy.reset(range(2), [np.random.default_rng(slot) for slot in range(2)])
     *_, info = envs.step(policy.act(observations))
     assert all("limit of 2 tokens" in error for error in info["error"])
     assert all("max_new_tokens" in error for error in info["error"])
-    ((played, _),) = play_cases(envs, policy, envs.stage.source.keys[:2])
+    ((played, _),) = play_cases(envs, policy, envs.source.keys[:2])
     assert played.cut_off == TURNS == len(played.answers)
     envs.close()
 
 
 def test_cases_are_played_alike_in_any_number_of_slots(tiny_path):
     save_view(tiny_path, {"image_size": SIZE, "texts": "terse"}, {"max_new_tokens": 8})
-    contender = make_contender(f"llm:{tiny_path}?temperature=1&history=2")
-    assert contender.view == {"image_size": SIZE, "texts": "terse"}
+    policy_spec = make_policy_spec(f"llm:{tiny_path}?temperature=1&history=2")
+    assert policy_spec.view == {"image_size": SIZE, "texts": "terse"}
     played = []
     for slots in (1, 3):
-        envs = make_envs(slots, contender.env_id, **CASES, **contender.view)
-        policy = contender.build(envs)
+        envs = make_envs(slots, policy_spec.env_id, **CASES, **policy_spec.view)
+        policy = policy_spec.build(envs)
         assert policy.options.max_new_tokens == 8 and policy.options.temperature == 1
         assert policy.settings["checkpoint"] and policy.settings["history"] == 2
-        keys = envs.stage.source.keys[:4]
+        keys = envs.source.keys[:4]
         played.append([p.answers for batch in play_cases(envs, policy, keys) for p in batch])
         envs.close()
     assert played[0] == played[1]
@@ -148,10 +148,10 @@ def test_cases_are_played_alike_in_any_number_of_slots(tiny_path):
 
 def test_shuffled_pictures_are_those_of_another_slot(tiny_path):
     save_view(tiny_path, {"image_size": SIZE, "texts": "terse"}, {"max_new_tokens": 8})
-    contender = make_contender(f"shuffled:llm:{tiny_path}")
-    envs = make_envs(8, contender.env_id, **CASES, **contender.view)
-    policy = contender.build(envs)
-    keys = list(envs.stage.source.keys[:8])  # two pictures with four targets each
+    policy_spec = make_policy_spec(f"shuffled:llm:{tiny_path}")
+    envs = make_envs(8, policy_spec.env_id, **CASES, **policy_spec.view)
+    policy = policy_spec.build(envs)
+    keys = list(envs.source.keys[:8])  # two pictures with four targets each
     observations, _ = envs.reset(options={"case": keys})
     policy.reset(range(8), [np.random.default_rng(0)] * 8)
     policy.act(observations)
@@ -163,7 +163,7 @@ def test_shuffled_pictures_are_those_of_another_slot(tiny_path):
         assert observations["text"][slot] in str(messages)
     envs.close()
     with pytest.raises(PolicyError, match="shown the truth"):
-        shuffled = make_contender("shuffled:oracle-box")
+        shuffled = make_policy_spec("shuffled:oracle-box")
         shuffled.build(make_envs(2, backbone="ellipse", cases="phantoms"))
 
 
@@ -198,7 +198,7 @@ def test_what_is_no_such_checkpoint_is_said(tmp_path):
         load_processor(tmp_path)
     (tmp_path / "medseg_view.json").write_text("[]")
     with pytest.raises(PolicyError, match=r"medseg_view\.json"):
-        make_contender(f"llm:{tmp_path}")
+        make_policy_spec(f"llm:{tmp_path}")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import pytest
 import torch
 from medseg_agents.evaluation.evaluate import RecordFile, evaluate, run_settings
 from medseg_agents.llm.openai import OpenAIOptions, OpenAIPolicy
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.policies.specs import make_policy_spec
 from PIL import Image
 
 from medseg_gym.envs.views.chat_texts import TERSE
@@ -135,15 +135,15 @@ def test_keys(serve, build, small_cases, monkeypatch):
 )
 def test_names_that_cannot_be_read(text, words):
     with pytest.raises(PolicyError, match=words):
-        make_contender(text)
+        make_policy_spec(text)
 
 
 def test_names_carry_options_of_view_and_policy():
-    contender = make_contender(
+    policy_spec = make_policy_spec(
         "openai:org/m:8b?texts=terse&image_size=96&thinking=yes&tools=box+stop"
     )
-    assert contender.env_id == "MedSegChat-v0" and contender.name.startswith("openai:org/m:8b")
-    assert contender.view == {
+    assert policy_spec.env_id == "MedSegChat-v0" and policy_spec.name.startswith("openai:org/m:8b")
+    assert policy_spec.view == {
         **{"texts": "terse", "image_size": 96, "thinking": True, "tools": ("box", "stop")}
     }
 
@@ -236,10 +236,10 @@ def test_a_model_server_answers_as_the_model_does_and_may_be_killed(
 
     server = ModelServer(tiny_checkpoint)
     name = f"openai:{tiny_checkpoint}?base_url={server.url}&retries=1&max_tokens=12"
-    contender = make_contender(f"{name}&texts=terse&image_size=32&concurrency=2")
-    envs = make_envs(2, "MedSegChat-v0", cases=small_cases, backbone="ellipse", **contender.view)
-    policy = contender.build(envs)
-    keys = list(envs.stage.source.keys)
+    policy_spec = make_policy_spec(f"{name}&texts=terse&image_size=32&concurrency=2")
+    envs = make_envs(2, "MedSegChat-v0", cases=small_cases, backbone="ellipse", **policy_spec.view)
+    policy = policy_spec.build(envs)
+    keys = list(envs.source.keys)
     try:
         records = evaluate(envs, policy)
         messages, pictures = envs.messages(0), envs.pictures(0)

@@ -42,7 +42,7 @@ def records(tmp_path):
     """A file of records for environments and a policy, made anew for the same run."""
 
     def start(envs, policy):
-        keys = list(envs.stage.source.keys)
+        keys = list(envs.source.keys)
         return RecordFile(tmp_path / "r.jsonl", run_settings(envs, policy, keys, 0))
 
     return start

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from medseg_agents.llm import turn_cache
 from medseg_agents.llm.tiny_model import build_tokenizer
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.policies.specs import make_policy_spec
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -77,22 +77,22 @@ def llava_path(tmp_path_factory):
 
 
 def test_it_plays_batched_as_alone(llava_path):
-    contender = make_contender(
+    policy_spec = make_policy_spec(
         f"llm:{llava_path}?max_new_tokens=8&texts=terse&image_size=48&temperature=1"
     )
     played = []
     for slots in (1, 3):
         envs = make_envs(
             slots,
-            contender.env_id,
+            policy_spec.env_id,
             cases="phantoms",
             backbone="ellipse",
             max_steps=3,
-            **contender.view,
+            **policy_spec.view,
         )
-        policy = contender.build(envs)
-        assert not turn_cache.can_keep(policy.answerer.model)
-        keys = envs.stage.source.keys[:3]
+        policy = policy_spec.build(envs)
+        assert not turn_cache.can_keep(policy.engine.model)
+        keys = envs.source.keys[:3]
         played.append([p.answers for batch in play_cases(envs, policy, keys) for p in batch])
         envs.close()
     assert played[0] == played[1]

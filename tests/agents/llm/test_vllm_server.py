@@ -18,7 +18,7 @@ import pytest
 import torch
 from medseg_agents.evaluation.evaluate import RecordFile, evaluate, run_settings
 from medseg_agents.llm.openai import ServerError
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.policies.specs import make_policy_spec
 
 from medseg_gym.envs.views.chat_texts import TERSE, tool_schemas
 from medseg_gym.policy import make_envs
@@ -152,16 +152,16 @@ def play(server, small_cases, tmp_path):
 
     def run(query, model="tiny", count=2, **options):
         name = f"openai:{model}?base_url={server.url}&texts=terse&image_size=32&retries=1&{query}"
-        contender = make_contender(name)
+        policy_spec = make_policy_spec(name)
         envs = make_envs(
             2,
-            contender.env_id,
+            policy_spec.env_id,
             cases=small_cases[:count],
             backbone="ellipse",
-            **{"max_steps": 3, **contender.view, **options},
+            **{"max_steps": 3, **policy_spec.view, **options},
         )
-        policy = contender.build(envs)
-        keys = list(envs.stage.source.keys)
+        policy = policy_spec.build(envs)
+        keys = list(envs.source.keys)
         file = RecordFile(tmp_path / "r.jsonl", run_settings(envs, policy, keys, 0))
         try:
             records = evaluate(envs, policy, keys, file=file, max_failures=9)

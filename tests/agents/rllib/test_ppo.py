@@ -11,7 +11,7 @@ import torch
 from medseg_agents.arrays.rllib import RLlibPPOConfig, ppo_config, restore, train_rllib
 from medseg_agents.arrays.rllib.callbacks import check_autoreset
 from medseg_agents.evaluation.evaluate import evaluate
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.policies.specs import make_policy_spec
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 from safetensors.torch import load_file
@@ -79,7 +79,7 @@ def test_episodes_hold_their_own_observations_and_dice(config):
                 for key, value in seen.items():
                     assert np.array_equal(episode.get_observations(number + 1)[key], value[0])
                 assert episode.get_rewards(number) == pytest.approx(reward[0], abs=1e-6)
-            assert infos[-1]["dice"] == pytest.approx(envs.stage.engine.episode(0).dice)
+            assert infos[-1]["dice"] == pytest.approx(envs.core.engine.episode(0).dice)
     finally:
         algo.stop()
 
@@ -90,12 +90,17 @@ def test_a_run_learns_logs_and_its_network_plays_as_rllib_does(config, tmp_path)
     trained = [row for row in rows if "return" in row]
     assert {"dice", "length", "train/entropy", "time/rollout", "time/update"} <= set(trained[-1])
     assert sum("val/dice" in row for row in rows) >= 2
-    contender = make_contender(f"rllib:{tmp_path / 'run'}")
+    policy_spec = make_policy_spec(f"rllib:{tmp_path / 'run'}")
     envs = make_envs(
-        4, cases="phantoms:fundus", split="test", backbone="ellipse", max_steps=3, **contender.view
+        4,
+        cases="phantoms:fundus",
+        split="test",
+        backbone="ellipse",
+        max_steps=3,
+        **policy_spec.view,
     )
-    policy = contender.build(envs)
-    assert len(evaluate(envs, policy, list(envs.stage.source.keys[:4]))) == 4
+    policy = policy_spec.build(envs)
+    assert len(evaluate(envs, policy, list(envs.source.keys[:4]))) == 4
     newest = max((tmp_path / "run" / "checkpoints").iterdir())
     algo = restore(newest / "algorithm")
     try:

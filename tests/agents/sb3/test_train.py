@@ -16,7 +16,7 @@ import pytest
 import torch
 from medseg_agents.arrays.sb3 import SB3PPOConfig, make_model, make_vec_env, train_sb3
 from medseg_agents.evaluation.evaluate import evaluate
-from medseg_agents.policies.specs import make_contender
+from medseg_agents.policies.specs import make_policy_spec
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 from stable_baselines3 import PPO
@@ -27,18 +27,18 @@ from medseg_gym.policy import make_envs
 QUIET = Console(quiet=True)
 
 
-def arena(contender, backbone="ellipse", **options):
+def arena(policy_spec, backbone="ellipse", **options):
     return make_envs(
-        4, contender.env_id, cases="phantoms:fundus", split="test", backbone=backbone,
-        max_steps=3, **contender.view, **options,
+        4, policy_spec.env_id, cases="phantoms:fundus", split="test", backbone=backbone,
+        max_steps=3, **policy_spec.view, **options,
     )  # fmt: skip
 
 
 def play(name, keys=8):
-    contender = make_contender(name)
-    envs = arena(contender)
-    policy = contender.build(envs)
-    return evaluate(envs, policy, list(envs.stage.source.keys[:keys]))
+    policy_spec = make_policy_spec(name)
+    envs = arena(policy_spec)
+    policy = policy_spec.build(envs)
+    return evaluate(envs, policy, list(envs.source.keys[:keys]))
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,8 @@ def test_the_network_in_a_checkpoint_is_sb3s_own(run):
     env = make_vec_env(config)
     model = make_model(config, env)
     model.set_parameters(str(path / "checkpoints" / "step-000000128" / "model.zip"))
-    contender = make_contender(f"sb3:{path}")
-    policy = contender.build(arena(contender))
+    policy_spec = make_policy_spec(f"sb3:{path}")
+    policy = policy_spec.build(arena(policy_spec))
     env.seed(3)
     observation = env.reset()
     ours, theirs = policy.act(observation), model.predict(observation, deterministic=True)[0]
@@ -81,14 +81,14 @@ def test_the_same_checkpoint_gives_the_same_actions_in_a_fresh_process(run):
     names = [f"sb3:{path}", f"sb3:{path}?sampled=1"]
     program = (
         "import sys, json, torch; torch.set_num_threads(1)\n"
-        "from medseg_agents.policies.specs import make_contender\n"
+        "from medseg_agents.policies.specs import make_policy_spec\n"
         "from medseg_agents.evaluation.evaluate import evaluate\n"
         "from medseg_gym.policy import make_envs\n"
         "for name in sys.argv[1:]:\n"
-        "    c = make_contender(name)\n"
+        "    c = make_policy_spec(name)\n"
         "    e = make_envs(4, cases='phantoms:fundus', split='test', backbone='ellipse',\n"
         "                  max_steps=3, **c.view)\n"
-        "    r = evaluate(e, c.build(e), list(e.stage.source.keys[:8]))\n"
+        "    r = evaluate(e, c.build(e), list(e.source.keys[:8]))\n"
         "    print(json.dumps([[x.case, x.dice, x.tools] for x in r]))"
     )
     done = subprocess.run(
@@ -102,14 +102,14 @@ def test_the_same_checkpoint_gives_the_same_actions_in_a_fresh_process(run):
 
 def test_sampled_actions_do_not_depend_on_the_number_of_slots(run):
     path, _ = run
-    contender = make_contender(f"sb3:{path}?sampled=1")
+    policy_spec = make_policy_spec(f"sb3:{path}?sampled=1")
     found = []
     for slots in (1, 3):
         envs = make_envs(
             slots, cases="phantoms:fundus", split="test", backbone="ellipse", max_steps=3,
-            **contender.view,
+            **policy_spec.view,
         )  # fmt: skip
-        records = evaluate(envs, contender.build(envs), list(envs.stage.source.keys[:6]), seed=5)
+        records = evaluate(envs, policy_spec.build(envs), list(envs.source.keys[:6]), seed=5)
         found.append([(r.case, r.tools, r.dice) for r in records])
     assert found[0] == found[1]
 
@@ -163,13 +163,13 @@ def test_resuming_goes_on_with_the_same_weights_and_optimizer(small_run, tmp_pat
 def test_a_damaged_checkpoint_is_named(run, tmp_path):
     path, _ = run
     with pytest.raises(PolicyError, match="neither a run nor a checkpoint"):
-        make_contender(f"sb3:{tmp_path}")
+        make_policy_spec(f"sb3:{tmp_path}")
     shutil.copytree(path, tmp_path / "copy")
     weights = tmp_path / "copy" / "checkpoints" / "step-000000128" / "network.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    contender = make_contender(f"sb3:{tmp_path / 'copy'}")
+    policy_spec = make_policy_spec(f"sb3:{tmp_path / 'copy'}")
     with pytest.raises(PolicyError, match="no network of this view"):
-        contender.build(arena(contender))
+        policy_spec.build(arena(policy_spec))
 
 
 def test_pickles_of_a_checkpoint_are_never_run(small_run, tmp_path):

@@ -237,8 +237,8 @@ def test_episodes_end_with_their_rollouts(tools):
     del rollouts
     gc.collect()
     asyncio.run(everyone([AgentData("later")]))
-    assert len(worker._episodes) == 1 and len(worker.stage.engine.episodes) == 5
-    assert sum(e is not None for e in worker.stage.engine.episodes) == 1
+    assert len(worker._episodes) == 1 and len(worker.core.engine.episodes) == 5
+    assert sum(e is not None for e in worker.core.engine.episodes) == 1
     assert not any(tool._cases for tool in tools.values()) and not worker._holders
 
 

@@ -10,8 +10,8 @@ import pytest
 from volume_writing import lungs, piece, save
 
 from medseg_gym.cases import CaseError, load_cases
-from medseg_gym.cases.files import Defect, FileData, survey
-from medseg_gym.cases.nifti import NiftiLayout
+from medseg_gym.cases.files import Defect, FileData, index_dataset
+from medseg_gym.cases.nifti import NiftiFormat
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 
 RAW = [
@@ -139,7 +139,7 @@ def dataset(root: Path, *labels: str, values: int = 2) -> Path:
 
 
 def healthy(root: Path, options: str = "") -> FileData:
-    data = survey(NiftiLayout, f"{root}?{options}" if options else str(root))
+    data = index_dataset(NiftiFormat, f"{root}?{options}" if options else str(root))
     data.examine()
     assert not data.bad, [str(defect) for defect in data.defects]
     return data

@@ -12,8 +12,8 @@ import pytest
 from defect_corpus.pictures import encoded, image, mask
 
 from medseg_gym.cases import CaseError, load_cases
-from medseg_gym.cases.biomedparse import BiomedParseLayout
-from medseg_gym.cases.files import survey
+from medseg_gym.cases.biomedparse import BiomedParseFormat
+from medseg_gym.cases.files import index_dataset
 
 
 def write(folder: Path, split: str, annotations: list[dict], **document) -> None:
@@ -143,12 +143,15 @@ def test_a_source_travels_to_other_processes_and_is_shared_by_copies(family):
 
 def test_new_cases_are_seen_at_the_next_opening(family):
     spec = f"{family}/BTCV"
-    assert len(survey(BiomedParseLayout, spec).records) == 4
+    assert len(index_dataset(BiomedParseFormat, spec).records) == 4
     added = annotation("BTCV-5-001_CT_abdomen", "spleen")
     write(family / "BTCV", "val", [added])
-    assert len(survey(BiomedParseLayout, spec).split("val")) == 1
+    assert len(index_dataset(BiomedParseFormat, spec).split("val")) == 1
     (family / "BTCV" / "val.json").unlink()
-    assert survey(BiomedParseLayout, spec).bad[0].cause == "the annotations val.json are missing"
+    assert (
+        index_dataset(BiomedParseFormat, spec).bad[0].cause
+        == "the annotations val.json are missing"
+    )
 
 
 def test_what_is_no_data_set_says_so(tmp_path):

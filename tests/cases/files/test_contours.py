@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 from skimage.draw import polygon2mask
 
-from medseg_gym.cases.dicom import DicomLayout
+from medseg_gym.cases.dicom import DicomFormat
 from medseg_gym.cases.dicom.filling import fill, nesting, region_mask
-from medseg_gym.cases.files import FileData, survey
+from medseg_gym.cases.files import FileData, index_dataset
 
 SIZE = (40, 48)
 PLAIN, XOR = "CLOSED_PLANAR", "CLOSEDPLANAR_XOR"
@@ -46,7 +46,7 @@ def images(root: Path, count: int = 4, **more) -> list[Dataset]:
 def read(root: Path, sources: list[Dataset], items: list[Dataset], options: str = "") -> FileData:
     """The data of one region."""
     write(root / "rt.dcm", drawn(sources, {"it": items}))
-    return survey(DicomLayout, f"{root}?min_area=1{options}")
+    return index_dataset(DicomFormat, f"{root}?min_area=1{options}")
 
 
 def notes(data: FileData) -> str:
@@ -348,7 +348,7 @@ def test_other_kinds_of_contours_and_bare_regions_are_counted(tmp_path):
         "": [contour(here, corners(*C))],
     }
     write(tmp_path / "rt.dcm", drawn(sources, regions))
-    data = survey(DicomLayout, str(tmp_path))
+    data = index_dataset(DicomFormat, str(tmp_path))
     told = notes(data)
     assert "region 'good': POINT contours are no closed planar contours: 2 left out" in told
     assert "region 'points': POINT contours are no closed planar contours: 1" in told
@@ -365,13 +365,13 @@ def test_regions_of_one_name_stay_two_targets(tmp_path):
     rt.ROIContourSequence[1].ContourSequence = [contour(sources[1], corners(*FAR))]
     rt.StructureSetROISequence[1].ROIName = "a"
     write(tmp_path / "rt.dcm", rt)
-    data = survey(DicomLayout, f"{tmp_path}?min_area=1")
+    data = index_dataset(DicomFormat, f"{tmp_path}?min_area=1")
     found = masks(data)
     assert [int(mask.sum()) for mask in found] == [400, 112] and data.targets == ("a",)
     assert "names of several regions, each with its own cases: 1 ('a')" in notes(data)
     rt.StructureSetROISequence[1].ROINumber = 1
     write(tmp_path / "rt.dcm", rt)
-    (defect,) = survey(DicomLayout, str(tmp_path)).bad
+    (defect,) = index_dataset(DicomFormat, str(tmp_path)).bad
     assert "gives the number 1 to two regions" in str(defect)
 
 
@@ -381,4 +381,4 @@ def test_an_option_that_is_none_is_named(tmp_path):
     images(tmp_path)
     for option, choices in (("holes=yes", "drawn, nested"), ("resample=linear", "off, nearest")):
         with pytest.raises(CaseError, match=choices):
-            survey(DicomLayout, f"{tmp_path}?{option}")
+            index_dataset(DicomFormat, f"{tmp_path}?{option}")

@@ -13,9 +13,9 @@ import pytest
 from defect_corpus.biomedparse_defects import FIRST, write
 
 from medseg_gym.cases import CaseError, load_cases
-from medseg_gym.cases.biomedparse import BiomedParseLayout
-from medseg_gym.cases.files import ByteCache, Damaged, Defect, decoding, say, survey
-from medseg_gym.cases.files.access import walk
+from medseg_gym.cases.biomedparse import BiomedParseFormat
+from medseg_gym.cases.files import ByteCache, Damaged, Defect, decoding, index_dataset, say
+from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.source import EmptySplit, load_splits
 
 
@@ -58,7 +58,7 @@ def test_a_repaired_file_is_believed_at_the_next_opening(data):
     sound = (data / FIRST).read_bytes()
     for content, defects in ((b"", 1), (sound, 0), (sound[:99], 1), (sound, 0)):
         (data / FIRST).write_bytes(content)
-        found = survey(BiomedParseLayout, str(data))
+        found = index_dataset(BiomedParseFormat, str(data))
         found.examine()
         assert len(found.bad) == defects
 
@@ -66,14 +66,14 @@ def test_a_repaired_file_is_believed_at_the_next_opening(data):
 def test_pixels_that_were_read_are_not_read_again(data, monkeypatch):
     for file in data.rglob("*.png"):
         os.utime(file, (1, 1))
-    first = survey(BiomedParseLayout, str(data))
+    first = index_dataset(BiomedParseFormat, str(data))
     facts = first.examine()
 
     def fail(self, record):
         raise AssertionError("read again")
 
-    monkeypatch.setattr(BiomedParseLayout, "read", fail)
-    again = survey(BiomedParseLayout, str(data))
+    monkeypatch.setattr(BiomedParseFormat, "read", fail)
+    again = index_dataset(BiomedParseFormat, str(data))
     assert again.examine() == facts and not again.bad
 
 
@@ -92,18 +92,18 @@ def test_a_split_that_is_not_there_can_be_told_from_a_defect(data):
 def test_the_index_follows_the_data_and_its_options_not_the_way_to_it(data, tmp_path, own_index):
     link = tmp_path / "link"
     link.symlink_to(data)
-    survey(BiomedParseLayout, str(data)).examine()
+    index_dataset(BiomedParseFormat, str(data)).examine()
     before = set(own_index.iterdir())
-    survey(BiomedParseLayout, f"{link}?modality=MRI&group=a_.").examine()
+    index_dataset(BiomedParseFormat, f"{link}?modality=MRI&group=a_.").examine()
     assert set(own_index.iterdir()) == before
-    survey(BiomedParseLayout, f"{data}?sentences=first").examine()
+    index_dataset(BiomedParseFormat, f"{data}?sentences=first").examine()
     assert set(own_index.iterdir()) > before
 
 
 def test_cases_of_many_threads_are_whole(data):
     source = load_cases(f"biomedparse:{data}", "train")
     wanted = [(case.image.copy(), case.mask.copy()) for case in source]
-    fresh = survey(BiomedParseLayout, str(data))
+    fresh = index_dataset(BiomedParseFormat, str(data))
     wrong: list[int] = []
 
     def read() -> None:

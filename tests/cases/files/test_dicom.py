@@ -32,21 +32,21 @@ from skimage.draw import polygon
 from volume_writing import lungs, piece, save
 
 from medseg_gym.cases import CaseError
-from medseg_gym.cases.dicom import DicomLayout
+from medseg_gym.cases.dicom import DicomFormat
 from medseg_gym.cases.dicom.codestream import codestream_size
 from medseg_gym.cases.dicom.facts import read_facts
 from medseg_gym.cases.dicom.filling import fill
 from medseg_gym.cases.dicom.pictures import read_picture
 from medseg_gym.cases.dicom.segmentation import scan_segmentation, segment_values
-from medseg_gym.cases.files import Damaged, FileData, survey
-from medseg_gym.cases.nifti import NiftiLayout
+from medseg_gym.cases.files import Damaged, FileData, index_dataset
+from medseg_gym.cases.nifti import NiftiFormat
 from medseg_gym.cases.volumes import Window, parse_window, show
 
 FILE = Window("file")
 
 
 def opened(root: Path, options: str = "") -> FileData:
-    data = survey(DicomLayout, f"{root}?{options}" if options else str(root))
+    data = index_dataset(DicomFormat, f"{root}?{options}" if options else str(root))
     data.examine()
     return data
 
@@ -122,12 +122,12 @@ def test_real_colour_files_keep_their_colours(name):
 
 
 @pytest.mark.parametrize(
-    ("layout", "library"), [(DicomLayout, "pydicom"), (NiftiLayout, "nibabel")]
+    ("layout", "library"), [(DicomFormat, "pydicom"), (NiftiFormat, "nibabel")]
 )
 def test_without_the_library_no_file_is_called_damaged(tmp_path, monkeypatch, layout, library):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(CaseError, match=rf"needs {library}; pip install 'medseg-gym\[data\]'"):
-        survey(layout, str(tmp_path))
+        index_dataset(layout, str(tmp_path))
 
 
 @pytest.mark.parametrize("name", FRAMES)
@@ -172,7 +172,7 @@ def test_a_missing_plugin_is_named_at_opening(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pydicom.pixels, "get_decoder", lambda syntax: Lacking)
     (tmp_path / "a.dcm").symlink_to(get_testdata_file("JPEG2000.dcm"))
-    (defect,) = survey(DicomLayout, str(tmp_path)).defects
+    (defect,) = index_dataset(DicomFormat, str(tmp_path)).defects
     assert "no installed plugin decodes JPEG 2000" in defect.cause
     assert "medseg-gym[data]" in defect.cause and not defect.note
 
@@ -307,7 +307,7 @@ def test_spacing_is_a_length_or_missing(tmp_path, spacing):
             if spacing is not None:
                 data.PixelSpacing = spacing
             data.save_as(path)
-    found = survey(DicomLayout, str(tmp_path))
+    found = index_dataset(DicomFormat, str(tmp_path))
     if spacing is None:
         assert not found.bad and {record.spacing for record in found.records} == {None}
     else:
@@ -380,7 +380,9 @@ def test_a_series_gives_the_cases_that_the_same_nifti_gives(tmp_path, turned):
         nibabel.save(nibabel.Nifti1Image(stored, affine), tmp_path / "nifti" / name)
     axis = turned if turned in ("coronal", "sagittal") else "axial"
     series = healthy(tmp_path / "dicom", "window=wide")
-    volume = survey(NiftiLayout, f"{tmp_path / 'nifti'}?window=wide&axis={axis}&labels=1:R,2:L")
+    volume = index_dataset(
+        NiftiFormat, f"{tmp_path / 'nifti'}?window=wide&axis={axis}&labels=1:R,2:L"
+    )
     by_place = {(r.place["slice"], r.target): r for r in volume.records}
     assert len(series.records) == len(by_place) == 12
     for record in series.records:
@@ -551,7 +553,7 @@ def test_outlines_with_holes_give_the_masks_back(seed, turned):
         root = Path(folder)
         sources = write_series(root, pixels, Geometry(orientation=TURNED[turned]))
         write(root / "rt.dcm", structure_set(sources, {"blob": masks}))
-        data = survey(DicomLayout, f"{root}?min_area=0")
+        data = index_dataset(DicomFormat, f"{root}?min_area=0")
         assert not data.bad, [str(d) for d in data.defects]
         by_uid = {source.SOPInstanceUID: i for i, source in enumerate(sources)}
         assert len(data.records) == int(masks.any((1, 2)).sum())
@@ -630,7 +632,7 @@ def test_options(tmp_path):
     assert np.array_equal(images[0], (d := healthy(tmp_path)).case(d.records[0]).image)
     for options, message in {"window=file:0": "file:2", "slices=x": "top:NUMBER"}.items():
         with pytest.raises(CaseError, match=message):
-            survey(DicomLayout, f"{tmp_path}?{options}")
+            index_dataset(DicomFormat, f"{tmp_path}?{options}")
 
 
 def test_opening_again_reads_no_file(tmp_path, monkeypatch):
@@ -643,10 +645,10 @@ def test_opening_again_reads_no_file(tmp_path, monkeypatch):
     write(tmp_path / "seg.dcm", segmentation(sources, masks, ["R", "L"]))
     write(tmp_path / "rt.dcm", structure_set(sources, {"lung": masks[..., 0] > 0}))
     time.sleep(0.15)  # younger files are read again: their time stamps may be too coarse
-    first = survey(DicomLayout, str(tmp_path))
+    first = index_dataset(DicomFormat, str(tmp_path))
     for reader in ("read_facts", "scan_segmentation", "read_structures"):
         monkeypatch.setattr(layout, reader, None)
-    assert survey(DicomLayout, f"{tmp_path}?window=lung").records == first.records
+    assert index_dataset(DicomFormat, f"{tmp_path}?window=lung").records == first.records
 
 
 def test_a_nifti_beside_the_series_does_not_disturb(tmp_path):

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medseg_gym.cases import Case, CaseError, load_cases
-from medseg_gym.cases.files import survey
-from medseg_gym.cases.folder import FolderLayout
+from medseg_gym.cases.files import index_dataset
+from medseg_gym.cases.folder import FolderFormat
 from medseg_gym.cases.folder.pairing import Patterns, UsualNames
 
 
@@ -28,7 +28,7 @@ def write(root: Path, files: dict[str, np.ndarray]) -> None:
 
 def cases(root: Path, options: str) -> list[Case]:
     """All cases of all splits, in order."""
-    data = survey(FolderLayout, f"{root}{options}")
+    data = index_dataset(FolderFormat, f"{root}{options}")
     assert not data.bad, data.bad
     return [data.case(record) for record in data.records]
 

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg_gym.cases.files import Memo
-from medseg_gym.cases.files import file_cache as memo
+from medseg_gym.cases.files import FileCache, file_cache
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def write(file: Path, text: str, age: float) -> None:
 
 def read_all(path: Path | None, files: list[Path]) -> tuple[list[str], int]:
     """Texts of the files through the index, and how many were not in it."""
-    with Memo(path) as index:
+    with FileCache(path) as index:
         return [index.remember(f.name, [f], f.read_text) for f in files], index.computed
 
 
@@ -80,11 +79,11 @@ def test_a_file_written_this_instant_is_not_trusted(tmp_path):
 def test_a_missing_file_is_a_state_like_any_other(tmp_path):
     path, gone = tmp_path / "i.json", tmp_path / "gone"
     for computed in (1, 0):
-        with Memo(path) as index:
+        with FileCache(path) as index:
             assert index.remember("gone", [gone], gone.exists) is False
             assert index.computed == computed
     write(gone, "here", age=100)
-    with Memo(path) as index:
+    with FileCache(path) as index:
         assert index.remember("gone", [gone], gone.exists) is True
 
 
@@ -119,7 +118,7 @@ def test_an_interrupted_survey_forgets_nothing(tmp_path, data):
     path = tmp_path / "i.json"
     read_all(path, data)
     write(data[0], "changed", age=50)
-    with pytest.raises(KeyboardInterrupt), Memo(path) as index:
+    with pytest.raises(KeyboardInterrupt), FileCache(path) as index:
         index.remember(data[0].name, [data[0]], data[0].read_text)
         raise KeyboardInterrupt
     assert read_all(path, data) == (["changed", "text 1", "text 2"], 0)
@@ -128,9 +127,9 @@ def test_an_interrupted_survey_forgets_nothing(tmp_path, data):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from medseg_gym.cases.files import memo
-memo.SAVE_EVERY = 0
-index = memo.Memo(Path(sys.argv[1]))
+from medseg_gym.cases.files import file_cache
+file_cache.SAVE_EVERY = 0
+index = file_cache.FileCache(Path(sys.argv[1]))
 for number in range(10**6):
     index.remember(str(number), [sys.argv[2]], lambda: "x" * 100)
     if number == 40:
@@ -144,11 +143,11 @@ def test_a_killed_process_leaves_a_whole_index(tmp_path, data):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         process.kill()
-    with Memo(path) as index:
+    with FileCache(path) as index:
         assert index.remember("7", [data[0]], lambda: "not remembered") == "x" * 100
     for left in path.parent.glob(".*.part"):
         os.utime(left, (0, 0))
-    with Memo(path) as index:
+    with FileCache(path) as index:
         index.remember("new", [data[0]], lambda: 1)
     assert not list(path.parent.glob(".*.part")), "what the dead left behind is swept up"
 
@@ -156,9 +155,9 @@ def test_a_killed_process_leaves_a_whole_index(tmp_path, data):
 TOGETHER = """
 import sys
 from pathlib import Path
-from medseg_gym.cases.files import Memo
+from medseg_gym.cases.files import FileCache
 for turn in range(30):
-    with Memo(Path(sys.argv[1])) as index:
+    with FileCache(Path(sys.argv[1])) as index:
         for number in range(200):
             key = f"{number}"
             assert index.remember(key, [sys.argv[2]], lambda: number) == number
@@ -176,7 +175,7 @@ def test_processes_that_share_an_index_do_not_disturb_one_another(tmp_path, data
     for process in running:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors.decode()
-    with Memo(path) as index:
+    with FileCache(path) as index:
         assert index.remember("3", [data[0]], lambda: "not remembered") == 3
     assert not list(tmp_path.glob(".*.part"))
 
@@ -191,16 +190,16 @@ def test_a_value_is_the_same_at_the_first_and_at_every_later_time(value, tmp_pat
     write(folder / "file", "x", age=100)
     found = []
     for _ in range(2):
-        with Memo(folder / "i.json") as index:
+        with FileCache(folder / "i.json") as index:
             found.append(index.remember("key", [folder / "file"], lambda: (value, value)))
     assert found[0] == found[1] == [value, value] == json.loads(json.dumps(found[0]))
 
 
 def test_the_index_lies_in_the_users_cache_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = memo.index_path("biomedparse:Größe 1", "root", 1)
+    path = file_cache.index_path("biomedparse:Größe 1", "root", 1)
     assert path.parent == tmp_path / "medseg_gym" / "index"
-    assert path != memo.index_path("biomedparse:Größe 1", "root", 2)
+    assert path != file_cache.index_path("biomedparse:Größe 1", "root", 2)
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert memo.index_folder() == tmp_path / ".cache" / "medseg_gym" / "index"
+    assert file_cache.index_folder() == tmp_path / ".cache" / "medseg_gym" / "index"

@@ -13,10 +13,10 @@ from volume_writing import save, save_pair
 
 from medseg_gym.cases import CaseError, CaseList, CaseSource, left_out_note, load_cases
 from medseg_gym.cases.check import check_cases
-from medseg_gym.cases.files import Defect, survey
-from medseg_gym.cases.files.counts import Tally
-from medseg_gym.cases.folder import FolderLayout
-from medseg_gym.cases.nifti import NiftiLayout
+from medseg_gym.cases.files import Defect, index_dataset
+from medseg_gym.cases.files.counts import Counts
+from medseg_gym.cases.folder import FolderFormat
+from medseg_gym.cases.nifti import NiftiFormat
 from medseg_gym.cases.pool import case_pool
 from medseg_gym.cli.main import app
 
@@ -119,21 +119,21 @@ def test_environments_have_them(tmp_path):
 
     spec = data_set(tmp_path, 36, 12)
     envs = gym.make_vec("MedSeg-v0", 2, cases=spec, split=split_of(spec), backbone="ellipse")
-    assert envs.unwrapped.stage.source.left_out == {SMALL: 1}
+    assert envs.unwrapped.source.left_out == {SMALL: 1}
     envs.close()
 
 
 def test_notes_of_any_reader_are_added_up(tmp_path, monkeypatch):
-    def survey_of(self, memo):
-        tally = Tally()
+    def survey_of(self, file_cache):
+        counts = Counts()
         for file, place in (("a.dcm", "frame 1"), ("a.dcm", "frame 2"), ("b.dcm", "frame 7")):
-            tally.add(file, "frames without a label", place, left_out=True)
-        tally.add("c.dcm", "frames without a label", "", left_out=True, count=0)
-        tally.add("a.dcm", "something odd", "frame 1")
-        yield from tally.notes()
+            counts.add(file, "frames without a label", place, left_out=True)
+        counts.add("c.dcm", "frames without a label", "", left_out=True, count=0)
+        counts.add("a.dcm", "something odd", "frame 1")
+        yield from counts.notes()
 
-    monkeypatch.setattr(FolderLayout, "survey", survey_of)
-    data = survey(FolderLayout, f"{tmp_path}?target=x")
+    monkeypatch.setattr(FolderFormat, "survey", survey_of)
+    data = index_dataset(FolderFormat, f"{tmp_path}?target=x")
     assert data.left_out == {"frames without a label": 3}
     assert [str(d) for d in data.defects] == [
         "a.dcm: frame 1: frames without a label: 2 left out, the first here",
@@ -152,7 +152,7 @@ def test_skipped_defects_are_left_out(tmp_path):
     image = np.random.default_rng(1).integers(0, 200, (2, 24, 32)).astype(np.int16)
     image[1] = 7
     save_pair(tmp_path, "b", image=image, labels=lesions(50, 50))
-    data = survey(NiftiLayout, f"{tmp_path}?skip_bad=1")
+    data = index_dataset(NiftiFormat, f"{tmp_path}?skip_bad=1")
     assert data.left_out == {"defects (skip_bad=1 leaves out what has them)": 1}
 
 

@@ -21,8 +21,8 @@ from PIL import Image
 from medseg_gym.cases import Case, CaseError, load_cases
 from medseg_gym.cases.check import check_cases
 from medseg_gym.cases.convert import convert_cases
-from medseg_gym.cases.files import survey
-from medseg_gym.cases.folder import FolderLayout
+from medseg_gym.cases.files import index_dataset
+from medseg_gym.cases.folder import FolderFormat
 from medseg_gym.cases.image_files.masks import as_mask, read_labels
 
 SQUARE = np.zeros((20, 24), bool)
@@ -200,7 +200,7 @@ def folder(root: Path, files: dict[str, bytes]) -> Path:
 
 def cases(root: Path, options: str) -> list[Case]:
     """All cases of a folder."""
-    data = survey(FolderLayout, f"{root}{options}")
+    data = index_dataset(FolderFormat, f"{root}{options}")
     assert not data.bad, data.bad
     return [data.case(record) for record in data.records]
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from volume_writing import SPACING, chest, lungs, packaged, piece, save, save_pair
 
 from medseg_gym.cases import CaseError, load_cases, window_to_rgb
-from medseg_gym.cases.files import ByteCache, FileData, survey
-from medseg_gym.cases.nifti import NiftiLayout
+from medseg_gym.cases.files import ByteCache, FileData, index_dataset
+from medseg_gym.cases.nifti import NiftiFormat
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 from medseg_gym.cases.volumes import Volume, nifti_file, parse_window, windows
 from medseg_gym.cases.volumes.slices import SliceChoice
@@ -32,7 +32,7 @@ NAMES = "labels=1:right lung,2:left lung"
 
 
 def opened(root: Path, options: str = "") -> FileData:
-    data = survey(NiftiLayout, f"{root}?{options}" if options else str(root))
+    data = index_dataset(NiftiFormat, f"{root}?{options}" if options else str(root))
     data.examine()
     return data
 
@@ -75,7 +75,7 @@ def test_the_order_of_voxel_axes_changes_nothing(image, label):
                 "sagittal": (up, back),
             }[axis]
             assert volume.spacing == pytest.approx((rows, columns))
-        data = survey(NiftiLayout, str(root))
+        data = index_dataset(NiftiFormat, str(root))
         assert not data.defects and len(data.records) == 6
         for record in data.records:
             at, value = record.place["slice"], int(record.target[-1])
@@ -315,7 +315,7 @@ def test_names_can_be_given(tmp_path):
     assert healthy(tmp_path, NAMES).targets == ("left lung", "right lung")
     (tmp_path / "names.json").write_text(json.dumps(["nothing", "R", "L"]))
     with pytest.raises(CaseError, match=r"labels\.0|names nothing|labels"):
-        survey(NiftiLayout, f"{tmp_path}?labels=missing.json")
+        index_dataset(NiftiFormat, f"{tmp_path}?labels=missing.json")
     assert healthy(tmp_path, "labels=names.json").targets == ("L", "R")
 
 
@@ -401,7 +401,7 @@ def test_windows_are_presets_percentiles_or_numbers(tmp_path):
 )
 def test_a_wrong_option_says_what_is_right(tmp_path, options, message):
     with pytest.raises(CaseError, match=message):
-        survey(NiftiLayout, f"{tmp_path}?{options}")
+        index_dataset(NiftiFormat, f"{tmp_path}?{options}")
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "u2", "i4", "f4"])
@@ -432,7 +432,7 @@ def test_opening_reads_no_voxel_of_an_image(tmp_path, monkeypatch):
         return plain(header, channel)
 
     monkeypatch.setattr(nifti_file, "read_volume", watched)
-    data = survey(NiftiLayout, str(tmp_path))
+    data = index_dataset(NiftiFormat, str(tmp_path))
     assert len(data.records) == 12
 
 
@@ -441,10 +441,10 @@ def test_opening_again_reads_nothing(tmp_path, monkeypatch):
 
     save_pair(tmp_path)
     time.sleep(0.15)  # younger files are read again: their time stamps may be too coarse
-    first = survey(NiftiLayout, str(tmp_path))
+    first = index_dataset(NiftiFormat, str(tmp_path))
     for reader in ("read_volume", "read_slice", "read_header"):
         monkeypatch.setattr(nifti_file, reader, None)
-    again = survey(NiftiLayout, f"{tmp_path}?min_area=400&window=lung")
+    again = index_dataset(NiftiFormat, f"{tmp_path}?min_area=400&window=lung")
     assert 0 < len(again.records) < len(first.records)
     assert all(record in first.records for record in again.records)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from volume_writing import save
 
 from medseg_gym.cases import Case, CaseError, load_cases
-from medseg_gym.cases.files import Damaged, FileData, survey
-from medseg_gym.cases.nifti import NiftiLayout
+from medseg_gym.cases.files import Damaged, FileData, index_dataset
+from medseg_gym.cases.nifti import NiftiFormat
 from medseg_gym.cases.nifti.areas import whole_numbers
 from medseg_gym.cases.volumes import Volume
 
@@ -52,7 +52,7 @@ def pair(root: Path, labels: np.ndarray, suffix: str = ".nii.gz", **scaling: flo
 
 
 def opened(root: Path, options: str = "") -> FileData:
-    data = survey(NiftiLayout, f"{root}?{options}" if options else str(root))
+    data = index_dataset(NiftiFormat, f"{root}?{options}" if options else str(root))
     data.examine()
     return data
 
@@ -394,7 +394,7 @@ def test_nan_in_a_channel_of_an_image(tmp_path):
 @pytest.mark.parametrize("number", ["nan", "inf", "black", ""])
 def test_nan_must_be_a_number(tmp_path, number):
     with pytest.raises(CaseError, match=r"option nan=.*give a number"):
-        survey(NiftiLayout, f"{tmp_path}?nan={number}")
+        index_dataset(NiftiFormat, f"{tmp_path}?nan={number}")
 
 
 def test_scaled_integers_take_the_number_as_well(tmp_path):

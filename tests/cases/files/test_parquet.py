@@ -13,8 +13,8 @@ from defect_corpus.pictures import encoded, image, mask
 from PIL import Image
 
 from medseg_gym.cases import CaseError, load_cases
-from medseg_gym.cases.files import survey
-from medseg_gym.cases.parquet import ParquetLayout
+from medseg_gym.cases.files import index_dataset
+from medseg_gym.cases.parquet import ParquetFormat
 from medseg_gym.cases.parquet import rows as row_reader
 
 
@@ -45,7 +45,7 @@ def test_without_a_named_split_equal_pictures_stay_together(tmp_path):
     for number, row in enumerate(made):
         row["images"] = made[number // 4 * 4]["images"]
     write(tmp_path / "all.parquet", made)
-    data = survey(ParquetLayout, f"{tmp_path}/all.parquet?splits=50,25,25")
+    data = index_dataset(ParquetFormat, f"{tmp_path}/all.parquet?splits=50,25,25")
     assert len({record.group for record in data.records}) == 10
     by_group = {record.group: set() for record in data.records}
     for record in data.records:
@@ -104,14 +104,14 @@ def test_rows_are_not_read_again_until_the_file_changes(tmp_path):
 
     path = write(tmp_path / "train.parquet", rows(3))
     os.utime(path, (1, 1))
-    assert len(survey(ParquetLayout, str(path)).records) == 3
+    assert len(index_dataset(ParquetFormat, str(path)).records) == 3
     raw = path.read_bytes()
     path.write_bytes(b"x" * len(raw))
     os.utime(path, (1, 1))
-    assert len(survey(ParquetLayout, str(path)).records) == 3, "size and time are the same"
+    assert len(index_dataset(ParquetFormat, str(path)).records) == 3, "size and time are the same"
     path.write_bytes(raw)
     write(path, rows(5))
-    assert len(survey(ParquetLayout, str(path)).records) == 5
+    assert len(index_dataset(ParquetFormat, str(path)).records) == 5
 
 
 def test_a_file_that_changed_behind_the_source_is_an_error(tmp_path):

@@ -11,8 +11,8 @@ import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medseg_gym.cases.files import FileData, survey
-from medseg_gym.cases.nifti import NiftiLayout
+from medseg_gym.cases.files import FileData, index_dataset
+from medseg_gym.cases.nifti import NiftiFormat
 from medseg_gym.cases.volumes import Volume, fit_labels, nearest
 
 SHAPE = (24, 20, 6)  # voxels along the file's axes
@@ -70,7 +70,7 @@ def blocks(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def opened(root: Path, options: str = "") -> FileData:
-    return survey(NiftiLayout, f"{root}?min_area=1{options}")
+    return index_dataset(NiftiFormat, f"{root}?min_area=1{options}")
 
 
 def carried(data: FileData) -> np.ndarray:

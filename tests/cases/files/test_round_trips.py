@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from medseg_gym.cases import SPLITS, Case, CaseError, load_cases
-from medseg_gym.cases.biomedparse import BiomedParseLayout, BiomedParseWriter
+from medseg_gym.cases.biomedparse import BiomedParseFormat, BiomedParseWriter
 from medseg_gym.cases.convert import WRITERS, convert_cases
-from medseg_gym.cases.files import FileCaseSource, survey
+from medseg_gym.cases.files import FileCaseSource, index_dataset
 from medseg_gym.cases.files.writing import CaseWriter
-from medseg_gym.cases.parquet import ParquetLayout, ParquetWriter, writer
+from medseg_gym.cases.parquet import ParquetFormat, ParquetWriter, writer
 
 LAYOUTS = {
-    "biomedparse": (BiomedParseLayout, BiomedParseWriter),
-    "parquet": (ParquetLayout, ParquetWriter),
+    "biomedparse": (BiomedParseFormat, BiomedParseWriter),
+    "parquet": (ParquetFormat, ParquetWriter),
 }
 BOTH = pytest.mark.parametrize("to", WRITERS)
 
@@ -86,7 +86,7 @@ def test_any_cases_come_back_equal(to, cases, tmp_path_factory):
     for case in cases:
         made.write(case)
     made.finish()
-    source = FileCaseSource(survey(layout, str(out)), "val")
+    source = FileCaseSource(index_dataset(layout, str(out)), "val")
     for found, case in zip(source, cases, strict=True):
         assert_equal(found, case)
 
@@ -180,7 +180,7 @@ def test_a_journal_cut_short_by_a_kill_is_repaired(tmp_path):
         second.write(case)
     second.finish()
     assert not journal.exists()
-    source = FileCaseSource(survey(BiomedParseLayout, str(tmp_path)), "val")
+    source = FileCaseSource(index_dataset(BiomedParseFormat, str(tmp_path)), "val")
     for found, case in zip(source, cases, strict=True):
         assert_equal(found, case)
 

@@ -22,10 +22,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from medseg_gym.cases.dicom import DicomLayout
+from medseg_gym.cases.dicom import DicomFormat
 from medseg_gym.cases.dicom.pictures import packed_frame
 from medseg_gym.cases.dicom.segmentation import segment_values
-from medseg_gym.cases.files import Damaged, FileData, survey
+from medseg_gym.cases.files import Damaged, FileData, index_dataset
 
 ODD = (7, 9)  # 63 pixels
 
@@ -47,7 +47,7 @@ def boxes(size: tuple[int, int], count: int, segments: int) -> np.ndarray:
 
 
 def healthy(root: Path, options: str = "min_area=1") -> FileData:
-    data = survey(DicomLayout, f"{root}?{options}")
+    data = index_dataset(DicomFormat, f"{root}?{options}")
     assert not data.bad, [str(defect) for defect in data.bad]
     return data
 
@@ -101,7 +101,7 @@ def test_frames_that_each_begin_at_a_byte_are_refused(tmp_path):
     seg = segmentation(sources, masks, ["it"])
     seg.PixelData = b"".join(pack_bits(mask, pad=False) for mask in masks[..., 0])
     write(tmp_path / "seg.dcm", seg)
-    (defect,) = survey(DicomLayout, str(tmp_path)).bad
+    (defect,) = index_dataset(DicomFormat, str(tmp_path)).bad
     assert "128 bytes are 16 frames that each begin at a byte" in defect.cause
 
 
@@ -168,7 +168,7 @@ def test_fractions_count_from_half_of_the_largest_value_on(tmp_path, largest):
     assert f"(probability): pixels of at least half of {largest} belong" in notes(data)
     seg.MaximumFractionalValue = 0
     write(tmp_path / "seg.dcm", seg)
-    assert "MaximumFractionalValue is 0" in str(survey(DicomLayout, str(tmp_path)).bad[0])
+    assert "MaximumFractionalValue is 0" in str(index_dataset(DicomFormat, str(tmp_path)).bad[0])
 
 
 # --- what is left out ---------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_targets_under_the_floor_and_frames_without_reference_are_counted(tmp_pa
     for group in seg.PerFrameFunctionalGroupsSequence:
         del group.DerivationImageSequence
     write(tmp_path / "seg.dcm", seg)
-    data = survey(DicomLayout, str(tmp_path))
+    data = index_dataset(DicomFormat, str(tmp_path))
     assert not data.records and not data.bad
     assert "frames that refer to no image, placed by their positions: 8" in notes(data)
     ((reason, count),) = data.left_out.items()
@@ -250,7 +250,7 @@ def test_a_coarse_segmentation_is_refused_with_both_grids_and_repeated_on_reques
     masks[..., 1] &= ~masks[..., 0]
     given_ = {"FRACTIONAL": masks.astype(float), "LABELMAP": masks[..., 0] + 2 * masks[..., 1]}
     elsewhere(tmp_path, given_.get(kind, masks), coarse_geometry(), kind, ("a", "b"))
-    (defect,) = survey(DicomLayout, str(tmp_path)).bad
+    (defect,) = index_dataset(DicomFormat, str(tmp_path)).bad
     assert "20 x 24 at 6 x 5 mm" in defect.cause and "40 x 48 at 3 x 2.5 mm" in defect.cause
     assert re.search(r"first pixel at \(-38.75, -28.5, 1\d\d\) mm", defect.cause)
     assert "resample=nearest" in defect.cause
@@ -297,7 +297,7 @@ def test_frames_counted_in_another_direction(tmp_path, way):
     normal = np.cross(along, down)[2]
     geometry = Geometry(tuple(origin), FLIPPED[way], spacing, gap=5.0 * normal)
     elsewhere(tmp_path, stored[..., None], geometry)
-    (defect,) = survey(DicomLayout, str(tmp_path)).bad
+    (defect,) = index_dataset(DicomFormat, str(tmp_path)).bad
     assert "rows counted along" in defect.cause and "resample=nearest" in defect.cause
     found = by_place(healthy(tmp_path, "resample=nearest&min_area=1"))
     assert len(found) == 4
@@ -371,7 +371,7 @@ def test_frames_beside_the_images_are_refused_or_counted(tmp_path):
     beside = coarse_geometry()
     beside.origin = (900.0, 0.0, 100.0)
     elsewhere(tmp_path, masks, beside)
-    (defect,) = survey(DicomLayout, f"{tmp_path}?resample=nearest").bad
+    (defect,) = index_dataset(DicomFormat, f"{tmp_path}?resample=nearest").bad
     assert "does not overlap the images anywhere" in defect.cause
 
 
@@ -380,12 +380,12 @@ def test_what_cannot_be_carried_over_is_said(tmp_path):
     seg = elsewhere(tmp_path, boxes(COARSE, 4, 1), coarse_geometry())
     del seg.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence
     write(tmp_path / "seg.dcm", seg)
-    (defect,) = survey(DicomLayout, f"{tmp_path}?resample=nearest").bad
+    (defect,) = index_dataset(DicomFormat, f"{tmp_path}?resample=nearest").bad
     assert "frames that do not say where they lie: 1" in defect.cause
     elsewhere(tmp_path, boxes(COARSE, 4, 1), coarse_geometry())
     again = slice_dataset(np.eye(*FINE, dtype=np.int16), 1)
     again.SOPInstanceUID += ".7"
     write(tmp_path / "again.dcm", again)
-    (defect,) = survey(DicomLayout, f"{tmp_path}?resample=nearest").bad
+    (defect,) = index_dataset(DicomFormat, f"{tmp_path}?resample=nearest").bad
     assert "several images lie at one place" in defect.cause
     assert len(sources) == 4

@@ -20,7 +20,7 @@ from medseg_agents.evaluation.evaluate import CaseRecord, record_of
 from medseg_agents.grpo.connectors import GROUP, LOG_PROBS, PICTURES, PROMPT, TOKENS
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.generation import Answer, Conversation
-from medseg_gym.envs.contact_sheet import picture_sheet
+from medseg_gym.envs.contact_sheet import contact_sheet
 from medseg_gym.episodes import Episode
 from medseg_gym.policy import make_envs, play_cases
 
@@ -84,7 +84,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         per_wave = max(1, self.num_envs // size)
         self._spent = {"generation": 0.0, "segmentation": 0.0}
         self._figures: list[dict[str, float]] = []
-        counters = self.env.stage.engine.cache.counters
+        counters = self.env.core.engine.cache.counters
         encoded = counters.encodes
         began = time.perf_counter()
         found: list[SingleAgentEpisode] = []
@@ -117,11 +117,11 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             episodes.append(episode)
             talks[slot].show(shown["text"], shown["image"])
         running = list(range(len(members)))
-        answerer = self.module.answerer(self.env.system_messages)
+        engine = self.module.engine(self.env.system_messages)
         while running:
             before = time.perf_counter()
             with self.module.autocast():
-                said = answerer.answer([talks[slot] for slot in running])
+                said = engine.answer([talks[slot] for slot in running])
             between = time.perf_counter()
             actions: list[str | None] = [None] * self.num_envs
             for slot, answer in zip(running, said, strict=True):
@@ -142,7 +142,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
                 talks[slot].show(shown["text"], shown["image"])
             running = [slot for slot in running if not (ended[slot] or cut[slot])]
         for slot, episode in enumerate(episodes):
-            self._figures.append(figures_of(self.env.stage.engine.episode(slot), episode))
+            self._figures.append(figures_of(self.env.core.engine.episode(slot), episode))
         return episodes
 
     def _kept(self, answer: Answer) -> dict[str, Any]:
@@ -189,8 +189,8 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         """
         options = {**self.config.env_config, "split": split}
         envs: Any = make_envs(min(len(keys), 64), "MedSegChat-v0", **options)
-        over = envs.stage.view.texts.over
-        policy = ChatPolicy(self.module.answerer(envs.system_messages, temperature), over)
+        over = envs.core.view.texts.over
+        policy = ChatPolicy(self.module.engine(envs.system_messages, temperature), over)
         records: list[CaseRecord] = []
         episodes: list[tuple[str, Episode]] = []
         with self.module.autocast():
@@ -201,7 +201,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         if not episodes:
             return records, b""
         with tempfile.TemporaryDirectory() as folder:
-            return records, picture_sheet(episodes, Path(folder) / "sheet.png").read_bytes()
+            return records, contact_sheet(episodes, Path(folder) / "sheet.png").read_bytes()
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         """Not the module: the learner's is kept, and given to all runners after restoring."""

@@ -5,10 +5,10 @@ is asked, `messages` what it is shown, `answers` reads what comes back, `request
 that helps and tells failures of one conversation from those of the server, and `policy` plays.
 """
 
-from medseg_agents.llm.openai.contender import contender
 from medseg_agents.llm.openai.errors import ConversationError, ServerError
 from medseg_agents.llm.openai.options import OpenAIOptions
 from medseg_agents.llm.openai.policy import OpenAIPolicy
+from medseg_agents.llm.openai.policy_spec import policy_spec
 from medseg_agents.llm.openai.usage import Usage
 
 __all__ = [
@@ -17,5 +17,5 @@ __all__ = [
     "OpenAIPolicy",
     "ServerError",
     "Usage",
-    "contender",
+    "policy_spec",
 ]

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""IMISNet, batched over images."""

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Segment Anything, batched over images."""

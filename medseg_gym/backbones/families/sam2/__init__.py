@@ -1,1 +1,1 @@
-"""TODO room."""
+"""SAM 2 and MedSAM2, batched over images."""

@@ -1,1 +1,1 @@
-"""TODO room."""
+"""Open and list files that may be anything."""

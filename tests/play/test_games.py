@@ -6,12 +6,13 @@ import gymnasium as gym
 import httpx
 import numpy as np
 import pytest
+from tests.play.conftest import BOX
 
 import medseg_gym  # noqa: F401  (registers the ids)
 from medseg_gym.cases import load_cases
 from medseg_gym.play.games import clean_text
 from medseg_gym.prompts import AddBox, AddPoint, ArrayCodec, Stop, Undo
-from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.api_keys import ApiKeys
 from medseg_gym.trajectories import (
     Recorder,
     TrajectoryError,
@@ -22,7 +23,6 @@ from medseg_gym.trajectories import (
     rescore_store,
 )
 from tests.serving.conftest import noise, upload
-from tests.serving.page.conftest import BOX
 
 ANNA, BEN = "anna-key-0123456789", "ben-key-01234567890"
 STEPS = [
@@ -165,7 +165,7 @@ def test_a_second_tab_does_not_act_unawares(open_page) -> None:
 
 
 def test_games_are_their_owners_alone_and_no_sessions(open_page, record) -> None:
-    owners = Owners({"anna": ANNA, "ben": BEN})
+    owners = ApiKeys({"anna": ANNA, "ben": BEN})
     _, client = open_page(owners=owners)
     anna, ben = ({"Authorization": f"Bearer {key}"} for key in (ANNA, BEN))
     game = client.ask("POST", "games", json={"place": "c0", "index": 0}, headers=anna)

@@ -12,16 +12,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from tests.play.browser import CHROMIUM, FLAGS, Server, Tab, require_browser
 
 from medseg_gym import backbones
 from medseg_gym.annotators import make_policy
 from medseg_gym.cases import Case, load_cases
 from medseg_gym.play import PageOptions
-from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.api_keys import ApiKeys
 from medseg_gym.serving.server import make_service, running
 from medseg_gym.trajectories import TrajectoryStore, export_store, replay_store
 from tests.serving.conftest import noise, png
-from tests.serving.page.browser import CHROMIUM, FLAGS, Server, Tab, require_browser
 
 pytestmark = pytest.mark.slow
 
@@ -382,7 +382,7 @@ def test_a_file_dropped_onto_the_page(tab) -> None:
 def test_where_there_are_keys_the_page_asks_for_one(tab, tmp_path) -> None:
     key = "anna-key-0123456789"
     page = PageOptions(cases=([evil_case()],), record=tmp_path / "play")
-    owners = Owners({"anna": key})
+    owners = ApiKeys({"anna": key})
     service = make_service(backbones.load("ellipse", device="cpu"), owners=owners, page=page)
     with running(service) as address:
         one = tab(at=address, wait=False)
@@ -427,7 +427,7 @@ class EvilPolicy:
     view: Mapping[str, Any] = MappingProxyType({})
 
     def build(self, envs: Any) -> Any:
-        policy = make_policy("centre-box", envs.stage.view.codec)
+        policy = make_policy("centre-box", envs.codec)
         policy.name = self.name
         return policy
 

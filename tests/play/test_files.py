@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import httpx
 
-from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.api_keys import ApiKeys
 
 STATIC = files("medseg_gym.play") / "static"
 
@@ -50,7 +50,7 @@ def test_every_module_and_every_element_that_is_named_is_there() -> None:
 
 
 def test_the_page_comes_without_a_key_and_what_it_asks_does_not(open_page) -> None:
-    _, client = open_page(owners=Owners({"anna": "anna-key-0123456789"}))
+    _, client = open_page(owners=ApiKeys({"anna": "anna-key-0123456789"}))
     assert client.http.get("/").status_code == 200
     assert client.http.get("/page/main.js").status_code == 200
     for path in ("/api/setup", "/api/recordings", "/sessions", "/metrics", "/page"):

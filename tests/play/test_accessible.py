@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from tests.serving.page.test_browser import chromium, record, tab, url  # noqa: F401  (fixtures)
+from tests.play.test_browser import chromium, record, tab, url  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.slow
 

@@ -10,12 +10,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from PIL import Image
+from tests.play.conftest import BOX
 
 import medseg_gym  # noqa: F401  (registers the ids)
 from medseg_gym.cases import Case, load_cases
 from medseg_gym.cases.unlabelled import UnlabelledImages
 from medseg_gym.errors import CaseError
-from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.api_keys import ApiKeys
 from medseg_gym.trajectories import (
     TrajectoryError,
     TrajectoryStore,
@@ -26,7 +27,6 @@ from medseg_gym.trajectories import (
 from medseg_gym.trajectories.export.summary import summarise_store
 from medseg_gym.trajectories.replaying.rescore import rescore_trajectory
 from tests.serving.conftest import noise, png
-from tests.serving.page.conftest import BOX
 
 
 def send(client, content: bytes, target: str = "left kidney", **more: str):
@@ -128,7 +128,7 @@ def test_nobody_is_rewarded_for_a_case_without_a_truth(open_page, record) -> Non
 
 def test_own_images_are_their_owners_alone(open_page) -> None:
     keys = {"anna": "anna-key-0123456789", "ben": "ben-key-01234567890"}
-    _, client = open_page(owners=Owners(keys))
+    _, client = open_page(owners=ApiKeys(keys))
     anna, ben = ({"Authorization": f"Bearer {key}"} for key in keys.values())
     files = {"image": ("a.png", png(noise()), "image/png")}
     made = client.ask("POST", "images", files=files, data={"target": "x"}, headers=anna)

@@ -7,11 +7,11 @@ from typing import Any
 from medseg_agents.llm.openai.options import OpenAIOptions
 from medseg_agents.llm.openai.policy import OpenAIPolicy
 from medseg_agents.policies.options import read_named_options
-from medseg_agents.policies.specs import Contender
+from medseg_agents.policies.specs import PolicySpec
 
 
-def contender(argument: str) -> Contender:
-    """The contender "openai:MODEL?option=value&...", see `OpenAIOptions` and `CHAT_VIEW`.
+def policy_spec(argument: str) -> PolicySpec:
+    """Return the policy spec "openai:MODEL?option=value&...", see `OpenAIOptions` and `CHAT_VIEW`.
 
     Raises:
         PolicyError: No model, or an option that does not exist or cannot have that value.
@@ -20,9 +20,9 @@ def contender(argument: str) -> Contender:
     options = OpenAIOptions(**read.policy)
 
     def build(envs: Any) -> OpenAIPolicy:
-        view = envs.stage.view
+        view = envs.core.view
         return OpenAIPolicy(
             read.name, view.system_messages, view.texts.over, view.tool_schemas, options
         )
 
-    return Contender(f"openai:{argument}", build, "MedSegChat-v0", read.view)
+    return PolicySpec(f"openai:{argument}", build, "MedSegChat-v0", read.view)

@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 
 import pytest
+from tests.play.conftest import BOX, scattered
 
 from medseg_gym.play.damage import without_folders
-from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.api_keys import ApiKeys
 from tests.serving.conftest import noise, png, upload
-from tests.serving.page.conftest import BOX, scattered
 
 ANNA, BEN = "anna-key-0123456789", "ben-key-01234567890"
 HEADERS = {"anna": {"Authorization": f"Bearer {ANNA}"}, "ben": {"Authorization": f"Bearer {BEN}"}}
@@ -41,7 +41,7 @@ def damage(folder: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["cut", "noise", "folder", "foreign"])
 def test_one_owners_damaged_store_is_nobody_elses_trouble(open_page, record, how, caplog) -> None:
-    owners = Owners({"anna": ANNA, "ben": BEN})
+    owners = ApiKeys({"anna": ANNA, "ben": BEN})
     service, client = open_page([scattered()], owners=owners)
     for owner in ("anna", "ben"):
         play(client, owner)

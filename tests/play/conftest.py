@@ -13,7 +13,7 @@ from medseg_gym.backbones import Backbone, EllipseBackbone
 from medseg_gym.cases import Case
 from medseg_gym.play import PageOptions
 from medseg_gym.serving.app import Service
-from medseg_gym.serving.middleware.api_keys import Owners
+from medseg_gym.serving.middleware.api_keys import ApiKeys
 from medseg_gym.serving.middleware.limits import Limits
 from medseg_gym.serving.server import running
 
@@ -72,13 +72,13 @@ def open_page(record, small_cases) -> Iterator[Callable[..., tuple[Service, Clie
         def start(
             cases: Sequence[str | Sequence[Case]] | None = None,
             backbone: Backbone | None = None,
-            owners: Owners | None = None,
+            owners: ApiKeys | None = None,
             limits: dict[str, Any] | None = None,
             **options: Any,
         ) -> tuple[Service, Client]:
             options.setdefault("provenance", {"backbone": "ellipse", "device": "cpu"})
             page = PageOptions(cases=cases or [small_cases], record=record, **options)
-            owners = owners or Owners()
+            owners = owners or ApiKeys()
             service = Service(
                 backbone or EllipseBackbone("cpu"),
                 Limits(**{"max_sessions": 64, **(limits or {})}),

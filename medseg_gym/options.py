@@ -1,0 +1,204 @@
+"""Options declared once: a dataclass with prose under each field.
+
+The same declaration gives `--help`, the documentation, YAML files and the `config.json`
+of a run:
+
+    @dataclass(frozen=True, kw_only=True)
+    class EvalOptions(Options):
+        topic: ClassVar[str] = "Cases"
+
+        split: str = "test"
+        \"\"\"train, val or test.\"\"\"
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import textwrap
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from medseg_gym.errors import MedSegError
+from medseg_gym.option_values import convert
+from medseg_gym.registry import nearest
+
+O = TypeVar("O", bound="Options")  # noqa: E741
+
+
+@dataclass(frozen=True)
+class FieldDescription:
+    """What is said about a field.
+
+    Args:
+        text: The string under it, on one line; "" where there is none.
+        topic: `topic` of the class that declares it.
+        declared: Its type.
+        default: Its default, or `dataclasses.MISSING`.
+    """
+
+    text: str
+    topic: str
+    declared: Any
+    default: Any
+
+
+class Options:
+    """Base of frozen dataclasses of texts, numbers, truth values and tuples of them.
+
+    Attributes:
+        topic: Heading in `--help` over the fields that a class itself declares.
+    """
+
+    topic: ClassVar[str] = "Options"
+
+    @classmethod
+    def from_mapping(cls: type[O], values: Mapping[str, Any], where: str = "") -> O:
+        """Build from plain values, as a YAML or JSON file holds them.
+
+        Args:
+            values: Value by field; lists become tuples, and texts what a field is declared as.
+            where: File or section, for messages.
+
+        Raises:
+            MedSegError: A field that does not exist (with the nearest), one without a default that
+                is missing, or a value of another type.
+        """
+        described = describe_fields(cls)
+        place = f"{where}: " if where else ""
+        given: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in described:
+                raise MedSegError(
+                    f"{place}{cls.__name__} has no {name!r}{nearest(name, described)}; "
+                    f"it has: {', '.join(described)}"
+                )
+            try:
+                given[name] = _checked(value, described[name].declared)
+            except ValueError as error:
+                raise MedSegError(f"{place}{name} cannot be {value!r}: {error}") from None
+        lacking = [n for n, one in described.items() if one.default is MISSING and n not in given]
+        if lacking:
+            raise MedSegError(f"{place}{cls.__name__} needs {', '.join(lacking)}")
+        return cls(**given)
+
+    @classmethod
+    def read(cls: type[O], path: str | Path) -> O:
+        """Build from a YAML file (JSON is YAML).
+
+        Raises:
+            MedSegError: No such file, not YAML, or what `from_mapping` says.
+        """
+        return cls.from_mapping(read_mapping(path), str(path))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the fields as plain values, tuples as lists."""
+        given: Any = self
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(given).items()
+        }
+
+    def to_json(self) -> str:
+        """Return the fields as JSON, for a run's `config.json`."""
+        return json.dumps(self.to_mapping(), indent=1)
+
+    def to_yaml(self) -> str:
+        """Return the fields as YAML with their prose as comments, for `--print-config`."""
+        import yaml
+
+        described = describe_fields(type(self))
+        lines: list[str] = []
+        topic = None
+        for name, value in self.to_mapping().items():
+            one = described[name]
+            if one.topic != topic:
+                topic = one.topic
+                lines += [*([""] if lines else []), f"# --- {topic}"]
+            lines += [f"# {line}" for line in textwrap.wrap(one.text, 96)]
+            lines.append(yaml.safe_dump({name: value}, default_flow_style=True, width=10**6)[1:-2])
+        return "\n".join(lines) + "\n"
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """Read a YAML or JSON file that holds one mapping.
+
+    Raises:
+        MedSegError: It cannot be read, or holds something else.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise MedSegError(f"cannot read the configuration {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise MedSegError(f"{path}: a mapping of options to values is wanted, not {values!r:.60}")
+    return values
+
+
+@cache
+def _descriptions(config: type) -> dict[str, FieldDescription]:
+    texts: dict[str, tuple[str, str]] = {}
+    for base in reversed(config.__mro__):
+        topic: str = getattr(base, "topic", "Options")
+        texts.update({name: (text, topic) for name, text in _prose_of(base).items()})
+    hints = typing.get_type_hints(config)
+    described = {}
+    for one in fields(config):
+        if not one.init:
+            continue
+        text, topic = texts.get(one.name, ("", getattr(config, "topic", "Options")))
+        default = one.default if one.default_factory is MISSING else one.default_factory()
+        described[one.name] = FieldDescription(text, topic, hints[one.name], default)
+    return described
+
+
+def describe_fields(config: type) -> dict[str, FieldDescription]:
+    """Return what a dataclass and its bases say of each field, in the order of its constructor.
+
+    Args:
+        config: A dataclass; a string that stands under a field is its prose.
+    """
+    return dict(_descriptions(config))
+
+
+def _prose_of(base: type) -> dict[str, str]:
+    """Strings under annotated names in the body of one class."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+    except (OSError, TypeError, SyntaxError):  # built in, or without its source
+        return {}
+    (body,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef))
+    prose: dict[str, str] = {}
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            text: Any = after.value.value if is_text else ""  # type: ignore[union-attr]
+            prose[node.target.id] = " ".join(text.split()) if isinstance(text, str) else ""
+    return prose
+
+
+def _checked(value: Any, declared: Any) -> Any:
+    """A plain value of a file as its declared type."""
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
+    choices = typing.get_args(declared) or (declared,)
+    if value is None:
+        if type(None) in choices:
+            return None
+        raise ValueError("a value is wanted")
+    if isinstance(value, bool) and bool not in choices:
+        if typing.get_origin(declared) is typing.Literal and value in choices:
+            return value
+        raise ValueError(f"{declared} is wanted")
+    if isinstance(value, int) and float in choices and int not in choices:
+        return float(value)
+    if isinstance(value, dict):
+        return value
+    return convert(value if isinstance(value, str) else str(value), declared)

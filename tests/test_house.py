@@ -1,0 +1,112 @@
+"""The layout holds: no import circle, no arrow upward, no crowded folder."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"medseg_gym": ROOT, "medseg_agents": ROOT / "agents", "benchmarks": ROOT}
+
+ROOMS = [
+    ["errors", "registry", "option_values", "options", "storage", "display", "statistics"],
+    ["cases", "prompts"],
+    ["backbones"],
+    ["episodes"],
+    ["envs"],
+    ["policy"],
+    ["annotators"],
+    ["trajectories"],
+    ["testing"],
+    ["serving"],
+    ["play"],
+    ["cli"],
+]
+"""Rooms of `medseg_gym`; each may import those of its own line and of the lines before it."""
+
+CROWDED = 13
+"""Files that a folder may hold, `__init__` not counted."""
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the three packages by name."""
+    found = {}
+    for package, root in PACKAGES.items():
+        for file in (root / package).rglob("*.py"):
+            parts = file.relative_to(root).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+MODULES = modules()
+
+
+def imports_of(name: str) -> set[str]:
+    """Modules of the project that a module imports, inside functions too; not for types alone."""
+    imported = set()
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    for_types = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            imported |= {inner for inner in names if inner in MODULES}
+            if names - imported:
+                imported.add(node.module)
+    return {module for module in imported if module in MODULES and module != name}
+
+
+GRAPH = {name: imports_of(name) for name in MODULES}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    try:
+        TopologicalSorter(GRAPH).prepare()
+    except CycleError as error:
+        pytest.fail("a circle of imports: " + " <- ".join(error.args[1]))
+
+
+def test_rooms_import_only_rooms_below():
+    level = {room: number for number, row in enumerate(ROOMS) for room in row}
+    upward = []
+    for name, imported in GRAPH.items():
+        package, _, rest = name.partition(".")
+        if package != "medseg_gym" or not rest:
+            continue
+        for other in imported:
+            package, _, there = other.partition(".")
+            if package != "medseg_gym":
+                upward.append(f"{name} -> {other}")
+            elif there and level[there.split(".")[0]] > level[rest.split(".")[0]]:
+                upward.append(f"{name} -> {other}")
+    assert not upward, upward
+
+
+def test_agents_do_not_import_benchmarks():
+    assert not [
+        (name, other)
+        for name, imported in GRAPH.items()
+        for other in imported
+        if name.startswith("medseg_agents") and other.startswith("benchmarks")
+    ]
+
+
+def test_no_folder_is_crowded():
+    sizes = Counter(
+        file.parent.relative_to(ROOT).as_posix()
+        for file in MODULES.values()
+        if file.name != "__init__.py"
+    )
+    assert not {folder: count for folder, count in sizes.items() if count > CROWDED}

@@ -1,0 +1,180 @@
+"""Options declared once: prose under each field, YAML, JSON and the command line."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import pytest
+import typer
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.errors import MedSegError
+from medseg_gym.option_values import convert, convert_options, declared_options
+from medseg_gym.options import Options, describe_fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseOptions(Options):
+    topic: ClassVar[str] = "Cases"
+
+    cases: str = "samples"
+    """Case spec."""
+
+    limit: int | None = None
+    """First so many cases; left out plays
+    all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayOptions(CaseOptions):
+    topic: ClassVar[str] = "Play"
+
+    policy: str
+    """Policy spec."""
+
+    tools: tuple[str, ...] = ("box", "stop")
+    mode: Literal["fast", "slow"] = "fast"
+    rate: float = 1e-3
+    check: bool = False
+
+
+def test_prose_and_topics_come_from_the_class_that_declares_a_field():
+    described = describe_fields(PlayOptions)
+    assert described["limit"].text == "First so many cases; left out plays all of them."
+    assert (described["limit"].topic, described["policy"].topic) == ("Cases", "Play")
+    assert described["tools"].text == ""
+
+
+@given(
+    st.builds(
+        PlayOptions,
+        cases=st.text("abc:?=/ é", max_size=8),
+        limit=st.none() | st.integers(1, 99),
+        policy=st.text("abc", min_size=1),
+        tools=st.lists(st.sampled_from(["box", "stop", "undo"])).map(tuple),
+        mode=st.sampled_from(["fast", "slow"]),
+        rate=st.floats(allow_nan=False, allow_infinity=False),
+        check=st.booleans(),
+    )
+)
+def test_yaml_and_json_read_back(options):
+    assert PlayOptions.from_mapping(yaml.safe_load(options.to_yaml())) == options
+    assert PlayOptions.from_mapping(yaml.safe_load(options.to_json())) == options or (
+        options.rate and not math.isclose(options.rate, round(options.rate, 12))
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"polcy": "x"}, "did you mean 'policy'"),
+        ({}, "needs policy"),
+        ({"policy": "x", "limit": "many"}, "limit cannot be 'many'"),
+        ({"policy": "x", "mode": "z"}, "one of fast, slow"),
+        ({"policy": None}, "policy cannot be None"),
+        ({"policy": "x", "limit": True}, "limit cannot be True"),
+        ({"policy": "x", "rate": float("nan")}, "finite"),
+    ],
+)
+def test_wrong_values_are_named(values, message):
+    with pytest.raises(MedSegError, match=message):
+        PlayOptions.from_mapping(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "declared", "value"),
+    [
+        ("3", int, 3),
+        ("1e-3", float, 1e-3),
+        ("on", bool, True),
+        ("none", int | None, None),
+        ("3", int | str, 3),
+        ("x", int | str, "x"),
+        ("a+b", tuple[str, ...], ("a", "b")),
+        ("1+2", tuple[int, int], (1, 2)),
+        ("slow", Literal["fast", "slow"], "slow"),
+        ("a/b", Path, Path("a/b")),
+    ],
+)
+def test_texts_become_what_is_declared(text, declared, value):
+    assert convert(text, declared) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "declared"), [("x", int), ("inf", float), ("maybe", bool), ("1+2", tuple[int])]
+)
+def test_texts_that_a_type_does_not_have(text, declared):
+    with pytest.raises(ValueError):
+        convert(text, declared)
+
+
+def test_options_of_a_signature():
+    def make(codec, tau=0.01, retries: int = 3, name: str | None = None):
+        """A factory."""
+
+    declared = declared_options(make, skip=1)
+    assert list(declared) == ["tau", "retries", "name"]
+    values = convert_options("hybrid", {"tau": "0.5", "retries": "2"}, declared)
+    assert values == {"tau": 0.5, "retries": 2}
+    with pytest.raises(MedSegError, match=r"hybrid: no option 'tua' \(did you mean 'tau'\?\)"):
+        convert_options("hybrid", {"tua": "1"}, declared)
+
+
+@pytest.fixture
+def run(tmp_path):
+    seen = []
+
+    def play(options: PlayOptions, out: Annotated[Path, typer.Option(help="Folder.")] = Path("o")):
+        """Play."""
+        seen.append((options, out))
+
+    app = typer.Typer()
+    app.command("play")(with_options(PlayOptions, play))
+    app.command("other")(lambda: None)
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, ["play", *map(str, arguments)])
+        return (seen.pop() if seen else None), result
+
+    return run
+
+
+def test_the_command_line_wins_over_the_file(run, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("policy: random\nlimit: 3\ntools: [box]\n")
+    (options, out), _ = run("--config", file, "--limit", 5, "--out", tmp_path)
+    assert options == PlayOptions(policy="random", limit=5, tools=("box",)) and out == tmp_path
+
+
+def test_printed_settings_are_a_file_of_settings(run, tmp_path):
+    _, printed = run("--policy", "random", "--tools", "box,undo", "--print-config")
+    file = tmp_path / "run.yaml"
+    file.write_text(printed.output)
+    (options, _), _ = run("--config", file)
+    assert options == PlayOptions(policy="random", tools=("box", "undo"))
+    assert "# First so many cases; left out plays all of them." in printed.output
+
+
+def test_mistakes_of_the_command_line(run, tmp_path):
+    _, result = run()
+    assert isinstance(result.exception, MedSegError) and "--policy" in str(result.exception)
+    file = tmp_path / "run.yaml"
+    file.write_text("polcy: random\n")
+    _, result = run("--config", file)
+    assert "did you mean 'policy'" in str(result.exception)
+    file.write_text("- a list\n")
+    _, result = run("--config", file)
+    assert "a mapping" in str(result.exception)
+
+
+def test_help_is_grouped_by_topic(run):
+    _, result = run("--help")
+    assert result.output.index("Cases") < result.output.index("--limit")
+    assert result.output.index("Play") < result.output.index("--policy")
