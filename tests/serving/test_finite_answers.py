@@ -96,11 +96,20 @@ def test_other_clients_of_the_same_batch_are_not_concerned() -> None:
     served = ServedBackbone(Broken())
     images = [{hash_pixels(case.image): case.image} for case in CASES]
     requests = [([WireRow(key, (0.1, 0.1, 0.8, 0.8))], given) for given in images for key in given]
-    found = together(lambda payloads: decode_together(served, payloads), requests)
+    found = together(lambda payloads: decode_together(served, payloads, most=8), requests)
     assert [isinstance(one, NonFiniteError) for one in found] == [False, False, True]
     assert found[2].rows == (0,)
     again = pickle.loads(pickle.dumps(found[2]))  # as Ray sends it
     assert str(again) == str(found[2]) and again.rows == (0,)
+
+
+def test_a_request_in_several_parts_names_its_own_row() -> None:
+    served = ServedBackbone(Broken())
+    images = {hash_pixels(case.image): case.image for case in CASES}
+    rows = [WireRow(key, (0.1, 0.1, 0.8, 0.8)) for key in images]
+    with pytest.raises(NonFiniteError) as error:
+        decode_together(served, [(rows, images)], most=1)
+    assert error.value.rows == (2,)
 
 
 def test_sessions_and_single_predictions_say_it_and_give_no_mask(serve) -> None:

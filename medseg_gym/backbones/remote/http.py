@@ -218,8 +218,7 @@ class HttpBackbone(RemoteBackbone):
             try:
                 parts.append(self._decode_part([packed for _, packed in part], images))
             except NonFiniteError as error:  # its rows count from the part's first
-                places = [start + row for row in error.rows]
-                raise NonFiniteError(error.backbone, error.what, places) from None
+                raise error.starting_at(start) from None
             start += len(part)
         logits, iou = zip(*parts, strict=True)
         return np.concatenate(logits), np.concatenate(iou)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.remote.ends import MissingImages, ServedBackbone
 from medseg_gym.backbones.remote.wire import WireRow
 
@@ -68,8 +69,10 @@ def decode_together(served: ServedBackbone, requests: list[Rows], most: int) -> 
     parts = []
     for start in range(0, len(rows), most):
         part = rows[start : start + most]
-        parts.append(
-            served.decode(part, {r.image: images[r.image] for r in part if r.image in images})
-        )
+        given = {row.image: images[row.image] for row in part if row.image in images}
+        try:
+            parts.append(served.decode(part, given))
+        except NonFiniteError as error:
+            raise error.starting_at(start) from None
     logits, iou = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return [r if isinstance(r, Exception) else (logits[r], iou[r]) for r in results]
