@@ -256,8 +256,8 @@ class Registry(Generic[T]):
         """
         if not callable(factory):
             raise self.error(
-                f"{self.noun} {spec}: it is of the type {type(factory).__name__}; {self.signature} is "
-                "wanted"
+                f"{self.noun} {spec}: it is of the type {type(factory).__name__}; "
+                f"{self.signature} is wanted"
             )
         try:
             signature = inspect.signature(factory)
