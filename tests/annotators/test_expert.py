@@ -76,7 +76,7 @@ def play(name, cases, num_envs=4, max_steps=6, seed=0, backbone=None, **options)
     bins=st.sampled_from([16, 100, 1000]),
 )
 def test_every_click_after_the_first_prompt_gains_more_than_tau(seeds, name, tau, retries, bins):
-    text = f"{name}:tau={tau}:retries={retries}"
+    text = f"{name}?tau={tau}&retries={retries}"
     policy, episodes = play(text, [blobs(seed) for seed in seeds], bins=bins)
     assert policy.name.startswith(name)
     for episode in episodes:

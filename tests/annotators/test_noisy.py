@@ -127,8 +127,8 @@ def test_without_slips_it_is_the_expert(name, small_cases):
         found = play_cases(envs, policy, [case.key for case in small_cases], seed=1)
         return [[s.prompt for s in p.episode.steps] for batch in found for p in batch]
 
-    clean = ":".join(f"{option}=0" for option in CLEAN)
-    assert play(f"noisy-{name}:{clean}") == play(name)
+    clean = "&".join(f"{option}=0" for option in CLEAN)
+    assert play(f"noisy-{name}?{clean}") == play(name)
 
 
 def test_slips_are_the_same_for_any_number_of_slots_and_differ_by_seed():
