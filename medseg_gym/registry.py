@@ -82,6 +82,7 @@ class Registry(Generic[T]):
         error: Raised about specs of this registry.
         has_argument: Whether factories get the spec's argument as their first argument; else
             an argument is refused.
+        own_signature: Call of what a user names by its path, where that differs.
     """
 
     def __init__(
@@ -92,9 +93,10 @@ class Registry(Generic[T]):
         kinds: Mapping[str, str | Factory[T]] | None = None,
         error: type[MedSegError] = MedSegError,
         has_argument: bool = False,
+        own_signature: str = "",
     ) -> None:
         self.noun, self.group, self.signature, self.error = noun, group, signature, error
-        self.has_argument = has_argument
+        self.has_argument, self.own_signature = has_argument, own_signature or signature
         self._kinds: dict[str, str | Factory[T]] = dict(kinds or {})
 
     def register(self, kind: str, factory: str | Factory[T]) -> None:
@@ -174,13 +176,7 @@ class Registry(Generic[T]):
         )
 
     def parse(self, text: str) -> Spec:
-        """Divide a spec; whether the kind exists is not looked at, except to tell paths from kinds.
-
-        Raises:
-            MedSegError: It is empty.
-        """
-        if not text.strip():
-            raise self.error(f"an empty {self.noun} spec; write KIND[:ARGUMENT][?key=value&...]")
+        """Divide a spec; the kind is looked up only to tell paths from kinds."""
         kind, colon, rest = text.partition(":")
         own = bool(colon) and not self.knows(kind) and names_module(kind)
         if "?" in kind and not (own and _exists(kind)):  # the colon stood in an option
@@ -254,10 +250,11 @@ class Registry(Generic[T]):
         Raises:
             MedSegError: Arguments or options that the factory does not take.
         """
+        wanted = self.own_signature if spec.is_own else self.signature
         if not callable(factory):
             raise self.error(
                 f"{self.noun} {spec}: it is of the type {type(factory).__name__}; "
-                f"{self.signature} is wanted"
+                f"{wanted} is wanted"
             )
         try:
             signature = inspect.signature(factory)
@@ -275,7 +272,7 @@ class Registry(Generic[T]):
         except TypeError as problem:
             raise self.error(
                 f"{self.noun} {spec}: {_name(factory)}{signature} cannot be called as "
-                f"{self.signature}: {problem}"
+                f"{wanted}: {problem}"
             ) from None
         return factory(*arguments, **options)
 
