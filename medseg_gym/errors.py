@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class MedSegError(ValueError):
     """Base of every error this package raises on purpose."""
@@ -40,3 +43,9 @@ class CaseFailed(PolicyError):
 
     Policies return it in place of an action (see `medseg_gym.policy.Policy.act`).
     """
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return " (did you mean ...?)" with the nearest known words, or "" where none is near."""
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""

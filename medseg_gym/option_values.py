@@ -10,8 +10,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from medseg_gym.errors import MedSegError
-from medseg_gym.registry import nearest
+from medseg_gym.errors import MedSegError, nearest
 
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -41,11 +40,18 @@ def declared_options(owner: Callable[..., Any] | type, skip: int = 0) -> dict[st
     return options
 
 
+def takes_any_option(owner: Callable[..., Any]) -> bool:
+    """Whether a callable has `**options`."""
+    parameters = inspect.signature(owner).parameters.values()
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+
+
 def convert_options(
     where: str,
     texts: Mapping[str, str],
     declared: Mapping[str, Any],
     error: type[MedSegError] = MedSegError,
+    others: bool = False,
 ) -> dict[str, Any]:
     """Convert the texts of a spec's options to their declared types.
 
@@ -54,6 +60,7 @@ def convert_options(
         texts: Value by option, as text.
         declared: Type by option.
         error: Raised about them.
+        others: Take options that are not declared too, as numbers where they read as such.
 
     Raises:
         MedSegError: An option that is not declared (with the nearest), or a value that its type
@@ -61,13 +68,13 @@ def convert_options(
     """
     values = {}
     for name, text in texts.items():
-        if name not in declared:
+        if name not in declared and not others:
             raise error(
                 f"{where}: no option {name!r}{nearest(name, declared)}; it takes: "
                 f"{', '.join(declared) or 'none'}"
             )
         try:
-            values[name] = convert(text, declared[name])
+            values[name] = convert(text, declared.get(name, Any))
         except ValueError as problem:
             raise error(f"{where}: {name} cannot be {text!r}: {problem}") from None
     return values

@@ -24,9 +24,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from medseg_gym.errors import MedSegError
+from medseg_gym.errors import MedSegError, nearest
 from medseg_gym.option_values import convert
-from medseg_gym.registry import nearest
 
 O = TypeVar("O", bound="Options")  # noqa: E741
 

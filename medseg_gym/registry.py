@@ -2,52 +2,65 @@
 
 A spec is `KIND[:ARGUMENT][?key=value&key=value]`. A kind is registered here or by an installed
 package (entry points); `package.module:Name` and `path/file.py:Name` stand for what a user wrote.
+A list of specs has commas between them, and values may hold commas too: see `Registry.split`.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import importlib
-import importlib.util
 import inspect
-import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl, quote
 
-from medseg_gym.errors import MedSegError
+from medseg_gym.errors import MedSegError, nearest
+from medseg_gym.object_paths import load_object, names_module
+from medseg_gym.option_values import convert_options, declared_options, takes_any_option
 
 T = TypeVar("T")
 
 Factory = Callable[..., T]
 
 _KEY = re.compile(r"[\w-]+=")
+_TAKES_SPEC = "takes_spec"
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed spec.
+    """A spec, divided into its parts.
 
     Args:
         text: As it was written.
         kind: Before the first colon or question mark; for a user's own object the part that names
             it, as "package.module:Name" or "path/file.py:Name".
-        argument: Behind the kind's colon, "" where there is none; a path may hold question marks.
-        options: Behind the question mark, values percent-decoded.
+        rest: Behind the kind: argument and options as they were written. It begins with a question
+            mark where there is no argument.
+        error: Raised where the options cannot be read.
     """
 
     text: str
     kind: str
-    argument: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)
+    rest: str = ""
+    error: type[MedSegError] = MedSegError
+
+    @cached_property
+    def argument(self) -> str:
+        """Behind the kind's colon, "" where there is none; a path may hold question marks."""
+        return divide_argument(self.rest)[0]
+
+    @cached_property
+    def options(self) -> Mapping[str, str]:
+        """Behind the question mark, values percent-decoded.
+
+        Raises:
+            MedSegError: They cannot be read, or one is given twice.
+        """
+        return read_options(self.text, divide_argument(self.rest)[1], self.error)
 
     @property
     def is_own(self) -> bool:
@@ -62,11 +75,14 @@ class Registry(Generic[T]):
     """Things of one sort by kind.
 
     Args:
-        noun: What one of them is called in messages, as "reward".
+        noun: Singular, for messages, as "reward".
         group: Entry-point group through which installed packages add kinds.
-        signature: How a factory is called, in words for messages, as "factory(**options)".
+        signature: Call of a factory, for messages, as "factory(**options)".
         kinds: The package's own: a factory, or "module:name", imported when it is first needed.
         error: Raised about specs of this registry.
+        has_argument: Whether factories get the spec's argument as their first argument; else
+            an argument is refused.
+        own_signature: Call of what a user names by its path, where that differs.
     """
 
     def __init__(
@@ -76,16 +92,20 @@ class Registry(Generic[T]):
         signature: str,
         kinds: Mapping[str, str | Factory[T]] | None = None,
         error: type[MedSegError] = MedSegError,
+        has_argument: bool = False,
+        own_signature: str = "",
     ) -> None:
         self.noun, self.group, self.signature, self.error = noun, group, signature, error
+        self.has_argument, self.own_signature = has_argument, own_signature or signature
         self._kinds: dict[str, str | Factory[T]] = dict(kinds or {})
 
     def register(self, kind: str, factory: str | Factory[T]) -> None:
         """Add a kind.
 
         Args:
-            kind: Without colons, question marks and commas.
-            factory: Called as `signature` says; or "module:name", imported when first needed.
+            kind: Without colons, question marks, commas and ampersands.
+            factory: Called as `signature` says; or "module:name", imported when first needed. One
+                that is marked with `takes_spec` gets the whole `Spec`.
 
         Raises:
             MedSegError: The kind is taken or cannot be written in a spec.
@@ -100,26 +120,79 @@ class Registry(Generic[T]):
         """All kinds, those of installed packages included, sorted."""
         return tuple(sorted({*self._kinds, *_entry_points(self.group)}))
 
-    def parse(self, text: str) -> Spec:
-        """Read a spec; whether the kind exists is not looked at, except to tell paths from kinds.
+    def make(self, text: str, *arguments: Any, **options: Any) -> T:
+        """Make what a spec names.
+
+        Args:
+            text: The spec. Its options are converted to the types that the factory declares.
+            *arguments: As the registry's signature says.
+            **options: Further options, of any type.
 
         Raises:
-            MedSegError: It is empty, or options that cannot be read or are given twice.
+            MedSegError: Unknown kind (with the nearest known), an import that fails, an option that
+                does not exist, has no such value or is given twice, or a factory with another
+                signature than the registry's.
         """
-        if not text.strip():
-            raise self.error(f"an empty {self.noun} spec; write KIND[:ARGUMENT][?key=value&...]")
-        kind, colon, rest = text.partition(":")
-        if "?" in kind:  # no argument; the colon stood in an option
-            kind, _, query = text.partition("?")
-            return Spec(text, kind, "", self._options(text, query))
-        if colon and not self._knows(kind) and _names_module(kind):
-            name, _, query = rest.partition("?")
-            return Spec(text, f"{kind}:{name}", "", self._options(text, query))
-        argument, query = divide_argument(rest)
-        return Spec(text, kind, argument, self._options(text, query))
+        spec = self.parse(text)
+        return self.build(spec, self.find(spec), *arguments, **options)
 
-    def find(self, spec: str | Spec) -> Factory[T]:
+    def build(self, spec: Spec, factory: Factory[T], *arguments: Any, **options: Any) -> T:
+        """Call the factory that `find` gave for a spec; see `make`."""
+        if takes_whole_spec(factory):
+            return self.call(spec, factory, spec, *arguments, **options)
+        if self.has_argument and not spec.is_own:
+            arguments = (spec.argument, *arguments)
+        given = self.options_of(spec, factory, len(arguments))
+        twice = sorted(set(given) & set(options))
+        if twice:
+            raise self.error(f"{self.noun} {spec}: {twice[0]!r} is given in the spec and beside it")
+        return self.call(spec, factory, *arguments, **given, **options)
+
+    def options_of(self, spec: Spec, factory: Factory[T], positional: int = 0) -> dict[str, Any]:
+        """Convert a spec's options to the types that a factory declares.
+
+        Args:
+            spec: The spec.
+            factory: Its factory.
+            positional: Leading parameters of the factory that are no options.
+
+        Raises:
+            MedSegError: An option that the factory does not have, or a value of another type.
+        """
+        if not self.has_argument and not spec.is_own and spec.argument:
+            hint = ""
+            if "=" in spec.argument:
+                options = spec.argument.replace(":", "&")
+                hint = f"; options stand behind a question mark: {spec.kind}?{options}"
+            raise self.error(f"{self.noun} {spec.kind!r} has no argument behind a colon{hint}")
+        if not spec.options:
+            return {}
+        return convert_options(
+            f"{self.noun} {spec}",
+            spec.options,
+            declared_options(factory, positional),
+            self.error,
+            takes_any_option(factory),
+        )
+
+    def parse(self, text: str) -> Spec:
+        """Divide a spec; the kind is looked up only to tell paths from kinds."""
+        kind, colon, rest = text.partition(":")
+        own = bool(colon) and not self.knows(kind) and names_module(kind)
+        if "?" in kind and not (own and _exists(kind)):  # the colon stood in an option
+            kind, _, query = text.partition("?")
+            return Spec(text, kind, f"?{query}", self.error)
+        if own:
+            name, mark, query = rest.partition("?")
+            return Spec(text, f"{kind}:{name}", mark + query, self.error)
+        return Spec(text, kind, rest, self.error)
+
+    def find(self, spec: str | Spec, others: Iterable[str] = ()) -> Factory[T]:
         """Return the factory of a kind, or the object of a user that a spec names.
+
+        Args:
+            spec: Text or parsed.
+            others: Further kinds that could have been meant, for the message.
 
         Raises:
             MedSegError: Unknown kind (with the nearest known), or an import that fails.
@@ -131,15 +204,30 @@ class Registry(Generic[T]):
         if factory is None:
             factory = _entry_points(self.group).get(spec.kind)
         if factory is None:
+            known = (*self.names(), *others)
             raise self.error(
-                f"unknown {self.noun} {spec.kind!r}{nearest(spec.kind, self.names())}; known: "
-                f"{', '.join(self.names())}. Your own: package.module:Name or path/file.py:Name, "
+                f"unknown {self.noun} {spec.kind[:80]!r}{nearest(spec.kind, known)}; known: "
+                f"{', '.join(known)}. Your own: package.module:Name or path/file.py:Name, "
                 f"or an entry point of the group {self.group!r}"
             )
         if isinstance(factory, str):
             factory = load_object(factory, self.noun, self.error)
-            self._kinds.setdefault(spec.kind, factory)
+            if spec.kind in self._kinds:
+                self._kinds[spec.kind] = factory
         return factory
+
+    def knows(self, kind: str) -> bool:
+        """Whether a kind is registered, here or by an installed package."""
+        return kind in self._kinds or kind in _entry_points(self.group)
+
+    def begins_spec(self, text: str) -> bool:
+        """Whether a text begins with a known kind, or with the name of a user's own object."""
+        kind = re.split("[:?]", text.strip(), maxsplit=1)[0]
+        return self.knows(kind) or (":" in text and names_module(kind))
+
+    def split(self, text: str) -> list[str]:
+        """Split a list of specs with commas between them; see `split_specs`."""
+        return split_specs(text, self.begins_spec)
 
     @contextmanager
     def temporarily(self) -> Iterator[None]:
@@ -162,37 +250,67 @@ class Registry(Generic[T]):
         Raises:
             MedSegError: Arguments or options that the factory does not take.
         """
+        wanted = self.own_signature if spec.is_own else self.signature
+        if not callable(factory):
+            raise self.error(
+                f"{self.noun} {spec}: it is of the type {type(factory).__name__}; "
+                f"{wanted} is wanted"
+            )
         try:
             signature = inspect.signature(factory)
         except (TypeError, ValueError):  # built in, without a signature
             return factory(*arguments, **options)
-        try:
-            signature.bind(*arguments)
-        except TypeError as error:
-            if not options:
-                raise self.error(
-                    f"{self.noun} {spec}: {_name(factory)}{signature} cannot be called as "
-                    f"{self.signature}: {error}"
-                ) from None
-        try:
-            signature.bind(*arguments, **options)
-        except TypeError:
-            known = _option_names(signature, len(arguments))
-            unknown = [name for name in options if name not in known]
+        known = _option_names(signature, len(arguments))
+        unknown = [name for name in options if name not in known]
+        if unknown and not takes_any_option(factory):
             raise self.error(
                 f"{self.noun} {spec}: no option {unknown[0]!r}{nearest(unknown[0], known)}; "
                 f"it takes: {', '.join(known) or 'none'}"
-                if unknown
-                else f"{self.noun} {spec}: {_name(factory)}{signature} cannot be called as "
-                f"{self.signature}"
+            )
+        try:
+            signature.bind(*arguments, **options)
+        except TypeError as problem:
+            raise self.error(
+                f"{self.noun} {spec}: {_name(factory)}{signature} cannot be called as "
+                f"{wanted}: {problem}"
             ) from None
         return factory(*arguments, **options)
 
-    def _knows(self, kind: str) -> bool:
-        return kind in self._kinds or kind in _entry_points(self.group)
 
-    def _options(self, text: str, query: str) -> dict[str, str]:
-        return read_options(text, query, self.error)
+def takes_spec(factory: Factory[T]) -> Factory[T]:
+    """Mark a factory that reads a spec itself: it gets the `Spec` instead of argument and options.
+
+    For kinds whose argument is a spec again, and for those whose options belong to several things.
+    """
+    setattr(factory, _TAKES_SPEC, True)
+    return factory
+
+
+def takes_whole_spec(factory: object) -> bool:
+    """Whether a factory is marked with `takes_spec`."""
+    return bool(getattr(factory, _TAKES_SPEC, False))
+
+
+def split_specs(text: str, begins_spec: Callable[[str], bool]) -> list[str]:
+    """Split a list of specs at the commas that end one.
+
+    A comma behind a colon or a question mark may belong to a value, as in "a,b?window=0,1,c". It
+    ends a spec only if a spec begins behind it. A value that looks like one is written with `%2C`.
+
+    Args:
+        text: The list.
+        begins_spec: Whether a text begins with something that begins a spec.
+
+    Returns:
+        The specs, without blanks round them; empty ones are left out.
+    """
+    specs: list[str] = []
+    for piece in text.split(","):
+        if specs and re.search("[:?]", specs[-1]) and not begins_spec(piece.strip()):
+            specs[-1] += f",{piece}"
+        else:
+            specs.append(piece)
+    return [spec.strip() for spec in specs if spec.strip()]
 
 
 def read_options(text: str, query: str, error: type[MedSegError] = MedSegError) -> dict[str, str]:
@@ -224,7 +342,7 @@ def write_options(options: Mapping[str, str]) -> str:
 
 
 def divide_argument(text: str) -> tuple[str, str]:
-    """Part an argument from the options behind it.
+    """Divide an argument from the options behind it.
 
     The argument ends at the first question mark before which an existing file or folder is named,
     else at the first one with `key=` behind it, so paths may hold question marks, and so may a
@@ -233,6 +351,8 @@ def divide_argument(text: str) -> tuple[str, str]:
     Returns:
         Argument and query, without the question mark.
     """
+    if text.startswith("?"):
+        return "", text[1:]
     marks = [at for at, character in enumerate(text) if character == "?"]
     if not marks or _exists(text):
         return text, ""
@@ -241,80 +361,8 @@ def divide_argument(text: str) -> tuple[str, str]:
     return text[:end], text[end + 1 :]
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return " (did you mean ...?)" with the nearest known words, or "" where none is near."""
-    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
-    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
-
-
-def load_object(path: str, noun: str = "object", error: type[MedSegError] = MedSegError) -> Any:
-    """Import `package.module:Name` or `path/file.py:Name`.
-
-    Raises:
-        MedSegError: No such module, file or name; the message says where was looked, what is there
-            and which name is nearest.
-    """
-    place, _, name = path.rpartition(":")
-    module = (
-        _load_file(place, noun, error) if place.endswith(".py") else _import(place, noun, error)
-    )
-    value: Any = module
-    for part in name.split("."):
-        if not hasattr(value, part):
-            public = sorted(key for key in vars(value) if not key.startswith("_"))
-            raise error(
-                f"{noun} {path}: {getattr(module, '__file__', place)} has no {part!r}"
-                f"{nearest(part, public)}; it holds: {', '.join(public) or 'nothing'}"
-            )
-        value = getattr(value, part)
-    return value
-
-
-def _import(name: str, noun: str, error: type[MedSegError]) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as problem:
-        missing = problem.name or name
-        if name == missing or name.startswith(missing + "."):
-            where = ", ".join(entry or os.getcwd() for entry in sys.path[:4])
-            raise error(
-                f"{noun} {name}: there is no module {missing!r}; looked in {where}, ..."
-            ) from problem
-        raise
-
-
-def _load_file(place: str, noun: str, error: type[MedSegError]) -> ModuleType:
-    path = Path(place).expanduser().resolve()
-    if not path.is_file():
-        there = sorted(other.name for other in path.parent.glob("*.py"))
-        raise error(
-            f"{noun} {place}: there is no file {path}{nearest(path.name, there)}"
-            + (f"; that folder holds: {', '.join(there[:12])}" if there else "")
-        )
-    # One module for each file, under a name that no other module has.
-    name = f"medseg_own_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses and pickles look themselves up there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
 def _entry_points(group: str) -> dict[str, str]:
     return {point.name: point.value for point in entry_points(group=group)}
-
-
-def _names_module(text: str) -> bool:
-    return text.endswith(".py") or (
-        "." in text and all(part.isidentifier() for part in text.split("."))
-    )
 
 
 def _exists(text: str) -> bool:

@@ -13,7 +13,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"medseg_gym": ROOT, "medseg_agents": ROOT / "agents", "benchmarks": ROOT}
 
 ROOMS = [
-    ["errors", "registry", "option_values", "options", "storage", "display", "statistics"],
+    [
+        "errors",
+        "object_paths",
+        "registry",
+        "option_values",
+        "options",
+        "storage",
+        "display",
+        "statistics",
+    ],
     ["cases", "prompts"],
     ["backbones"],
     ["episodes"],

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from medseg_gym import registry
 from medseg_gym.errors import MedSegError
-from medseg_gym.registry import Registry, load_object, read_options, write_options
+from medseg_gym.object_paths import load_object
+from medseg_gym.registry import Registry, read_options, split_specs, takes_spec, write_options
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_options_read_back(options):
 @pytest.mark.parametrize("query", ["a", "a=1&b", "a=1&a=2"])
 def test_unreadable_options_are_refused(colours, query):
     with pytest.raises(MedSegError, match="red"):
-        colours.parse(f"red?{query}")
+        _ = colours.parse(f"red?{query}").options
 
 
 def test_unknown_kinds_are_answered_with_the_nearest(colours):
@@ -147,3 +148,68 @@ def test_a_module_of_a_file_can_be_pickled(tmp_path):
     thing = load_object(f"{file}:Thing")()
     assert type(pickle.loads(pickle.dumps(thing))) is type(thing)
     assert type(thing).__module__ in sys.modules
+
+
+def test_what_a_spec_names_is_made_with_options_of_the_declared_types(colours):
+    def paint(wall, *, depth: int = 1, names: tuple[str, ...] = ()):
+        return wall, depth, names
+
+    colours.register("paint", paint)
+    assert colours.make("paint?depth=2&names=a+b", "wall") == ("wall", 2, ("a", "b"))
+    assert colours.make("paint?depth=2", "wall", names="any") == ("wall", 2, "any")
+    for text, words in (
+        ("paint?depth=deep", "depth cannot be 'deep': a whole number"),
+        ("paint?dept=1", r"no option 'dept' \(did you mean 'depth'\?\)"),
+        ("paint:depth=2:names=a", r"behind a question mark: paint\?depth=2&names=a"),
+        ("paint:dark", "no argument behind a colon"),
+        ("red", r"cannot be called as factory\(\*\*options\)"),
+    ):
+        with pytest.raises(MedSegError, match=words):
+            colours.make(text, "wall")
+    with pytest.raises(MedSegError, match="'depth' is given in the spec and beside it"):
+        colours.make("paint?depth=2", "wall", depth=3)
+
+
+def test_a_factory_may_read_the_spec_itself(colours):
+    @takes_spec
+    def darker(spec):
+        return f"darker {colours.make(spec.rest)}"
+
+    colours.register("dark", darker)
+    colours.register("deep", lambda depth=1: f"deep {depth}")
+    assert colours.make("dark:dark:deep?depth=3") == "darker darker deep 3"
+
+
+def test_factories_may_take_the_argument(tmp_path):
+    places = Registry("place", "medseg_gym.places", "factory(argument)", has_argument=True)
+    places.register("at", lambda argument, side="left": (argument, side))
+    assert places.make(f"at:{tmp_path}?side=right") == (str(tmp_path), "right")
+    assert places.make("at") == ("", "left")
+
+
+def test_what_a_user_wrote_is_called_without_an_argument(colours, tmp_path):
+    folder = tmp_path / "is it? a=b"
+    folder.mkdir()
+    (folder / "own.py").write_text("def make(depth=1):\n    return depth\nmade = 3\n")
+    assert colours.make(f"{folder}/own.py:make?depth=4") == 4
+    with pytest.raises(MedSegError, match=r"of the type int; factory\(\*\*options\) is wanted"):
+        colours.make(f"{folder}/own.py:made")
+
+
+@pytest.mark.parametrize(
+    ("text", "specs"),
+    [
+        ("red,blue", ["red", "blue"]),
+        ("red, blu ,", ["red", "blu"]),
+        ("red?window=0,1,blue", ["red?window=0,1", "blue"]),
+        ("red:a,b,blue?x=1", ["red:a,b", "blue?x=1"]),
+        ("red?a=1,my.things:Blue,own.py:Red?b=1,2", ["red?a=1", "my.things:Blue",
+                                                     "own.py:Red?b=1,2"]),
+        ("red?a=1%2Cblue", ["red?a=1%2Cblue"]),
+        ("", []),
+    ],
+)  # fmt: skip
+def test_lists_of_specs_are_split_where_a_spec_begins(colours, text, specs):
+    colours.register("blue", lambda: "blue")
+    assert colours.split(text) == specs
+    assert split_specs("a?b=1,c", lambda piece: False) == ["a?b=1,c"]

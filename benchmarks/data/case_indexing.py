@@ -31,12 +31,11 @@ COLD_FLOOR, WARM_FLOOR, READING_FLOOR = 60.0, 2.0, 1.5
 
 _INDEX = """
 import json, re, sys, time
-from medseg_gym.cases.files import FileSpec, survey
-from medseg_gym.cases.files.layouts import layout_named
-name, _, argument = sys.argv[1].partition(":")
-layout = layout_named(name)
+from medseg_gym.cases.files import FileData
+from medseg_gym.cases.files.dataset_formats import read_file_spec
+dataset_format, spec = read_file_spec(sys.argv[1])
 began = time.perf_counter()
-data = survey(layout, argument)
+data = FileData(dataset_format(spec))
 opened = time.perf_counter() - began
 if sys.argv[2] == "check":
     data.examine()
@@ -83,15 +82,16 @@ def time_indexing(root: Path, name: str, files: int, side: int) -> dict[str, Any
 
 def time_reading(root: Path, name: str, files: int, side: int, repeats: int) -> dict[str, Any]:
     """Read every case of a fresh source, and decode the same files plainly, turn about."""
-    from medseg_gym.cases.files import index_dataset
-    from medseg_gym.cases.files.dataset_formats import dataset_format_named
+    from medseg_gym.cases.files import FileData
+    from medseg_gym.cases.files.dataset_formats import read_file_spec
 
     data = root / f"{name}-{side}"
     WRITERS[name](data, files, side)
-    argument = SPECS[name].format(root=data).partition(":")[2]
+    spec = read_file_spec(SPECS[name].format(root=data))
+    assert spec is not None
     ours, plain = [], []
     for _ in range(repeats):
-        found = index_dataset(dataset_format_named(name), argument)
+        found = FileData(spec[0](spec[1]))
         began = time.perf_counter()
         for record in found.records:
             found.case(record)

@@ -65,7 +65,7 @@ class Chain:
     cases: str = "phantoms:abdomen"
     image_size: int = 96
     experts: int = 2400
-    annotator: str = "hybrid:boxes=0.75"
+    annotator: str = "hybrid?boxes=0.75"
     pictures: int = 10000
     first_steps: int = 2400
     mixed_steps: int = 900

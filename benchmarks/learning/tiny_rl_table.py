@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from medseg_agents import policies
 from medseg_agents.evaluation.comparison import Arena, compare
 from medseg_agents.evaluation.evaluate import CaseRecord
-from medseg_agents.policies.location_prior import usual_box
-from medseg_agents.policies.specs import make_policy_spec
+from medseg_agents.policies.location_prior import location_prior
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 
@@ -62,12 +62,12 @@ def make_table(
             labels[method, seed, mode] = label = f"{title}, {mode}"
             specs[mode][label] = f"llm:{model}{options}"
     others = {
-        "the target's usual box": usual_box(before.cases, before.experts),
-        "random": make_policy_spec("random"),
-        "stop at once": make_policy_spec("stop"),
-        "centre box": make_policy_spec("centre-box"),
-        "oracle: tight box": make_policy_spec("oracle-box"),
-        "oracle: what it learned from": make_policy_spec(before.annotator),
+        "the target's location prior": location_prior(before.cases, before.experts),
+        "random": policies.make("random"),
+        "stop at once": policies.make("stop"),
+        "centre box": policies.make("centre-box"),
+        "oracle: tight box": policies.make("oracle-box"),
+        "oracle: what it learned from": policies.make(before.annotator),
     }
     arenas = {
         mode: Arena(
@@ -93,7 +93,7 @@ def make_table(
             console.print(f"{label}: played")
     played: dict[str, list[CaseRecord]] = {}
     for mode, arena in arenas.items():
-        policy_specs = [named(label, make_policy_spec(spec)) for label, spec in specs[mode].items()]
+        policy_specs = [named(label, policies.make(spec)) for label, spec in specs[mode].items()]
         if mode == "greedy":
             policy_specs += [named(label, policy_spec) for label, policy_spec in others.items()]
         found = compare(policy_specs, arena, out / "table" / mode, console)
@@ -138,7 +138,7 @@ def make_table(
 
 def _play(label: str, spec: str, arena: Arena, out: Path, threads: int) -> None:
     torch.set_num_threads(threads)
-    compare([named(label, make_policy_spec(spec))], arena, out, Console(quiet=True))
+    compare([named(label, policies.make(spec))], arena, out, Console(quiet=True))
 
 
 def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from medseg_agents import policies
 from medseg_agents.evaluation.comparison import Arena, compare
-from medseg_agents.policies.location_prior import usual_box
-from medseg_agents.policies.specs import PolicySpec, make_policy_spec
+from medseg_agents.policies import PolicySpec
+from medseg_agents.policies.location_prior import location_prior
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 
@@ -33,9 +34,9 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
     policy_specs = {
         "tiny, greedy": model,
         "tiny, sampled": f"{model}?temperature=1",
-        "tiny, greedy, other pictures": f"shuffled:{model}",
-        "tiny, sampled, other pictures": f"shuffled:{model}?temperature=1",
-        "the target's usual box": "",
+        "tiny, greedy, other pictures": f"shuffled-images:{model}",
+        "tiny, sampled, other pictures": f"shuffled-images:{model}?temperature=1",
+        "the target's location prior": "",
         "random": "random",
         "stop at once": "stop",
         "centre box": "centre-box",
@@ -51,7 +52,7 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         by="target",
     )
     players = [
-        named(label, make_policy_spec(text) if text else usual_box(chain.cases, chain.experts))
+        named(label, policies.make(text) if text else location_prior(chain.cases, chain.experts))
         for label, text in policy_specs.items()
     ]
     found = compare(players, arena, out / "table", console)

@@ -31,8 +31,8 @@ from benchmarks.policies.annotators_report import (
     quality_table,
     time_table,
 )
-from medseg_gym import backbones
-from medseg_gym.annotators import Effort, Expert, Noisy, make_policy
+from medseg_gym import annotators, backbones
+from medseg_gym.annotators import Effort, Expert, Noisy
 from medseg_gym.backbones import Backbone
 from medseg_gym.cases import left_out_note
 from medseg_gym.display.terminal import make_console
@@ -70,7 +70,7 @@ def measure(
 ) -> None:
     """Play, print the tables, write results.json, results.csv and two pictures."""
     console = make_console()
-    names = policies.split(",")
+    names = annotators.split(policies)
     rows: list[dict[str, Any]] = []
     differences: list[dict[str, Any]] = []
     left_out: dict[str, dict[str, int]] = {}
@@ -88,7 +88,7 @@ def measure(
         left_out[spec] = dict(envs.source.left_out)
         played: dict[str, list[CaseRecord]] = {}
         for name in names:
-            policy = make_policy(name, envs.codec)
+            policy = annotators.make(name, envs.codec)
             with console.status(f"{backbone} on {spec}: {name}"):
                 played[name] = evaluate(envs, policy, keys, seed)
             labels = {"backbone": f"{backbone} on {spec}", "policy": policy.name}
@@ -204,10 +204,10 @@ def measure_time(backbone: Backbone, slots: int, max_steps: int) -> list[dict[st
     )
     keys = [envs.source.keys[i % len(envs.source)] for i in range(slots)]
     found = []
-    for name in ("sequential-click:retries=0", "sequential-click", "box-to-point"):
+    for name in ("sequential-click?retries=0", "sequential-click", "box-to-point"):
         played = []
         for repeat in range(3):
-            policy = make_policy(name, envs.codec)
+            policy = annotators.make(name, envs.codec)
             played.append(_time_turns(envs, policy, keys, seed=repeat))
         # The first repeat encodes and warms up.
         medians = np.median(np.array(played[1:]), axis=0)

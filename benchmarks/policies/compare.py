@@ -21,7 +21,8 @@ import typer
 from medseg_agents.evaluation.comparison import Arena
 from medseg_agents.evaluation.comparison import compare as play
 from medseg_agents.evaluation.failed_cases import MAX_FAILURES
-from medseg_agents.policies.specs import make_policy_spec
+from medseg_agents.policies import make
+from medseg_agents.policies import split as split_specs
 
 from medseg_gym.display.terminal import make_console
 
@@ -31,7 +32,7 @@ def compare(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     policies: Annotated[
         str,
-        typer.Option(help="Names, comma between: oracle-box:loosen=0.2, sb3:RUN, rllib:RUN, ..."),
+        typer.Option(help="Specs, comma between: oracle-box?loosen=0.2,sb3:RUN,rllib:RUN,..."),
     ] = "random,stop,centre-box,oracle-box,oracle-click",
     backbones: Annotated[
         str, typer.Option(help="Names, comma between.")
@@ -77,7 +78,7 @@ def compare(
         by=by,
         max_failures=max_failures,
     )
-    policy_specs = [make_policy_spec(text) for text in policies.split(",")]
+    policy_specs = [make(text) for text in split_specs(policies)]
     found = play(policy_specs, arena, out, console)
     found.write(out)  # first: who reads the tables may go away
     found.show(console)

@@ -31,8 +31,7 @@ from benchmarks.policies.interactive_report import (
     plot_curves,
     summarise_curves,
 )
-from medseg_gym import backbones
-from medseg_gym.annotators import make_policy
+from medseg_gym import annotators, backbones
 from medseg_gym.backbones import Backbone
 from medseg_gym.cases import Case, CaseList, left_out_note, load_cases
 from medseg_gym.display.terminal import make_console
@@ -43,7 +42,7 @@ from medseg_gym.policy import Played, Policy, make_envs, play_cases
 WAYS = {
     "clicks": "oracle-click",
     "box": "oracle-box-click",
-    "loose box": "oracle-box-click:loosen=0.2",
+    "loose box": "oracle-box-click?loosen=0.2",
 }
 STEPS = 5
 
@@ -171,7 +170,9 @@ def play_all(
         report(f"{backbone.name}: {way}")
         envs = make_envs(num_envs, cases=source, backbone=backbone, max_steps=STEPS, device=device)
         codec = envs.codec
-        policy: Policy = SamePrompts(codec, same.played) if same else make_policy(WAYS[way], codec)
+        policy: Policy = (
+            SamePrompts(codec, same.played) if same else annotators.make(WAYS[way], codec)
+        )
         played = [p for batch in play_cases(envs, policy, source.keys, seed) for p in batch]
         envs.close()
         tracks.append(Track(backbone.name, way, tuple(played), note))

@@ -9,13 +9,8 @@ from medseg_gym.annotators.box import OracleBox, disturb, tight_box
 from medseg_gym.annotators.box_click import OracleBoxClick
 from medseg_gym.annotators.click import ErrorClicks, OracleClick, deepest_pixel, next_click
 from medseg_gym.annotators.expert import BoxToPoint, Effort, Expert, Hybrid, SequentialClick
-from medseg_gym.annotators.named import (
-    check_policy,
-    make_policy,
-    policy_names,
-    register_policy,
-)
 from medseg_gym.annotators.noisy import Noisy
+from medseg_gym.annotators.registry import check, make, names, register, split
 from medseg_gym.annotators.scripted import (
     CentreBox,
     OracleScript,
@@ -40,12 +35,13 @@ __all__ = [
     "ScriptedPolicy",
     "SequentialClick",
     "StopAtOnce",
-    "check_policy",
+    "check",
     "deepest_pixel",
     "disturb",
-    "make_policy",
+    "make",
+    "names",
     "next_click",
-    "policy_names",
-    "register_policy",
+    "register",
+    "split",
     "tight_box",
 ]

@@ -42,9 +42,9 @@ class ScriptedPolicy(ABC):
         return actions
 
     def name_with(self, **options: tuple[float, float]) -> str:
-        """The name as `make_policy` reads it: options (value, default) that are not the default."""
-        changed = [f":{key}={value:g}" for key, (value, usual) in options.items() if value != usual]
-        return self.name + "".join(changed)
+        """Return the spec that `make` reads: options (value, default) that are not the default."""
+        changed = [f"{key}={value:g}" for key, (value, usual) in options.items() if value != usual]
+        return self.name + ("&" if "?" in self.name else "?") * bool(changed) + "&".join(changed)
 
     @abstractmethod
     def choose(self, slot: int) -> Prompt:

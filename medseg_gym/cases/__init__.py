@@ -11,6 +11,7 @@ from medseg_gym.cases.source import (
     CaseSource,
     left_out_note,
     load_cases,
+    names,
     register,
 )
 from medseg_gym.cases.windowing import window_to_rgb
@@ -25,6 +26,7 @@ __all__ = [
     "hash_pixels",
     "left_out_note",
     "load_cases",
+    "names",
     "register",
     "window_to_rgb",
 ]

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gym.cases.files import Defect, FileData, FileSpec
-from medseg_gym.cases.files.dataset_formats import LAYOUTS, dataset_format_named
+from medseg_gym.cases.files import DatasetFormat, Defect, FileData, FileSpec
+from medseg_gym.cases.files.dataset_formats import read_file_spec
 from medseg_gym.cases.source import SPLITS, load_splits
 from medseg_gym.errors import CaseError
 
@@ -160,18 +160,21 @@ def check_cases(
     Raises:
         CaseError: The spec cannot be used at all, or nothing is there.
     """
-    name, _, argument = spec.partition(":")
-    if name in LAYOUTS:
-        return _check_files(spec, name, argument, progress)
+    files = read_file_spec(spec)
+    if files is not None:
+        return _check_files(spec, *files, progress)
     report = CheckReport(spec)
     report.seen = list(_read(spec, limit or GENERATED_LIMIT, report, progress))
     return report
 
 
-def _check_files(spec: str, name: str, argument: str, progress: Progress | None) -> CheckReport:
-    layout = dataset_format_named(name)
-    parsed = FileSpec.parse(name, argument, layout.options).without("skip_bad")
-    data = FileData(layout(parsed))
+def _check_files(
+    spec: str,
+    dataset_format: type[DatasetFormat],
+    file_spec: FileSpec,
+    progress: Progress | None,
+) -> CheckReport:
+    data = FileData(dataset_format(file_spec.without("skip_bad")))
     facts = data.examine(progress)
     report = CheckReport(spec, defects=data.defects, left_out=data.left_out)
     for record in data.records:

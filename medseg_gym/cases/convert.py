@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 from medseg_gym.cases.files.writing import CaseWriter, identity_of
 from medseg_gym.cases.source import load_splits
 from medseg_gym.errors import CaseError
+from medseg_gym.object_paths import load_object
 
 WRITERS = {
     "biomedparse": "medseg_gym.cases.biomedparse:BiomedParseWriter",
@@ -45,8 +45,7 @@ def convert_cases(
         raise CaseError(f"limit must be at least 1, got {limit}")
     if out.exists() and not out.is_dir():
         raise CaseError(f"{out} is a file; give a folder")
-    module, _, attribute = WRITERS[to].partition(":")
-    writer_class: type[CaseWriter] = getattr(import_module(module), attribute)
+    writer_class: type[CaseWriter] = load_object(WRITERS[to], "writer", CaseError)
     sources = load_splits(spec)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -9,24 +9,26 @@ import numpy as np
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.source import CaseList, CaseSource, load_cases
 from medseg_gym.errors import CaseError
+from medseg_gym.registry import Spec, takes_spec
 
 _ARGUMENT = re.compile(r"(\d+)(?:@(\d+))?:(.+)")
 
 
-def load(argument: str, split: str) -> CaseList:
-    """Open the pool for `load_cases("pool:ARGUMENT", split)`.
+@takes_spec
+def load(spec: Spec, split: str) -> CaseList:
+    """Open the pool for `load_cases("pool:SIZE:SPEC", split)`.
 
     Args:
-        argument: "SIZE:SPEC" or "SIZE@SEED:SPEC".
-        split: Of the spec.
+        spec: "pool:SIZE:SPEC" or "pool:SIZE@SEED:SPEC"; options belong to the inner spec.
+        split: Of the inner spec.
 
     Raises:
         CaseError: It cannot be read, or what `case_pool` says.
     """
-    match = _ARGUMENT.fullmatch(argument)
+    match = _ARGUMENT.fullmatch(spec.rest)
     if match is None:
         raise CaseError(
-            f"pool:{argument}: expected pool:SIZE:SPEC or pool:SIZE@SEED:SPEC, for example "
+            f"{spec}: expected pool:SIZE:SPEC or pool:SIZE@SEED:SPEC, for example "
             "pool:4000:phantoms:abdomen"
         )
     return case_pool(load_cases(match[3], split), int(match[1]), int(match[2] or 0))

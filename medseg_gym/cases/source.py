@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from importlib import import_module
 from types import MappingProxyType
+from typing import Any
 
 from medseg_gym.cases.case import Case
 from medseg_gym.errors import CaseError
+from medseg_gym.registry import Factory, Registry
 
 SPLITS = ("train", "val", "test")
 
@@ -137,43 +138,59 @@ class CaseList(CaseSource):
         return self._index[key] if key in self._index else super().index_of(key)
 
 
-Loader = Callable[[str, str], CaseSource]  # (argument after the colon, split) -> source
-_LOADERS: dict[str, str | Loader] = {
-    "samples": "medseg_gym.cases.samples:load",
-    "phantoms": "medseg_gym.cases.phantoms:load",
-    "biomedparse": "medseg_gym.cases.biomedparse:load",
-    "parquet": "medseg_gym.cases.parquet:load",
-    "folder": "medseg_gym.cases.folder:load",
-    "nifti": "medseg_gym.cases.nifti:load",
-    "dicom": "medseg_gym.cases.dicom:load",
-    "pool": "medseg_gym.cases.pool:load",
-    "unlabelled": "medseg_gym.cases.unlabelled:load",
-}
+CASES: Registry[CaseSource] = Registry(
+    "case spec",
+    "medseg_gym.cases",
+    "factory(argument, split, **options)",
+    {
+        "samples": "medseg_gym.cases.samples:load",
+        "phantoms": "medseg_gym.cases.phantoms:load",
+        "biomedparse": "medseg_gym.cases.biomedparse:load",
+        "parquet": "medseg_gym.cases.parquet:load",
+        "folder": "medseg_gym.cases.folder:load",
+        "nifti": "medseg_gym.cases.nifti:load",
+        "dicom": "medseg_gym.cases.dicom:load",
+        "pool": "medseg_gym.cases.pool:load",
+        "unlabelled": "medseg_gym.cases.unlabelled:load",
+    },
+    CaseError,
+    has_argument=True,
+    own_signature="function(split, **options)",
+)
 
 
-def register(name: str, loader: Loader) -> None:
-    """Make `load_cases("name:argument", split)` call `loader(argument, split)`.
+def names() -> tuple[str, ...]:
+    """Kinds that `load_cases` knows, sorted."""
+    return CASES.names()
+
+
+def register(kind: str, factory: str | Factory[CaseSource]) -> None:
+    """Make `load_cases("kind:ARGUMENT?option=value", split)` call a factory.
+
+    Args:
+        kind: See `Registry.register`.
+        factory: Called as `factory("ARGUMENT", split, option=value)`; or "module:name".
 
     Raises:
-        CaseError: The name is taken or contains a colon.
+        CaseError: The kind is taken or cannot be written in a spec.
     """
-    if ":" in name or name in _LOADERS:
-        raise CaseError(f"case spec name {name!r} is taken or contains ':'")
-    _LOADERS[name] = loader
+    CASES.register(kind, factory)
 
 
 def load_cases(
     spec: str | CaseSource | Sequence[Case] = "samples", split: str = "train"
 ) -> CaseSource:
-    """Open a case source.
+    """Open a case source; the `make` of the registry of cases.
 
     Args:
         spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
             made on demand), files on disk as "biomedparse:PATH", "parquet:PATH", "folder:PATH",
             "nifti:PATH" or "dicom:PATH" (docs/datasets.md), "pool:SIZE:SPEC" (some cases of another
             spec, drawn once and kept in memory), "unlabelled:PATH" (images without a truth that
-            people dropped onto the page of `medseg serve`), the name of a registered loader, a
-            CaseSource (returned as it is), or a sequence of Cases.
+            people dropped onto the page of `medseg serve`), a registered kind,
+            "package.module:Name" or "path/file.py:Name" (a CaseSource, a list of Cases or a
+            `function(split, **options)` of your own), a CaseSource (returned as it is), or a
+            sequence of Cases.
         split: "train", "val" or "test"; ignored where `spec` is a source or a sequence.
 
     Returns:
@@ -205,28 +222,31 @@ def load_splits(spec: str) -> dict[str, CaseSource]:
     Raises:
         CaseError: See `load_cases`; or there is no split at all.
     """
-    found: dict[str, CaseSource] = {}
+    sources: dict[str, CaseSource] = {}
     problem: EmptySplit | None = None
     for split in SPLITS:
         try:
-            found[split] = load_cases(spec, split)
+            sources[split] = load_cases(spec, split)
         except EmptySplit as error:
             problem = error
-    if not found and problem is not None:
+    if not sources and problem is not None:
         raise problem
-    return found
+    return sources
 
 
 @lru_cache(maxsize=64)
-def _open(spec: str, split: str) -> CaseSource:
-    name, _, argument = spec.partition(":")
-    loader = _LOADERS.get(name)
-    if loader is None:
-        raise CaseError(
-            f"unknown case spec {spec!r}; known names: {', '.join(sorted(_LOADERS))}. "
-            "Pass a CaseSource or a sequence of Case objects for your own data"
-        )
-    if isinstance(loader, str):
-        module, _, attribute = loader.partition(":")
-        loader = getattr(import_module(module), attribute)
-    return loader(argument, split)
+def _open(text: str, split: str) -> CaseSource:
+    spec = CASES.parse(text)
+    source: Any = CASES.find(spec)  # what a user wrote may be anything
+    if callable(source):
+        source = CASES.build(spec, source, split)
+    elif spec.options:
+        raise CaseError(f"{text}: options go with a function, not with a {type(source).__name__}")
+    if isinstance(source, CaseSource):
+        return source
+    if isinstance(source, Iterable) and not isinstance(source, str):
+        return CaseList(list(source), name=text, split=split)
+    raise CaseError(
+        f"{text}: a CaseSource or Cases are wanted, or a function that returns them; got a "
+        f"{type(source).__name__}"
+    )

@@ -47,15 +47,14 @@ def _progress() -> Progress:
 
 
 def _skipping(spec: str, skip_bad: bool) -> str:
-    from medseg_gym.cases.files import FileSpec
-    from medseg_gym.cases.files.dataset_formats import LAYOUTS, dataset_format_named
+    from medseg_gym.cases.files.dataset_formats import read_file_spec
 
-    name, _, argument = spec.partition(":")
     if not skip_bad:
         return spec
-    if name not in LAYOUTS:
+    files = read_file_spec(spec)
+    if files is None:
         raise CaseError(f"--skip-bad is for files on disk, not for {spec!r}")
-    return FileSpec.parse(name, argument, dataset_format_named(name).options).adding(skip_bad="1")
+    return files[1].adding(skip_bad="1")
 
 
 @cases_app.command("list")

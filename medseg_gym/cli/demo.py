@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from medseg_gym.annotators import make_policy
+from medseg_gym import annotators
 from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.envs.contact_sheet import contact_sheet, episode_gif
 from medseg_gym.policy import Played, caveats, make_envs, play_cases
@@ -33,7 +33,7 @@ def run_demo(
         cases: Spec for `load_cases`.
         split: Of the cases.
         backbones: Names; the pictures are of the first one.
-        policies: Names for `make_policy`.
+        policies: Names for `annotators.make`.
         num_envs: Slots of the vector environment.
         limit: Play the first so many cases only.
         console: Where to print.
@@ -53,7 +53,7 @@ def run_demo(
             progress.update(bar, total=len(keys) * len(policies) * len(backbones))
             for name in policies:
                 progress.update(bar, description=f"{backbone}, {name}")
-                policy = make_policy(name, envs.codec)
+                policy = annotators.make(name, envs.codec)
                 episodes = played[backbone, name] = []
                 for batch in play_cases(envs, policy, keys):
                     episodes += batch

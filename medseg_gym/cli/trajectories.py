@@ -42,7 +42,7 @@ def generate(
     cases: Annotated[str, typer.Option(help="Case spec.")] = "samples",
     split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
     annotator: Annotated[
-        str, typer.Option(help="Policy, as hybrid or hybrid:tau=0.02.")
+        str, typer.Option(help="Policy, as hybrid or hybrid?tau=0.02.")
     ] = "hybrid",
     backbone: Annotated[str, typer.Option(help="Who segments.")] = "pocket",
     checkpoint: Annotated[str | None, typer.Option(help="Weight file.")] = None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from medseg_gym.annotators import check_policy, make_policy
+from medseg_gym import annotators
 from medseg_gym.cases import Case, CaseSource
 from medseg_gym.episodes import rewards
 from medseg_gym.errors import MedSegError
@@ -48,7 +48,7 @@ class PagePolicy(Protocol):
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """An expert or a baseline by name, see `annotators.make_policy`.
+    """An expert or a baseline by name, see `annotators.make`.
 
     Raises:
         PolicyError: There is none of that name, or it has no such option.
@@ -59,11 +59,11 @@ class BuiltIn:
     view: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_policy(self.name)
+        annotators.check(self.name)
 
     def build(self, envs: Any) -> Policy:
         """Make it for a vector environment."""
-        return make_policy(self.name, envs.codec)
+        return annotators.make(self.name, envs.codec)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from segment_anything.modeling import Sam
 
-from medseg_gym.annotators import make_policy
+from medseg_gym import annotators
 from medseg_gym.backbones.families.pocket import PocketBackbone
 from medseg_gym.cases import CaseList, load_cases
 from medseg_gym.policy import make_envs, play_cases
@@ -54,10 +54,10 @@ def validate(model: Sam, device: torch.device) -> Validation:
         ("samples", load_cases("samples", "val")),
     ):
         envs = make_envs(SLOTS, cases=source, backbone=backbone, max_steps=5, device=str(device))
-        for policy in ("oracle-box", "oracle-box:loosen=0.2", "oracle-click"):
+        for policy in ("oracle-box", "oracle-box?loosen=0.2", "oracle-click"):
             played = [
                 p.episode
-                for batch in play_cases(envs, make_policy(policy, envs.codec), source.keys)
+                for batch in play_cases(envs, annotators.make(policy, envs.codec), source.keys)
                 for p in batch
             ]
             steps = [
@@ -68,7 +68,7 @@ def validate(model: Sam, device: torch.device) -> Validation:
         envs.close()
     return Validation(
         found["phantoms", "oracle-box"][0],
-        found["phantoms", "oracle-box:loosen=0.2"][0],
+        found["phantoms", "oracle-box?loosen=0.2"][0],
         found["phantoms", "oracle-click"],
         found["samples", "oracle-box"][0],
         found["samples", "oracle-click"],

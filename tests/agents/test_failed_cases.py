@@ -16,7 +16,7 @@ from medseg_agents.evaluation.medsam_agent_results import results_layout
 from medseg_agents.evaluation.summary import as_tables, summarise, summarise_by, write_csv
 from rich.console import Console
 
-from medseg_gym.annotators import make_policy
+from medseg_gym import annotators
 from medseg_gym.errors import CaseFailed, MedSegError
 from medseg_gym.policy import GivenUp, Played, make_envs, play_cases, play_or_give_up
 
@@ -24,7 +24,7 @@ from medseg_gym.policy import GivenUp, Played, make_envs, play_cases, play_or_gi
 @pytest.fixture(scope="module")
 def records(small_cases):
     envs = make_envs(5, cases=small_cases, backbone="ellipse", max_steps=4)
-    found = evaluate(envs, make_policy("oracle-box", envs.codec))
+    found = evaluate(envs, annotators.make("oracle-box", envs.codec))
     envs.close()
     return found
 

@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+from medseg_agents import policies
 from medseg_agents.evaluation.comparison import Arena, compare
-from medseg_agents.policies.specs import make_policy_spec
 from rich.console import Console
 
 from medseg_gym.cases import Case, CaseList
@@ -39,7 +39,7 @@ CASES = "left-out-lesions:some"
 def played(out, **options):
     arena = Arena(cases=CASES, backbones=("ellipse",), num_envs=2, max_steps=2, **options)
     console = Console(record=True, width=60)
-    found = compare([make_policy_spec("oracle-box")], arena, out, console)
+    found = compare([policies.make("oracle-box")], arena, out, console)
     found.show(console)
     found.write(out)
     return found, console.export_text()
@@ -70,7 +70,7 @@ def test_the_area_that_a_comparison_asks_for_is_counted(tmp_path):
 def test_nothing_left_out_leaves_no_trace(tmp_path):
     arena = Arena(cases="left-out-lesions:", backbones=("ellipse",), num_envs=2, max_steps=2)
     console = Console(record=True)
-    found = compare([make_policy_spec("oracle-box")], arena, tmp_path, console)
+    found = compare([policies.make("oracle-box")], arena, tmp_path, console)
     found.show(console)
     assert "eft out" not in console.export_text() and "left_out" not in found.settings[0]
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 def test_a_policy_by_name_plays_beside_people(tmp_path) -> None:
     command = [sys.executable, "-m", "medseg_gym.cli.main", "play", "--no-browser", "--port", "0"]
     command += ["--backbone", "ellipse", "--device", "cpu", "--cases", "phantoms:abdomen"]
-    command += ["--policy", "usual-box:phantoms:abdomen", "--steps", "3"]
+    command += ["--policy", "location-prior:phantoms:abdomen", "--steps", "3"]
     command += ["--record", str(tmp_path / "play")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ})
     try:
@@ -27,7 +27,10 @@ def test_a_policy_by_name_plays_beside_people(tmp_path) -> None:
         assert found is not None
         with httpx.Client(base_url=found[0], timeout=60, trust_env=False) as client:
             setup = client.get("/api/setup").json()
-            assert setup["policies"][0]["name"].startswith("usual-box") and setup["max_steps"] == 3
+            assert (
+                setup["policies"][0]["name"].startswith("location-prior")
+                and setup["max_steps"] == 3
+            )
             assert "oracle-box" in [policy["name"] for policy in setup["policies"]]
             (case,) = client.get("/api/cases", params={"place": "c2", "count": 1}).json()["cases"]
             body = {"policy": "p0", "place": "c2", "key": case["key"]}

@@ -5,14 +5,14 @@ import json
 import pytest
 from medseg_agents.evaluation.evaluate import RecordFile, evaluate
 
-from medseg_gym.annotators import make_policy
+from medseg_gym import annotators
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import make_envs
 
 
 def test_a_second_writer_is_noticed_and_no_case_stands_twice(small_cases, tmp_path):
     envs = make_envs(5, cases=small_cases, backbone="ellipse", max_steps=4)
-    records = evaluate(envs, make_policy("oracle-box", envs.codec))
+    records = evaluate(envs, annotators.make("oracle-box", envs.codec))
     path, settings = tmp_path / "records.jsonl", {"seed": 0}
     first, second = RecordFile(path, settings), RecordFile(path, settings)
     first.append(records)
@@ -32,7 +32,7 @@ def test_a_record_whose_numbers_are_none_is_named_and_not_averaged(
         return  # one of the masks is empty: there is no distance, and tables count it so
     envs = make_envs(5, cases=small_cases, backbone="ellipse", max_steps=4)
     path = tmp_path / "records.jsonl"
-    RecordFile(path, {}).append(evaluate(envs, make_policy("oracle-box", envs.codec)))
+    RecordFile(path, {}).append(evaluate(envs, annotators.make("oracle-box", envs.codec)))
     lines = path.read_text().splitlines()
     record = json.loads(lines[2])
     record[name] = [0.0, 123456789] if name in ("dice", "iou") else 123456789
@@ -44,7 +44,7 @@ def test_a_record_whose_numbers_are_none_is_named_and_not_averaged(
 
 def test_a_tear_anywhere_is_dropped_and_the_run_goes_on(small_cases, tmp_path):
     envs = make_envs(5, cases=small_cases, backbone="ellipse", max_steps=4)
-    records = evaluate(envs, make_policy("oracle-box", envs.codec))
+    records = evaluate(envs, annotators.make("oracle-box", envs.codec))
     batches = {record.batch: [r for r in records if r.batch == record.batch] for record in records}
     path, settings = tmp_path / "records.jsonl", {"seed": 0}
     file = RecordFile(path, settings)
@@ -84,7 +84,7 @@ def test_damage_elsewhere_is_named_and_other_files_are_let_be(small_cases, tmp_p
 
 def test_a_full_disk_adds_nothing(small_cases, tmp_path, monkeypatch):
     envs = make_envs(5, cases=small_cases, backbone="ellipse", max_steps=4)
-    records = evaluate(envs, make_policy("oracle-box", envs.codec))
+    records = evaluate(envs, annotators.make("oracle-box", envs.codec))
     file = RecordFile(tmp_path / "records.jsonl", {"seed": 0})
     before = file.path.read_bytes()
 

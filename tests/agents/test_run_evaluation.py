@@ -45,13 +45,13 @@ def test_every_case_once_in_order(whole):
 
 def test_it_is_what_evaluate_gives(whole):
     """One evaluation loop: the same records as the single-process `medseg_agents.evaluation.evaluate`."""
+    from medseg_agents import policies
     from medseg_agents.evaluation.evaluate import evaluate
-    from medseg_agents.policies.specs import make_policy_spec
 
     from medseg_gym.policy import make_envs
 
     envs = make_envs(4, cases=OPTIONS.cases, split="test", backbone="ellipse")
-    policy = make_policy_spec("random").build(envs)
+    policy = policies.make("random").build(envs)
     assert numbers(evaluate(envs, policy, list(envs.source.keys[:18]))) == numbers(whole.records)
 
 

@@ -12,10 +12,10 @@ import torch
 
 pytest.importorskip("trl")
 
+from medseg_agents import policies
 from medseg_agents.arrays.optimisers import MuonWithAdamW, rate_over_run
 from medseg_agents.llm.checkpoint import load_model, load_processor, read_view
 from medseg_agents.llm.first_turns import write_first_turns
-from medseg_agents.policies.specs import make_policy_spec
 from medseg_agents.runs.log import read_progress
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import load_conversations
@@ -110,7 +110,7 @@ def test_training_writes_a_policy_that_is_shown_what_it_was_trained_on(data, tra
     assert list((out / "tensorboard").iterdir())
     view, _ = read_view(model)
     assert view["image_size"] == 64 and view["texts"] == "terse"
-    assert make_policy_spec(f"llm:{model}").view == view
+    assert policies.make(f"llm:{model}").view == view
     start = load_file(out / "start" / "model.safetensors")
     end = load_file(model / "model.safetensors")
     assert all(not torch.equal(start[name], end[name]) for name in start if "weight" in name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from medseg_gym.annotators import make_policy, next_click, tight_box
+from medseg_gym import annotators
+from medseg_gym.annotators import next_click, tight_box
 from medseg_gym.annotators.click import click_pixels
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.prompts import AddBox, AddPoint, Stop
@@ -10,7 +11,7 @@ from medseg_gym.prompts import AddBox, AddPoint, Stop
 
 def play(small_cases, tiny_backbone, name):
     envs = make_envs(3, cases=small_cases, backbone=tiny_backbone, max_steps=4)
-    policy = make_policy(name, envs.codec)
+    policy = annotators.make(name, envs.codec)
     keys = envs.source.keys
     return [p.episode for batch in play_cases(envs, policy, keys) for p in batch], policy
 
@@ -36,8 +37,8 @@ def test_box_then_clicks_on_the_error(small_cases, tiny_backbone):
 
 
 def test_loose_boxes_reach_further(small_cases, tiny_backbone):
-    episodes, policy = play(small_cases, tiny_backbone, "oracle-box-click:loosen=0.5")
-    assert policy.name == "oracle-box-click:loosen=0.5"
+    episodes, policy = play(small_cases, tiny_backbone, "oracle-box-click?loosen=0.5")
+    assert policy.name == "oracle-box-click?loosen=0.5"
     boxes = [
         (episode.steps[0].prompt, tight_box(episode.case.mask))
         for episode in episodes

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from medseg_gym import annotators
 from medseg_gym.annotators import (
     BoxToPoint,
     ErrorClicks,
     Expert,
     Hybrid,
     SequentialClick,
-    make_policy,
     tight_box,
 )
 from medseg_gym.annotators.box import widen
@@ -61,7 +61,7 @@ def play(name, cases, num_envs=4, max_steps=6, seed=0, backbone=None, **options)
     envs = make_envs(
         num_envs, cases=cases, backbone=backbone, max_steps=max_steps, image_size=16, **options
     )
-    policy = make_policy(name, envs.codec)
+    policy = annotators.make(name, envs.codec)
     keys = [case.key for case in cases]
     return policy, [p.episode for batch in play_cases(envs, policy, keys, seed) for p in batch]
 
@@ -76,7 +76,7 @@ def play(name, cases, num_envs=4, max_steps=6, seed=0, backbone=None, **options)
     bins=st.sampled_from([16, 100, 1000]),
 )
 def test_every_click_after_the_first_prompt_gains_more_than_tau(seeds, name, tau, retries, bins):
-    text = f"{name}:tau={tau}:retries={retries}"
+    text = f"{name}?tau={tau}&retries={retries}"
     policy, episodes = play(text, [blobs(seed) for seed in seeds], bins=bins)
     assert policy.name.startswith(name)
     for episode in episodes:
@@ -95,7 +95,7 @@ def test_every_click_after_the_first_prompt_gains_more_than_tau(seeds, name, tau
 
 def test_clicks_help_and_beat_the_unchecked_ones():
     cases = [blobs(seed) for seed in range(12)]
-    _, checked = play("sequential-click:tau=0", cases)
+    _, checked = play("sequential-click?tau=0", cases)
     _, unchecked = play("oracle-click", cases)
     gains = [a.dice - b.dice for a, b in zip(checked, unchecked, strict=True)]
     assert np.mean(gains) > 0.01
@@ -120,13 +120,13 @@ def test_it_stops_when_nothing_helps_and_when_nothing_can():
 
     case = blobs(3)
     backbone = Stubborn()
-    policy, (episode,) = play("box-to-point:retries=2", [case], num_envs=1, backbone=backbone)
+    policy, (episode,) = play("box-to-point?retries=2", [case], num_envs=1, backbone=backbone)
     assert [step.tool for step in episode.steps] == ["box", "stop"]
     assert backbone.rows == [1, 1, 1, 1]  # the box, then a try and two more
     assert (policy.effort.searches, policy.effort.looks, policy.effort.kept) == (1, 3, 0)
     # Where less than tau is missing, there is nothing to look for.
     backbone = Stubborn()
-    policy, (episode,) = play("box-to-point:tau=0.9", [case], num_envs=1, backbone=backbone)
+    policy, (episode,) = play("box-to-point?tau=0.9", [case], num_envs=1, backbone=backbone)
     assert episode.iou > 0.1 and backbone.rows == [1] and policy.effort.searches == 0
 
 
@@ -136,7 +136,7 @@ def test_a_perfect_mask_is_left_alone():
             return [torch.from_numpy(case.mask * 2.0 - 1) for _ in embeddings]
 
     case = blobs(5)
-    _, (episode,) = play("box-to-point:tau=0", [case], num_envs=1, backbone=Knowing())
+    _, (episode,) = play("box-to-point?tau=0", [case], num_envs=1, backbone=Knowing())
     assert [step.tool for step in episode.steps] == ["box", "stop"] and episode.dice == 1
 
 
@@ -145,7 +145,7 @@ def test_a_turn_looks_at_most_once_and_retries_times_in_one_decode_per_try(retri
     cases = [blobs(seed) for seed in range(8)]
     backbone = CountingBackbone()
     envs = make_envs(8, cases=cases, backbone=backbone, image_size=16, max_steps=5)
-    policy = make_policy(f"hybrid:retries={retries}", envs.codec)
+    policy = annotators.make(f"hybrid?retries={retries}", envs.codec)
     observations, _ = envs.reset(options={"case": [case.key for case in cases]})
     policy.reset(range(8), [np.random.default_rng(i) for i in range(8)])
     for _ in range(5):
@@ -201,18 +201,18 @@ def test_the_filter_goes_by_the_final_iou():
     _, episodes = play("hybrid", cases)
     ious = sorted(episode.iou for episode in episodes)
     for limit in (0.0, ious[4], 1.0):
-        policy = make_policy(f"hybrid:min_iou={limit}", ArrayCodec())
-        noisy = make_policy(f"noisy-hybrid:min_iou={limit}", ArrayCodec())
+        policy = annotators.make(f"hybrid?min_iou={limit}", ArrayCodec())
+        noisy = annotators.make(f"noisy-hybrid?min_iou={limit}", ArrayCodec())
         kept = [policy.accepts(episode) for episode in episodes]
         assert kept == [episode.iou >= policy.min_iou for episode in episodes]
         assert kept == [noisy.accepts(episode) for episode in episodes]
-    assert all(make_policy("oracle-box", ArrayCodec()).accepts(episode) for episode in episodes)
+    assert all(annotators.make("oracle-box", ArrayCodec()).accepts(episode) for episode in episodes)
 
 
 def test_hybrid_mixes_the_two_in_the_share_asked_for():
     cases = [blobs(seed) for seed in range(40)]
     for share in (0.0, 0.3, 1.0):
-        _, episodes = play(f"hybrid:boxes={share}:retries=0", cases, max_steps=1, num_envs=40)
+        _, episodes = play(f"hybrid?boxes={share}&retries=0", cases, max_steps=1, num_envs=40)
         boxes = np.mean([e.steps[0].tool == "box" for e in episodes])
         assert abs(boxes - share) <= (0.2 if 0 < share < 1 else 0)
     cases = cases[:8]
@@ -221,38 +221,38 @@ def test_hybrid_mixes_the_two_in_the_share_asked_for():
     for a, b in zip(first, second, strict=True):
         assert [s.prompt for s in a.steps] == [s.prompt for s in b.steps]
     parts = {
-        "box": {e.case.key: e for e in play("box-to-point:retries=0", cases)[1]},
-        "positive_point": {e.case.key: e for e in play("sequential-click:retries=0", cases)[1]},
+        "box": {e.case.key: e for e in play("box-to-point?retries=0", cases)[1]},
+        "positive_point": {e.case.key: e for e in play("sequential-click?retries=0", cases)[1]},
     }
-    for episode in play("hybrid:retries=0", cases)[1]:
+    for episode in play("hybrid?retries=0", cases)[1]:
         same = parts[episode.steps[0].tool][episode.case.key]
         assert [s.prompt for s in episode.steps] == [s.prompt for s in same.steps]
 
 
 def test_names_say_what_is_not_the_default():
     codec = ArrayCodec()
-    policy = make_policy("hybrid:boxes=0.25:tau=0.02:retries=5:min_iou=0.8", codec)
+    policy = annotators.make("hybrid?boxes=0.25&tau=0.02&retries=5&min_iou=0.8", codec)
     assert isinstance(policy, Hybrid) and (policy.tau, policy.retries) == (0.02, 5)
     assert (policy.boxes, policy.min_iou) == (0.25, 0.8)
-    assert make_policy(policy.name, codec).name == policy.name != "hybrid"
-    assert make_policy("hybrid:tau=0.01:retries=3", codec).name == "hybrid"
+    assert annotators.make(policy.name, codec).name == policy.name != "hybrid"
+    assert annotators.make("hybrid?tau=0.01&retries=3", codec).name == "hybrid"
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("hybrid:tau=1", "0 <= tau < 1"),
-        ("hybrid:tau=nan", "0 <= tau < 1"),
-        ("hybrid:retries=1.5", "whole number of retries"),
-        ("hybrid:retries=-1", "whole number of retries"),
-        ("hybrid:min_iou=2", "min_iou"),
-        ("hybrid:boxes=1.5", "0 <= boxes <= 1"),
-        ("box-to-point:boxes=1", "no option 'boxes'; it takes: tau, retries, min_iou"),
+        ("hybrid?tau=1", "0 <= tau < 1"),
+        ("hybrid?tau=nan", "a finite number is wanted"),
+        ("hybrid?retries=1.5", "whole number of retries"),
+        ("hybrid?retries=-1", "whole number of retries"),
+        ("hybrid?min_iou=2", "min_iou"),
+        ("hybrid?boxes=1.5", "0 <= boxes <= 1"),
+        ("box-to-point?boxes=1", "no option 'boxes'; it takes: tau, retries, min_iou"),
     ],
 )
 def test_options_out_of_range_are_refused(text, words):
     with pytest.raises(PolicyError, match=words):
-        make_policy(text, ArrayCodec())
+        annotators.make(text, ArrayCodec())
 
 
 @pytest.mark.parametrize("expert", EXPERTS)

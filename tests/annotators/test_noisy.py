@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from medseg_gym.annotators import Noisy, OracleClick, OracleScript, make_policy
+from medseg_gym import annotators
+from medseg_gym.annotators import Noisy, OracleClick, OracleScript
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.backbones.protocol import Prediction
 from medseg_gym.cases import Case
@@ -113,7 +114,7 @@ def test_it_goes_on_late_as_often_as_asked_for():
 
 
 def test_where_there_is_no_target_it_stops_at_once(small_cases):
-    policy = make_policy("noisy-sequential-click:late=1:wrong=1", ArrayCodec())
+    policy = annotators.make("noisy-sequential-click?late=1&wrong=1", ArrayCodec())
     (prompts,) = ask_many(policy, case=small_cases[-1])
     assert prompts == [Stop()] * SLOTS
 
@@ -122,12 +123,12 @@ def test_where_there_is_no_target_it_stops_at_once(small_cases):
 def test_without_slips_it_is_the_expert(name, small_cases):
     def play(text):
         envs = make_envs(2, cases=small_cases, backbone=EllipseBackbone(), max_steps=4)
-        policy = make_policy(text, envs.codec)
+        policy = annotators.make(text, envs.codec)
         found = play_cases(envs, policy, [case.key for case in small_cases], seed=1)
         return [[s.prompt for s in p.episode.steps] for batch in found for p in batch]
 
-    clean = ":".join(f"{option}=0" for option in CLEAN)
-    assert play(f"noisy-{name}:{clean}") == play(name)
+    clean = "&".join(f"{option}=0" for option in CLEAN)
+    assert play(f"noisy-{name}?{clean}") == play(name)
 
 
 def test_slips_are_the_same_for_any_number_of_slots_and_differ_by_seed():
@@ -135,7 +136,7 @@ def test_slips_are_the_same_for_any_number_of_slots_and_differ_by_seed():
 
     def play(num_envs, seed):
         envs = make_envs(num_envs, cases=cases, backbone=EllipseBackbone(), max_steps=5)
-        policy = make_policy("noisy-hybrid:wrong=0.3:late=0.5:early=0.2", envs.codec)
+        policy = annotators.make("noisy-hybrid?wrong=0.3&late=0.5&early=0.2", envs.codec)
         found = play_cases(envs, policy, [case.key for case in cases], seed=seed)
         return {p.key: [s.prompt for s in p.episode.steps] for batch in found for p in batch}
 
@@ -149,13 +150,15 @@ def test_slips_are_the_same_for_any_number_of_slots_and_differ_by_seed():
 
 def test_names_hold_both_kinds_of_options():
     codec = ArrayCodec()
-    policy = make_policy("noisy-hybrid:wrong=0.2:tau=0.03:jitter=0.3", codec)
+    policy = annotators.make("noisy-hybrid?wrong=0.2&tau=0.03&jitter=0.3", codec)
     assert isinstance(policy, Noisy) and (policy.wrong, policy.jitter) == (0.2, 0.3)
     assert policy.expert.tau == 0.03 and policy.sees_truth
-    assert policy.name == "noisy-hybrid:tau=0.03:jitter=0.3:wrong=0.2"
-    assert make_policy(policy.name, codec).name == policy.name
-    assert make_policy("noisy-oracle-box:loosen=0.4", codec).name == "noisy-oracle-box:loosen=0.4"
-    assert isinstance(make_policy("noisy-oracle-click", codec).expert, OracleClick)
+    assert policy.name == "noisy-hybrid?tau=0.03&jitter=0.3&wrong=0.2"
+    assert annotators.make(policy.name, codec).name == policy.name
+    assert (
+        annotators.make("noisy-oracle-box?loosen=0.4", codec).name == "noisy-oracle-box?loosen=0.4"
+    )
+    assert isinstance(annotators.make("noisy-oracle-click", codec).expert, OracleClick)
 
 
 @pytest.mark.parametrize(
@@ -163,12 +166,15 @@ def test_names_hold_both_kinds_of_options():
     [
         ("noisy-stop", "only an oracle can be noisy, 'stop' is none"),
         ("noisy-nobody", "unknown policy 'noisy-nobody'"),
-        ("noisy-hybrid:loose=1", "no option 'loose'; it takes: tau, retries, min_iou, boxes, jit"),
-        ("noisy-hybrid:wrong=1.1", "chances in"),
-        ("noisy-hybrid:jitter=-1", r"jitter and loosen in \[0, 2\]"),
-        ("noisy-hybrid:late=nan", "chances in"),
+        (
+            "noisy-hybrid?loose=1",
+            "no option 'loose'.* it takes: tau, retries, min_iou, boxes, ji",
+        ),
+        ("noisy-hybrid?wrong=1.1", "chances in"),
+        ("noisy-hybrid?jitter=-1", r"jitter and loosen in \[0, 2\]"),
+        ("noisy-hybrid?late=nan", "a finite number is wanted"),
     ],
 )
 def test_bad_names_are_refused(text, words):
     with pytest.raises(PolicyError, match=words):
-        make_policy(text, ArrayCodec())
+        annotators.make(text, ArrayCodec())

@@ -66,9 +66,9 @@ def test_episodes_score_as_they_do_locally(served):
     found = []
     for name in ("pocket", "ray:pocket-of-all"):
         envs = make_envs(2, cases="samples", split="test", backbone=name, max_steps=2)
-        from medseg_gym.annotators import make_policy
+        from medseg_gym import annotators
 
-        policy = make_policy("oracle-click", envs.codec)
+        policy = annotators.make("oracle-click", envs.codec)
         keys = list(envs.source.keys[:4])
         found.append([p.episode.dice for batch in play_cases(envs, policy, keys) for p in batch])
     np.testing.assert_allclose(found[0], found[1], atol=1e-3)
@@ -145,12 +145,12 @@ def test_a_restarted_actor_is_given_its_images_again(cluster, small_cases):
 
 
 def test_a_dead_actor_raises_and_no_episode_is_scored(cluster):
-    from medseg_gym.annotators import make_policy
+    from medseg_gym import annotators
     from medseg_gym.backbones.remote.ray import serve
 
     handle = serve("mortal", "ellipse", max_restarts=0)
     envs = make_envs(2, cases="samples", split="test", backbone="ray:mortal", max_steps=2)
-    policy = make_policy("oracle-click", envs.codec)
+    policy = annotators.make("oracle-click", envs.codec)
     keys = list(envs.source.keys[:4])
     played = play_cases(envs, policy, keys)
     assert len(next(played)) == 2

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from benchmarks.policies.controls import OtherImage, SamePrompts
 from benchmarks.policies.interactive_quality import choose_cases, measure
-from medseg_gym.annotators import make_policy
+from medseg_gym import annotators
 from medseg_gym.backbones import load
 from medseg_gym.cases import CaseList, load_cases
 from medseg_gym.errors import MedSegError
@@ -37,7 +37,7 @@ def play(backbone, cases, policy):
 
 def test_the_control_gets_the_same_prompts_on_another_image(cases):
     pocket = load("pocket", device="cpu")
-    own = play(pocket, cases, lambda codec: make_policy("oracle-box-click", codec))
+    own = play(pocket, cases, lambda codec: annotators.make("oracle-box-click", codec))
     other = play(OtherImage(pocket, cases), cases, lambda codec: SamePrompts(codec, own))
     for mine, theirs in zip(own, other, strict=True):
         assert mine.key == theirs.key
@@ -63,7 +63,7 @@ def test_no_case_stands_in_for_another_of_its_group(cases):
 
 def test_an_image_blind_segmenter_is_no_better_on_its_own_image(cases):
     ellipse = load("ellipse", device="cpu")
-    own = play(ellipse, cases, lambda codec: make_policy("oracle-box-click", codec))
+    own = play(ellipse, cases, lambda codec: annotators.make("oracle-box-click", codec))
     other = play(OtherImage(ellipse, cases), cases, lambda codec: SamePrompts(codec, own))
     assert [p.episode.dice for p in own] == [p.episode.dice for p in other]
 

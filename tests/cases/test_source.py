@@ -37,10 +37,10 @@ class Numbers(CaseSource):
 
 
 @pytest.fixture
-def own_loaders(monkeypatch):
+def own_loaders():
     """Registrations of a test go away with it."""
-    monkeypatch.setattr(source, "_LOADERS", dict(source._LOADERS))
-    yield
+    with source.CASES.temporarily():
+        yield
     source._open.cache_clear()
 
 
@@ -109,7 +109,9 @@ def test_sources_and_sequences_are_taken_as_they_are():
 
 @pytest.mark.parametrize("spec", ["", "sample", "niftyy:/data", ":samples"])
 def test_an_unknown_spec_lists_the_known_ones(spec):
-    with pytest.raises(CaseError, match=r"unknown case spec .*phantoms, pool, samples.*CaseSource"):
+    with pytest.raises(
+        CaseError, match=r"unknown case spec .*phantoms, pool, samples.*module:Name"
+    ):
         load_cases(spec)
 
 
@@ -155,5 +157,50 @@ def test_a_loader_that_failed_is_asked_again(own_loaders):
 
 @pytest.mark.parametrize("name", ["samples", "with:colon"])
 def test_a_taken_or_unusable_loader_name_is_refused(own_loaders, name):
-    with pytest.raises(CaseError, match="is taken or contains ':'"):
+    with pytest.raises(CaseError, match=r"is registered already|must be a name without :"):
         register(name, lambda argument, split: Numbers(1))
+
+
+def test_a_registered_loader_gets_options_of_its_own_types(own_loaders):
+    def loader(argument, split, *, count: int = 1):
+        return Numbers(count)
+
+    register("numbers", loader)
+    assert len(load_cases("numbers:/a?count=3")) == 3
+    with pytest.raises(CaseError, match=r"no option 'cuont' \(did you mean 'count'\?\)"):
+        load_cases("numbers:/a?cuont=3")
+    register("wrong", lambda split: Numbers(1))
+    with pytest.raises(CaseError, match=r"cannot be called as factory\(argument, split, \*\*opt"):
+        load_cases("wrong")
+
+
+OWN = """
+import numpy as np
+from medseg_gym.cases import Case, CaseList
+def case(key):
+    return Case(key, np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), bool), "blob")
+CASES = [case("a"), case("b")]
+SOURCE = CaseList(CASES, name="mine")
+def of_split(split, count: int = 1):
+    return [case(f"{split} {number}") for number in range(count)]
+def strange():
+    return CASES
+limit = 3
+"""
+
+
+def test_cases_of_a_file_by_their_path(tmp_path, monkeypatch):
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    assert list(load_cases(f"{file}:CASES").keys) == ["a", "b"]
+    assert load_cases(f"{file}:SOURCE").name == "mine"
+    assert list(load_cases(f"{file}:of_split?count=2", "val").keys) == ["val 0", "val 1"]
+    assert len(load_cases(f"pool:1:{file}:CASES")) == 1
+    for name, words in (
+        ("strange", r"strange\(\) cannot be called as function\(split, \*\*options\)"),
+        ("limit", "a CaseSource or Cases are wanted.*got a int"),
+        ("CASES?count=1", "options go with a function"),
+        ("CASE", "did you mean 'CASES'"),
+    ):
+        with pytest.raises(CaseError, match=words):
+            load_cases(f"{file}:{name}")

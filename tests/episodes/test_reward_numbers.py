@@ -114,7 +114,7 @@ def test_stored_episodes_are_valued_likewise():
     "build",
     [
         lambda: DiceGain(step_penalty=math.nan),
-        lambda: make("dice_gain(step_penalty=1e999)"),
+        lambda: make("dice_gain?step_penalty=1e999"),
         lambda: make("dice_gain", step_penalty=-math.inf),
         lambda: IbisAgent(tiers=(0.5, math.nan)),
         lambda: MedSamAgent(turn_cost=math.inf),

@@ -190,7 +190,7 @@ def test_weights_are_fields():
     "reward",
     [
         *("dice_gain", "format", "stop_regret", "dice_gain + 0.2 * format"),
-        "medsam_agent(absent_needs_prompt=False)",
+        "medsam_agent?absent_needs_prompt=0",
     ],
 )
 @given(recorded(truths=st.just(NOTHING)))
@@ -285,9 +285,10 @@ def test_mixtures_are_linear(episode, a, b, c, v, w):
         ("dice_gain + 0.2 * format", DiceGain() + 0.2 * Format()),
         ("dice_gain+format*.2", DiceGain() + 0.2 * Format()),
         (" 0.5 * (dice_gain - 2 * stop_regret) ", 0.5 * (DiceGain() - 2 * StopRegret())),
-        ("-dice_gain(step_penalty=0.3)", -DiceGain(0.3)),
-        ("2 * 3 * ibis_agent(tiers=(0.5, 0.9))", 6 * IbisAgent(tiers=(0.5, 0.9))),
-        ("dice_gain(step_penalty=0)", DiceGain(0)),
+        ("-dice_gain?step_penalty=0.3", -DiceGain(0.3)),
+        ("2 * 3 * ibis_agent?tiers=0.5+0.9", 6 * IbisAgent(tiers=(0.5, 0.9))),
+        ("dice_gain?step_penalty=0", DiceGain(0)),
+        ("(dice_gain?step_penalty=1e-3)-2e-1*format", DiceGain(1e-3) - 0.2 * Format()),
     ],
 )
 def test_formulas(formula, made):
@@ -301,7 +302,7 @@ def terms_of(reward):
 
 
 def test_terms_of_a_mixture_are_raw_and_its_cost_is_what_it_cost():
-    first, last = terms_of("0.5 * dice_gain(step_penalty=0.1) + 0.2 * format + 2 * dice_gain")
+    first, last = terms_of("0.5 * dice_gain?step_penalty=0.1 + 0.2 * format + 2 * dice_gain")
     assert first["dice_gain/dice_gain"] == first["dice_gain_2/dice_gain"] == pytest.approx(2 / 3)
     assert first["cost"] == pytest.approx(0.5 * 0.1 + 2 * 0.01) and last["cost"] == 0
     assert (first["format"], last["format"]) == (0, 1)
@@ -320,13 +321,51 @@ def shaped(episode):
     return RewardValue(float(len(episode.steps)), {"cost": 0.5, "format": 7.0})
 
 
-def test_a_plain_function_can_be_mixed(monkeypatch):
+def test_a_plain_function_can_be_mixed():
     for mixture in (Format() + shaped, shaped + Format()):
         assert terms_of(mixture)[-1] == {"shaped/format": 7.0, "format/format": 1.0, "cost": 0.5}
     np.testing.assert_array_equal(values(shaped - Format(), (TRUTH, [BOX, Stop()], [HALF])), [1, 1])
     np.testing.assert_array_equal(values(Format() - shaped, (TRUTH, [Stop()], [])), [-0.5])
-    monkeypatch.setitem(rewards.registry._REWARDS, "shaped", lambda: shaped)
-    assert rewards.make("2 * shaped + format").parts == ((2.0, shaped), (1.0, Format()))
+    with rewards.registry.REWARDS.temporarily():
+        rewards.register("shaped", lambda: shaped)
+        assert rewards.make("2 * shaped + format").parts == ((2.0, shaped), (1.0, Format()))
+
+
+OWN = """
+from dataclasses import dataclass
+from medseg_gym.episodes.rewards import ComposableReward, RewardValue
+def steps(episode, *, each: float = 1.0):
+    return RewardValue(each * len(episode.steps), {})
+def two(episode, other):
+    return RewardValue(0.0, {})
+@dataclass(frozen=True)
+class Level(ComposableReward):
+    weight: int = 1
+    def __call__(self, episode):
+        return RewardValue(self.weight * episode.dice, {})
+limit = 3
+"""
+
+
+def test_rewards_of_a_file_by_their_path(tmp_path):
+    for file in (tmp_path / "own.py", tmp_path / "my own-(rewards)" / "own.py"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(OWN)
+        done = (TRUTH, [BOX, Stop()], [HALF])
+        np.testing.assert_array_equal(values(rewards.make(f"{file}:steps"), done), [1, 2])
+        np.testing.assert_array_equal(values(rewards.make(f"{file}:steps?each=2"), done), [2, 4])
+        assert rewards.make(f"{file}:Level?weight=3").weight == 3
+    file = tmp_path / "own.py"
+    mixed = rewards.make(f"format-2*{file}:steps?each=0.5 + 3*{file}:Level-{file}:steps")
+    assert [weight for weight, _ in mixed.parts] == [1, -2, 3, -1]
+    for name, words in (
+        ("two", r"two\(episode, other\) cannot be called as reward\(episode, \*\*options\)"),
+        ("limit", r"of the type int; wanted is reward\(episode"),
+        ("levl", "has no 'levl'.*it holds"),
+        ("steps?each=x", "each cannot be 'x'"),
+    ):
+        with pytest.raises(MedSegError, match=words):
+            rewards.make(f"{file}:{name}")
 
 
 @pytest.mark.parametrize(
@@ -335,20 +374,27 @@ def test_a_plain_function_can_be_mixed(monkeypatch):
         ("dice_gain + nonsense", "unknown reward 'nonsense'; known: dice_gain, format"),
         ("dice_gain + 0.2", "a number is a weight"),
         ("dice_gain * format", "multiplied by numbers alone"),
-        ("dice_gain ** 2", "more than names"),
-        ("dice_gain / 2", "more than names"),
+        ("dice_gain ** 2", "more than specs"),
+        ("dice_gain / 2", "more than specs"),
         ("dice_gain +", "not a formula"),
         ("", "not a formula"),
         ("(" * 5000, "not a formula"),
         ("1 + 1", "a number is a weight"),
         ("2 * 3", "names no reward"),
-        ("True * format", "more than names"),
+        ("True * format", "unknown reward 'True'"),
         ("1e999 * format", "finite weights"),
-        ("__import__('os').system('true')", "more than names"),
-        ("dice_gain(0.1)", "options are given by name"),
-        ("dice_gain(**{})", "options are given by name"),
-        ("dice_gain(step_penalty=format)", "not a formula"),
-        ("dice_gain(fee=0.1)", "'dice_gain' cannot be made with .*'fee'"),
+        ("__import__('os').system('true')", "without parentheses"),
+        ("format + 'os'", "more than specs"),
+        ("dice_gain(0.1)", r"behind a question mark, .*: dice_gain\?name=value"),
+        ("dice_gain(step_penalty=0.1) + format", r"behind a question mark, .*: dice_gain\?name"),
+        ("dice_gain format", "not a formula"),
+        ("(dice_gain", "not a formula"),
+        ("dice_gain + format)", "not a formula"),
+        ("dice_gain?step_penalty", "cannot read the options"),
+        ("dice_gain?step_penalty=format", "step_penalty cannot be 'format': a number"),
+        ("2 * dice_gain?step_penalty=0.1*3", "step_penalty cannot be '0.1.3': a number"),
+        ("dice_gain?fee=0.1", "reward dice_gain.fee=0.1: no option 'fee'; it takes: step_penalty"),
+        ("dice_gian + format", r"unknown reward 'dice_gian' \(did you mean 'dice_gain'\?\)"),
     ],
 )
 def test_formulas_that_cannot_be_read(formula, words):
@@ -359,7 +405,7 @@ def test_formulas_that_cannot_be_read(formula, words):
 def test_misuse_is_refused():
     with pytest.raises(MedSegError, match="write them behind it"):
         rewards.make("dice_gain + format", step_penalty=0.1)
-    with pytest.raises(MedSegError, match="'dice_gain' cannot be made"):
+    with pytest.raises(MedSegError, match="reward dice_gain: no option 'fee'"):
         rewards.make("dice_gain", fee=1)
     with pytest.raises(MedSegError, match="needs parts"):
         Mixture(())

@@ -12,15 +12,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from tests.play.browser import CHROMIUM, FLAGS, Server, Tab, require_browser
 
-from medseg_gym import backbones
-from medseg_gym.annotators import make_policy
+from medseg_gym import annotators, backbones
 from medseg_gym.cases import Case, load_cases
 from medseg_gym.play import PageOptions
 from medseg_gym.serving.middleware.api_keys import ApiKeys
 from medseg_gym.serving.server import make_service, running
 from medseg_gym.trajectories import TrajectoryStore, export_store, replay_store
+from tests.play.browser import CHROMIUM, FLAGS, Server, Tab, require_browser
 from tests.serving.conftest import noise, png
 
 pytestmark = pytest.mark.slow
@@ -427,7 +426,7 @@ class EvilPolicy:
     view: Mapping[str, Any] = MappingProxyType({})
 
     def build(self, envs: Any) -> Any:
-        policy = make_policy("centre-box", envs.codec)
+        policy = annotators.make("centre-box", envs.codec)
         policy.name = self.name
         return policy
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from medseg_gym.annotators import make_policy
+from medseg_gym import annotators
 from medseg_gym.cli.main import main
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.trajectories import (
@@ -35,7 +35,7 @@ def test_every_case_once_per_rollout_and_as_the_policy_plays(tmp_path):
     assert counted[0] == (20, 0) and sum(counted[1:]) == 20 == len(store)
     assert {(k.seed, k.rollout) for k in store.keys()} == {(3, 0), (3, 1)}
     envs = make_envs(4, cases="phantoms:chest", backbone="ellipse")
-    policy = make_policy("hybrid", envs.codec)
+    policy = annotators.make("hybrid", envs.codec)
     for batch in play_cases(envs, policy, options.keys(), seed=3):
         for played in batch:
             one = store.episode((played.key, 3, 0))

@@ -33,7 +33,7 @@ def play(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say where it is.")] = False,
 ) -> None:
     """Play in the browser what agents play. Not for clinical use."""
-    from medseg_agents.policies.specs import make_policy_spec
+    from medseg_agents import policies
     from medseg_gym import backbones
 
     try:
@@ -45,7 +45,7 @@ def play(
         raise MedSegError(
             f'the page needs what is not installed ({error}): pip install "medseg-gym[serve]"'
         ) from error
-    given = [make_policy_spec(text) for text in policy or []]
+    given = [policies.make(text) for text in policy or []]
     names = {one.name for one in given}
     page = PageOptions(
         cases=cases or PageOptions.cases,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from medseg_agents import policies
 from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.evaluation.comparison import Arena, Comparison, compare
-from medseg_agents.policies.specs import make_policy_spec
 
 BASELINES = ("stop", "random", "centre-box", "oracle-click")
-"""Beside the target's usual box, which is of the run's own cases."""
+"""Beside the target's location prior, which is of the run's own cases."""
 
 
 def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> Comparison:
@@ -23,7 +23,8 @@ def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> 
         out: Folder of the run; results go to `test/` in it.
         console: For the tables.
     """
-    names = [*BASELINES, f"usual-box:{config.cases}", f"{kind}:{out}", f"{kind}:{out}?sampled=1"]
+    trained = f"{kind}:{out}"
+    names = [*BASELINES, f"location-prior:{config.cases}", trained, f"{trained}?sampled=1"]
     arena = Arena(
         cases=config.cases,
         split="test",
@@ -36,7 +37,7 @@ def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> 
         limit=config.test_cases,
         by="modality",
     )
-    found = compare([make_policy_spec(name) for name in names], arena, out / "test", console)
+    found = compare([policies.make(name) for name in names], arena, out / "test", console)
     found.show(console)
     found.write(out / "test")
     return found

@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from medseg_agents import policies
 from medseg_agents.evaluation.evaluate import (
     CaseRecord,
     Outcome,
@@ -27,7 +28,6 @@ from medseg_agents.evaluation.evaluate import (
 )
 from medseg_agents.evaluation.failed_cases import FailedCase, FailureLimit
 from medseg_agents.evaluation.options import EvalOptions
-from medseg_agents.policies.specs import make_policy_spec
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import close_policy, make_envs, play_or_give_up
@@ -193,7 +193,7 @@ class _Player:
 
     def __init__(self, options: EvalOptions, keys: list[str], number: int) -> None:
         self.options, self.keys = options, keys
-        policy_spec = make_policy_spec(options.policy)
+        policy_spec = policies.make(options.policy)
         self.envs = make_envs(
             options.num_envs,
             policy_spec.env_id,

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 import medseg_gym
+from medseg_agents import policies
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import RunOptions
-from medseg_agents.policies.specs import make_policy_spec
 from medseg_gym.cases import Case
 from medseg_gym.cases.image_files.images import SUFFIXES, png_bytes
 from medseg_gym.cases.image_files.masks import CHANNELS, as_mask
@@ -136,7 +136,7 @@ def run_image(
         options.mask_channel,
         options.orientation,
     )
-    policy_spec = make_policy_spec(options.policy)
+    policy_spec = policies.make(options.policy)
     envs = make_envs(
         1,
         policy_spec.env_id,

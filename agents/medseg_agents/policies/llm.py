@@ -7,29 +7,30 @@ from typing import Any
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.checkpoint import read_view
 from medseg_agents.llm.generation import ModelOptions
-from medseg_agents.policies.options import read_named_options
+from medseg_agents.policies.options import policy_and_view
 from medseg_agents.policies.specs import PolicySpec
+from medseg_gym.registry import Spec, takes_spec
 
 
-def llm(argument: str) -> PolicySpec:
-    """Read what stands behind "llm:".
+@takes_spec
+def llm(spec: Spec) -> PolicySpec:
+    """Read "llm:PATH?option=value&...".
 
-    View and options saved beside the checkpoint hold where the name does not say otherwise.
+    View and options saved beside the checkpoint hold where the spec does not say otherwise.
 
     Args:
-        argument: Folder of a checkpoint or of adapters, and options (`ModelOptions` and those of
-            the chat environment's view) behind a question mark.
+        spec: Its argument is the folder of a checkpoint or of adapters; its options are those of
+            `ModelOptions` and of the chat environment's view.
 
     Raises:
         PolicyError: An option that does not exist or has no such value.
     """
-    named = read_named_options("llm", argument, ModelOptions)
-    saved_view, saved_policy = read_view(named.name)
-    options = ModelOptions(**{**saved_policy, **named.policy})
-    name = f"llm:{argument}"
+    policy, view = policy_and_view(spec, ModelOptions)
+    saved_view, saved_policy = read_view(spec.argument)
+    options = ModelOptions(**{**saved_policy, **policy})
 
     def build(envs: Any) -> ChatPolicy:
         over = envs.core.view.texts.over
-        return ChatPolicy.load(named.name, envs.system_messages, over, options, name)
+        return ChatPolicy.load(spec.argument, envs.system_messages, over, options, spec.text)
 
-    return PolicySpec(name, build, "MedSegChat-v0", {**saved_view, **named.view})
+    return PolicySpec(spec.text, build, "MedSegChat-v0", {**saved_view, **view})

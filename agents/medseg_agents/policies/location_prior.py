@@ -1,6 +1,6 @@
 """A baseline that knows where things usually are: one fixed box per target, then stop.
 
-A model that was trained on pictures of one kind can do as well without looking. What it is worth
+A model that was trained on images of one kind can do as well without looking. What it is worth
 beyond this box is what it sees.
 """
 
@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from medseg_agents.policies.options import require_argument
 from medseg_agents.policies.specs import PolicySpec
 from medseg_gym.annotators.box import tight_box
 from medseg_gym.annotators.scripted import ScriptedPolicy
 from medseg_gym.cases import load_cases
 from medseg_gym.prompts import AddBox, ArrayCodec, Prompt, Stop
+from medseg_gym.registry import Spec, takes_spec
 
 CASES = 2400
-"""Training cases that the usual boxes come from."""
+"""Training cases that the boxes come from."""
 
 
-class UsualBox(ScriptedPolicy):
+class LocationPrior(ScriptedPolicy):
     """The box of the target's name, then stop; stops at once for names that it does not know.
 
     Args:
@@ -30,7 +32,7 @@ class UsualBox(ScriptedPolicy):
         boxes: By number of the target in the view; None where there is none.
     """
 
-    name = "usual-box"
+    name = "location-prior"
 
     def __init__(self, codec: ArrayCodec, boxes: Sequence[AddBox | None]) -> None:
         super().__init__(codec)
@@ -49,12 +51,18 @@ class UsualBox(ScriptedPolicy):
         return Stop() if self.turns[slot] or box is None else box
 
 
-def policy_spec(argument: str) -> PolicySpec:
-    """Return the policy spec "usual-box:SPEC", from the first `CASES` training cases of that spec."""
-    return usual_box(argument, CASES)
+@takes_spec
+def policy_spec(spec: Spec) -> PolicySpec:
+    """Read "location-prior:CASES": boxes of the first `CASES` training cases of that case spec.
+
+    Raises:
+        PolicyError: No case spec is given.
+    """
+    require_argument(spec)
+    return location_prior(spec.rest, CASES)
 
 
-def usual_box(cases: str, count: int) -> PolicySpec:
+def location_prior(cases: str, count: int) -> PolicySpec:
     """Return the policy spec, its boxes being the medians over the first training cases.
 
     Args:
@@ -62,7 +70,7 @@ def usual_box(cases: str, count: int) -> PolicySpec:
         count: How many; fewer where the split has fewer.
     """
 
-    def build(envs: Any) -> UsualBox:
+    def build(envs: Any) -> LocationPrior:
         source = load_cases(cases, "train")
         sides: dict[str, list[tuple[float, ...]]] = {}
         for index in range(min(count, len(source))):
@@ -72,9 +80,9 @@ def usual_box(cases: str, count: int) -> PolicySpec:
                 sides.setdefault(case.target, []).append((box.x1, box.y1, box.x2, box.y2))
         boxes: list[AddBox | None] = [None]  # number 0 is any target beside the vocabulary
         for target in envs.source.targets:
-            found = sides.get(target)
-            middle = np.median(found, axis=0).tolist() if found else None
+            seen = sides.get(target)
+            middle = np.median(seen, axis=0).tolist() if seen else None
             boxes.append(AddBox(*middle) if middle else None)
-        return UsualBox(envs.codec, boxes)
+        return LocationPrior(envs.codec, boxes)
 
-    return PolicySpec(f"usual-box:{cases}", build)
+    return PolicySpec(f"location-prior:{cases}", build)

@@ -1,4 +1,4 @@
-"""A trained network as a policy that plays: what `sb3:RUN` and `rllib:RUN` stand for."""
+"""A trained network as a policy that plays: `sb3:RUN` and `rllib:RUN`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from medseg_agents.arrays.networks import NetworkConfig, PromptNetwork
-from medseg_agents.policies.options import read_named_options
+from medseg_agents.policies.options import require_argument
 from medseg_agents.policies.specs import PolicySpec
 from medseg_agents.runs.folder import find_checkpoint, previous_checkpoint
 from medseg_gym.backbones.protocol import choose_device
 from medseg_gym.envs.views.protocol import Observations
 from medseg_gym.errors import PolicyError
+from medseg_gym.option_values import convert_options, declared_options
+from medseg_gym.registry import Spec, takes_spec
 from medseg_gym.storage.atomic_write import atomic_write
 
 _UNUSABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
@@ -106,31 +108,27 @@ def load_network(
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """How a trained network plays.
-
-    Args:
-        sampled: Draw actions instead of taking the likeliest.
-        device: Of the network.
-    """
+    """Options of a trained network that plays."""
 
     sampled: bool = False
+    """Draw actions instead of taking the likeliest."""
+
     device: str = "auto"
+    """Of the network."""
 
 
-def sb3(argument: str) -> PolicySpec:
-    """The newest checkpoint of an SB3 run: "RUN", or "RUN?sampled=1"."""
-    return _policy_spec("sb3", argument)
+@takes_spec
+def network_policy(spec: Spec) -> PolicySpec:
+    """Read "sb3:RUN" or "rllib:RUN", with `PlayOptions`: the newest checkpoint of a run.
 
-
-def rllib(argument: str) -> PolicySpec:
-    """The newest checkpoint of an RLlib run: "RUN", or "RUN?sampled=1"."""
-    return _policy_spec("rllib", argument)
-
-
-def _policy_spec(kind: str, argument: str) -> PolicySpec:
-    named = read_named_options(kind, argument, PlayOptions, {})
-    options = PlayOptions(**named.policy)
-    folder, seen = find_checkpoint(named.name)
+    Raises:
+        PolicyError: The run or its checkpoint cannot be used, or an option that does not exist.
+    """
+    require_argument(spec)
+    declared = declared_options(PlayOptions)
+    where = f"{spec.kind}:{spec.argument}"
+    options = PlayOptions(**convert_options(where, spec.options, declared, PolicyError))
+    folder, seen = find_checkpoint(spec.argument)
     weights = folder / _WEIGHTS
     if not weights.is_file():
         raise PolicyError(f"{folder}: {_WEIGHTS} is missing")
@@ -139,6 +137,6 @@ def _policy_spec(kind: str, argument: str) -> PolicySpec:
     def build(envs: Any) -> NetworkPolicy:
         spaces = envs.single_observation_space, envs.single_action_space
         network = load_network(folder, *spaces).to(choose_device(options.device))
-        return NetworkPolicy(network, f"{kind}:{argument}", options.sampled, digest)
+        return NetworkPolicy(network, spec.text, options.sampled, digest)
 
-    return PolicySpec(f"{kind}:{argument}", build, seen["env_id"], seen["view"])
+    return PolicySpec(spec.text, build, seen["env_id"], seen["view"])

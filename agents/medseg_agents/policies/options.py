@@ -1,15 +1,13 @@
-"""Options behind a policy's name: "MODEL?temperature=0.7&history=2&texts=terse"."""
+"""Options of chat policies: some belong to the policy, the others to the view that it sees."""
 
 from __future__ import annotations
 
-import types
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any
-from urllib.parse import parse_qsl
 
 from medseg_gym.errors import PolicyError
+from medseg_gym.option_values import convert_options, declared_options
+from medseg_gym.registry import Spec
 
 CHAT_VIEW: dict[str, Any] = {
     "image_size": int,
@@ -18,81 +16,37 @@ CHAT_VIEW: dict[str, Any] = {
     "overlay_strength": float,
     "thinking": bool | typing.Literal["refuse"],
     "coordinates": str,
-    "tools": tuple,
+    "tools": tuple[str, ...],
 }
 """Arguments of `MedSegChat-v0` that belong to the view alone; tools are joined by "+"."""
 
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
-
-@dataclass(frozen=True)
-class NamedOptions:
-    """What a name says.
+def policy_and_view(spec: Spec, options: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Convert the options of "KIND:ARGUMENT?option=value" and divide them.
 
     Args:
-        name: Before the question mark.
-        policy: Arguments of the policy's own options.
-        view: Arguments of the environment.
-    """
+        spec: Of the policy.
+        options: Dataclass of the policy's own options.
 
-    name: str
-    policy: dict[str, Any]
-    view: dict[str, Any]
-
-
-def read_named_options(
-    kind: str, argument: str, options: type, view_options: Mapping[str, Any] = CHAT_VIEW
-) -> NamedOptions:
-    """Read the text behind "KIND:".
-
-    Args:
-        kind: For messages.
-        argument: `NAME` or `NAME?option=value&option=value`, values percent-encoded where need be.
-        options: Dataclass of the policy's options; a value becomes what its field is declared as.
-        view_options: Arguments of the environment that may be named too, and their types.
+    Returns:
+        Arguments of `options`, and arguments of the environment out of `CHAT_VIEW`.
 
     Raises:
-        PolicyError: No name, an option that neither has, or a value of another type.
+        PolicyError: No argument, an option that neither has, or a value of another type.
     """
-    name, _, query = argument.partition("?")
-    if not name.strip():
+    require_argument(spec)
+    declared = {**declared_options(options), **CHAT_VIEW}
+    values = convert_options(f"{spec.kind}:{spec.argument}", spec.options, declared, PolicyError)
+    view = {name: value for name, value in values.items() if name in CHAT_VIEW}
+    return {name: value for name, value in values.items() if name not in view}, view
+
+
+def require_argument(spec: Spec) -> None:
+    """Refuse a spec that names nothing behind its kind.
+
+    Raises:
+        PolicyError: It has no argument.
+    """
+    if not spec.argument.strip():
+        kind = spec.kind
         raise PolicyError(f"{kind}: names nothing; give {kind}:NAME or {kind}:NAME?option=value")
-    own = typing.get_type_hints(options)
-    known = [*(f.name for f in fields(options)), *view_options]
-    policy: dict[str, Any] = {}
-    view: dict[str, Any] = {}
-    for option, text in parse_qsl(query, keep_blank_values=True):
-        if option not in known:
-            raise PolicyError(f"{kind}:{name} has no option {option!r}; known: {', '.join(known)}")
-        is_view = option in view_options
-        try:
-            value = _convert(text, view_options[option] if is_view else own[option])
-        except ValueError:
-            raise PolicyError(f"{kind}:{name}: {option} cannot be {text!r}") from None
-        (view if is_view else policy)[option] = value
-    return NamedOptions(name, policy, view)
-
-
-def _convert(text: str, declared: Any) -> Any:
-    """A text as the type that a field is declared with; the first that fits of several."""
-    choices = typing.get_args(declared) if _is_union(declared) else (declared,)
-    if type(None) in choices and text.lower() == "none":
-        return None
-    for choice in sorted(choices, key=lambda choice: choice is str):  # str takes anything: last
-        origin = typing.get_origin(choice) or choice
-        if origin is bool and text.lower() in (*_TRUE, *_FALSE):
-            return text.lower() in _TRUE
-        if origin in (int, float):
-            try:
-                return origin(text)
-            except ValueError:
-                continue
-        if origin is str or origin is typing.Literal:
-            return text
-        if origin is tuple:
-            return tuple(text.split())  # a plus in a query is a blank
-    raise ValueError(text)
-
-
-def _is_union(declared: Any) -> bool:
-    return typing.get_origin(declared) in (typing.Union, types.UnionType)

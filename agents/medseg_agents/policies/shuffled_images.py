@@ -1,4 +1,4 @@
-"""PolicySpec `shuffled:NAME`: the same policy, shown the pictures of other cases.
+"""Policy `shuffled-images:POLICY`: the same policy, shown the images of other cases.
 
 A control. What a policy is worth without seeing its case is what it knows of the task's words and
 of where things usually are; only the rest is sight.
@@ -12,19 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from medseg_agents.policies.specs import PolicySpec, make_policy_spec
+from medseg_agents.policies.options import require_argument
+from medseg_agents.policies.registry import make
+from medseg_agents.policies.specs import PolicySpec
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import Policy
+from medseg_gym.registry import Spec, takes_spec
 
 
-class Shuffled:
-    """Shows every slot the picture of the slot half the batch away; words stay.
+class ShuffledImages:
+    """Shows every slot the image of the slot half the batch away; words stay.
 
-    In the chat view the mask in the picture goes along. Half a batch away, because neighbours often
-    share a picture.
+    In the chat view the mask in the image goes along. Half a batch away, because neighbours often
+    share an image.
 
     Args:
-        policy: Who plays; it must not be shown the truth.
+        policy: The policy that plays; it must not be shown the truth.
 
     Raises:
         PolicyError: A policy that sees the truth.
@@ -34,9 +37,9 @@ class Shuffled:
 
     def __init__(self, policy: Policy) -> None:
         if policy.sees_truth:
-            raise PolicyError(f"{policy.name} is shown the truth; other pictures change nothing")
+            raise PolicyError(f"{policy.name} is shown the truth; other images change nothing")
         self.policy = policy
-        self.name = f"shuffled:{policy.name}"
+        self.name = f"shuffled-images:{policy.name}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -48,21 +51,25 @@ class Shuffled:
         self.policy.reset(slots, generators)
 
     def act(self, observations: Mapping[str, Any]) -> Any:
-        """Act on the own words and another slot's picture.
+        """Act on the own words and another slot's image.
 
         Raises:
             PolicyError: A single slot, which has no other.
         """
         images = observations["image"]
         if len(images) < 2:
-            raise PolicyError(f"{self.name} needs at least 2 slots to exchange pictures")
+            raise PolicyError(f"{self.name} needs at least 2 slots to exchange images")
         swapped = np.roll(images, len(images) // 2, axis=0)
         return self.policy.act({**observations, "image": swapped})
 
 
-def shuffled(argument: str) -> PolicySpec:
-    """Read what stands behind "shuffled:"; the view is that of the policy there."""
-    inner = make_policy_spec(argument)
+@takes_spec
+def shuffled_images(spec: Spec) -> PolicySpec:
+    """Read "shuffled-images:POLICY"; the view is that of the policy."""
+    require_argument(spec)
+    inner = make(spec.rest)
     return replace(
-        inner, name=f"shuffled:{inner.name}", build=lambda envs: Shuffled(inner.build(envs))
+        inner,
+        name=f"{spec.kind}:{inner.name}",
+        build=lambda envs: ShuffledImages(inner.build(envs)),
     )

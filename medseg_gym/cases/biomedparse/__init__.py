@@ -6,20 +6,8 @@
 
 from medseg_gym.cases.biomedparse.layout import BiomedParseFormat
 from medseg_gym.cases.biomedparse.writer import BiomedParseWriter
-from medseg_gym.cases.files import FileCaseSource, open_split
+from medseg_gym.cases.files.dataset_formats import FormatLoader
 
 __all__ = ["BiomedParseFormat", "BiomedParseWriter", "load"]
 
-
-def load(argument: str, split: str) -> FileCaseSource:
-    """Open a split for `load_cases("biomedparse:ARGUMENT", split)`.
-
-    Args:
-        argument: Path of a data set or of a folder of data sets, and options: see
-            `BiomedParseFormat`.
-        split: "train", "val" or "test".
-
-    Raises:
-        CaseError: The data cannot be used.
-    """
-    return open_split(BiomedParseFormat, argument, split)
+load = FormatLoader(BiomedParseFormat)

@@ -5,15 +5,8 @@ or a region is a case. `DicomFormat` lists the options.
 """
 
 from medseg_gym.cases.dicom.layout import DicomFormat
-from medseg_gym.cases.files import FileCaseSource, open_split
+from medseg_gym.cases.files.dataset_formats import FormatLoader
 
 __all__ = ["DicomFormat", "load"]
 
-
-def load(argument: str, split: str) -> FileCaseSource:
-    """Open `dicom:ARGUMENT`.
-
-    Raises:
-        CaseError: See `medseg_gym.cases.files.open_split`.
-    """
-    return open_split(DicomFormat, argument, split)
+load = FormatLoader(DicomFormat)

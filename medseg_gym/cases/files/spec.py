@@ -5,26 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import parse_qsl, quote
 
-from medseg_gym.errors import CaseError
+from medseg_gym.errors import CaseError, nearest
+from medseg_gym.option_values import FALSE, TRUE
+from medseg_gym.registry import divide_argument, read_options, write_options
 
 SHARED_OPTIONS = ("skip_bad", "splits", "group", "modality")
 """Options that every file-backed source takes."""
-
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
 
 @dataclass(frozen=True)
 class FileSpec:
     """A parsed `PATH?name=value&name=value`.
 
-    Values are percent-decoded, so `%26` is an ampersand. The path ends at the first question mark
-    before which an existing file or folder is named (else at the very first), so a path may hold
-    question marks, and so may a value.
+    See `medseg_gym.registry.divide_argument` and `read_options`: paths and values may hold question
+    marks, and values are percent-decoded.
 
     Args:
-        name: Name of the layout, as "biomedparse".
+        name: Name of the format, as "biomedparse".
         argument: The text behind the colon.
         path: The path, with `~` expanded.
         options: The options.
@@ -40,18 +38,16 @@ class FileSpec:
         """Read the text behind the colon.
 
         Args:
-            name: Name of the layout.
+            name: Name of the format.
             argument: The text.
-            known: Options that this layout takes besides `SHARED_OPTIONS`.
+            known: Options that this format takes besides `SHARED_OPTIONS`.
 
         Raises:
             CaseError: No path, or an option that is unknown, repeated or without a value.
         """
         known = (*SHARED_OPTIONS, *known)
-        text, query = argument, ""
+        text, query = divide_argument(argument)
         try:
-            if "?" in argument and not Path(argument).expanduser().exists():
-                text, query = _divide(argument)
             path = Path(text).expanduser()
         except (OSError, ValueError, RuntimeError) as error:
             raise CaseError(f"{name}:{argument!r} is not a path: {error}") from error
@@ -60,14 +56,13 @@ class FileSpec:
                 f"{name}:{argument!r} names no path; give {name}:PATH or {name}:PATH?OPTION=VALUE, "
                 f"with options out of {', '.join(known)}"
             )
-        options: dict[str, str] = {}
-        for option, value in _pairs(name, argument, query):
-            if option not in known or option in options:
-                problem = "repeated" if option in options else "unknown"
+        options = read_options(f"{name}:{argument}", query, CaseError)
+        for option in options:
+            if option not in known:
                 raise CaseError(
-                    f"{name}:{argument}: {problem} option {option!r}; known: {', '.join(known)}"
+                    f"{name}:{argument}: unknown option {option!r}{nearest(option, known)}; known: "
+                    f"{', '.join(known)}"
                 )
-            options[option] = value
         return cls(name, argument, path, options)
 
     def __str__(self) -> str:
@@ -91,9 +86,9 @@ class FileSpec:
             CaseError: It is neither on nor off.
         """
         value = self.options.get(option, "").lower()
-        if value not in _TRUE + _FALSE:
+        if value not in (*TRUE, *FALSE, ""):
             raise self.wrong(option, "use 1 or 0")
-        return value in _TRUE
+        return value in TRUE
 
     def number(
         self, option: str, default: float, low: float = float("-inf"), high: float = float("inf")
@@ -124,27 +119,5 @@ class FileSpec:
     def adding(self, **options: str) -> str:
         """Return the spec as text with these options set."""
         given = {**self.options, **options}
-        pairs = "&".join(f"{k}={quote(v, safe=',:/()*+.')}" for k, v in given.items())
-        path = _divide(self.argument)[0] if self.options else self.argument
-        return f"{self.name}:{path}?{pairs}"
-
-
-def _divide(argument: str) -> tuple[str, str]:
-    """Part path from options; there is a question mark."""
-    marks = [at for at, character in enumerate(argument) if character == "?"]
-    ends = (at for at in marks if Path(argument[:at]).expanduser().exists())
-    end = next(ends, marks[0])
-    return argument[:end], argument[end + 1 :]
-
-
-def _pairs(name: str, argument: str, query: str) -> list[tuple[str, str]]:
-    if not query:
-        return []
-    try:
-        # A plus stays a plus: regular expressions are full of them.
-        return parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=True)
-    except ValueError as error:
-        raise CaseError(
-            f"{name}:{argument}: cannot read the options behind the question mark ({error}); "
-            "write OPTION=VALUE with & between them"
-        ) from error
+        path = divide_argument(self.argument)[0]
+        return f"{self.name}:{path}?{write_options(given)}"

@@ -4,16 +4,9 @@ Pairs of volumes are found by their names or by a dataset.json; each labelled sl
 is a case. `NiftiFormat` lists the options.
 """
 
-from medseg_gym.cases.files import FileCaseSource, open_split
+from medseg_gym.cases.files.dataset_formats import FormatLoader
 from medseg_gym.cases.nifti.layout import NiftiFormat
 
 __all__ = ["NiftiFormat", "load"]
 
-
-def load(argument: str, split: str) -> FileCaseSource:
-    """Open `nifti:ARGUMENT`.
-
-    Raises:
-        CaseError: See `medseg_gym.cases.files.open_split`.
-    """
-    return open_split(NiftiFormat, argument, split)
+load = FormatLoader(NiftiFormat)

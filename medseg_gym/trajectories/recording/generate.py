@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from medseg_gym.annotators import make_policy
+from medseg_gym import annotators
 from medseg_gym.cases import load_cases
 from medseg_gym.episodes import Episode
 from medseg_gym.policy import make_envs, play_cases
@@ -43,7 +43,7 @@ class GenerateOptions:
     Args:
         cases: Spec for `load_cases`.
         split: "train", "val" or "test".
-        annotator: Policy for `make_policy`.
+        annotator: Policy for `annotators.make`.
         backbone: Name for `backbones.load`.
         checkpoint: Weight file; None finds the official one.
         device: "auto" is CUDA where there is one.
@@ -184,7 +184,7 @@ def _play(task: _Task, report: Callable[[int], None]) -> None:
         max_steps=options.max_steps,
         reward=options.reward,
     )
-    policy = make_policy(options.annotator, envs.codec)
+    policy = annotators.make(options.annotator, envs.codec)
     facts = shared_facts(envs.core, policy)
     facts["options"] = json.dumps(facts["options"], sort_keys=True)
     mine = tuple(facts[name] for name in _SETTINGS)

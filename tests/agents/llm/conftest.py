@@ -5,7 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from medseg_agents.policies.specs import make_policy_spec
+from medseg_agents import policies
 
 from medseg_gym.policy import make_envs
 
@@ -113,7 +113,7 @@ def build():
     def start(server_url, cases, num_envs=2, query="", **options):
         if "image_size" not in query:
             query += "&image_size=32"  # pictures take the time here
-        policy_spec = make_policy_spec(f"openai:m?base_url={server_url}{query}")
+        policy_spec = policies.make(f"openai:m?base_url={server_url}{query}")
         envs = make_envs(
             num_envs,
             policy_spec.env_id,

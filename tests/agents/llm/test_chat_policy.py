@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from medseg_agents import policies
 from medseg_agents.llm import turn_cache
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.checkpoint import load_model, load_processor, save_view
 from medseg_agents.llm.generation import GenerationEngine, ModelOptions
-from medseg_agents.policies.specs import make_policy_spec
 
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import make_envs, play_cases
@@ -131,7 +131,7 @@ def test_an_answer_that_runs_into_the_limit_says_so(parts):
 
 def test_cases_are_played_alike_in_any_number_of_slots(tiny_path):
     save_view(tiny_path, {"image_size": SIZE, "texts": "terse"}, {"max_new_tokens": 8})
-    policy_spec = make_policy_spec(f"llm:{tiny_path}?temperature=1&history=2")
+    policy_spec = policies.make(f"llm:{tiny_path}?temperature=1&history=2")
     assert policy_spec.view == {"image_size": SIZE, "texts": "terse"}
     played = []
     for slots in (1, 3):
@@ -148,7 +148,7 @@ def test_cases_are_played_alike_in_any_number_of_slots(tiny_path):
 
 def test_shuffled_pictures_are_those_of_another_slot(tiny_path):
     save_view(tiny_path, {"image_size": SIZE, "texts": "terse"}, {"max_new_tokens": 8})
-    policy_spec = make_policy_spec(f"shuffled:llm:{tiny_path}")
+    policy_spec = policies.make(f"shuffled-images:llm:{tiny_path}")
     envs = make_envs(8, policy_spec.env_id, **CASES, **policy_spec.view)
     policy = policy_spec.build(envs)
     keys = list(envs.source.keys[:8])  # two pictures with four targets each
@@ -163,7 +163,7 @@ def test_shuffled_pictures_are_those_of_another_slot(tiny_path):
         assert observations["text"][slot] in str(messages)
     envs.close()
     with pytest.raises(PolicyError, match="shown the truth"):
-        shuffled = make_policy_spec("shuffled:oracle-box")
+        shuffled = policies.make("shuffled-images:oracle-box")
         shuffled.build(make_envs(2, backbone="ellipse", cases="phantoms"))
 
 
@@ -198,7 +198,7 @@ def test_what_is_no_such_checkpoint_is_said(tmp_path):
         load_processor(tmp_path)
     (tmp_path / "medseg_view.json").write_text("[]")
     with pytest.raises(PolicyError, match=r"medseg_view\.json"):
-        make_policy_spec(f"llm:{tmp_path}")
+        policies.make(f"llm:{tmp_path}")
 
 
 @pytest.mark.parametrize(

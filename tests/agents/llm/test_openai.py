@@ -15,9 +15,9 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from medseg_agents import policies
 from medseg_agents.evaluation.evaluate import RecordFile, evaluate, run_settings
 from medseg_agents.llm.openai import OpenAIOptions, OpenAIPolicy
-from medseg_agents.policies.specs import make_policy_spec
 from PIL import Image
 
 from medseg_gym.envs.views.chat_texts import TERSE
@@ -135,11 +135,11 @@ def test_keys(serve, build, small_cases, monkeypatch):
 )
 def test_names_that_cannot_be_read(text, words):
     with pytest.raises(PolicyError, match=words):
-        make_policy_spec(text)
+        policies.make(text)
 
 
 def test_names_carry_options_of_view_and_policy():
-    policy_spec = make_policy_spec(
+    policy_spec = policies.make(
         "openai:org/m:8b?texts=terse&image_size=96&thinking=yes&tools=box+stop"
     )
     assert policy_spec.env_id == "MedSegChat-v0" and policy_spec.name.startswith("openai:org/m:8b")
@@ -236,7 +236,7 @@ def test_a_model_server_answers_as_the_model_does_and_may_be_killed(
 
     server = ModelServer(tiny_checkpoint)
     name = f"openai:{tiny_checkpoint}?base_url={server.url}&retries=1&max_tokens=12"
-    policy_spec = make_policy_spec(f"{name}&texts=terse&image_size=32&concurrency=2")
+    policy_spec = policies.make(f"{name}&texts=terse&image_size=32&concurrency=2")
     envs = make_envs(2, "MedSegChat-v0", cases=small_cases, backbone="ellipse", **policy_spec.view)
     policy = policy_spec.build(envs)
     keys = list(envs.source.keys)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from medseg_agents import policies
 from medseg_agents.llm import turn_cache
 from medseg_agents.llm.tiny_model import build_tokenizer
-from medseg_agents.policies.specs import make_policy_spec
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -77,7 +77,7 @@ def llava_path(tmp_path_factory):
 
 
 def test_it_plays_batched_as_alone(llava_path):
-    policy_spec = make_policy_spec(
+    policy_spec = policies.make(
         f"llm:{llava_path}?max_new_tokens=8&texts=terse&image_size=48&temperature=1"
     )
     played = []

@@ -16,9 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from medseg_agents import policies
 from medseg_agents.evaluation.evaluate import RecordFile, evaluate, run_settings
 from medseg_agents.llm.openai import ServerError
-from medseg_agents.policies.specs import make_policy_spec
 
 from medseg_gym.envs.views.chat_texts import TERSE, tool_schemas
 from medseg_gym.policy import make_envs
@@ -152,7 +152,7 @@ def play(server, small_cases, tmp_path):
 
     def run(query, model="tiny", count=2, **options):
         name = f"openai:{model}?base_url={server.url}&texts=terse&image_size=32&retries=1&{query}"
-        policy_spec = make_policy_spec(name)
+        policy_spec = policies.make(name)
         envs = make_envs(
             2,
             policy_spec.env_id,

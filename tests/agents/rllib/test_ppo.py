@@ -8,10 +8,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from medseg_agents import policies
 from medseg_agents.arrays.rllib import RLlibPPOConfig, ppo_config, restore, train_rllib
 from medseg_agents.arrays.rllib.callbacks import check_autoreset
 from medseg_agents.evaluation.evaluate import evaluate
-from medseg_agents.policies.specs import make_policy_spec
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 from safetensors.torch import load_file
@@ -90,7 +90,7 @@ def test_a_run_learns_logs_and_its_network_plays_as_rllib_does(config, tmp_path)
     trained = [row for row in rows if "return" in row]
     assert {"dice", "length", "train/entropy", "time/rollout", "time/update"} <= set(trained[-1])
     assert sum("val/dice" in row for row in rows) >= 2
-    policy_spec = make_policy_spec(f"rllib:{tmp_path / 'run'}")
+    policy_spec = policies.make(f"rllib:{tmp_path / 'run'}")
     envs = make_envs(
         4,
         cases="phantoms:fundus",

@@ -14,9 +14,9 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from medseg_agents import policies
 from medseg_agents.arrays.sb3 import SB3PPOConfig, make_model, make_vec_env, train_sb3
 from medseg_agents.evaluation.evaluate import evaluate
-from medseg_agents.policies.specs import make_policy_spec
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 from stable_baselines3 import PPO
@@ -35,7 +35,7 @@ def arena(policy_spec, backbone="ellipse", **options):
 
 
 def play(name, keys=8):
-    policy_spec = make_policy_spec(name)
+    policy_spec = policies.make(name)
     envs = arena(policy_spec)
     policy = policy_spec.build(envs)
     return evaluate(envs, policy, list(envs.source.keys[:keys]))
@@ -68,7 +68,7 @@ def test_the_network_in_a_checkpoint_is_sb3s_own(run):
     env = make_vec_env(config)
     model = make_model(config, env)
     model.set_parameters(str(path / "checkpoints" / "step-000000128" / "model.zip"))
-    policy_spec = make_policy_spec(f"sb3:{path}")
+    policy_spec = policies.make(f"sb3:{path}")
     policy = policy_spec.build(arena(policy_spec))
     env.seed(3)
     observation = env.reset()
@@ -81,11 +81,11 @@ def test_the_same_checkpoint_gives_the_same_actions_in_a_fresh_process(run):
     names = [f"sb3:{path}", f"sb3:{path}?sampled=1"]
     program = (
         "import sys, json, torch; torch.set_num_threads(1)\n"
-        "from medseg_agents.policies.specs import make_policy_spec\n"
+        "from medseg_agents import policies\n"
         "from medseg_agents.evaluation.evaluate import evaluate\n"
         "from medseg_gym.policy import make_envs\n"
         "for name in sys.argv[1:]:\n"
-        "    c = make_policy_spec(name)\n"
+        "    c = policies.make(name)\n"
         "    e = make_envs(4, cases='phantoms:fundus', split='test', backbone='ellipse',\n"
         "                  max_steps=3, **c.view)\n"
         "    r = evaluate(e, c.build(e), list(e.source.keys[:8]))\n"
@@ -102,7 +102,7 @@ def test_the_same_checkpoint_gives_the_same_actions_in_a_fresh_process(run):
 
 def test_sampled_actions_do_not_depend_on_the_number_of_slots(run):
     path, _ = run
-    policy_spec = make_policy_spec(f"sb3:{path}?sampled=1")
+    policy_spec = policies.make(f"sb3:{path}?sampled=1")
     found = []
     for slots in (1, 3):
         envs = make_envs(
@@ -163,11 +163,11 @@ def test_resuming_goes_on_with_the_same_weights_and_optimizer(small_run, tmp_pat
 def test_a_damaged_checkpoint_is_named(run, tmp_path):
     path, _ = run
     with pytest.raises(PolicyError, match="neither a run nor a checkpoint"):
-        make_policy_spec(f"sb3:{tmp_path}")
+        policies.make(f"sb3:{tmp_path}")
     shutil.copytree(path, tmp_path / "copy")
     weights = tmp_path / "copy" / "checkpoints" / "step-000000128" / "network.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    policy_spec = make_policy_spec(f"sb3:{tmp_path / 'copy'}")
+    policy_spec = policies.make(f"sb3:{tmp_path / 'copy'}")
     with pytest.raises(PolicyError, match="no network of this view"):
         policy_spec.build(arena(policy_spec))
 

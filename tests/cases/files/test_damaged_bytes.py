@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg_gym.cases.files import index_dataset
-from medseg_gym.cases.files.dataset_formats import dataset_format_named
+from medseg_gym.cases.files.dataset_formats import dataset_format_of
 
 DATA: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "biomedparse": ("biomedparse", biomedparse_defects.write, ""),
@@ -44,7 +44,7 @@ def test_damaged_bytes_are_defects_or_cases(kind, which, at, removed, added, tmp
     start = int(at * len(raw))
     file.write_bytes(raw[:start] + added + raw[start + removed :])
     os.utime(file, (1, 1))
-    data = index_dataset(dataset_format_named(layout), f"{root}{options}")
+    data = index_dataset(dataset_format_of(layout), f"{root}{options}")
     whole = len(data.records)
     data.examine()
     assert len(data.records) + len({d.key for d in data.bad if d.key}) >= whole

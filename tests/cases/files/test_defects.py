@@ -18,7 +18,7 @@ from defect_corpus import Expected, load_corpus
 
 from medseg_gym.cases import SPLITS, CaseError, load_cases
 from medseg_gym.cases.files import FileData, index_dataset
-from medseg_gym.cases.files.dataset_formats import dataset_format_named
+from medseg_gym.cases.files.dataset_formats import dataset_format_of
 
 CORPUS = load_corpus()
 NOBODY = 65534
@@ -77,11 +77,11 @@ def test_the_defect_is_named_and_the_rest_stays_usable(layout, name, open_folder
     spec = f"{layout}:{root}{expected.options}"
     with rights(expected.unprivileged):
         begin = time.monotonic()
-        data = index_dataset(dataset_format_named(layout), spec.partition(":")[2])
+        data = index_dataset(dataset_format_of(layout), spec.partition(":")[2])
         data.examine()
         assert_named(data, expected)
         assert len(data.records) == expected.healthy, [str(d) for d in data.defects]
-        again = index_dataset(dataset_format_named(layout), spec.partition(":")[2])
+        again = index_dataset(dataset_format_of(layout), spec.partition(":")[2])
         again.examine()
         assert (again.defects, again.records) == (data.defects, data.records), "from the index"
         assert_refused_or_read(spec, expected)

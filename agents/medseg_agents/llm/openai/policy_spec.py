@@ -1,4 +1,4 @@
-"""The policy "openai:MODEL?option=value&..." by name."""
+"""The policy "openai:MODEL?option=value&..." by spec."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from typing import Any
 
 from medseg_agents.llm.openai.options import OpenAIOptions
 from medseg_agents.llm.openai.policy import OpenAIPolicy
-from medseg_agents.policies.options import read_named_options
+from medseg_agents.policies.options import policy_and_view
 from medseg_agents.policies.specs import PolicySpec
+from medseg_gym.registry import Spec, takes_spec
 
 
-def policy_spec(argument: str) -> PolicySpec:
-    """Return the policy spec "openai:MODEL?option=value&...", see `OpenAIOptions` and `CHAT_VIEW`.
+@takes_spec
+def policy_spec(spec: Spec) -> PolicySpec:
+    """Read "openai:MODEL?option=value&...", see `OpenAIOptions` and `CHAT_VIEW`.
 
     Raises:
         PolicyError: No model, or an option that does not exist or cannot have that value.
     """
-    read = read_named_options("openai", argument, OpenAIOptions)
-    options = OpenAIOptions(**read.policy)
+    policy, view = policy_and_view(spec, OpenAIOptions)
+    options = OpenAIOptions(**policy)
 
     def build(envs: Any) -> OpenAIPolicy:
-        view = envs.core.view
+        seen = envs.core.view
         return OpenAIPolicy(
-            read.name, view.system_messages, view.texts.over, view.tool_schemas, options
+            spec.argument, seen.system_messages, seen.texts.over, seen.tool_schemas, options
         )
 
-    return PolicySpec(f"openai:{argument}", build, "MedSegChat-v0", read.view)
+    return PolicySpec(spec.text, build, "MedSegChat-v0", view)

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 import typer
+from medseg_agents import policies
 from medseg_agents.commands.entry import add_commands
 from medseg_agents.grpo import train
 from medseg_agents.grpo.settings import ChatPPORun, GRPORun
 from medseg_agents.llm.checkpoint import read_view
-from medseg_agents.policies.specs import make_policy_spec
 from medseg_agents.runs.log import read_progress
 from PIL import Image
 from rich.console import Console
@@ -100,7 +100,7 @@ def test_a_run_leaves_a_model_that_plays(caller, ray_cluster, tmp_path, one_thre
         assert picture.width > 400
     view, policy = read_view(run.path / "model")
     assert view["image_size"] == 64 and policy["max_new_tokens"] == 24
-    policy_spec = make_policy_spec(f"llm:{run.path / 'model'}")
+    policy_spec = policies.make(f"llm:{run.path / 'model'}")
     envs = make_envs(
         2, "MedSegChat-v0", cases="phantoms:fundus", backbone="ellipse", **policy_spec.view
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from medseg_agents.policies.specs import make_policy_spec
+from medseg_agents import policies
 
-from medseg_gym.annotators import check_policy
+from medseg_gym import annotators
 from medseg_gym.errors import PolicyError
 from medseg_gym.play import BuiltIn
 
@@ -13,28 +13,28 @@ from medseg_gym.play import BuiltIn
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nonsense", "unknown policy 'nonsense'.*known: random, stop"),
-        ("centre_box", "did you mean centre-box"),
-        ("center-box", "did you mean centre-box"),
-        ("oracle-boxx:loosen=0.2", "did you mean oracle-box"),
-        ("noisy-hybird", "did you mean noisy-hybrid"),
-        ("oracle-box:losen=0.2", "no option 'losen'; it takes"),
-        ("oracle-box:loosen=much", "loosen must be a number"),
+        ("nonsense", "unknown policy 'nonsense'.*known: box-to-point, centre-box"),
+        ("centre_box", "did you mean 'centre-box'"),
+        ("center-box", "did you mean 'centre-box'"),
+        ("oracle-boxx?loosen=0.2", "did you mean 'oracle-box'"),
+        ("noisy-hybird", "did you mean 'noisy-hybrid'"),
+        ("oracle-box?losen=0.2", "no option 'losen' .*; it takes"),
+        ("oracle-box?loosen=much", "loosen cannot be 'much': a number is wanted"),
         ("sb4:runs/first", "did you mean.*sb3:|known:.*sb3:"),
         ("runs/not-there", "no such folder"),
     ],
 )
 def test_a_policy_that_is_none_is_refused_at_once(text, words) -> None:
     with pytest.raises(PolicyError, match=words):
-        make_policy_spec(text)
+        policies.make(text)
 
 
 def test_names_that_there_are_pass() -> None:
-    for text in ("random", "oracle-box:loosen=0.2", "noisy-hybrid:wrong=0.1:tau=0.02"):
-        assert make_policy_spec(text).name == text
-        check_policy(text)
+    for text in ("random", "oracle-box?loosen=0.2", "noisy-hybrid?wrong=0.1&tau=0.02"):
+        assert policies.make(text).name == text
+        annotators.check(text)
         assert BuiltIn(text).name == text
-    with pytest.raises(PolicyError, match="did you mean hybrid"):
+    with pytest.raises(PolicyError, match="did you mean 'hybrid'"):
         BuiltIn("hybrit")
 
 
@@ -46,4 +46,4 @@ def test_commands_refuse_it_before_they_load_anything(refusal, command, monkeypa
         raise AssertionError("loaded")
 
     monkeypatch.setattr(backbones, "load", load)
-    assert "did you mean centre-box" in refusal(*command, "--policy", "center-box")
+    assert "did you mean 'centre-box'" in refusal(*command, "--policy", "center-box")

@@ -1,8 +1,8 @@
 """The baseline that has learned where things are, and does not look."""
 
 import numpy as np
-from medseg_agents.policies.location_prior import usual_box
-from medseg_agents.policies.specs import make_policy_spec
+from medseg_agents import policies
+from medseg_agents.policies.location_prior import location_prior
 
 from medseg_gym.annotators.box import tight_box
 from medseg_gym.cases import load_cases
@@ -12,7 +12,7 @@ from medseg_gym.prompts import AddBox, Stop
 
 def test_every_case_of_a_target_gets_the_median_box_of_the_training_cases():
     envs = make_envs(4, cases="phantoms:fundus", split="test", backbone="ellipse")
-    policy = usual_box("phantoms:fundus", 40).build(envs)
+    policy = location_prior("phantoms:fundus", 40).build(envs)
     source = load_cases("phantoms:fundus", "train")
     boxes: dict[str, list] = {}
     for index in range(40):
@@ -29,7 +29,7 @@ def test_every_case_of_a_target_gets_the_median_box_of_the_training_cases():
 
 
 def test_it_is_named_with_its_cases_and_small_sources_are_taken_whole():
-    policy_spec = make_policy_spec("usual-box:samples")
-    assert policy_spec.name == "usual-box:samples"
+    policy_spec = policies.make("location-prior:samples")
+    assert policy_spec.name == "location-prior:samples"
     envs = make_envs(1, cases="samples", split="test", backbone="ellipse")
     assert any(box is not None for box in policy_spec.build(envs).boxes)

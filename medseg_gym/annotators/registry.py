@@ -1,0 +1,148 @@
+"""Policies that need no training, by spec: "oracle-box?loosen=0.2", "noisy-hybrid?wrong=0.1"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from medseg_gym.annotators.box import OracleBox
+from medseg_gym.annotators.box_click import OracleBoxClick
+from medseg_gym.annotators.click import OracleClick
+from medseg_gym.annotators.expert import BoxToPoint, Hybrid, SequentialClick
+from medseg_gym.annotators.noisy import Noisy
+from medseg_gym.annotators.scripted import CentreBox, OracleScript, RandomActions, StopAtOnce
+from medseg_gym.errors import PolicyError
+from medseg_gym.option_values import convert_options, declared_options
+from medseg_gym.policy import Policy
+from medseg_gym.prompts import ArrayCodec
+from medseg_gym.registry import Factory, Registry, Spec, split_specs
+
+NOISY = "noisy-"
+"""Before the kind of any oracle: the same with a human hand (see `Noisy`)."""
+
+ANNOTATORS: Registry[Policy] = Registry(
+    "policy",
+    "medseg_gym.policies",
+    "factory(codec, **options)",
+    {
+        "random": RandomActions,
+        "stop": StopAtOnce,
+        "centre-box": CentreBox,
+        "oracle-box": OracleBox,
+        "oracle-click": OracleClick,
+        "oracle-box-click": OracleBoxClick,
+        "box-to-point": BoxToPoint,
+        "sequential-click": SequentialClick,
+        "hybrid": Hybrid,
+    },
+    PolicyError,
+)
+_OFTEN_NOISY = ("box-to-point", "hybrid", "sequential-click")
+
+
+def names() -> tuple[str, ...]:
+    """Kinds that `make` knows; the noisy ones of the experts among them."""
+    return (*ANNOTATORS.names(), *(NOISY + kind for kind in _OFTEN_NOISY))
+
+
+def register(kind: str, factory: str | Factory[Policy]) -> None:
+    """Make `make(kind, codec)` call `factory(codec, **options)`.
+
+    Args:
+        kind: See `Registry.register`.
+        factory: A class or function, or "module:name".
+
+    Raises:
+        PolicyError: The kind is taken, cannot be written in a spec, or begins with "noisy-".
+    """
+    if kind.startswith(NOISY):
+        raise PolicyError(f"policy kind {kind!r} must not begin with {NOISY!r}")
+    ANNOTATORS.register(kind, factory)
+
+
+def make(text: str, codec: ArrayCodec, **options: Any) -> Policy:
+    """Build a policy from its spec, "KIND" or "KIND?option=value&option=value".
+
+    "noisy-KIND" is any oracle with the slips of `Noisy`, whose options stand beside its own; where
+    both have one of the same name, it is the slip's. "package.module:Name" or "path/file.py:Name"
+    is a policy class or `factory(codec, **options)` of your own.
+
+    Args:
+        text: The spec.
+        codec: Of the view it plays through (`envs.unwrapped.codec`).
+        **options: Further options.
+
+    Raises:
+        PolicyError: Unknown kind or option, a value of another type, a factory of another
+            signature, or slips for a policy that is no oracle.
+    """
+    spec, factory = _find(text)
+    slips = _slips(spec)
+    values = {**_options(spec, factory), **options}
+    policy = ANNOTATORS.call(
+        spec, factory, codec, **{name: v for name, v in values.items() if name not in slips}
+    )
+    if not callable(getattr(policy, "act", None)) or not callable(getattr(policy, "reset", None)):
+        raise PolicyError(
+            f"policy {text!r}: made a {type(policy).__name__}, which has no reset and act"
+        )
+    if not _is_noisy(spec):
+        return policy
+    if not isinstance(policy, OracleScript):
+        raise PolicyError(
+            f"policy {text!r}: only an oracle can be noisy, {_plain(spec).kind!r} is none"
+        )
+    return Noisy(policy, **{name: value for name, value in values.items() if name in slips})
+
+
+def check(text: str, others: Sequence[str] = ()) -> None:
+    """Refuse a text that `make` would refuse, before there is anything to play on.
+
+    Args:
+        text: The spec.
+        others: Further kinds that could have been meant, for the error.
+
+    Raises:
+        PolicyError: As there, but for noise on what is no oracle and what a policy itself refuses.
+    """
+    _options(*_find(text, others))
+
+
+def begins_spec(text: str) -> bool:
+    """Whether a text begins with a known kind, or with the name of a user's own object."""
+    return ANNOTATORS.begins_spec(text.strip().removeprefix(NOISY))
+
+
+def split(text: str) -> list[str]:
+    """Split a list of specs with commas between them, see `medseg_gym.registry.split_specs`."""
+    return split_specs(text, begins_spec)
+
+
+def _is_noisy(spec: Spec) -> bool:
+    return spec.kind.startswith(NOISY)
+
+
+def _plain(spec: Spec) -> Spec:
+    return Spec(spec.text, spec.kind.removeprefix(NOISY), spec.rest, PolicyError)
+
+
+def _slips(spec: Spec) -> dict[str, Any]:
+    return declared_options(Noisy, 1) if _is_noisy(spec) else {}
+
+
+def _find(text: str, others: Sequence[str] = ()) -> tuple[Spec, Factory[Policy]]:
+    """Return a spec and the factory of its kind, or of the kind that is to be noisy."""
+    spec = ANNOTATORS.parse(text)
+    plain = _plain(spec)
+    if _is_noisy(spec) and (plain.is_own or ANNOTATORS.knows(plain.kind)):
+        return spec, ANNOTATORS.find(plain)
+    return spec, ANNOTATORS.find(spec, [*(NOISY + kind for kind in _OFTEN_NOISY), *others])
+
+
+def _options(spec: Spec, factory: Factory[Policy]) -> dict[str, Any]:
+    """Return a spec's options, converted; those of `Noisy` too, where it is noisy."""
+    if not _is_noisy(spec):
+        return ANNOTATORS.options_of(spec, factory, 1)
+    ANNOTATORS.options_of(Spec(spec.text, spec.kind, spec.argument, PolicyError), factory, 1)
+    declared = {**declared_options(factory, 1), **_slips(spec)}
+    return convert_options(f"policy {spec}", spec.options, declared, PolicyError)
