@@ -205,16 +205,16 @@ def load_splits(spec: str) -> dict[str, CaseSource]:
     Raises:
         CaseError: See `load_cases`; or there is no split at all.
     """
-    found: dict[str, CaseSource] = {}
+    sources: dict[str, CaseSource] = {}
     problem: EmptySplit | None = None
     for split in SPLITS:
         try:
-            found[split] = load_cases(spec, split)
+            sources[split] = load_cases(spec, split)
         except EmptySplit as error:
             problem = error
-    if not found and problem is not None:
+    if not sources and problem is not None:
         raise problem
-    return found
+    return sources
 
 
 @lru_cache(maxsize=64)

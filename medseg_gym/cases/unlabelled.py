@@ -70,7 +70,7 @@ class UnlabelledImages(CaseSource):
         name = f"{row['image']}.png"
         pixels = read_image(self.folder / name, name)
         if hash_pixels(pixels) != row["image"]:
-            raise CaseError(f"{self.folder / name} is not the picture it was when it was added")
+            raise CaseError(f"{self.folder / name} is not the image it was when it was added")
         return make_unlabelled(pixels, row["target"], row["modality"])
 
     def add(self, case: Case) -> None:
@@ -94,7 +94,7 @@ class UnlabelledImages(CaseSource):
             append_rows(self.folder / INDEX, [row], CaseError, durable=True)
 
     def nbytes(self) -> int:
-        """What the pictures take on disk."""
+        """What the images take on disk."""
         return sum(path.stat().st_size for path in self.folder.glob("*.png"))
 
 

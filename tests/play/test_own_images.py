@@ -87,7 +87,7 @@ def test_files_that_cannot_be_used_are_named(open_page) -> None:
         assert status in (422, 507)
         return words
 
-    assert "not a picture" in refusal(b"%PDF-1.4")
+    assert "not an image" in refusal(b"%PDF-1.4")
     assert "truncated" in refusal(png(noise())[:300])
     assert "pixels" in refusal(png(noise(0, 200, 200)))
     send(client, png(noise(0, 95, 95)))

@@ -63,35 +63,35 @@ def place_contours(
         notes that count the contours whose reading the file leaves open.
     """
     rows, columns = series.facts["rows"], series.facts["columns"]
-    found: dict[tuple[int, int], list[int]] = defaultdict(list)
+    contours_of: dict[tuple[int, int], list[int]] = defaultdict(list)
     lost: Counter[tuple[int, str]] = Counter()
-    told: Counter[tuple[int, str]] = Counter()
+    noted: Counter[tuple[int, str]] = Counter()
     for number, contour in enumerate(structures.contours):
         problem = _stranger(contour, structures, series)
         index = problem or _slice_of(contour, series)
         if isinstance(index, int):
-            found[contour.roi, index].append(number)
+            contours_of[contour.roi, index].append(number)
             if _off(contour, series, index) > max(series.gap / 4, SAME):
-                told[contour.roi, "that lie between slices and count for the nearest one"] += 1
+                noted[contour.roi, "that lie between slices and count for the nearest one"] += 1
         elif index == _NOWHERE:
-            told[contour.roi, index] += 1
+            noted[contour.roi, index] += 1
         else:
             lost[contour.roi, index] += 1
     for (roi, problem), count in lost.items():
         title = structures.names.get(roi, f"region {roi}")
         yield Defect(name, f"{count} contours of {title!r} {problem}")
-    for (roi, index), numbers in sorted(found.items()):
+    for (roi, index), numbers in sorted(contours_of.items()):
         plane = series.frames[index].plane
         assert plane is not None  # _slice_of found it by its position
         contours = [structures.contours[n] for n in numbers]
         mask = draw(contours, plane, rows, columns, nested_holes)
         area = int(np.count_nonzero(mask))
         for cause, count in _open_to_reading(contours, plane, nested_holes):
-            told[roi, cause] += count
+            noted[roi, cause] += count
         if not area:
-            told[roi, _EMPTY] += len(contours)
+            noted[roi, _EMPTY] += len(contours)
         yield Placed(roi, structures.names[roi], index, tuple(numbers), area)
-    for (roi, cause), count in told.items():
+    for (roi, cause), count in noted.items():
         title = structures.names[roi]
         if cause in (_NOWHERE, _EMPTY):
             yield Defect.counting(name, f"contours {cause}", count, f"region {title!r}")
@@ -120,12 +120,12 @@ def _slice_of(contour: Contour, series: Series) -> int | str:
     if np.abs(heights - heights.mean()).max() > max(series.gap / 4, SAME):
         return "do not lie in the plane of an image: they are tilted against the slices"
     among = series.nearest(middle)
-    told = series.index(contour.sop, contour.number) if contour.sop else None
+    named = series.index(contour.sop, contour.number) if contour.sop else None
     if not among:
         return _NOWHERE
-    if told in among:  # it decides between images at one place, and exactly halfway
-        return told
-    if told is not None and _off(contour, series, told) > GAP * series.gap:
+    if named in among:  # it decides between images at one place, and exactly halfway
+        return named
+    if named is not None and _off(contour, series, named) > GAP * series.gap:
         return "lie elsewhere than the image that they refer to"
     chosen = series.nearest(middle, ties=False)
     if len(chosen) > 1:

@@ -44,8 +44,8 @@ class Plane:
 
     def as_facts(self) -> list[float]:
         """Return what `of` reads."""
-        parts = (self.position, self.along, self.down, self.spacing)
-        return [float(number) for part in parts for number in part]
+        vectors = (self.position, self.along, self.down, self.spacing)
+        return [float(number) for vector in vectors for number in vector]
 
     @cached_property
     def normal(self) -> np.ndarray:
@@ -131,7 +131,7 @@ def planes_of(header: Any, frames: int, name: str) -> list[PlaneFacts]:
     """
     shared = _first(header, "SharedFunctionalGroupsSequence")
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
-    found: list[PlaneFacts] = []
+    planes: list[PlaneFacts] = []
     for number in range(frames):
         own = per_frame[number] if number < len(per_frame) else None
         places = [header] if own is None and shared is None else [own, shared, header]
@@ -143,10 +143,10 @@ def planes_of(header: Any, frames: int, name: str) -> list[PlaneFacts]:
         if orientation:
             _require_directions(orientation, name)
         if position and orientation and spacing:
-            found.append([*position, *orientation, *spacing])
+            planes.append([*position, *orientation, *spacing])
         else:
-            found.append(None)
-    return found
+            planes.append(None)
+    return planes
 
 
 def spacing_of(header: Any, name: str) -> tuple[float, float] | None:

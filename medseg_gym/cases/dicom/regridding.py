@@ -33,8 +33,8 @@ def lies_elsewhere(facts: Facts, scan: dict[str, Any], series: Series) -> bool:
     """
     for number, (sources, areas) in enumerate(scan["frames"]):
         if any(area for _, area in areas):
-            found = slice_of_frame(sources, number, facts, series)
-            if isinstance(found, Lost) and found.grid:
+            place = slice_of_frame(sources, number, facts, series)
+            if isinstance(place, Lost) and place.grid:
                 return True
     return False
 
@@ -55,8 +55,8 @@ def carry(mask: np.ndarray, frame: Plane, thickness: float, onto: Plane, size: A
     affine = frame.affine.copy()
     affine[:3, 2] *= thickness
     stored = np.ascontiguousarray(mask.T, np.uint8)[:, :, None]
-    found = nearest(stored, affine, (size[1], size[0], 1), onto.affine)
-    return found[:, :, 0].T > 0
+    sampled = nearest(stored, affine, (size[1], size[0], 1), onto.affine)
+    return sampled[:, :, 0].T > 0
 
 
 def carry_segments(
@@ -82,7 +82,7 @@ def carry_segments(
     names = {number: text for number, text in scan["segments"]}
     size = (series.facts["rows"], series.facts["columns"])
     reached: set[int] = set()
-    found = []
+    placed = []
     for segment in sorted(frames.by_segment):
         if segment not in names:
             cause = f"show segment {segment}, which SegmentSequence does not name"
@@ -90,7 +90,7 @@ def carry_segments(
             continue
         for index, frame in enumerate(series.frames):
             assert frame.plane is not None  # problem() asked
-            mask, parts = np.zeros(size, bool), []
+            mask, touching = np.zeros(size, bool), []
             near, thickness = frames.near(segment, frame.plane, size)
             for number in near:
                 carried = carry(
@@ -98,24 +98,24 @@ def carry_segments(
                 )
                 if carried.any():
                     mask |= carried
-                    parts.append(number)
-            if parts:
-                reached.update(parts)
+                    touching.append(number)
+            if touching:
+                reached.update(touching)
                 area = int(np.count_nonzero(mask))
-                planes = tuple(facts["planes"][number] for number in parts)
-                found.append(
+                planes = tuple(facts["planes"][number] for number in touching)
+                placed.append(
                     Placed(
                         segment,
                         names[segment],
                         index,
-                        tuple(parts),
+                        tuple(touching),
                         area,
                         scan["labelmap"],
                         planes,
                         thickness,
                     )
                 )
-    if not found:
+    if not placed:
         yield Defect(name, f"does not overlap the images anywhere: {frames.grids()}")
         return
     yield Defect(name, f"frames carried over to another grid: {frames.grids()}", note=True)
@@ -130,7 +130,7 @@ def carry_segments(
     )
     if beside:
         yield Defect.counting(name, "pixels of segments beside the images", beside)
-    yield from found
+    yield from placed
 
 
 class _Frames:

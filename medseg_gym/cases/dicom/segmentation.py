@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.cases.dicom.facts import Facts, quiet
-from medseg_gym.cases.dicom.pictures import read_frame_of_whole
+from medseg_gym.cases.dicom.images import read_frame_of_whole
 from medseg_gym.cases.dicom.planes import Plane, frame_item
 from medseg_gym.cases.dicom.series import SAME, Series
 from medseg_gym.cases.dicom.structures import listed, note_on_names
@@ -107,7 +107,7 @@ def scan_segmentation(path: Path, name: str) -> dict[str, Any]:
             shows = None if labelmap else _segment_number([own, shared], name)
             frames.append((_sources([own, shared]), shows))
         gap = _gap(header)
-    found = []
+    scanned = []
     for number, (sources, shown) in enumerate(frames):
         labels = segment_values(path, name, number)
         counts = np.bincount(labels.ravel(), minlength=2)
@@ -115,14 +115,14 @@ def scan_segmentation(path: Path, name: str) -> dict[str, Any]:
             areas = [[int(v), int(counts[v])] for v in np.flatnonzero(counts) if v]
         else:
             areas = [[shown, int(counts[1:].sum())]]
-        found.append([sources, areas])
+        scanned.append([sources, areas])
     return {
         "segments": segments,
         "series": series,
-        "frames": found,
+        "frames": scanned,
         "labelmap": labelmap,
         "gap": gap,
-        "notes": [note.as_dict() for note in (*notes, *_notes_on_frames(name, segments, found))],
+        "notes": [note.as_dict() for note in (*notes, *_notes_on_frames(name, segments, scanned))],
     }
 
 
@@ -191,9 +191,9 @@ def place_segments(
     for number, (sources, areas) in enumerate(scan["frames"]):
         if not any(area for _, area in areas):
             continue  # counted by the scan
-        found = slice_of_frame(sources, number, facts, series)
-        if isinstance(found, Lost):
-            lost.setdefault(found.cause, []).append(found.detail)
+        slice_index = slice_of_frame(sources, number, facts, series)
+        if isinstance(slice_index, Lost):
+            lost.setdefault(slice_index.cause, []).append(slice_index.detail)
             continue
         alone += not sources
         for segment, area in areas:
@@ -201,7 +201,7 @@ def place_segments(
                 problem = f"show segment {segment}, which SegmentSequence does not name"
                 lost.setdefault(problem, []).append("")
             elif area:
-                frames.setdefault((segment, found), []).append((number, area))
+                frames.setdefault((segment, slice_index), []).append((number, area))
     for problem, details in lost.items():
         yield Defect(name, f"{len(details)} of {len(scan['frames'])} frames: {problem}{details[0]}")
     if alone:
@@ -238,8 +238,8 @@ def slice_of_frame(
     sources: list[list[Any]], number: int, facts: Facts, series: Series
 ) -> int | Lost:
     """Index of the slice that a frame of a SEG lies on, or why there is none."""
-    found = facts["planes"][number] if number < len(facts["planes"]) else None
-    plane = None if found is None else Plane.of(found)
+    plane_facts = facts["planes"][number] if number < len(facts["planes"]) else None
+    plane = None if plane_facts is None else Plane.of(plane_facts)
 
     def elsewhere(cause: str) -> Lost:
         shown = None if series.view is None else _image_plane(sources, plane, series)
@@ -327,12 +327,12 @@ def _segment_number(places: list[Any], name: str) -> int:
 
 
 def _sources(places: list[Any]) -> list[list[Any]]:
-    found: dict[tuple[str, int], None] = {}
+    sources: dict[tuple[str, int], None] = {}
     for place in places:
         for derivation in (None if place is None else place.get("DerivationImageSequence")) or ():
             for source in derivation.get("SourceImageSequence") or ():
                 numbers = source.get("ReferencedFrameNumber")
                 many = numbers if hasattr(numbers, "__len__") else [numbers or 1]
                 for number in many:
-                    found[str(source.ReferencedSOPInstanceUID), int(number) - 1] = None
-    return [list(source) for source in found]
+                    sources[str(source.ReferencedSOPInstanceUID), int(number) - 1] = None
+    return [list(source) for source in sources]

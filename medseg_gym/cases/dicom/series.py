@@ -26,7 +26,7 @@ SAME = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a series.
+    """One image of a series.
 
     Args:
         file: Path relative to the root.
@@ -182,12 +182,12 @@ def _kind(facts: Facts) -> tuple[Any, ...]:
     return (facts["rows"], facts["columns"]), turned, spacing
 
 
-def _difference(found: tuple, usual: tuple, first: str) -> str:
-    if usual[1] is not None and found[1] is None:
+def _difference(own: tuple, usual: tuple, first: str) -> str:
+    if usual[1] is not None and own[1] is None:
         return "no usable position, orientation or pixel spacing, unlike the rest of its series"
     texts = [
         f"{what} ({_text(have)} instead of {_text(want)})"
-        for what, have, want in zip(_KIND, found, usual, strict=True)
+        for what, have, want in zip(_KIND, own, usual, strict=True)
         if have != want
     ]
     return f"{' and '.join(texts)} than the rest of its series (as {first!r})"

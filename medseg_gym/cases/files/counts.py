@@ -36,5 +36,5 @@ class Counts:
             if left_out:
                 yield Defect.counting(path, cause, count, place)
                 continue
-            more = f" ({count} times, here the first)" if count > 1 else ""
-            yield Defect(path, cause + more, place, note=True)
+            times = f" ({count} times, here the first)" if count > 1 else ""
+            yield Defect(path, cause + times, place, note=True)

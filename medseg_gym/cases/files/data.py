@@ -1,4 +1,4 @@
-"""A surveyed data set: every case of every split, and everything that is wrong with it."""
+"""An indexed data set: every case of every split, and everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _SKIPPED = "defects (skip_bad=1 leaves out what has them)"
 
 
 class FileData:
-    """The cases of a layout, indexed but not read.
+    """The cases of a data set, indexed but not read.
 
     Args:
-        layout: The format, with its path and options.
+        dataset_format: The format, with its path and options.
 
     Raises:
         CaseError: The path does not exist, or an option cannot be used.
     """
 
-    def __init__(self, layout: DatasetFormat) -> None:
-        self.layout, self.spec = layout, layout.spec
+    def __init__(self, dataset_format: DatasetFormat) -> None:
+        self.dataset_format, self.spec = dataset_format, dataset_format.spec
         self.skip_bad = self.spec.flag("skip_bad")
         self._shares = DEFAULT_SHARES
         if "splits" in self.spec.options:
@@ -49,14 +49,14 @@ class FileData:
         self.records: tuple[Record, ...] = ()
         self.defects: tuple[Defect, ...] = ()
         with FileCache(self._index("structure")) as file_cache:
-            self._collect(layout.index(file_cache))
+            self._collect(dataset_format.index(file_cache))
         self._said = False
         if self.skip_bad:
             self.examine()
 
     @property
     def name(self) -> str:
-        """Short name for tables and cases: layout and last folder, as "biomedparse:BTCV"."""
+        """Short name for tables and cases: format and last folder, as "biomedparse:BTCV"."""
         return f"{self.spec.name}:{self.spec.path.resolve().name}"
 
     @property
@@ -97,12 +97,12 @@ class FileData:
         """
         bad = self.bad
         if bad and not self.skip_bad:
-            more = f" (and {len(bad) - 1} more defects)" if len(bad) > 1 else ""
-            raise CaseError(f"{self.spec}: {bad[0]}{more}; {self._way_out()}")
+            others = f" (and {len(bad) - 1} more defects)" if len(bad) > 1 else ""
+            raise CaseError(f"{self.spec}: {bad[0]}{others}; {self._way_out()}")
         if not self.records:
             raise CaseError(
                 f"{self.spec}: there is no case under {self.spec.path}{self._why_empty()}; "
-                f"docs/datasets.md shows the layout that {self.spec.name}: reads"
+                f"docs/datasets.md shows the format that {self.spec.name}: reads"
             )
         if bad and not self._said:
             self._said = True
@@ -146,28 +146,28 @@ class FileData:
             What was found, by key, for the cases that can be read.
         """
         facts: dict[str, Facts] = {}
-        found: list[Defect] = []
+        defects: list[Defect] = []
         kept: list[Record] = []
         with FileCache(self._index("pixels")) as file_cache:
             for done, record in enumerate(self.records, 1):
-                told = self._examine(file_cache, record)
-                if isinstance(told, Facts):
-                    facts[record.key] = told
+                result = self._examine(file_cache, record)
+                if isinstance(result, Facts):
+                    facts[record.key] = result
                     kept.append(record)
                 else:
-                    found.append(told)
+                    defects.append(result)
                 if progress is not None:
                     progress(done, len(self.records))
         self.records = tuple(kept)
-        self.defects = (*self.defects, *found)
+        self.defects = (*self.defects, *defects)
         return facts
 
     def _examine(self, file_cache: FileCache, record: Record) -> Facts | Defect:
-        files = [self.layout.path(file) for file in record.files]
-        told: dict[str, Any] = file_cache.remember(record.key, files, lambda: self._tell(record))
-        if "area" in told:
-            return Facts(**told)
-        return Defect(**told)
+        files = [self.dataset_format.path(file) for file in record.files]
+        kept: dict[str, Any] = file_cache.remember(record.key, files, lambda: self._tell(record))
+        if "area" in kept:
+            return Facts(**kept)
+        return Defect(**kept)
 
     def _tell(self, record: Record) -> dict[str, Any]:
         try:
@@ -182,12 +182,12 @@ class FileData:
         }
 
     def _read(self, record: Record) -> Case:
-        pixels = self.layout.read(record)
+        pixels = self.dataset_format.read(record)
         image, mask = pixels.image, pixels.mask
         if mask.shape != image.shape[:2]:
             other = f"its image {record.files[0]!r}" if len(record.files) > 1 else "the image"
             way_out = ""
-            if mask.shape == image.shape[1::-1] and "orientation" in self.layout.options:
+            if mask.shape == image.shape[1::-1] and "orientation" in self.dataset_format.options:
                 way_out = "; orientation=stored leaves both as they are stored, whatever EXIF says"
             raise Damaged(
                 record.files[-1],
@@ -211,10 +211,10 @@ class FileData:
         except CaseError as error:
             raise Damaged(record.files[0], str(error)) from error
 
-    def _collect(self, found: Iterator[Record | Defect]) -> None:
+    def _collect(self, items: Iterator[Record | Defect]) -> None:
         records: dict[str, Record] = {}
         defects: list[Defect] = []
-        for item in found:
+        for item in items:
             if isinstance(item, Record):
                 item = self._complete(item)
             if isinstance(item, Defect):
@@ -278,13 +278,13 @@ class FileData:
             ) from error
 
     def _index(self, level: str) -> Any:
-        counting = self.layout.options
-        if level == "structure" and self.layout.index_options is not None:
-            counting = self.layout.index_options
+        counting = self.dataset_format.options
+        if level == "structure" and self.dataset_format.index_options is not None:
+            counting = self.dataset_format.index_options
         own = {k: v for k, v in self.spec.options.items() if k in counting}
         root = os.path.realpath(self.spec.path)
         name = f"{self.name}.{level}"
-        return index_path(name, level, self.layout.version, root, sorted(own.items()))
+        return index_path(name, level, self.dataset_format.version, root, sorted(own.items()))
 
     def _way_out(self) -> str:
         skipping = self.spec.adding(skip_bad="1")

@@ -50,7 +50,7 @@ class DatasetFormat(ABC):
         """List all cases and everything that is wrong, without stopping at the first.
 
         Args:
-            memo: Keep what costs reading in `memo.remember(key, files, make)`.
+            file_cache: Keep what costs reading in `file_cache.remember(key, files, make)`.
 
         Yields:
             Records in a stable order, and Defects, with paths relative to the root.

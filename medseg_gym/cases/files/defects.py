@@ -49,7 +49,7 @@ class Defect:
         return cls(path, cause, place, note=True, reason=reason, left_out=count)
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.path or ".", self.place, self.cause) if part)
+        return ": ".join(text for text in (self.path or ".", self.place, self.cause) if text)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""

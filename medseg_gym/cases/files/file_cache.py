@@ -34,7 +34,7 @@ def index_path(name: str, *identity: object) -> Path:
 
     Args:
         name: Readable start of the file name.
-        identity: What the index depends on besides the files: layout, version, root, options.
+        identity: What the index depends on besides the files: format, version, root, options.
     """
     digest = hashlib.blake2b(repr(identity).encode(), digest_size=10).hexdigest()
     readable = "".join(c if c.isascii() and c.isalnum() else "-" for c in name)[:60]
@@ -89,8 +89,8 @@ class FileCache:
     def _stamp(self, file: str) -> list[int] | None:
         if file not in self._stamps:
             try:
-                found = os.stat(file)
-                self._stamps[file] = [found.st_size, found.st_mtime_ns]
+                status = os.stat(file)
+                self._stamps[file] = [status.st_size, status.st_mtime_ns]
             except (OSError, ValueError):
                 self._stamps[file] = None
         return self._stamps[file]

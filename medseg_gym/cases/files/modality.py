@@ -30,7 +30,7 @@ def modality_of(*texts: str) -> str:
     """
     for text in texts:
         words = re.findall(r"[a-z0-9]+", re.sub(r"x[- ]?ray", "xray", text.lower()))
-        found = dict.fromkeys(_OF_WORD[word] for word in words if word in _OF_WORD)
-        if len(found) == 1:
-            return next(iter(found))
+        modalities = dict.fromkeys(_OF_WORD[word] for word in words if word in _OF_WORD)
+        if len(modalities) == 1:
+            return next(iter(modalities))
     return ""

@@ -16,7 +16,7 @@ class Record:
         key: Stable and unique; made of paths relative to the root, so that moving it is harmless.
         target: As in `Case`.
         files: What the pixels are read from, relative to the root: the image first, then the mask.
-        place: What else the layout needs to read it: slice, label value, row number, ...
+        place: What else the format needs to read it: slice, label value, row number, ...
         split: "train", "val" or "test" where the data says so, else "" (then chosen by group).
         group: Patient, volume or image; "" is the first file.
         modality: As in `Case`.

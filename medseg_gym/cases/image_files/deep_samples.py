@@ -98,7 +98,7 @@ def read_tiff(file: Any, source: Path | bytes) -> Raster | None:
     return Raster(np.ascontiguousarray(values[:, :, :3]), alpha)
 
 
-def most_of_pnm(file: ImageFile.ImageFile) -> int:
+def maximum_of_pnm(file: ImageFile.ImageFile) -> int:
     """Highest value that a PNM announces; 255 where a bit or byte is a pixel."""
     return next(
         (
@@ -111,14 +111,14 @@ def most_of_pnm(file: ImageFile.ImageFile) -> int:
 
 
 def read_pnm(
-    file: ImageFile.ImageFile, source: Path | bytes, most: int, name: str, place: str
+    file: ImageFile.ImageFile, source: Path | bytes, maximum: int, name: str, place: str
 ) -> Raster:
     """Decode a PNM of two bytes a sample, which Pillow stretches to 16 bits or cuts to 8.
 
     Args:
         file: As Pillow opened it.
         source: The same file, or its bytes.
-        most: From `most_of_pnm`.
+        maximum: From `maximum_of_pnm`.
         name: For the error.
         place: For the error.
 
@@ -131,7 +131,7 @@ def read_pnm(
         if file.mode == "RGB":
             raise Damaged(name, "has colours of more than 8 bits as text; write it as PNG", place)
         stretched = decoded(file).astype(np.float64)
-        return Raster(np.round(stretched * most / 65535).astype(np.uint16))
+        return Raster(np.round(stretched * maximum / 65535).astype(np.uint16))
     content = source if isinstance(source, bytes) else source.read_bytes()
     count = int(np.prod(shape))
     if len(content) < offset + 2 * count:

@@ -63,7 +63,7 @@ def as_mask(labels: np.ndarray, name: str, place: str = "") -> np.ndarray:
     """
     if labels.ndim == 3:
         if not (labels == labels[:, :, :1]).all():
-            raise Damaged(name, "is a colour picture, not a binary mask", place)
+            raise Damaged(name, "is a colour image, not a binary mask", place)
         labels = labels[:, :, 0]
     return labels > 0
 

@@ -142,14 +142,17 @@ def target_in(label: Named, image: Named) -> str:
     """What the name of labels calls their target: "lesion" in `sub-01_T1w_lesion-manual`, or ""."""
     known = set(image.stem.split("_"))
     words = [word for word in label.stem.split("_") if word not in known]
-    told: list[str] = []
+    candidates: list[str] = []
     for word in words:
         key, dash, value = word.partition("-")
         if dash and (key in _ACQUIRED or key in ("sub", "space", "res", "den", "hemi")):
             continue
-        told += [part for part in (key, value) if part]
-    kept = [w for w in told if re.sub(r"\d+$", "", w.lower()) not in _NO_NAME and w[0].isalpha()]
-    return " ".join(kept)
+        candidates += [text for text in (key, value) if text]
+    return " ".join(
+        text
+        for text in candidates
+        if re.sub(r"\d+$", "", text.lower()) not in _NO_NAME and text[0].isalpha()
+    )
 
 
 def names_of(label: Named, root: Path, files: Iterable[str]) -> tuple[Any, str] | None:
@@ -167,16 +170,16 @@ def names_of(label: Named, root: Path, files: Iterable[str]) -> tuple[Any, str] 
         Damaged: The nearest file cannot be used.
     """
     words = set(label.stem.split("_"))
-    found: list[tuple[tuple, str]] = []
+    candidates: list[tuple[tuple, str]] = []
     for file in files:
         folder, _, name = file.rpartition("/")
         stem, _, ending = name.rpartition(".")
         above = not folder or f"{label.folder}/".startswith(f"{folder}/")
         if above and set(stem.split("_")) <= words and stem.split("_")[-1] == label.suffix:
-            found.append(((len(folder), len(stem), ending == "tsv"), file))
+            candidates.append(((len(folder), len(stem), ending == "tsv"), file))
         elif above and stem == label.stem:  # a name without a suffix of its own
-            found.append(((len(folder), len(stem), ending == "tsv"), file))
-    for _, file in sorted(found, reverse=True):
+            candidates.append(((len(folder), len(stem), ending == "tsv"), file))
+    for _, file in sorted(candidates, reverse=True):
         names = _table(root / file, file) if file.endswith(".tsv") else _json(root / file, file)
         if names:
             return names, file

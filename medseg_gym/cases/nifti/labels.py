@@ -44,7 +44,7 @@ def read_names(labels: Any, zero: bool = False) -> dict[str, tuple[int, ...]]:
     if not isinstance(labels, Mapping) or not labels:
         got = str(labels)[:80]
         raise CaseError(f"labels must map values to names or names to values, got {got}")
-    found: dict[str, tuple[int, ...]] = {}
+    values_of: dict[str, tuple[int, ...]] = {}
     for key, entry in labels.items():
         if isinstance(entry, str) and _is_value(key):
             name, given = entry, [key]
@@ -57,7 +57,7 @@ def read_names(labels: Any, zero: bool = False) -> dict[str, tuple[int, ...]]:
         name = name.strip()
         if name.lower() == _IGNORED or (name.lower() in _BACKGROUND and 0 in values):
             continue
-        if not name or name in found:
+        if not name or name in values_of:
             raise CaseError(
                 f"labels: the name {name!r} " + ("appears twice" if name else "is empty")
             )
@@ -65,10 +65,10 @@ def read_names(labels: Any, zero: bool = False) -> dict[str, tuple[int, ...]]:
             if values == (0,):
                 continue  # a background by another name
             raise CaseError(f"labels[{key!r}]: label values must be above 0, got {list(values)}")
-        found[name] = values
-    if not found:
+        values_of[name] = values
+    if not values_of:
         raise CaseError("labels names nothing but background")
-    return found
+    return values_of
 
 
 def segment_targets(segments: Iterable[Segment]) -> tuple[Target, ...]:
@@ -99,13 +99,13 @@ def inline_labels(text: str) -> dict[str, str]:
     Raises:
         CaseError: Not pairs of a whole number and a name.
     """
-    found = {}
-    for part in text.split(","):
-        value, _, name = part.partition(":")
+    names = {}
+    for item in text.split(","):
+        value, _, name = item.partition(":")
         if not (_is_value(value) and name.strip()):
             raise CaseError("give a .json file, or VALUE:NAME,VALUE:NAME")
-        found[value.strip()] = name
-    return found
+        names[value.strip()] = name
+    return names
 
 
 def _is_value(value: Any) -> bool:

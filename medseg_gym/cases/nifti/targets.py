@@ -50,7 +50,7 @@ def find_targets(pair: Pair, scan: Scan, names: Names | None) -> Iterator[Target
         return
     if scan.segments and names is None:
         yield from scan.segments
-        with_name = {part for segment in scan.segments for part in segment.parts}
+        with_name = {place for segment in scan.segments for place in segment.parts}
         if free := set(scan.areas) - with_name:
             reason = "labels on slices that their file gives no name (labels= gives one)"
             yield Defect.counting(pair.label, reason, sum(len(scan.areas[p]) for p in free))
@@ -97,10 +97,10 @@ def _by_label(scan: Scan, first: int) -> dict[int, list[tuple[int, int]]]:
 
 def _by_value(scan: Scan) -> dict[int, list[tuple[int, int]]]:
     """Label value -> where it is."""
-    found: dict[int, list[tuple[int, int]]] = {}
-    for channel, value in sorted(scan.areas, key=lambda part: part[1]):
-        found.setdefault(value, []).append((channel, value))
-    return found
+    places: dict[int, list[tuple[int, int]]] = {}
+    for channel, value in sorted(scan.areas, key=lambda place: place[1]):
+        places.setdefault(value, []).append((channel, value))
+    return places
 
 
 def _unnamed_targets(pair: Pair, parts: dict[int, list[tuple[int, int]]]) -> Iterator[Target]:

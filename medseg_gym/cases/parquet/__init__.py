@@ -1,10 +1,9 @@
-"""MedSAM-Agent's reinforcement-learning parquet: a row a case, pictures as PNG bytes."""
+"""MedSAM-Agent's reinforcement-learning parquet: a row a case, images as PNG bytes."""
 
 from medseg_gym.cases.files import FileCaseSource, open_split
-from medseg_gym.cases.parquet.layout import ParquetFormat
-from medseg_gym.cases.parquet.writer import ParquetWriter
+from medseg_gym.cases.parquet.dataset_format import ParquetFormat
 
-__all__ = ["ParquetFormat", "ParquetWriter", "load"]
+__all__ = ["ParquetFormat", "load"]
 
 
 def load(argument: str, split: str) -> FileCaseSource:

@@ -109,10 +109,10 @@ class RowReader:
         Raises:
             Damaged: They are out of all proportion.
         """
-        found = self._file.metadata.row_group(group)
+        metadata = self._file.metadata.row_group(group)
         unpacked = packed = 0
-        for index in range(found.num_columns):
-            column = found.column(index)
+        for index in range(metadata.num_columns):
+            column = metadata.column(index)
             if column.path_in_schema.partition(".")[0] in self.columns:
                 unpacked += column.total_uncompressed_size
                 packed += column.total_compressed_size

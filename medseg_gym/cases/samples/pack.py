@@ -33,7 +33,7 @@ class SampleRecord:
         image: Image file (8-bit grey or RGB PNG), relative to the pack; cases may share one.
         mask: Mask file (1-bit PNG), relative to the pack.
         target: Target text.
-        group: Volume or picture that the case was cut from.
+        group: Volume or image that the case was cut from.
         split: Split of that group.
         modality: As in `Case.modality`.
         spacing: (row, column) in mm, or None where the package does not say.
@@ -118,9 +118,9 @@ class SamplePack:
                 f"the mask is {mask.shape} but its image {record.image} is {image.shape[:2]} "
                 "(height, width)",
             )
-        if (found := int(np.count_nonzero(mask))) != record.area:
+        if (area := int(np.count_nonzero(mask))) != record.area:
             raise self._damaged(
-                record.mask, f"the mask has {found} pixels, index.json says {record.area}"
+                record.mask, f"the mask has {area} pixels, index.json says {record.area}"
             )
         return Case(
             key=record.key,
@@ -148,9 +148,9 @@ class SamplePack:
             index = json.loads((self.path / "index.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise self._damaged("index.json", str(error)) from error
-        found = index.get("format") if isinstance(index, dict) else None
-        if found != FORMAT:
-            raise self._damaged("index.json", f"format is {found!r}, this version reads {FORMAT}")
+        version = index.get("format") if isinstance(index, dict) else None
+        if version != FORMAT:
+            raise self._damaged("index.json", f"format is {version!r}, this version reads {FORMAT}")
         return index
 
     def _read_records(self) -> tuple[SampleRecord, ...]:

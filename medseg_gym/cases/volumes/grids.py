@@ -55,8 +55,8 @@ def name_grids(labels: Grid, image: Grid) -> str:
         for text, grid in zip(texts, grids, strict=True):
             _, rows, columns = grid.directions
             text.append(f"rows counted along {_vector(rows)}, columns along {_vector(columns)}")
-    told, shown = (", ".join(text) for text in texts)
-    return f"the labels are {told}; the image is {shown}"
+    of_labels, of_image = (", ".join(text) for text in texts)
+    return f"the labels are {of_labels}; the image is {of_image}"
 
 
 def _vector(numbers: np.ndarray) -> str:

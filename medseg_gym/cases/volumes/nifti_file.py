@@ -42,7 +42,7 @@ def read_header(path: Path) -> VolumeHeader:
     if dtype.names:
         raise CaseError(
             f"the voxels are colours ({', '.join(dtype.names)}); volumes must have one grey value "
-            "per voxel: convert it, or use folder: for colour pictures"
+            "per voxel: convert it, or use folder: for colour images"
         )
     if len(shape) == 2:
         shape = (*shape, 1)
@@ -52,7 +52,7 @@ def read_header(path: Path) -> VolumeHeader:
         raise CaseError(f"the header scales by {slope} and adds {intercept}: not finite")
     affine[:3] *= _MILLIMETRES.get(unit, 1.0)
     compressed = path.suffix.lower() != ".nii"
-    found = VolumeHeader(
+    result = VolumeHeader(
         path,
         (shape[0], shape[1], shape[2]),
         affine,
@@ -62,8 +62,8 @@ def read_header(path: Path) -> VolumeHeader:
         slope,
         intercept,
     )
-    check_header(found, path.stat().st_size - (0 if compressed else offset))
-    return found
+    check_header(result, path.stat().st_size - (0 if compressed else offset))
+    return result
 
 
 def read_volume(header: VolumeHeader, channel: int) -> np.ndarray:

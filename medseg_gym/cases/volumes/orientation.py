@@ -1,6 +1,6 @@
 """The radiological view: which way a slice of a volume is shown, whatever order its file has.
 
-Pictures are laid out as the project's samples are. Axial: rows run to the patient's back, columns
+Images are laid out as the project's samples are. Axial: rows run to the patient's back, columns
 to the left. Coronal: rows run to the feet, columns to the left. Sagittal: rows run to the feet,
 columns to the back. Slices are numbered upwards (axial), backwards (coronal), leftwards (sagittal).
 An oblique volume is shown along the nearest axes, without resampling.

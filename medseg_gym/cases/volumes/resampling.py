@@ -43,7 +43,7 @@ def nearest(
     image.SetSpacing(spacing)
     image.SetDirection(direction)
     origin, spacing, direction = _geometry(onto)
-    found = SimpleITK.Resample(
+    sampled = SimpleITK.Resample(
         image,
         [int(n) for n in shape],
         SimpleITK.Transform(),
@@ -54,7 +54,7 @@ def nearest(
         float(background),
         image.GetPixelID(),
     )
-    return SimpleITK.GetArrayFromImage(found).T
+    return SimpleITK.GetArrayFromImage(sampled).T
 
 
 def _geometry(affine: np.ndarray) -> tuple[list[float], list[float], list[float]]:
@@ -150,11 +150,11 @@ class ResampledLabels(Volume):
             labels = self._labels.header
             beyond = stored.max() if self._is_background(channel) else self._zero
             with self._naming():
-                found = nearest(
+                sampled = nearest(
                     stored, labels.affine, self.header.shape, self.header.affine, float(beyond)
                 )
-            found.flags.writeable = False
-            return found
+            sampled.flags.writeable = False
+            return sampled
 
         return self._room().get((self._stamp, channel), resample, lambda array: array.nbytes)
 

@@ -147,8 +147,8 @@ class Volume:
         values = values[values != 0]
         if not values.size:
             return 0.0, 0.0
-        found = np.percentile(values, [low, high])
-        return float(found[0]), float(found[1])
+        limits = np.percentile(values, [low, high])
+        return float(limits[0]), float(limits[1])
 
     def _decoded(self, channel: int) -> np.ndarray:
         self._check_channel(channel)

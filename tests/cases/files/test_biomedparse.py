@@ -1,4 +1,4 @@
-"""The BiomedParse layout: nested data sets, sentences, names, and what a case is made of."""
+"""The BiomedParse format: nested data sets, sentences, names, and what a case is made of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from defect_corpus.pictures import encoded, image, mask
+from defect_corpus.images import encoded, image, mask
 
 from medseg_gym.cases import CaseError, load_cases
 from medseg_gym.cases.biomedparse import BiomedParseFormat

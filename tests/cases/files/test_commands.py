@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from medseg_gym.cases import Case, CaseError, load_cases
 from medseg_gym.cases.check import check_cases
-from medseg_gym.cases.sheet import TILE, _tile, draw_sheet, spread
+from medseg_gym.cases.contact_sheet import TILE, _tile, draw_sheet, spread
 from medseg_gym.cli.main import app
 
 
@@ -135,7 +135,7 @@ def test_a_sheet_shows_odd_sizes_and_empty_masks(tmp_path):
     assert path.exists() and not errors
 
 
-def test_a_sheet_shows_pictures_as_wide_and_high_as_they_are():
+def test_a_sheet_shows_images_as_wide_and_high_as_they_are():
     case = load_cases("samples", "test")[0]
     squashed = Case("k", case.image[::4].copy(), case.mask[::4].copy(), "mass", spacing=(4.0, 1.0))
     tile = np.asarray(_tile(squashed))[:TILE]

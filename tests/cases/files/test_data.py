@@ -77,7 +77,7 @@ def test_pixels_that_were_read_are_not_read_again(data, monkeypatch):
     assert again.examine() == facts and not again.bad
 
 
-def test_splits_of_one_spec_share_their_survey(data):
+def test_splits_of_one_spec_share_their_index(data):
     sources = load_splits(f"biomedparse:{data}")
     assert sources["train"].data is sources["test"].data
     assert sources["train"].targets == sources["test"].targets

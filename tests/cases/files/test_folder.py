@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from defect_corpus.pictures import encoded, image, mask
+from defect_corpus.images import encoded, image, mask
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -160,7 +160,7 @@ def test_deep_images_are_windowed_and_spacing_is_kept(tmp_path):
 
 
 def test_real_fluorescence_nuclei_load_as_instances(tmp_path):
-    """The DSB 2018 picture inside the stardist package, where that is installed."""
+    """The DSB 2018 image inside the stardist package, where that is installed."""
     try:
         files = metadata.files("stardist") or []
     except metadata.PackageNotFoundError:

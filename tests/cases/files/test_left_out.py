@@ -124,7 +124,7 @@ def test_environments_have_them(tmp_path):
 
 
 def test_notes_of_any_reader_are_added_up(tmp_path, monkeypatch):
-    def survey_of(self, file_cache):
+    def index(self, file_cache):
         counts = Counts()
         for file, place in (("a.dcm", "frame 1"), ("a.dcm", "frame 2"), ("b.dcm", "frame 7")):
             counts.add(file, "frames without a label", place, left_out=True)
@@ -132,7 +132,7 @@ def test_notes_of_any_reader_are_added_up(tmp_path, monkeypatch):
         counts.add("a.dcm", "something odd", "frame 1")
         yield from counts.notes()
 
-    monkeypatch.setattr(FolderFormat, "survey", survey_of)
+    monkeypatch.setattr(FolderFormat, "index", index)
     data = index_dataset(FolderFormat, f"{tmp_path}?target=x")
     assert data.left_out == {"frames without a label": 3}
     assert [str(d) for d in data.defects] == [

@@ -197,9 +197,9 @@ def test_spacing_makes_metrics_come_in_millimetres(tmp_path):
     assert hd95(lower, upper, case.spacing) == pytest.approx(10.0)
 
 
-# --- layouts --------------------------------------------------------------------------------
+# --- names of files----------------------------------------------------------------------------
 
-LAYOUTS = {
+NAMINGS = {
     "decathlon": (["imagesTr/liver_3.nii.gz", "labelsTr/liver_3.nii.gz"], "", [(0, 1)]),
     "nnunet": (
         ["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz"],
@@ -223,18 +223,18 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_images_find_their_labels_by_name(layout):
-    names, options, expected = LAYOUTS[layout]
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_images_find_their_labels_by_name(naming):
+    names, options, expected = NAMINGS[naming]
     chosen = dict(part.split("=") for part in options.split("&") if part)
     found = pair_volumes(sorted(names), int(chosen.get("channel", 0)), chosen.get("image", ""))
     pairs = [(p.image, p.label) for p in found if isinstance(p, Pair)]
     assert pairs == sorted(((names[i], names[j]) for i, j in expected), key=lambda p: p[1])
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_opens(tmp_path, layout):
-    names, options, expected = LAYOUTS[layout]
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_every_naming_opens(tmp_path, naming):
+    names, options, expected = NAMINGS[naming]
     pixels, labels = piece(step=4)
     mask_of = {j for _, j in expected}
     for i, name in enumerate(names):
@@ -247,7 +247,7 @@ def test_every_layout_opens(tmp_path, layout):
             save(tmp_path / name, lungs(labels) if i in mask_of else pixels)
     data = healthy(tmp_path, options)
     assert {record.files for record in data.records} == {(names[i], names[j]) for i, j in expected}
-    if layout == "organs":
+    if naming == "organs":
         assert data.targets == ("aorta",)
         assert {record.modality for record in data.records} == {"CT"}
 

@@ -77,7 +77,7 @@ def carried(data: FileData) -> np.ndarray:
     """The labels of all cases as (slices, rows, columns), as they are shown."""
     assert not data.bad, [str(defect) for defect in data.bad]
     record = data.records[0]
-    image = Volume(data.layout.path(record.files[0]))
+    image = Volume(data.dataset_format.path(record.files[0]))
     found = np.zeros(image.view.shape, np.uint8)
     for one in data.records:
         mask = data.case(one).mask

@@ -23,7 +23,7 @@ from pydicom.uid import (
 )
 
 from medseg_gym.cases.dicom import DicomFormat
-from medseg_gym.cases.dicom.pictures import packed_frame
+from medseg_gym.cases.dicom.images import packed_frame
 from medseg_gym.cases.dicom.segmentation import segment_values
 from medseg_gym.cases.files import Damaged, FileData, index_dataset
 

@@ -86,7 +86,7 @@ def slug(text: str, length: int = 48) -> str:
 
 
 def require_words(case: Case) -> None:
-    """Refuse a case without a target text: no layout here can read it back.
+    """Refuse a case without a target text: no format here can read it back.
 
     Raises:
         CaseError: It has none.

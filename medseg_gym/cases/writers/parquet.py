@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gym.cases.case import Case
-from medseg_gym.cases.files.writing import CaseWriter, replace_file, require_words
 from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.cases.parquet.arrow import pa, pq
+from medseg_gym.cases.writers.case_writer import CaseWriter, replace_file, require_words
 
 ROWS = 128
 """Rows of a file: what a kill can cost."""
@@ -57,14 +57,14 @@ class ParquetWriter(CaseWriter):
         """
         self._waiting: list[dict[str, Any]] = []
         self._done = 0
-        names = {self._path(part) for part in range(self._parts)}
+        names = {self._path(number) for number in range(self._parts)}
         for other in sorted(self.out.glob(f"{self.split}-*.parquet")):
             if other not in names or not self._is_ours(other):
                 raise self.foreign(other)
-        for part in range(self._parts):
-            if not self._path(part).exists():
+        for number in range(self._parts):
+            if not self._path(number).exists():
                 break
-            self._done = min((part + 1) * ROWS, self.total)
+            self._done = min((number + 1) * ROWS, self.total)
         return self._done
 
     def write(self, case: Case) -> None:
@@ -104,8 +104,8 @@ class ParquetWriter(CaseWriter):
     def _parts(self) -> int:
         return -(-self.total // ROWS)
 
-    def _path(self, part: int) -> Path:
-        return self.out / f"{self.split}-{part:05d}-of-{self._parts:05d}.parquet"
+    def _path(self, number: int) -> Path:
+        return self.out / f"{self.split}-{number:05d}-of-{self._parts:05d}.parquet"
 
     def _flush(self) -> None:
         schema = SCHEMA.with_metadata({"medseg_gym": json.dumps(self.identity)})

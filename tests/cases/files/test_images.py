@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK
-from defect_corpus.pictures import encoded
+from defect_corpus.images import encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_writing import chunk, exif, png, tiff
 from openjpeg.utils import encode_array
-from picture_writing import chunk, exif, png, tiff
 from PIL import Image
 
 from medseg_gym.cases import CaseError
 from medseg_gym.cases.image_files.images import read_image
-from medseg_gym.cases.image_files.raster_files import picture_size, read_raster
+from medseg_gym.cases.image_files.raster_files import read_image_size, read_raster
 from medseg_gym.cases.volumes import Window, parse_window
 
 WIDE = parse_window("0,4095", "")
@@ -115,7 +115,7 @@ def test_big_tiff_and_separate_planes_of_bytes_are_read():
         tiff(drawn, photometric="rgb", bigtiff=True),
         tiff(planes, photometric="rgb", planarconfig="separate", bigtiff=True),
     ):
-        assert picture_size(content, "a.tif") == (21, 30)
+        assert read_image_size(content, "a.tif") == (21, 30)
         assert np.array_equal(read_image(content, "a.tif"), drawn)
 
 

@@ -1,4 +1,4 @@
-"""Frames as pictures: rescaled, windowed, inverted, coloured as their headers ask."""
+"""Frames as images: rescaled, windowed, inverted, coloured as their headers ask."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ datasets = ByteCache(CACHE_BYTES)
 """Files of many frames, as they lie on disk: their headers are long to parse."""
 
 
-def read_picture(
+def read_rgb_frame(
     path: Path, name: str, frame: int, window: Window, modality: str, whole: bool = False
 ) -> np.ndarray:
     """One frame as RGB, in the stored orientation.
@@ -83,12 +83,12 @@ def _shown(
     def percentiles(low: float, high: float) -> tuple[float, float]:
         return _percentiles(_rescaled(pixels, header, frame), low, high)
 
-    def picture(stored: np.ndarray) -> np.ndarray:
+    def render(stored: np.ndarray) -> np.ndarray:
         values = _rescaled(stored, header, frame)
         shown = _windowed(values, header, frame, window, modality, percentiles)
         return 255 - shown if photometric == "MONOCHROME1" else shown
 
-    return by_value(pixels, picture)
+    return by_value(pixels, render)
 
 
 def read_frame(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
@@ -275,8 +275,8 @@ def _percentiles(values: np.ndarray, low: float, high: float) -> tuple[float, fl
     chosen = values[(values != 0) & np.isfinite(values)]
     if not chosen.size:
         return 0.0, 0.0
-    found = np.percentile(chosen, [low, high])
-    return float(found[0]), float(found[1])
+    limits = np.percentile(chosen, [low, high])
+    return float(limits[0]), float(limits[1])
 
 
 def _through_palette(pixels: np.ndarray, header: Any) -> np.ndarray:

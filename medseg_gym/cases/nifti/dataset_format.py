@@ -24,7 +24,7 @@ from medseg_gym.cases.files.modality import modality_of
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.nifti import bids
 from medseg_gym.cases.nifti.areas import whole_numbers
-from medseg_gym.cases.nifti.dataset import FILE, Dataset, read_dataset
+from medseg_gym.cases.nifti.dataset_json import FILE, Dataset, read_dataset
 from medseg_gym.cases.nifti.labels import inline_labels, read_names
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 from medseg_gym.cases.nifti.scan import Scan, scan_pair
@@ -131,9 +131,9 @@ class NiftiFormat(DatasetFormat):
         for dataset in datasets:
             yield from dataset.defects
         counts = Counts()
-        found = list(self._pairs(volumes, datasets, owner))
-        declared = {pair.split for pair in found if isinstance(pair, Pair) and pair.split}
-        for pair in found:
+        pairs = list(self._pairs(volumes, datasets, owner))
+        declared = {pair.split for pair in pairs if isinstance(pair, Pair) and pair.split}
+        for pair in pairs:
             if isinstance(pair, Defect):
                 yield pair
                 continue
@@ -143,7 +143,7 @@ class NiftiFormat(DatasetFormat):
         yield from counts.notes()
 
     def read(self, record: Record) -> Pixels:
-        """See `Layout.read`."""
+        """See `DatasetFormat.read`."""
         image, label = (self._volume(name) for name in record.files[:2])
         place = record.place
         window = parse_window(self.spec.text("window"), place["modality"])
@@ -253,8 +253,8 @@ class NiftiFormat(DatasetFormat):
             if isinstance(target, Defect):
                 yield target
                 continue
-            parts = target.parts or tuple(scan.areas)
-            by_slice = joined(scan.areas.get(part, {}) for part in parts)
+            labels = target.parts or tuple(scan.areas)
+            by_slice = joined(scan.areas.get(place, {}) for place in labels)
             for index in self.choice.small(by_slice):
                 counts.add("", self.choice.reason, f"{pair.label}, slice {index}", left_out=True)
             for index in self.choice.choose(by_slice):
@@ -264,7 +264,7 @@ class NiftiFormat(DatasetFormat):
                     files=(pair.image, pair.label),
                     place={
                         "slice": index,
-                        "parts": [list(part) for part in target.parts],
+                        "parts": [list(place) for place in target.parts],
                         "channel": channel,
                         "modality": modality,
                     },
@@ -294,19 +294,19 @@ class NiftiFormat(DatasetFormat):
         if self.labels is not None:
             return Names(self.labels, "labels=")
         if own := bids.read_name(pair.label):
-            if told := bids.names_of(own, self.root, sidecars):
+            if table := bids.names_of(own, self.root, sidecars):
                 try:
-                    read_names(told[0])
+                    read_names(table[0])
                 except CaseError as error:
-                    raise Damaged(told[1], str(error)) from error
-                return Names(*told)
+                    raise Damaged(table[1], str(error)) from error
+                return Names(*table)
         if dataset is not None and dataset.names:
             return Names(dataset.labels, dataset.path)
         return None
 
     def _modality(self, pair: Pair, scan: Scan, channels: tuple[str, ...]) -> str:
-        told = channels[self.channel] if self.channel < len(channels) else ""
-        return modality_of(told, scan.modality, pair.image.rsplit("/", 1)[-1])
+        channel_name = channels[self.channel] if self.channel < len(channels) else ""
+        return modality_of(channel_name, scan.modality, pair.image.rsplit("/", 1)[-1])
 
     def _given_labels(self) -> Any:
         text = self.spec.text("labels")
