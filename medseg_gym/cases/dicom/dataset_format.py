@@ -9,26 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gym.cases.dicom.contours import HOLES, draw, place_contours
 from medseg_gym.cases.dicom.facts import Facts, read_facts
 from medseg_gym.cases.dicom.images import read_rgb_frame
 from medseg_gym.cases.dicom.planes import Plane
 from medseg_gym.cases.dicom.records import record_of, turned
-from medseg_gym.cases.dicom.regridding import carry, carry_segments, lies_elsewhere
-from medseg_gym.cases.dicom.segmentation import (
-    Placed,
-    place_segments,
-    scan_segmentation,
-    segment_values,
-)
 from medseg_gym.cases.dicom.series import Series, assemble, series_of
-from medseg_gym.cases.dicom.structures import StructureSet, facts_of_regions, read_structures
+from medseg_gym.cases.dicom.truth.contours import HOLES, draw, place_contours
+from medseg_gym.cases.dicom.truth.placed import Placed
+from medseg_gym.cases.dicom.truth.regridding import carry, carry_segments, lies_elsewhere
+from medseg_gym.cases.dicom.truth.segment_slices import place_segments
+from medseg_gym.cases.dicom.truth.segmentation import scan_segmentation, segment_values
+from medseg_gym.cases.dicom.truth.structures import StructureSet, facts_of_regions, read_structures
 from medseg_gym.cases.files import Damaged, DatasetFormat, Defect, FileCache, Pixels, Record
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.volumes import RESAMPLING, parse_window, require
-from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice
+from medseg_gym.cases.volumes.slices import SliceChoice
 from medseg_gym.errors import CaseError
 
 _NEVER_DICOM = (
@@ -83,11 +80,7 @@ class DicomFormat(DatasetFormat):
         require(self.name, "pydicom", "nibabel")
         self.nested_holes = spec.text("holes", "drawn", choices=HOLES) == "nested"
         self.resample = spec.text("resample", "off", choices=RESAMPLING)
-        area = int(spec.number("min_area", MIN_AREA, low=0))
-        try:
-            self.choice = SliceChoice.parse(spec.text("slices", "all"), area)
-        except CaseError as error:
-            raise spec.wrong("slices", str(error)) from error
+        self.choice = SliceChoice.of(spec)
         try:
             self.window = parse_window(spec.text("window"), "", own=True)
         except CaseError as error:

@@ -6,8 +6,8 @@ import numpy as np
 
 from medseg_gym.cases.dicom.facts import Facts
 from medseg_gym.cases.dicom.planes import Plane
-from medseg_gym.cases.dicom.segmentation import Placed
 from medseg_gym.cases.dicom.series import Series
+from medseg_gym.cases.dicom.truth.placed import Placed
 from medseg_gym.cases.files import Record
 
 MODALITIES = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,8 +15,8 @@ from medseg_gym.cases.case import Case
 from medseg_gym.cases.files.dataset_format import DatasetFormat
 from medseg_gym.cases.files.defects import Damaged, Defect
 from medseg_gym.cases.files.file_cache import FileCache, index_path
+from medseg_gym.cases.files.grouping import Grouping, straddling
 from medseg_gym.cases.files.records import Facts, Record
-from medseg_gym.cases.files.splits import DEFAULT_SHARES, parse_shares, split_of_group
 from medseg_gym.cases.source import SPLITS
 from medseg_gym.errors import CaseError
 
@@ -41,10 +40,7 @@ class FileData:
     def __init__(self, dataset_format: DatasetFormat) -> None:
         self.dataset_format, self.spec = dataset_format, dataset_format.spec
         self.skip_bad = self.spec.flag("skip_bad")
-        self._shares = DEFAULT_SHARES
-        if "splits" in self.spec.options:
-            self._shares = parse_shares(self.spec.options["splits"])
-        self._group = self._group_pattern()
+        self._grouping = Grouping(self.spec)
         self._require_root()
         self.records: tuple[Record, ...] = ()
         self.defects: tuple[Defect, ...] = ()
@@ -216,7 +212,7 @@ class FileData:
         defects: list[Defect] = []
         for item in items:
             if isinstance(item, Record):
-                item = self._complete(item)
+                item = self._grouping.complete(item)
             if isinstance(item, Defect):
                 defects.append(item)
             elif item.key in records:
@@ -226,43 +222,7 @@ class FileData:
             else:
                 records[item.key] = item
         self.records = tuple(records.values())
-        self.defects = (*defects, *self._straddling())
-
-    def _complete(self, record: Record) -> Record | Defect:
-        group = record.group or record.files[0]
-        if self._group is not None:
-            match = self._group.search(group)
-            if match is None:
-                cause = f"option group={self._group.pattern!r} matches nothing in {group!r}"
-                return Defect(record.files[0], cause, key=record.key)
-            group = match[1] if match.re.groups else match[0]
-        split = record.split or split_of_group(group, self._shares)
-        modality = self.spec.options.get("modality", record.modality)
-        return replace(record, group=group, split=split, modality=modality)
-
-    def _straddling(self) -> Iterator[Defect]:
-        first: dict[str, Record] = {}
-        seen: Counter[str] = Counter()
-        for record in self.records:
-            other = first.setdefault(record.group, record)
-            if other.split != record.split:
-                seen[record.group] += 1
-        if seen:
-            group = next(iter(seen))
-            yield Defect(
-                "",
-                f"{len(seen)} groups lie in more than one split, the first is {group!r}: what was "
-                "trained on is tested on; see the option group",
-                note=True,
-            )
-
-    def _group_pattern(self) -> re.Pattern[str] | None:
-        if "group" not in self.spec.options:
-            return None
-        try:
-            return re.compile(self.spec.options["group"])
-        except re.error as error:
-            raise self.spec.wrong("group", f"not a regular expression: {error}") from error
+        self.defects = (*defects, *straddling(self.records))
 
     def _require_root(self) -> None:
         path = self.spec.path

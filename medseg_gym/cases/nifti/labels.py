@@ -1,11 +1,14 @@
-"""What the values of a label volume are called: dataset.json in both forms, or a JSON of names."""
+"""Names of the values of a label volume: dataset.json in both forms, or a JSON of names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from medseg_gym.cases.files import read_json
+from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.volumes.header import Segment
 from medseg_gym.errors import CaseError
 
@@ -106,6 +109,35 @@ def inline_labels(text: str) -> dict[str, str]:
             raise CaseError("give a .json file, or VALUE:NAME,VALUE:NAME")
         names[value.strip()] = name
     return names
+
+
+def labels_option(spec: FileSpec) -> Any:
+    """Read the option `labels`: a .json file, or pairs of a value and a name.
+
+    Args:
+        spec: Path and options; a file is looked for under the path, then in the working folder.
+
+    Returns:
+        Labels in a form that `read_names` takes; None without the option.
+
+    Raises:
+        CaseError: They cannot be used.
+    """
+    text = spec.text("labels")
+    if not text:
+        return None
+    try:
+        if text.lower().endswith(".json"):
+            path = next((p for p in (spec.path / text, Path(text)) if p.exists()), Path(text))
+            labels = read_json(path.expanduser(), text)
+            if isinstance(labels, dict) and isinstance(labels.get("labels"), dict | list):
+                labels = labels["labels"]
+        else:
+            labels = inline_labels(text)
+        read_names(labels)
+    except CaseError as error:
+        raise spec.wrong("labels", str(error)) from error
+    return labels
 
 
 def _is_value(value: Any) -> bool:

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from medseg_gym.cases.files import Defect
 from medseg_gym.cases.nifti.labels import Target, read_names, unnamed
 from medseg_gym.cases.nifti.pairing import Pair
 from medseg_gym.cases.nifti.scan import Scan
-
-
-@dataclass(frozen=True)
-class Names:
-    """What the label values are called.
-
-    Args:
-        labels: In a form that `read_names` takes.
-        whose: The option or file that says so.
-    """
-
-    labels: Any
-    whose: str
+from medseg_gym.cases.nifti.value_names import Names
 
 
 def find_targets(pair: Pair, scan: Scan, names: Names | None) -> Iterator[Target | Defect]:

@@ -1,4 +1,4 @@
-"""Writing the BiomedParse format, so that reading it back gives equal cases."""
+"""Write the BiomedParse format, so that reading it back gives equal cases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Any
 from medseg_gym.cases.biomedparse.annotations import EXTRA
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.image_files.images import png_bytes
-from medseg_gym.cases.writers.case_writer import CaseWriter, replace_file, require_words, slug
+from medseg_gym.cases.writers.case_writer import (
+    CaseWriter,
+    case_fields,
+    replace_file,
+    require_words,
+    slug,
+)
 from medseg_gym.errors import CaseError
 from medseg_gym.storage.line_files import append_rows, mend, read_rows, write_rows
 
@@ -62,12 +68,7 @@ class BiomedParseWriter(CaseWriter):
             "height": case.height,
             "width": case.width,
             "sent": case.target,
-            "key": case.key,
-            "modality": case.modality,
-            "spacing": case.spacing,
-            "group": case.group,
-            "source": case.source,
-            "synthetic": case.synthetic,
+            **case_fields(case),
         }
         append_rows(self._journal, [line], CaseError)
 

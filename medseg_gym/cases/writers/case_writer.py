@@ -1,4 +1,4 @@
-"""What writing cases to a format needs: whole files or none, and going on after a kill."""
+"""The base of all writers: whole files or none, and going on after a kill."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from medseg_gym.cases.case import Case
 from medseg_gym.errors import CaseError
@@ -59,6 +60,12 @@ class CaseWriter(ABC):
             f"{path} is there already and is not an unfinished conversion of the same cases; "
             "give another folder, or remove it"
         )
+
+
+def case_fields(case: Case) -> dict[str, Any]:
+    """Return the fields of a case that neither format has a place of its own for."""
+    names = ("key", "modality", "spacing", "group", "source", "synthetic")
+    return {name: getattr(case, name) for name in names}
 
 
 def identity_of(spec: str, split: str, keys: Sequence[str]) -> str:

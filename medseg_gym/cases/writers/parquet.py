@@ -1,4 +1,4 @@
-"""Writing the reinforcement-learning parquet, so that reading it back gives equal cases."""
+"""Write the reinforcement-learning parquet, so that reading it back gives equal cases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import Any
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.cases.parquet.arrow import pa, pq
-from medseg_gym.cases.writers.case_writer import CaseWriter, replace_file, require_words
+from medseg_gym.cases.writers.case_writer import (
+    CaseWriter,
+    case_fields,
+    replace_file,
+    require_words,
+)
 
 ROWS = 128
 """Rows of a file: what a kill can cost."""
@@ -83,12 +88,7 @@ class ParquetWriter(CaseWriter):
                 "extra_info": {
                     "target_description": case.target,
                     "split": self.split,
-                    "key": case.key,
-                    "modality": case.modality,
-                    "spacing": case.spacing,
-                    "group": case.group,
-                    "source": case.source,
-                    "synthetic": case.synthetic,
+                    **case_fields(case),
                 },
             }
         )

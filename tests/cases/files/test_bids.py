@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from opening import open_healthy
 from volume_writing import lungs, piece, save
 
 from medseg_gym.cases import CaseError, load_cases
-from medseg_gym.cases.files import Defect, FileData, index_dataset
+from medseg_gym.cases.files import Defect
 from medseg_gym.cases.nifti import NiftiFormat
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 
@@ -138,11 +140,7 @@ def dataset(root: Path, *labels: str, values: int = 2) -> Path:
     return root
 
 
-def healthy(root: Path, options: str = "") -> FileData:
-    data = index_dataset(NiftiFormat, f"{root}?{options}" if options else str(root))
-    data.examine()
-    assert not data.bad, [str(defect) for defect in data.defects]
-    return data
+healthy = partial(open_healthy, NiftiFormat)
 
 
 def test_a_patient_is_a_group_whatever_the_session(tmp_path):

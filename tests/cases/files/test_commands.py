@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from defect_corpus.biomedparse_defects import FIRST, write
+from defect_corpus.biomedparse_defects import FIRST
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -19,14 +18,6 @@ from medseg_gym.cli.main import app
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["cases", *map(str, arguments)])
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Three training cases and a test case without defects."""
-    (tmp_path / "data").mkdir()
-    write(tmp_path / "data")
-    return tmp_path / "data"
 
 
 def test_check_prints_counts_and_says_that_all_is_well(data):

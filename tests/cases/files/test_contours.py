@@ -13,7 +13,7 @@ from pydicom import Dataset
 from skimage.draw import polygon2mask
 
 from medseg_gym.cases.dicom import DicomFormat
-from medseg_gym.cases.dicom.filling import fill, nesting, region_mask
+from medseg_gym.cases.dicom.truth.filling import fill, nesting, region_mask
 from medseg_gym.cases.files import FileData, index_dataset
 
 SIZE = (40, 48)

@@ -6,25 +6,16 @@ import logging
 import os
 import pickle
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
-from defect_corpus.biomedparse_defects import FIRST, write
+from defect_corpus.biomedparse_defects import FIRST
 
 from medseg_gym.cases import CaseError, load_cases
 from medseg_gym.cases.biomedparse import BiomedParseFormat
 from medseg_gym.cases.files import ByteCache, Damaged, Defect, decoding, index_dataset, say
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.source import EmptySplit, load_splits
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Three training cases and a test case without defects."""
-    (tmp_path / "data").mkdir()
-    write(tmp_path / "data")
-    return tmp_path / "data"
 
 
 def test_a_defect_that_only_pixels_show_is_an_error_when_they_are_read(data):

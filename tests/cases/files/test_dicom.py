@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 
 import highdicom
@@ -23,6 +24,7 @@ from dicom_writing import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from opening import open_dataset, open_healthy
 from pydicom import Dataset, dcmread
 from pydicom import Sequence as Items
 from pydicom.data import get_testdata_file
@@ -35,26 +37,17 @@ from medseg_gym.cases import CaseError
 from medseg_gym.cases.dicom import DicomFormat
 from medseg_gym.cases.dicom.codestream import codestream_size
 from medseg_gym.cases.dicom.facts import read_facts
-from medseg_gym.cases.dicom.filling import fill
 from medseg_gym.cases.dicom.images import read_rgb_frame
-from medseg_gym.cases.dicom.segmentation import scan_segmentation, segment_values
-from medseg_gym.cases.files import Damaged, FileData, index_dataset
+from medseg_gym.cases.dicom.truth.filling import fill
+from medseg_gym.cases.dicom.truth.segmentation import scan_segmentation, segment_values
+from medseg_gym.cases.files import Damaged, index_dataset
 from medseg_gym.cases.nifti import NiftiFormat
 from medseg_gym.cases.volumes import Window, parse_window, show
 
 FILE = Window("file")
 
-
-def opened(root: Path, options: str = "") -> FileData:
-    data = index_dataset(DicomFormat, f"{root}?{options}" if options else str(root))
-    data.examine()
-    return data
-
-
-def healthy(root: Path, options: str = "") -> FileData:
-    data = opened(root, options)
-    assert not data.bad, [str(defect) for defect in data.defects]
-    return data
+opened = partial(open_dataset, DicomFormat)
+healthy = partial(open_healthy, DicomFormat)
 
 
 def both_lungs() -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opening import open_dataset, open_healthy
 from volume_writing import SPACING, chest, lungs, packaged, piece, save, save_pair
 
 from medseg_gym.cases import CaseError, load_cases, window_to_rgb
-from medseg_gym.cases.files import ByteCache, FileData, index_dataset
+from medseg_gym.cases.files import ByteCache, index_dataset
 from medseg_gym.cases.nifti import NiftiFormat
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 from medseg_gym.cases.volumes import Volume, nifti_file, parse_window, windows
@@ -30,17 +32,8 @@ ORIENTATIONS = [
 ]
 NAMES = "labels=1:right lung,2:left lung"
 
-
-def opened(root: Path, options: str = "") -> FileData:
-    data = index_dataset(NiftiFormat, f"{root}?{options}" if options else str(root))
-    data.examine()
-    return data
-
-
-def healthy(root: Path, options: str = "") -> FileData:
-    data = opened(root, options)
-    assert not data.bad, [str(defect) for defect in data.defects]
-    return data
+opened = partial(open_dataset, NiftiFormat)
+healthy = partial(open_healthy, NiftiFormat)
 
 
 # --- geometry -------------------------------------------------------------------------------

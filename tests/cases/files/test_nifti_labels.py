@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opening import open_dataset
 from volume_writing import save
 
 from medseg_gym.cases import Case, CaseError, load_cases
@@ -51,10 +53,7 @@ def pair(root: Path, labels: np.ndarray, suffix: str = ".nii.gz", **scaling: flo
     return root
 
 
-def opened(root: Path, options: str = "") -> FileData:
-    data = index_dataset(NiftiFormat, f"{root}?{options}" if options else str(root))
-    data.examine()
-    return data
+opened = partial(open_dataset, NiftiFormat)
 
 
 def masks(data: FileData) -> dict[tuple[str, int], np.ndarray]:

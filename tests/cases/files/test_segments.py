@@ -23,8 +23,8 @@ from pydicom.uid import (
 )
 
 from medseg_gym.cases.dicom import DicomFormat
-from medseg_gym.cases.dicom.images import packed_frame
-from medseg_gym.cases.dicom.segmentation import segment_values
+from medseg_gym.cases.dicom.frames import packed_frame
+from medseg_gym.cases.dicom.truth.segmentation import segment_values
 from medseg_gym.cases.files import Damaged, FileData, index_dataset
 
 ODD = (7, 9)  # 63 pixels

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from medseg_gym.cases.dicom.filling import nesting, region_mask
 from medseg_gym.cases.dicom.planes import Plane
-from medseg_gym.cases.dicom.segmentation import Placed
 from medseg_gym.cases.dicom.series import GAP, SAME, Series
-from medseg_gym.cases.dicom.structures import Contour, StructureSet
+from medseg_gym.cases.dicom.truth.filling import nesting, region_mask
+from medseg_gym.cases.dicom.truth.placed import Placed
+from medseg_gym.cases.dicom.truth.structures import Contour, StructureSet
 from medseg_gym.cases.files import Defect
 
 HOLES = ("drawn", "nested")

@@ -14,8 +14,9 @@ import numpy as np
 
 from medseg_gym.cases.dicom.facts import Facts
 from medseg_gym.cases.dicom.planes import Plane
-from medseg_gym.cases.dicom.segmentation import Lost, Placed, slice_of_frame
 from medseg_gym.cases.dicom.series import SAME, Series, usual_gap
+from medseg_gym.cases.dicom.truth.placed import Placed
+from medseg_gym.cases.dicom.truth.segment_slices import Lost, slice_of_frame
 from medseg_gym.cases.files import Defect
 from medseg_gym.cases.volumes import name_grids, nearest
 
