@@ -1,4 +1,4 @@
-"""One thing to segment: an image, its truth, and where both come from."""
+"""A case: an image, the true mask of one target, and their origin."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Case:
 
 
 def hash_pixels(image: np.ndarray) -> str:
-    """Content hash of an image, 32 hexadecimal digits: its shape and its pixels.
+    """Return the content hash of an image, 32 hexadecimal digits: its shape and its pixels.
 
     Args:
         image: (H, W, 3) uint8.

@@ -1,4 +1,4 @@
-"""What a case source holds, and everything that is wrong with it, by reading every case once."""
+"""Check a case source: contents and defects, found by reading every case once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Seen:
 
 @dataclass
 class CheckReport:
-    """What a check found.
+    """Result of a check.
 
     Args:
         spec: What was checked.

@@ -1,4 +1,4 @@
-"""A contact sheet: some cases of a source in one image."""
+"""Draw a contact sheet: some cases of a source in one image."""
 
 from __future__ import annotations
 

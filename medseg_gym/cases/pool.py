@@ -69,7 +69,7 @@ def case_pool(source: CaseSource, size: int, seed: int = 0) -> CaseList:
 
 
 def _same_image(source: CaseSource, index: int, limit: int) -> list[int]:
-    """Indices of at most so many neighbours on the image of case `index`, itself first."""
+    """Return indices of at most `limit` cases on the image of case `index`, itself first."""
     content, indices = source[index].content_hash, [index]
     for step in (1, -1):
         at = index + step

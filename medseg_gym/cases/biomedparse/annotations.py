@@ -1,4 +1,4 @@
-"""One annotation file: from JSON of unknown shape to entries, and everything wrong with it."""
+"""Read an annotation file: from JSON of unknown shape to entries and defects."""
 
 from __future__ import annotations
 

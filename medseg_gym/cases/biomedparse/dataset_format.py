@@ -1,4 +1,4 @@
-"""Reading the BiomedParse format."""
+"""Read the BiomedParse format."""
 
 from __future__ import annotations
 

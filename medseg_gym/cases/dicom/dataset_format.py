@@ -215,7 +215,7 @@ class DicomFormat(DatasetFormat):
         series: Series,
         make: Callable[[], Iterable[Placed | Defect]],
     ) -> list[Placed | Defect]:
-        """What depends on the pixels of truth and on where all images of a series lie."""
+        """Place truth on a series, remembered until a file of either changes."""
         files = [name, *dict.fromkeys(frame.file for frame in series.frames)]
         placed = file_cache.remember(
             f"{name}|{series.uid}",

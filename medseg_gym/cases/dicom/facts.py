@@ -1,4 +1,4 @@
-"""What the header of a DICOM file says, read up to its pixel data and kept as JSON."""
+"""Facts from the header of a DICOM file, read up to its pixel data and kept as JSON."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _WANTED = (
 
 
 def read_facts(path: Path, name: str) -> Facts:
-    """Facts of one file.
+    """Read the facts of one file.
 
     Args:
         path: The file.
@@ -73,7 +73,7 @@ def read_facts(path: Path, name: str) -> Facts:
 
 
 def _read_header(path: Path, name: str) -> tuple[Any, int | None, int, bytes]:
-    """Header, length of the pixel data (None without), bytes of the file from there on.
+    """Return header, length of the pixel data (None without) and bytes of the file from there on.
 
     And the first of those bytes, where the pixel data are encapsulated.
     """
@@ -101,7 +101,7 @@ def _read_header(path: Path, name: str) -> tuple[Any, int | None, int, bytes]:
 
 
 def _may_lack_a_preamble(start: bytes) -> bool:
-    """Old files begin with an element of group 2 or 8, little or big endian."""
+    """Return whether a file begins as old ones do, with an element of group 2 or 8."""
     return start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 
 
@@ -209,7 +209,7 @@ def _require_decodable(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without pydicom's warnings on files that bend the standard but can be read."""
+    """Silence pydicom's warnings on files that bend the standard but can be read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -28,7 +28,7 @@ datasets = ByteCache(CACHE_BYTES)
 
 
 def read_frame(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
-    """Stored values of a frame, YBR turned into RGB, and the part of the header they need.
+    """Read the stored values of a frame, YBR turned into RGB, and the header fields they need.
 
     Args:
         path: The file.
@@ -61,7 +61,7 @@ def _bits(path: Path) -> int | None:
 
 
 def read_frame_of_whole(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
-    """Like `read_frame`, with the whole file kept in memory for its other frames.
+    """Read a frame as `read_frame` does, and keep the whole file in memory for its other frames.
 
     Args:
         path: The file.
@@ -88,7 +88,7 @@ def read_frame_of_whole(path: Path, name: str, frame: int) -> tuple[np.ndarray, 
 
 
 def packed_frame(header: Any, name: str, frame: int) -> np.ndarray | None:
-    """A frame of one bit a pixel, which may begin in the middle of a byte (DICOM PS3.5 8.1.1).
+    """Unpack a frame of one bit a pixel, which may begin within a byte (DICOM PS3.5 8.1.1).
 
     (pydicom reads too few bytes of such a frame where it begins and ends within bytes.)
 

@@ -1,4 +1,4 @@
-"""Frames as images: rescaled, windowed, inverted, coloured as their headers ask."""
+"""Turn frames into images: rescaled, windowed, inverted and coloured as their headers ask."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medseg_gym.errors import CaseError
 def read_rgb_frame(
     path: Path, name: str, frame: int, window: Window, modality: str, whole: bool = False
 ) -> np.ndarray:
-    """One frame as RGB, in the stored orientation.
+    """Read one frame as RGB, in the stored orientation.
 
     Grey values are rescaled (RescaleSlope and -Intercept, or a modality LUT), windowed, and turned
     over for MONOCHROME1. With `window` "file" the file's own window or VOI LUT is used, and where
@@ -76,7 +76,7 @@ def _shown(
 
 
 def _rescaled(pixels: np.ndarray, header: Any, frame: int) -> np.ndarray:
-    """Stored values as what they stand for; of slope and intercept, one may be missing."""
+    """Convert stored values to what they stand for; slope or intercept may be missing."""
     from pydicom.pixels import apply_modality_lut
 
     own = frame_item(header, frame, "PixelValueTransformationSequence")
@@ -132,7 +132,7 @@ def _windowed(
 
 
 def _through_window(values: np.ndarray, center: float, width: float, function: Any) -> np.ndarray:
-    """DICOM PS3.3 C.11.2.1.2: LINEAR (the default), LINEAR_EXACT and SIGMOID."""
+    """Apply a window by DICOM PS3.3 C.11.2.1.2: LINEAR (default), LINEAR_EXACT and SIGMOID."""
     if function == "SIGMOID":
         levels = 1 / (1 + np.exp(-4 * (values - center) / width))
         return show(levels, 0.0, 1.0)

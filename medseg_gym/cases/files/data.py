@@ -67,7 +67,7 @@ class FileData:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """How many things were left out of all splits, by reason; see `CaseSource.left_out`."""
+        """Counts of things left out of all splits, by reason; see `CaseSource.left_out`."""
         counts: Counter[str] = Counter()
         for defect in self.defects:
             if defect.left_out:
@@ -77,7 +77,7 @@ class FileData:
         return dict(counts)
 
     def say_left_out(self) -> str:
-        """What was left out of all splits, to go behind other words; "" where nothing was."""
+        """Return what was left out of all splits as the end of a sentence; "" for nothing."""
         counts = "; ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
         return f"; left out: {counts}" if counts else ""
 
@@ -113,7 +113,7 @@ class FileData:
             )
 
     def _why_empty(self) -> str:
-        """What was left out or noticed, to go behind other words."""
+        """Return what was left out or noticed as the end of a sentence."""
         counts = self.say_left_out()
         others = [d for d in self.defects if not d.left_out and d.note is not bool(self.bad)]
         if not others:

@@ -1,4 +1,4 @@
-"""What a file format must say to become a case source."""
+"""The contract of a dataset format: list cases, and decode one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medseg_gym.cases.files.spec import FileSpec
 
 
 class DatasetFormat(ABC):
-    """One way of keeping cases in files.
+    """A way of keeping cases in files.
 
     A subclass lists what is there in `index` and decodes one case in `read`. Everything else
     (index, splits, groups, vocabulary, defects, skipping) is the same for all and lives in

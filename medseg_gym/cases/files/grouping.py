@@ -14,7 +14,7 @@ from medseg_gym.cases.files.splits import DEFAULT_SHARES, parse_shares, split_of
 
 
 class Grouping:
-    """Completes records with what the format leaves open: group, split and modality.
+    """Rule that completes records with what the format leaves open: group, split and modality.
 
     Args:
         spec: Path and options.

@@ -1,4 +1,4 @@
-"""What is known of a case before a pixel is read, and what reading it gives."""
+"""Records of cases before a pixel is read, and the results of reading them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What reading all pixels of a case told.
+    """Results of reading all pixels of a case.
 
     Args:
         height: Rows.

@@ -49,7 +49,7 @@ class FileCaseSource(CaseSource):
 
     @property
     def defects(self) -> tuple[Defect, ...]:
-        """What is wrong with the data, as far as it was read."""
+        """Defects of the data, as far as it was read."""
         return self.data.defects
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Which split a group belongs to where the data does not say."""
+"""Assign groups to splits where the data does not."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def parse_shares(text: str) -> tuple[float, float, float]:
 
 
 def split_named(name: str) -> str:
-    """Split that a folder or file is called after ("imagesTr", "valid", "test.json"), or ""."""
+    """Return the split in the name of a file or folder ("imagesTr", "test.json"), or ""."""
     words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
     splits = {_NAMES[word] for word in words if word in _NAMES}
     return splits.pop() if len(splits) == 1 else ""

@@ -1,4 +1,4 @@
-"""Reading folders of images and masks."""
+"""Read folders of images and masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the values of a mask file to targets: binary, index, instance and colour masks."""
+"""Turn the values of a mask file into targets: binary, index, instance and colour masks."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def numbers(labels: np.ndarray, kind: str, name: str) -> np.ndarray:
     if kind == "color":
         if labels.ndim == 2:
             labels = np.repeat(labels[:, :, None], 3, axis=2)
-        return _bytes_of(labels, name).astype(np.int64) @ np.array([65536, 256, 1])
+        packed: np.ndarray = _bytes_of(labels, name).astype(np.int64) @ np.array([65536, 256, 1])
+        return packed
     if labels.ndim == 3:
         if not (labels == labels[:, :, :1]).all():
             raise Damaged(name, f"is a colour image, not an {kind} mask; see kind=color")
@@ -107,7 +108,7 @@ def numbers(labels: np.ndarray, kind: str, name: str) -> np.ndarray:
 
 
 def _bytes_of(labels: np.ndarray, name: str) -> np.ndarray:
-    """Colours of 16 bits as those of 8 bits that they were made of, stretched or not."""
+    """Return colours of 16 bits as the 8-bit ones that they were made of, stretched or not."""
     if labels.max() <= 255 and labels.min() >= 0:
         return labels
     if labels.dtype == np.uint16 and not (labels % 257).any():
@@ -138,7 +139,7 @@ def values_of(labels: np.ndarray, kind: str, name: str) -> list[tuple[int, int]]
 
 
 def binary(labels: np.ndarray, name: str, threshold: float | None) -> np.ndarray:
-    """Foreground of a binary mask file.
+    """Return the foreground of a binary mask file.
 
     Args:
         labels: (H, W) or (H, W, 3), from `read_labels`.

@@ -1,4 +1,4 @@
-"""Which file is an image, which is a mask, and which of them belong together."""
+"""Find images and masks by name, and pair those that belong together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medseg_gym.errors import CaseError
 
 @dataclass(frozen=True)
 class Role:
-    """What a file's name says of it.
+    """Role of a file by its name.
 
     Args:
         identity: Equal for an image and its masks.

@@ -23,7 +23,7 @@ _ROWS = 64  # windowed at once
 
 
 class HasLimits(Protocol):
-    """What is asked of a `medseg_gym.cases.volumes.Window`."""
+    """Protocol of a `medseg_gym.cases.volumes.Window`."""
 
     def limits(self, percentiles: Callable[[float, float], tuple[float, float]]) -> tuple:
         """(low, high), asking `percentiles(low, high)` where they depend on the data."""

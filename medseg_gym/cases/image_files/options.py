@@ -1,4 +1,4 @@
-"""How the image formats decode their files: one set of options, one way."""
+"""Options by which all image formats decode their files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an image file to its samples: every depth, colour table, alpha channel and orientation."""
+"""Decode an image file to its samples: any depth, colour table, alpha and orientation."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def read_raster(source: Path | bytes, name: str, place: str = "", stored: bool =
 
 
 def read_image_size(source: Path | bytes, name: str, place: str = "") -> tuple[int, int]:
-    """(H, W) that the header of an image file announces, not turned by EXIF.
+    """Read (H, W) from the header of an image file, not turned by EXIF.
 
     Raises:
         Damaged: It cannot be opened, has several frames, or announces too many pixels.
@@ -83,7 +83,7 @@ def read_image_size(source: Path | bytes, name: str, place: str = "") -> tuple[i
 
 
 def _open(source: Path | bytes, name: str, place: str) -> ImageFile.ImageFile | None:
-    """An image that Pillow knows, its pixels not yet decoded; None for a TIFF that it does not."""
+    """Open an image without decoding its pixels; None for a TIFF that Pillow does not know."""
     try:
         file = Image.open(
             io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
@@ -136,14 +136,14 @@ def _samples(file: ImageFile.ImageFile, source: Path | bytes, name: str, place: 
 
 
 def _spread(clear: Any, file: ImageFile.ImageFile) -> Any:
-    """A transparent grey of a PNG of few bits as what Pillow spreads such grey to."""
+    """Convert a transparent grey of a PNG of few bits to the value that Pillow spreads it to."""
     if not isinstance(clear, int):
         return clear
     return clear * {"1": 255, "L;2": 85, "L;4": 17}.get(raw_mode(file), 1)
 
 
 def _paletted(index: np.ndarray, file: Image.Image, clear: Any) -> Raster:
-    """A palette image; `clear` is an index without opacity, or an opacity for each index."""
+    """Decode a palette image; `clear` is a transparent index, or an opacity for each index."""
     table = np.zeros((256, 3), np.uint8)  # an index beyond the file's own table is black
     own = np.asarray(file.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
     table[: len(own)] = own

@@ -1,4 +1,4 @@
-"""Where in a label volume each label lies: pixels per value and slice, from one pass."""
+"""Areas of the labels of a volume: pixels per value and slice, from one pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOLERANCE = 1e-3
 
 @dataclass
 class LabelAreas:
-    """What one pass over a label volume tells.
+    """Results of one pass over a label volume.
 
     Args:
         areas: (channel, label value) -> slice index -> pixels, in ascending order of all;
@@ -78,7 +78,7 @@ def label_areas(volume: Volume) -> LabelAreas:
 
 
 def whole_numbers(plane: np.ndarray, name: str, place: str) -> np.ndarray:
-    """A slice of a label volume as integers; what is within `TOLERANCE` of one is rounded.
+    """Convert a slice of a label volume to integers; values within `TOLERANCE` of one are rounded.
 
     Args:
         plane: Array of any real type.

@@ -93,17 +93,17 @@ def read_name(path: str) -> Named | None:
 
 
 def in_derivatives(path: str) -> bool:
-    """Whether a file lies under a folder `derivatives`."""
+    """Return whether a file lies under a folder `derivatives`."""
     return "derivatives" in path.lower().split("/")[:-1]
 
 
 def is_image(named: Named) -> bool:
-    """Whether the last word of a name is one of BIDS' images."""
+    """Return whether the last word of a name is one of BIDS' images."""
     return named.suffix in _IMAGES
 
 
 def images_of(label: Named, images: Iterable[Named]) -> list[Named]:
-    """The images that labels belong to: of those that do not contradict, the nearest.
+    """Return the images that labels belong to: of those that do not contradict, the nearest.
 
     Args:
         label: The labels.
@@ -121,7 +121,7 @@ def images_of(label: Named, images: Iterable[Named]) -> list[Named]:
 
 
 def _nearness(label: Named, image: Named) -> tuple | None:
-    """How near an image is to labels, to be compared; None where it is another recording."""
+    """Return the nearness of an image to labels, for comparison; None for another recording."""
     for key in _ACQUIRED:
         wanted, have = label.entities.get(key), image.entities.get(key)
         if wanted is not None and wanted != have:
@@ -139,7 +139,7 @@ def _nearness(label: Named, image: Named) -> tuple | None:
 
 
 def target_in(label: Named, image: Named) -> str:
-    """What the name of labels calls their target: "lesion" in `sub-01_T1w_lesion-manual`, or ""."""
+    """Return the target in the name of labels: "lesion" in `sub-01_T1w_lesion-manual`, or ""."""
     known = set(image.stem.split("_"))
     words = [word for word in label.stem.split("_") if word not in known]
     candidates: list[str] = []
@@ -156,7 +156,7 @@ def target_in(label: Named, image: Named) -> str:
 
 
 def names_of(label: Named, root: Path, files: Iterable[str]) -> tuple[Any, str] | None:
-    """The names of label values that lie beside labels, or above them.
+    """Read the names of label values from a file beside labels, or above them.
 
     Args:
         label: The labels.

@@ -156,7 +156,7 @@ class NiftiFormat(DatasetFormat):
         return Pixels(pixels, mask)
 
     def _finite(self, plane: np.ndarray) -> np.ndarray:
-        """The slice with the option `nan` in the place of what is not finite.
+        """Replace what is not finite by the option `nan`.
 
         Raises:
             CaseError: There is such a pixel and no such option.

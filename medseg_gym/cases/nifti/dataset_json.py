@@ -18,7 +18,7 @@ FILE = "dataset.json"
 
 @dataclass
 class Dataset:
-    """What a dataset.json says of the volumes in its folder.
+    """Contents of a dataset.json.
 
     Args:
         path: The file, relative to the root.
@@ -42,7 +42,7 @@ class Dataset:
         return self.path[: -len(FILE)]
 
     def pairs(self, volumes: set[str], channel: int) -> Iterator[Pair | Defect]:
-        """The pairs that the file lists.
+        """List the pairs in the file.
 
         Args:
             volumes: Paths of all volumes relative to the root.
@@ -106,7 +106,7 @@ def read_dataset(path: Path, name: str) -> Dataset:
 
 
 def _channel_names(dataset: Mapping[str, Any]) -> tuple[str, ...]:
-    """Image channels of a dataset.json: "channel_names", or the older "modality"."""
+    """Return the image channels of a dataset.json: "channel_names", or the older "modality"."""
     names = dataset.get("channel_names", dataset.get("modality"))
     if isinstance(names, str):
         return (names,)

@@ -31,7 +31,7 @@ class Target:
 
 
 def read_names(labels: Any, zero: bool = False) -> dict[str, tuple[int, ...]]:
-    """What the "labels" of a dataset.json name: name -> label values.
+    """Read the "labels" of a dataset.json: name -> label values.
 
     Args:
         labels: `{"0": "background", "1": "liver"}` (Medical Segmentation Decathlon, nnU-Net 1),
@@ -75,12 +75,12 @@ def read_names(labels: Any, zero: bool = False) -> dict[str, tuple[int, ...]]:
 
 
 def segment_targets(segments: Iterable[Segment]) -> tuple[Target, ...]:
-    """Targets that a label volume names itself."""
+    """Return the targets that a label volume names itself."""
     return tuple(Target(s.name, ((s.channel, s.value),)) for s in segments)
 
 
 def unnamed(values: Iterable[int], labels: Any) -> list[int]:
-    """Label values that "labels" does not name, not even as background or "ignore".
+    """Return label values that "labels" does not name, not even as background or "ignore".
 
     Args:
         values: Values that occur.

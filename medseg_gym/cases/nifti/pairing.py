@@ -1,4 +1,4 @@
-"""Which volume is an image and which holds its labels, told from the names people give them.
+"""Pair image and label volumes by the names that people give them.
 
 One rule covers the usual layouts. A path is cut into words; words such as "label", "seg" or "mask"
 make a volume a label volume, and with those and words such as "image" or "ct" taken away, an image
@@ -169,7 +169,7 @@ def _images_of_subject(label: _Named, subjects: dict[str, list[_Named]]) -> list
 def _images_by_words(
     label: _Named, images: dict[Words, list[_Named]], folders: dict[Words, list[_Named]]
 ) -> tuple[list[_Named], str]:
-    """Images with the words of the labels, else with those and more, else of the folder above."""
+    """Find images with the words of the labels, else with those and others, else in the parent."""
     *folder, own = label.words if not label.channel else _with_channel(label)
     if matches := images.get((*folder, own)):
         return matches, ""
@@ -210,7 +210,7 @@ def _with_channel(volume: _Named) -> Words:
 
 
 def _kind_of(words: tuple[str, ...]) -> str:
-    """What a folder holds if its name says that and nothing else: "label", "image" or ""."""
+    """Return the kind that is all a folder's name says: "label", "image" or ""."""
     rest = set(words) - _SPLIT_WORDS
     if rest and rest <= LABEL_WORDS:
         return "label"
@@ -218,7 +218,7 @@ def _kind_of(words: tuple[str, ...]) -> str:
 
 
 def _cut(text: str) -> tuple[str, ...]:
-    """Words of a name: "imagesTr" gives "images", "tr"; "img0012" gives "img", "0012"."""
+    """Cut a name into words: "imagesTr" into "images", "tr"; "img0012" into "img", "0012"."""
     text = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", text)
     words: list[str] = []
     for word in re.split(r"[\s_.\-]+", text.lower()):

@@ -1,4 +1,4 @@
-"""What the index remembers of an image and its labels: grid, spacing, areas, or what is wrong."""
+"""Scan of an image and its labels for the index: grid, spacing, areas, defects."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Scan:
 
     @property
     def usable(self) -> bool:
-        """Whether nothing but notes is said of the pair."""
+        """Whether the pair has no defects but notes."""
         return all(defect.note for defect in self.defects)
 
     @property

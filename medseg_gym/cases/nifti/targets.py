@@ -1,4 +1,4 @@
-"""What there is to segment in a label volume, by value or by channel, and what has no name."""
+"""Targets of a label volume, by value or by channel, and labels without a name."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _label_of_channel_0(scan: Scan, names: Names | None) -> int:
 
 
 def _by_label(scan: Scan, first: int) -> dict[int, list[tuple[int, int]]]:
-    """Number of a channel's label -> the channel and its value; without the background."""
+    """Map the label of each channel to the channel and its value; without the background."""
     return {
         channel + first: [(channel, value)]
         for channel, value in scan.areas
@@ -82,7 +82,7 @@ def _by_label(scan: Scan, first: int) -> dict[int, list[tuple[int, int]]]:
 
 
 def _by_value(scan: Scan) -> dict[int, list[tuple[int, int]]]:
-    """Label value -> where it is."""
+    """Map each label value to its channels."""
     places: dict[int, list[tuple[int, int]]] = {}
     for channel, value in sorted(scan.areas, key=lambda place: place[1]):
         places.setdefault(value, []).append((channel, value))

@@ -1,4 +1,4 @@
-"""Reading the reinforcement-learning parquet."""
+"""Read the reinforcement-learning parquet."""
 
 from __future__ import annotations
 

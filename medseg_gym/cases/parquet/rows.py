@@ -1,4 +1,4 @@
-"""Rows of a parquet file, one at a time and with little memory, whatever its row groups are."""
+"""Read rows of a parquet file one at a time with little memory, whatever its row groups are."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ class RowReader:
                     lambda: self._file.read_row_group(group, self.columns, use_threads=False),
                     lambda table: int(table.nbytes),
                 )
-                return table.slice(at, 1).to_pylist()[0]
+                row: dict[str, Any] = table.slice(at, 1).to_pylist()[0]
+                return row
             with self._lock:
                 return self._seek(group, at)
 

@@ -1,4 +1,4 @@
-"""What a scene is: a function that draws images, and the names of what it can draw."""
+"""Scenes: functions that draw images, with the names of what they draw."""
 
 from __future__ import annotations
 

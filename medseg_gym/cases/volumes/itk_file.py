@@ -24,7 +24,7 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def read_header(path: Path) -> VolumeHeader:
-    """The header of a NRRD or MetaImage file, with the segment names of 3D Slicer.
+    """Read the header of a NRRD or MetaImage file, with the segment names of 3D Slicer.
 
     A fourth axis becomes channels, as the components of vectors do.
 
@@ -74,7 +74,7 @@ def read_header(path: Path) -> VolumeHeader:
 
 
 def read_volume(header: VolumeHeader, channel: int) -> np.ndarray:
-    """All voxels of a channel as stored, (I, J, K).
+    """Read all voxels of a channel as stored, (I, J, K).
 
     Raises:
         CaseError: The file is truncated or damaged.
@@ -129,7 +129,7 @@ def _segments(metadata: dict[str, str]) -> tuple[Segment, ...]:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """What SimpleITK raises on damaged files, as CaseError."""
+    """Turn what SimpleITK raises on damaged files into CaseError."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""The libraries of the extra `data`, asked for before any file is opened."""
+"""Check for the libraries of the extra `data` before any file is opened."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class SliceChoice:
         return f"targets on slices with under {self.floor} pixels (min_area= changes that)"
 
     def small(self, areas: Mapping[int, int]) -> list[int]:
-        """Slices that show less of the target than `min_area`.
+        """Return slices that show less of the target than `min_area`.
 
         Args:
             areas: Pixels of the target by slice.
@@ -73,7 +73,7 @@ class SliceChoice:
         return [index for index, area in areas.items() if 0 < area < self.floor]
 
     def choose(self, areas: Mapping[int, int]) -> list[int]:
-        """Slices that are kept, in ascending order.
+        """Return the slices that are kept, in ascending order.
 
         Args:
             areas: Pixels of the target by slice.
@@ -85,7 +85,7 @@ class SliceChoice:
 
 
 def joined(areas: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    """Areas of a target that several label values make up."""
+    """Add up the areas of a target that several label values make up."""
     total: dict[int, int] = {}
     for single in areas:
         for index, area in single.items():

@@ -1,4 +1,4 @@
-"""Which intensities become black and which white: presets by modality, percentiles, numbers.
+"""Intensity windows, black to white: presets by modality, percentiles, numbers.
 
 The CT presets are the level and width that radiology teaches for each tissue, as (low, high) in
 Hounsfield units; "wide" is the one of the packaged samples.
@@ -84,7 +84,7 @@ def parse_window(text: str, modality: str, own: bool = False) -> Window:
 
 
 def show(plane: np.ndarray, low: float, high: float) -> np.ndarray:
-    """A slice as RGB.
+    """Show a slice as RGB.
 
     Args:
         plane: (H, W), any real type.
@@ -109,7 +109,7 @@ def show(plane: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def by_value(plane: np.ndarray, render: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """What `image(plane)` gives, asked once per value instead of once per pixel.
+    """Return `render(plane)`, computed once per value instead of once per pixel.
 
     Args:
         plane: (H, W), any real type; the detour pays, and is taken, for whole numbers.

@@ -22,7 +22,7 @@ from medseg_gym.storage.line_files import append_rows, mend, read_rows, write_ro
 
 
 class BiomedParseWriter(CaseWriter):
-    """Writes `<split>.json`, `<split>/` and `<split>_mask/`.
+    """Writer of `<split>.json`, `<split>/` and `<split>_mask/`.
 
     Cases that share an image share its file. An annotation has the fields that BiomedParse's own
     tools read, and under "medseg_gym" those that the format has no place for. Until the last case

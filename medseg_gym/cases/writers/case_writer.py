@@ -15,7 +15,7 @@ from medseg_gym.storage.atomic_write import atomic_write
 
 
 class CaseWriter(ABC):
-    """Writes one split, case after case, and goes on where a killed run stopped.
+    """A writer of one split, case after case, that goes on where a killed run stopped.
 
     Args:
         out: Folder; made if need be.

@@ -1,4 +1,4 @@
-"""Cases from one format to another, going on where a killed run stopped."""
+"""Convert cases from one format to another, going on where a killed run stopped."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ SCHEMA = pa.schema(
 
 
 class ParquetWriter(CaseWriter):
-    """Writes `<split>-00000-of-00002.parquet` and so on, 128 rows a file.
+    """Writer of `<split>-00000-of-00002.parquet` and so on, 128 rows a file.
 
     The columns are those of MedSAM-Agent's reinforcement learning; `extra_info` also holds the
     fields of a `Case` that those have no place for.

@@ -29,7 +29,7 @@ def uid(*parts: int) -> str:
 
 @dataclass
 class Geometry:
-    """Where the slices of a series lie."""
+    """Geometry of the slices of a series."""
 
     origin: tuple[float, float, float] = (-40.0, -30.0, 100.0)
     orientation: tuple[float, ...] = AXIAL

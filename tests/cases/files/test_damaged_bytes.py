@@ -1,4 +1,4 @@
-"""Whatever bytes the files hold: indexing ends, names defects, and what it leaves can be read."""
+"""Indexing ends for any bytes in the files, names defects, and what it leaves can be read."""
 
 from __future__ import annotations
 

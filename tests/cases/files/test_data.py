@@ -1,4 +1,4 @@
-"""What every file-backed source does alike: refusing, skipping, grouping, caching."""
+"""Tests of all file-backed sources: refusing, skipping, grouping, caching."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader leaves out is counted, and said by checks, errors, sources and their wrappers."""
+"""Left-out data is counted and reported by checks, errors, sources and their wrappers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written and read back is equal, also after a kill in the middle."""
+"""Cases written and read back are equal, also after a kill in the middle."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ _EMPTY = "that hold no pixel of their slice, or cancel each other"
 def draw(
     contours: Sequence[Contour], plane: Plane, rows: int, columns: int, nested_holes: bool = False
 ) -> np.ndarray:
-    """Mask of the contours of one region on one slice.
+    """Draw the mask of the contours of one region on one slice.
 
     Contours that were drawn at different heights are combined height by height, then united: only
     those in one plane cut holes into each other.
@@ -100,7 +100,7 @@ def place_contours(
 
 
 def _stranger(contour: Contour, structures: StructureSet, series: Series) -> str:
-    """Why a contour has nothing to do with the series, or ""."""
+    """Return the reason why a contour does not belong to the series, or ""."""
     own = structures.frames_of_reference.get(contour.roi)
     if own is None:
         return "belong to a region that StructureSetROISequence does not name"
@@ -111,7 +111,7 @@ def _stranger(contour: Contour, structures: StructureSet, series: Series) -> str
 
 
 def _slice_of(contour: Contour, series: Series) -> int | str:
-    """Index of the slice, or why there is none."""
+    """Return the index of the slice, or the reason why there is none."""
     plane = series.frames[0].plane
     if series.view is None or plane is None:
         return "cannot be placed: the images have no position or orientation"
@@ -134,14 +134,14 @@ def _slice_of(contour: Contour, series: Series) -> int | str:
 
 
 def _off(contour: Contour, series: Series, index: int) -> float:
-    """How far a contour lies from a slice, in mm."""
+    """Return the distance of a contour from a slice, in mm."""
     plane = series.frames[index].plane
     assert plane is not None  # the series has a view
     return abs(float(plane.distance(contour.points.mean(axis=0)[None])[0]))
 
 
 def _by_height(contours: Sequence[Contour], plane: Plane) -> Iterator[list[Contour]]:
-    """Contours that lie in one plane, within a tenth of what makes two slices."""
+    """Group contours that lie in one plane, within a tenth of what makes two slices."""
     heights = np.array([float(plane.distance(c.points).mean()) for c in contours])
     order = np.argsort(heights, kind="stable")
     cuts = np.flatnonzero(np.diff(heights[order]) > ONE_PLANE) + 1
@@ -156,7 +156,7 @@ ONE_PLANE = 0.1
 def _open_to_reading(
     contours: Sequence[Contour], plane: Plane, nested_holes: bool
 ) -> Iterator[tuple[str, int]]:
-    """What the file leaves open about contours of one region on one slice, and how often."""
+    """Count contours of one region on one slice whose meaning the file leaves open."""
     for group in _by_height(contours, plane):
         plain = [plane.pixels(contour.points) for contour in group if not contour.exclusive]
         if plain and len(plain) < len(group):

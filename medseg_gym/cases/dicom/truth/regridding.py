@@ -1,4 +1,4 @@
-"""SEG frames carried over to images on another grid, by nearest neighbour.
+"""Carry SEG frames over to images on another grid, by nearest neighbour.
 
 A frame is a slab: its pixels, half the distance between slices thick on either side. An image that
 is parallel to the frames takes the frames nearest to it, if it lies within their slab; one that is
@@ -25,7 +25,7 @@ Masks = Callable[[int, int], np.ndarray]
 
 
 def lies_elsewhere(facts: Facts, scan: dict[str, Any], series: Series) -> bool:
-    """Whether frames that show something lie on another grid than the images.
+    """Return whether frames that show something lie on another grid than the images.
 
     Args:
         facts: Facts of the SEG.
@@ -170,7 +170,7 @@ class _Frames:
         self.gap = min(scan["gap"] or series.gap, usual)
 
     def problem(self) -> str:
-        """Why frames cannot be carried over, or ""."""
+        """Return the reason why frames cannot be carried over, or ""."""
         if self.series.view is None:
             return "the images have no position or orientation"
         if self.placeless:
@@ -184,7 +184,7 @@ class _Frames:
         return ""
 
     def grids(self) -> str:
-        """Both grids in words."""
+        """Describe both grids."""
         image = self.series.frames[0].plane
         assert image is not None  # problem() asked
         facts = self.series.facts
@@ -194,7 +194,7 @@ class _Frames:
         return name_grids(self.first.grid(size, self.gap), image.grid(shown, self.series.gap))
 
     def beside(self, number: int, mask: np.ndarray) -> int:
-        """Pixels of a mask on a frame that lie over none of the images' rows and columns."""
+        """Count pixels of a mask on a frame that lie over none of the images' rows and columns."""
         frame, image = self.planes[number], self.series.frames[0].plane
         assert image is not None  # problem() asked
         places = image.pixels(frame.points(np.argwhere(mask)))
@@ -203,7 +203,7 @@ class _Frames:
         return len(places) - int(np.count_nonzero(inside.all(axis=1)))
 
     def near(self, segment: int, image: Plane, size: tuple[int, int]) -> tuple[list[int], float]:
-        """Frames whose pixels an image may take, and how thick they are to be taken."""
+        """Return frames whose pixels an image may take, and their thickness."""
         numbers = self.by_segment[segment]
         if abs(float(image.normal @ self.first.normal)) > 0.99999:
             height = float(self.first.distance(image.position[None])[0])

@@ -65,7 +65,7 @@ def place_segments(
 
 @dataclass(frozen=True)
 class Lost:
-    """Why a frame has no slice.
+    """The reason why a frame has no slice.
 
     Args:
         cause: In words that follow a number of frames.
@@ -82,7 +82,7 @@ class Lost:
 def slice_of_frame(
     sources: list[list[Any]], number: int, facts: Facts, series: Series
 ) -> int | Lost:
-    """Index of the slice that a frame of a SEG lies on, or why there is none."""
+    """Return the index of the slice that a frame of a SEG lies on, or why there is none."""
     plane_facts = facts["planes"][number] if number < len(facts["planes"]) else None
     plane = None if plane_facts is None else Plane.of(plane_facts)
 
@@ -123,7 +123,7 @@ def slice_of_frame(
 
 
 def _image_plane(sources: list[list[Any]], plane: Plane | None, series: Series) -> Plane | None:
-    """The image that a frame is compared with: the one it refers to, else the nearest."""
+    """Return the plane of the image that a frame refers to, else of the nearest one."""
     for sop, number in sources:
         if (index := series.index(sop, number)) is not None:
             return series.frames[index].plane

@@ -1,4 +1,4 @@
-"""DICOM SEG: which frame shows which segment on which slice of the images.
+"""Read a DICOM SEG: the segments and sources of its frames, and their pixels.
 
 Frames are decoded one by one with pydicom. (highdicom reads SEG too, but as a whole and only where
 the file keeps to the standard in every respect; the tests compare with it.)
@@ -105,7 +105,7 @@ def _notes_on_frames(
 
 
 def segment_values(path: Path, name: str, frame: int) -> np.ndarray:
-    """A frame of a SEG: segment numbers of a label map, else 0 and 1.
+    """Read a frame of a SEG: segment numbers of a label map, else 0 and 1.
 
     Fractional segmentations are cut at half of their largest value.
 
@@ -147,7 +147,7 @@ def _largest_fraction(header: Any, name: str) -> int:
 
 
 def _gap(header: Any) -> float | None:
-    """Millimetres between slices, as the file says."""
+    """Return millimetres between slices, as the file says."""
     measures = frame_item(header, 0, "PixelMeasuresSequence")
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
         value = measures.get(keyword)

@@ -1,4 +1,4 @@
-"""Opening files that may be anything: missing, special, huge, or made to fill the memory."""
+"""Open files that may be missing, special, huge, or made to fill the memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listing folders without being led astray by loops, special files or forbidden places."""
+"""List folders safely: no loops, special files or forbidden places."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Expected:
-    """What a check must find.
+    """Expected result of a check.
 
     Args:
         path: The defective file, relative to the data's root, "/" between parts.

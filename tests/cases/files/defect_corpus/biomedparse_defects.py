@@ -1,4 +1,4 @@
-"""What goes wrong with data sets in the BiomedParse format."""
+"""Defects of data sets in the BiomedParse format."""
 
 from __future__ import annotations
 

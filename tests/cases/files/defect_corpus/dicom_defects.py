@@ -1,4 +1,4 @@
-"""What goes wrong with DICOM: files, series, segmentations and structure sets."""
+"""Defects of DICOM: files, series, segmentations and structure sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong with folders of images and masks."""
+"""Defects of folders of images and masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong with volumes: NIfTI, NRRD and MetaImage."""
+"""Defects of volumes: NIfTI, NRRD and MetaImage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong with reinforcement-learning parquet files."""
+"""Defects of reinforcement-learning parquet files."""
 
 from __future__ import annotations
 
