@@ -151,14 +151,14 @@ def test_same_case_twice_in_any_order_and_in_another_process(spec):
             f"s = load_cases({spec!r}, 'val')\n"
             f"print('\\n'.join(fingerprint(s[i]) for i in {indices[::-1]}))"
         )
-        told = subprocess.run(
+        printed = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
             check=True,
             env={**os.environ, "PYTHONHASHSEED": "7"},
         ).stdout.split("\n")
-        assert told[:-1] == backwards
+        assert printed[:-1] == backwards
 
 
 def test_drawing_leaves_the_global_generator_alone():

@@ -49,9 +49,9 @@ def test_a_repaired_file_is_believed_at_the_next_opening(data):
     sound = (data / FIRST).read_bytes()
     for content, defects in ((b"", 1), (sound, 0), (sound[:99], 1), (sound, 0)):
         (data / FIRST).write_bytes(content)
-        found = index_dataset(BiomedParseFormat, str(data))
-        found.examine()
-        assert len(found.bad) == defects
+        opened = index_dataset(BiomedParseFormat, str(data))
+        opened.examine()
+        assert len(opened.bad) == defects
 
 
 def test_pixels_that_were_read_are_not_read_again(data, monkeypatch):

@@ -91,8 +91,8 @@ def test_the_defect_is_named_and_the_rest_stays_usable(format, name, open_folder
 
 
 def assert_named(data: FileData, expected: Expected) -> None:
-    said = [d for d in data.defects if d.path == expected.path and d.note == expected.note]
-    texts = [f"{d.place}: {d.cause}" for d in said]
+    named = [d for d in data.defects if d.path == expected.path and d.note == expected.note]
+    texts = [f"{d.place}: {d.cause}" for d in named]
     assert any(re.search(expected.cause, text) for text in texts), [str(d) for d in data.defects]
 
 

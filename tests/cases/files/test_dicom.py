@@ -154,9 +154,9 @@ def test_the_size_inside_compressed_data_is_known_before_decoding(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = dcmread(path)
-    told = codestream_size(data.PixelData[: 1 << 16])
+    size = codestream_size(data.PixelData[: 1 << 16])
     jpeg = data.file_meta.TransferSyntaxUID.startswith("1.2.840.10008.1.2.4")
-    assert told == ((data.Rows, data.Columns) if jpeg else None)
+    assert size == ((data.Rows, data.Columns) if jpeg else None)
 
 
 def test_a_missing_plugin_is_named_at_opening(tmp_path, monkeypatch):
@@ -172,8 +172,8 @@ def test_a_missing_plugin_is_named_at_opening(tmp_path, monkeypatch):
     assert "medseg-gym[data]" in defect.cause and not defect.note
 
 
-def one(tmp_path: Path, pixels: np.ndarray, **more) -> Path:
-    return write(tmp_path / "one.dcm", slice_dataset(pixels, **more))
+def one(tmp_path: Path, pixels: np.ndarray, **elements) -> Path:
+    return write(tmp_path / "one.dcm", slice_dataset(pixels, **elements))
 
 
 @pytest.fixture
@@ -230,17 +230,17 @@ def test_rescaling_and_presets_work_in_hounsfield_units(tmp_path, ramp):
 
 def test_of_slope_and_intercept_one_may_be_missing(tmp_path, ramp):
     shown = {"modality": "MR", "WindowCenter": 0, "WindowWidth": 800}
-    for more, values in (
+    for elements, values in (
         ({"RescaleIntercept": -300}, ramp - 300.0),
         ({"RescaleSlope": 0.5}, ramp * 0.5),
         ({}, ramp),
     ):
-        rgb = read_rgb_frame(one(tmp_path, ramp, **shown, **more), "o", 0, FILE, "MRI")
+        rgb = read_rgb_frame(one(tmp_path, ramp, **shown, **elements), "o", 0, FILE, "MRI")
         assert np.array_equal(rgb, show(values, -400, 399))
 
 
 @pytest.mark.parametrize(
-    ("more", "cause"),
+    ("elements", "cause"),
     [
         ({"RescaleSlope": "nan"}, "RescaleSlope is nan"),
         ({"RescaleSlope": "inf"}, "RescaleSlope is inf"),
@@ -251,12 +251,12 @@ def test_of_slope_and_intercept_one_may_be_missing(tmp_path, ramp):
     ],
 )
 @pytest.mark.parametrize("window", ["file", "percentiles", "soft"])
-def test_numbers_that_show_nothing_are_refused(tmp_path, ramp, more, cause, window):
+def test_numbers_that_show_nothing_are_refused(tmp_path, ramp, elements, cause, window):
     import pydicom.config
 
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")
-        path = one(tmp_path, ramp, **{"RescaleIntercept": 0, **more})
+        path = one(tmp_path, ramp, **{"RescaleIntercept": 0, **elements})
     with pytest.raises(Damaged, match=cause):
         read_rgb_frame(path, "o", 0, parse_window(window, "CT", own=True), "CT")
 
@@ -302,12 +302,12 @@ def test_spacing_is_a_length_or_missing(tmp_path, spacing):
             if spacing is not None:
                 data.PixelSpacing = spacing
             data.save_as(path)
-    found = index_dataset(DicomFormat, str(tmp_path))
+    indexed = index_dataset(DicomFormat, str(tmp_path))
     if spacing is None:
-        assert not found.bad and {record.spacing for record in found.records} == {None}
+        assert not indexed.bad and {record.spacing for record in indexed.records} == {None}
     else:
-        assert {d.path[:2] for d in found.bad} >= {"IM"} and not found.records
-        assert "PixelSpacing" in str(found.bad[0])
+        assert {d.path[:2] for d in indexed.bad} >= {"IM"} and not indexed.records
+        assert "PixelSpacing" in str(indexed.bad[0])
 
 
 def _forget_planes(seg: Dataset) -> None:
@@ -444,10 +444,10 @@ def test_an_enhanced_multiframe_file_is_a_series(tmp_path):
         file.unlink()
     _forget_sources(seg)
     write(tmp_path / "seg.dcm", seg)
-    found = healthy(tmp_path)
-    assert [r.place["frame"] for r in found.records] == [order.index(i) for i in range(6)]
-    for index, record in enumerate(found.records):
-        case = found.case(record)
+    indexed = healthy(tmp_path)
+    assert [r.place["frame"] for r in indexed.records] == [order.index(i) for i in range(6)]
+    for index, record in enumerate(indexed.records):
+        case = indexed.case(record)
         assert np.array_equal(case.mask, masks[index, :, :, 0] > 0)
         half = 199.5  # centre and intercept move together
         assert np.array_equal(case.image, show(pixels[index], 39.5 - half, 39.5 + half))

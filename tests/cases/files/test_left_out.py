@@ -167,8 +167,8 @@ def test_the_commands_print_the_counts(tmp_path):
     shown = run.invoke(app, ["cases", "check", spec]).stdout
     assert f"left out\n  {SMALL}: 2\n" in shown and "no defects" in shown
     assert "nothing is lost" not in shown
-    found = json.loads(run.invoke(app, ["cases", "check", spec, "--json"]).stdout)
-    assert found["left_out"] == {SMALL: 2} and found["notes"][0]["left_out"] == 2
+    report = json.loads(run.invoke(app, ["cases", "check", spec, "--json"]).stdout)
+    assert report["left_out"] == {SMALL: 2} and report["notes"][0]["left_out"] == 2
     sentence = f"Left out of the cases, all splits together: {SMALL}: 2."
     assert sentence in run.invoke(app, ["cases", "list", spec]).stdout
     out = str(tmp_path / "out")

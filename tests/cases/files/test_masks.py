@@ -174,8 +174,8 @@ def test_index_kinds_take_indices_and_colour_kinds_take_colours(tmp_path, depth)
         assert np.array_equal(read_labels(content, "m", kind="index"), index)
         if number < 2:
             root = folder(tmp_path / str(number), {"masks/a.png": content})
-            found = cases(root, "?kind=color&labels=ff0000:polyp,00ff00:tool")
-            by_target = {case.target: case.mask for case in found}
+            read = cases(root, "?kind=color&labels=ff0000:polyp,00ff00:tool")
+            by_target = {case.target: case.mask for case in read}
             assert np.array_equal(by_target["polyp"], SQUARE)
             assert np.array_equal(by_target["tool"], OTHER)
 
@@ -222,8 +222,8 @@ def test_any_two_values_are_a_binary_mask_in_every_format(tmp_path, top):
 def test_masks_of_whole_numbers_of_any_size_are_read(tmp_path, kind):
     content = tiff(SQUARE.astype(kind) * 300 + OTHER.astype(kind) * 7, compression="zlib")
     root = folder(tmp_path, {"masks/a.tif": content})
-    found = cases(root, "?kind=index&labels=7:tool,300:polyp")
-    assert np.array_equal(found[0].mask, OTHER) and np.array_equal(found[1].mask, SQUARE)
+    read = cases(root, "?kind=index&labels=7:tool,300:polyp")
+    assert np.array_equal(read[0].mask, OTHER) and np.array_equal(read[1].mask, SQUARE)
 
 
 def test_colours_of_sixteen_bits_are_those_of_eight_or_refused(tmp_path):
@@ -305,14 +305,14 @@ FORMATS = [usual_folder, biomedparse, parquet]
 
 def the_case(spec: str) -> Case:
     """The only case, whatever its split."""
-    found = []
+    read = []
     for split in ("train", "val", "test"):
         try:
-            found += list(load_cases(spec, split))
+            read += list(load_cases(spec, split))
         except CaseError as error:
             if "has no case in split" not in str(error):
                 raise
-    (case,) = found
+    (case,) = read
     return case
 
 
@@ -416,9 +416,9 @@ def test_masks_that_give_no_case_are_counted(tmp_path):
     spec = f"folder:{root}?kind=index&labels=1:polyp,255:-"
     report = check_cases(spec)
     assert len(report.seen) == 1 and not report.bad
-    said = [str(note) for note in report.notes]
-    assert any("no value but 0" in note and "3 masks" in note for note in said)
-    assert any("labels=255:-" in note and "masks" in note for note in said)
+    notes = [str(note) for note in report.notes]
+    assert any("no value but 0" in note and "3 masks" in note for note in notes)
+    assert any("labels=255:-" in note and "masks" in note for note in notes)
     (root / "masks/d.png").write_bytes(encoded(levels(0)))
     with pytest.raises(CaseError, match=r"no case.*no value but 0.*4 masks"):
         load_cases(spec, "train")

@@ -132,9 +132,9 @@ def test_layers_of_overlapping_segments_are_told_apart(tmp_path):
     layers, _ = nrrd.read(str(overlapping))
     sphere = (layers[1] == 1)[::-1, ::-1].transpose(2, 1, 0)
     data = healthy(tmp_path)
-    found = [r for r in data.records if r.target == "overlapping sphere"]
-    assert found and "ribs" in data.targets
-    for record in found:
+    records = [r for r in data.records if r.target == "overlapping sphere"]
+    assert records and "ribs" in data.targets
+    for record in records:
         assert np.array_equal(data.case(record).mask, sphere[record.place["slice"]])
 
 
@@ -219,9 +219,9 @@ NAMINGS = {
 @pytest.mark.parametrize("naming", NAMINGS)
 def test_images_find_their_labels_by_name(naming):
     names, options, expected = NAMINGS[naming]
-    chosen = dict(part.split("=") for part in options.split("&") if part)
-    found = pair_volumes(sorted(names), int(chosen.get("channel", 0)), chosen.get("image", ""))
-    pairs = [(p.image, p.label) for p in found if isinstance(p, Pair)]
+    chosen = dict(option.split("=") for option in options.split("&") if option)
+    results = pair_volumes(sorted(names), int(chosen.get("channel", 0)), chosen.get("image", ""))
+    pairs = [(p.image, p.label) for p in results if isinstance(p, Pair)]
     assert pairs == sorted(((names[i], names[j]) for i, j in expected), key=lambda p: p[1])
 
 
@@ -325,9 +325,9 @@ def test_slices_are_chosen_by_area(tmp_path):
     image, labels = chest()
     save_pair(tmp_path, image=image[::2], labels=lungs(labels)[::2])
     areas = {1: {}, 2: {}}
-    for value, found in areas.items():
+    for value, by_slice in areas.items():
         for index, plane in enumerate(lungs(labels)[::2]):
-            found[index] = int((plane == value).sum())
+            by_slice[index] = int((plane == value).sum())
 
     def chosen(options: str, value: int = 1) -> list[int]:
         records = healthy(tmp_path, options).records

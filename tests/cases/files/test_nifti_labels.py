@@ -58,18 +58,18 @@ opened = partial(open_dataset, NiftiFormat)
 
 def masks(data: FileData) -> dict[tuple[str, int], np.ndarray]:
     assert not data.bad, [str(defect) for defect in data.defects]
-    found = {}
+    read = {}
     for record in data.records:
         case: Case = data.case(record)
         assert int(case.mask.sum()) == record.area
-        found[record.target, record.place["slice"]] = case.mask
-    return found
+        read[record.target, record.place["slice"]] = case.mask
+    return read
 
 
 def assert_organs(data: FileData, one: str = "label 1", two: str = "label 2") -> None:
-    found, labels = masks(data), organs()
-    assert set(found) == {(one, 1), (two, 1), (one, 2)}
-    for (name, index), mask in found.items():
+    read, labels = masks(data), organs()
+    assert set(read) == {(one, 1), (two, 1), (one, 2)}
+    for (name, index), mask in read.items():
         assert np.array_equal(mask, labels[index] == (1 if name == one else 2))
 
 
@@ -185,9 +185,9 @@ def one_hot(first: int = 0) -> np.ndarray:
 
 def overlapping() -> np.ndarray:
     """Two targets that share voxels and leave others free, (3, 24, 32, 2)."""
-    found = np.zeros((3, 24, 32, 2), np.uint8)
-    found[1, 2:12, 3:20, 0] = found[1, 8:18, 10:28, 1] = 1
-    return found
+    channels = np.zeros((3, 24, 32, 2), np.uint8)
+    channels[1, 2:12, 3:20, 0] = channels[1, 8:18, 10:28, 1] = 1
+    return channels
 
 
 STORED = {
@@ -232,13 +232,13 @@ def test_a_single_channel_is_a_label_map(tmp_path):
 
 def test_channels_may_overlap(tmp_path):
     labels = overlapping()
-    found = masks(opened(pair(tmp_path, labels), "labels=1:whole,2:core"))
-    assert np.array_equal(found["whole", 1], labels[1, :, :, 0] > 0)
-    assert np.array_equal(found["core", 1], labels[1, :, :, 1] > 0)
+    read = masks(opened(pair(tmp_path, labels), "labels=1:whole,2:core"))
+    assert np.array_equal(read["whole", 1], labels[1, :, :, 0] > 0)
+    assert np.array_equal(read["core", 1], labels[1, :, :, 1] > 0)
     background = (labels.sum(-1, keepdims=True) == 0).astype(np.uint8)
     again = masks(opened(pair(tmp_path, np.concatenate([background, labels], -1))))
-    assert np.array_equal(again["label 1", 1], found["whole", 1])
-    assert np.array_equal(again["label 2", 1], found["core", 1])
+    assert np.array_equal(again["label 1", 1], read["whole", 1])
+    assert np.array_equal(again["label 2", 1], read["core", 1])
 
 
 def test_channels_are_counted_from_0_where_that_is_named(tmp_path):
@@ -246,9 +246,9 @@ def test_channels_are_counted_from_0_where_that_is_named(tmp_path):
     (tmp_path / "names.json").write_text('["whole", "core"]')
     expected = masks(opened(tmp_path, "labels=1:whole,2:core"))
     for options in ("labels=0:whole,1:core", "labels=names.json"):
-        found = masks(opened(tmp_path, options))
-        assert set(found) == {("whole", 1), ("core", 1)}
-        assert all(np.array_equal(found[at], expected[at]) for at in found)
+        read = masks(opened(tmp_path, options))
+        assert set(read) == {("whole", 1), ("core", 1)}
+        assert all(np.array_equal(read[at], expected[at]) for at in read)
     with pytest.raises(CaseError, match="names nothing but background"):
         opened(tmp_path, "labels=0:whole")
     (defect,) = opened(tmp_path, "labels=0:background,1:whole").bad
@@ -258,9 +258,9 @@ def test_channels_are_counted_from_0_where_that_is_named(tmp_path):
 def test_channels_can_be_joined_where_they_are_disjoint(tmp_path):
     pair(tmp_path, one_hot())
     (tmp_path / "names.json").write_text('{"both": [1, 2], "tumour": 2}')
-    found = masks(opened(tmp_path, "labels=names.json"))
-    assert np.array_equal(found["both", 1], organs()[1] > 0)
-    assert np.array_equal(found["tumour", 1], organs()[1] == 2)
+    read = masks(opened(tmp_path, "labels=names.json"))
+    assert np.array_equal(read["both", 1], organs()[1] > 0)
+    assert np.array_equal(read["tumour", 1], organs()[1] == 2)
     write(tmp_path / "case_label.nii.gz", overlapping())
     (defect,) = opened(tmp_path, "labels=names.json").bad
     assert "joins channels to 'both' that overlap" in defect.cause
@@ -332,9 +332,9 @@ def test_labels_that_a_segmentation_does_not_name_are_counted(tmp_path):
 
 def holed(value: float = np.nan, dtype: str = "f4") -> np.ndarray:
     """A volume whose first six columns lie outside of the field of view."""
-    found = ct_volume(dtype)
-    found[:, :, :6] = value
-    return found
+    volume = ct_volume(dtype)
+    volume[:, :, :6] = value
+    return volume
 
 
 def show(root: Path, options: str) -> np.ndarray:

@@ -30,11 +30,11 @@ FORMATS = {
 BOTH = pytest.mark.parametrize("to", WRITERS)
 
 
-def assert_equal(found: Case, wanted: Case) -> None:
+def assert_equal(read: Case, wanted: Case) -> None:
     for name in ("key", "target", "modality", "spacing", "group", "source", "synthetic"):
-        assert getattr(found, name) == getattr(wanted, name), name
-    assert np.array_equal(found.image, wanted.image) and np.array_equal(found.mask, wanted.mask)
-    assert found.content_hash == wanted.content_hash
+        assert getattr(read, name) == getattr(wanted, name), name
+    assert np.array_equal(read.image, wanted.image) and np.array_equal(read.mask, wanted.mask)
+    assert read.content_hash == wanted.content_hash
 
 
 @BOTH
@@ -48,8 +48,8 @@ def test_samples_and_phantoms_come_back_equal(tmp_path, to, spec, limit):
     for split, count in written.items():
         back, wanted = load_cases(f"{to}:{tmp_path / 'out'}", split), load_cases(spec, split)
         assert list(back.keys) == list(wanted.keys[:count])
-        for found, case in zip(back, wanted, strict=limit is None):
-            assert_equal(found, case)
+        for read, case in zip(back, wanted, strict=limit is None):
+            assert_equal(read, case)
         assert not back.defects
     assert convert_cases(spec, to, tmp_path / "out", limit) == written, "all done: nothing to do"
 
@@ -88,8 +88,8 @@ def test_any_cases_come_back_equal(to, cases, tmp_path_factory):
         made.write(case)
     made.finish()
     source = FileCaseSource(index_dataset(dataset_format, str(out)), "val")
-    for found, case in zip(source, cases, strict=True):
-        assert_equal(found, case)
+    for read, case in zip(source, cases, strict=True):
+        assert_equal(read, case)
 
 
 @BOTH
@@ -109,7 +109,7 @@ def test_a_conversion_goes_on_where_it_stopped(tmp_path, to, stop, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         convert_cases("phantoms:fundus", to, broken, 24, interrupt)
     begun = []
-    convert_cases("phantoms:fundus", to, broken, 24, lambda *told: begun.append(told))
+    convert_cases("phantoms:fundus", to, broken, 24, lambda *counts: begun.append(counts))
     assert begun[0][1] >= stop - 5, "what was written is not written again"
     assert contents(broken) == contents(straight)
 
@@ -182,8 +182,8 @@ def test_a_journal_cut_short_by_a_kill_is_repaired(tmp_path):
     second.finish()
     assert not journal.exists()
     source = FileCaseSource(index_dataset(BiomedParseFormat, str(tmp_path)), "val")
-    for found, case in zip(source, cases, strict=True):
-        assert_equal(found, case)
+    for read, case in zip(source, cases, strict=True):
+        assert_equal(read, case)
 
 
 @BOTH

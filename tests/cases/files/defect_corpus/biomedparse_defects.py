@@ -49,12 +49,12 @@ def write(root: Path, spoil: Callable[[list[Any]], object] = lambda annotations:
         (root / "Set" / f"{split}.json").write_text(json.dumps({"annotations": annotations}))
 
 
-def spoiled(name: str, spoil: Callable[[list[Any]], object], cause: str, **more: Any) -> None:
+def spoiled(name: str, spoil: Callable[[list[Any]], object], cause: str, **fields: Any) -> None:
     """Register a defect of the annotations; by default one of four cases is lost."""
 
     def make(root: Path) -> Expected:
         write(root, spoil)
-        return Expected(**{"path": "Set/train.json", "cause": cause, "healthy": 3, **more})
+        return Expected(**{"path": "Set/train.json", "cause": cause, "healthy": 3, **fields})
 
     defect("biomedparse", name)(make)
 

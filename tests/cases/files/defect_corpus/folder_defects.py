@@ -37,14 +37,14 @@ def spoiled(
     cause: str,
     healthy: int = 2,
     options: str = POLYP,
-    **more: bool,
+    **flags: bool,
 ) -> None:
     """Register a defect of the three pairs."""
 
     def make(root: Path) -> Expected:
         write(root, classes if "labels=" in options or "instance" in options else mask)
         spoil(root)
-        return Expected(path, cause, healthy, options, **more)
+        return Expected(path, cause, healthy, options, **flags)
 
     defect("folder", name)(make)
 
