@@ -66,7 +66,7 @@ def write_folder(root: Path, count: int, side: int) -> int:
 def write_parquet(root: Path, count: int, side: int) -> int:
     """Write `count` rows, 128 a file, each with two pictures."""
     from medseg_gym.cases import Case
-    from medseg_gym.cases.parquet import ParquetWriter
+    from medseg_gym.cases.writers.parquet import ParquetWriter
 
     writer = ParquetWriter(root, "train", "benchmark", count)
     writer.resume()

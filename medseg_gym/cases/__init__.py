@@ -1,4 +1,4 @@
-"""What is to be segmented: cases, and the sources they are read from.
+"""Cases, the images and targets to segment, and the sources they are read from.
 
 A `Case` is one image with one truth mask; a `CaseSource` is a lazy collection of them, opened by
 `load_cases`. Nothing here needs torch.

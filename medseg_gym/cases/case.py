@@ -1,4 +1,4 @@
-"""One thing to segment: an image, its truth, and where both come from."""
+"""A case: an image, the true mask of one target, and their origin."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Case:
             raise CaseError(f"case key must be a non-empty string, got {self.key!r}")
         image, mask = self.image, self.mask
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-            found = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+            got = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
             detail = " with NaN or infinite pixels" if _has_non_finite(image) else ""
             raise CaseError(
-                f"case {self.key!r}: image must be a uint8 array, got {found}{detail}; "
+                f"case {self.key!r}: image must be a uint8 array, got {got}{detail}; "
                 "window the intensities to 0..255 first (medseg_gym.cases.window_to_rgb)"
             )
         if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -61,9 +61,9 @@ class Case:
                 "repeat a grey image over three channels, drop an alpha channel"
             )
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-            found = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+            got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
             raise CaseError(
-                f"case {self.key!r}: mask must be a bool array, got {found}; use mask > 0"
+                f"case {self.key!r}: mask must be a bool array, got {got}; use mask > 0"
             )
         if mask.shape != image.shape[:2]:
             raise CaseError(
@@ -123,7 +123,7 @@ class Case:
 
 
 def hash_pixels(image: np.ndarray) -> str:
-    """Content hash of an image, 32 hexadecimal digits: its shape and its pixels.
+    """Return the content hash of an image, 32 hexadecimal digits: its shape and its pixels.
 
     Args:
         image: (H, W, 3) uint8.

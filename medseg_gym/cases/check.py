@@ -1,4 +1,4 @@
-"""What a case source holds, and everything that is wrong with it, by reading every case once."""
+"""Check a case source: contents and defects, found by reading every case once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Seen:
 
 @dataclass
 class CheckReport:
-    """What a check found.
+    """Result of a check.
 
     Args:
         spec: What was checked.
@@ -75,17 +75,17 @@ class CheckReport:
 
     def splits(self) -> dict[str, dict[str, int]]:
         """Count cases, groups, images without a target and flat images of every split."""
-        found = {}
+        summary = {}
         for split in SPLITS:
             cases = [one for one in self.seen if one.split == split]
-            found[split] = {
+            summary[split] = {
                 "cases": len(cases),
                 "groups": len({one.group for one in cases}),
                 "empty_masks": sum(not one.area for one in cases),
                 "flat_images": sum(one.flat for one in cases),
                 "not_read": self.not_read.get(split, 0),
             }
-        return found
+        return summary
 
     def targets(self) -> list[dict[str, Any]]:
         """Count cases and groups of every target, with its areas in percent of the image."""
@@ -178,16 +178,16 @@ def _check_files(
     facts = data.examine(progress)
     report = CheckReport(spec, defects=data.defects, left_out=data.left_out)
     for record in data.records:
-        told = facts[record.key]
+        case_facts = facts[record.key]
         report.seen.append(
             Seen(
                 split=record.split,
                 group=record.group,
                 modality=record.modality,
                 target=record.target,
-                size=(told.height, told.width),
-                area=told.area,
-                flat=told.flat,
+                size=(case_facts.height, case_facts.width),
+                area=case_facts.area,
+                flat=case_facts.flat,
                 spacing=record.spacing is not None,
                 synthetic=record.synthetic,
             )

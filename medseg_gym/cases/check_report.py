@@ -83,8 +83,8 @@ def _lines(report: CheckReport) -> Iterator[Text]:
     yield Text("modalities: " + ", ".join(modalities))
     sizes = report.sizes()
     shown = ", ".join(f"{h} x {w} ({count})" for (h, w), count in sizes[:_MOST_SIZES])
-    more = f", and {len(sizes) - _MOST_SIZES} more sizes" if len(sizes) > _MOST_SIZES else ""
-    yield Text(f"sizes (height x width): {shown}{more}")
+    others = f", and {len(sizes) - _MOST_SIZES} more sizes" if len(sizes) > _MOST_SIZES else ""
+    yield Text(f"sizes (height x width): {shown}{others}")
     areas = ", ".join(f"{name}: {count}" for name, count in report.areas().items() if count)
     yield Text(f"area of the target: {areas}")
     known = sum(one.spacing for one in report.seen)

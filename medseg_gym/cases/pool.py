@@ -35,7 +35,7 @@ def load(spec: Spec, split: str) -> CaseList:
 
 
 def case_pool(source: CaseSource, size: int, seed: int = 0) -> CaseList:
-    """Draw cases once, so that a training run neither draws pictures nor reads files again.
+    """Draw cases once, so that a training run neither draws images nor reads files again.
 
     Of an image that is drawn all cases are taken, as far as there is room, so that one encoding
     serves them all. Cases on one image must follow each other in the source, as they do in all of
@@ -70,14 +70,14 @@ def case_pool(source: CaseSource, size: int, seed: int = 0) -> CaseList:
     return CaseList(chosen, source.targets, name, source.split, source.left_out)
 
 
-def _same_image(source: CaseSource, index: int, most: int) -> list[int]:
-    """Indices of at most so many neighbours on the image of case `index`, itself first."""
-    content, found = source[index].content_hash, [index]
+def _same_image(source: CaseSource, index: int, limit: int) -> list[int]:
+    """Return indices of at most `limit` cases on the image of case `index`, itself first."""
+    content, indices = source[index].content_hash, [index]
     for step in (1, -1):
         at = index + step
-        while 0 <= at < len(source) and len(found) < most:
+        while 0 <= at < len(source) and len(indices) < limit:
             if source[at].content_hash != content:
                 break
-            found.append(at)
+            indices.append(at)
             at += step
-    return found
+    return indices

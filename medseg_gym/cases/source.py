@@ -1,4 +1,4 @@
-"""Where cases come from: the CaseSource contract and `load_cases`."""
+"""Sources of cases: the CaseSource contract and `load_cases`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class CaseSource(ABC):
             yield self[index]
 
     def index_of(self, key: str) -> int:
-        """Index of the case called `key`.
+        """Return the index of the case called `key`.
 
         Raises:
             CaseError: No case has that key.
@@ -134,7 +134,7 @@ class CaseList(CaseSource):
         return self._cases[index]
 
     def index_of(self, key: str) -> int:
-        """Index of the case called `key`."""
+        """Return the index of the case called `key`."""
         return self._index[key] if key in self._index else super().index_of(key)
 
 

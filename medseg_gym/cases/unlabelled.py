@@ -1,4 +1,4 @@
-"""Images that nobody has outlined: what people drop onto the page of `medseg serve`.
+"""Images without a truth, which people drop onto the page of `medseg serve`.
 
 A folder of PNG files and `images.jsonl`, one line a case. What such cases are called is made of the
 pixels and the target; the names of the files that people had are not kept, for they may name a
@@ -57,7 +57,7 @@ class UnlabelledImages(CaseSource):
 
     @property
     def keys(self) -> Sequence[str]:
-        """Of the images, in the order in which they came."""
+        """Keys of the images, in the order in which they came."""
         return tuple(self._read())
 
     @property
@@ -70,7 +70,7 @@ class UnlabelledImages(CaseSource):
         name = f"{row['image']}.png"
         pixels = read_image(self.folder / name, name)
         if hash_pixels(pixels) != row["image"]:
-            raise CaseError(f"{self.folder / name} is not the picture it was when it was added")
+            raise CaseError(f"{self.folder / name} is not the image it was when it was added")
         return make_unlabelled(pixels, row["target"], row["modality"])
 
     def add(self, case: Case) -> None:
@@ -94,12 +94,12 @@ class UnlabelledImages(CaseSource):
             append_rows(self.folder / INDEX, [row], CaseError, durable=True)
 
     def nbytes(self) -> int:
-        """What the pictures take on disk."""
+        """Bytes of the images on disk."""
         return sum(path.stat().st_size for path in self.folder.glob("*.png"))
 
 
 def make_unlabelled(pixels: np.ndarray, target: str, modality: str = "") -> Case:
-    """A case without a truth, named after its pixels and target.
+    """Make a case without a truth, named after its pixels and target.
 
     Args:
         pixels: (H, W, 3) uint8.

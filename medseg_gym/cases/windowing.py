@@ -1,4 +1,4 @@
-"""From scanner intensities to the RGB bytes that a Case holds."""
+"""Convert scanner intensities to the RGB bytes that a Case holds."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def show(
 ) -> None:
     """Draw cases with their truth on a contact sheet."""
     from medseg_gym.cases import load_cases
-    from medseg_gym.cases.sheet import draw_sheet
+    from medseg_gym.cases.contact_sheet import draw_sheet
 
     path, errors = draw_sheet(load_cases(_skipping(spec, skip_bad), split), count, out)
     console = _console()
@@ -154,8 +154,8 @@ def convert(
 ) -> None:
     """Write all cases in another layout; killed, the same command goes on."""
     from medseg_gym.cases import left_out_note
-    from medseg_gym.cases.convert import convert_cases
     from medseg_gym.cases.source import load_splits
+    from medseg_gym.cases.writers import convert_cases
 
     spec = _skipping(spec, skip_bad)
     bars: dict[str, object] = {}

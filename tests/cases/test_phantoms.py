@@ -67,7 +67,7 @@ def test_cases_are_well_formed(scene, variant):
         assert case.target in source.targets
         assert case.target.endswith(f" in {SCENES[scene].view}")
         assert case.spacing is None or all(0.05 < s < 3 for s in case.spacing)
-        assert np.ptp(case.image) > 60, "a nearly blank picture"
+        assert np.ptp(case.image) > 60, "a nearly blank image"
         if not variant:
             assert np.count_nonzero(case.mask) >= 40
 
@@ -121,7 +121,7 @@ def test_masks_cover_what_they_name():
 
 
 def test_boundaries_are_visible():
-    """Just inside and just outside, the picture differs by more than its noise would give."""
+    """Just inside and just outside, the image differs by more than its noise would give."""
     from scipy.ndimage import binary_dilation, binary_erosion
 
     source, steps = load_cases("phantoms", "train"), []
@@ -151,14 +151,14 @@ def test_same_case_twice_in_any_order_and_in_another_process(spec):
             f"s = load_cases({spec!r}, 'val')\n"
             f"print('\\n'.join(fingerprint(s[i]) for i in {indices[::-1]}))"
         )
-        told = subprocess.run(
+        printed = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
             check=True,
             env={**os.environ, "PYTHONHASHSEED": "7"},
         ).stdout.split("\n")
-        assert told[:-1] == backwards
+        assert printed[:-1] == backwards
 
 
 def test_drawing_leaves_the_global_generator_alone():
@@ -175,14 +175,14 @@ def test_a_key_means_the_same_case_in_the_mixed_source():
     assert fingerprint(mixed[mixed.index_of(key)]) == fingerprint(brain[9])
 
 
-def test_splits_share_no_picture():
-    pictures = {
+def test_splits_share_no_image():
+    images = {
         (split, case.content_hash)
         for split in SPLITS
         for spec in ("phantoms", "phantoms:hard")
         for case in (load_cases(spec, split)[i] for i in range(0, 2 * ROUND, CASES_PER_IMAGE))
     }
-    assert len({content for _, content in pictures}) == len(pictures) == 3 * 2 * 12
+    assert len({content for _, content in images}) == len(images) == 3 * 2 * 12
 
 
 @settings(deadline=None)
@@ -285,22 +285,22 @@ def test_large_and_small_targets_occur():
     assert np.mean(areas < 0.01) > 0.1
 
 
-def test_at_least_forty_pictures_a_second():
+def test_at_least_forty_images_a_second():
     source = PhantomSource("train")
     source[0]
     best = 0.0
     for attempt in range(3):  # the machine is shared: the best of three
         first = 20_000 + attempt * 60 * CASES_PER_IMAGE
         start = time.process_time()
-        for picture in range(60):
-            source[first + picture * CASES_PER_IMAGE]
+        for image in range(60):
+            source[first + image * CASES_PER_IMAGE]
         best = max(best, 60 / (time.process_time() - start))
         if best >= 40:
             return
-    raise AssertionError(f"{best:.0f} pictures a second")
+    raise AssertionError(f"{best:.0f} images a second")
 
 
-def test_the_other_targets_of_a_picture_are_nearly_free():
+def test_the_other_targets_of_an_image_are_nearly_free():
     source = PhantomSource("train")
     source[4000]
     start = time.process_time()

@@ -56,7 +56,7 @@ def test_every_case_is_well_formed_and_agrees_with_the_index(spec, split):
         assert (case.spacing is None) == (case.modality == "microscopy")
 
 
-def test_right_lung_is_on_the_left_of_the_picture():
+def test_right_lung_is_on_the_left_of_the_image():
     source = load_cases("samples", "train")
 
     def column(key: str) -> float:
@@ -132,7 +132,7 @@ def test_pack_is_small_complete_and_free_of_strays():
 
 def test_opening_decodes_nothing(monkeypatch):
     def refuse(*args, **kwargs):
-        raise AssertionError("a picture was decoded")
+        raise AssertionError("an image was decoded")
 
     monkeypatch.setattr(Image, "open", refuse)
     source = SamplePack(PACKAGED).source("train")

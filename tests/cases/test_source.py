@@ -141,18 +141,18 @@ def test_a_registered_loader_gets_its_argument_and_split(own_loaders):
 
 
 def test_a_loader_that_failed_is_asked_again(own_loaders):
-    found = []
+    sources = []
 
     def loader(argument, split):
-        if not found:
+        if not sources:
             raise CaseError("the folder is not there yet")
-        return found[0]
+        return sources[0]
 
     register("late", loader)
     with pytest.raises(CaseError, match="not there yet"):
         load_cases("late")
-    found.append(Numbers(1))
-    assert load_cases("late") is found[0]
+    sources.append(Numbers(1))
+    assert load_cases("late") is sources[0]
 
 
 @pytest.mark.parametrize("name", ["samples", "with:colon"])

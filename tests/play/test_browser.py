@@ -340,7 +340,7 @@ def test_own_images_and_bad_files(tab, tmp_path, record) -> None:
     one.at("#own-file").set_input_files(bad)
     one.at("#own-target").fill(f"kidney {EVIL}")
     one.at("#own-form button[type=submit]").click()
-    one.wait(lambda: "not a picture" in one.text("#own-error"))
+    one.wait(lambda: "not an image" in one.text("#own-error"))
     one.keep("bad-file")
     one.at("#own-file").set_input_files(good)
     one.at("#own-form button[type=submit]").click()

@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 
 import pytest
-from tests.play.conftest import BOX, scattered
 
 from medseg_gym.play.damage import without_folders
 from medseg_gym.serving.middleware.api_keys import ApiKeys
+from tests.play.conftest import BOX, scattered
 from tests.serving.conftest import noise, png, upload
 
 ANNA, BEN = "anna-key-0123456789", "ben-key-01234567890"

@@ -6,7 +6,6 @@ import gymnasium as gym
 import httpx
 import numpy as np
 import pytest
-from tests.play.conftest import BOX
 
 import medseg_gym  # noqa: F401  (registers the ids)
 from medseg_gym.cases import load_cases
@@ -22,6 +21,7 @@ from medseg_gym.trajectories import (
     replay_store,
     rescore_store,
 )
+from tests.play.conftest import BOX
 from tests.serving.conftest import noise, upload
 
 ANNA, BEN = "anna-key-0123456789", "ben-key-01234567890"

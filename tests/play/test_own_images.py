@@ -10,7 +10,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from PIL import Image
-from tests.play.conftest import BOX
 
 import medseg_gym  # noqa: F401  (registers the ids)
 from medseg_gym.cases import Case, load_cases
@@ -26,6 +25,7 @@ from medseg_gym.trajectories import (
 )
 from medseg_gym.trajectories.export.summary import summarise_store
 from medseg_gym.trajectories.replaying.rescore import rescore_trajectory
+from tests.play.conftest import BOX
 from tests.serving.conftest import noise, png
 
 
@@ -87,7 +87,7 @@ def test_files_that_cannot_be_used_are_named(open_page) -> None:
         assert status in (422, 507)
         return words
 
-    assert "not a picture" in refusal(b"%PDF-1.4")
+    assert "not an image" in refusal(b"%PDF-1.4")
     assert "truncated" in refusal(png(noise())[:300])
     assert "pixels" in refusal(png(noise(0, 200, 200)))
     send(client, png(noise(0, 95, 95)))

@@ -21,7 +21,7 @@ from medseg_agents.evaluation.options import RunOptions
 from medseg_gym.cases import Case
 from medseg_gym.cases.image_files.images import SUFFIXES, png_bytes
 from medseg_gym.cases.image_files.masks import CHANNELS, as_mask
-from medseg_gym.cases.image_files.options import PictureOptions
+from medseg_gym.cases.image_files.options import ImageOptions
 from medseg_gym.cases.volumes import Window, parse_window
 from medseg_gym.envs.rendering import add_caption, draw_case
 from medseg_gym.episodes import Episode
@@ -63,7 +63,7 @@ def read_case(
     if orientation not in ("shown", "stored"):
         raise CaseError(f"orientation={orientation!r}: use shown or stored")
     limits = parse_window(window, modality) if window else None
-    pictures = PictureOptions(limits, mask_channel, orientation == "stored")
+    pictures = ImageOptions(limits, mask_channel, orientation == "stored")
     pixels = _read_pixels(image, modality, window, pictures)
     height, width, _ = pixels.shape
     truth = np.zeros((height, width), bool)
@@ -78,7 +78,7 @@ def read_case(
 
 
 def _read_pixels(
-    path: Path, modality: str, window: str | None, pictures: PictureOptions
+    path: Path, modality: str, window: str | None, pictures: ImageOptions
 ) -> np.ndarray:
     if not path.is_file():
         raise CaseError(f"there is no file {path}")
@@ -96,7 +96,7 @@ def _read_pixels(
 def _read_dicom(path: Path, modality: str, window: Window) -> np.ndarray:
     try:
         from medseg_gym.cases.dicom.facts import read_facts
-        from medseg_gym.cases.dicom.pictures import read_picture
+        from medseg_gym.cases.dicom.images import read_rgb_frame
     except ImportError:
         raise CaseError(f'{path}: DICOM needs pip install "medseg-gym[data]"') from None
     facts = read_facts(path, str(path))
@@ -104,7 +104,7 @@ def _read_dicom(path: Path, modality: str, window: Window) -> np.ndarray:
         raise CaseError(f"{path} is not a DICOM picture")
     if facts["frames"] != 1:
         raise CaseError(f"{path} has {facts['frames']} frames; give a file of one picture")
-    return read_picture(path, str(path), 0, window, modality)
+    return read_rgb_frame(path, str(path), 0, window, modality)
 
 
 def run_image(

@@ -1,4 +1,4 @@
-"""One annotation file: from JSON of unknown shape to entries, and everything wrong with it."""
+"""Read an annotation file: from JSON of unknown shape to entries and defects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medseg_gym.cases.files.defects import Damaged, Defect
 from medseg_gym.cases.files.splits import split_named
 
 EXTRA = "medseg_gym"
-"""Key of an annotation under which the writer keeps the fields that the layout has no place for."""
+"""Key of an annotation under which the writer keeps the fields that the format has no place for."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def read_entries(document: Any, name: str, split: str, counts: Counts) -> Iterat
         document: What the JSON file holds.
         name: Its path relative to the root.
         split: Split that its name stands for.
-        tally: Takes the notes.
+        counts: Takes the notes.
 
     Yields:
         Entries, and a Defect for every annotation or sentence that cannot be used.

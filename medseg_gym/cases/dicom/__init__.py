@@ -4,7 +4,7 @@ Headers are read into facts, series are put together from them, and each slice t
 or a region is a case. `DicomFormat` lists the options.
 """
 
-from medseg_gym.cases.dicom.layout import DicomFormat
+from medseg_gym.cases.dicom.dataset_format import DicomFormat
 from medseg_gym.cases.files.dataset_formats import FormatLoader
 
 __all__ = ["DicomFormat", "load"]

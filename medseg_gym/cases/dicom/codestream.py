@@ -1,4 +1,4 @@
-"""The size that a compressed picture says of itself, so that it is known before decoding."""
+"""Read the size of a compressed image from its own header, before decoding."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}  # J
 
 
 def codestream_size(content: bytes) -> tuple[int, int] | None:
-    """Rows and columns of the first picture in encapsulated pixel data.
+    """Return rows and columns of the first image in encapsulated pixel data.
 
     Args:
         content: The beginning of the pixel data.

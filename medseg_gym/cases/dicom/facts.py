@@ -1,4 +1,4 @@
-"""What the header of a DICOM file says, read up to its pixel data and kept as JSON."""
+"""Facts from the header of a DICOM file, read up to its pixel data and kept as JSON."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _WANTED = (
 
 
 def read_facts(path: Path, name: str) -> Facts:
-    """Facts of one file.
+    """Read the facts of one file.
 
     Args:
         path: The file.
         name: Its path relative to the root, for errors.
 
     Returns:
-        `kind` alone for files that are not DICOM ("foreign") or neither picture nor truth
+        `kind` alone for files that are not DICOM ("foreign") or neither image nor truth
         ("other"); else also `sop`, `series`, `study`, `patient`, `frame_of_reference`,
-        `modality`, `number`, and for pictures and segmentations `rows`, `columns`, `frames`,
+        `modality`, `number`, and for images and segmentations `rows`, `columns`, `frames`,
         `planes` (per frame: position, orientation and spacing, or None), `spacing`, and `whole`
         (a frame is best read together with the whole file).
 
@@ -62,29 +62,29 @@ def read_facts(path: Path, name: str) -> Facts:
         return {"kind": "foreign"}
     with quiet(), decoding(name):
         facts = _facts(header, length, left, name)
-        if "frames" in facts and (told := codestream_size(begin)) is not None:
-            if told != (facts["rows"], facts["columns"]):
+        if "frames" in facts and (size := codestream_size(begin)) is not None:
+            if size != (facts["rows"], facts["columns"]):
                 raise Damaged(
                     name,
-                    f"its compressed picture has {told[0]} x {told[1]} pixels, its header says "
+                    f"its compressed image has {size[0]} x {size[1]} pixels, its header says "
                     f"{facts['rows']} x {facts['columns']}",
                 )
         return facts
 
 
 def _read_header(path: Path, name: str) -> tuple[Any, int | None, int, bytes]:
-    """Header, length of the pixel data (None without), bytes of the file from there on.
+    """Return header, length of the pixel data (None without) and bytes of the file from there on.
 
     And the first of those bytes, where the pixel data are encapsulated.
     """
     from pydicom.datadict import tag_for_keyword
     from pydicom.filereader import read_partial
 
-    found: list[int] = []
+    lengths: list[int] = []
 
     def at_pixels(tag: Any, vr: str | None, length: int) -> bool:
         if tag in _PIXELS:
-            found.append(length)
+            lengths.append(length)
         return tag in _PIXELS
 
     with path.open("rb") as file:
@@ -96,12 +96,12 @@ def _read_header(path: Path, name: str) -> tuple[Any, int | None, int, bytes]:
         wanted = [tag for keyword in _WANTED if (tag := tag_for_keyword(keyword)) is not None]
         header = read_partial(file, at_pixels, force=True, specific_tags=list(wanted))
         left = os.fstat(file.fileno()).st_size - file.tell()
-        begin = file.read(_BEGIN) if found and found[0] == _UNDEFINED else b""
-    return header, found[0] if found else None, left, begin
+        begin = file.read(_BEGIN) if lengths and lengths[0] == _UNDEFINED else b""
+    return header, lengths[0] if lengths else None, left, begin
 
 
 def _may_lack_a_preamble(start: bytes) -> bool:
-    """Old files begin with an element of group 2 or 8, little or big endian."""
+    """Return whether a file begins as old ones do, with an element of group 2 or 8."""
     return start[:2] in (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 
 
@@ -135,7 +135,7 @@ def _facts(header: Any, length: int | None, left: int, name: str) -> Facts:
         kind = "rtstruct"
     elif sop_class in SEGMENTATIONS:
         kind = "seg"
-    elif sop_class == RT_DOSE or not (length is not None or _is_picture(header)):
+    elif sop_class == RT_DOSE or not (length is not None or _is_image(header)):
         return {"kind": "other"}
     else:
         kind = "image"
@@ -166,7 +166,7 @@ def _facts(header: Any, length: int | None, left: int, name: str) -> Facts:
     return facts
 
 
-def _is_picture(header: Any) -> bool:
+def _is_image(header: Any) -> bool:
     from pydicom.uid import UID
 
     return "Rows" in header or "Image Storage" in UID(str(header.SOPClassUID)).name
@@ -209,7 +209,7 @@ def _require_decodable(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without pydicom's warnings on files that bend the standard but can be read."""
+    """Silence pydicom's warnings on files that bend the standard but can be read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""Where a frame lies in the patient: position, orientation, spacing, and how it is shown."""
+"""Planes of frames in the patient: position, orientation, spacing and view."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Plane:
 
     @classmethod
     def of(cls, facts: Sequence[float]) -> Plane:
-        """The plane that `planes_of` kept."""
+        """Restore a plane that `planes_of` kept."""
         numbers = np.array(facts, float)
         return cls(numbers[:3], numbers[3:6], numbers[6:9], (float(facts[9]), float(facts[10])))
 
     def as_facts(self) -> list[float]:
         """Return what `of` reads."""
-        parts = (self.position, self.along, self.down, self.spacing)
-        return [float(number) for part in parts for number in part]
+        vectors = (self.position, self.along, self.down, self.spacing)
+        return [float(number) for vector in vectors for number in vector]
 
     @cached_property
     def normal(self) -> np.ndarray:
@@ -64,7 +64,7 @@ class Plane:
         return _LPS_TO_RAS @ affine
 
     def view(self, rows: int, columns: int) -> View:
-        """How the frame is shown: along the axis that is nearest to its normal.
+        """View of the frame, along the axis nearest to its normal.
 
         Raises:
             CaseError: Directions that span no plane.
@@ -78,12 +78,12 @@ class Plane:
         return view_of((columns, rows, 1), self.affine, axis)
 
     def grid(self, size: tuple[int, int, int], gap: float = 1.0) -> Grid:
-        """The grid of a frame of this size (slices, rows, columns), to be told in words."""
+        """Return the grid of a frame of this size (slices, rows, columns), for error messages."""
         directions = np.stack([self.normal, self.down, self.along])
         return Grid(size, (gap, *self.spacing), self.position, directions)
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Row and column (fractions of pixels, whole numbers at centres) of points.
+        """Return row and column (fractions of pixels, whole numbers at centres) of points.
 
         Args:
             points: (N, 3) float, in mm.
@@ -96,27 +96,27 @@ class Plane:
         return np.stack([rows, columns], axis=1)
 
     def points(self, pixels: np.ndarray) -> np.ndarray:
-        """Where (N, 2) rows and columns lie, (N, 3) float in mm: the reverse of `pixels`."""
+        """Return positions of (N, 2) rows and columns, (N, 3) float in mm; reverses `pixels`."""
         rows, columns = pixels[:, :1] * self.spacing[0], pixels[:, 1:] * self.spacing[1]
         return self.position + rows * self.down + columns * self.along
 
     def distance(self, points: np.ndarray) -> np.ndarray:
-        """Signed distance of (N, 3) points along the normal, in mm."""
+        """Return the signed distance of (N, 3) points along the normal, in mm."""
         return (points - self.position) @ self.normal
 
     def parallel(self, other: Plane) -> bool:
-        """Whether both are turned alike, within a tenth of a degree or so."""
+        """Return whether both are turned alike, within a tenth of a degree or so."""
         return bool(self.along @ other.along > 0.99999 and self.down @ other.down > 0.99999)
 
     def same_grid(self, other: Plane) -> bool:
-        """Whether the pixels of both lie on each other, within a tenth of a pixel."""
+        """Return whether the pixels of both lie on each other, within a tenth of a pixel."""
         if not self.parallel(other) or not np.allclose(self.spacing, other.spacing, rtol=0.005):
             return False
         return bool(np.abs(self.pixels(other.position[None])).max() < 0.1)
 
 
 def planes_of(header: Any, frames: int, name: str) -> list[PlaneFacts]:
-    """Planes of all frames of a header, as JSON.
+    """Return the planes of all frames of a header, as JSON.
 
     Args:
         header: A pydicom dataset.
@@ -131,7 +131,7 @@ def planes_of(header: Any, frames: int, name: str) -> list[PlaneFacts]:
     """
     shared = _first(header, "SharedFunctionalGroupsSequence")
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
-    found: list[PlaneFacts] = []
+    planes: list[PlaneFacts] = []
     for number in range(frames):
         own = per_frame[number] if number < len(per_frame) else None
         places = [header] if own is None and shared is None else [own, shared, header]
@@ -143,14 +143,14 @@ def planes_of(header: Any, frames: int, name: str) -> list[PlaneFacts]:
         if orientation:
             _require_directions(orientation, name)
         if position and orientation and spacing:
-            found.append([*position, *orientation, *spacing])
+            planes.append([*position, *orientation, *spacing])
         else:
-            found.append(None)
-    return found
+            planes.append(None)
+    return planes
 
 
 def spacing_of(header: Any, name: str) -> tuple[float, float] | None:
-    """PixelSpacing (row, column) in mm of a frame without a plane, where the header has it.
+    """Return PixelSpacing (row, column) in mm of a frame without a plane, if the header has it.
 
     Raises:
         Damaged: It is there but is no spacing.
@@ -175,7 +175,7 @@ def _require_directions(orientation: list[float], name: str) -> None:
 
 
 def frame_item(header: Any, number: int, sequence: str) -> Any:
-    """The functional group of a frame that `sequence` names; the header itself without one."""
+    """Return the functional group of a frame that `sequence` names; without one, the header."""
     shared = _first(header, "SharedFunctionalGroupsSequence")
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
     own = per_frame[number] if number < len(per_frame) else None

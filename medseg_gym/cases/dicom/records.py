@@ -6,8 +6,8 @@ import numpy as np
 
 from medseg_gym.cases.dicom.facts import Facts
 from medseg_gym.cases.dicom.planes import Plane
-from medseg_gym.cases.dicom.segmentation import Placed
 from medseg_gym.cases.dicom.series import Series
+from medseg_gym.cases.dicom.truth.placed import Placed
 from medseg_gym.cases.files import Record
 
 MODALITIES = {
@@ -23,7 +23,7 @@ _LETTERS = {"axial": "z", "coronal": "y", "sagittal": "x"}
 
 
 def record_of(one: Placed, name: str, title: str, kind: str, series: Series) -> Record:
-    """The case of a target on a slice.
+    """Make the record of a target on a slice.
 
     Args:
         one: The target.
@@ -67,7 +67,7 @@ def record_of(one: Placed, name: str, title: str, kind: str, series: Series) -> 
 
 
 def turned(array: np.ndarray, turn: list[bool]) -> np.ndarray:
-    """A stored frame as it is shown: rows and columns swapped, rows and columns reversed."""
+    """Turn a stored frame as it is shown: swap rows and columns, reverse rows and columns."""
     if turn[0]:
         array = array.swapaxes(0, 1)
     if turn[1]:

@@ -26,7 +26,7 @@ SAME = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a series.
+    """One image of a series.
 
     Args:
         file: Path relative to the root.
@@ -72,15 +72,15 @@ class Series:
         self.gap = usual_gap(self._heights)
 
     def index(self, sop: str, number: int = 0) -> int | None:
-        """Slice that is frame `number` of instance `sop`."""
+        """Return the slice that is frame `number` of instance `sop`."""
         return self._by_sop.get((sop, number))
 
     def holds(self, sop: str) -> bool:
-        """Whether the instance `sop` is part of the series."""
+        """Return whether the instance `sop` is part of the series."""
         return (sop, 0) in self._by_sop
 
     def at(self, point: np.ndarray) -> list[int]:
-        """Slices whose plane a (3,) point in mm lies in, within a quarter of their distance."""
+        """Return slices whose plane holds a (3,) point in mm, up to a quarter of their distance."""
         if not self._heights.size:
             return []
         plane = self.frames[0].plane
@@ -92,7 +92,7 @@ class Series:
         return [int(i) for i in np.flatnonzero(apart <= nearest + SAME)]
 
     def nearest(self, point: np.ndarray, ties: bool = True) -> list[int]:
-        """Slices nearest to a (3,) point in mm, if it lies within half of their distance.
+        """Return slices nearest to a (3,) point in mm, if it lies within half of their distance.
 
         Between slices that are further apart than usual (others are missing) it must lie within
         half of the usual distance.
@@ -122,7 +122,7 @@ class Series:
 
 
 def usual_gap(heights: np.ndarray) -> float:
-    """Median distance of neighbouring slices in mm; 1 where there is a single one."""
+    """Return the median distance of neighbouring slices in mm; 1 for a single slice."""
     steps = np.diff(np.unique(np.round(heights, 3)))
     return float(median_low(steps)) if steps.size else 1.0
 
@@ -182,12 +182,12 @@ def _kind(facts: Facts) -> tuple[Any, ...]:
     return (facts["rows"], facts["columns"]), turned, spacing
 
 
-def _difference(found: tuple, usual: tuple, first: str) -> str:
-    if usual[1] is not None and found[1] is None:
+def _difference(own: tuple, usual: tuple, first: str) -> str:
+    if usual[1] is not None and own[1] is None:
         return "no usable position, orientation or pixel spacing, unlike the rest of its series"
     texts = [
         f"{what} ({_text(have)} instead of {_text(want)})"
-        for what, have, want in zip(_KIND, found, usual, strict=True)
+        for what, have, want in zip(_KIND, own, usual, strict=True)
         if have != want
     ]
     return f"{' and '.join(texts)} than the rest of its series (as {first!r})"
@@ -257,7 +257,7 @@ def _note_gaps(heights: list[float], frames: list[Frame], notes: list[Defect]) -
 
 
 def series_of(truth: Facts, series: list[Series], what: str) -> Series | str:
-    """The images that truth belongs to, or why there are none.
+    """Return the images that truth belongs to, or the reason why there are none.
 
     Args:
         truth: `series`: UIDs it refers to; `sops`: instances; `frame_of_reference`.

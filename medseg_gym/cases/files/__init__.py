@@ -1,8 +1,8 @@
 """The base that every file-backed case source shares.
 
-A `DatasetFormat` lists the cases of a folder as `Record`s and what is wrong with it as `Defect`s, and
-decodes one case at a time; `FileData` adds the persistent index, groups, splits and the skipping of
-defective cases; `FileCaseSource` is one split of it.
+A `DatasetFormat` lists the cases of a folder as `Record`s and what is wrong with it as `Defect`s,
+and decodes one case at a time; `FileData` adds the persistent index, groups, splits and the
+skipping of defective cases; `FileCaseSource` is one split of it.
 """
 
 from medseg_gym.cases.files.access.byte_cache import ByteCache

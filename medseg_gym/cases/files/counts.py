@@ -1,4 +1,4 @@
-"""Notes that would be said a thousand times, said once with a count."""
+"""Count notes that would repeat, so that each is given once with its number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from medseg_gym.cases.files.defects import Defect
 
 
 class Counts:
-    """Counts what was noticed by file and cause, and remembers the first place of each."""
+    """Counter of notes by file and cause; remembers the first place of each."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str, bool], list] = {}
@@ -36,5 +36,5 @@ class Counts:
             if left_out:
                 yield Defect.counting(path, cause, count, place)
                 continue
-            more = f" ({count} times, here the first)" if count > 1 else ""
-            yield Defect(path, cause + more, place, note=True)
+            times = f" ({count} times, here the first)" if count > 1 else ""
+            yield Defect(path, cause + times, place, note=True)

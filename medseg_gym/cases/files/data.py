@@ -1,10 +1,9 @@
-"""A surveyed data set: every case of every split, and everything that is wrong with it."""
+"""An indexed data set: every case of every split, and everything that is wrong with it."""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,8 +15,8 @@ from medseg_gym.cases.case import Case
 from medseg_gym.cases.files.dataset_format import DatasetFormat
 from medseg_gym.cases.files.defects import Damaged, Defect
 from medseg_gym.cases.files.file_cache import FileCache, index_path
+from medseg_gym.cases.files.grouping import Grouping, straddling
 from medseg_gym.cases.files.records import Facts, Record
-from medseg_gym.cases.files.splits import DEFAULT_SHARES, parse_shares, split_of_group
 from medseg_gym.cases.source import SPLITS
 from medseg_gym.errors import CaseError
 
@@ -29,34 +28,31 @@ _SKIPPED = "defects (skip_bad=1 leaves out what has them)"
 
 
 class FileData:
-    """The cases of a layout, indexed but not read.
+    """The cases of a data set, indexed but not read.
 
     Args:
-        layout: The format, with its path and options.
+        dataset_format: The format, with its path and options.
 
     Raises:
         CaseError: The path does not exist, or an option cannot be used.
     """
 
-    def __init__(self, layout: DatasetFormat) -> None:
-        self.layout, self.spec = layout, layout.spec
+    def __init__(self, dataset_format: DatasetFormat) -> None:
+        self.dataset_format, self.spec = dataset_format, dataset_format.spec
         self.skip_bad = self.spec.flag("skip_bad")
-        self._shares = DEFAULT_SHARES
-        if "splits" in self.spec.options:
-            self._shares = parse_shares(self.spec.options["splits"])
-        self._group = self._group_pattern()
+        self._grouping = Grouping(self.spec)
         self._require_root()
         self.records: tuple[Record, ...] = ()
         self.defects: tuple[Defect, ...] = ()
         with FileCache(self._index("structure")) as file_cache:
-            self._collect(layout.index(file_cache))
+            self._collect(dataset_format.index(file_cache))
         self._said = False
         if self.skip_bad:
             self.examine()
 
     @property
     def name(self) -> str:
-        """Short name for tables and cases: layout and last folder, as "biomedparse:BTCV"."""
+        """Short name for tables and cases: format and last folder, as "biomedparse:BTCV"."""
         return f"{self.spec.name}:{self.spec.path.resolve().name}"
 
     @property
@@ -71,7 +67,7 @@ class FileData:
 
     @property
     def left_out(self) -> dict[str, int]:
-        """How many things were left out of all splits, by reason; see `CaseSource.left_out`."""
+        """Counts of things left out of all splits, by reason; see `CaseSource.left_out`."""
         counts: Counter[str] = Counter()
         for defect in self.defects:
             if defect.left_out:
@@ -81,7 +77,7 @@ class FileData:
         return dict(counts)
 
     def say_left_out(self) -> str:
-        """What was left out of all splits, to go behind other words; "" where nothing was."""
+        """Return what was left out of all splits as the end of a sentence; "" for nothing."""
         counts = "; ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
         return f"; left out: {counts}" if counts else ""
 
@@ -97,12 +93,12 @@ class FileData:
         """
         bad = self.bad
         if bad and not self.skip_bad:
-            more = f" (and {len(bad) - 1} more defects)" if len(bad) > 1 else ""
-            raise CaseError(f"{self.spec}: {bad[0]}{more}; {self._way_out()}")
+            others = f" (and {len(bad) - 1} more defects)" if len(bad) > 1 else ""
+            raise CaseError(f"{self.spec}: {bad[0]}{others}; {self._way_out()}")
         if not self.records:
             raise CaseError(
                 f"{self.spec}: there is no case under {self.spec.path}{self._why_empty()}; "
-                f"docs/datasets.md shows the layout that {self.spec.name}: reads"
+                f"docs/datasets.md shows the format that {self.spec.name}: reads"
             )
         if bad and not self._said:
             self._said = True
@@ -117,7 +113,7 @@ class FileData:
             )
 
     def _why_empty(self) -> str:
-        """What was left out or noticed, to go behind other words."""
+        """Return what was left out or noticed as the end of a sentence."""
         counts = self.say_left_out()
         others = [d for d in self.defects if not d.left_out and d.note is not bool(self.bad)]
         if not others:
@@ -146,28 +142,28 @@ class FileData:
             What was found, by key, for the cases that can be read.
         """
         facts: dict[str, Facts] = {}
-        found: list[Defect] = []
+        defects: list[Defect] = []
         kept: list[Record] = []
         with FileCache(self._index("pixels")) as file_cache:
             for done, record in enumerate(self.records, 1):
-                told = self._examine(file_cache, record)
-                if isinstance(told, Facts):
-                    facts[record.key] = told
+                result = self._examine(file_cache, record)
+                if isinstance(result, Facts):
+                    facts[record.key] = result
                     kept.append(record)
                 else:
-                    found.append(told)
+                    defects.append(result)
                 if progress is not None:
                     progress(done, len(self.records))
         self.records = tuple(kept)
-        self.defects = (*self.defects, *found)
+        self.defects = (*self.defects, *defects)
         return facts
 
     def _examine(self, file_cache: FileCache, record: Record) -> Facts | Defect:
-        files = [self.layout.path(file) for file in record.files]
-        told: dict[str, Any] = file_cache.remember(record.key, files, lambda: self._tell(record))
-        if "area" in told:
-            return Facts(**told)
-        return Defect(**told)
+        files = [self.dataset_format.path(file) for file in record.files]
+        kept: dict[str, Any] = file_cache.remember(record.key, files, lambda: self._tell(record))
+        if "area" in kept:
+            return Facts(**kept)
+        return Defect(**kept)
 
     def _tell(self, record: Record) -> dict[str, Any]:
         try:
@@ -182,12 +178,12 @@ class FileData:
         }
 
     def _read(self, record: Record) -> Case:
-        pixels = self.layout.read(record)
+        pixels = self.dataset_format.read(record)
         image, mask = pixels.image, pixels.mask
         if mask.shape != image.shape[:2]:
             other = f"its image {record.files[0]!r}" if len(record.files) > 1 else "the image"
             way_out = ""
-            if mask.shape == image.shape[1::-1] and "orientation" in self.layout.options:
+            if mask.shape == image.shape[1::-1] and "orientation" in self.dataset_format.options:
                 way_out = "; orientation=stored leaves both as they are stored, whatever EXIF says"
             raise Damaged(
                 record.files[-1],
@@ -211,12 +207,12 @@ class FileData:
         except CaseError as error:
             raise Damaged(record.files[0], str(error)) from error
 
-    def _collect(self, found: Iterator[Record | Defect]) -> None:
+    def _collect(self, items: Iterator[Record | Defect]) -> None:
         records: dict[str, Record] = {}
         defects: list[Defect] = []
-        for item in found:
+        for item in items:
             if isinstance(item, Record):
-                item = self._complete(item)
+                item = self._grouping.complete(item)
             if isinstance(item, Defect):
                 defects.append(item)
             elif item.key in records:
@@ -226,43 +222,7 @@ class FileData:
             else:
                 records[item.key] = item
         self.records = tuple(records.values())
-        self.defects = (*defects, *self._straddling())
-
-    def _complete(self, record: Record) -> Record | Defect:
-        group = record.group or record.files[0]
-        if self._group is not None:
-            match = self._group.search(group)
-            if match is None:
-                cause = f"option group={self._group.pattern!r} matches nothing in {group!r}"
-                return Defect(record.files[0], cause, key=record.key)
-            group = match[1] if match.re.groups else match[0]
-        split = record.split or split_of_group(group, self._shares)
-        modality = self.spec.options.get("modality", record.modality)
-        return replace(record, group=group, split=split, modality=modality)
-
-    def _straddling(self) -> Iterator[Defect]:
-        first: dict[str, Record] = {}
-        seen: Counter[str] = Counter()
-        for record in self.records:
-            other = first.setdefault(record.group, record)
-            if other.split != record.split:
-                seen[record.group] += 1
-        if seen:
-            group = next(iter(seen))
-            yield Defect(
-                "",
-                f"{len(seen)} groups lie in more than one split, the first is {group!r}: what was "
-                "trained on is tested on; see the option group",
-                note=True,
-            )
-
-    def _group_pattern(self) -> re.Pattern[str] | None:
-        if "group" not in self.spec.options:
-            return None
-        try:
-            return re.compile(self.spec.options["group"])
-        except re.error as error:
-            raise self.spec.wrong("group", f"not a regular expression: {error}") from error
+        self.defects = (*defects, *straddling(self.records))
 
     def _require_root(self) -> None:
         path = self.spec.path
@@ -278,13 +238,13 @@ class FileData:
             ) from error
 
     def _index(self, level: str) -> Any:
-        counting = self.layout.options
-        if level == "structure" and self.layout.index_options is not None:
-            counting = self.layout.index_options
+        counting = self.dataset_format.options
+        if level == "structure" and self.dataset_format.index_options is not None:
+            counting = self.dataset_format.index_options
         own = {k: v for k, v in self.spec.options.items() if k in counting}
         root = os.path.realpath(self.spec.path)
         name = f"{self.name}.{level}"
-        return index_path(name, level, self.layout.version, root, sorted(own.items()))
+        return index_path(name, level, self.dataset_format.version, root, sorted(own.items()))
 
     def _way_out(self) -> str:
         skipping = self.spec.adding(skip_bad="1")

@@ -1,4 +1,4 @@
-"""What a file format must say to become a case source."""
+"""The contract of a dataset format: list cases, and decode one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medseg_gym.cases.files.spec import FileSpec
 
 
 class DatasetFormat(ABC):
-    """One way of keeping cases in files.
+    """A way of keeping cases in files.
 
     A subclass lists what is there in `index` and decodes one case in `read`. Everything else
     (index, splits, groups, vocabulary, defects, skipping) is the same for all and lives in
@@ -50,7 +50,7 @@ class DatasetFormat(ABC):
         """List all cases and everything that is wrong, without stopping at the first.
 
         Args:
-            memo: Keep what costs reading in `memo.remember(key, files, make)`.
+            file_cache: Keep what costs reading in `file_cache.remember(key, files, make)`.
 
         Yields:
             Records in a stable order, and Defects, with paths relative to the root.

@@ -1,4 +1,4 @@
-"""What is wrong with a file: recorded one by one, never the end of the reading of the others."""
+"""Defects of files: recorded one by one, without ending the reading of the other files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medseg_gym.errors import CaseError
 
 @dataclass(frozen=True, order=True)
 class Defect:
-    """One thing that is wrong with one file.
+    """A defect of one file.
 
     Args:
         path: The file or folder, relative to the data's root ("" is the root itself).
@@ -49,7 +49,7 @@ class Defect:
         return cls(path, cause, place, note=True, reason=reason, left_out=count)
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.path or ".", self.place, self.cause) if part)
+        return ": ".join(text for text in (self.path or ".", self.place, self.cause) if text)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, ready for JSON."""

@@ -24,17 +24,17 @@ _log = logging.getLogger(__name__)
 
 
 def index_folder() -> Path:
-    """Where indices are kept: `medseg_gym/index` in the user's cache directory."""
+    """Return the folder of indices: `medseg_gym/index` in the user's cache directory."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache / "medseg_gym" / "index"
 
 
 def index_path(name: str, *identity: object) -> Path:
-    """File of an index.
+    """Return the file of an index.
 
     Args:
         name: Readable start of the file name.
-        identity: What the index depends on besides the files: layout, version, root, options.
+        identity: What the index depends on besides the files: format, version, root, options.
     """
     digest = hashlib.blake2b(repr(identity).encode(), digest_size=10).hexdigest()
     readable = "".join(c if c.isascii() and c.isalnum() else "-" for c in name)[:60]
@@ -42,7 +42,7 @@ def index_path(name: str, *identity: object) -> Path:
 
 
 class FileCache:
-    """Remembers what was computed from files, and forgets it when a size or time changes.
+    """Cache of values computed from files, valid until a file's size or time changes.
 
     Used as a context manager. Entries that were not asked for are dropped when it closes normally,
     so the index never outgrows the data. It is written beside and then renamed, so a kill leaves
@@ -89,8 +89,8 @@ class FileCache:
     def _stamp(self, file: str) -> list[int] | None:
         if file not in self._stamps:
             try:
-                found = os.stat(file)
-                self._stamps[file] = [found.st_size, found.st_mtime_ns]
+                status = os.stat(file)
+                self._stamps[file] = [status.st_size, status.st_mtime_ns]
             except (OSError, ValueError):
                 self._stamps[file] = None
         return self._stamps[file]
@@ -138,7 +138,8 @@ def _load(path: Path | None) -> dict[str, list]:
     with suppress(OSError, ValueError, RecursionError):
         head, _, body = path.read_bytes().partition(b"\n")
         if head + b"\n" == _head(body):
-            return json.loads(body)
+            entries: dict[str, list] = json.loads(body)
+            return entries
     return {}
 
 

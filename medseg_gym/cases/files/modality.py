@@ -1,4 +1,4 @@
-"""The modality that a file name or a sentence speaks of."""
+"""Find the modality in a file name or a sentence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OF_WORD = {word: name for name, words in _WORDS.items() for word in words}
 
 
 def modality_of(*texts: str) -> str:
-    """Modality that the first telling text names, or "" where none does.
+    """Return the modality that the first text with a single one names, or "".
 
     Args:
         texts: File names or sentences, the more reliable ones first.
@@ -30,7 +30,7 @@ def modality_of(*texts: str) -> str:
     """
     for text in texts:
         words = re.findall(r"[a-z0-9]+", re.sub(r"x[- ]?ray", "xray", text.lower()))
-        found = dict.fromkeys(_OF_WORD[word] for word in words if word in _OF_WORD)
-        if len(found) == 1:
-            return next(iter(found))
+        modalities = dict.fromkeys(_OF_WORD[word] for word in words if word in _OF_WORD)
+        if len(modalities) == 1:
+            return next(iter(modalities))
     return ""

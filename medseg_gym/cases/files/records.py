@@ -1,4 +1,4 @@
-"""What is known of a case before a pixel is read, and what reading it gives."""
+"""Records of cases before a pixel is read, and the results of reading them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Record:
         key: Stable and unique; made of paths relative to the root, so that moving it is harmless.
         target: As in `Case`.
         files: What the pixels are read from, relative to the root: the image first, then the mask.
-        place: What else the layout needs to read it: slice, label value, row number, ...
+        place: What else the format needs to read it: slice, label value, row number, ...
         split: "train", "val" or "test" where the data says so, else "" (then chosen by group).
         group: Patient, volume or image; "" is the first file.
         modality: As in `Case`.
@@ -56,7 +56,7 @@ class Pixels:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What reading all pixels of a case told.
+    """Results of reading all pixels of a case.
 
     Args:
         height: Rows.

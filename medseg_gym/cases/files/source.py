@@ -49,7 +49,7 @@ class FileCaseSource(CaseSource):
 
     @property
     def defects(self) -> tuple[Defect, ...]:
-        """What is wrong with the data, as far as it was read."""
+        """Defects of the data, as far as it was read."""
         return self.data.defects
 
     @cached_property
@@ -80,32 +80,32 @@ class FileCaseSource(CaseSource):
 _indexed: weakref.WeakValueDictionary[tuple[str, str], FileData] = weakref.WeakValueDictionary()
 
 
-def index_dataset(layout: type[DatasetFormat], argument: str) -> FileData:
+def index_dataset(format_class: type[DatasetFormat], argument: str) -> FileData:
     """Index the data that `NAME:ARGUMENT` names, whatever is wrong with it.
 
     Args:
-        layout: The format.
+        format_class: Class of the format.
         argument: The text behind the colon.
 
     Raises:
         CaseError: The path does not exist, or an option cannot be used.
     """
-    return FileData(layout(FileSpec.parse(layout.name, argument, layout.options)))
+    return FileData(format_class(FileSpec.parse(format_class.name, argument, format_class.options)))
 
 
-def open_split(layout: type[DatasetFormat], argument: str, split: str) -> FileCaseSource:
+def open_split(format_class: type[DatasetFormat], argument: str, split: str) -> FileCaseSource:
     """Open a split; the splits of one spec share their index while one of them is in use.
 
     Args:
-        layout: The format.
+        format_class: Class of the format.
         argument: The text behind the colon.
         split: "train", "val" or "test".
 
     Raises:
         CaseError: See `index_dataset` and `FileCaseSource`.
     """
-    at = (layout.name, argument)
-    data = _indexed.get(at) or index_dataset(layout, argument)
+    at = (format_class.name, argument)
+    data = _indexed.get(at) or index_dataset(format_class, argument)
     source = FileCaseSource(data, split)
     _indexed[at] = data
     return source

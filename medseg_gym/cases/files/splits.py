@@ -1,4 +1,4 @@
-"""Which split a group belongs to where the data does not say."""
+"""Assign groups to splits where the data does not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def parse_shares(text: str) -> tuple[float, float, float]:
         CaseError: Not three numbers of at least 0 with a positive sum.
     """
     try:
-        train, val, test = (float(part) for part in text.split(","))
+        train, val, test = (float(share) for share in text.split(","))
         total = train + val + test
         if min(train, val, test) < 0 or not 0 < total < float("inf"):
             raise ValueError
@@ -50,7 +50,7 @@ def parse_shares(text: str) -> tuple[float, float, float]:
 
 
 def split_named(name: str) -> str:
-    """Split that a folder or file is called after ("imagesTr", "valid", "test.json"), or ""."""
+    """Return the split in the name of a file or folder ("imagesTr", "test.json"), or ""."""
     words = re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
-    found = {_NAMES[word] for word in words if word in _NAMES}
-    return found.pop() if len(found) == 1 else ""
+    splits = {_NAMES[word] for word in words if word in _NAMES}
+    return splits.pop() if len(splits) == 1 else ""

@@ -1,4 +1,4 @@
-"""From the values of a mask file to targets: binary, index, instance and colour masks."""
+"""Turn the values of a mask file into targets: binary, index, instance and colour masks."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def names_of_values(spec: FileSpec, kind: str) -> dict[int, str]:
     if given.lower().endswith(".json"):
         pairs = _from_file(spec, Path(given).expanduser())
     else:
-        parts = (part.partition(":") for part in given.split(","))
-        pairs = [(value, name) for value, _, name in parts]
+        items = (item.partition(":") for item in given.split(","))
+        pairs = [(value, name) for value, _, name in items]
     names: dict[int, str] = {}
     for value, name in pairs:
         number = _value(value, kind)
@@ -60,13 +60,14 @@ def names_of_values(spec: FileSpec, kind: str) -> dict[int, str]:
 def _from_file(spec: FileSpec, file: Path) -> list[tuple[str, str]]:
     path = file if file.is_absolute() else spec.path / file
     try:
-        told = read_json(path, str(file))
+        content = read_json(path, str(file))
     except Damaged as error:
         raise spec.wrong("labels", str(error)) from error
-    if not isinstance(told, Mapping) or not all(isinstance(name, str) for name in told.values()):
-        found = json.dumps(told)[:60]
-        raise spec.wrong("labels", f'the file must map values to names, {{"1": "liver"}}: {found}')
-    return [(value, name) for value, name in told.items()]
+    names = content.values() if isinstance(content, Mapping) else [None]
+    if not all(isinstance(name, str) for name in names):
+        shown = json.dumps(content)[:60]
+        raise spec.wrong("labels", f'the file must map values to names, {{"1": "liver"}}: {shown}')
+    return [(value, name) for value, name in content.items()]
 
 
 def _value(text: str, kind: str) -> int | None:
@@ -97,16 +98,17 @@ def numbers(labels: np.ndarray, kind: str, name: str) -> np.ndarray:
     if kind == "color":
         if labels.ndim == 2:
             labels = np.repeat(labels[:, :, None], 3, axis=2)
-        return _bytes_of(labels, name).astype(np.int64) @ np.array([65536, 256, 1])
+        packed: np.ndarray = _bytes_of(labels, name).astype(np.int64) @ np.array([65536, 256, 1])
+        return packed
     if labels.ndim == 3:
         if not (labels == labels[:, :, :1]).all():
-            raise Damaged(name, f"is a colour picture, not an {kind} mask; see kind=color")
+            raise Damaged(name, f"is a colour image, not an {kind} mask; see kind=color")
         labels = labels[:, :, 0]
     return labels
 
 
 def _bytes_of(labels: np.ndarray, name: str) -> np.ndarray:
-    """Colours of 16 bits as those of 8 bits that they were made of, stretched or not."""
+    """Return colours of 16 bits as the 8-bit ones that they were made of, stretched or not."""
     if labels.max() <= 255 and labels.min() >= 0:
         return labels
     if labels.dtype == np.uint16 and not (labels % 257).any():
@@ -132,12 +134,12 @@ def values_of(labels: np.ndarray, kind: str, name: str) -> list[tuple[int, int]]
     """
     values, counts = np.unique(numbers(labels, kind, name), return_counts=True)
     if len(values) > MAX_VALUES:
-        raise Damaged(name, f"has {len(values)} different values; that is a picture, not a mask")
+        raise Damaged(name, f"has {len(values)} different values; that is an image, not a mask")
     return [(int(v), int(n)) for v, n in zip(values, counts, strict=True) if v]
 
 
 def binary(labels: np.ndarray, name: str, threshold: float | None) -> np.ndarray:
-    """Foreground of a binary mask file.
+    """Return the foreground of a binary mask file.
 
     Args:
         labels: (H, W) or (H, W, 3), from `read_labels`.

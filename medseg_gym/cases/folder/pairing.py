@@ -1,4 +1,4 @@
-"""Which file is an image, which is a mask, and which of them belong together."""
+"""Find images and masks by name, and pair those that belong together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medseg_gym.errors import CaseError
 
 @dataclass(frozen=True)
 class Role:
-    """What a file's name says of it.
+    """Role of a file by its name.
 
     Args:
         identity: Equal for an image and its masks.
@@ -59,22 +59,22 @@ class UsualNames:
         """Return the role of a file."""
         folder, base = posixpath.split(path)
         stem = posixpath.splitext(base)[0]
-        parts: list[str] = []
+        levels: list[str] = []
         mask = False
-        for part in folder.split("/") if folder else []:
-            if found := _MASK_FOLDER.fullmatch(part):
+        for level in folder.split("/") if folder else []:
+            if match := _MASK_FOLDER.fullmatch(level):
                 mask = True
-                parts += [found[1].lower()] if found[1] else []
-            elif found := _MASK_FOLDER_END.fullmatch(part):
+                levels += [match[1].lower()] if match[1] else []
+            elif match := _MASK_FOLDER_END.fullmatch(level):
                 mask = True
-                parts.append(found[1])
-            elif found := _IMAGE_FOLDER.fullmatch(part):
-                parts += [found[1].lower()] if found[1] else []
+                levels.append(match[1])
+            elif match := _IMAGE_FOLDER.fullmatch(level):
+                levels += [match[1].lower()] if match[1] else []
             else:
-                parts.append(part)
-        if found := _MASK_FILE_END.fullmatch(stem):
-            mask, stem = True, found[1]
-        return Role("/".join([*parts, stem]), mask)
+                levels.append(level)
+        if match := _MASK_FILE_END.fullmatch(stem):
+            mask, stem = True, match[1]
+        return Role("/".join([*levels, stem]), mask)
 
 
 _FIELDS = ("name", "target", "split", "group")
@@ -96,16 +96,16 @@ class Patterns:
 
     def role(self, path: str) -> Role | None:
         """Return the role of a file."""
-        found, mask = self._masks.fullmatch(path), True
-        if found is None:
-            found, mask = self._images.fullmatch(path), False
-        if found is None:
+        match, mask = self._masks.fullmatch(path), True
+        if match is None:
+            match, mask = self._images.fullmatch(path), False
+        if match is None:
             return None
-        told = found.groupdict()
-        split, group = told.get("split", ""), told.get("group", "")
-        target = re.sub(r"[+_]", " ", told.get("target", ""))
-        shared = (told[field] for field in ("split", "group") if self._both(field))
-        identity = "/".join([*shared, told["name"]])
+        fields = match.groupdict()
+        split, group = fields.get("split", ""), fields.get("group", "")
+        target = re.sub(r"[+_]", " ", fields.get("target", ""))
+        shared = (fields[field] for field in ("split", "group") if self._both(field))
+        identity = "/".join([*shared, fields["name"]])
         return Role(identity, mask, target, split, group)
 
     def _both(self, field: str) -> bool:

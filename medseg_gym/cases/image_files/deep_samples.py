@@ -21,13 +21,13 @@ _CUT = tuple(f"{bands};16{order}" for bands in ("RGB", "RGBA", "RGBX") for order
 
 
 def decoded(file: ImageFile.ImageFile) -> np.ndarray:
-    """The pixels of a file; asked for them, NumPy alone would hide that they cannot be decoded."""
+    """Return the pixels of a file, with Pillow's error where they cannot be decoded."""
     file.load()
     return np.asarray(file)
 
 
 def keyed(values: np.ndarray, clear: Any) -> np.ndarray | None:
-    """Alpha, (H, W) uint8, of an image in which one value or colour is transparent.
+    """Return alpha, (H, W) uint8, of an image in which one value or colour is transparent.
 
     Args:
         values: (H, W) or (H, W, 3).
@@ -40,7 +40,7 @@ def keyed(values: np.ndarray, clear: Any) -> np.ndarray | None:
 
 
 def is_deep_png(file: ImageFile.ImageFile) -> bool:
-    """Whether a PNG has 16-bit samples that Pillow cuts; it keeps those of plain grey."""
+    """Return whether a PNG has 16-bit samples that Pillow cuts; it keeps those of plain grey."""
     return any(_raw_mode(tile).endswith(";16B") for tile in file.tile) and file.mode in (
         *("RGB", "RGBA"),
         "LA",
@@ -98,8 +98,8 @@ def read_tiff(file: Any, source: Path | bytes) -> Raster | None:
     return Raster(np.ascontiguousarray(values[:, :, :3]), alpha)
 
 
-def most_of_pnm(file: ImageFile.ImageFile) -> int:
-    """Highest value that a PNM announces; 255 where a bit or byte is a pixel."""
+def maximum_of_pnm(file: ImageFile.ImageFile) -> int:
+    """Return the highest value that a PNM announces; 255 where a bit or byte is a pixel."""
     return next(
         (
             args[1]
@@ -111,14 +111,14 @@ def most_of_pnm(file: ImageFile.ImageFile) -> int:
 
 
 def read_pnm(
-    file: ImageFile.ImageFile, source: Path | bytes, most: int, name: str, place: str
+    file: ImageFile.ImageFile, source: Path | bytes, maximum: int, name: str, place: str
 ) -> Raster:
     """Decode a PNM of two bytes a sample, which Pillow stretches to 16 bits or cuts to 8.
 
     Args:
         file: As Pillow opened it.
         source: The same file, or its bytes.
-        most: From `most_of_pnm`.
+        maximum: From `maximum_of_pnm`.
         name: For the error.
         place: For the error.
 
@@ -131,7 +131,7 @@ def read_pnm(
         if file.mode == "RGB":
             raise Damaged(name, "has colours of more than 8 bits as text; write it as PNG", place)
         stretched = decoded(file).astype(np.float64)
-        return Raster(np.round(stretched * most / 65535).astype(np.uint16))
+        return Raster(np.round(stretched * maximum / 65535).astype(np.uint16))
     content = source if isinstance(source, bytes) else source.read_bytes()
     count = int(np.prod(shape))
     if len(content) < offset + 2 * count:
@@ -141,7 +141,7 @@ def read_pnm(
 
 
 def _both_bytes(file: Any, source: Path | bytes) -> np.ndarray:
-    """(H, W, C) uint16 of a file of which Pillow gives the high bytes.
+    """Decode (H, W, C) uint16 of a file of which Pillow gives the high bytes.
 
     Decoded a second time, with the bytes of a sample named in the other order, it gives the low
     ones.
@@ -151,7 +151,7 @@ def _both_bytes(file: Any, source: Path | bytes) -> np.ndarray:
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as again:
         again.tile = swapped
         low = decoded(again)
-    return high.astype(np.uint16) << 8 | low
+    return np.asarray(high.astype(np.uint16) << 8 | low)
 
 
 def _name_native_bytes(file: ImageFile.ImageFile) -> None:
@@ -165,7 +165,7 @@ def _name_native_bytes(file: ImageFile.ImageFile) -> None:
 
 
 def _with(tile: Any, args: Any) -> Any:
-    """A tile of Pillow with other arguments of its decoder; a plain tuple before Pillow 11."""
+    """Return a tile of Pillow with other decoder arguments; a plain tuple before Pillow 11."""
     return tile._replace(args=args) if hasattr(tile, "_replace") else (*tile[:3], args)
 
 
@@ -181,5 +181,5 @@ def _raw_mode(tile: Any) -> str:
 
 
 def raw_mode(file: ImageFile.ImageFile) -> str:
-    """What Pillow calls the samples as they lie in a file; "" of one that is decoded already."""
+    """Return Pillow's name of the samples as stored; "" for a file that is decoded already."""
     return _raw_mode(file.tile[0]) if file.tile else ""

@@ -49,8 +49,8 @@ def read_with_tifffile(source: Path | bytes, name: str, place: str) -> tuple[Ras
         if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
             kind = getattr(page.photometric, "name", page.photometric)
             raise Damaged(name, f"is a TIFF of {kind}; write grey or RGB", place)
-        more = page.samplesperpixel - colours
-        if more not in (0, 1) or (more and colours == 1 and page.extrasamples[:1] == (0,)):
+        extra = page.samplesperpixel - colours
+        if extra not in (0, 1) or (extra and colours == 1 and page.extrasamples[:1] == (0,)):
             raise Damaged(
                 name,
                 f"has {page.samplesperpixel} channels; write grey or RGB, or one a file",
@@ -65,7 +65,7 @@ def read_with_tifffile(source: Path | bytes, name: str, place: str) -> tuple[Ras
             pixels = pixels.astype(np.uint8) * 255
         pixels = pixels.astype(pixels.dtype.newbyteorder("="))
         # An extra channel that says nothing of itself is not alpha.
-        alpha = pixels[:, :, -1] if more and page.extrasamples[:1] != (0,) else None
+        alpha = pixels[:, :, -1] if extra and page.extrasamples[:1] != (0,) else None
         values = pixels[:, :, :3] if colours == 3 else pixels[:, :, 0]
         inverted = page.photometric == _WHITE_IS_ZERO
         tag = page.tags.get(274)
@@ -78,7 +78,7 @@ def _page(source: Path | bytes, name: str, place: str) -> Iterator[Any]:
     with tifffile.TiffFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
         page: Any = file.pages[0]
         if len(file.pages) != 1 or page.imagedepth != 1:
-            raise Damaged(name, "has several frames; write one picture a file", place)
+            raise Damaged(name, "has several frames; write one image a file", place)
         check_pixels(page.imagelength, page.imagewidth, name, place)
         yield page
 
@@ -103,9 +103,9 @@ def _check_segments(page: Any, name: str, place: str) -> None:
             place,
         )
     sides = (page.tilelength, page.tilewidth) if page.is_tiled else page.shape[:2]
-    most = max(int(page.nbytes), int(np.prod(sides)) * page.samplesperpixel * 8)
+    limit = max(int(page.nbytes), int(np.prod(sides)) * page.samplesperpixel * 8)
     handle = page.parent.filehandle
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         handle.seek(offset)
-        if len(zlib.decompressobj().decompress(handle.read(count), most + 1)) > most:
+        if len(zlib.decompressobj().decompress(handle.read(count), limit + 1)) > limit:
             raise Damaged(name, "unpacks to more than its header announces", place)

@@ -12,18 +12,18 @@ from PIL import Image
 
 from medseg_gym.cases.files.defects import Damaged
 from medseg_gym.cases.image_files.raster import Raster
-from medseg_gym.cases.image_files.raster_files import SUFFIXES, picture_size, read_raster
+from medseg_gym.cases.image_files.raster_files import SUFFIXES, read_image_size, read_raster
 from medseg_gym.cases.windowing import window_values
 from medseg_gym.errors import CaseError
 
-__all__ = ["SUFFIXES", "picture_size", "png_bytes", "read_image"]
+__all__ = ["SUFFIXES", "png_bytes", "read_image", "read_image_size"]
 
 
 _ROWS = 64  # windowed at once
 
 
 class HasLimits(Protocol):
-    """What is asked of a `medseg_gym.cases.volumes.Window`."""
+    """Protocol of a `medseg_gym.cases.volumes.Window`."""
 
     def limits(self, percentiles: Callable[[float, float], tuple[float, float]]) -> tuple:
         """(low, high), asking `percentiles(low, high)` where they depend on the data."""

@@ -1,4 +1,4 @@
-"""Mask files: which of their channels is the mask, and what of it is foreground."""
+"""Read mask files: the channel that is the mask, and its foreground."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def read_labels(
 
 
 def as_mask(labels: np.ndarray, name: str, place: str = "") -> np.ndarray:
-    """Foreground of a binary mask file: value > 0; a colour file must be grey in colour's clothes.
+    """Return the foreground of a binary mask file: value > 0; a colour file must hold greys alone.
 
     Raises:
         Damaged: A colour file whose channels differ.
     """
     if labels.ndim == 3:
         if not (labels == labels[:, :, :1]).all():
-            raise Damaged(name, "is a colour picture, not a binary mask", place)
+            raise Damaged(name, "is a colour image, not a binary mask", place)
         labels = labels[:, :, 0]
     return labels > 0
 
@@ -90,7 +90,7 @@ def _asked_for(raster: Raster, channel: str, name: str, place: str) -> np.ndarra
 
 
 def _agreed(raster: Raster, name: str, place: str) -> np.ndarray:
-    """The colours or alpha, whichever holds the mask."""
+    """Return the colours or alpha, whichever holds the mask."""
     colours, alpha = raster.colours, raster.alpha
     if alpha is None:
         return colours
@@ -111,7 +111,7 @@ def _agreed(raster: Raster, name: str, place: str) -> np.ndarray:
 
 
 def _by_palette(raster: Raster, name: str, place: str) -> np.ndarray:
-    """Indices of a binary palette file, its greys where it has no other colours."""
+    """Return indices of a binary palette file, its greys where it has no other colours."""
     by_index, by_colour = raster.values > 0, _foreground(raster.colours)
     readings = {"colour": by_colour}
     if raster.alpha is not None:

@@ -1,4 +1,4 @@
-"""How the image layouts decode their files: one set of options, one way."""
+"""Options by which all image formats decode their files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from medseg_gym.cases.image_files.images import HasLimits, read_image
 from medseg_gym.cases.image_files.masks import CHANNELS, read_labels
 from medseg_gym.errors import CaseError
 
-PICTURE_OPTIONS = ("window", "mask_channel", "orientation")
-"""Options of every layout whose images and masks are picture files."""
+IMAGE_OPTIONS = ("window", "mask_channel", "orientation")
+"""Options of every format whose images and masks are image files."""
 
 
 @dataclass(frozen=True)
-class PictureOptions:
-    """The options of `PICTURE_OPTIONS`, read.
+class ImageOptions:
+    """The options of `IMAGE_OPTIONS`, read.
 
     Args:
         window: Intensities shown black and white in images of more than 8 bits a sample; None
@@ -32,7 +32,7 @@ class PictureOptions:
     stored: bool = False
 
     @classmethod
-    def of(cls, spec: FileSpec) -> PictureOptions:
+    def of(cls, spec: FileSpec) -> ImageOptions:
         """Read the options of a spec.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The samples of an image file, and how EXIF turns them."""
+"""Samples of an image file, and their EXIF orientation."""
 
 from __future__ import annotations
 
@@ -64,5 +64,5 @@ class Raster:
 
 
 def turned_back(orientation: int) -> int:
-    """The orientation that undoes another."""
+    """Return the orientation that undoes another."""
     return {6: 8, 8: 6}.get(orientation, orientation)

@@ -1,4 +1,4 @@
-"""From an image file to its samples: every depth, colour table, alpha channel and orientation."""
+"""Decode an image file to its samples: any depth, colour table, alpha and orientation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medseg_gym.cases.image_files.deep_samples import (
     decoded,
     is_deep_png,
     keyed,
-    most_of_pnm,
+    maximum_of_pnm,
     raw_mode,
     read_png,
     read_pnm,
@@ -57,15 +57,15 @@ def read_raster(source: Path | bytes, name: str, place: str = "", stored: bool =
                 return _deep_tiff(file, source, name, place, stored)
             # Pillow itself turns a TIFF while it decodes it, and forgets the tag.
             before = _orientation(file) if file.format == "TIFF" else 1
-            found = _samples(file, source, name, place)
+            raster = _samples(file, source, name, place)
             after = _orientation(file)
             if not stored:
-                return found.turned(after)
-            return found.turned(turned_back(before)) if before != after else found
+                return raster.turned(after)
+            return raster.turned(turned_back(before)) if before != after else raster
 
 
-def picture_size(source: Path | bytes, name: str, place: str = "") -> tuple[int, int]:
-    """(H, W) that the header of an image file announces, not turned by EXIF.
+def read_image_size(source: Path | bytes, name: str, place: str = "") -> tuple[int, int]:
+    """Read (H, W) from the header of an image file, not turned by EXIF.
 
     Raises:
         Damaged: It cannot be opened, has several frames, or announces too many pixels.
@@ -83,7 +83,7 @@ def picture_size(source: Path | bytes, name: str, place: str = "") -> tuple[int,
 
 
 def _open(source: Path | bytes, name: str, place: str) -> ImageFile.ImageFile | None:
-    """An image that Pillow knows, its pixels not yet decoded; None for a TIFF that it does not."""
+    """Open an image without decoding its pixels; None for a TIFF that Pillow does not know."""
     try:
         file = Image.open(
             io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
@@ -91,11 +91,11 @@ def _open(source: Path | bytes, name: str, place: str) -> ImageFile.ImageFile | 
     except UnidentifiedImageError as error:
         if _head(source, 4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return None
-        raise Damaged(name, f"is not a picture ({', '.join(_FORMATS)})", place) from error
+        raise Damaged(name, f"is not an image ({', '.join(_FORMATS)})", place) from error
     try:
         check_pixels(file.height, file.width, name, place)
         if getattr(file, "is_animated", False):
-            raise Damaged(name, "has several frames; write one picture a file", place)
+            raise Damaged(name, "has several frames; write one image a file", place)
     except BaseException:
         file.close()
         raise
@@ -112,8 +112,8 @@ def _head(source: Path | bytes, count: int) -> bytes:
 def _samples(file: ImageFile.ImageFile, source: Path | bytes, name: str, place: str) -> Raster:
     if file.format == "PNG" and is_deep_png(file):
         return read_png(file, source)
-    if file.format == "PPM" and (most := most_of_pnm(file)) > 255:
-        return read_pnm(file, source, most, name, place)
+    if file.format == "PPM" and (maximum := maximum_of_pnm(file)) > 255:
+        return read_pnm(file, source, maximum, name, place)
     if file.format == "JPEG2000":
         return read_jpeg2000(file, source, name, place)
     clear = _spread(file.info.get("transparency"), file)
@@ -136,14 +136,14 @@ def _samples(file: ImageFile.ImageFile, source: Path | bytes, name: str, place: 
 
 
 def _spread(clear: Any, file: ImageFile.ImageFile) -> Any:
-    """A transparent grey of a PNG of few bits as what Pillow spreads such grey to."""
+    """Convert a transparent grey of a PNG of few bits to the value that Pillow spreads it to."""
     if not isinstance(clear, int):
         return clear
     return clear * {"1": 255, "L;2": 85, "L;4": 17}.get(raw_mode(file), 1)
 
 
 def _paletted(index: np.ndarray, file: Image.Image, clear: Any) -> Raster:
-    """A palette image; `clear` is an index without opacity, or an opacity for each index."""
+    """Decode a palette image; `clear` is a transparent index, or an opacity for each index."""
     table = np.zeros((256, 3), np.uint8)  # an index beyond the file's own table is black
     own = np.asarray(file.getpalette("RGB") or [], np.uint8).reshape(-1, 3)[:256]
     table[: len(own)] = own
@@ -160,10 +160,10 @@ def _paletted(index: np.ndarray, file: Image.Image, clear: Any) -> Raster:
 
 def _orientation(file: Image.Image) -> int:
     try:
-        found = file.getexif().get(_ORIENTATION, 1)
+        orientation = file.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF says nothing, and takes no pixel away
         return 1
-    return found if isinstance(found, int) else 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _is_deep_tiff(file: Any) -> bool:
@@ -174,17 +174,17 @@ def _is_deep_tiff(file: Any) -> bool:
 
 def _deep_tiff(file: Any, source: Path | bytes, name: str, place: str, stored: bool) -> Raster:
     before = _orientation(file)
-    found = read_tiff(file, source)
-    if found is None:
+    raster = read_tiff(file, source)
+    if raster is None:
         return _from_tiff(source, name, place, stored)
     done = before != _orientation(file)
     if stored == done:
-        return found.turned(turned_back(before) if stored else before)
-    return found
+        return raster.turned(turned_back(before) if stored else before)
+    return raster
 
 
 def _from_tiff(source: Path | bytes, name: str, place: str, stored: bool) -> Raster:
     from medseg_gym.cases.image_files.deep_tiff import read_with_tifffile
 
-    found, orientation = read_with_tifffile(source, name, place)
-    return found if stored else found.turned(orientation)
+    raster, orientation = read_with_tifffile(source, name, place)
+    return raster if stored else raster.turned(orientation)

@@ -5,7 +5,7 @@ is a case. `NiftiFormat` lists the options.
 """
 
 from medseg_gym.cases.files.dataset_formats import FormatLoader
-from medseg_gym.cases.nifti.layout import NiftiFormat
+from medseg_gym.cases.nifti.dataset_format import NiftiFormat
 
 __all__ = ["NiftiFormat", "load"]
 

@@ -1,4 +1,4 @@
-"""Where in a label volume each label lies: pixels per value and slice, from one pass."""
+"""Areas of the labels of a volume: pixels per value and slice, from one pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOLERANCE = 1e-3
 
 @dataclass
 class LabelAreas:
-    """What one pass over a label volume tells.
+    """Results of one pass over a label volume.
 
     Args:
         areas: (channel, label value) -> slice index -> pixels, in ascending order of all;
@@ -49,7 +49,7 @@ def label_areas(volume: Volume) -> LabelAreas:
             many for labels; or the file is damaged.
     """
     channels = volume.header.channels
-    found = LabelAreas(background=channels > 1)
+    labels = LabelAreas(background=channels > 1)
     areas: dict[tuple[int, int], dict[int, int]] = {}
     for index in range(len(volume)):
         shape = volume.plane_shape if channels > 1 else (0, 0)
@@ -58,7 +58,7 @@ def label_areas(volume: Volume) -> LabelAreas:
             stored = volume.plane(index, channel)
             plane = whole_numbers(stored, volume.name, f"slice {index}")
             if stored.dtype.kind == "f":
-                _count_rounded(found, stored, plane, f"slice {index}")
+                _count_rounded(labels, stored, plane, f"slice {index}")
             counts = np.bincount(plane.ravel(order="K"))
             for value in np.flatnonzero(counts[1:]) + 1:
                 areas.setdefault((channel, int(value)), {})[index] = int(counts[value])
@@ -71,14 +71,14 @@ def label_areas(volume: Volume) -> LabelAreas:
                 volume.name, f"has over {MAX_DISTINCT} distinct values: an image, not labels"
             )
         if channels > 1:
-            found.background = found.background and bool(((labelled - first > 0) != first).all())
-            found.disjoint = found.disjoint and int(labelled.max()) < 2
-    found.areas = dict(sorted(areas.items()))
-    return found
+            labels.background = labels.background and bool(((labelled - first > 0) != first).all())
+            labels.disjoint = labels.disjoint and int(labelled.max()) < 2
+    labels.areas = dict(sorted(areas.items()))
+    return labels
 
 
 def whole_numbers(plane: np.ndarray, name: str, place: str) -> np.ndarray:
-    """A slice of a label volume as integers; what is within `TOLERANCE` of one is rounded.
+    """Convert a slice of a label volume to integers; values within `TOLERANCE` of one are rounded.
 
     Args:
         plane: Array of any real type.
@@ -116,10 +116,10 @@ def whole_numbers(plane: np.ndarray, name: str, place: str) -> np.ndarray:
     return plane
 
 
-def _count_rounded(found: LabelAreas, stored: np.ndarray, plane: np.ndarray, place: str) -> None:
+def _count_rounded(labels: LabelAreas, stored: np.ndarray, plane: np.ndarray, place: str) -> None:
     odd = stored != plane
     if not odd.any():
         return
-    if not found.rounded:
-        found.example, found.place = float(stored[odd][0]), place
-    found.rounded += int(np.count_nonzero(odd))
+    if not labels.rounded:
+        labels.example, labels.place = float(stored[odd][0]), place
+    labels.rounded += int(np.count_nonzero(odd))

@@ -93,17 +93,17 @@ def read_name(path: str) -> Named | None:
 
 
 def in_derivatives(path: str) -> bool:
-    """Whether a file lies under a folder `derivatives`."""
+    """Return whether a file lies under a folder `derivatives`."""
     return "derivatives" in path.lower().split("/")[:-1]
 
 
 def is_image(named: Named) -> bool:
-    """Whether the last word of a name is one of BIDS' images."""
+    """Return whether the last word of a name is one of BIDS' images."""
     return named.suffix in _IMAGES
 
 
 def images_of(label: Named, images: Iterable[Named]) -> list[Named]:
-    """The images that labels belong to: of those that do not contradict, the nearest.
+    """Return the images that labels belong to: of those that do not contradict, the nearest.
 
     Args:
         label: The labels.
@@ -121,7 +121,7 @@ def images_of(label: Named, images: Iterable[Named]) -> list[Named]:
 
 
 def _nearness(label: Named, image: Named) -> tuple | None:
-    """How near an image is to labels, to be compared; None where it is another recording."""
+    """Return the nearness of an image to labels, for comparison; None for another recording."""
     for key in _ACQUIRED:
         wanted, have = label.entities.get(key), image.entities.get(key)
         if wanted is not None and wanted != have:
@@ -139,21 +139,24 @@ def _nearness(label: Named, image: Named) -> tuple | None:
 
 
 def target_in(label: Named, image: Named) -> str:
-    """What the name of labels calls their target: "lesion" in `sub-01_T1w_lesion-manual`, or ""."""
+    """Return the target in the name of labels: "lesion" in `sub-01_T1w_lesion-manual`, or ""."""
     known = set(image.stem.split("_"))
     words = [word for word in label.stem.split("_") if word not in known]
-    told: list[str] = []
+    candidates: list[str] = []
     for word in words:
         key, dash, value = word.partition("-")
         if dash and (key in _ACQUIRED or key in ("sub", "space", "res", "den", "hemi")):
             continue
-        told += [part for part in (key, value) if part]
-    kept = [w for w in told if re.sub(r"\d+$", "", w.lower()) not in _NO_NAME and w[0].isalpha()]
-    return " ".join(kept)
+        candidates += [text for text in (key, value) if text]
+    return " ".join(
+        text
+        for text in candidates
+        if re.sub(r"\d+$", "", text.lower()) not in _NO_NAME and text[0].isalpha()
+    )
 
 
 def names_of(label: Named, root: Path, files: Iterable[str]) -> tuple[Any, str] | None:
-    """The names of label values that lie beside labels, or above them.
+    """Read the names of label values from a file beside labels, or above them.
 
     Args:
         label: The labels.
@@ -167,16 +170,16 @@ def names_of(label: Named, root: Path, files: Iterable[str]) -> tuple[Any, str] 
         Damaged: The nearest file cannot be used.
     """
     words = set(label.stem.split("_"))
-    found: list[tuple[tuple, str]] = []
+    candidates: list[tuple[tuple, str]] = []
     for file in files:
         folder, _, name = file.rpartition("/")
         stem, _, ending = name.rpartition(".")
         above = not folder or f"{label.folder}/".startswith(f"{folder}/")
         if above and set(stem.split("_")) <= words and stem.split("_")[-1] == label.suffix:
-            found.append(((len(folder), len(stem), ending == "tsv"), file))
+            candidates.append(((len(folder), len(stem), ending == "tsv"), file))
         elif above and stem == label.stem:  # a name without a suffix of its own
-            found.append(((len(folder), len(stem), ending == "tsv"), file))
-    for _, file in sorted(found, reverse=True):
+            candidates.append(((len(folder), len(stem), ending == "tsv"), file))
+    for _, file in sorted(candidates, reverse=True):
         names = _table(root / file, file) if file.endswith(".tsv") else _json(root / file, file)
         if names:
             return names, file

@@ -1,11 +1,14 @@
-"""What the values of a label volume are called: dataset.json in both forms, or a JSON of names."""
+"""Names of the values of a label volume: dataset.json in both forms, or a JSON of names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from medseg_gym.cases.files import read_json
+from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.volumes.header import Segment
 from medseg_gym.errors import CaseError
 
@@ -28,7 +31,7 @@ class Target:
 
 
 def read_names(labels: Any, zero: bool = False) -> dict[str, tuple[int, ...]]:
-    """What the "labels" of a dataset.json name: name -> label values.
+    """Read the "labels" of a dataset.json: name -> label values.
 
     Args:
         labels: `{"0": "background", "1": "liver"}` (Medical Segmentation Decathlon, nnU-Net 1),
@@ -44,7 +47,7 @@ def read_names(labels: Any, zero: bool = False) -> dict[str, tuple[int, ...]]:
     if not isinstance(labels, Mapping) or not labels:
         got = str(labels)[:80]
         raise CaseError(f"labels must map values to names or names to values, got {got}")
-    found: dict[str, tuple[int, ...]] = {}
+    values_of: dict[str, tuple[int, ...]] = {}
     for key, entry in labels.items():
         if isinstance(entry, str) and _is_value(key):
             name, given = entry, [key]
@@ -57,7 +60,7 @@ def read_names(labels: Any, zero: bool = False) -> dict[str, tuple[int, ...]]:
         name = name.strip()
         if name.lower() == _IGNORED or (name.lower() in _BACKGROUND and 0 in values):
             continue
-        if not name or name in found:
+        if not name or name in values_of:
             raise CaseError(
                 f"labels: the name {name!r} " + ("appears twice" if name else "is empty")
             )
@@ -65,19 +68,19 @@ def read_names(labels: Any, zero: bool = False) -> dict[str, tuple[int, ...]]:
             if values == (0,):
                 continue  # a background by another name
             raise CaseError(f"labels[{key!r}]: label values must be above 0, got {list(values)}")
-        found[name] = values
-    if not found:
+        values_of[name] = values
+    if not values_of:
         raise CaseError("labels names nothing but background")
-    return found
+    return values_of
 
 
 def segment_targets(segments: Iterable[Segment]) -> tuple[Target, ...]:
-    """Targets that a label volume names itself."""
+    """Return the targets that a label volume names itself."""
     return tuple(Target(s.name, ((s.channel, s.value),)) for s in segments)
 
 
 def unnamed(values: Iterable[int], labels: Any) -> list[int]:
-    """Label values that "labels" does not name, not even as background or "ignore".
+    """Return label values that "labels" does not name, not even as background or "ignore".
 
     Args:
         values: Values that occur.
@@ -99,13 +102,42 @@ def inline_labels(text: str) -> dict[str, str]:
     Raises:
         CaseError: Not pairs of a whole number and a name.
     """
-    found = {}
-    for part in text.split(","):
-        value, _, name = part.partition(":")
+    names = {}
+    for item in text.split(","):
+        value, _, name = item.partition(":")
         if not (_is_value(value) and name.strip()):
             raise CaseError("give a .json file, or VALUE:NAME,VALUE:NAME")
-        found[value.strip()] = name
-    return found
+        names[value.strip()] = name
+    return names
+
+
+def labels_option(spec: FileSpec) -> Any:
+    """Read the option `labels`: a .json file, or pairs of a value and a name.
+
+    Args:
+        spec: Path and options; a file is looked for under the path, then in the working folder.
+
+    Returns:
+        Labels in a form that `read_names` takes; None without the option.
+
+    Raises:
+        CaseError: They cannot be used.
+    """
+    text = spec.text("labels")
+    if not text:
+        return None
+    try:
+        if text.lower().endswith(".json"):
+            path = next((p for p in (spec.path / text, Path(text)) if p.exists()), Path(text))
+            labels = read_json(path.expanduser(), text)
+            if isinstance(labels, dict) and isinstance(labels.get("labels"), dict | list):
+                labels = labels["labels"]
+        else:
+            labels = inline_labels(text)
+        read_names(labels)
+    except CaseError as error:
+        raise spec.wrong("labels", str(error)) from error
+    return labels
 
 
 def _is_value(value: Any) -> bool:

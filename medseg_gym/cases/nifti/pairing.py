@@ -1,4 +1,4 @@
-"""Which volume is an image and which holds its labels, told from the names people give them.
+"""Pair image and label volumes by the names that people give them.
 
 One rule covers the usual layouts. A path is cut into words; words such as "label", "seg" or "mask"
 make a volume a label volume, and with those and words such as "image" or "ct" taken away, an image
@@ -109,22 +109,22 @@ def pair_volumes(
     used: set[str] = set()
     cases: set[Words] = set()
     for label in (volume for volume in volumes if volume.is_label):
-        found, organ, subject = _images_of(label, images, folders, subjects)
-        cases.update(f.words for f in found)
-        if len(found) > 1 and any(f.channel for f in found):
-            found = [f for f in found if f.channel == f"{channel:04d}"] or found
-        if len(found) > 1 and image:
-            found = [f for f in found if image.lower() in _cut(_stem(f.path))] or found
-        used.update(f.path for f in found)
-        if len(found) == 1:
-            own, image_name = label.bids, found[0].bids
+        matches, organ, subject = _images_of(label, images, folders, subjects)
+        cases.update(f.words for f in matches)
+        if len(matches) > 1 and any(f.channel for f in matches):
+            matches = [f for f in matches if f.channel == f"{channel:04d}"] or matches
+        if len(matches) > 1 and image:
+            matches = [f for f in matches if image.lower() in _cut(_stem(f.path))] or matches
+        used.update(f.path for f in matches)
+        if len(matches) == 1:
+            own, image_name = label.bids, matches[0].bids
             target = bids.target_in(own, image_name) if subject and own and image_name else ""
-            yield Pair(found[0].path, label.path, _split_of(label.path), organ, subject, target)
-        elif found:
-            several = ", ".join(repr(f.path) for f in found[:4])
+            yield Pair(matches[0].path, label.path, _split_of(label.path), organ, subject, target)
+        elif matches:
+            several = ", ".join(repr(f.path) for f in matches[:4])
             yield Defect(
                 label.path,
-                f"{len(found)} images could belong to these labels ({several}); choose with "
+                f"{len(matches)} images could belong to these labels ({several}); choose with "
                 "image=WORD, a word of the image's name, or channel=NUMBER",
             )
         else:
@@ -151,12 +151,12 @@ def _images_of(
         The images; the organ of a file that has but one; the subject of labels in BIDS' own tree.
     """
     if label.bids and bids.in_derivatives(label.path):
-        if found := _images_of_subject(label, subjects):
-            return found, "", label.bids.subject
-    found, organ = _images_by_words(label, images, folders)
-    if not found and label.bids and (found := _images_of_subject(label, subjects)):
-        return found, "", label.bids.subject
-    return found, organ, ""
+        if matches := _images_of_subject(label, subjects):
+            return matches, "", label.bids.subject
+    matches, organ = _images_by_words(label, images, folders)
+    if not matches and label.bids and (matches := _images_of_subject(label, subjects)):
+        return matches, "", label.bids.subject
+    return matches, organ, ""
 
 
 def _images_of_subject(label: _Named, subjects: dict[str, list[_Named]]) -> list[_Named]:
@@ -169,16 +169,16 @@ def _images_of_subject(label: _Named, subjects: dict[str, list[_Named]]) -> list
 def _images_by_words(
     label: _Named, images: dict[Words, list[_Named]], folders: dict[Words, list[_Named]]
 ) -> tuple[list[_Named], str]:
-    """Images with the words of the labels, else with those and more, else of the folder above."""
+    """Find images with the words of the labels, else with those and others, else in the parent."""
     *folder, own = label.words if not label.channel else _with_channel(label)
-    if found := images.get((*folder, own)):
-        return found, ""
+    if matches := images.get((*folder, own)):
+        return matches, ""
     longer = [v for v in folders.get(tuple(folder), ()) if v.words[-1][: len(own)] == own]
     if longer:
         return longer, ""
     parent = label.path.split("/")[-2:-1]
-    if parent and _kind_of(_cut(parent[0])) == "label" and (found := images.get((*folder, ()))):
-        return found, _stem(label.path)
+    if parent and _kind_of(_cut(parent[0])) == "label" and (matches := images.get((*folder, ()))):
+        return matches, _stem(label.path)
     return [], ""
 
 
@@ -186,7 +186,7 @@ def _read_name(path: str) -> _Named:
     *folders, _ = path.split("/")
     own = _cut(_stem(path))
     kinds = [_kind_of(words) for words in map(_cut, folders)]
-    parts = tuple(
+    levels = tuple(
         _cut(folder) if not kind else tuple(w for w in _cut(folder) if w in _SPLIT_WORDS)
         for folder, kind in zip(folders, kinds, strict=True)
     )
@@ -202,7 +202,7 @@ def _read_name(path: str) -> _Named:
     left = tuple(word for word in own if word not in _DROPPED)
     channel = left[-1] if len(left) > 1 and re.fullmatch(r"\d{4}", left[-1]) else ""
     left = left[:-1] if channel else left
-    return _Named(path, (*(part for part in parts if part), left), is_label, channel, named)
+    return _Named(path, (*(kept for kept in levels if kept), left), is_label, channel, named)
 
 
 def _with_channel(volume: _Named) -> Words:
@@ -210,7 +210,7 @@ def _with_channel(volume: _Named) -> Words:
 
 
 def _kind_of(words: tuple[str, ...]) -> str:
-    """What a folder holds if its name says that and nothing else: "label", "image" or ""."""
+    """Return the kind that is all a folder's name says: "label", "image" or ""."""
     rest = set(words) - _SPLIT_WORDS
     if rest and rest <= LABEL_WORDS:
         return "label"
@@ -218,7 +218,7 @@ def _kind_of(words: tuple[str, ...]) -> str:
 
 
 def _cut(text: str) -> tuple[str, ...]:
-    """Words of a name: "imagesTr" gives "images", "tr"; "img0012" gives "img", "0012"."""
+    """Cut a name into words: "imagesTr" into "images", "tr"; "img0012" into "img", "0012"."""
     text = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", text)
     words: list[str] = []
     for word in re.split(r"[\s_.\-]+", text.lower()):
@@ -236,5 +236,5 @@ def _stem(path: str) -> str:
 
 
 def _split_of(path: str) -> str:
-    found = {split for folder in path.split("/")[:-1] if (split := split_named(folder))}
-    return found.pop() if len(found) == 1 else ""
+    splits = {split for folder in path.split("/")[:-1] if (split := split_named(folder))}
+    return splits.pop() if len(splits) == 1 else ""

@@ -1,4 +1,4 @@
-"""What the index remembers of an image and its labels: grid, spacing, areas, or what is wrong."""
+"""Scan of an image and its labels for the index: grid, spacing, areas, defects."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Scan:
 
     @property
     def usable(self) -> bool:
-        """Whether nothing but notes is said of the pair."""
+        """Whether the pair has no defects but notes."""
         return all(defect.note for defect in self.defects)
 
     @property
@@ -123,48 +123,48 @@ def scan_pair(
     Returns:
         What was found; `defects` says what cannot be used.
     """
-    found = Scan()
+    scan = Scan()
     volumes = []
     for path, name in ((image, image_name), (label, label_name)):
         try:
             volumes.append(Volume(path, axis, name))
         except Damaged as error:
-            found.defects.append(error.defect)
+            scan.defects.append(error.defect)
     if len(volumes) < 2:
-        return found
-    picture, labels = volumes
+        return scan
+    volume, labels = volumes
     try:
-        labels = fit_labels(picture, labels, resample)
+        labels = fit_labels(volume, labels, resample)
         if isinstance(labels, ResampledLabels):
-            found.defects.extend(labels.notes())
+            scan.defects.extend(labels.notes())
         segments = segment_targets(labels.header.segments)
-        told = label_areas(labels)
+        areas = label_areas(labels)
         if labels.header.channels > 1 and not segments:
-            require_one_value(told, labels)
+            require_one_value(areas, labels)
     except Damaged as error:
-        found.defects.append(error.defect)
-        return found
-    if told.rounded:
+        scan.defects.append(error.defect)
+        return scan
+    if areas.rounded:
         cause = (
-            f"{told.rounded} values are rounded to whole numbers, the first is {told.example:.9g}"
+            f"{areas.rounded} values are rounded to whole numbers, the first is {areas.example:.9g}"
         )
-        found.defects.append(Defect(label_name, cause, told.place, note=True))
-    found.slices, found.size, found.spacing = len(picture), picture.plane_shape, picture.spacing
-    found.channels, found.segments = picture.header.channels, segments
-    found.layers, found.areas = labels.header.channels, told.areas
-    found.background, found.disjoint = told.background, told.disjoint
-    found.modality = _sidecar_modality(sidecar)
-    return found
+        scan.defects.append(Defect(label_name, cause, areas.place, note=True))
+    scan.slices, scan.size, scan.spacing = len(volume), volume.plane_shape, volume.spacing
+    scan.channels, scan.segments = volume.header.channels, segments
+    scan.layers, scan.areas = labels.header.channels, areas.areas
+    scan.background, scan.disjoint = areas.background, areas.disjoint
+    scan.modality = _sidecar_modality(sidecar)
+    return scan
 
 
-def require_one_value(told: LabelAreas, labels: Volume) -> None:
+def require_one_value(areas: LabelAreas, labels: Volume) -> None:
     """Refuse channels that hold several labels: then they are no targets, but label maps.
 
     Raises:
         Damaged: Such a channel.
     """
     for channel in range(labels.header.channels):
-        values = [str(value) for at, value in told.areas if at == channel]
+        values = [str(value) for at, value in areas.areas if at == channel]
         if len(values) > 1:
             raise Damaged(
                 labels.name,

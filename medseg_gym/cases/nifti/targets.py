@@ -1,28 +1,14 @@
-"""What there is to segment in a label volume, by value or by channel, and what has no name."""
+"""Targets of a label volume, by value or by channel, and labels without a name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from medseg_gym.cases.files import Defect
 from medseg_gym.cases.nifti.labels import Target, read_names, unnamed
 from medseg_gym.cases.nifti.pairing import Pair
 from medseg_gym.cases.nifti.scan import Scan
-
-
-@dataclass(frozen=True)
-class Names:
-    """What the label values are called.
-
-    Args:
-        labels: In a form that `read_names` takes.
-        whose: The option or file that says so.
-    """
-
-    labels: Any
-    whose: str
+from medseg_gym.cases.nifti.value_names import Names
 
 
 def find_targets(pair: Pair, scan: Scan, names: Names | None) -> Iterator[Target | Defect]:
@@ -50,7 +36,7 @@ def find_targets(pair: Pair, scan: Scan, names: Names | None) -> Iterator[Target
         return
     if scan.segments and names is None:
         yield from scan.segments
-        with_name = {part for segment in scan.segments for part in segment.parts}
+        with_name = {place for segment in scan.segments for place in segment.parts}
         if free := set(scan.areas) - with_name:
             reason = "labels on slices that their file gives no name (labels= gives one)"
             yield Defect.counting(pair.label, reason, sum(len(scan.areas[p]) for p in free))
@@ -87,7 +73,7 @@ def _label_of_channel_0(scan: Scan, names: Names | None) -> int:
 
 
 def _by_label(scan: Scan, first: int) -> dict[int, list[tuple[int, int]]]:
-    """Number of a channel's label -> the channel and its value; without the background."""
+    """Map the label of each channel to the channel and its value; without the background."""
     return {
         channel + first: [(channel, value)]
         for channel, value in scan.areas
@@ -96,11 +82,11 @@ def _by_label(scan: Scan, first: int) -> dict[int, list[tuple[int, int]]]:
 
 
 def _by_value(scan: Scan) -> dict[int, list[tuple[int, int]]]:
-    """Label value -> where it is."""
-    found: dict[int, list[tuple[int, int]]] = {}
-    for channel, value in sorted(scan.areas, key=lambda part: part[1]):
-        found.setdefault(value, []).append((channel, value))
-    return found
+    """Map each label value to its channels."""
+    places: dict[int, list[tuple[int, int]]] = {}
+    for channel, value in sorted(scan.areas, key=lambda place: place[1]):
+        places.setdefault(value, []).append((channel, value))
+    return places
 
 
 def _unnamed_targets(pair: Pair, parts: dict[int, list[tuple[int, int]]]) -> Iterator[Target]:

@@ -1,4 +1,4 @@
-"""pyarrow, or how to get it."""
+"""Import pyarrow, or explain how to install it."""
 
 from medseg_gym.errors import CaseError
 

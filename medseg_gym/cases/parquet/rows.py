@@ -1,4 +1,4 @@
-"""Rows of a parquet file, one at a time and with little memory, whatever its row groups are."""
+"""Read rows of a parquet file one at a time with little memory, whatever its row groups are."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ class RowReader:
                     lambda: self._file.read_row_group(group, self.columns, use_threads=False),
                     lambda table: int(table.nbytes),
                 )
-                return table.slice(at, 1).to_pylist()[0]
+                row: dict[str, Any] = table.slice(at, 1).to_pylist()[0]
+                return row
             with self._lock:
                 return self._seek(group, at)
 
@@ -109,10 +110,10 @@ class RowReader:
         Raises:
             Damaged: They are out of all proportion.
         """
-        found = self._file.metadata.row_group(group)
+        metadata = self._file.metadata.row_group(group)
         unpacked = packed = 0
-        for index in range(found.num_columns):
-            column = found.column(index)
+        for index in range(metadata.num_columns):
+            column = metadata.column(index)
             if column.path_in_schema.partition(".")[0] in self.columns:
                 unpacked += column.total_uncompressed_size
                 packed += column.total_compressed_size

@@ -1,7 +1,7 @@
 """Synthetic abdomen CT: an axial slice with organs inside a body outline.
 
 Only schematic: organs lie roughly where they do in a person (the patient's right is on the left of
-the picture), but shapes, sizes and grey values are random and of no anatomical authority.
+the image), but shapes, sizes and grey values are random and of no anatomical authority.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from medseg_gym.cases.phantoms.contours import (
     turn,
     walk,
 )
-from medseg_gym.cases.phantoms.scene import Picture, Scene
-from medseg_gym.cases.phantoms.textures import grey_picture, smooth_noise, vary
+from medseg_gym.cases.phantoms.scene import Drawing, Scene
+from medseg_gym.cases.phantoms.textures import grey_image, smooth_noise, vary
 
 # label: (structure, grey value, spread); painted in about this order
 _TISSUES = (
@@ -50,7 +50,7 @@ _LABEL = {name: label for label, (name, _, _) in enumerate(_TISSUES)}
 
 
 class _Patient:
-    """Places body coordinates (x to the picture's right, y to the back) into the picture."""
+    """Places body coordinates (x to the image's right, y to the back) into the image."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -134,7 +134,7 @@ def _paint_wall(patient: _Patient, canvas: Canvas) -> None:
         canvas.fill(blob(rng, spot, rng.uniform(3.5, 6.5), 0.5, toward, 0.1), _LABEL["rib"])
 
 
-def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
+def _draw(rng: np.random.Generator, hard: bool, without: str) -> Drawing:
     patient, canvas = _Patient(rng), Canvas()
     _paint_wall(patient, canvas)
     wall = canvas.labels
@@ -165,7 +165,7 @@ def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
     bone = spine.labels
     labels = np.where((bone > 0) & (wall > 0), bone, labels)
     _add_lesions(rng, labels, patient, hard)
-    return Picture(_render(rng, labels, hard), _masks(labels), (170.0 / patient.width,) * 2)
+    return Drawing(_render(rng, labels, hard), _masks(labels), (170.0 / patient.width,) * 2)
 
 
 def _add_lesions(
@@ -198,7 +198,7 @@ def _render(rng: np.random.Generator, labels: np.ndarray, hard: bool) -> np.ndar
     field = values.take(labels)
     texture = smooth_noise(rng, int(rng.integers(30, 70)))
     field += texture * np.float32(rng.uniform(0.01, 0.03)) * (labels > 0)
-    return grey_picture(rng, field, noise=(0.01, 0.07), noise_grain=0.6)
+    return grey_image(rng, field, noise=(0.01, 0.07), noise_grain=0.6)
 
 
 def _masks(labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Synthetic brain MRI: an axial slice with skull, folded grey matter, ventricles and a tumour.
 
 Only schematic: T1-, T2- and FLAIR-like grey scales are drawn at random, tissue borders are random
-curves of no anatomical authority. The patient's right is on the left of the picture.
+curves of no anatomical authority. The patient's right is on the left of the image.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from medseg_gym.cases.phantoms.contours import (
     turn,
     walk,
 )
-from medseg_gym.cases.phantoms.scene import Picture, Scene
-from medseg_gym.cases.phantoms.textures import ROWS, enlarge, grey_picture, smooth_noise, vary
+from medseg_gym.cases.phantoms.scene import Drawing, Scene
+from medseg_gym.cases.phantoms.textures import ROWS, enlarge, grey_image, smooth_noise, vary
 
 _TISSUES = (
     "air", "scalp", "skull", "fluid", "grey matter", "white matter", "left lateral ventricle",
@@ -36,7 +36,7 @@ _SEQUENCES = (
 )  # T1 with contrast agent, T2, FLAIR
 
 
-def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
+def _draw(rng: np.random.Generator, hard: bool, without: str) -> Drawing:
     canvas = Canvas()
     middle = np.array([127.5, 127.5]) + rng.uniform(-6, 6, 2)
     length, tilt = rng.uniform(88, 116), rng.normal() * 0.12
@@ -89,7 +89,7 @@ def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
         masks[f"{name} basal ganglia"] = masks[f"{name} basal ganglia"] & ~lesion
     masks["lateral ventricles"] = masks["left lateral ventricle"] | masks["right lateral ventricle"]
     masks["white matter"] = masks["white matter"] & ~lesion
-    return Picture(_render(rng, labels, hard), masks, (95.0 / length,) * 2)
+    return Drawing(_render(rng, labels, hard), masks, (95.0 / length,) * 2)
 
 
 def _paint_white_matter(
@@ -103,7 +103,7 @@ def _paint_white_matter(
 
 
 def _anatomy(labels: np.ndarray, brain: np.ndarray) -> dict[str, np.ndarray]:
-    sides = [f"{side} {part}" for part in ("lateral ventricle", "basal ganglia")
+    sides = [f"{side} {structure}" for structure in ("lateral ventricle", "basal ganglia")
              for side in ("left", "right")]  # fmt: skip
     masks = {name: labels == _LABEL[name] for name in (*sides, "white matter")}
     return {**masks, "head": labels > 0, "brain": brain}
@@ -161,7 +161,7 @@ def _render(rng: np.random.Generator, labels: np.ndarray, hard: bool) -> np.ndar
     field *= np.exp(np.float32(rng.uniform(0.02, 0.15)) * coil)
     if rng.random() < 0.15:  # faint ringing along the phase-encoding direction
         field += np.float32(0.02) * np.sin(ROWS * np.float32(rng.uniform(0.4, 1.2)))
-    return grey_picture(rng, field, noise=(0.01, 0.05))
+    return grey_image(rng, field, noise=(0.01, 0.05))
 
 
 BRAIN = Scene(

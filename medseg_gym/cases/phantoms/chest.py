@@ -1,7 +1,7 @@
 """Synthetic chest X-ray: lungs, heart and bones that shine through each other.
 
 Only schematic: a frontal projection made of layers that add up, so that ribs cross every border.
-The patient's right is on the left of the picture.
+The patient's right is on the left of the image.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from medseg_gym.cases.phantoms.contours import blob, drawn, filled, place_in, walk
-from medseg_gym.cases.phantoms.scene import Picture, Scene
+from medseg_gym.cases.phantoms.scene import Drawing, Scene
 from medseg_gym.cases.phantoms.textures import (
     COLUMNS,
     ROWS,
     blur,
     enlarge,
-    grey_picture,
+    grey_image,
     smooth_noise,
     vary,
 )
@@ -71,7 +71,7 @@ def _ribs(rng: np.random.Generator, unit: float, middle: np.ndarray) -> np.ndarr
     return bones + spine * discs * np.float32(rng.uniform(0.05, 0.11))
 
 
-def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
+def _draw(rng: np.random.Generator, hard: bool, without: str) -> Drawing:
     unit = rng.uniform(88, 112)
     middle = np.array([127.5, 128.0]) + rng.uniform(-6, 6, 2)
     trunk = blob(rng, middle + unit * np.array([0.0, 0.75]), unit * 1.3, 1.3, 0.0, 0.03)
@@ -106,7 +106,7 @@ def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
     masks["right lung"], masks["left lung"] = right & ~fluid, left & ~fluid
     masks["lungs"] = lungs & ~fluid
     exposure = enlarge(rng.standard_normal((2, 2))) * np.float32(rng.uniform(0.0, 0.05))
-    return Picture(grey_picture(rng, field + exposure, (0.008, 0.04)), masks, (150 / unit,) * 2)
+    return Drawing(grey_image(rng, field + exposure, (0.008, 0.04)), masks, (150 / unit,) * 2)
 
 
 def _add_findings(

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SIZE = 256
-"""Side of every phantom picture in pixels."""
+"""Side of every phantom image in pixels."""
 
 _POINTS = 80
 _ANGLE = np.linspace(0.0, 2.0 * np.pi, _POINTS, endpoint=False)
@@ -41,7 +41,7 @@ def blob(
         centre: (x, y) in pixels.
         radius: Half length along the main axis in pixels.
         aspect: Half width divided by half length.
-        angle: Direction of the main axis in radians, clockwise in the picture.
+        angle: Direction of the main axis in radians, clockwise in the image.
         rough: Size of the radial ripple, 0 (none) to about 0.4.
         bend: Curvature of the main axis: about 0.5 makes a bean, 1 a crescent.
         taper: How much narrower the far end is: 0 (not) to 0.8 (a wedge).
@@ -63,7 +63,7 @@ def blob(
 
 
 def turn(points: np.ndarray, angle: float) -> np.ndarray:
-    """Rotate (P, 2) points about the origin by `angle` radians (clockwise in the picture)."""
+    """Rotate (P, 2) points about the origin by `angle` radians (clockwise in the image)."""
     cosine, sine = np.cos(angle), np.sin(angle)
     x, y = points[:, 0], points[:, 1]
     return np.stack([cosine * x - sine * y, sine * x + cosine * y], axis=1)
@@ -167,7 +167,7 @@ def place_in(
 
     Args:
         rng: Source of the draw.
-        mask: (H, W) bool; an empty one gives the middle of the picture.
+        mask: (H, W) bool; an empty one gives the middle of the image.
         margin: Wanted distance to the border of the mask, looked at in eight directions.
         tries: Candidates looked at before the last one is taken as it is.
 

@@ -17,12 +17,12 @@ from medseg_gym.cases.phantoms.contours import (
     scaled,
     walk,
 )
-from medseg_gym.cases.phantoms.scene import Picture, Scene
+from medseg_gym.cases.phantoms.scene import Drawing, Scene
 from medseg_gym.cases.phantoms.textures import (
     COLUMNS,
     ROWS,
     blur,
-    colour_picture,
+    colour_image,
     rgb,
     smooth_noise,
     squared_distance,
@@ -41,7 +41,7 @@ def _fold(rng: np.random.Generator, lumen: np.ndarray, distance: float) -> np.nd
     )
 
 
-def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
+def _draw(rng: np.random.Generator, hard: bool, without: str) -> Drawing:
     view = _frame(rng)
     centre = np.array([127.5, 127.5]) + rng.uniform(-45, 45, 2)
     lumen = blob(rng, centre, rng.uniform(18, 46), rng.uniform(0.5, 0.9), rng.uniform(0, 3), 0.2)
@@ -77,7 +77,7 @@ def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
     field = colour * (np.clip(shade, 0.05, 1.5) * view)
     _add_reflections(rng, field, slope, view & ~masks["lumen"])
     _add_tools(rng, field, masks, view, hard, without)
-    return Picture(colour_picture(rng, field, (0.005, 0.03)), masks, None)
+    return Drawing(colour_image(rng, field, (0.005, 0.03)), masks, None)
 
 
 def _frame(rng: np.random.Generator) -> np.ndarray:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from medseg_gym.cases.phantoms.contours import SIZE, blob, drawn, filled, place_in, scaled, walk
-from medseg_gym.cases.phantoms.scene import Picture, Scene
+from medseg_gym.cases.phantoms.scene import Drawing, Scene
 from medseg_gym.cases.phantoms.textures import (
     COLUMNS,
     ROWS,
-    colour_picture,
+    colour_image,
     enlarge,
     rgb,
     smooth_noise,
@@ -42,7 +42,7 @@ def _vessels(rng: np.random.Generator, disc: np.ndarray, toward: float) -> list:
     return lines
 
 
-def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
+def _draw(rng: np.random.Generator, hard: bool, without: str) -> Drawing:
     side = rng.choice([-1.0, 1.0])  # where the disc is
     middle = np.array([127.5, 127.5]) + rng.uniform(-5, 5, 2)
     radius = rng.uniform(104, 130)
@@ -89,7 +89,7 @@ def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
     for name in ("haemorrhage", "haemorrhages", "cotton wool spot", "hard exudate"):
         if name in masks:
             masks[name] = masks[name] & ~vessels
-    return Picture(colour_picture(rng, field, (0.008, 0.035)), masks, None)
+    return Drawing(colour_image(rng, field, (0.008, 0.035)), masks, None)
 
 
 def _add_lesions(

@@ -1,4 +1,4 @@
-"""What a scene is: a function that draws pictures, and the names of what it can draw."""
+"""Scenes: functions that draw images, with the names of what they draw."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HARD_KINDS = ("low_contrast", "thin", "two_part", "tiny", "absent")
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class Drawing:
     """One drawn image and the truth of everything nameable in it.
 
     Args:
@@ -29,17 +29,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Scene:
-    """A kind of picture.
+    """A kind of image.
 
     Args:
         name: Word in the case specification, e.g. "abdomen".
         modality: As in `Case.modality`.
         view: Words after "in" of a target text, e.g. "abdomen CT".
-        structures: Names that standard cases ask for; a standard picture shows at least four.
-        hard: For each of low_contrast, thin, two_part and tiny the structure that a hard picture
+        structures: Names that standard cases ask for; a standard image shows at least four.
+        hard: For each of low_contrast, thin, two_part and tiny the structure that a hard image
             shows that way.
-        optional: Structures that a hard picture may lack, so that they can be asked for in vain.
-        draw: Called with (generator, hard, left out structure or ""); draws one picture. Where
+        optional: Structures that a hard image may lack, so that they can be asked for in vain.
+        draw: Called with (generator, hard, left out structure or ""); draws one image. Where
             hard is True all structures named in `hard` are shown.
     """
 
@@ -49,7 +49,7 @@ class Scene:
     structures: tuple[str, ...]
     hard: Mapping[str, str]
     optional: tuple[str, ...]
-    draw: Callable[[np.random.Generator, bool, str], Picture]
+    draw: Callable[[np.random.Generator, bool, str], Drawing]
 
     def text(self, structure: str) -> str:
         """Return the target text of a structure."""

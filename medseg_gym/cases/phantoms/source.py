@@ -1,4 +1,4 @@
-"""The procedural case source: index -> (scene, picture, target) by arithmetic, drawn on demand."""
+"""The procedural case source: index -> (scene, image, target) by arithmetic, drawn on demand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CASES_PER_IMAGE = 4
 
 _MIN_AREA = 45  # pixels of a standard target
 _MAX_TINY = 40  # pixels of a tiny target
-_TRIES = 200  # of a picture that shows what it should; a few are ever needed
+_TRIES = 200  # of an image that shows what it should; a few are ever needed
 _DRAWING = 1  # raise when the drawing changes, so that old results are not mistaken for new ones
 _NAMES = tuple(SCENES)
 _KEY = re.compile(r"phantoms/(\w+)/([a-z]+)(-hard)?/(\d{6,})-(\d)(?:-(\w+))?")
@@ -40,7 +40,7 @@ class PhantomKeys(Sequence[str]):
         return LENGTH
 
     def locate(self, index: int) -> tuple[str, int, int]:
-        """Return (scene name, number of the picture, number of the target) of a case.
+        """Return (scene name, number of the image, number of the target) of a case.
 
         A negative index counts from the end.
 
@@ -54,7 +54,7 @@ class PhantomKeys(Sequence[str]):
         return self._names[scene], number, slot
 
     def group(self, name: str, number: int) -> str:
-        """Return the identifier of a picture."""
+        """Return the identifier of an image."""
         return f"phantoms/{self._split}/{name}{'-hard' * self._hard}/{number:06d}"
 
     @overload
@@ -77,9 +77,9 @@ class PhantomKeys(Sequence[str]):
         match = _KEY.fullmatch(value) if isinstance(value, str) else None
         if match is not None and match[2] in self._names:
             image = int(match[4]) * len(self._names) + self._names.index(match[2])
-            found = image * CASES_PER_IMAGE + int(match[5])
-            if found in range(LENGTH)[start:stop] and self[found] == value:
-                return found
+            position = image * CASES_PER_IMAGE + int(match[5])
+            if position in range(LENGTH)[start:stop] and self[position] == value:
+                return position
         raise ValueError(f"{value!r} is not a phantom key of this source")
 
     def __contains__(self, value: object) -> bool:
@@ -91,21 +91,21 @@ class PhantomKeys(Sequence[str]):
 
 
 def hard_kind(number: int, slot: int) -> str:
-    """Return what makes target `slot` of hard picture `number` hard: each kind a fifth of all."""
+    """Return what makes target `slot` of hard image `number` hard: each kind a fifth of all."""
     return HARD_KINDS[(number * CASES_PER_IMAGE + slot) % len(HARD_KINDS)]
 
 
 class PhantomSource(CaseSource):
-    """Synthetic pictures with exact truth, one after another without end in sight.
+    """Synthetic images with exact truth, one after another without end in sight.
 
-    A picture depends on split, scene, variant and number alone, so a key means the same case in
+    A image depends on split, scene, variant and number alone, so a key means the same case in
     the source of one scene and in the mixed one, in any order of access and in any process.
 
     Args:
-        split: "train", "val" or "test"; no picture is shared between them.
-        names: Scenes to take turns, picture by picture.
+        split: "train", "val" or "test"; no image is shared between them.
+        names: Scenes to take turns, image by image.
         hard: The hard variant: a fifth each of low-contrast, thin, two-part and tiny targets and
-            of targets that are not in the picture; the kind ends the key.
+            of targets that are not in the image; the kind ends the key.
     """
 
     def __init__(self, split: str, names: tuple[str, ...] = _NAMES, hard: bool = False) -> None:
@@ -153,7 +153,7 @@ _Page = tuple[np.ndarray, tuple[float, float] | None, list[tuple[str, np.ndarray
 
 @lru_cache(maxsize=32)
 def _page(split: str, name: str, hard: bool, number: int) -> _Page:
-    """Draw a picture and choose its targets: (image, spacing, [(text, mask)] * 4)."""
+    """Draw an image and choose its targets: (image, spacing, [(text, mask)] * 4)."""
     words = (_DRAWING, SPLITS.index(split), _NAMES.index(name), int(hard), number)
     rng = np.random.default_rng(np.random.SeedSequence(words))
     scene = SCENES[name]
@@ -164,16 +164,16 @@ def _page(split: str, name: str, hard: bool, number: int) -> _Page:
 
 def _plain_page(rng: np.random.Generator, scene: Scene) -> _Page:
     for _ in range(_TRIES):
-        picture = scene.draw(rng, False, "")
-        areas = {n: np.count_nonzero(picture.masks[n]) for n in scene.structures if n in
-                 picture.masks}  # fmt: skip
+        drawing = scene.draw(rng, False, "")
+        areas = {n: np.count_nonzero(drawing.masks[n]) for n in scene.structures if n in
+                 drawing.masks}  # fmt: skip
         seen = [name for name, area in areas.items() if area >= _MIN_AREA]
         if len(seen) >= CASES_PER_IMAGE:
             order = rng.permutation(len(seen))[:CASES_PER_IMAGE]
             return (
-                picture.image,
-                picture.spacing,
-                [(seen[i], picture.masks[seen[i]]) for i in order],
+                drawing.image,
+                drawing.spacing,
+                [(seen[i], drawing.masks[seen[i]]) for i in order],
             )
     raise AssertionError(f"scene {scene.name!r} shows too few structures")
 
@@ -182,12 +182,12 @@ def _hard_page(rng: np.random.Generator, scene: Scene, number: int) -> _Page:
     kinds = [hard_kind(number, slot) for slot in range(CASES_PER_IMAGE)]
     absent = scene.optional[int(rng.integers(len(scene.optional)))]
     for _ in range(_TRIES):
-        picture = scene.draw(rng, True, absent)
+        drawing = scene.draw(rng, True, absent)
         wanted = [absent if kind == "absent" else scene.hard[kind] for kind in kinds]
-        nothing = np.zeros(picture.image.shape[:2], bool)
-        chosen = [(name, nothing if name == absent else picture.masks[name]) for name in wanted]
+        nothing = np.zeros(drawing.image.shape[:2], bool)
+        chosen = [(name, nothing if name == absent else drawing.masks[name]) for name in wanted]
         if all(_is_as_promised(mask, kind) for (_, mask), kind in zip(chosen, kinds, strict=True)):
-            return picture.image, picture.spacing, chosen
+            return drawing.image, drawing.spacing, chosen
     raise AssertionError(f"scene {scene.name!r} does not show its hard structures")
 
 
@@ -196,8 +196,8 @@ def _is_as_promised(mask: np.ndarray, kind: str) -> bool:
     if kind == "tiny":
         return 3 <= area <= _MAX_TINY
     if kind == "two_part":
-        parts = np.bincount(label(mask)[0].ravel())[1:]
-        return int(np.count_nonzero(parts >= 12)) >= 2
+        sizes = np.bincount(label(mask)[0].ravel())[1:]
+        return int(np.count_nonzero(sizes >= 12)) >= 2
     return kind == "absent" or area >= _MIN_AREA // 2
 
 

@@ -1,4 +1,4 @@
-"""Random fields and picture chains: what makes a flat drawing look like an acquisition."""
+"""Random fields and image chains: what makes a flat drawing look like an acquisition."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ def vary(rng: np.random.Generator, value: float, spread: float) -> float:
     return float(value + spread * rng.uniform(-1.0, 1.0))
 
 
-def grey_picture(
+def grey_image(
     rng: np.random.Generator,
     field: np.ndarray,
     noise: tuple[float, float],
     sharpness: tuple[float, float] = (0.5, 1.5),
     noise_grain: float = 0.0,
 ) -> np.ndarray:
-    """Turn a noise-free field into an acquired grey picture: blur, noise, window, tone.
+    """Turn a noise-free field into an acquired grey image: blur, noise, window, tone.
 
     Args:
         rng: Source of the settings and of the noise.
@@ -106,13 +106,13 @@ def grey_picture(
     return as_rgb(_toned(plane, rng.uniform(-0.35, 0.35)))
 
 
-def colour_picture(
+def colour_image(
     rng: np.random.Generator,
     field: np.ndarray,
     noise: tuple[float, float],
     sharpness: tuple[float, float] = (0.6, 1.4),
 ) -> np.ndarray:
-    """Turn a noise-free colour field into an acquired picture: blur, noise, white balance, tone.
+    """Turn a noise-free colour field into an acquired image: blur, noise, white balance, tone.
 
     Args:
         rng: Source of the settings and of the noise.

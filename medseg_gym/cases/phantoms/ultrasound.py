@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from medseg_gym.cases.phantoms.contours import SIZE, blob, drawn, filled, place_in, walk
-from medseg_gym.cases.phantoms.scene import Picture, Scene
+from medseg_gym.cases.phantoms.scene import Drawing, Scene
 from medseg_gym.cases.phantoms.textures import (
     COLUMNS,
     ROWS,
@@ -30,7 +30,7 @@ class _Beam:
             self.depth, self.line = ROWS, COLUMNS.astype(np.intp)
             self.inside = np.ones((SIZE, SIZE), bool)
             return
-        apex = rng.uniform(40, 120)  # above the picture
+        apex = rng.uniform(40, 120)  # above the image
         x, y = COLUMNS - np.float32(127.5), ROWS + np.float32(apex)
         angle = np.arctan2(x, y)
         opening = min(rng.uniform(0.5, 0.75), np.arctan2(127.0, apex + 60.0))
@@ -55,13 +55,13 @@ class _Beam:
 def _layers(rng: np.random.Generator, beam: _Beam) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Mean echo of skin, fat, gland, muscle and chest wall, and their masks."""
     waves = enlarge(rng.standard_normal((1, 6)))[0] * 6
-    more = enlarge(rng.standard_normal((1, 7)))[0] * 9
+    ripple = enlarge(rng.standard_normal((1, 7)))[0] * 9
     thick = rng.uniform((3, 32, 55, 30), (7, 62, 95, 55))
     below = np.cumsum(thick)
     wavy = beam.depth + waves[beam.line]
     skin = beam.depth < np.float32(below[0])
     fat = (wavy < np.float32(below[1])) & ~skin
-    gland = (beam.depth + more[beam.line] < np.float32(below[2])) & ~fat & ~skin
+    gland = (beam.depth + ripple[beam.line] < np.float32(below[2])) & ~fat & ~skin
     muscle = ((wavy + beam.depth) / 2 < np.float32(below[3])) & ~(gland | fat | skin)
     echo = np.full((SIZE, SIZE), rng.uniform(0.03, 0.06), np.float32)
     echo[muscle], echo[gland], echo[fat], echo[skin] = (
@@ -79,7 +79,7 @@ def _layers(rng: np.random.Generator, beam: _Beam) -> tuple[np.ndarray, dict[str
     return echo, {name: mask & beam.inside for name, mask in shown.items()}
 
 
-def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
+def _draw(rng: np.random.Generator, hard: bool, without: str) -> Drawing:
     beam = _Beam(rng)
     echo, masks = _layers(rng, beam)
     gain = np.ones((SIZE, SIZE), np.float32)
@@ -135,7 +135,7 @@ def _draw(rng: np.random.Generator, hard: bool, without: str) -> Picture:
     for name in ("subcutaneous fat", "glandular tissue", "pectoral muscle"):
         masks[name] = masks[name] & ~taken
     millimetres = rng.uniform(0.12, 0.2)
-    return Picture(_render(rng, echo * gain, beam), masks, (millimetres, millimetres))
+    return Drawing(_render(rng, echo * gain, beam), masks, (millimetres, millimetres))
 
 
 def _render(rng: np.random.Generator, echo: np.ndarray, beam: _Beam) -> np.ndarray:

@@ -33,7 +33,7 @@ class SampleRecord:
         image: Image file (8-bit grey or RGB PNG), relative to the pack; cases may share one.
         mask: Mask file (1-bit PNG), relative to the pack.
         target: Target text.
-        group: Volume or picture that the case was cut from.
+        group: Volume or image that the case was cut from.
         split: Split of that group.
         modality: As in `Case.modality`.
         spacing: (row, column) in mm, or None where the package does not say.
@@ -74,7 +74,7 @@ class SamplePack:
         self._lock = Lock()
 
     def source(self, split: str, multi_part: bool = False) -> SampleSource:
-        """One split as a CaseSource.
+        """Open one split as a CaseSource.
 
         Raises:
             CaseError: The split has no such cases.
@@ -82,7 +82,7 @@ class SamplePack:
         return SampleSource(self, split, multi_part)
 
     def describe(self, key: str) -> dict[str, Any]:
-        """Everything the index says of a case: origin, licence, window, how the mask came about.
+        """Return all fields of a case in the index: origin, licence, window, making of the mask.
 
         Raises:
             CaseError: No case has that key.
@@ -94,7 +94,7 @@ class SamplePack:
         raise CaseError(f"{self.path / 'index.json'} has no case {key!r}")
 
     def case(self, record: SampleRecord) -> Case:
-        """The case of `record`, decoded at the first call and kept.
+        """Return the case of `record`, decoded at the first call and kept.
 
         Raises:
             CaseError: A PNG is missing or damaged, or image, mask and index do not agree.
@@ -118,9 +118,9 @@ class SamplePack:
                 f"the mask is {mask.shape} but its image {record.image} is {image.shape[:2]} "
                 "(height, width)",
             )
-        if (found := int(np.count_nonzero(mask))) != record.area:
+        if (area := int(np.count_nonzero(mask))) != record.area:
             raise self._damaged(
-                record.mask, f"the mask has {found} pixels, index.json says {record.area}"
+                record.mask, f"the mask has {area} pixels, index.json says {record.area}"
             )
         return Case(
             key=record.key,
@@ -145,12 +145,14 @@ class SamplePack:
 
     def _read_index(self) -> dict[str, Any]:
         try:
-            index = json.loads((self.path / "index.json").read_text(encoding="utf-8"))
+            index: dict[str, Any] = json.loads(
+                (self.path / "index.json").read_text(encoding="utf-8")
+            )
         except (OSError, ValueError) as error:
             raise self._damaged("index.json", str(error)) from error
-        found = index.get("format") if isinstance(index, dict) else None
-        if found != FORMAT:
-            raise self._damaged("index.json", f"format is {found!r}, this version reads {FORMAT}")
+        version = index.get("format") if isinstance(index, dict) else None
+        if version != FORMAT:
+            raise self._damaged("index.json", f"format is {version!r}, this version reads {FORMAT}")
         return index
 
     def _read_records(self) -> tuple[SampleRecord, ...]:
@@ -237,7 +239,7 @@ class SampleSource(CaseSource):
 
 
 def open_pack(path: str | Path | None = None) -> SamplePack:
-    """The pack at `path` (by default the packaged one), opened once per process.
+    """Open the pack at `path` (by default the packaged one), once per process.
 
     Raises:
         CaseError: Its index cannot be used.

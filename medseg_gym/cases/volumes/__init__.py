@@ -2,7 +2,7 @@
 
 A `Volume` is a file on disk whose slices come in the radiological view; labels that lie on another
 grid than their image are refused or carried over; the windows turn scanner intensities into
-pictures.
+images.
 """
 
 from medseg_gym.cases.volumes.grids import WAY_OUT, Grid, name_grids

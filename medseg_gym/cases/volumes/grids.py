@@ -1,4 +1,4 @@
-"""Grids of pixels in space, told apart in words: what an error names when labels lie elsewhere."""
+"""Grids of pixels in space, described for errors about labels that lie elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WAY_OUT = "resample=nearest carries the labels over to the grid of the image"
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where the pixels of a slice, or of a stack of slices, lie.
+    """Geometry of the pixels of a slice, or of a stack of slices.
 
     Args:
         size: Slices, rows, columns.
@@ -55,8 +55,8 @@ def name_grids(labels: Grid, image: Grid) -> str:
         for text, grid in zip(texts, grids, strict=True):
             _, rows, columns = grid.directions
             text.append(f"rows counted along {_vector(rows)}, columns along {_vector(columns)}")
-    told, shown = (", ".join(text) for text in texts)
-    return f"the labels are {told}; the image is {shown}"
+    of_labels, of_image = (", ".join(text) for text in texts)
+    return f"the labels are {of_labels}; the image is {of_image}"
 
 
 def _vector(numbers: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""What a volume file says of itself, checked before any of its voxels is read."""
+"""Header of a volume file, checked before any of its voxels is read."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class VolumeHeader:
         return int(np.prod([int(n) for n in self.shape], dtype=object)) * self.dtype.itemsize
 
     def scaled(self, stored: np.ndarray) -> np.ndarray:
-        """Stored voxels as the values they stand for."""
+        """Convert stored voxels to the values they stand for."""
         if self.slope == 1.0 and self.intercept == 0.0:
             return stored
         return stored * np.float64(self.slope) + np.float64(self.intercept)

@@ -24,7 +24,7 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def read_header(path: Path) -> VolumeHeader:
-    """The header of a NRRD or MetaImage file, with the segment names of 3D Slicer.
+    """Read the header of a NRRD or MetaImage file, with the segment names of 3D Slicer.
 
     A fourth axis becomes channels, as the components of vectors do.
 
@@ -55,7 +55,7 @@ def read_header(path: Path) -> VolumeHeader:
     with path.open("rb") as file:
         text = file.read(_HEADER)
     compressed = bool(_COMPRESSED.search(text))
-    found = VolumeHeader(
+    result = VolumeHeader(
         path,
         (size[0], size[1], size[2]),
         _LPS_TO_RAS @ affine,
@@ -69,12 +69,12 @@ def read_header(path: Path) -> VolumeHeader:
     files = [p for p in path.parent.iterdir() if p.is_file()] if detached else [path]
     begin = _BEGIN.search(text)
     size_of_header = begin.end() if begin and not detached else 0
-    check_header(found, sum(file.stat().st_size for file in files) - size_of_header)
-    return found
+    check_header(result, sum(file.stat().st_size for file in files) - size_of_header)
+    return result
 
 
 def read_volume(header: VolumeHeader, channel: int) -> np.ndarray:
-    """All voxels of a channel as stored, (I, J, K).
+    """Read all voxels of a channel as stored, (I, J, K).
 
     Raises:
         CaseError: The file is truncated or damaged.
@@ -107,15 +107,15 @@ def _dtype(pixel: int) -> np.dtype:
     import SimpleITK
 
     name = SimpleITK.GetPixelIDValueAsString(pixel).replace("vector of ", "")
-    found = re.fullmatch(r"(\d+)-bit (signed integer|unsigned integer|float)", name)
-    if not found:
+    match = re.fullmatch(r"(\d+)-bit (signed integer|unsigned integer|float)", name)
+    if not match:
         raise CaseError(f"voxels of type {name} are not numbers on a grey scale")
-    kind = {"signed integer": "i", "unsigned integer": "u", "float": "f"}[found[2]]
-    return np.dtype(f"{kind}{int(found[1]) // 8}")
+    kind = {"signed integer": "i", "unsigned integer": "u", "float": "f"}[match[2]]
+    return np.dtype(f"{kind}{int(match[1]) // 8}")
 
 
 def _segments(metadata: dict[str, str]) -> tuple[Segment, ...]:
-    found = []
+    segments = []
     for key, name in metadata.items():
         match = re.fullmatch(r"(Segment\d+)_Name", key)
         if match:
@@ -123,13 +123,13 @@ def _segments(metadata: dict[str, str]) -> tuple[Segment, ...]:
             layer = metadata.get(f"{match[1]}_Layer", "0")
             if not (value.isdigit() and layer.isdigit()):
                 raise CaseError(f"{match[1]} ({name!r}) has value {value!r}, layer {layer!r}")
-            found.append(Segment(int(layer), int(value), name))
-    return tuple(sorted(found, key=lambda s: (s.channel, s.value)))
+            segments.append(Segment(int(layer), int(value), name))
+    return tuple(sorted(segments, key=lambda s: (s.channel, s.value)))
 
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """What SimpleITK raises on damaged files, as CaseError."""
+    """Turn what SimpleITK raises on damaged files into CaseError."""
     try:
         yield
     except RuntimeError as error:

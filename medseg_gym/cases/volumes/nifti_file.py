@@ -20,7 +20,7 @@ _MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}  # unknown units ar
 
 
 def read_header(path: Path) -> VolumeHeader:
-    """The header of a NIfTI file.
+    """Read the header of a NIfTI file.
 
     A fourth axis becomes channels, or the fifth that holds the components of vectors where the
     fourth (time) has one step. Where neither the sform nor the qform is set the axes are taken
@@ -42,7 +42,7 @@ def read_header(path: Path) -> VolumeHeader:
     if dtype.names:
         raise CaseError(
             f"the voxels are colours ({', '.join(dtype.names)}); volumes must have one grey value "
-            "per voxel: convert it, or use folder: for colour pictures"
+            "per voxel: convert it, or use folder: for colour images"
         )
     if len(shape) == 2:
         shape = (*shape, 1)
@@ -52,7 +52,7 @@ def read_header(path: Path) -> VolumeHeader:
         raise CaseError(f"the header scales by {slope} and adds {intercept}: not finite")
     affine[:3] *= _MILLIMETRES.get(unit, 1.0)
     compressed = path.suffix.lower() != ".nii"
-    found = VolumeHeader(
+    result = VolumeHeader(
         path,
         (shape[0], shape[1], shape[2]),
         affine,
@@ -62,12 +62,12 @@ def read_header(path: Path) -> VolumeHeader:
         slope,
         intercept,
     )
-    check_header(found, path.stat().st_size - (0 if compressed else offset))
-    return found
+    check_header(result, path.stat().st_size - (0 if compressed else offset))
+    return result
 
 
 def read_volume(header: VolumeHeader, channel: int) -> np.ndarray:
-    """All voxels of a channel as stored (not scaled), (I, J, K).
+    """Read all voxels of a channel as stored (not scaled), (I, J, K).
 
     Raises:
         CaseError: The file is truncated or damaged.
@@ -80,7 +80,7 @@ def read_volume(header: VolumeHeader, channel: int) -> np.ndarray:
 
 
 def read_slice(header: VolumeHeader, voxel_axis: int, index: int, channel: int) -> np.ndarray:
-    """Voxels at `index` along `voxel_axis` as stored (not scaled), 2-D in the file's order.
+    """Read voxels at `index` along `voxel_axis` as stored (not scaled), 2-D in the file's order.
 
     Raises:
         CaseError: The file is truncated or damaged.
@@ -95,7 +95,7 @@ def read_slice(header: VolumeHeader, voxel_axis: int, index: int, channel: int) 
 
 
 def _beyond(shape: tuple[int, ...], channel: int) -> tuple[int, ...]:
-    """Index along the axes beyond three, of which one at most is longer than 1."""
+    """Return the index along the axes beyond three, of which one at most is longer than 1."""
     return tuple(channel if n > 1 else 0 for n in shape[3:])
 
 
@@ -122,7 +122,7 @@ def _load(path: Path) -> Any:
 
 @contextmanager
 def _errors(path: Path) -> Iterator[None]:
-    """What nibabel and zlib raise on damaged files, as CaseError."""
+    """Turn what nibabel and zlib raise on damaged files into CaseError."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError

@@ -1,6 +1,6 @@
-"""The radiological view: which way a slice of a volume is shown, whatever order its file has.
+"""The radiological view of a volume's slices, whatever order its file has.
 
-Pictures are laid out as the project's samples are. Axial: rows run to the patient's back, columns
+Images are laid out as the project's samples are. Axial: rows run to the patient's back, columns
 to the left. Coronal: rows run to the feet, columns to the left. Sagittal: rows run to the feet,
 columns to the back. Slices are numbered upwards (axial), backwards (coronal), leftwards (sagittal).
 An oblique volume is shown along the nearest axes, without resampling.
@@ -23,7 +23,7 @@ _OPPOSITE = {"L": "R", "P": "A", "I": "S"}
 
 @dataclass(frozen=True)
 class View:
-    """How the voxel axes of one volume become slices, rows and columns.
+    """Mapping of the voxel axes of one volume to slices, rows and columns.
 
     Args:
         axis: "axial", "coronal" or "sagittal".
@@ -44,7 +44,7 @@ class View:
         return self.shape[0] - 1 - index if self.flips[0] else index
 
     def corners(self, affine: np.ndarray) -> np.ndarray:
-        """Where the eight corner voxels lie, in the order of slices, rows and columns.
+        """Positions of the eight corner voxels, in the order of slices, rows and columns.
 
         Args:
             affine: (4, 4) float of the volume, in mm.
@@ -57,10 +57,10 @@ class View:
         for place, (voxel, flip) in enumerate(zip(self.order, self.flips, strict=True)):
             last = np.arange(8) // 2**place % 2 == 1
             ends[:, voxel] = (last ^ flip) * (self.shape[place] - 1)
-        return (ends @ affine.T)[:, :3]
+        return np.asarray((ends @ affine.T)[:, :3])
 
     def plane(self, stored: np.ndarray) -> np.ndarray:
-        """A slice as it is shown.
+        """Return a slice as it is shown.
 
         Args:
             stored: 2-D array with the two remaining voxel axes in the file's order.
@@ -76,7 +76,7 @@ class View:
 
 
 def view_of(shape: tuple[int, ...], affine: np.ndarray, axis: str) -> View:
-    """The view along `axis` of a volume.
+    """Return the view along `axis` of a volume.
 
     Args:
         shape: Three voxel counts.

@@ -1,4 +1,4 @@
-"""The libraries of the extra `data`, asked for before any file is opened."""
+"""Check for the libraries of the extra `data` before any file is opened."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from importlib import import_module
 from medseg_gym.errors import CaseError
 
 
-def require(layout: str, *modules: str) -> None:
+def require(format: str, *modules: str) -> None:
     """Refuse to go on without a library, instead of calling every file damaged.
 
     Args:
-        layout: The word before the colon.
+        format: The word before the colon.
         modules: Import names.
 
     Raises:
@@ -22,5 +22,5 @@ def require(layout: str, *modules: str) -> None:
             import_module(module)
         except ImportError as error:
             raise CaseError(
-                f"{layout}: needs {module}; pip install 'medseg-gym[data]' (import failed: {error})"
+                f"{format}: needs {module}; pip install 'medseg-gym[data]' (import failed: {error})"
             ) from error

@@ -1,4 +1,4 @@
-"""Labels carried over to the grid of their image: every pixel takes the label nearest to it."""
+"""Carry labels over to the grid of their image: every pixel takes the label nearest to it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def nearest(
     image.SetSpacing(spacing)
     image.SetDirection(direction)
     origin, spacing, direction = _geometry(onto)
-    found = SimpleITK.Resample(
+    sampled = SimpleITK.Resample(
         image,
         [int(n) for n in shape],
         SimpleITK.Transform(),
@@ -54,11 +54,11 @@ def nearest(
         float(background),
         image.GetPixelID(),
     )
-    return SimpleITK.GetArrayFromImage(found).T
+    return SimpleITK.GetArrayFromImage(sampled).T
 
 
 def _geometry(affine: np.ndarray) -> tuple[list[float], list[float], list[float]]:
-    """Origin, spacing and direction (by rows) as ITK has them."""
+    """Return origin, spacing and direction (by rows) as ITK has them."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     directions = affine[:3, :3] / lengths
     return affine[:3, 3].tolist(), lengths.tolist(), directions.ravel().tolist()
@@ -115,7 +115,7 @@ class ResampledLabels(Volume):
                 yield Defect.counting(self.name, reason, len(lost), place)
 
     def _outside(self, channel: int) -> int:
-        """Labelled voxels of the file whose centres lie outside of the image."""
+        """Count labelled voxels of the file whose centres lie outside of the image."""
         stored = self._labels._decoded(channel)
         outside = 0
         shape = np.array(self.header.shape)[:, None]
@@ -127,14 +127,14 @@ class ResampledLabels(Volume):
         return outside
 
     def _is_background(self, channel: int) -> bool:
-        """Whether a channel stands for what no other one labels, as in one-hot coding."""
+        """Return whether a channel stands for what no other one labels, as in one-hot coding."""
         if channel or self.header.channels < 2:
             return False
         labelled = [self._labels._decoded(c) != self._zero for c in range(self.header.channels)]
         return bool((np.logical_or.reduce(labelled[1:]) != labelled[0]).all())
 
     def _overlap(self) -> bool:
-        """Whether the box of the labels, in voxels of the image, reaches into the image."""
+        """Return whether the box of the labels, in voxels of the image, reaches into the image."""
         counts = self._labels.header.shape
         ends = np.array([[b >> axis & 1 for axis in range(3)] for b in range(8)])
         corners = ends * np.array(counts) - 0.5
@@ -150,17 +150,17 @@ class ResampledLabels(Volume):
             labels = self._labels.header
             beyond = stored.max() if self._is_background(channel) else self._zero
             with self._naming():
-                found = nearest(
+                sampled = nearest(
                     stored, labels.affine, self.header.shape, self.header.affine, float(beyond)
                 )
-            found.flags.writeable = False
-            return found
+            sampled.flags.writeable = False
+            return sampled
 
         return self._room().get((self._stamp, channel), resample, lambda array: array.nbytes)
 
     @property
     def _zero(self) -> float:
-        """The stored number that stands for 0."""
+        """Return the stored number that stands for 0."""
         zero = -self.header.intercept / (self.header.slope or 1.0)
         return round(zero) if self.header.dtype.kind in "iub" else zero
 
@@ -170,7 +170,7 @@ def _values(stored: np.ndarray) -> set:
 
 
 def fit_labels(image: Volume, labels: Volume, resample: str = "off") -> Volume:
-    """Labels on the grid of their image.
+    """Return labels on the grid of their image.
 
     Args:
         image: The image.
@@ -204,12 +204,12 @@ TOLERANCE = 0.1
 
 
 def grids_of(labels: Volume, image: Volume) -> str:
-    """Both grids in words, as their slices are shown."""
+    """Describe both grids, as their slices are shown."""
     return name_grids(grid_of(labels), grid_of(image))
 
 
 def grid_of(volume: Volume) -> Grid:
-    """The grid of a volume in the order of its view."""
+    """Return the grid of a volume in the order of its view."""
     view, affine = volume.view, volume.header.affine
     signs = np.where(view.flips, -1.0, 1.0)
     directions = affine[:3, list(view.order)] * signs / np.array(view.spacing)

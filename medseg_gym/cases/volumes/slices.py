@@ -1,10 +1,11 @@
-"""Which labelled slices of a volume become cases."""
+"""The choice of labelled slices of a volume that become cases."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.errors import CaseError
 
 MIN_AREA = 20
@@ -27,6 +28,19 @@ class SliceChoice:
     every: int = 1
 
     @classmethod
+    def of(cls, spec: FileSpec) -> SliceChoice:
+        """Read the options `slices` and `min_area` of a spec.
+
+        Raises:
+            CaseError: One cannot be used.
+        """
+        area = int(spec.number("min_area", MIN_AREA, low=0))
+        try:
+            return cls.parse(spec.text("slices", "all"), area)
+        except CaseError as error:
+            raise spec.wrong("slices", str(error)) from error
+
+    @classmethod
     def parse(cls, text: str, min_area: int) -> SliceChoice:
         """Read the option `slices`: "all", "top:5" or "every:3".
 
@@ -47,11 +61,11 @@ class SliceChoice:
 
     @property
     def reason(self) -> str:
-        """What the slices of `small` are counted as; see `CaseSource.left_out`."""
+        """Reason that the slices of `small` are counted under; see `CaseSource.left_out`."""
         return f"targets on slices with under {self.floor} pixels (min_area= changes that)"
 
     def small(self, areas: Mapping[int, int]) -> list[int]:
-        """Slices that show less of the target than `min_area`.
+        """Return slices that show less of the target than `min_area`.
 
         Args:
             areas: Pixels of the target by slice.
@@ -59,7 +73,7 @@ class SliceChoice:
         return [index for index, area in areas.items() if 0 < area < self.floor]
 
     def choose(self, areas: Mapping[int, int]) -> list[int]:
-        """Slices that are kept, in ascending order.
+        """Return the slices that are kept, in ascending order.
 
         Args:
             areas: Pixels of the target by slice.
@@ -71,7 +85,7 @@ class SliceChoice:
 
 
 def joined(areas: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    """Areas of a target that several label values make up."""
+    """Add up the areas of a target that several label values make up."""
     total: dict[int, int] = {}
     for single in areas:
         for index, area in single.items():

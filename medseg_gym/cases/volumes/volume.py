@@ -27,7 +27,7 @@ _SAMPLED = 1 << 26  # voxels that intensity percentiles are taken from, at most
 
 
 def volume_suffix(name: str) -> str:
-    """The part of a file name that says it is a volume (".nii.gz", say), "" where none does."""
+    """Return the ending of a file name that makes it a volume (".nii.gz", say), or ""."""
     return next((s for s in SUFFIXES if name.lower().endswith(s)), "")
 
 
@@ -74,7 +74,7 @@ class Volume:
         return self.view.spacing[1], self.view.spacing[2]
 
     def distance(self, other: Volume) -> float | None:
-        """How far the corners of two volumes lie apart at most, in mm, as their slices are shown.
+        """Return the largest distance of corners of two volumes, in mm, as their slices are shown.
 
         Args:
             other: A volume cut along the same axis.
@@ -88,7 +88,7 @@ class Volume:
         return float(np.linalg.norm(own - others, axis=1).max())
 
     def plane(self, index: int, channel: int = 0) -> np.ndarray:
-        """Slice `index`, with the file's scaling applied.
+        """Return slice `index`, with the file's scaling applied.
 
         An uncompressed NIfTI is read at that slice; other files are decoded once and kept as long
         as the cache has room.
@@ -114,7 +114,7 @@ class Volume:
         return header.scaled(self.view.plane(stored))
 
     def voxels(self, channel: int = 0) -> np.ndarray:
-        """All slices, (D, H, W), with the file's scaling applied.
+        """Return all slices, (D, H, W), with the file's scaling applied.
 
         Raises:
             Damaged: The file is damaged or there is no such channel.
@@ -124,7 +124,7 @@ class Volume:
         return self.header.scaled(stored[flips])
 
     def percentiles(self, low: float, high: float, channel: int = 0) -> tuple[float, float]:
-        """Percentiles of the finite voxels that are not zero; (0, 0) where there is none.
+        """Return percentiles of the finite voxels that are not zero; (0, 0) where there is none.
 
         Of volumes with more than 2**26 voxels every n-th slice is looked at. Computed once per
         file, as the cache keeps them.
@@ -147,8 +147,8 @@ class Volume:
         values = values[values != 0]
         if not values.size:
             return 0.0, 0.0
-        found = np.percentile(values, [low, high])
-        return float(found[0]), float(found[1])
+        limits = np.percentile(values, [low, high])
+        return float(limits[0]), float(limits[1])
 
     def _decoded(self, channel: int) -> np.ndarray:
         self._check_channel(channel)

@@ -1,4 +1,4 @@
-"""Which intensities become black and which white: presets by modality, percentiles, numbers.
+"""Intensity windows, black to white: presets by modality, percentiles, numbers.
 
 The CT presets are the level and width that radiology teaches for each tissue, as (low, high) in
 Hounsfield units; "wide" is the one of the packaged samples.
@@ -74,7 +74,7 @@ def parse_window(text: str, modality: str, own: bool = False) -> Window:
     if own and name == "file" and (not number or (number.isdigit() and int(number) > 0)):
         return Window("file", number=int(number or 1) - 1)
     try:
-        low, high = (float(part) for part in text.split(","))
+        low, high = (float(limit) for limit in text.split(","))
         if not (-np.inf < low < high < np.inf and high - low < np.inf):
             raise ValueError
     except ValueError:
@@ -84,7 +84,7 @@ def parse_window(text: str, modality: str, own: bool = False) -> Window:
 
 
 def show(plane: np.ndarray, low: float, high: float) -> np.ndarray:
-    """A slice as RGB.
+    """Show a slice as RGB.
 
     Args:
         plane: (H, W), any real type.
@@ -108,24 +108,24 @@ def show(plane: np.ndarray, low: float, high: float) -> np.ndarray:
     return by_value(plane, lambda values: window_to_rgb(values, low, top))
 
 
-def by_value(plane: np.ndarray, picture: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """What `picture(plane)` gives, asked once per value instead of once per pixel.
+def by_value(plane: np.ndarray, render: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return `render(plane)`, computed once per value instead of once per pixel.
 
     Args:
         plane: (H, W), any real type; the detour pays, and is taken, for whole numbers.
-        picture: Turns (H, W) values into (H, W, 3) uint8 with equal channels, each pixel alone.
+        render: Turns (H, W) values into (H, W, 3) uint8 with equal channels, each pixel alone.
 
     Returns:
         (H, W, 3) uint8.
     """
     if plane.dtype.kind not in "iu":
-        return picture(plane)
-    least, most = int(plane.min()), int(plane.max())
-    if most - least >= min(plane.size, 1 << 16):
-        return picture(plane)
-    values = np.arange(least, most + 1).astype(plane.dtype)
-    levels = np.ascontiguousarray(picture(values[None])[0, :, 0])
-    grey = np.take(levels, plane.astype(np.intp) - least)
+        return render(plane)
+    lowest, highest = int(plane.min()), int(plane.max())
+    if highest - lowest >= min(plane.size, 1 << 16):
+        return render(plane)
+    values = np.arange(lowest, highest + 1).astype(plane.dtype)
+    levels = np.ascontiguousarray(render(values[None])[0, :, 0])
+    grey = np.take(levels, plane.astype(np.intp) - lowest)
     shown = np.empty((*plane.shape, 3), np.uint8)
     for channel in range(3):
         shown[:, :, channel] = grey

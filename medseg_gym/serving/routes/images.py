@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from medseg_gym.cases import Case, hash_pixels
-from medseg_gym.cases.image_files.images import picture_size, png_bytes, read_image
+from medseg_gym.cases.image_files.images import png_bytes, read_image, read_image_size
 from medseg_gym.cases.volumes import parse_window
 from medseg_gym.prompts import AddBox, AddPoint
 from medseg_gym.serving.errors import ServiceError
@@ -44,7 +44,7 @@ def read_picture(
         CaseError: Not a picture, or it cannot be decoded; see
             `medseg_gym.cases.image_files.images.read_image`.
     """
-    height, width = picture_size(content, name)
+    height, width = read_image_size(content, name)
     allowance.take(height, width, name)
     return read_image(content, name, window=parse_window(window, modality) if window else None)
 

@@ -12,6 +12,17 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+from defect_corpus.biomedparse_defects import write
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three training cases and a test case without defects."""
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data")
+    return tmp_path / "data"
+
+
 @pytest.fixture(autouse=True)
 def own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The persistent index of a test lies in its temporary folder."""

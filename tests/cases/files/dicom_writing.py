@@ -29,7 +29,7 @@ def uid(*parts: int) -> str:
 
 @dataclass
 class Geometry:
-    """Where the slices of a series lie."""
+    """Geometry of the slices of a series."""
 
     origin: tuple[float, float, float] = (-40.0, -30.0, 100.0)
     orientation: tuple[float, ...] = AXIAL
@@ -48,7 +48,7 @@ def slice_dataset(
     geometry: Geometry | None = None,
     series: int = 1,
     modality: str = "CT",
-    **more: Any,
+    **elements: Any,
 ) -> Dataset:
     """One single-frame image, int16 or uint16."""
     geometry = geometry or Geometry()
@@ -76,7 +76,7 @@ def slice_dataset(
     data.PixelSpacing, data.SliceThickness = list(geometry.spacing), geometry.gap
     if modality == "CT":
         data.RescaleSlope, data.RescaleIntercept = 1, 0
-    for keyword, value in more.items():
+    for keyword, value in elements.items():
         setattr(data, keyword, value)
     data.PixelData = np.ascontiguousarray(pixels).tobytes()
     return data
@@ -90,13 +90,13 @@ def write(path: Path, data: Dataset) -> Path:
 
 
 def write_series(
-    folder: Path, volume: np.ndarray, geometry: Geometry | None = None, **more: Any
+    folder: Path, volume: np.ndarray, geometry: Geometry | None = None, **elements: Any
 ) -> list[Dataset]:
     """One file per slice of (slices, rows, columns), with names that do not tell the order."""
-    found = [slice_dataset(pixels, i, geometry, **more) for i, pixels in enumerate(volume)]
-    for i, data in enumerate(found):
+    slices = [slice_dataset(pixels, i, geometry, **elements) for i, pixels in enumerate(volume)]
+    for i, data in enumerate(slices):
         write(folder / f"IM{(i * 7 + 3) % 97:02d}", data)
-    return found
+    return slices
 
 
 def segmentation(
@@ -105,7 +105,7 @@ def segmentation(
     names: Sequence[str],
     kind: str = "BINARY",
     number: int = 50,
-    **more: Any,
+    **options: Any,
 ) -> Dataset:
     """A SEG by highdicom: masks (slices, rows, columns, segments), or labels without the last."""
     lung = CodedConcept("39607008", "SCT", "Lung")
@@ -134,7 +134,7 @@ def segmentation(
             manufacturer_model_name="tests",
             software_versions="1",
             device_serial_number="1",
-            **more,
+            **options,
         )
 
 

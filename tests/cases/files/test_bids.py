@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from opening import open_healthy
 from volume_writing import lungs, piece, save
 
 from medseg_gym.cases import CaseError, load_cases
-from medseg_gym.cases.files import Defect, FileData, index_dataset
+from medseg_gym.cases.files import Defect
 from medseg_gym.cases.nifti import NiftiFormat
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 
@@ -71,8 +73,8 @@ def test_raw_data_may_have_a_folder_of_their_own(raw):
     images = [raw + name for name in RAW]
     for label, number in list(LABELS.items())[:10]:
         for path in (root + label, raw + label):
-            found = [p for p in pair_volumes([*images, path]) if isinstance(p, Pair)]
-            assert [p.image for p in found] == [images[number]], path
+            pairs = [p for p in pair_volumes([*images, path]) if isinstance(p, Pair)]
+            assert [p.image for p in pairs] == [images[number]], path
 
 
 def test_an_image_of_the_same_pipeline_is_nearer():
@@ -85,10 +87,10 @@ def test_an_image_of_the_same_pipeline_is_nearer():
         f"{folder}_label-GM_probseg.nii.gz",
         RAW[0],
     ]
-    found = list(pair_volumes(sorted(names)))
-    pairs = {p.label: p.image for p in found if isinstance(p, Pair)}
+    results = list(pair_volumes(sorted(names)))
+    pairs = {p.label: p.image for p in results if isinstance(p, Pair)}
     assert pairs == {names[2]: names[0], names[3]: names[1]}
-    left_out = {d.reason: d.path for d in found if isinstance(d, Defect)}
+    left_out = {d.reason: d.path for d in results if isinstance(d, Defect)}
     assert left_out == {
         "probability maps (threshold them first)": names[4],
         "images without labels": names[5],
@@ -122,8 +124,8 @@ def test_other_derivatives_are_no_labels():
         f"{D}/glm/sub-01/anat/sub-01_stat-z_statmap.nii.gz",
         f"{D}/pre/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz",
     ]
-    found = list(pair_volumes([*RAW, *others]))
-    assert all(isinstance(d, Defect) and d.note for d in found)
+    results = list(pair_volumes([*RAW, *others]))
+    assert all(isinstance(d, Defect) and d.note for d in results)
 
 
 # --- on disk ------------------------------------------------------------------------------------
@@ -138,11 +140,7 @@ def dataset(root: Path, *labels: str, values: int = 2) -> Path:
     return root
 
 
-def healthy(root: Path, options: str = "") -> FileData:
-    data = index_dataset(NiftiFormat, f"{root}?{options}" if options else str(root))
-    data.examine()
-    assert not data.bad, [str(defect) for defect in data.defects]
-    return data
+healthy = partial(open_healthy, NiftiFormat)
 
 
 def test_a_patient_is_a_group_whatever_the_session(tmp_path):

@@ -1,4 +1,4 @@
-"""The BiomedParse layout: nested data sets, sentences, names, and what a case is made of."""
+"""The BiomedParse format: nested data sets, sentences, names, and what a case is made of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from defect_corpus.pictures import encoded, image, mask
+from defect_corpus.images import encoded, image, mask
 
 from medseg_gym.cases import CaseError, load_cases
 from medseg_gym.cases.biomedparse import BiomedParseFormat
@@ -91,10 +91,10 @@ def test_groups_are_images_unless_names_tell_volumes(family):
 
 def test_names_that_the_image_list_holds_are_found(tmp_path):
     """BiomedParse's own loader takes file names from `images`, and a missing mask_file as equal."""
-    told = annotation("x_1_CT_chest", "lung")
-    write(tmp_path, "train", [told])
+    named = annotation("x_1_CT_chest", "lung")
+    write(tmp_path, "train", [named])
     (tmp_path / "train_mask" / "x_1_CT_chest.png").write_bytes(encoded(mask()))
-    bare = {"image_id": 5, "sentences": told["sentences"]}
+    bare = {"image_id": 5, "sentences": named["sentences"]}
     images = [{"id": 5, "file_name": "x_1_CT_chest.png"}]
     document = {"annotations": [bare], "images": images}
     (tmp_path / "train.json").write_text(json.dumps(document))

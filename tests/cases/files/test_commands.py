@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from defect_corpus.biomedparse_defects import FIRST, write
+from defect_corpus.biomedparse_defects import FIRST
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from medseg_gym.cases import Case, CaseError, load_cases
 from medseg_gym.cases.check import check_cases
-from medseg_gym.cases.sheet import TILE, _tile, draw_sheet, spread
+from medseg_gym.cases.contact_sheet import TILE, _tile, draw_sheet, spread
 from medseg_gym.cli.main import app
 
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["cases", *map(str, arguments)])
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Three training cases and a test case without defects."""
-    (tmp_path / "data").mkdir()
-    write(tmp_path / "data")
-    return tmp_path / "data"
 
 
 def test_check_prints_counts_and_says_that_all_is_well(data):
@@ -51,19 +42,19 @@ def test_check_lists_every_defect_and_exits_with_one(data):
 def test_check_as_json_is_nothing_but_json(data):
     (data / FIRST).write_bytes(b"")
     done = run("check", f"biomedparse:{data}", "--json")
-    found = json.loads(done.stdout)
-    assert done.exit_code == 1 and found["ok"] is False and found["cases"] == 3
-    assert found["splits"]["train"] == {
+    report = json.loads(done.stdout)
+    assert done.exit_code == 1 and report["ok"] is False and report["cases"] == 3
+    assert report["splits"]["train"] == {
         "cases": 2,
         "groups": 2,
         "empty_masks": 0,
         "flat_images": 0,
         "not_read": 0,
     }
-    (defect,) = found["defects"]
+    (defect,) = report["defects"]
     assert defect["path"] == FIRST and defect["key"] == "Set/train/a_0_CT_chest_lung.png"
-    assert found["sizes"] == [{"size": [20, 24], "cases": 3}] and found["modalities"] == {"CT": 3}
-    assert found["targets"][0]["area_percent"] == [pytest.approx(100 * 80 / 480)] * 3
+    assert report["sizes"] == [{"size": [20, 24], "cases": 3}] and report["modalities"] == {"CT": 3}
+    assert report["targets"][0]["area_percent"] == [pytest.approx(100 * 80 / 480)] * 3
 
 
 def test_empty_masks_and_flat_images_are_counted(data):
@@ -80,9 +71,9 @@ def test_empty_masks_and_flat_images_are_counted(data):
 
 def test_check_reads_what_is_no_file_up_to_a_limit():
     done = run("check", "phantoms:fundus", "--limit", 3, "--json")
-    found = json.loads(done.stdout)
-    assert done.exit_code == 0 and found["cases"] == found["synthetic"] == 9
-    assert found["splits"]["val"]["not_read"] == 99_997
+    report = json.loads(done.stdout)
+    assert done.exit_code == 0 and report["cases"] == report["synthetic"] == 9
+    assert report["splits"]["val"]["not_read"] == 99_997
     assert "(synthetic)" in run("check", "phantoms:fundus", "--limit", 2).stdout
 
 
@@ -135,7 +126,7 @@ def test_a_sheet_shows_odd_sizes_and_empty_masks(tmp_path):
     assert path.exists() and not errors
 
 
-def test_a_sheet_shows_pictures_as_wide_and_high_as_they_are():
+def test_a_sheet_shows_images_as_wide_and_high_as_they_are():
     case = load_cases("samples", "test")[0]
     squashed = Case("k", case.image[::4].copy(), case.mask[::4].copy(), "mass", spacing=(4.0, 1.0))
     tile = np.asarray(_tile(squashed))[:TILE]

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from skimage.draw import polygon2mask
 
 from medseg_gym.cases.dicom import DicomFormat
-from medseg_gym.cases.dicom.filling import fill, nesting, region_mask
+from medseg_gym.cases.dicom.truth.filling import fill, nesting, region_mask
 from medseg_gym.cases.files import FileData, index_dataset
 
 SIZE = (40, 48)
@@ -38,9 +38,9 @@ def keyhole(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
     return np.concatenate([outer, outer[:1], inner, inner[:1]])
 
 
-def images(root: Path, count: int = 4, **more) -> list[Dataset]:
+def images(root: Path, count: int = 4, **elements) -> list[Dataset]:
     noise = np.random.default_rng(0).integers(-100, 200, (count, *SIZE)).astype(np.int16)
-    return write_series(root, noise, **more)
+    return write_series(root, noise, **elements)
 
 
 def read(root: Path, sources: list[Dataset], items: list[Dataset], options: str = "") -> FileData:
@@ -55,9 +55,9 @@ def notes(data: FileData) -> str:
 
 def masks(data: FileData) -> list[np.ndarray]:
     assert not data.bad, [str(defect) for defect in data.bad]
-    found = [data.case(record).mask for record in data.records]
-    assert [int(mask.sum()) for mask in found] == [record.area for record in data.records]
-    return found
+    read = [data.case(record).mask for record in data.records]
+    assert [int(mask.sum()) for mask in read] == [record.area for record in data.records]
+    return read
 
 
 def one_mask(root: Path, outlines: list[tuple[str, np.ndarray]], options: str = "") -> np.ndarray:
@@ -186,8 +186,8 @@ def test_nesting_is_what_filling_says(seed):
 def test_what_is_open_to_reading_is_counted(tmp_path):
     sources = images(tmp_path)
     nested = [contour(s, corners(*place)) for s in sources for place in (A, C, INNERMOST)]
-    told = notes(read(tmp_path, sources, nested))
-    assert "strictly inside another one, united with it (holes=nested cuts out): 8" in told
+    texts = notes(read(tmp_path, sources, nested))
+    assert "strictly inside another one, united with it (holes=nested cuts out): 8" in texts
     assert "taken as holes" in notes(read(tmp_path, sources, nested, "&holes=nested"))
     mixed = [contour(sources[0], corners(*A)), contour(sources[0], corners(*C), XOR)]
     assert "of both types in one plane" in notes(read(tmp_path, sources, mixed))
@@ -230,17 +230,17 @@ def test_contours_belong_to_the_nearest_slice(tmp_path, lift, expected, orientat
     sources = images(tmp_path, geometry=geometry)
     item = contour(sources[1], corners(*A), lift=lift, reference=False)
     data = read(tmp_path, sources, [item])
-    found = heights(data, sources)
+    slices = heights(data, sources)
     if expected is None:
-        assert not found and not data.bad
+        assert not slices and not data.bad
         assert "contours that lie where no image is, over half a spacing" in notes(data)
         assert "region 'it'" in notes(data) and data.left_out
         return
     (mask,) = masks(data)
     assert mask.sum() == 400
-    ahead = found[0] if _runs_along(sources) else 3 - found[0]
+    ahead = slices[0] if _runs_along(sources) else 3 - slices[0]
     if expected == "lower":
-        assert found == [1]  # of 1 and 2, whichever way the sources run
+        assert slices == [1]  # of 1 and 2, whichever way the sources run
     else:
         assert ahead == expected
     between = "between slices and count for the nearest one: 1" in notes(data)
@@ -349,13 +349,13 @@ def test_other_kinds_of_contours_and_bare_regions_are_counted(tmp_path):
     }
     write(tmp_path / "rt.dcm", drawn(sources, regions))
     data = index_dataset(DicomFormat, str(tmp_path))
-    told = notes(data)
-    assert "region 'good': POINT contours are no closed planar contours: 2 left out" in told
-    assert "region 'points': POINT contours are no closed planar contours: 1" in told
-    assert "region 'good': OPEN_PLANAR contours are no closed planar contours: 1" in told
-    assert "CLOSED_PLANAR contours of under three points are no closed planar contours: 1" in told
-    assert "'nothing': regions without a contour: 1" in told
-    assert "regions without a name, called by their number: 1 ('region 4')" in told
+    texts = notes(data)
+    assert "region 'good': POINT contours are no closed planar contours: 2 left out" in texts
+    assert "region 'points': POINT contours are no closed planar contours: 1" in texts
+    assert "region 'good': OPEN_PLANAR contours are no closed planar contours: 1" in texts
+    assert "CLOSED_PLANAR contours of under three points are no closed planar contours: 1" in texts
+    assert "'nothing': regions without a contour: 1" in texts
+    assert "regions without a name, called by their number: 1 ('region 4')" in texts
     assert data.targets == ("good", "region 4") and not data.bad
 
 
@@ -366,8 +366,8 @@ def test_regions_of_one_name_stay_two_targets(tmp_path):
     rt.StructureSetROISequence[1].ROIName = "a"
     write(tmp_path / "rt.dcm", rt)
     data = index_dataset(DicomFormat, f"{tmp_path}?min_area=1")
-    found = masks(data)
-    assert [int(mask.sum()) for mask in found] == [400, 112] and data.targets == ("a",)
+    regions = masks(data)
+    assert [int(mask.sum()) for mask in regions] == [400, 112] and data.targets == ("a",)
     assert "names of several regions, each with its own cases: 1 ('a')" in notes(data)
     rt.StructureSetROISequence[1].ROINumber = 1
     write(tmp_path / "rt.dcm", rt)

@@ -1,4 +1,4 @@
-"""Whatever bytes the files hold: a survey ends, names defects, and what it leaves can be read."""
+"""Indexing ends for any bytes in the files, names defects, and what it leaves can be read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DATA: dict[str, tuple[str, Callable[[Path], object], str]] = {
     added=st.binary(max_size=12),
 )
 def test_damaged_bytes_are_defects_or_cases(kind, which, at, removed, added, tmp_path_factory):
-    layout, write, options = DATA[kind]
+    name, write, options = DATA[kind]
     root = tmp_path_factory.mktemp("data")
     write(root)
     files = sorted(file for file in root.rglob("*") if file.is_file())

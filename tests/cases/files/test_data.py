@@ -1,4 +1,4 @@
-"""What every file-backed source does alike: refusing, skipping, grouping, caching."""
+"""Tests of all file-backed sources: refusing, skipping, grouping, caching."""
 
 from __future__ import annotations
 
@@ -6,25 +6,16 @@ import logging
 import os
 import pickle
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
-from defect_corpus.biomedparse_defects import FIRST, write
+from defect_corpus.biomedparse_defects import FIRST
 
 from medseg_gym.cases import CaseError, load_cases
 from medseg_gym.cases.biomedparse import BiomedParseFormat
 from medseg_gym.cases.files import ByteCache, Damaged, Defect, decoding, index_dataset, say
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.source import EmptySplit, load_splits
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Three training cases and a test case without defects."""
-    (tmp_path / "data").mkdir()
-    write(tmp_path / "data")
-    return tmp_path / "data"
 
 
 def test_a_defect_that_only_pixels_show_is_an_error_when_they_are_read(data):
@@ -58,9 +49,9 @@ def test_a_repaired_file_is_believed_at_the_next_opening(data):
     sound = (data / FIRST).read_bytes()
     for content, defects in ((b"", 1), (sound, 0), (sound[:99], 1), (sound, 0)):
         (data / FIRST).write_bytes(content)
-        found = index_dataset(BiomedParseFormat, str(data))
-        found.examine()
-        assert len(found.bad) == defects
+        opened = index_dataset(BiomedParseFormat, str(data))
+        opened.examine()
+        assert len(opened.bad) == defects
 
 
 def test_pixels_that_were_read_are_not_read_again(data, monkeypatch):
@@ -77,7 +68,7 @@ def test_pixels_that_were_read_are_not_read_again(data, monkeypatch):
     assert again.examine() == facts and not again.bad
 
 
-def test_splits_of_one_spec_share_their_survey(data):
+def test_splits_of_one_spec_share_their_index(data):
     sources = load_splits(f"biomedparse:{data}")
     assert sources["train"].data is sources["test"].data
     assert sources["train"].targets == sources["test"].targets

@@ -68,20 +68,20 @@ def read_all(spec: str) -> int:
     return count
 
 
-@pytest.mark.parametrize(("layout", "name"), CORPUS, ids=[f"{a}-{b}" for a, b in CORPUS])
-def test_the_defect_is_named_and_the_rest_stays_usable(layout, name, open_folder):
+@pytest.mark.parametrize(("format", "name"), CORPUS, ids=[f"{a}-{b}" for a, b in CORPUS])
+def test_the_defect_is_named_and_the_rest_stays_usable(format, name, open_folder):
     folder = open_folder / "data"
     folder.mkdir()
-    expected = CORPUS[layout, name](folder)
+    expected = CORPUS[format, name](folder)
     root = folder / expected.root
-    spec = f"{layout}:{root}{expected.options}"
+    spec = f"{format}:{root}{expected.options}"
     with rights(expected.unprivileged):
         begin = time.monotonic()
-        data = index_dataset(dataset_format_of(layout), spec.partition(":")[2])
+        data = index_dataset(dataset_format_of(format), spec.partition(":")[2])
         data.examine()
         assert_named(data, expected)
         assert len(data.records) == expected.healthy, [str(d) for d in data.defects]
-        again = index_dataset(dataset_format_of(layout), spec.partition(":")[2])
+        again = index_dataset(dataset_format_of(format), spec.partition(":")[2])
         again.examine()
         assert (again.defects, again.records) == (data.defects, data.records), "from the index"
         assert_refused_or_read(spec, expected)
@@ -91,8 +91,8 @@ def test_the_defect_is_named_and_the_rest_stays_usable(layout, name, open_folder
 
 
 def assert_named(data: FileData, expected: Expected) -> None:
-    said = [d for d in data.defects if d.path == expected.path and d.note == expected.note]
-    texts = [f"{d.place}: {d.cause}" for d in said]
+    named = [d for d in data.defects if d.path == expected.path and d.note == expected.note]
+    texts = [f"{d.place}: {d.cause}" for d in named]
     assert any(re.search(expected.cause, text) for text in texts), [str(d) for d in data.defects]
 
 
@@ -111,11 +111,11 @@ def test_the_corpus_is_as_large_as_promised():
 
 READ_ALL = """
 import json, re, sys
-from medseg_gym.cases.files import survey
-from medseg_gym.cases.files.layouts import layout_named
+from medseg_gym.cases.files import index_dataset
+from medseg_gym.cases.files.dataset_formats import dataset_format_named
 peaks = {}
-for layout, argument in json.load(sys.stdin):
-    survey(layout_named(layout), argument).examine()
+for name, argument in json.load(sys.stdin):
+    index_dataset(dataset_format_named(name), argument).examine()
     # Not ru_maxrss: that begins with the memory of the process that started this one.
     status = open("/proc/self/status").read()
     peaks[argument] = int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) // 1024
@@ -127,11 +127,11 @@ json.dump(peaks, sys.stdout)
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's own counts")
 def test_no_defect_fills_the_memory(open_folder):
     made = []
-    for number, ((layout, _), make) in enumerate(CORPUS.items()):
+    for number, ((format, _), make) in enumerate(CORPUS.items()):
         folder = open_folder / f"{number:03d}"
         folder.mkdir()
         expected = make(folder)
-        made.append((layout, f"{folder / expected.root}{expected.options}"))
+        made.append((format, f"{folder / expected.root}{expected.options}"))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", READ_ALL],
         input=json.dumps(made),

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 
 import highdicom
@@ -23,6 +24,7 @@ from dicom_writing import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from opening import open_dataset, open_healthy
 from pydicom import Dataset, dcmread
 from pydicom import Sequence as Items
 from pydicom.data import get_testdata_file
@@ -35,26 +37,17 @@ from medseg_gym.cases import CaseError
 from medseg_gym.cases.dicom import DicomFormat
 from medseg_gym.cases.dicom.codestream import codestream_size
 from medseg_gym.cases.dicom.facts import read_facts
-from medseg_gym.cases.dicom.filling import fill
-from medseg_gym.cases.dicom.pictures import read_picture
-from medseg_gym.cases.dicom.segmentation import scan_segmentation, segment_values
-from medseg_gym.cases.files import Damaged, FileData, index_dataset
+from medseg_gym.cases.dicom.images import read_rgb_frame
+from medseg_gym.cases.dicom.truth.filling import fill
+from medseg_gym.cases.dicom.truth.segmentation import scan_segmentation, segment_values
+from medseg_gym.cases.files import Damaged, index_dataset
 from medseg_gym.cases.nifti import NiftiFormat
 from medseg_gym.cases.volumes import Window, parse_window, show
 
 FILE = Window("file")
 
-
-def opened(root: Path, options: str = "") -> FileData:
-    data = index_dataset(DicomFormat, f"{root}?{options}" if options else str(root))
-    data.examine()
-    return data
-
-
-def healthy(root: Path, options: str = "") -> FileData:
-    data = opened(root, options)
-    assert not data.bad, [str(defect) for defect in data.defects]
-    return data
+opened = partial(open_dataset, DicomFormat)
+healthy = partial(open_healthy, DicomFormat)
 
 
 def both_lungs() -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +79,7 @@ def test_real_grey_files_are_shown_as_pydicom_shows_them(name):
     if not name.startswith("JPEGLS"):  # those have no UIDs
         facts = read_facts(path, name)
         assert (facts["kind"], facts["whole"]) == ("image", whole)
-    picture = read_picture(path, name, 0, FILE, "MRI", whole)
+    rgb = read_rgb_frame(path, name, 0, FILE, "MRI", whole)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = dcmread(path)
@@ -94,7 +87,7 @@ def test_real_grey_files_are_shown_as_pydicom_shows_them(name):
         shown = apply_voi_lut(values, data, index=0)
     if "WindowCenter" not in data:
         low, high = np.percentile(values[values != 0], [0.5, 99.5])
-        assert np.array_equal(picture, show(values, low, high))
+        assert np.array_equal(rgb, show(values, low, high))
         return
     # pydicom's window ends at the values that the file's bits can hold.
     ends = np.array([0, 2**data.BitsStored - 1]) - data.PixelRepresentation * 2 ** (
@@ -102,7 +95,7 @@ def test_real_grey_files_are_shown_as_pydicom_shows_them(name):
     )
     ends = ends * float(data.get("RescaleSlope", 1)) + float(data.get("RescaleIntercept", 0))
     expected = (shown - ends[0]) / (ends[1] - ends[0]) * 255
-    assert np.abs(picture[:, :, 0] - expected).max() <= 0.5 + 1e-6
+    assert np.abs(rgb[:, :, 0] - expected).max() <= 0.5 + 1e-6
 
 
 @pytest.mark.parametrize("name", TWELVE_BITS)
@@ -111,23 +104,25 @@ def test_what_no_free_plugin_decodes_is_said(name):
     if importlib.util.find_spec("libjpeg"):
         pytest.skip("pylibjpeg-libjpeg is installed")
     with pytest.raises(Damaged, match="12-bit"):
-        read_picture(Path(get_testdata_file(name)), name, 0, FILE, "")
+        read_rgb_frame(Path(get_testdata_file(name)), name, 0, FILE, "")
 
 
 @pytest.mark.parametrize("name", COLOUR)
 def test_real_colour_files_keep_their_colours(name):
     path = Path(get_testdata_file(name))
     expected = pixel_array(path)
-    assert np.array_equal(read_picture(path, name, 0, FILE, ""), expected)
+    assert np.array_equal(read_rgb_frame(path, name, 0, FILE, ""), expected)
 
 
 @pytest.mark.parametrize(
-    ("layout", "library"), [(DicomFormat, "pydicom"), (NiftiFormat, "nibabel")]
+    ("dataset_format", "library"), [(DicomFormat, "pydicom"), (NiftiFormat, "nibabel")]
 )
-def test_without_the_library_no_file_is_called_damaged(tmp_path, monkeypatch, layout, library):
+def test_without_the_library_no_file_is_called_damaged(
+    tmp_path, monkeypatch, dataset_format, library
+):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(CaseError, match=rf"needs {library}; pip install 'medseg-gym\[data\]'"):
-        index_dataset(layout, str(tmp_path))
+        index_dataset(dataset_format, str(tmp_path))
 
 
 @pytest.mark.parametrize("name", FRAMES)
@@ -139,7 +134,7 @@ def test_frames_are_read_one_by_one(name):
     for frame in {0, facts["frames"] - 1}:
         expected = pixel_array(data, index=frame)
         for whole in (False, True):
-            assert np.array_equal(read_picture(path, name, frame, FILE, "", whole), expected)
+            assert np.array_equal(read_rgb_frame(path, name, frame, FILE, "", whole), expected)
 
 
 def test_a_palette_becomes_its_colours():
@@ -148,9 +143,9 @@ def test_a_palette_becomes_its_colours():
     path = Path(get_testdata_file("examples_palette.dcm"))
     data = dcmread(path)
     colours = apply_color_lut(data.pixel_array, data)
-    picture = read_picture(path, "p", 0, FILE, "")
-    assert np.array_equal(picture, (colours >> 8).astype(np.uint8))
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 20
+    rgb = read_rgb_frame(path, "p", 0, FILE, "")
+    assert np.array_equal(rgb, (colours >> 8).astype(np.uint8))
+    assert len(np.unique(rgb.reshape(-1, 3), axis=0)) > 20
 
 
 @pytest.mark.parametrize("name", GREY + COLOUR)
@@ -159,9 +154,9 @@ def test_the_size_inside_compressed_data_is_known_before_decoding(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = dcmread(path)
-    told = codestream_size(data.PixelData[: 1 << 16])
+    size = codestream_size(data.PixelData[: 1 << 16])
     jpeg = data.file_meta.TransferSyntaxUID.startswith("1.2.840.10008.1.2.4")
-    assert told == ((data.Rows, data.Columns) if jpeg else None)
+    assert size == ((data.Rows, data.Columns) if jpeg else None)
 
 
 def test_a_missing_plugin_is_named_at_opening(tmp_path, monkeypatch):
@@ -177,8 +172,8 @@ def test_a_missing_plugin_is_named_at_opening(tmp_path, monkeypatch):
     assert "medseg-gym[data]" in defect.cause and not defect.note
 
 
-def one(tmp_path: Path, pixels: np.ndarray, **more) -> Path:
-    return write(tmp_path / "one.dcm", slice_dataset(pixels, **more))
+def one(tmp_path: Path, pixels: np.ndarray, **elements) -> Path:
+    return write(tmp_path / "one.dcm", slice_dataset(pixels, **elements))
 
 
 @pytest.fixture
@@ -189,26 +184,26 @@ def ramp() -> np.ndarray:
 def test_windows_of_the_file_are_those_of_the_standard(tmp_path, ramp):
     path = one(tmp_path, ramp, WindowCenter=[40, -600], WindowWidth=[400, 1500])
     for number, (center, width) in enumerate([(40, 400), (-600, 1500)]):
-        picture = read_picture(path, "one.dcm", 0, Window("file", number=number), "CT")
+        rgb = read_rgb_frame(path, "one.dcm", 0, Window("file", number=number), "CT")
         # PS3.3 C.11.2.1.2.1
         level = ((ramp - (center - 0.5)) / (width - 1) + 0.5) * 255
-        assert np.array_equal(picture[:, :, 0], np.round(np.clip(level, 0, 255)))
+        assert np.array_equal(rgb[:, :, 0], np.round(np.clip(level, 0, 255)))
 
 
 def test_a_window_without_width_counts_as_none(tmp_path, ramp):
     path = one(tmp_path, ramp, WindowCenter=[40, 100], WindowWidth=[0, 200])
-    assert np.array_equal(read_picture(path, "o", 0, FILE, "CT"), show(ramp, 0, 199))
+    assert np.array_equal(read_rgb_frame(path, "o", 0, FILE, "CT"), show(ramp, 0, 199))
     path = one(tmp_path, ramp, WindowCenter=40, WindowWidth=0)
-    assert np.array_equal(read_picture(path, "o", 0, FILE, "CT"), show(ramp, -160, 240))
+    assert np.array_equal(read_rgb_frame(path, "o", 0, FILE, "CT"), show(ramp, -160, 240))
 
 
 def test_window_functions(tmp_path, ramp):
     window = {"WindowCenter": 100, "WindowWidth": 200}
-    exact = read_picture(
+    exact = read_rgb_frame(
         one(tmp_path, ramp, VOILUTFunction="LINEAR_EXACT", **window), "o", 0, FILE, "CT"
     )
     assert np.array_equal(exact[:, :, 0], np.round(np.clip(ramp / 200, 0, 1) * 255))
-    curve = read_picture(
+    curve = read_rgb_frame(
         one(tmp_path, ramp, VOILUTFunction="SIGMOID", **window), "o", 0, FILE, "CT"
     )
     expected = 255 / (1 + np.exp(-4 * (ramp.astype(float) - 100) / 200))
@@ -221,31 +216,31 @@ def test_a_lookup_table_stands_in_for_a_window(tmp_path):
     table.add_new("LUTDescriptor", "US", [256, 0, 8])
     table.add_new("LUTData", "US", [255 - v for v in range(256)])
     path = one(tmp_path, ramp, modality="MR", VOILUTSequence=Items([table]))
-    assert np.array_equal(read_picture(path, "o", 0, FILE, "MRI")[:, :, 2], 255 - ramp)
+    assert np.array_equal(read_rgb_frame(path, "o", 0, FILE, "MRI")[:, :, 2], 255 - ramp)
 
 
 def test_rescaling_and_presets_work_in_hounsfield_units(tmp_path, ramp):
     stored = ((ramp + 1024) // 2).astype(np.uint16)
     path = one(tmp_path, stored, RescaleSlope=2, RescaleIntercept=-1024)
-    picture = read_picture(path, "one.dcm", 0, parse_window("bone", "CT"), "CT")
-    assert np.array_equal(picture, show(stored * 2.0 - 1024, -500, 1300))
-    usual = read_picture(path, "one.dcm", 0, FILE, "CT")  # no window in the file
+    rgb = read_rgb_frame(path, "one.dcm", 0, parse_window("bone", "CT"), "CT")
+    assert np.array_equal(rgb, show(stored * 2.0 - 1024, -500, 1300))
+    usual = read_rgb_frame(path, "one.dcm", 0, FILE, "CT")  # no window in the file
     assert np.array_equal(usual, show(stored * 2.0 - 1024, -160, 240))
 
 
 def test_of_slope_and_intercept_one_may_be_missing(tmp_path, ramp):
     shown = {"modality": "MR", "WindowCenter": 0, "WindowWidth": 800}
-    for more, values in (
+    for elements, values in (
         ({"RescaleIntercept": -300}, ramp - 300.0),
         ({"RescaleSlope": 0.5}, ramp * 0.5),
         ({}, ramp),
     ):
-        picture = read_picture(one(tmp_path, ramp, **shown, **more), "o", 0, FILE, "MRI")
-        assert np.array_equal(picture, show(values, -400, 399))
+        rgb = read_rgb_frame(one(tmp_path, ramp, **shown, **elements), "o", 0, FILE, "MRI")
+        assert np.array_equal(rgb, show(values, -400, 399))
 
 
 @pytest.mark.parametrize(
-    ("more", "cause"),
+    ("elements", "cause"),
     [
         ({"RescaleSlope": "nan"}, "RescaleSlope is nan"),
         ({"RescaleSlope": "inf"}, "RescaleSlope is inf"),
@@ -256,14 +251,14 @@ def test_of_slope_and_intercept_one_may_be_missing(tmp_path, ramp):
     ],
 )
 @pytest.mark.parametrize("window", ["file", "percentiles", "soft"])
-def test_numbers_that_show_nothing_are_refused(tmp_path, ramp, more, cause, window):
+def test_numbers_that_show_nothing_are_refused(tmp_path, ramp, elements, cause, window):
     import pydicom.config
 
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")
-        path = one(tmp_path, ramp, **{"RescaleIntercept": 0, **more})
+        path = one(tmp_path, ramp, **{"RescaleIntercept": 0, **elements})
     with pytest.raises(Damaged, match=cause):
-        read_picture(path, "o", 0, parse_window(window, "CT", own=True), "CT")
+        read_rgb_frame(path, "o", 0, parse_window(window, "CT", own=True), "CT")
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-5", "0"])
@@ -273,7 +268,7 @@ def test_a_window_of_no_width_is_none(tmp_path, ramp, number):
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")
         path = one(tmp_path, ramp, WindowCenter=40, WindowWidth=number)
-    assert np.array_equal(read_picture(path, "o", 0, FILE, "CT"), show(ramp, -160, 240))
+    assert np.array_equal(read_rgb_frame(path, "o", 0, FILE, "CT"), show(ramp, -160, 240))
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -286,8 +281,8 @@ def test_images_of_one_bit_and_odd_size(tmp_path, whole):
     data["PixelData"].VR = "OB"
     write(tmp_path / "one.dcm", data)
     for frame in range(5):
-        picture = read_picture(tmp_path / "one.dcm", "o", frame, Window("numbers", 0, 1), "", whole)
-        assert np.array_equal(picture[:, :, 0], bits[frame] * 255)
+        rgb = read_rgb_frame(tmp_path / "one.dcm", "o", frame, Window("numbers", 0, 1), "", whole)
+        assert np.array_equal(rgb[:, :, 0], bits[frame] * 255)
 
 
 @pytest.mark.parametrize("spacing", [None, [0, 0], [-1, 1], ["nan", "nan"], [1, "inf"]])
@@ -307,12 +302,12 @@ def test_spacing_is_a_length_or_missing(tmp_path, spacing):
             if spacing is not None:
                 data.PixelSpacing = spacing
             data.save_as(path)
-    found = index_dataset(DicomFormat, str(tmp_path))
+    indexed = index_dataset(DicomFormat, str(tmp_path))
     if spacing is None:
-        assert not found.bad and {record.spacing for record in found.records} == {None}
+        assert not indexed.bad and {record.spacing for record in indexed.records} == {None}
     else:
-        assert {d.path[:2] for d in found.bad} >= {"IM"} and not found.records
-        assert "PixelSpacing" in str(found.bad[0])
+        assert {d.path[:2] for d in indexed.bad} >= {"IM"} and not indexed.records
+        assert "PixelSpacing" in str(indexed.bad[0])
 
 
 def _forget_planes(seg: Dataset) -> None:
@@ -322,9 +317,9 @@ def _forget_planes(seg: Dataset) -> None:
 
 def test_monochrome1_is_turned_over(tmp_path, ramp):
     window = {"WindowCenter": 0, "WindowWidth": 800}
-    plain = read_picture(one(tmp_path, ramp, **window), "o", 0, FILE, "X-ray")
+    plain = read_rgb_frame(one(tmp_path, ramp, **window), "o", 0, FILE, "X-ray")
     path = one(tmp_path, ramp, PhotometricInterpretation="MONOCHROME1", **window)
-    assert np.array_equal(read_picture(path, "o", 0, FILE, "X-ray"), 255 - plain)
+    assert np.array_equal(read_rgb_frame(path, "o", 0, FILE, "X-ray"), 255 - plain)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless, JPEGLSLossless])
@@ -449,10 +444,10 @@ def test_an_enhanced_multiframe_file_is_a_series(tmp_path):
         file.unlink()
     _forget_sources(seg)
     write(tmp_path / "seg.dcm", seg)
-    found = healthy(tmp_path)
-    assert [r.place["frame"] for r in found.records] == [order.index(i) for i in range(6)]
-    for index, record in enumerate(found.records):
-        case = found.case(record)
+    indexed = healthy(tmp_path)
+    assert [r.place["frame"] for r in indexed.records] == [order.index(i) for i in range(6)]
+    for index, record in enumerate(indexed.records):
+        case = indexed.case(record)
         assert np.array_equal(case.mask, masks[index, :, :, 0] > 0)
         half = 199.5  # centre and intercept move together
         assert np.array_equal(case.image, show(pixels[index], 39.5 - half, 39.5 + half))
@@ -638,7 +633,7 @@ def test_options(tmp_path):
 def test_opening_again_reads_no_file(tmp_path, monkeypatch):
     import time
 
-    from medseg_gym.cases.dicom import layout
+    from medseg_gym.cases.dicom import dataset_format
 
     pixels, masks = both_lungs()
     sources = write_series(tmp_path, pixels)
@@ -647,7 +642,7 @@ def test_opening_again_reads_no_file(tmp_path, monkeypatch):
     time.sleep(0.15)  # younger files are read again: their time stamps may be too coarse
     first = index_dataset(DicomFormat, str(tmp_path))
     for reader in ("read_facts", "scan_segmentation", "read_structures"):
-        monkeypatch.setattr(layout, reader, None)
+        monkeypatch.setattr(dataset_format, reader, None)
     assert index_dataset(DicomFormat, f"{tmp_path}?window=lung").records == first.records
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from defect_corpus.pictures import encoded, image, mask
+from defect_corpus.images import encoded, image, mask
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -91,12 +91,12 @@ def test_index_masks_give_a_case_for_each_named_value(tmp_path):
     drawn = np.zeros((20, 24), np.uint8)
     drawn[:5], drawn[10:], drawn[7, 7] = 1, 2, 255
     write(tmp_path, {"images/a.png": image(), "masks/a.png": drawn})
-    found = cases(tmp_path, "?kind=index&labels=1:liver,2:left kidney,255:-")
-    assert [(case.key, case.target) for case in found] == [
+    read = cases(tmp_path, "?kind=index&labels=1:liver,2:left kidney,255:-")
+    assert [(case.key, case.target) for case in read] == [
         ("masks/a.png#1", "liver"),
         ("masks/a.png#2", "left kidney"),
     ]
-    assert (found[0].mask == (drawn == 1)).all() and (found[1].mask == (drawn == 2)).all()
+    assert (read[0].mask == (drawn == 1)).all() and (read[1].mask == (drawn == 2)).all()
     names = {"1": "liver", "2": "left kidney", "255": "-"}
     (tmp_path / "labels.json").write_text(json.dumps(names))
     again = cases(tmp_path, "?kind=index&labels=labels.json")
@@ -112,32 +112,32 @@ def test_palette_and_sixteen_bit_masks_are_index_masks(tmp_path):
     paletted.save(tmp_path / "masks" / "a.png")
     write(tmp_path, {"images/a.png": image(), "images/b.png": image()})
     write(tmp_path, {"masks/b.png": drawn.astype(np.uint16) * 1000})
-    found = cases(tmp_path, "?kind=index&labels=3:tool,3000:tool")
-    assert [(case.key, case.target) for case in found] == [
+    read = cases(tmp_path, "?kind=index&labels=3:tool,3000:tool")
+    assert [(case.key, case.target) for case in read] == [
         ("masks/a.png#3", "tool"),
         ("masks/b.png#3000", "tool"),
     ]
-    assert (found[0].mask == (drawn == 3)).all() and (found[1].mask == (drawn == 3)).all()
+    assert (read[0].mask == (drawn == 3)).all() and (read[1].mask == (drawn == 3)).all()
 
 
 def test_instance_masks_give_a_case_for_each_object(tmp_path):
     drawn = np.zeros((20, 24), np.uint16)
     drawn[2:5, 2:5], drawn[9:12, 9:12] = 7, 300
     write(tmp_path, {"images/a.png": image(), "masks/a.tif": drawn})
-    found = cases(tmp_path, "?kind=instance&target=cell nucleus")
-    assert [case.key for case in found] == ["masks/a.tif#7", "masks/a.tif#300"]
-    assert {case.target for case in found} == {"cell nucleus"}
-    assert [int(case.mask.sum()) for case in found] == [9, 9]
-    assert found[0].image is found[1].image
+    read = cases(tmp_path, "?kind=instance&target=cell nucleus")
+    assert [case.key for case in read] == ["masks/a.tif#7", "masks/a.tif#300"]
+    assert {case.target for case in read} == {"cell nucleus"}
+    assert [int(case.mask.sum()) for case in read] == [9, 9]
+    assert read[0].image is read[1].image
 
 
 def test_colour_masks_give_a_case_for_each_named_colour(tmp_path):
     drawn = np.zeros((20, 24, 3), np.uint8)
     drawn[:5], drawn[10:] = (255, 0, 0), (0, 255, 0)
     write(tmp_path, {"images/a.jpg": image(), "masks/a.png": drawn})
-    found = cases(tmp_path, "?kind=color&labels=ff0000:neoplastic polyp,%2300ff00:other polyp")
-    assert [case.target for case in found] == ["other polyp", "neoplastic polyp"]
-    assert (found[1].mask == (drawn[:, :, 0] == 255)).all()
+    read = cases(tmp_path, "?kind=color&labels=ff0000:neoplastic polyp,%2300ff00:other polyp")
+    assert [case.target for case in read] == ["other polyp", "neoplastic polyp"]
+    assert (read[1].mask == (drawn[:, :, 0] == 255)).all()
 
 
 def test_jpeg_masks_are_cut_in_the_middle_and_thresholds_are_kept(tmp_path):
@@ -160,7 +160,7 @@ def test_deep_images_are_windowed_and_spacing_is_kept(tmp_path):
 
 
 def test_real_fluorescence_nuclei_load_as_instances(tmp_path):
-    """The DSB 2018 picture inside the stardist package, where that is installed."""
+    """The DSB 2018 image inside the stardist package, where that is installed."""
     try:
         files = metadata.files("stardist") or []
     except metadata.PackageNotFoundError:
@@ -170,8 +170,8 @@ def test_real_fluorescence_nuclei_load_as_instances(tmp_path):
             folder = "images" if file.name.startswith("img") else "masks"
             (tmp_path / folder).mkdir()
             (tmp_path / folder / "dsb.tif").write_bytes(Path(file.locate()).read_bytes())
-    found = cases(tmp_path, "?kind=instance&target=cell nucleus&window=0,235&modality=microscopy")
-    assert len(found) == 125 and found[0].image.shape == (512, 512, 3)
+    read = cases(tmp_path, "?kind=instance&target=cell nucleus&window=0,235&modality=microscopy")
+    assert len(read) == 125 and read[0].image.shape == (512, 512, 3)
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_an_index_that_cannot_be_written_is_said_once_and_does_no_harm(tmp_path,
     assert "cannot be written" in caplog.text and "XDG_CACHE_HOME" in caplog.text
 
 
-def test_an_interrupted_survey_forgets_nothing(tmp_path, data):
+def test_an_interrupted_index_forgets_nothing(tmp_path, data):
     path = tmp_path / "i.json"
     read_all(path, data)
     write(data[0], "changed", age=50)
@@ -186,13 +186,13 @@ def test_processes_that_share_an_index_do_not_disturb_one_another(tmp_path, data
     )
 )
 def test_a_value_is_the_same_at_the_first_and_at_every_later_time(value, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("memo")
+    folder = tmp_path_factory.mktemp("cache")
     write(folder / "file", "x", age=100)
-    found = []
+    values = []
     for _ in range(2):
         with FileCache(folder / "i.json") as index:
-            found.append(index.remember("key", [folder / "file"], lambda: (value, value)))
-    assert found[0] == found[1] == [value, value] == json.loads(json.dumps(found[0]))
+            values.append(index.remember("key", [folder / "file"], lambda: (value, value)))
+    assert values[0] == values[1] == [value, value] == json.loads(json.dumps(values[0]))
 
 
 def test_the_index_lies_in_the_users_cache_directory(monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""What a reader leaves out is counted, and said by checks, errors, sources and their wrappers."""
+"""Left-out data is counted and reported by checks, errors, sources and their wrappers."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_environments_have_them(tmp_path):
 
 
 def test_notes_of_any_reader_are_added_up(tmp_path, monkeypatch):
-    def survey_of(self, file_cache):
+    def index(self, file_cache):
         counts = Counts()
         for file, place in (("a.dcm", "frame 1"), ("a.dcm", "frame 2"), ("b.dcm", "frame 7")):
             counts.add(file, "frames without a label", place, left_out=True)
@@ -132,7 +132,7 @@ def test_notes_of_any_reader_are_added_up(tmp_path, monkeypatch):
         counts.add("a.dcm", "something odd", "frame 1")
         yield from counts.notes()
 
-    monkeypatch.setattr(FolderFormat, "survey", survey_of)
+    monkeypatch.setattr(FolderFormat, "index", index)
     data = index_dataset(FolderFormat, f"{tmp_path}?target=x")
     assert data.left_out == {"frames without a label": 3}
     assert [str(d) for d in data.defects] == [
@@ -167,8 +167,8 @@ def test_the_commands_print_the_counts(tmp_path):
     shown = run.invoke(app, ["cases", "check", spec]).stdout
     assert f"left out\n  {SMALL}: 2\n" in shown and "no defects" in shown
     assert "nothing is lost" not in shown
-    found = json.loads(run.invoke(app, ["cases", "check", spec, "--json"]).stdout)
-    assert found["left_out"] == {SMALL: 2} and found["notes"][0]["left_out"] == 2
+    report = json.loads(run.invoke(app, ["cases", "check", spec, "--json"]).stdout)
+    assert report["left_out"] == {SMALL: 2} and report["notes"][0]["left_out"] == 2
     sentence = f"Left out of the cases, all splits together: {SMALL}: 2."
     assert sentence in run.invoke(app, ["cases", "list", spec]).stdout
     out = str(tmp_path / "out")

@@ -12,18 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from defect_corpus.images import encoded, image
 from defect_corpus.parquet_defects import rows
-from defect_corpus.pictures import encoded, image
+from image_writing import chunk, exif, png, tiff
 from medseg_agents.evaluation.single_image import read_case
-from picture_writing import chunk, exif, png, tiff
 from PIL import Image
 
 from medseg_gym.cases import Case, CaseError, load_cases
 from medseg_gym.cases.check import check_cases
-from medseg_gym.cases.convert import convert_cases
 from medseg_gym.cases.files import index_dataset
 from medseg_gym.cases.folder import FolderFormat
 from medseg_gym.cases.image_files.masks import as_mask, read_labels
+from medseg_gym.cases.writers import convert_cases
 
 SQUARE = np.zeros((20, 24), bool)
 SQUARE[3:9, 5:17] = True
@@ -174,8 +174,8 @@ def test_index_kinds_take_indices_and_colour_kinds_take_colours(tmp_path, depth)
         assert np.array_equal(read_labels(content, "m", kind="index"), index)
         if number < 2:
             root = folder(tmp_path / str(number), {"masks/a.png": content})
-            found = cases(root, "?kind=color&labels=ff0000:polyp,00ff00:tool")
-            by_target = {case.target: case.mask for case in found}
+            read = cases(root, "?kind=color&labels=ff0000:polyp,00ff00:tool")
+            by_target = {case.target: case.mask for case in read}
             assert np.array_equal(by_target["polyp"], SQUARE)
             assert np.array_equal(by_target["tool"], OTHER)
 
@@ -206,7 +206,7 @@ def cases(root: Path, options: str) -> list[Case]:
 
 
 @pytest.mark.parametrize("top", [1, 2, 128, 255, 257, 65535])
-def test_any_two_values_are_a_binary_mask_in_every_layout(tmp_path, top):
+def test_any_two_values_are_a_binary_mask_in_every_format(tmp_path, top):
     kind = np.uint8 if top < 256 else np.uint16
     content = png(SQUARE.astype(kind) * kind(top), 8 * np.dtype(kind).itemsize)
     (case,) = cases(folder(tmp_path / "f", {"masks/a.png": content}), "?target=x")
@@ -222,8 +222,8 @@ def test_any_two_values_are_a_binary_mask_in_every_layout(tmp_path, top):
 def test_masks_of_whole_numbers_of_any_size_are_read(tmp_path, kind):
     content = tiff(SQUARE.astype(kind) * 300 + OTHER.astype(kind) * 7, compression="zlib")
     root = folder(tmp_path, {"masks/a.tif": content})
-    found = cases(root, "?kind=index&labels=7:tool,300:polyp")
-    assert np.array_equal(found[0].mask, OTHER) and np.array_equal(found[1].mask, SQUARE)
+    read = cases(root, "?kind=index&labels=7:tool,300:polyp")
+    assert np.array_equal(read[0].mask, OTHER) and np.array_equal(read[1].mask, SQUARE)
 
 
 def test_colours_of_sixteen_bits_are_those_of_eight_or_refused(tmp_path):
@@ -272,50 +272,52 @@ def test_masks_that_show_zero_as_white_are_as_they_are_shown():
 # options ------------------------------------------------------------------------------------------
 
 
-def biomedparse(root: Path, picture: bytes, mask: bytes) -> str:
+def biomedparse(root: Path, encoded_image: bytes, mask: bytes) -> str:
     """A data set of one case."""
     annotation = {"file_name": "x_CT_chest.png", "mask_file": "m.png"}
     document = {"annotations": [{**annotation, "sentences": [{"sent": "lung", "sent_id": 0}]}]}
-    for name, content in (("train/x_CT_chest.png", picture), ("train_mask/m.png", mask)):
+    for name, content in (("train/x_CT_chest.png", encoded_image), ("train_mask/m.png", mask)):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
     (root / "train.json").write_text(json.dumps(document))
     return f"biomedparse:{root}?"
 
 
-def parquet(root: Path, picture: bytes, mask: bytes) -> str:
+def parquet(root: Path, encoded_image: bytes, mask: bytes) -> str:
     """A file of one row."""
     made = rows(1)
-    made[0]["images"][0]["bytes"] = picture
+    made[0]["images"][0]["bytes"] = encoded_image
     made[0]["reward_model"]["ground_truth"]["bytes"] = mask
     root.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(made), root / "train.parquet")
     return f"parquet:{root}/train.parquet?"
 
 
-def usual_folder(root: Path, picture: bytes, mask: bytes) -> str:
+def usual_folder(root: Path, encoded_image: bytes, mask: bytes) -> str:
     """A folder of one pair."""
-    return f"folder:{folder(root, {'images/a.png': picture, 'masks/a.png': mask})}?target=lung&"
+    return (
+        f"folder:{folder(root, {'images/a.png': encoded_image, 'masks/a.png': mask})}?target=lung&"
+    )
 
 
-LAYOUTS = [usual_folder, biomedparse, parquet]
+FORMATS = [usual_folder, biomedparse, parquet]
 
 
 def the_case(spec: str) -> Case:
     """The only case, whatever its split."""
-    found = []
+    read = []
     for split in ("train", "val", "test"):
         try:
-            found += list(load_cases(spec, split))
+            read += list(load_cases(spec, split))
         except CaseError as error:
             if "has no case in split" not in str(error):
                 raise
-    (case,) = found
+    (case,) = read
     return case
 
 
-@pytest.mark.parametrize("make", LAYOUTS)
-def test_every_layout_windows_deep_images(tmp_path, make):
+@pytest.mark.parametrize("make", FORMATS)
+def test_every_format_windows_deep_images(tmp_path, make):
     ramp = np.linspace(0, 4095, 480).astype(np.uint16).reshape(20, 24)
     for number, deep in enumerate((ramp, np.dstack([ramp, ramp // 2, ramp * 0]))):
         spec = make(tmp_path / str(number), png(deep), encoded(levels(SQUARE)))
@@ -330,8 +332,8 @@ def test_every_layout_windows_deep_images(tmp_path, make):
                 the_case(f"{spec}window={bad}")
 
 
-@pytest.mark.parametrize("make", LAYOUTS)
-def test_every_layout_reads_alpha_and_takes_the_choice_of_a_channel(tmp_path, make):
+@pytest.mark.parametrize("make", FORMATS)
+def test_every_format_reads_alpha_and_takes_the_choice_of_a_channel(tmp_path, make):
     shape = encoded(image())
     spec = make(tmp_path / "a", shape, with_alpha(levels(255), levels(SQUARE), 4))
     assert np.array_equal(the_case(spec.rstrip("?&")).mask, SQUARE)
@@ -344,13 +346,13 @@ def test_every_layout_reads_alpha_and_takes_the_choice_of_a_channel(tmp_path, ma
         the_case(f"{spec}mask_channel=red")
 
 
-@pytest.mark.parametrize("make", LAYOUTS)
+@pytest.mark.parametrize("make", FORMATS)
 @pytest.mark.parametrize("turned", ["image", "mask", "both"])
-def test_every_layout_turns_image_and_mask_as_they_are_shown(tmp_path, make, turned):
+def test_every_format_turns_image_and_mask_as_they_are_shown(tmp_path, make, turned):
     """Orientation 6: the first row shown is the first column stored, from below."""
-    picture = image()
-    stored = {"image": np.rot90(picture), "mask": np.rot90(levels(SQUARE))}
-    plain = {"image": picture, "mask": levels(SQUARE)}
+    pixels = image()
+    stored = {"image": np.rot90(pixels), "mask": np.rot90(levels(SQUARE))}
+    plain = {"image": pixels, "mask": levels(SQUARE)}
     files = {
         name: png(stored[name], 8, late=chunk(b"eXIf", exif(6)))
         if turned in (name, "both")
@@ -359,7 +361,7 @@ def test_every_layout_turns_image_and_mask_as_they_are_shown(tmp_path, make, tur
     }
     spec = make(tmp_path, files["image"], files["mask"])
     case = the_case(spec.rstrip("?&"))
-    assert np.array_equal(case.image, picture) and np.array_equal(case.mask, SQUARE)
+    assert np.array_equal(case.image, pixels) and np.array_equal(case.mask, SQUARE)
     if turned == "both":
         case = the_case(f"{spec}orientation=stored")
         assert np.array_equal(case.image, stored["image"])
@@ -370,8 +372,8 @@ def test_every_layout_turns_image_and_mask_as_they_are_shown(tmp_path, make, tur
 
 
 def test_a_mask_drawn_on_the_pixels_as_stored_has_a_way_out(tmp_path):
-    picture = png(image(), 8, late=chunk(b"eXIf", exif(6)))
-    spec = usual_folder(tmp_path, picture, encoded(levels(SQUARE)))
+    content = png(image(), 8, late=chunk(b"eXIf", exif(6)))
+    spec = usual_folder(tmp_path, content, encoded(levels(SQUARE)))
     with pytest.raises(CaseError, match="orientation=stored"):
         the_case(spec.rstrip("&"))
     case = the_case(f"{spec}orientation=stored")
@@ -414,9 +416,9 @@ def test_masks_that_give_no_case_are_counted(tmp_path):
     spec = f"folder:{root}?kind=index&labels=1:polyp,255:-"
     report = check_cases(spec)
     assert len(report.seen) == 1 and not report.bad
-    said = [str(note) for note in report.notes]
-    assert any("no value but 0" in note and "3 masks" in note for note in said)
-    assert any("labels=255:-" in note and "masks" in note for note in said)
+    notes = [str(note) for note in report.notes]
+    assert any("no value but 0" in note and "3 masks" in note for note in notes)
+    assert any("labels=255:-" in note and "masks" in note for note in notes)
     (root / "masks/d.png").write_bytes(encoded(levels(0)))
     with pytest.raises(CaseError, match=r"no case.*no value but 0.*4 masks"):
         load_cases(spec, "train")

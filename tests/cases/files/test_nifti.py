@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opening import open_dataset, open_healthy
 from volume_writing import SPACING, chest, lungs, packaged, piece, save, save_pair
 
 from medseg_gym.cases import CaseError, load_cases, window_to_rgb
-from medseg_gym.cases.files import ByteCache, FileData, index_dataset
+from medseg_gym.cases.files import ByteCache, index_dataset
 from medseg_gym.cases.nifti import NiftiFormat
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 from medseg_gym.cases.volumes import Volume, nifti_file, parse_window, windows
@@ -30,17 +32,8 @@ ORIENTATIONS = [
 ]
 NAMES = "labels=1:right lung,2:left lung"
 
-
-def opened(root: Path, options: str = "") -> FileData:
-    data = index_dataset(NiftiFormat, f"{root}?{options}" if options else str(root))
-    data.examine()
-    return data
-
-
-def healthy(root: Path, options: str = "") -> FileData:
-    data = opened(root, options)
-    assert not data.bad, [str(defect) for defect in data.defects]
-    return data
+opened = partial(open_dataset, NiftiFormat)
+healthy = partial(open_healthy, NiftiFormat)
 
 
 # --- geometry -------------------------------------------------------------------------------
@@ -139,9 +132,9 @@ def test_layers_of_overlapping_segments_are_told_apart(tmp_path):
     layers, _ = nrrd.read(str(overlapping))
     sphere = (layers[1] == 1)[::-1, ::-1].transpose(2, 1, 0)
     data = healthy(tmp_path)
-    found = [r for r in data.records if r.target == "overlapping sphere"]
-    assert found and "ribs" in data.targets
-    for record in found:
+    records = [r for r in data.records if r.target == "overlapping sphere"]
+    assert records and "ribs" in data.targets
+    for record in records:
         assert np.array_equal(data.case(record).mask, sphere[record.place["slice"]])
 
 
@@ -197,9 +190,9 @@ def test_spacing_makes_metrics_come_in_millimetres(tmp_path):
     assert hd95(lower, upper, case.spacing) == pytest.approx(10.0)
 
 
-# --- layouts --------------------------------------------------------------------------------
+# --- names of files----------------------------------------------------------------------------
 
-LAYOUTS = {
+NAMINGS = {
     "decathlon": (["imagesTr/liver_3.nii.gz", "labelsTr/liver_3.nii.gz"], "", [(0, 1)]),
     "nnunet": (
         ["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz"],
@@ -223,18 +216,18 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_images_find_their_labels_by_name(layout):
-    names, options, expected = LAYOUTS[layout]
-    chosen = dict(part.split("=") for part in options.split("&") if part)
-    found = pair_volumes(sorted(names), int(chosen.get("channel", 0)), chosen.get("image", ""))
-    pairs = [(p.image, p.label) for p in found if isinstance(p, Pair)]
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_images_find_their_labels_by_name(naming):
+    names, options, expected = NAMINGS[naming]
+    chosen = dict(option.split("=") for option in options.split("&") if option)
+    results = pair_volumes(sorted(names), int(chosen.get("channel", 0)), chosen.get("image", ""))
+    pairs = [(p.image, p.label) for p in results if isinstance(p, Pair)]
     assert pairs == sorted(((names[i], names[j]) for i, j in expected), key=lambda p: p[1])
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_layout_opens(tmp_path, layout):
-    names, options, expected = LAYOUTS[layout]
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_every_naming_opens(tmp_path, naming):
+    names, options, expected = NAMINGS[naming]
     pixels, labels = piece(step=4)
     mask_of = {j for _, j in expected}
     for i, name in enumerate(names):
@@ -247,7 +240,7 @@ def test_every_layout_opens(tmp_path, layout):
             save(tmp_path / name, lungs(labels) if i in mask_of else pixels)
     data = healthy(tmp_path, options)
     assert {record.files for record in data.records} == {(names[i], names[j]) for i, j in expected}
-    if layout == "organs":
+    if naming == "organs":
         assert data.targets == ("aorta",)
         assert {record.modality for record in data.records} == {"CT"}
 
@@ -332,9 +325,9 @@ def test_slices_are_chosen_by_area(tmp_path):
     image, labels = chest()
     save_pair(tmp_path, image=image[::2], labels=lungs(labels)[::2])
     areas = {1: {}, 2: {}}
-    for value, found in areas.items():
+    for value, by_slice in areas.items():
         for index, plane in enumerate(lungs(labels)[::2]):
-            found[index] = int((plane == value).sum())
+            by_slice[index] = int((plane == value).sum())
 
     def chosen(options: str, value: int = 1) -> list[int]:
         records = healthy(tmp_path, options).records

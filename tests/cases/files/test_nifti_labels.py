@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opening import open_dataset
 from volume_writing import save
 
 from medseg_gym.cases import Case, CaseError, load_cases
@@ -29,7 +31,7 @@ def organs() -> np.ndarray:
     return labels
 
 
-def picture(dtype: str = "i2") -> np.ndarray:
+def ct_volume(dtype: str = "i2") -> np.ndarray:
     return np.random.default_rng(0).integers(-100, 300, (3, 24, 32)).astype(dtype)
 
 
@@ -46,31 +48,28 @@ def write(path: Path, view: np.ndarray, slope: float = 0.0, inter: float = 0.0) 
 
 
 def pair(root: Path, labels: np.ndarray, suffix: str = ".nii.gz", **scaling: float) -> Path:
-    write(root / "case_image.nii.gz", picture())
+    write(root / "case_image.nii.gz", ct_volume())
     write(root / f"case_label{suffix}", labels, **scaling)
     return root
 
 
-def opened(root: Path, options: str = "") -> FileData:
-    data = index_dataset(NiftiFormat, f"{root}?{options}" if options else str(root))
-    data.examine()
-    return data
+opened = partial(open_dataset, NiftiFormat)
 
 
 def masks(data: FileData) -> dict[tuple[str, int], np.ndarray]:
     assert not data.bad, [str(defect) for defect in data.defects]
-    found = {}
+    read = {}
     for record in data.records:
         case: Case = data.case(record)
         assert int(case.mask.sum()) == record.area
-        found[record.target, record.place["slice"]] = case.mask
-    return found
+        read[record.target, record.place["slice"]] = case.mask
+    return read
 
 
 def assert_organs(data: FileData, one: str = "label 1", two: str = "label 2") -> None:
-    found, labels = masks(data), organs()
-    assert set(found) == {(one, 1), (two, 1), (one, 2)}
-    for (name, index), mask in found.items():
+    read, labels = masks(data), organs()
+    assert set(read) == {(one, 1), (two, 1), (one, 2)}
+    for (name, index), mask in read.items():
         assert np.array_equal(mask, labels[index] == (1 if name == one else 2))
 
 
@@ -169,7 +168,7 @@ def test_bool_arrays_are_labels():
 def test_other_formats_round_alike(tmp_path, suffix):
     import SimpleITK
 
-    for name, view in (("image", picture()), ("label", organs() * np.float32(0.99999))):
+    for name, view in (("image", ct_volume()), ("label", organs() * np.float32(0.99999))):
         image = SimpleITK.GetImageFromArray(view)
         SimpleITK.WriteImage(image, str(tmp_path / f"case_{name}{suffix}"))
     data = opened(tmp_path)
@@ -186,9 +185,9 @@ def one_hot(first: int = 0) -> np.ndarray:
 
 def overlapping() -> np.ndarray:
     """Two targets that share voxels and leave others free, (3, 24, 32, 2)."""
-    found = np.zeros((3, 24, 32, 2), np.uint8)
-    found[1, 2:12, 3:20, 0] = found[1, 8:18, 10:28, 1] = 1
-    return found
+    channels = np.zeros((3, 24, 32, 2), np.uint8)
+    channels[1, 2:12, 3:20, 0] = channels[1, 8:18, 10:28, 1] = 1
+    return channels
 
 
 STORED = {
@@ -233,13 +232,13 @@ def test_a_single_channel_is_a_label_map(tmp_path):
 
 def test_channels_may_overlap(tmp_path):
     labels = overlapping()
-    found = masks(opened(pair(tmp_path, labels), "labels=1:whole,2:core"))
-    assert np.array_equal(found["whole", 1], labels[1, :, :, 0] > 0)
-    assert np.array_equal(found["core", 1], labels[1, :, :, 1] > 0)
+    read = masks(opened(pair(tmp_path, labels), "labels=1:whole,2:core"))
+    assert np.array_equal(read["whole", 1], labels[1, :, :, 0] > 0)
+    assert np.array_equal(read["core", 1], labels[1, :, :, 1] > 0)
     background = (labels.sum(-1, keepdims=True) == 0).astype(np.uint8)
     again = masks(opened(pair(tmp_path, np.concatenate([background, labels], -1))))
-    assert np.array_equal(again["label 1", 1], found["whole", 1])
-    assert np.array_equal(again["label 2", 1], found["core", 1])
+    assert np.array_equal(again["label 1", 1], read["whole", 1])
+    assert np.array_equal(again["label 2", 1], read["core", 1])
 
 
 def test_channels_are_counted_from_0_where_that_is_named(tmp_path):
@@ -247,9 +246,9 @@ def test_channels_are_counted_from_0_where_that_is_named(tmp_path):
     (tmp_path / "names.json").write_text('["whole", "core"]')
     expected = masks(opened(tmp_path, "labels=1:whole,2:core"))
     for options in ("labels=0:whole,1:core", "labels=names.json"):
-        found = masks(opened(tmp_path, options))
-        assert set(found) == {("whole", 1), ("core", 1)}
-        assert all(np.array_equal(found[at], expected[at]) for at in found)
+        read = masks(opened(tmp_path, options))
+        assert set(read) == {("whole", 1), ("core", 1)}
+        assert all(np.array_equal(read[at], expected[at]) for at in read)
     with pytest.raises(CaseError, match="names nothing but background"):
         opened(tmp_path, "labels=0:whole")
     (defect,) = opened(tmp_path, "labels=0:background,1:whole").bad
@@ -259,9 +258,9 @@ def test_channels_are_counted_from_0_where_that_is_named(tmp_path):
 def test_channels_can_be_joined_where_they_are_disjoint(tmp_path):
     pair(tmp_path, one_hot())
     (tmp_path / "names.json").write_text('{"both": [1, 2], "tumour": 2}')
-    found = masks(opened(tmp_path, "labels=names.json"))
-    assert np.array_equal(found["both", 1], organs()[1] > 0)
-    assert np.array_equal(found["tumour", 1], organs()[1] == 2)
+    read = masks(opened(tmp_path, "labels=names.json"))
+    assert np.array_equal(read["both", 1], organs()[1] > 0)
+    assert np.array_equal(read["tumour", 1], organs()[1] == 2)
     write(tmp_path / "case_label.nii.gz", overlapping())
     (defect,) = opened(tmp_path, "labels=names.json").bad
     assert "joins channels to 'both' that overlap" in defect.cause
@@ -282,7 +281,7 @@ def test_label_maps_in_channels_are_refused(tmp_path):
 
 
 def test_labels_of_the_steps_of_a_time_series_are_refused(tmp_path):
-    write(tmp_path / "case_image.nii.gz", np.stack([picture()] * 2, -1))
+    write(tmp_path / "case_image.nii.gz", np.stack([ct_volume()] * 2, -1))
     write(tmp_path / "case_label.nii.gz", overlapping())
     (defect,) = opened(tmp_path, "channel=1").bad
     assert "2 values per voxel, and so has its image: a time step each" in defect.cause
@@ -303,7 +302,7 @@ def test_other_formats_have_channels_too(tmp_path, suffix, vector):
     import SimpleITK
 
     SimpleITK.WriteImage(
-        SimpleITK.GetImageFromArray(picture()), str(tmp_path / f"case_image{suffix}")
+        SimpleITK.GetImageFromArray(ct_volume()), str(tmp_path / f"case_image{suffix}")
     )
     if vector:
         image = SimpleITK.GetImageFromArray(one_hot(), isVector=True)
@@ -317,7 +316,7 @@ def test_other_formats_have_channels_too(tmp_path, suffix, vector):
 def test_labels_that_a_segmentation_does_not_name_are_counted(tmp_path):
     import SimpleITK
 
-    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(picture()), str(tmp_path / "a.nrrd"))
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(ct_volume()), str(tmp_path / "a.nrrd"))
     image = SimpleITK.GetImageFromArray(organs())
     for key, value in (("Name", "liver"), ("LabelValue", "1"), ("Layer", "0")):
         image.SetMetaData(f"Segment0_{key}", value)
@@ -332,10 +331,10 @@ def test_labels_that_a_segmentation_does_not_name_are_counted(tmp_path):
 
 
 def holed(value: float = np.nan, dtype: str = "f4") -> np.ndarray:
-    """A picture whose first six columns lie outside of the field of view."""
-    found = picture(dtype)
-    found[:, :, :6] = value
-    return found
+    """A volume whose first six columns lie outside of the field of view."""
+    volume = ct_volume(dtype)
+    volume[:, :, :6] = value
+    return volume
 
 
 def show(root: Path, options: str) -> np.ndarray:
@@ -353,7 +352,7 @@ def test_what_is_not_finite_needs_a_number(tmp_path, value, suffix):
     assert len(data.bad) == 3 and not data.records
     with pytest.raises(CaseError, match=r"144 of 768 pixels are NaN or infinite; nan=NUMBER"):
         data.require_usable()
-    grey = np.round(np.clip((picture()[1] + 100.0) / 400, 0, 1) * 255)
+    grey = np.round(np.clip((ct_volume()[1] + 100.0) / 400, 0, 1) * 255)
     for number, level in (("-100", 0), ("-5000", 0), ("100", 128), ("300", 255)):
         shown = show(tmp_path, f"window=-100,300&nan={number}")
         assert (shown[:, :6] == level).all()
@@ -363,16 +362,16 @@ def test_what_is_not_finite_needs_a_number(tmp_path, value, suffix):
 def test_percentiles_never_see_nan(tmp_path):
     write(tmp_path / "case_image.nii.gz", holed())
     write(tmp_path / "case_label.nii.gz", organs())
-    values = picture()[:, :, 6:]
+    values = ct_volume()[:, :, 6:]
     low, high = np.percentile(values[values != 0], [0.5, 99.5])
-    grey = np.round(np.clip((picture()[1] - low) / (high - low), 0, 1) * 255)
+    grey = np.round(np.clip((ct_volume()[1] - low) / (high - low), 0, 1) * 255)
     for number in ("-100", "-1e6"):
         shown = show(tmp_path, f"nan={number}")
         assert not shown[:, :6].any() and np.array_equal(shown[:, 6:], grey[:, 6:])
 
 
 def test_nan_in_one_slice_or_everywhere(tmp_path):
-    some = picture("f8")
+    some = ct_volume("f8")
     some[1, 3, 3] = np.nan
     write(tmp_path / "case_image.nii.gz", some)
     write(tmp_path / "case_label.nii.gz", organs())
@@ -385,7 +384,7 @@ def test_nan_in_one_slice_or_everywhere(tmp_path):
 
 
 def test_nan_in_a_channel_of_an_image(tmp_path):
-    write(tmp_path / "case_image.nii.gz", np.stack([picture("f4"), holed()], -1))
+    write(tmp_path / "case_image.nii.gz", np.stack([ct_volume("f4"), holed()], -1))
     write(tmp_path / "case_label.nii.gz", organs())
     assert not opened(tmp_path, "channel=0").bad and opened(tmp_path, "channel=1").bad
     assert len(masks(opened(tmp_path, "channel=1&nan=-100"))) == 3
@@ -407,7 +406,7 @@ def test_scaled_integers_take_the_number_as_well(tmp_path):
 def test_a_file_of_one_organ_has_one_channel(tmp_path):
     for folder in ("s1", "s1/segmentations"):
         (tmp_path / folder).mkdir()
-    write(tmp_path / "s1/ct.nii.gz", picture())
+    write(tmp_path / "s1/ct.nii.gz", ct_volume())
     write(tmp_path / "s1/segmentations/liver.nii.gz", one_hot())
     (defect,) = opened(tmp_path).bad
     assert "one organ must have one" in defect.cause
@@ -416,7 +415,7 @@ def test_a_file_of_one_organ_has_one_channel(tmp_path):
 
 
 def test_a_zero_fifth_axis_is_a_damaged_header(tmp_path):
-    save(tmp_path / "a.nii", picture())
+    save(tmp_path / "a.nii", ct_volume())
     content = bytearray((tmp_path / "a.nii").read_bytes())
     content[40:56] = struct.pack("<8h", 5, 32, 24, 3, 1, 0, 1, 1)
     (tmp_path / "a.nii").write_bytes(content)

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from defect_corpus.images import encoded, image, mask
 from defect_corpus.parquet_defects import rows
-from defect_corpus.pictures import encoded, image, mask
 from PIL import Image
 
 from medseg_gym.cases import CaseError, load_cases
@@ -40,7 +40,7 @@ def test_the_file_name_says_the_split_and_the_folder_holds_several(tmp_path):
     assert [len(load_cases(spec, split)) for split in ("train", "val", "test")] == [4, 2, 1]
 
 
-def test_without_a_named_split_equal_pictures_stay_together(tmp_path):
+def test_without_a_named_split_equal_images_stay_together(tmp_path):
     made = rows(40)
     for number, row in enumerate(made):
         row["images"] = made[number // 4 * 4]["images"]
@@ -90,7 +90,7 @@ def test_the_foreground_is_above_127_or_one(tmp_path, values, foreground):
     assert (case.mask == np.isin(drawn, foreground)).all()
 
 
-def test_a_picture_scaled_for_a_language_model_fits_its_mask_again(tmp_path):
+def test_an_image_scaled_for_a_language_model_fits_its_mask_again(tmp_path):
     made = rows(1)
     made[0]["images"][0]["bytes"] = encoded(Image.fromarray(image(0, 30, 41)))
     made[0]["reward_model"]["ground_truth"]["bytes"] = encoded(mask(61, 83))

@@ -23,10 +23,10 @@ def affine(
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
     directions: np.ndarray | None = None,
 ) -> np.ndarray:
-    found = np.eye(4)
-    found[:3, :3] = (np.eye(3) if directions is None else directions) * np.array(spacing)
-    found[:3, 3] = origin
-    return found
+    matrix = np.eye(4)
+    matrix[:3, :3] = (np.eye(3) if directions is None else directions) * np.array(spacing)
+    matrix[:3, 3] = origin
+    return matrix
 
 
 def turned(*angles: float) -> np.ndarray:
@@ -77,13 +77,13 @@ def carried(data: FileData) -> np.ndarray:
     """The labels of all cases as (slices, rows, columns), as they are shown."""
     assert not data.bad, [str(defect) for defect in data.bad]
     record = data.records[0]
-    image = Volume(data.layout.path(record.files[0]))
-    found = np.zeros(image.view.shape, np.uint8)
+    image = Volume(data.dataset_format.path(record.files[0]))
+    labels = np.zeros(image.view.shape, np.uint8)
     for one in data.records:
         mask = data.case(one).mask
         assert mask.sum() == one.area
-        found[one.place["slice"]][mask] = int(one.target.split()[1])
-    return found
+        labels[one.place["slice"]][mask] = int(one.target.split()[1])
+    return labels
 
 
 def shown(voxels: np.ndarray) -> np.ndarray:
@@ -258,8 +258,10 @@ def test_whole_factors_repeat_exactly(factor, seed):
     labels = np.random.default_rng(seed).integers(0, 9, (5, 4, 3)).astype(np.int16)
     spacing = np.array([0.7, 1.3, 2.9])
     coarse = affine(tuple(spacing * factor), tuple(spacing * (factor - 1) / 2))
-    found = nearest(labels, coarse, tuple(n * factor for n in labels.shape), affine(tuple(spacing)))
+    sampled = nearest(
+        labels, coarse, tuple(n * factor for n in labels.shape), affine(tuple(spacing))
+    )
     expected = labels
     for place in range(3):
         expected = expected.repeat(factor, axis=place)
-    assert found.dtype == labels.dtype and np.array_equal(found, expected)
+    assert sampled.dtype == labels.dtype and np.array_equal(sampled, expected)

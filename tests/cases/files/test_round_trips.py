@@ -1,4 +1,4 @@
-"""What is written and read back is equal, also after a kill in the middle."""
+"""Cases written and read back are equal, also after a kill in the middle."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from medseg_gym.cases import SPLITS, Case, CaseError, load_cases
-from medseg_gym.cases.biomedparse import BiomedParseFormat, BiomedParseWriter
-from medseg_gym.cases.convert import WRITERS, convert_cases
+from medseg_gym.cases.biomedparse import BiomedParseFormat
 from medseg_gym.cases.files import FileCaseSource, index_dataset
-from medseg_gym.cases.files.writing import CaseWriter
-from medseg_gym.cases.parquet import ParquetFormat, ParquetWriter, writer
+from medseg_gym.cases.parquet import ParquetFormat
+from medseg_gym.cases.writers import WRITERS, CaseWriter, convert_cases, parquet
+from medseg_gym.cases.writers.biomedparse import BiomedParseWriter
+from medseg_gym.cases.writers.parquet import ParquetWriter
 
-LAYOUTS = {
+FORMATS = {
     "biomedparse": (BiomedParseFormat, BiomedParseWriter),
     "parquet": (ParquetFormat, ParquetWriter),
 }
 BOTH = pytest.mark.parametrize("to", WRITERS)
 
 
-def assert_equal(found: Case, wanted: Case) -> None:
+def assert_equal(read: Case, wanted: Case) -> None:
     for name in ("key", "target", "modality", "spacing", "group", "source", "synthetic"):
-        assert getattr(found, name) == getattr(wanted, name), name
-    assert np.array_equal(found.image, wanted.image) and np.array_equal(found.mask, wanted.mask)
-    assert found.content_hash == wanted.content_hash
+        assert getattr(read, name) == getattr(wanted, name), name
+    assert np.array_equal(read.image, wanted.image) and np.array_equal(read.mask, wanted.mask)
+    assert read.content_hash == wanted.content_hash
 
 
 @BOTH
@@ -47,8 +48,8 @@ def test_samples_and_phantoms_come_back_equal(tmp_path, to, spec, limit):
     for split, count in written.items():
         back, wanted = load_cases(f"{to}:{tmp_path / 'out'}", split), load_cases(spec, split)
         assert list(back.keys) == list(wanted.keys[:count])
-        for found, case in zip(back, wanted, strict=limit is None):
-            assert_equal(found, case)
+        for read, case in zip(back, wanted, strict=limit is None):
+            assert_equal(read, case)
         assert not back.defects
     assert convert_cases(spec, to, tmp_path / "out", limit) == written, "all done: nothing to do"
 
@@ -80,21 +81,21 @@ def draw_cases() -> st.SearchStrategy[Case]:
 @given(cases=st.lists(draw_cases(), min_size=1, max_size=4, unique_by=lambda case: case.key))
 def test_any_cases_come_back_equal(to, cases, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    layout, writer_class = LAYOUTS[to]
+    dataset_format, writer_class = FORMATS[to]
     made: CaseWriter = writer_class(out, "val", "these", len(cases))
     assert made.resume() == 0
     for case in cases:
         made.write(case)
     made.finish()
-    source = FileCaseSource(index_dataset(layout, str(out)), "val")
-    for found, case in zip(source, cases, strict=True):
-        assert_equal(found, case)
+    source = FileCaseSource(index_dataset(dataset_format, str(out)), "val")
+    for read, case in zip(source, cases, strict=True):
+        assert_equal(read, case)
 
 
 @BOTH
 @pytest.mark.parametrize("stop", [1, 7, 23, 24])
 def test_a_conversion_goes_on_where_it_stopped(tmp_path, to, stop, monkeypatch):
-    monkeypatch.setattr(writer, "ROWS", 5)
+    monkeypatch.setattr(parquet, "ROWS", 5)
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     convert_cases("phantoms:fundus", to, straight, 24)
     seen = 0
@@ -108,7 +109,7 @@ def test_a_conversion_goes_on_where_it_stopped(tmp_path, to, stop, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         convert_cases("phantoms:fundus", to, broken, 24, interrupt)
     begun = []
-    convert_cases("phantoms:fundus", to, broken, 24, lambda *told: begun.append(told))
+    convert_cases("phantoms:fundus", to, broken, 24, lambda *counts: begun.append(counts))
     assert begun[0][1] >= stop - 5, "what was written is not written again"
     assert contents(broken) == contents(straight)
 
@@ -129,9 +130,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 @BOTH
 def test_a_killed_conversion_goes_on_to_equal_files(tmp_path, to, monkeypatch):
     out, straight = tmp_path / "out", tmp_path / "straight"
-    monkeypatch.setattr(writer, "ROWS", 16)
+    monkeypatch.setattr(parquet, "ROWS", 16)
     program = (
-        "from medseg_gym.cases.parquet import writer; writer.ROWS = 16\n"
+        "from medseg_gym.cases.writers import parquet; parquet.ROWS = 16\n"
         "from medseg_gym.cli.main import main; main()"
     )
     arguments = ["cases", "convert", "phantoms:chest", str(out), "--to", to, "--limit", "60"]
@@ -181,20 +182,20 @@ def test_a_journal_cut_short_by_a_kill_is_repaired(tmp_path):
     second.finish()
     assert not journal.exists()
     source = FileCaseSource(index_dataset(BiomedParseFormat, str(tmp_path)), "val")
-    for found, case in zip(source, cases, strict=True):
-        assert_equal(found, case)
+    for read, case in zip(source, cases, strict=True):
+        assert_equal(read, case)
 
 
 @BOTH
 def test_a_case_without_words_is_refused(tmp_path, to):
     case = Case("k", np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), bool), "")
-    made = LAYOUTS[to][1](tmp_path, "val", "these", 1)
+    made = FORMATS[to][1](tmp_path, "val", "these", 1)
     made.resume()
     with pytest.raises(CaseError, match="'k' has no target text"):
         made.write(case)
 
 
-def test_an_unknown_layout_is_refused(tmp_path):
+def test_an_unknown_format_is_refused(tmp_path):
     with pytest.raises(CaseError, match="cannot write 'nifti'; use one of biomedparse, parquet"):
         convert_cases("samples", "nifti", tmp_path / "out")
     assert not (tmp_path / "out").exists()

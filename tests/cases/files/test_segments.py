@@ -23,16 +23,16 @@ from pydicom.uid import (
 )
 
 from medseg_gym.cases.dicom import DicomFormat
-from medseg_gym.cases.dicom.pictures import packed_frame
-from medseg_gym.cases.dicom.segmentation import segment_values
+from medseg_gym.cases.dicom.frames import packed_frame
+from medseg_gym.cases.dicom.truth.segmentation import segment_values
 from medseg_gym.cases.files import Damaged, FileData, index_dataset
 
 ODD = (7, 9)  # 63 pixels
 
 
-def images(root: Path, size: tuple[int, int], count: int = 4, **more) -> list[Dataset]:
+def images(root: Path, size: tuple[int, int], count: int = 4, **elements) -> list[Dataset]:
     noise = np.random.default_rng(0).integers(-100, 200, (count, *size)).astype(np.int16)
-    return write_series(root, noise, **more)
+    return write_series(root, noise, **elements)
 
 
 def boxes(size: tuple[int, int], count: int, segments: int) -> np.ndarray:
@@ -84,9 +84,9 @@ def test_frames_of_one_bit_follow_each_other_without_gaps(frames, size, syntax, 
     data.Rows, data.Columns = size
     content = pack_bits(bits)
     dense, padded = -(-bits.size // 8), frames * -(-bits[0].size // 8)
-    more = len(content) + extra * 2
-    if not dense + dense % 2 < padded <= more <= padded + padded % 2:
-        content = content.ljust(more, b"\0")
+    length = len(content) + extra * 2
+    if not dense + dense % 2 < padded <= length <= padded + padded % 2:
+        content = content.ljust(length, b"\0")
     data.PixelData = content
     data["PixelData"].VR = "OB"
     for number in range(frames):
@@ -128,9 +128,9 @@ def test_masks_of_odd_sizes_are_those_that_highdicom_reads(tmp_path, size, frame
         assert_missing_frames_are_empty=True,
     )
     assert np.array_equal(theirs, masks)
-    found = by_place(healthy(tmp_path))
-    assert len(found) == int(masks.any((1, 2)).sum())
-    for (index, name), mask in found.items():
+    shown = by_place(healthy(tmp_path))
+    assert len(shown) == int(masks.any((1, 2)).sum())
+    for (index, name), mask in shown.items():
         assert np.array_equal(mask, masks[index, :, :, names.index(name)])
 
 
@@ -146,9 +146,9 @@ def test_compressed_masks(tmp_path, kind, syntax):
     plugin = {"encoding_plugin": "pydicom"} if syntax == RLELossless else {}
     seg.compress(syntax, generate_instance_uid=False, **plugin)
     write(tmp_path / "seg.dcm", seg)
-    found = by_place(healthy(tmp_path))
-    assert len(found) == int(masks.any((1, 2)).sum())
-    for (index, name), mask in found.items():
+    shown = by_place(healthy(tmp_path))
+    assert len(shown) == int(masks.any((1, 2)).sum())
+    for (index, name), mask in shown.items():
         assert np.array_equal(mask, masks[index, :, :, "ab".index(name)])
 
 
@@ -183,10 +183,10 @@ def test_empty_frames_bare_segments_and_missing_labels_are_counted(tmp_path):
     del seg.SegmentSequence[0].SegmentedPropertyTypeCodeSequence
     write(tmp_path / "seg.dcm", seg)
     data = healthy(tmp_path)
-    told = notes(data)
-    assert "frames without a pixel of a segment: 6 left out" in told
-    assert "segments without a pixel in any frame: 1" in told and "'c'" in told
-    assert "segments without a label, called by their number: 1 ('segment 1')" in told
+    texts = notes(data)
+    assert "frames without a pixel of a segment: 6 left out" in texts
+    assert "segments without a pixel in any frame: 1" in texts and "'c'" in texts
+    assert "segments without a label, called by their number: 1 ('segment 1')" in texts
     assert data.targets == ("b", "segment 1")
     seg.SegmentSequence[1].SegmentLabel = "segment 1"
     write(tmp_path / "seg.dcm", seg)
@@ -216,9 +216,9 @@ def test_targets_under_the_floor_and_frames_without_reference_are_counted(tmp_pa
 FINE, COARSE = (40, 48), (20, 24)
 
 
-def coarse_geometry(**more) -> Geometry:
+def coarse_geometry(**fields) -> Geometry:
     """Pixels that each cover 2 x 2 of the images."""
-    return Geometry(origin=(-40 + 2.5 / 2, -30 + 3 / 2, 100.0), spacing=(6.0, 5.0), **more)
+    return Geometry(origin=(-40 + 2.5 / 2, -30 + 3 / 2, 100.0), spacing=(6.0, 5.0), **fields)
 
 
 def elsewhere(
@@ -256,9 +256,9 @@ def test_a_coarse_segmentation_is_refused_with_both_grids_and_repeated_on_reques
     assert "resample=nearest" in defect.cause
     data = healthy(tmp_path, "resample=nearest&min_area=1")
     expected = twice(masks)
-    found = by_place(data)
-    assert len(found) == int(masks.any((1, 2)).sum())
-    for (index, name), mask in found.items():
+    shown = by_place(data)
+    assert len(shown) == int(masks.any((1, 2)).sum())
+    for (index, name), mask in shown.items():
         assert np.array_equal(mask, expected[index, :, :, "ab".index(name)])
     assert [r.area for r in data.records] == [int(data.case(r).mask.sum()) for r in data.records]
     assert "frames carried over to another grid: the labels are 20 x 24" in notes(data)
@@ -299,9 +299,9 @@ def test_frames_counted_in_another_direction(tmp_path, way):
     elsewhere(tmp_path, stored[..., None], geometry)
     (defect,) = index_dataset(DicomFormat, str(tmp_path)).bad
     assert "rows counted along" in defect.cause and "resample=nearest" in defect.cause
-    found = by_place(healthy(tmp_path, "resample=nearest&min_area=1"))
-    assert len(found) == 4
-    for (index, _), mask in found.items():
+    shown = by_place(healthy(tmp_path, "resample=nearest&min_area=1"))
+    assert len(shown) == 4
+    for (index, _), mask in shown.items():
         assert np.array_equal(mask, masks[index, :, :, 0])
 
 
@@ -345,10 +345,10 @@ def test_other_grids_are_sampled_as_simpleitk_samples_a_volume(tmp_path, name, o
         itk(labels, geometry), onto, SimpleITK.Transform(), SimpleITK.sitkNearestNeighbor
     )
     expected = SimpleITK.GetArrayFromImage(sampled)
-    found = by_place(healthy(tmp_path, "resample=nearest&min_area=1"))
-    assert [at for at, _ in found] == list(np.flatnonzero(expected.any((1, 2))))
-    assert len(found) > 1
-    for (index, _), mask in found.items():
+    shown = by_place(healthy(tmp_path, "resample=nearest&min_area=1"))
+    assert [at for at, _ in shown] == list(np.flatnonzero(expected.any((1, 2))))
+    assert len(shown) > 1
+    for (index, _), mask in shown.items():
         assert np.array_equal(mask, expected[index])
 
 

@@ -86,9 +86,9 @@ def test_a_group_always_lands_in_the_same_split(group):
 
 def test_groups_are_shared_out_as_asked():
     shares = parse_shares("50,25,25")
-    found = [split_of_group(f"patient {number}", shares) for number in range(2000)]
-    assert [abs(found.count(s) / 2000 - p) < 0.04 for s, p in zip(SPLITS, shares, strict=True)]
-    moved = [a != split_of_group(f"patient {n}", (0.5, 0.3, 0.2)) for n, a in enumerate(found)]
+    splits = [split_of_group(f"patient {number}", shares) for number in range(2000)]
+    assert [abs(splits.count(s) / 2000 - p) < 0.04 for s, p in zip(SPLITS, shares, strict=True)]
+    moved = [a != split_of_group(f"patient {n}", (0.5, 0.3, 0.2)) for n, a in enumerate(splits)]
     assert sum(moved) < 2000 * 0.08, "other shares move only the groups that they must"
 
 

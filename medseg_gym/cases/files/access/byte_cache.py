@@ -1,4 +1,4 @@
-"""Decoded arrays that the next case will probably want again."""
+"""A cache of decoded arrays that the next case will probably need again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening files that may be anything: missing, special, huge, or made to fill the memory."""
+"""Open files that may be missing, special, huge, or made to fill the memory."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def require_file(path: str | Path, name: str, max_bytes: int | None = None) -> i
         Damaged: It is missing, not a regular file, empty, not readable, or too large.
     """
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
         raise Damaged(name, "the file is missing" if missing else say(error)) from error
-    if not stat.S_ISREG(found.st_mode):
-        raise Damaged(name, f"is {kind(found.st_mode)}, not a file")
-    if not found.st_size:
+    if not stat.S_ISREG(status.st_mode):
+        raise Damaged(name, f"is {kind(status.st_mode)}, not a file")
+    if not status.st_size:
         raise Damaged(name, "the file is empty (0 bytes)")
     if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
         raise Damaged(name, "permission denied")
-    if max_bytes is not None and found.st_size > max_bytes:
-        raise Damaged(name, f"has {found.st_size} bytes, more than the {max_bytes} that are read")
-    return found.st_size
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise Damaged(name, f"has {status.st_size} bytes, more than the {max_bytes} that are read")
+    return status.st_size
 
 
 def check_pixels(height: int, width: int, name: str, place: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Listing folders without being led astray by loops, special files or forbidden places."""
+"""List folders safely: no loops, special files or forbidden places."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def walk(root: Path) -> Iterator[str | Defect]:
         FIFOs, sockets and devices. A link to a folder that was already listed is a note.
     """
     try:
-        found = os.stat(root)
+        status = os.stat(root)
     except (OSError, ValueError) as error:
         yield Defect("", say(error))
         return
-    if stat.S_ISREG(found.st_mode):
+    if stat.S_ISREG(status.st_mode):
         yield ""
-    elif stat.S_ISDIR(found.st_mode):
-        yield from _walk(os.fspath(root), "", {(found.st_dev, found.st_ino): ""}, ())
+    elif stat.S_ISDIR(status.st_mode):
+        yield from _walk(os.fspath(root), "", {(status.st_dev, status.st_ino): ""}, ())
     else:
-        yield Defect("", f"is {kind(found.st_mode)}, not a file or a folder")
+        yield Defect("", f"is {kind(status.st_mode)}, not a file or a folder")
 
 
 def _walk(
@@ -56,16 +56,16 @@ def _walk(
             if entry.is_file(follow_symlinks=False):
                 yield name
                 continue
-            found = entry.stat()
+            status = entry.stat()
         except OSError as error:
             yield Defect(name, f"the link cannot be followed: {say(error)}")
             continue
-        if stat.S_ISREG(found.st_mode):
+        if stat.S_ISREG(status.st_mode):
             yield name
-        elif not stat.S_ISDIR(found.st_mode):
-            yield Defect(name, f"is {kind(found.st_mode)}, not a file")
+        elif not stat.S_ISDIR(status.st_mode):
+            yield Defect(name, f"is {kind(status.st_mode)}, not a file")
         else:
-            yield from _enter(entry.path, name, (found.st_dev, found.st_ino), seen, above)
+            yield from _enter(entry.path, name, (status.st_dev, status.st_ino), seen, above)
 
 
 def _enter(

@@ -1,6 +1,6 @@
 """Generated data sets, each with one thing wrong, and what must be said about it.
 
-A function decorated with `@defect(layout, name)` writes a small data set into an empty folder:
+A function decorated with `@defect(format, name)` writes a small data set into an empty folder:
 some healthy cases and one defect. It returns what is expected. `walk_corpus.py` and
 `test_defects.py` hold every one of them to the same promises.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Expected:
-    """What a check must find.
+    """Expected result of a check.
 
     Args:
         path: The defective file, relative to the data's root, "/" between parts.
@@ -39,12 +39,12 @@ Maker = Callable[[Path], Expected]
 CORPUS: dict[tuple[str, str], Maker] = {}
 
 
-def defect(layout: str, name: str) -> Callable[[Maker], Maker]:
+def defect(format: str, name: str) -> Callable[[Maker], Maker]:
     """Register the maker of a defective data set."""
 
     def keep(make: Maker) -> Maker:
-        assert (layout, name) not in CORPUS, f"{layout}/{name} is registered twice"
-        CORPUS[layout, name] = make
+        assert (format, name) not in CORPUS, f"{format}/{name} is registered twice"
+        CORPUS[format, name] = make
         return make
 
     return keep

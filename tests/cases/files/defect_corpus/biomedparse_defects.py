@@ -1,4 +1,4 @@
-"""What goes wrong with data sets in the BiomedParse layout."""
+"""Defects of data sets in the BiomedParse format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from defect_corpus import Expected, defect
-from defect_corpus.pictures import (
+from defect_corpus.images import (
     animated_gif,
     encoded,
     flipped,
@@ -49,12 +49,12 @@ def write(root: Path, spoil: Callable[[list[Any]], object] = lambda annotations:
         (root / "Set" / f"{split}.json").write_text(json.dumps({"annotations": annotations}))
 
 
-def spoiled(name: str, spoil: Callable[[list[Any]], object], cause: str, **more: Any) -> None:
+def spoiled(name: str, spoil: Callable[[list[Any]], object], cause: str, **fields: Any) -> None:
     """Register a defect of the annotations; by default one of four cases is lost."""
 
     def make(root: Path) -> Expected:
         write(root, spoil)
-        return Expected(**{"path": "Set/train.json", "cause": cause, "healthy": 3, **more})
+        return Expected(**{"path": "Set/train.json", "cause": cause, "healthy": 3, **fields})
 
     defect("biomedparse", name)(make)
 
@@ -125,12 +125,12 @@ replaced("image-zero-bytes", FIRST, bytes, "empty \\(0 bytes\\)")
 replaced("mask-zero-bytes", FIRST_MASK, bytes, "empty \\(0 bytes\\)")
 replaced("image-truncated", FIRST, lambda: encoded(image())[:300], "[Tt]runcated|broken")
 replaced("image-bit-flipped", FIRST, lambda: flipped(encoded(image()), -300), "broken|CRC|corrupt")
-replaced("image-is-text", FIRST, lambda: b"<html>not found</html>", "is not a picture")
+replaced("image-is-text", FIRST, lambda: b"<html>not found</html>", "is not an image")
 replaced("mask-png-bomb", FIRST_MASK, png_bomb, "announces 60000 x 60000|decompression bomb")
 replaced("image-text-bomb", FIRST, png_text_bomb, "[Dd]ecompressed|too large")
 replaced("image-animated", FIRST, animated_gif, "several frames")
 replaced("mask-other-shape", FIRST_MASK, lambda: encoded(mask(21, 24)), r"mask is \(21, 24\) but")
-replaced("mask-colour", FIRST_MASK, lambda: encoded(image(5)), "colour picture, not a binary mask")
+replaced("mask-colour", FIRST_MASK, lambda: encoded(image(5)), "colour image, not a binary mask")
 replaced(
     "mask-floating",
     FIRST_MASK,

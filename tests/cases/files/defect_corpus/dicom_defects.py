@@ -1,4 +1,4 @@
-"""What goes wrong with DICOM: files, series, segmentations and structure sets."""
+"""Defects of DICOM: files, series, segmentations and structure sets."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def pixels_and_masks() -> tuple[np.ndarray, np.ndarray]:
     return pixels, np.stack([labels == 5, labels == 6], axis=3).astype(np.uint8)
 
 
-def series(root: Path, number: int = 1, **more: Any) -> list[Dataset]:
+def series(root: Path, number: int = 1, **elements: Any) -> list[Dataset]:
     """Four slices, `series1/0.dcm` to `series1/3.dcm`."""
     pixels, _ = pixels_and_masks()
-    found = [slice_dataset(p, i, series=number, **more) for i, p in enumerate(pixels)]
-    for i, data in enumerate(found):
+    slices = [slice_dataset(p, i, series=number, **elements) for i, p in enumerate(pixels)]
+    for i, data in enumerate(slices):
         write(root / f"series{number}/{i}.dcm", data)
-    return found
+    return slices
 
 
 def truth(root: Path, sources: list[Dataset], kind: str = SEG) -> None:
@@ -55,14 +55,14 @@ def spoiled(
     healthy: int = 2 * SLICES,
     kind: str = SEG,
     options: str = "",
-    **more: bool,
+    **flags: bool,
 ) -> None:
     """Register a defect of one series with its truth."""
 
     def make(root: Path) -> Expected:
         truth(root, series(root), kind)
         spoil(root)
-        return Expected(path, cause, healthy, options, **more)
+        return Expected(path, cause, healthy, options, **flags)
 
     defect("dicom", name)(make)
 

@@ -1,4 +1,4 @@
-"""What goes wrong with folders of images and masks."""
+"""Defects of folders of images and masks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from defect_corpus import Expected, defect
-from defect_corpus.pictures import encoded, image, mask, png_bomb
+from defect_corpus.images import encoded, image, mask, png_bomb
 
 POLYP = "?target=polyp"
 
@@ -37,14 +37,14 @@ def spoiled(
     cause: str,
     healthy: int = 2,
     options: str = POLYP,
-    **more: bool,
+    **flags: bool,
 ) -> None:
     """Register a defect of the three pairs."""
 
     def make(root: Path) -> Expected:
         write(root, classes if "labels=" in options or "instance" in options else mask)
         spoil(root)
-        return Expected(path, cause, healthy, options, **more)
+        return Expected(path, cause, healthy, options, **flags)
 
     defect("folder", name)(make)
 
@@ -69,7 +69,7 @@ spoiled("mask-truncated", put(M0, lambda: encoded(mask())[:60]), M0, "[Tt]runcat
 spoiled("image-bomb", put(A0, png_bomb), A0, "announces 60000|decompression bomb")
 spoiled("mask-other-shape", put(M0, lambda: encoded(mask(24, 20))), M0, r"mask is \(24, 20\) but")
 spoiled("mask-many-values", put(M0, lambda: encoded(grey(0, 9, 70))), M0, "3 values where a binary")
-spoiled("mask-colour", put(M0, lambda: encoded(image(9))), M0, "is a colour picture")
+spoiled("mask-colour", put(M0, lambda: encoded(image(9))), M0, "is a colour image")
 spoiled(
     "image-sixteen-bit",
     put(A0, lambda: encoded(np.full((20, 24), 900, np.uint16))),
@@ -110,7 +110,7 @@ spoiled(
 )
 spoiled("index-empty", put(M0, lambda: encoded(grey(0))), M0, "no value but 0", 4, INDEX, note=True)
 spoiled(
-    "instances-a-picture",
+    "instances-an-image",
     put(
         M0,
         lambda: encoded(np.arange(120 * 100, dtype=np.uint16).reshape(100, 120)),
@@ -120,7 +120,7 @@ spoiled(
     4,
     "?kind=instance&target=nucleus",
 )
-spoiled("no-picture", put("images/notes.txt", lambda: b"x"), "images", "no picture", 3, note=True)
+spoiled("no-image", put("images/notes.txt", lambda: b"x"), "images", "no image", 3, note=True)
 spoiled(
     "fits-no-pattern",
     put("other.png", lambda: encoded(mask())),

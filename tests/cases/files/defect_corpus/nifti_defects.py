@@ -1,4 +1,4 @@
-"""What goes wrong with volumes: NIfTI, NRRD and MetaImage."""
+"""Defects of volumes: NIfTI, NRRD and MetaImage."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def spoiled(
     cause: str,
     healthy_cases: int = CASES,
     options: str = "",
-    **more: bool,
+    **flags: bool,
 ) -> None:
     """Register a defect of a data set of two pairs, `good` and `bad`, where `spoil` harms `bad`."""
 
     def make(root: Path) -> Expected:
         healthy(root, names=("good", "bad"))
         spoil(root)
-        return Expected(path, cause, healthy_cases, options, **more)
+        return Expected(path, cause, healthy_cases, options, **flags)
 
     defect("nifti", name)(make)
 
@@ -91,10 +91,10 @@ def header(name: str, **fields: object) -> Callable[[Path], object]:
         packed = name.endswith(".gz")
         content = bytearray((root / name).read_bytes())
         content = bytearray(gzip.decompress(content)) if packed else content
-        found = nibabel.Nifti1Header.from_fileobj(io.BytesIO(content), check=False)
+        header = nibabel.Nifti1Header.from_fileobj(io.BytesIO(content), check=False)
         for field, value in fields.items():
-            found[field] = value
-        content[:348] = found.binaryblock
+            header[field] = value
+        content[:348] = header.binaryblock
         (root / name).write_bytes(gzip.compress(content) if packed else bytes(content))
 
     return apply
@@ -150,12 +150,12 @@ def mirror(root: Path) -> None:
 def bomb(root: Path) -> None:
     """A NIfTI-2 header that promises 100 000 voxels along every axis."""
     image = nibabel.Nifti2Image(np.zeros((2, 2, 2), np.int16), np.eye(4))
-    found = image.header.copy()
-    content = bytearray(found.binaryblock + bytes(4 + 16))
-    found["dim"] = [3, 100_000, 100_000, 100_000, 1, 1, 1, 1]
-    found["magic"] = b"n+2"
-    found["vox_offset"] = 544
-    content[:540] = found.binaryblock
+    header = image.header.copy()
+    content = bytearray(header.binaryblock + bytes(4 + 16))
+    header["dim"] = [3, 100_000, 100_000, 100_000, 1, 1, 1, 1]
+    header["magic"] = b"n+2"
+    header["vox_offset"] = 544
+    content[:540] = header.binaryblock
     (root / IMAGE).write_bytes(gzip.compress(bytes(content)))
 
 
@@ -362,10 +362,10 @@ def itk(name: str, suffix: str, packed: bool, spoil: Callable[[Path], object], c
 
         healthy(root)
         pixels, labels = small()
-        for part, volume in (("image", pixels), ("label", labels)):
+        for role, volume in (("image", pixels), ("label", labels)):
             image = SimpleITK.GetImageFromArray(volume)
             image.SetSpacing(SPACING)
-            SimpleITK.WriteImage(image, str(root / f"bad_{part}{suffix}"), packed)
+            SimpleITK.WriteImage(image, str(root / f"bad_{role}{suffix}"), packed)
         spoil(root / f"bad_label{suffix}")
         return Expected(f"bad_label{suffix}", cause, CASES)
 

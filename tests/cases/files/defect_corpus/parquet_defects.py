@@ -1,4 +1,4 @@
-"""What goes wrong with reinforcement-learning parquet files."""
+"""Defects of reinforcement-learning parquet files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from defect_corpus import Expected, defect
-from defect_corpus.pictures import encoded, image, mask, png_bomb
+from defect_corpus.images import encoded, image, mask, png_bomb
 
 NAME = "train.parquet"
 Row = dict[str, Any]
@@ -55,7 +55,7 @@ def set_image(content: bytes | None) -> Callable[[Row], object]:
 
 spoiled("mask-null", set_mask(None), "ground_truth is null")
 spoiled("mask-no-bytes", set_mask(b""), "ground_truth has 0 bytes")
-spoiled("mask-no-picture", set_mask(b"nothing"), "ground_truth: is not a picture")
+spoiled("mask-no-image", set_mask(b"nothing"), "ground_truth: is not an image")
 spoiled("mask-bomb", set_mask(png_bomb()), "announces 60000|decompression bomb")
 spoiled("mask-other-proportions", set_mask(encoded(mask(20, 60))), r"mask is \(20, 60\) but")
 spoiled(
@@ -144,9 +144,9 @@ def _(root: Path) -> Expected:
     return Expected("test.parquet", "permission denied", healthy=4, unprivileged=True)
 
 
-@defect("parquet", "two-pictures-a-row")
+@defect("parquet", "two-images-a-row")
 def _(root: Path) -> Expected:
     made = rows()
     made[2]["images"] *= 2
     write(root, made)
-    return Expected(NAME, "more than one picture", healthy=4, note=True)
+    return Expected(NAME, "more than one image", healthy=4, note=True)

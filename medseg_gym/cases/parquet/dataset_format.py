@@ -1,4 +1,4 @@
-"""Reading the reinforcement-learning parquet."""
+"""Read the reinforcement-learning parquet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from medseg_gym.cases.files.records import Pixels, Record
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.files.splits import split_named
 from medseg_gym.cases.image_files.masks import as_mask
-from medseg_gym.cases.image_files.options import PICTURE_OPTIONS, PictureOptions
+from medseg_gym.cases.image_files.options import IMAGE_OPTIONS, ImageOptions
 from medseg_gym.cases.parquet.rows import RowReader
 
 COLUMNS = ("images", "reward_model", "extra_info")
@@ -33,21 +33,21 @@ class ParquetFormat(DatasetFormat):
     """Rows with `images`, `reward_model.ground_truth` and `extra_info.target_description`.
 
     The path is a file or a folder of files. The split is the row's `extra_info.split`, or else
-    what the file name says, or else chosen by group; rows with the same picture are one group.
+    what the file name says, or else chosen by group; rows with the same image are one group.
     Foreground is a value above 127, or the other one where a mask has 0 and one other value. A
-    picture that was scaled down, as for a language model, is scaled to the size of its mask.
+    image that was scaled down, as for a language model, is scaled to the size of its mask.
 
     Options besides the shared ones:
-        window, mask_channel, orientation: See `PictureOptions`.
+        window, mask_channel, orientation: See `ImageOptions`.
     """
 
     name = "parquet"
     version = 2
-    options = PICTURE_OPTIONS
+    options = IMAGE_OPTIONS
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
-        self._pictures = PictureOptions.of(spec)
+        self._images = ImageOptions.of(spec)
         self._readers: dict[str, RowReader] = {}
         self._lock = threading.Lock()
 
@@ -55,24 +55,24 @@ class ParquetFormat(DatasetFormat):
         """List every row; a file's rows are remembered until it changes.
 
         Args:
-            memo: Holds the rows.
+            file_cache: Holds the rows.
 
         Yields:
             Records in the order of files and rows, and Defects.
         """
         counts = Counts()
-        for found in walk(self.root):
-            if isinstance(found, Defect):
-                yield found
-            elif found and not found.lower().endswith((".parquet", ".pq")):
-                folder, base = posixpath.split(found)
+        for listed in walk(self.root):
+            if isinstance(listed, Defect):
+                yield listed
+            elif listed and not listed.lower().endswith((".parquet", ".pq")):
+                folder, base = posixpath.split(listed)
                 counts.add(folder, "a file that is not parquet", base)
             else:
-                told = file_cache.remember(found, [self.path(found)], partial(self._tell, found))
-                yield from (Defect(**defect) for defect in told["defects"])
-                for row in told["rows"]:
+                kept = file_cache.remember(listed, [self.path(listed)], partial(self._tell, listed))
+                yield from (Defect(**defect) for defect in kept["defects"])
+                for row in kept["rows"]:
                     spacing = row["spacing"] and tuple(row["spacing"])
-                    yield Record(**{**row, "files": (found,), "spacing": spacing})
+                    yield Record(**{**row, "files": (listed,), "spacing": spacing})
         yield from counts.notes()
 
     def read(self, record: Record) -> Pixels:
@@ -85,10 +85,8 @@ class ParquetFormat(DatasetFormat):
         group, at, number = record.place
         place = f"row {number}"
         row = self._reader(name).row(group, at)
-        image = self._pictures.image(_image_bytes(row, name, place), name, f"{place}: images[0]")
-        labels = self._pictures.labels(
-            _mask_bytes(row, name, place), name, f"{place}: ground_truth"
-        )
+        image = self._images.image(_image_bytes(row, name, place), name, f"{place}: images[0]")
+        labels = self._images.labels(_mask_bytes(row, name, place), name, f"{place}: ground_truth")
         if not ((labels == 0) | (labels == labels.max())).all():
             labels = labels > 127
         mask = as_mask(labels, name, f"{place}: ground_truth")
@@ -132,8 +130,8 @@ class ParquetFormat(DatasetFormat):
         try:
             for at, row in enumerate(reader.rows(group)):
                 try:
-                    found = self._row(name, first + at, row, counts)
-                    rows.append(found | {"place": [group, at, first + at]})
+                    fields = self._row(name, first + at, row, counts)
+                    rows.append(fields | {"place": [group, at, first + at]})
                 except Damaged as error:
                     defects.append(error.defect.as_dict())
         except Damaged as error:  # the other row groups may be sound
@@ -147,7 +145,7 @@ class ParquetFormat(DatasetFormat):
             raise Damaged(name, "extra_info.target_description is empty", place)
         image, _ = _image_bytes(row, name, place), _mask_bytes(row, name, place)
         if len(row["images"]) > 1:
-            counts.add(name, "has more than one picture; the first is taken", place)
+            counts.add(name, "has more than one image; the first is taken", place)
         split = split_named(_text(extra, "split") or posixpath.basename(name or self.root.name))
         spacing = extra.get("spacing")
         source = _text(extra, "source")
@@ -201,7 +199,7 @@ def _bytes(value: Any, field: str, name: str, place: str) -> bytes:
         value = value.get("bytes")
     if not isinstance(value, bytes):
         what = "null" if value is None else f"a {type(value).__name__}"
-        raise Damaged(name, f"{field} is {what}, expected the bytes of a picture", place)
+        raise Damaged(name, f"{field} is {what}, expected the bytes of an image", place)
     if not value:
         raise Damaged(name, f"{field} has 0 bytes", place)
     return value

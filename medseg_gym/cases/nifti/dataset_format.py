@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,19 +14,18 @@ from medseg_gym.cases.files import (
     FileCache,
     Pixels,
     Record,
-    read_json,
 )
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.modality import modality_of
 from medseg_gym.cases.files.spec import FileSpec
-from medseg_gym.cases.nifti import bids
 from medseg_gym.cases.nifti.areas import whole_numbers
-from medseg_gym.cases.nifti.dataset import FILE, Dataset, read_dataset
-from medseg_gym.cases.nifti.labels import inline_labels, read_names
+from medseg_gym.cases.nifti.dataset_json import FILE, Dataset, read_dataset
+from medseg_gym.cases.nifti.labels import labels_option
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 from medseg_gym.cases.nifti.scan import Scan, scan_pair
-from medseg_gym.cases.nifti.targets import Names, find_targets
+from medseg_gym.cases.nifti.targets import find_targets
+from medseg_gym.cases.nifti.value_names import Names, names_beside
 from medseg_gym.cases.volumes import (
     AXES,
     RESAMPLING,
@@ -39,7 +36,7 @@ from medseg_gym.cases.volumes import (
     show,
     volume_suffix,
 )
-from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice, joined
+from medseg_gym.cases.volumes.slices import SliceChoice, joined
 from medseg_gym.errors import CaseError
 
 _LETTERS = {"axial": "z", "coronal": "y", "sagittal": "x"}
@@ -97,16 +94,12 @@ class NiftiFormat(DatasetFormat):
         self.image_word = spec.text("image")
         self.resample = spec.text("resample", "off", choices=RESAMPLING)
         self.nan = spec.number("nan", math.nan)  # NaN: refuse
-        area = int(spec.number("min_area", MIN_AREA, low=0))
-        try:
-            self.choice = SliceChoice.parse(spec.text("slices", "all"), area)
-        except CaseError as error:
-            raise spec.wrong("slices", str(error)) from error
+        self.choice = SliceChoice.of(spec)
         try:
             parse_window(spec.text("window"), "")
         except CaseError as error:
             raise spec.wrong("window", str(error)) from error
-        self.labels = self._given_labels()
+        self.labels = labels_option(spec)
         self._volumes: dict[tuple[str, str], Volume] = {}
 
     def index(self, file_cache: FileCache) -> Iterator[Record | Defect]:
@@ -131,9 +124,9 @@ class NiftiFormat(DatasetFormat):
         for dataset in datasets:
             yield from dataset.defects
         counts = Counts()
-        found = list(self._pairs(volumes, datasets, owner))
-        declared = {pair.split for pair in found if isinstance(pair, Pair) and pair.split}
-        for pair in found:
+        pairs = list(self._pairs(volumes, datasets, owner))
+        declared = {pair.split for pair in pairs if isinstance(pair, Pair) and pair.split}
+        for pair in pairs:
             if isinstance(pair, Defect):
                 yield pair
                 continue
@@ -143,7 +136,7 @@ class NiftiFormat(DatasetFormat):
         yield from counts.notes()
 
     def read(self, record: Record) -> Pixels:
-        """See `Layout.read`."""
+        """See `DatasetFormat.read`."""
         image, label = (self._volume(name) for name in record.files[:2])
         place = record.place
         window = parse_window(self.spec.text("window"), place["modality"])
@@ -163,7 +156,7 @@ class NiftiFormat(DatasetFormat):
         return Pixels(pixels, mask)
 
     def _finite(self, plane: np.ndarray) -> np.ndarray:
-        """The slice with the option `nan` in the place of what is not finite.
+        """Replace what is not finite by the option `nan`.
 
         Raises:
             CaseError: There is such a pixel and no such option.
@@ -242,7 +235,10 @@ class NiftiFormat(DatasetFormat):
             channel = self.channel
         modality = self.spec.options.get("modality") or self._modality(pair, scan, channels)
         try:
-            names = self._names(pair, dataset, sidecars)
+            if self.labels is not None:
+                names = Names(self.labels, "labels=")
+            else:
+                names = names_beside(pair, dataset, self.root, sidecars)
         except Damaged as error:
             yield error.defect
             return
@@ -253,8 +249,8 @@ class NiftiFormat(DatasetFormat):
             if isinstance(target, Defect):
                 yield target
                 continue
-            parts = target.parts or tuple(scan.areas)
-            by_slice = joined(scan.areas.get(part, {}) for part in parts)
+            labels = target.parts or tuple(scan.areas)
+            by_slice = joined(scan.areas.get(place, {}) for place in labels)
             for index in self.choice.small(by_slice):
                 counts.add("", self.choice.reason, f"{pair.label}, slice {index}", left_out=True)
             for index in self.choice.choose(by_slice):
@@ -264,7 +260,7 @@ class NiftiFormat(DatasetFormat):
                     files=(pair.image, pair.label),
                     place={
                         "slice": index,
-                        "parts": [list(part) for part in target.parts],
+                        "parts": [list(place) for place in target.parts],
                         "channel": channel,
                         "modality": modality,
                     },
@@ -285,45 +281,9 @@ class NiftiFormat(DatasetFormat):
             where, count = f"{pair.label}, slice {first}", scan.slices - len(labelled)
             counts.add("", "slices without a label", where, left_out=True, count=count)
 
-    def _names(self, pair: Pair, dataset: Dataset | None, sidecars: list[str]) -> Names | None:
-        """What the label values are called, where something says so.
-
-        Raises:
-            CaseError: A file beside the labels cannot be used.
-        """
-        if self.labels is not None:
-            return Names(self.labels, "labels=")
-        if own := bids.read_name(pair.label):
-            if told := bids.names_of(own, self.root, sidecars):
-                try:
-                    read_names(told[0])
-                except CaseError as error:
-                    raise Damaged(told[1], str(error)) from error
-                return Names(*told)
-        if dataset is not None and dataset.names:
-            return Names(dataset.labels, dataset.path)
-        return None
-
     def _modality(self, pair: Pair, scan: Scan, channels: tuple[str, ...]) -> str:
-        told = channels[self.channel] if self.channel < len(channels) else ""
-        return modality_of(told, scan.modality, pair.image.rsplit("/", 1)[-1])
-
-    def _given_labels(self) -> Any:
-        text = self.spec.text("labels")
-        if not text:
-            return None
-        try:
-            if text.lower().endswith(".json"):
-                path = next((p for p in (self.root / text, Path(text)) if p.exists()), Path(text))
-                labels = read_json(path.expanduser(), text)
-                if isinstance(labels, dict) and isinstance(labels.get("labels"), dict | list):
-                    labels = labels["labels"]
-            else:
-                labels = inline_labels(text)
-            read_names(labels)
-        except CaseError as error:
-            raise self.spec.wrong("labels", str(error)) from error
-        return labels
+        channel_name = channels[self.channel] if self.channel < len(channels) else ""
+        return modality_of(channel_name, scan.modality, pair.image.rsplit("/", 1)[-1])
 
 
 def _owner(volume: str, datasets: list[Dataset]) -> Dataset | None:

@@ -116,7 +116,7 @@ def read_structures(path: Path, name: str) -> StructureSet:
 
 
 def facts_of_regions(structures: StructureSet) -> Facts:
-    """What a structure set refers to, as `seg` facts have it."""
+    """Return the references of a structure set in the form of `seg` facts."""
     references = [uid for uid in structures.frames_of_reference.values() if uid]
     return {
         "series": list(structures.series),

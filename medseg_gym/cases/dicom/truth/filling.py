@@ -1,4 +1,4 @@
-"""Closed contours of one slice as a mask: each is filled, then they are combined.
+"""Turn closed contours of one slice into a mask: each is filled, then they are combined.
 
 The standard knows two ways to draw a hole (DICOM PS3.3 C.8.8.6.3): a keyhole, one contour that runs
 in through a channel of no width and round the hole, and contours of type CLOSEDPLANAR_XOR. Contours
@@ -51,7 +51,7 @@ def region_mask(
 
 
 def _with_holes(outlines: list[np.ndarray], rows: int, columns: int) -> np.ndarray:
-    """Contours at an even depth, each without those one level deeper that lie inside it."""
+    """Return contours at an even depth, each without those one level deeper inside it."""
     inside = nesting(outlines)
     depth = _depths(inside)
     filled = [fill(outline, rows, columns) for outline in outlines]
@@ -65,7 +65,7 @@ def _with_holes(outlines: list[np.ndarray], rows: int, columns: int) -> np.ndarr
 
 
 def nesting(outlines: Sequence[np.ndarray]) -> np.ndarray:
-    """Which contours lie strictly inside which: no corner and no edge touches the outer one.
+    """Find contours strictly inside others: no corner and no edge touches the outer one.
 
     Args:
         outlines: N arrays of shape (n, 2), rows and columns of the corners.
@@ -76,14 +76,14 @@ def nesting(outlines: Sequence[np.ndarray]) -> np.ndarray:
     outlines = [np.round(outline, 6) for outline in outlines]  # shared edges stay shared
     low = np.array([outline.min(axis=0) for outline in outlines])
     high = np.array([outline.max(axis=0) for outline in outlines])
-    within = np.all((low[:, None] > low[None]) & (high[:, None] < high[None]), axis=2)
+    within: np.ndarray = np.all((low[:, None] > low[None]) & (high[:, None] < high[None]), axis=2)
     for inner, outer in np.argwhere(within):
         within[inner, outer] = _is_inside(outlines[inner], outlines[outer])
     return within
 
 
 def _depths(inside: np.ndarray) -> np.ndarray:
-    """Length of the longest chain of contours around each one."""
+    """Return the length of the longest chain of contours around each one."""
     depth = np.zeros(len(inside), int)
     for number in np.argsort(inside.sum(axis=1), kind="stable"):  # outer ones come first
         around = np.flatnonzero(inside[number])
@@ -92,7 +92,7 @@ def _depths(inside: np.ndarray) -> np.ndarray:
 
 
 def _is_inside(inner: np.ndarray, outer: np.ndarray) -> bool:
-    """Whether `inner` crosses and touches no edge of `outer`, and its first corner is inside."""
+    """Return whether `inner` touches no edge of `outer` and its first corner is inside."""
     a, b = inner, np.roll(inner, -1, axis=0)
     start, end = outer, np.roll(outer, -1, axis=0)
     row, column = inner[0]
@@ -111,23 +111,23 @@ def _is_inside(inner: np.ndarray, outer: np.ndarray) -> bool:
 
 
 def _touch(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """Which segments a-b and c-d have a point in common; parallel ones count as apart.
+    """Find segments a-b and c-d with a point in common; parallel ones count as apart.
 
     Segments that lie on each other share their ends with neighbours that are not parallel.
     """
 
     def side(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
         cross = (q[..., 0] - p[..., 0]) * (r[..., 1] - p[..., 1])
-        return cross - (q[..., 1] - p[..., 1]) * (r[..., 0] - p[..., 0])
+        return np.asarray(cross - (q[..., 1] - p[..., 1]) * (r[..., 0] - p[..., 0]))
 
     first = side(a, b, c) * side(a, b, d) <= 0
     second = side(c, d, a) * side(c, d, b) <= 0
     along = side(a, b, c) == side(a, b, d)
-    return first & second & ~along
+    return np.asarray(first & second & ~along)
 
 
 def fill(outline: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Even-odd filling: a pixel is inside if its row crosses an odd number of edges up to it.
+    """Fill by the even-odd rule: inside if the row crosses an odd number of edges up to the pixel.
 
     (skimage.draw.polygon asks every pixel about every edge, which takes several times as long as
     decoding the image; the tests compare with it.)

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import SimpleITK
-from defect_corpus.pictures import encoded
+from defect_corpus.images import encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_writing import chunk, exif, png, tiff
 from openjpeg.utils import encode_array
-from picture_writing import chunk, exif, png, tiff
 from PIL import Image
 
 from medseg_gym.cases import CaseError
 from medseg_gym.cases.image_files.images import read_image
-from medseg_gym.cases.image_files.raster_files import picture_size, read_raster
+from medseg_gym.cases.image_files.raster_files import read_image_size, read_raster
 from medseg_gym.cases.volumes import Window, parse_window
 
 WIDE = parse_window("0,4095", "")
@@ -65,10 +65,10 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def test_png_keeps_all_its_sixteen_bits(channels):
     drawn = noise(channels)
     values, alpha = parted(drawn)
-    found = read_raster(png(drawn), "a.png")
-    assert found.deep and np.array_equal(found.values, values)
-    assert (found.alpha is None) == (alpha is None)
-    assert alpha is None or np.array_equal(found.alpha, alpha)
+    raster = read_raster(png(drawn), "a.png")
+    assert raster.deep and np.array_equal(raster.values, values)
+    assert (raster.alpha is None) == (alpha is None)
+    assert alpha is None or np.array_equal(raster.alpha, alpha)
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
@@ -87,9 +87,9 @@ def test_tiff_keeps_its_samples(kind, order, planar):
             options |= {"extrasamples": ["unassalpha"]}
         stored = drawn if channels == 1 or planar == "contig" else np.moveaxis(drawn, -1, 0).copy()
         for packing in ({}, {"compression": "zlib"}, {"tile": (16, 16)}):
-            found = read_raster(tiff(stored, **options, **packing), "a.tif")
-            assert np.array_equal(found.values, values), (channels, packing)
-            assert alpha is None or np.array_equal(found.alpha, alpha), (channels, packing)
+            raster = read_raster(tiff(stored, **options, **packing), "a.tif")
+            assert np.array_equal(raster.values, values), (channels, packing)
+            assert alpha is None or np.array_equal(raster.alpha, alpha), (channels, packing)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -115,14 +115,14 @@ def test_big_tiff_and_separate_planes_of_bytes_are_read():
         tiff(drawn, photometric="rgb", bigtiff=True),
         tiff(planes, photometric="rgb", planarconfig="separate", bigtiff=True),
     ):
-        assert picture_size(content, "a.tif") == (21, 30)
+        assert read_image_size(content, "a.tif") == (21, 30)
         assert np.array_equal(read_image(content, "a.tif"), drawn)
 
 
-@pytest.mark.parametrize("most", [256, 1000, 4095, 65535])
-def test_pnm_keeps_the_values_that_it_says(most):
-    grey, colour = (noise(channels).astype(int) % (most + 1) for channels in (1, 3))
-    head = b" # a comment\n30 21\n%d\n" % most
+@pytest.mark.parametrize("maximum", [256, 1000, 4095, 65535])
+def test_pnm_keeps_the_values_that_it_says(maximum):
+    grey, colour = (noise(channels).astype(int) % (maximum + 1) for channels in (1, 3))
+    head = b" # a comment\n30 21\n%d\n" % maximum
     binary = {
         b"P5": (grey, grey.astype(">u2").tobytes()),
         b"P6": (colour, colour.astype(">u2").tobytes()),
@@ -196,8 +196,8 @@ def test_percentiles_are_those_of_the_image():
     drawn = noise(1) % 1000
     drawn[0] = 0
     low, high = np.percentile(drawn[drawn != 0], [0.5, 99.5])
-    found = read_image(png(drawn), "a", window=Window("percentiles"))
-    assert np.array_equal(found, shown(drawn, low, high))
+    image = read_image(png(drawn), "a", window=Window("percentiles"))
+    assert np.array_equal(image, shown(drawn, low, high))
     flat = read_image(png(np.full((4, 4), 7, np.uint16)), "a", window=Window("percentiles"))
     assert (flat == 0).all()
 
@@ -205,10 +205,10 @@ def test_percentiles_are_those_of_the_image():
 def test_files_that_show_zero_as_white_are_shown_so():
     drawn = noise(1) % 4096
     bytes_ = noise(1, "u1")
-    found = read_image(tiff(drawn, photometric="miniswhite"), "a", window=WIDE)
-    assert np.array_equal(found, 255 - shown(drawn, 0, 4095))
-    found = read_image(tiff(bytes_, photometric="miniswhite"), "a")
-    assert np.array_equal(found[:, :, 0], 255 - bytes_)
+    image = read_image(tiff(drawn, photometric="miniswhite"), "a", window=WIDE)
+    assert np.array_equal(image, 255 - shown(drawn, 0, 4095))
+    image = read_image(tiff(bytes_, photometric="miniswhite"), "a")
+    assert np.array_equal(image[:, :, 0], 255 - bytes_)
 
 
 @pytest.mark.parametrize(
@@ -294,12 +294,12 @@ def test_deep_images_are_turned_as_they_are_shown(orientation):
         tiff(deep, compression="zlib", **tag),
         tiff(planes, planarconfig="separate", **tag),
     ):
-        found = read_image(content, "a", window=window)
-        assert np.array_equal(found, turned(drawn, orientation))
+        image = read_image(content, "a", window=window)
+        assert np.array_equal(image, turned(drawn, orientation))
         assert np.array_equal(read_image(content, "a", window=window, stored=True), drawn)
     grey = np.dstack([deep[:, :, 0], np.full(deep.shape[:2], 65535)])
-    found = read_image(png(grey, late=late), "a", window=window)
-    assert np.array_equal(found[:, :, 0], turned(drawn, orientation)[:, :, 0])
+    image = read_image(png(grey, late=late), "a", window=window)
+    assert np.array_equal(image[:, :, 0], turned(drawn, orientation)[:, :, 0])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -308,8 +308,8 @@ def test_jpegs_are_turned_as_they_are_shown(orientation):
     drawn[:6, :10] = 255
     known = Image.Exif()
     known[0x0112] = orientation
-    found = read_image(encoded_with(drawn, "JPEG", quality=95, exif=known), "a.jpg")
-    assert np.abs(found.astype(int) - turned(drawn, orientation)).max() < 60
+    image = read_image(encoded_with(drawn, "JPEG", quality=95, exif=known), "a.jpg")
+    assert np.abs(image.astype(int) - turned(drawn, orientation)).max() < 60
 
 
 @pytest.mark.filterwarnings("ignore")  # libtiff and Pillow may complain of the value
@@ -352,5 +352,5 @@ def test_palettes_of_any_depth_are_resolved_and_unused_transparency_is_harmless(
 @pytest.mark.parametrize("mode", ["CMYK", "LAB"])
 def test_other_colours_become_rgb(mode):
     image = Image.new(mode, (9, 9), (100, 3, 4, 5)[: len(mode)])
-    found = read_image(encoded(image, "TIFF"), "a.tif")
-    assert np.array_equal(found, np.asarray(image.convert("RGB")))
+    decoded = read_image(encoded(image, "TIFF"), "a.tif")
+    assert np.array_equal(decoded, np.asarray(image.convert("RGB")))

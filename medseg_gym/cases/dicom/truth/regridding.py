@@ -1,4 +1,4 @@
-"""SEG frames carried over to images on another grid, by nearest neighbour.
+"""Carry SEG frames over to images on another grid, by nearest neighbour.
 
 A frame is a slab: its pixels, half the distance between slices thick on either side. An image that
 is parallel to the frames takes the frames nearest to it, if it lies within their slab; one that is
@@ -14,8 +14,9 @@ import numpy as np
 
 from medseg_gym.cases.dicom.facts import Facts
 from medseg_gym.cases.dicom.planes import Plane
-from medseg_gym.cases.dicom.segmentation import Lost, Placed, slice_of_frame
 from medseg_gym.cases.dicom.series import SAME, Series, usual_gap
+from medseg_gym.cases.dicom.truth.placed import Placed
+from medseg_gym.cases.dicom.truth.segment_slices import Lost, slice_of_frame
 from medseg_gym.cases.files import Defect
 from medseg_gym.cases.volumes import name_grids, nearest
 
@@ -24,7 +25,7 @@ Masks = Callable[[int, int], np.ndarray]
 
 
 def lies_elsewhere(facts: Facts, scan: dict[str, Any], series: Series) -> bool:
-    """Whether frames that show something lie on another grid than the images.
+    """Return whether frames that show something lie on another grid than the images.
 
     Args:
         facts: Facts of the SEG.
@@ -33,8 +34,8 @@ def lies_elsewhere(facts: Facts, scan: dict[str, Any], series: Series) -> bool:
     """
     for number, (sources, areas) in enumerate(scan["frames"]):
         if any(area for _, area in areas):
-            found = slice_of_frame(sources, number, facts, series)
-            if isinstance(found, Lost) and found.grid:
+            place = slice_of_frame(sources, number, facts, series)
+            if isinstance(place, Lost) and place.grid:
                 return True
     return False
 
@@ -55,8 +56,8 @@ def carry(mask: np.ndarray, frame: Plane, thickness: float, onto: Plane, size: A
     affine = frame.affine.copy()
     affine[:3, 2] *= thickness
     stored = np.ascontiguousarray(mask.T, np.uint8)[:, :, None]
-    found = nearest(stored, affine, (size[1], size[0], 1), onto.affine)
-    return found[:, :, 0].T > 0
+    sampled = nearest(stored, affine, (size[1], size[0], 1), onto.affine)
+    return sampled[:, :, 0].T > 0
 
 
 def carry_segments(
@@ -82,7 +83,7 @@ def carry_segments(
     names = {number: text for number, text in scan["segments"]}
     size = (series.facts["rows"], series.facts["columns"])
     reached: set[int] = set()
-    found = []
+    placed = []
     for segment in sorted(frames.by_segment):
         if segment not in names:
             cause = f"show segment {segment}, which SegmentSequence does not name"
@@ -90,7 +91,7 @@ def carry_segments(
             continue
         for index, frame in enumerate(series.frames):
             assert frame.plane is not None  # problem() asked
-            mask, parts = np.zeros(size, bool), []
+            mask, touching = np.zeros(size, bool), []
             near, thickness = frames.near(segment, frame.plane, size)
             for number in near:
                 carried = carry(
@@ -98,24 +99,24 @@ def carry_segments(
                 )
                 if carried.any():
                     mask |= carried
-                    parts.append(number)
-            if parts:
-                reached.update(parts)
+                    touching.append(number)
+            if touching:
+                reached.update(touching)
                 area = int(np.count_nonzero(mask))
-                planes = tuple(facts["planes"][number] for number in parts)
-                found.append(
+                planes = tuple(facts["planes"][number] for number in touching)
+                placed.append(
                     Placed(
                         segment,
                         names[segment],
                         index,
-                        tuple(parts),
+                        tuple(touching),
                         area,
                         scan["labelmap"],
                         planes,
                         thickness,
                     )
                 )
-    if not found:
+    if not placed:
         yield Defect(name, f"does not overlap the images anywhere: {frames.grids()}")
         return
     yield Defect(name, f"frames carried over to another grid: {frames.grids()}", note=True)
@@ -130,7 +131,7 @@ def carry_segments(
     )
     if beside:
         yield Defect.counting(name, "pixels of segments beside the images", beside)
-    yield from found
+    yield from placed
 
 
 class _Frames:
@@ -169,7 +170,7 @@ class _Frames:
         self.gap = min(scan["gap"] or series.gap, usual)
 
     def problem(self) -> str:
-        """Why frames cannot be carried over, or ""."""
+        """Return the reason why frames cannot be carried over, or ""."""
         if self.series.view is None:
             return "the images have no position or orientation"
         if self.placeless:
@@ -183,7 +184,7 @@ class _Frames:
         return ""
 
     def grids(self) -> str:
-        """Both grids in words."""
+        """Describe both grids."""
         image = self.series.frames[0].plane
         assert image is not None  # problem() asked
         facts = self.series.facts
@@ -193,7 +194,7 @@ class _Frames:
         return name_grids(self.first.grid(size, self.gap), image.grid(shown, self.series.gap))
 
     def beside(self, number: int, mask: np.ndarray) -> int:
-        """Pixels of a mask on a frame that lie over none of the images' rows and columns."""
+        """Count pixels of a mask on a frame that lie over none of the images' rows and columns."""
         frame, image = self.planes[number], self.series.frames[0].plane
         assert image is not None  # problem() asked
         places = image.pixels(frame.points(np.argwhere(mask)))
@@ -202,7 +203,7 @@ class _Frames:
         return len(places) - int(np.count_nonzero(inside.all(axis=1)))
 
     def near(self, segment: int, image: Plane, size: tuple[int, int]) -> tuple[list[int], float]:
-        """Frames whose pixels an image may take, and how thick they are to be taken."""
+        """Return frames whose pixels an image may take, and their thickness."""
         numbers = self.by_segment[segment]
         if abs(float(image.normal @ self.first.normal)) > 0.99999:
             height = float(self.first.distance(image.position[None])[0])

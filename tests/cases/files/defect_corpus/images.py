@@ -1,4 +1,4 @@
-"""Small pictures, sound and broken, that the corpora of several layouts are made of."""
+"""Small images, sound and broken, that the corpora of several formats are made of."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def mask(height: int = 20, width: int = 24) -> np.ndarray:
 
 
 def encoded(pixels: np.ndarray | Image.Image, format: str = "PNG") -> bytes:
-    """Bytes of a picture file."""
+    """Bytes of an image file."""
     buffer = io.BytesIO()
-    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    picture.save(buffer, format=format)
+    file = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    file.save(buffer, format=format)
     return buffer.getvalue()
 
 
@@ -44,7 +44,7 @@ def png_bomb(side: int = 60_000) -> bytes:
 
 
 def png_text_bomb() -> bytes:
-    """A sound picture with a compressed comment of 200 MB."""
+    """A sound image with a compressed comment of 200 MB."""
     sound = encoded(image())
     text = png_chunk(b"zTXt", b"comment\0\0" + zlib.compress(bytes(200_000_000), 9))
     at = 8 + 25  # behind signature and IHDR

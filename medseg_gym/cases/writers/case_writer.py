@@ -1,4 +1,4 @@
-"""What writing cases to a format needs: whole files or none, and going on after a kill."""
+"""The base of all writers: whole files or none, and going on after a kill."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from medseg_gym.cases.case import Case
 from medseg_gym.errors import CaseError
@@ -14,7 +15,7 @@ from medseg_gym.storage.atomic_write import atomic_write
 
 
 class CaseWriter(ABC):
-    """Writes one split, case after case, and goes on where a killed run stopped.
+    """A writer of one split, case after case, that goes on where a killed run stopped.
 
     Args:
         out: Folder; made if need be.
@@ -61,6 +62,12 @@ class CaseWriter(ABC):
         )
 
 
+def case_fields(case: Case) -> dict[str, Any]:
+    """Return the fields of a case that neither format has a place of its own for."""
+    names = ("key", "modality", "spacing", "group", "source", "synthetic")
+    return {name: getattr(case, name) for name in names}
+
+
 def identity_of(spec: str, split: str, keys: Sequence[str]) -> str:
     """Return a text that is the same for the same cases of the same spec."""
     digest = hashlib.blake2b(digest_size=12)
@@ -86,7 +93,7 @@ def slug(text: str, length: int = 48) -> str:
 
 
 def require_words(case: Case) -> None:
-    """Refuse a case without a target text: no layout here can read it back.
+    """Refuse a case without a target text: no format here can read it back.
 
     Raises:
         CaseError: It has none.

@@ -1,41 +1,25 @@
-"""Frames as pictures: rescaled, windowed, inverted, coloured as their headers ask."""
+"""Turn frames into images: rescaled, windowed, inverted and coloured as their headers ask."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from medseg_gym.cases.dicom.facts import quiet
+from medseg_gym.cases.dicom.frames import CACHE_BYTES, read_frame, read_frame_of_whole
 from medseg_gym.cases.dicom.planes import frame_item
-from medseg_gym.cases.files import ByteCache, Damaged, decoding, require_file
+from medseg_gym.cases.files import Damaged, decoding, require_file
 from medseg_gym.cases.volumes import CT_WINDOWS, Window, by_value, show
 from medseg_gym.errors import CaseError
 
-CACHE_BYTES = 1 << 28
 
-_EXTRA = (
-    "RescaleSlope RescaleIntercept ModalityLUTSequence WindowCenter WindowWidth VOILUTFunction "
-    "VOILUTSequence SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence "
-    "RedPaletteColorLookupTableDescriptor GreenPaletteColorLookupTableDescriptor "
-    "BluePaletteColorLookupTableDescriptor RedPaletteColorLookupTableData "
-    "GreenPaletteColorLookupTableData BluePaletteColorLookupTableData "
-    "SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData "
-    "SegmentedBluePaletteColorLookupTableData PresentationLUTShape PixelPaddingValue"
-).split()
-
-
-datasets = ByteCache(CACHE_BYTES)
-"""Files of many frames, as they lie on disk: their headers are long to parse."""
-
-
-def read_picture(
+def read_rgb_frame(
     path: Path, name: str, frame: int, window: Window, modality: str, whole: bool = False
 ) -> np.ndarray:
-    """One frame as RGB, in the stored orientation.
+    """Read one frame as RGB, in the stored orientation.
 
     Grey values are rescaled (RescaleSlope and -Intercept, or a modality LUT), windowed, and turned
     over for MONOCHROME1. With `window` "file" the file's own window or VOI LUT is used, and where
@@ -83,129 +67,16 @@ def _shown(
     def percentiles(low: float, high: float) -> tuple[float, float]:
         return _percentiles(_rescaled(pixels, header, frame), low, high)
 
-    def picture(stored: np.ndarray) -> np.ndarray:
+    def render(stored: np.ndarray) -> np.ndarray:
         values = _rescaled(stored, header, frame)
         shown = _windowed(values, header, frame, window, modality, percentiles)
         return 255 - shown if photometric == "MONOCHROME1" else shown
 
-    return by_value(pixels, picture)
-
-
-def read_frame(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
-    """Stored values of a frame, YBR turned into RGB, and the part of the header they need.
-
-    Args:
-        path: The file.
-        name: Its path relative to the root, for errors.
-        frame: From 0.
-
-    Returns:
-        (H, W) or (H, W, 3) array, and a pydicom dataset.
-
-    Raises:
-        Damaged: The frame cannot be decoded.
-    """
-    from pydicom import Dataset
-    from pydicom.pixels import pixel_array
-
-    require_file(path, name)
-    header = Dataset()
-    with quiet(), decoding(name, f"frame {frame}"):
-        if frame and _bits(path) == 1:
-            return read_frame_of_whole(path, name, frame)  # see `packed_frame`
-        pixels = pixel_array(path, ds_out=header, specific_tags=_tags(), index=frame)
-    return _two_or_three_axes(pixels, name, frame), header
-
-
-def _bits(path: Path) -> int | None:
-    from pydicom import dcmread
-
-    header = dcmread(path, stop_before_pixels=True, specific_tags=["BitsAllocated"])
-    return header.get("BitsAllocated")
-
-
-def read_frame_of_whole(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:
-    """Like `read_frame`, with the whole file kept in memory for its other frames.
-
-    Args:
-        path: The file.
-        name: Its path relative to the root, for errors.
-        frame: From 0.
-
-    Returns:
-        (H, W) or (H, W, 3) array, and the whole pydicom dataset.
-
-    Raises:
-        Damaged: The frame cannot be decoded.
-    """
-    from pydicom import dcmread
-    from pydicom.pixels import pixel_array
-
-    size = require_file(path, name)
-    key = (str(path), path.stat().st_mtime_ns, size)
-    with quiet(), decoding(name, f"frame {frame}"):
-        header = datasets.get(key, lambda: dcmread(path, force=True), lambda _: size)
-        pixels = packed_frame(header, name, frame)
-        if pixels is None:
-            pixels = pixel_array(header, index=frame)
-    return _two_or_three_axes(pixels, name, frame), header
-
-
-def packed_frame(header: Any, name: str, frame: int) -> np.ndarray | None:
-    """A frame of one bit a pixel, which may begin in the middle of a byte (DICOM PS3.5 8.1.1).
-
-    (pydicom reads too few bytes of such a frame where it begins and ends within bytes.)
-
-    Args:
-        header: A whole pydicom dataset.
-        name: Path of the file relative to the root, for errors.
-        frame: From 0.
-
-    Returns:
-        (H, W) uint8 of 0 and 1; None where the pixels are stored in another way.
-
-    Raises:
-        Damaged: Every frame seems to begin at a byte of its own, against the standard, or there is
-            no such frame.
-    """
-    syntax = getattr(header, "file_meta", {}).get("TransferSyntaxUID")
-    if header.get("BitsAllocated") != 1 or syntax is None or syntax.is_encapsulated:
-        return None
-    rows, columns = int(header.Rows), int(header.Columns)
-    frames, size = int(header.get("NumberOfFrames", 1) or 1), rows * columns
-    content = header.PixelData
-    dense, padded = -(-frames * size // 8), frames * -(-size // 8)
-    if dense + dense % 2 < padded <= len(content) <= padded + padded % 2:
-        raise Damaged(
-            name,
-            f"{len(content)} bytes are {frames} frames that each begin at a byte; the standard "
-            f"packs them without gaps, into {dense} bytes: write the file again",
-        )
-    if not syntax.is_little_endian and header["PixelData"].VR == "OW":
-        content = np.frombuffer(content[: len(content) // 2 * 2], "<u2").byteswap().tobytes()
-    begin = frame * size
-    held = np.frombuffer(content[begin // 8 : -(-(begin + size) // 8)], np.uint8)
-    bits = np.unpackbits(held, bitorder="little")[begin % 8 :][:size]
-    if not 0 <= frame < frames or bits.size < size:
-        raise Damaged(name, "the pixel data end before it", f"frame {frame}")
-    return bits.reshape(rows, columns)
-
-
-@cache
-def _tags() -> list[int]:
-    from pydicom.datadict import tag_for_keyword
-
-    return [tag for keyword in _EXTRA if (tag := tag_for_keyword(keyword)) is not None]
-
-
-def _two_or_three_axes(pixels: np.ndarray, name: str, frame: int) -> np.ndarray:
-    if pixels.ndim not in (2, 3):
-        raise Damaged(name, f"decodes to {pixels.ndim} axes", f"frame {frame}")
-    return pixels
+    return by_value(pixels, render)
 
 
 def _rescaled(pixels: np.ndarray, header: Any, frame: int) -> np.ndarray:
-    """Stored values as what they stand for; of slope and intercept, one may be missing."""
+    """Convert stored values to what they stand for; slope or intercept may be missing."""
     from pydicom.pixels import apply_modality_lut
 
     own = frame_item(header, frame, "PixelValueTransformationSequence")
@@ -261,7 +132,7 @@ def _windowed(
 
 
 def _through_window(values: np.ndarray, center: float, width: float, function: Any) -> np.ndarray:
-    """DICOM PS3.3 C.11.2.1.2: LINEAR (the default), LINEAR_EXACT and SIGMOID."""
+    """Apply a window by DICOM PS3.3 C.11.2.1.2: LINEAR (default), LINEAR_EXACT and SIGMOID."""
     if function == "SIGMOID":
         levels = 1 / (1 + np.exp(-4 * (values - center) / width))
         return show(levels, 0.0, 1.0)
@@ -275,8 +146,8 @@ def _percentiles(values: np.ndarray, low: float, high: float) -> tuple[float, fl
     chosen = values[(values != 0) & np.isfinite(values)]
     if not chosen.size:
         return 0.0, 0.0
-    found = np.percentile(chosen, [low, high])
-    return float(found[0]), float(found[1])
+    limits = np.percentile(chosen, [low, high])
+    return float(limits[0]), float(limits[1])
 
 
 def _through_palette(pixels: np.ndarray, header: Any) -> np.ndarray:

@@ -18,7 +18,7 @@ FILE = "dataset.json"
 
 @dataclass
 class Dataset:
-    """What a dataset.json says of the volumes in its folder.
+    """Contents of a dataset.json.
 
     Args:
         path: The file, relative to the root.
@@ -42,7 +42,7 @@ class Dataset:
         return self.path[: -len(FILE)]
 
     def pairs(self, volumes: set[str], channel: int) -> Iterator[Pair | Defect]:
-        """The pairs that the file lists.
+        """List the pairs in the file.
 
         Args:
             volumes: Paths of all volumes relative to the root.
@@ -54,7 +54,7 @@ class Dataset:
         seen: set[str] = set()
         for number, entry in enumerate(self.listed or ()):
             place = f"training[{number}]"
-            found = []
+            paths = []
             for role in ("image", "label"):
                 name = entry.get(role) if isinstance(entry, dict) else None
                 if not isinstance(name, str):
@@ -62,12 +62,12 @@ class Dataset:
                 elif (path := self._existing(name, volumes, channel)) is None:
                     yield Defect(self.path, f"{role} {name!r} is missing", place)
                 else:
-                    found.append(path)
-            if len(found) == 2 and found[1] in seen:
-                yield Defect(self.path, f"label {found[1]!r} is listed twice", place)
-            elif len(found) == 2:
-                seen.add(found[1])
-                yield Pair(found[0], found[1])
+                    paths.append(path)
+            if len(paths) == 2 and paths[1] in seen:
+                yield Defect(self.path, f"label {paths[1]!r} is listed twice", place)
+            elif len(paths) == 2:
+                seen.add(paths[1])
+                yield Pair(paths[0], paths[1])
 
     def _existing(self, name: str, volumes: set[str], channel: int) -> str | None:
         path = self.folder + name.removeprefix("./")
@@ -84,29 +84,29 @@ def read_dataset(path: Path, name: str) -> Dataset:
         path: The file.
         name: Its path relative to the root.
     """
-    found = Dataset(name)
+    dataset = Dataset(name)
     try:
         content = read_json(path, name)
         if not isinstance(content, dict):
             raise Damaged(name, f"must hold an object, got {type(content).__name__}")
     except Damaged as error:
-        found.defects.append(error.defect)
-        return found
-    found.channels, found.listed = _channel_names(content), content.get("training")
-    if not isinstance(found.listed, list | None):
-        got = type(found.listed).__name__
-        found.defects.append(Defect(name, f"training must be a list, got {got}; it is ignored"))
-        found.listed = None
+        dataset.defects.append(error.defect)
+        return dataset
+    dataset.channels, dataset.listed = _channel_names(content), content.get("training")
+    if not isinstance(dataset.listed, list | None):
+        got = type(dataset.listed).__name__
+        dataset.defects.append(Defect(name, f"training must be a list, got {got}; it is ignored"))
+        dataset.listed = None
     if "labels" in content:
         try:
-            found.names, found.labels = read_names(content["labels"]), content["labels"]
+            dataset.names, dataset.labels = read_names(content["labels"]), content["labels"]
         except CaseError as error:
-            found.defects.append(Defect(name, str(error)))
-    return found
+            dataset.defects.append(Defect(name, str(error)))
+    return dataset
 
 
 def _channel_names(dataset: Mapping[str, Any]) -> tuple[str, ...]:
-    """Image channels of a dataset.json: "channel_names", or the older "modality"."""
+    """Return the image channels of a dataset.json: "channel_names", or the older "modality"."""
     names = dataset.get("channel_names", dataset.get("modality"))
     if isinstance(names, str):
         return (names,)

@@ -9,26 +9,23 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gym.cases.dicom.contours import HOLES, draw, place_contours
 from medseg_gym.cases.dicom.facts import Facts, read_facts
-from medseg_gym.cases.dicom.pictures import read_picture
+from medseg_gym.cases.dicom.images import read_rgb_frame
 from medseg_gym.cases.dicom.planes import Plane
 from medseg_gym.cases.dicom.records import record_of, turned
-from medseg_gym.cases.dicom.regridding import carry, carry_segments, lies_elsewhere
-from medseg_gym.cases.dicom.segmentation import (
-    Placed,
-    place_segments,
-    scan_segmentation,
-    segment_values,
-)
 from medseg_gym.cases.dicom.series import Series, assemble, series_of
-from medseg_gym.cases.dicom.structures import StructureSet, facts_of_regions, read_structures
+from medseg_gym.cases.dicom.truth.contours import HOLES, draw, place_contours
+from medseg_gym.cases.dicom.truth.placed import Placed
+from medseg_gym.cases.dicom.truth.regridding import carry, carry_segments, lies_elsewhere
+from medseg_gym.cases.dicom.truth.segment_slices import place_segments
+from medseg_gym.cases.dicom.truth.segmentation import scan_segmentation, segment_values
+from medseg_gym.cases.dicom.truth.structures import StructureSet, facts_of_regions, read_structures
 from medseg_gym.cases.files import Damaged, DatasetFormat, Defect, FileCache, Pixels, Record
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.volumes import RESAMPLING, parse_window, require
-from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice
+from medseg_gym.cases.volumes.slices import SliceChoice
 from medseg_gym.errors import CaseError
 
 _NEVER_DICOM = (
@@ -83,11 +80,7 @@ class DicomFormat(DatasetFormat):
         require(self.name, "pydicom", "nibabel")
         self.nested_holes = spec.text("holes", "drawn", choices=HOLES) == "nested"
         self.resample = spec.text("resample", "off", choices=RESAMPLING)
-        area = int(spec.number("min_area", MIN_AREA, low=0))
-        try:
-            self.choice = SliceChoice.parse(spec.text("slices", "all"), area)
-        except CaseError as error:
-            raise spec.wrong("slices", str(error)) from error
+        self.choice = SliceChoice.of(spec)
         try:
             self.window = parse_window(spec.text("window"), "", own=True)
         except CaseError as error:
@@ -112,34 +105,34 @@ class DicomFormat(DatasetFormat):
             elif facts["kind"] in kinds:
                 kinds[facts["kind"]][name] = facts
         series = list(assemble(kinds["image"]))
-        told: set[str] = set()
+        used: set[str] = set()
         counts = Counts()
-        found: list[Record | Defect] = []
+        records: list[Record | Defect] = []
         for name, facts in kinds["seg"].items():
-            found.extend(self._from_segmentation(file_cache, name, facts, series, told, counts))
+            records.extend(self._from_segmentation(file_cache, name, facts, series, used, counts))
         for name in kinds["rtstruct"]:
-            found.extend(self._from_structures(file_cache, name, series, told, counts))
+            records.extend(self._from_structures(file_cache, name, series, used, counts))
         for one in series:  # what is wrong with images comes first: it may be why truth is lost
-            yield from self._notes(one, one.uid in told)
-        yield from found
+            yield from self._notes(one, one.uid in used)
+        yield from records
         yield from counts.notes()
 
     def read(self, record: Record) -> Pixels:
-        """See `Layout.read`."""
-        image, truth = record.files[:2]
+        """See `DatasetFormat.read`."""
+        image_file, truth = record.files[:2]
         place = record.place
         modality = self.spec.options.get("modality") or record.modality
-        picture = read_picture(
-            self.path(image), image, place["frame"], self.window, modality, place["whole"]
+        image = read_rgb_frame(
+            self.path(image_file), image_file, place["frame"], self.window, modality, place["whole"]
         )
-        size = picture.shape[:2]
+        size = image.shape[:2]
         if place["kind"] == "seg":
             mask = self._segment(truth, place, size)
         else:
             contours = self._structures(truth).contours
             chosen = [contours[number] for number in place["parts"]]
             mask = draw(chosen, Plane.of(place["plane"]), size[0], size[1], self.nested_holes)
-        return Pixels(turned(picture, place["turn"]), turned(mask, place["turn"]))
+        return Pixels(turned(image, place["turn"]), turned(mask, place["turn"]))
 
     def _segment(self, name: str, place: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
         mask = np.zeros(size, bool)
@@ -168,7 +161,7 @@ class DicomFormat(DatasetFormat):
         name: str,
         facts: Facts,
         series: list[Series],
-        told: set[str],
+        used: set[str],
         counts: Counts,
     ) -> Iterator[Record | Defect]:
         scan = file_cache.remember(f"{name}|truth", [self.path(name)], lambda: self._scan(name))
@@ -178,23 +171,23 @@ class DicomFormat(DatasetFormat):
         for note in scan["notes"]:
             yield Defect(**note)
         sops = [source[0] for sources, _ in scan["frames"] for source in sources]
-        found = series_of(
+        images = series_of(
             {**facts, "series": scan["series"], "sops": sops[:1]}, series, "segmentation"
         )
-        if isinstance(found, str):
-            yield Defect(name, found)
+        if isinstance(images, str):
+            yield Defect(name, images)
             return
-        told.add(found.uid)
-        if self.resample == "nearest" and lies_elsewhere(facts, scan, found):
+        used.add(images.uid)
+        if self.resample == "nearest" and lies_elsewhere(facts, scan, images):
             placed = self._remembered(
-                file_cache, name, found, lambda: self._carried(name, facts, scan, found)
+                file_cache, name, images, lambda: self._carried(name, facts, scan, images)
             )
         else:
-            placed = list(place_segments(name, facts, scan, found))
-        yield from self._records(name, "seg", found, placed, counts)
+            placed = list(place_segments(name, facts, scan, images))
+        yield from self._records(name, "seg", images, placed, counts)
 
     def _from_structures(
-        self, file_cache: FileCache, name: str, series: list[Series], told: set[str], counts: Counts
+        self, file_cache: FileCache, name: str, series: list[Series], used: set[str], counts: Counts
     ) -> Iterator[Record | Defect]:
         header = file_cache.remember(
             f"{name}|truth", [self.path(name)], lambda: self._regions(name)
@@ -207,13 +200,13 @@ class DicomFormat(DatasetFormat):
         if not header["contours"]:
             yield Defect(name, "holds no closed planar contour", note=True)
             return
-        found = series_of(header, series, "structure set")
-        if isinstance(found, str):
-            yield Defect(name, found)
+        images = series_of(header, series, "structure set")
+        if isinstance(images, str):
+            yield Defect(name, images)
             return
-        told.add(found.uid)
-        placed = self._remembered(file_cache, name, found, lambda: self._drawn(name, found))
-        yield from self._records(name, "rtstruct", found, placed, counts)
+        used.add(images.uid)
+        placed = self._remembered(file_cache, name, images, lambda: self._drawn(name, images))
+        yield from self._records(name, "rtstruct", images, placed, counts)
 
     def _remembered(
         self,
@@ -222,7 +215,7 @@ class DicomFormat(DatasetFormat):
         series: Series,
         make: Callable[[], Iterable[Placed | Defect]],
     ) -> list[Placed | Defect]:
-        """What depends on the pixels of truth and on where all images of a series lie."""
+        """Place truth on a series, remembered until a file of either changes."""
         files = [name, *dict.fromkeys(frame.file for frame in series.frames)]
         placed = file_cache.remember(
             f"{name}|{series.uid}",
@@ -254,17 +247,17 @@ class DicomFormat(DatasetFormat):
             for index in self.choice.choose(areas):
                 yield record_of(by_slice[index], name, title, kind, series)
 
-    def _notes(self, series: Series, told: bool) -> Iterator[Defect]:
-        if not told:
+    def _notes(self, series: Series, has_truth: bool) -> Iterator[Defect]:
+        if not has_truth:
             yield Defect(
                 series.frames[0].file,
-                f"the series of {len(series.frames)} pictures that it begins has no SEG and no "
+                f"the series of {len(series.frames)} images that it begins has no SEG and no "
                 "RTSTRUCT: no case comes from it",
                 note=True,
             )
         for defect in series.notes:
             # Without truth no case is lost.
-            yield defect if told else Defect(defect.path, defect.cause, note=True)
+            yield defect if has_truth else Defect(defect.path, defect.cause, note=True)
 
     def _scan(self, name: str) -> dict[str, Any]:
         try:

@@ -1,18 +1,18 @@
-"""Cases from one layout to another, going on where a killed run stopped."""
+"""Convert cases from one format to another, going on where a killed run stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from medseg_gym.cases.files.writing import CaseWriter, identity_of
 from medseg_gym.cases.source import load_splits
+from medseg_gym.cases.writers.case_writer import CaseWriter, identity_of
 from medseg_gym.errors import CaseError
 from medseg_gym.object_paths import load_object
 
 WRITERS = {
-    "biomedparse": "medseg_gym.cases.biomedparse:BiomedParseWriter",
-    "parquet": "medseg_gym.cases.parquet:ParquetWriter",
+    "biomedparse": "medseg_gym.cases.writers.biomedparse:BiomedParseWriter",
+    "parquet": "medseg_gym.cases.writers.parquet:ParquetWriter",
 }
 
 
@@ -23,11 +23,11 @@ def convert_cases(
     limit: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, int]:
-    """Write every case of every split in another layout.
+    """Write every case of every split in another format.
 
     Args:
         spec: Case spec of what is read.
-        to: Layout to write, one of `WRITERS`.
+        to: Format to write, one of `WRITERS`.
         out: Folder; the same call goes on there after a kill.
         limit: Most cases of a split.
         progress: Called with (split, done, total), at once and after every case.
@@ -36,7 +36,7 @@ def convert_cases(
         Cases by split.
 
     Raises:
-        CaseError: Unknown layout, a case that cannot be read or written, or a folder that holds
+        CaseError: Unknown format, a case that cannot be read or written, or a folder that holds
             something else.
     """
     if to not in WRITERS:

@@ -1,4 +1,4 @@
-"""Writing the reinforcement-learning parquet, so that reading it back gives equal cases."""
+"""Write the reinforcement-learning parquet, so that reading it back gives equal cases."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gym.cases.case import Case
-from medseg_gym.cases.files.writing import CaseWriter, replace_file, require_words
 from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.cases.parquet.arrow import pa, pq
+from medseg_gym.cases.writers.case_writer import (
+    CaseWriter,
+    case_fields,
+    replace_file,
+    require_words,
+)
 
 ROWS = 128
 """Rows of a file: what a kill can cost."""
@@ -43,7 +48,7 @@ SCHEMA = pa.schema(
 
 
 class ParquetWriter(CaseWriter):
-    """Writes `<split>-00000-of-00002.parquet` and so on, 128 rows a file.
+    """Writer of `<split>-00000-of-00002.parquet` and so on, 128 rows a file.
 
     The columns are those of MedSAM-Agent's reinforcement learning; `extra_info` also holds the
     fields of a `Case` that those have no place for.
@@ -57,14 +62,14 @@ class ParquetWriter(CaseWriter):
         """
         self._waiting: list[dict[str, Any]] = []
         self._done = 0
-        names = {self._path(part) for part in range(self._parts)}
+        names = {self._path(number) for number in range(self._parts)}
         for other in sorted(self.out.glob(f"{self.split}-*.parquet")):
             if other not in names or not self._is_ours(other):
                 raise self.foreign(other)
-        for part in range(self._parts):
-            if not self._path(part).exists():
+        for number in range(self._parts):
+            if not self._path(number).exists():
                 break
-            self._done = min((part + 1) * ROWS, self.total)
+            self._done = min((number + 1) * ROWS, self.total)
         return self._done
 
     def write(self, case: Case) -> None:
@@ -83,12 +88,7 @@ class ParquetWriter(CaseWriter):
                 "extra_info": {
                     "target_description": case.target,
                     "split": self.split,
-                    "key": case.key,
-                    "modality": case.modality,
-                    "spacing": case.spacing,
-                    "group": case.group,
-                    "source": case.source,
-                    "synthetic": case.synthetic,
+                    **case_fields(case),
                 },
             }
         )
@@ -104,8 +104,8 @@ class ParquetWriter(CaseWriter):
     def _parts(self) -> int:
         return -(-self.total // ROWS)
 
-    def _path(self, part: int) -> Path:
-        return self.out / f"{self.split}-{part:05d}-of-{self._parts:05d}.parquet"
+    def _path(self, number: int) -> Path:
+        return self.out / f"{self.split}-{number:05d}-of-{self._parts:05d}.parquet"
 
     def _flush(self) -> None:
         schema = SCHEMA.with_metadata({"medseg_gym": json.dumps(self.identity)})

@@ -1,4 +1,4 @@
-"""Reading folders of images and masks."""
+"""Read folders of images and masks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from medseg_gym.cases.folder.kinds import (
 )
 from medseg_gym.cases.folder.pairing import Role, naming
 from medseg_gym.cases.image_files.images import SUFFIXES
-from medseg_gym.cases.image_files.options import PICTURE_OPTIONS, PictureOptions
+from medseg_gym.cases.image_files.options import IMAGE_OPTIONS, ImageOptions
 from medseg_gym.errors import CaseError
 
 
@@ -56,7 +56,7 @@ class FolderFormat(DatasetFormat):
             or a JSON file of the same.
         target: What binary and instance masks show, where no `{target}` says it.
         threshold: Binary foreground is above it.
-        window, mask_channel, orientation: See `PictureOptions`.
+        window, mask_channel, orientation: See `ImageOptions`.
         spacing: ROW,COLUMN millimetres a pixel.
     """
 
@@ -64,7 +64,7 @@ class FolderFormat(DatasetFormat):
     version = 2
     options = (
         *("images", "masks", "kind", "labels", "target", "threshold", "spacing"),
-        *PICTURE_OPTIONS,
+        *IMAGE_OPTIONS,
     )
 
     def __init__(self, spec: FileSpec) -> None:
@@ -84,7 +84,7 @@ class FolderFormat(DatasetFormat):
             )
         given = "threshold" in spec.options
         self._threshold = spec.number("threshold", 0, 0, 65535) if given else None
-        self._pictures = PictureOptions.of(spec)
+        self._images = ImageOptions.of(spec)
         self._spacing = _two_numbers(spec, "spacing")
         if self._spacing and min(self._spacing) <= 0:
             raise spec.wrong("spacing", "give positive millimetres")
@@ -93,7 +93,7 @@ class FolderFormat(DatasetFormat):
         """Pair images with masks; what values a mask has is remembered until it changes.
 
         Args:
-            memo: Holds the values of index, instance and colour masks.
+            file_cache: Holds the values of index, instance and colour masks.
 
         Yields:
             Records by name, and Defects.
@@ -107,10 +107,10 @@ class FolderFormat(DatasetFormat):
                 yield Defect("", "is a file; give the folder of images and masks")
             elif not path.lower().endswith(SUFFIXES):
                 folder, base = posixpath.split(path)
-                counts.add(folder, "a file that is no picture", base)
+                counts.add(folder, "a file that is no image", base)
             elif (role := self._naming.role(path)) is None:
                 folder, base = posixpath.split(path)
-                counts.add(folder, "a picture that fits neither pattern", base)
+                counts.add(folder, "an image that fits neither pattern", base)
             else:
                 pair = pairs.setdefault(role.identity, _Pair())
                 (pair.masks if role.mask else pair.images).append((path, role))
@@ -118,8 +118,8 @@ class FolderFormat(DatasetFormat):
         for identity in sorted(pairs):
             yield from self._pair(pairs[identity], file_cache, counts, empty)
         if empty:
-            more = f" ({len(empty)} masks, here the first)" if len(empty) > 1 else ""
-            yield Defect(empty[0], f"has no value but 0: it gives no case{more}", note=True)
+            times = f" ({len(empty)} masks, here the first)" if len(empty) > 1 else ""
+            yield Defect(empty[0], f"has no value but 0: it gives no case{times}", note=True)
         yield from counts.notes()
 
     def _pair(
@@ -133,20 +133,20 @@ class FolderFormat(DatasetFormat):
             yield Defect(other, f"has the same name as the image {image!r}")
         if not pair.masks:
             yield Defect(image, "the image has no mask")
-        for mask, told in pair.masks:
-            split = split_named(role.split or told.split) or _split_in(image)
+        for mask, mask_role in pair.masks:
+            split = split_named(role.split or mask_role.split) or _split_in(image)
             common = {
                 "files": (image, mask),
                 "split": split,
-                "group": role.group or told.group or image,
+                "group": role.group or mask_role.group or image,
                 "spacing": self._spacing,
             }
             if self._kind == "binary":
-                yield _record(mask, told.target or self._target, None, common)
+                yield _record(mask, mask_role.target or self._target, None, common)
             elif values := file_cache.remember(
                 mask, [self.path(mask)], partial(self._values, mask)
             ):
-                yield from self._by_value(mask, told, values, common, counts)
+                yield from self._by_value(mask, mask_role, values, common, counts)
             else:
                 empty.append(mask)
 
@@ -192,10 +192,10 @@ class FolderFormat(DatasetFormat):
         return Pixels(pixels, values == record.place)
 
     def _image(self, image: str) -> np.ndarray:
-        return self._pictures.image(self.path(image), image)
+        return self._images.image(self.path(image), image)
 
     def _labels(self, mask: str) -> np.ndarray:
-        return self._pictures.labels(self.path(mask), mask, kind=self._kind)
+        return self._images.labels(self.path(mask), mask, kind=self._kind)
 
     def _numbers(self, mask: str) -> np.ndarray:
         return numbers(self._labels(mask), self._kind, mask)
@@ -207,15 +207,15 @@ def _record(key: str, text: str, place: Any, common: dict[str, Any]) -> Record:
 
 
 def _split_in(path: str) -> str:
-    found = {split_named(part) for part in path.split("/")[:-1]} - {""}
-    return found.pop() if len(found) == 1 else ""
+    splits = {split_named(folder) for folder in path.split("/")[:-1]} - {""}
+    return splits.pop() if len(splits) == 1 else ""
 
 
 def _two_numbers(spec: FileSpec, option: str) -> tuple[float, float] | None:
     if option not in spec.options:
         return None
     try:
-        first, second = (float(part) for part in spec.options[option].split(","))
+        first, second = (float(number) for number in spec.options[option].split(","))
         if not (abs(first) < float("inf") and abs(second) < float("inf")):
             raise ValueError
     except ValueError:

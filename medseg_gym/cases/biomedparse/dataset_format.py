@@ -1,4 +1,4 @@
-"""Reading the BiomedParse layout."""
+"""Read the BiomedParse format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from medseg_gym.cases.files.records import Pixels, Record
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.files.splits import split_named
 from medseg_gym.cases.image_files.masks import as_mask
-from medseg_gym.cases.image_files.options import PICTURE_OPTIONS, PictureOptions
+from medseg_gym.cases.image_files.options import IMAGE_OPTIONS, ImageOptions
 
 _ANNOTATIONS = {"train.json", "val.json", "valid.json", "validation.json", "test.json"}
 _LOSSY = (".jpg", ".jpeg")
@@ -36,33 +36,33 @@ class BiomedParseFormat(DatasetFormat):
 
     Options besides the shared ones:
         sentences: "all" (default) or "first": how many of a mask's sentences become cases.
-        window, mask_channel, orientation: See `PictureOptions`.
+        window, mask_channel, orientation: See `ImageOptions`.
     """
 
     name = "biomedparse"
     version = 2
-    options = ("sentences", *PICTURE_OPTIONS)
+    options = ("sentences", *IMAGE_OPTIONS)
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
         self._first_only = spec.text("sentences", "all", ("all", "first")) == "first"
-        self._pictures = PictureOptions.of(spec)
+        self._images = ImageOptions.of(spec)
 
     def index(self, file_cache: FileCache) -> Iterator[Record | Defect]:
         """List every annotation; the JSON files are read each time, pixels never.
 
         Args:
-            memo: Not needed.
+            file_cache: Not needed.
 
         Yields:
             Records in the order of the files, and Defects.
         """
         files: dict[str, bool] = {}  # whether an annotation names it
-        for found in walk(self.root):
-            if isinstance(found, Defect):
-                yield found
+        for listed in walk(self.root):
+            if isinstance(listed, Defect):
+                yield listed
             else:
-                files[found] = False
+                files[listed] = False
         if "" in files:
             yield Defect("", "is a file; give the folder of the data set")
             return
@@ -135,18 +135,18 @@ class BiomedParseFormat(DatasetFormat):
         return Pixels(
             self.cache.get(
                 image,
-                lambda: self._pictures.image(self.path(image), image),
+                lambda: self._images.image(self.path(image), image),
                 lambda a: int(a.nbytes),
             ),
             self.cache.get(mask, lambda: self._mask(mask), lambda a: int(a.nbytes)),
         )
 
     def _mask(self, mask: str) -> np.ndarray:
-        return as_mask(self._pictures.labels(self.path(mask), mask), mask)
+        return as_mask(self._images.labels(self.path(mask), mask), mask)
 
 
 def _fields(entry: Entry, image: str, text: str) -> dict[str, Any]:
-    """Fields of a record that are not the layout's own: from the writer, or guessed by name."""
+    """Fields of a record that are not the format's own: from the writer, or guessed by name."""
     extra = entry.extra
     if not extra:
         stem = posixpath.splitext(posixpath.basename(image))[0]

@@ -1,4 +1,4 @@
-"""A contact sheet: some cases of a source in one picture."""
+"""Draw a contact sheet: some cases of a source in one image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medseg_gym.cases.case import Case
 from medseg_gym.cases.source import CaseSource
 from medseg_gym.errors import CaseError
 
-TILE = 240  # pixels of a picture's longer edge
+TILE = 240  # pixels of an image's longer edge
 _TEXT, _GAP, _LINE = 64, 8, 15
 _ORANGE, _GREEN = (255, 140, 0), np.array([60, 200, 90])
 
@@ -87,16 +87,16 @@ def _tile(case: Case) -> Image.Image:
 
 
 def _refusal(key: str, error: CaseError) -> Image.Image:
-    picture = Image.new("RGB", (TILE, TILE), (250, 225, 225))
+    tile = Image.new("RGB", (TILE, TILE), (250, 225, 225))
     words = textwrap.wrap(str(error), 36)[:14]
-    ImageDraw.Draw(picture).text((8, 8), "\n".join(words), fill="darkred", font=_font(12))
-    return _paper("cannot be read", "", key, picture)
+    ImageDraw.Draw(tile).text((8, 8), "\n".join(words), fill="darkred", font=_font(12))
+    return _paper("cannot be read", "", key, tile)
 
 
-def _paper(title: str, facts: str, key: str, picture: Image.Image) -> Image.Image:
+def _paper(title: str, facts: str, key: str, tile: Image.Image) -> Image.Image:
     paper = Image.new("RGB", (TILE, TILE + _TEXT), "white")
     paper.paste((238, 238, 238), (0, 0, TILE, TILE))
-    paper.paste(picture, ((TILE - picture.width) // 2, (TILE - picture.height) // 2))
+    paper.paste(tile, ((TILE - tile.width) // 2, (TILE - tile.height) // 2))
     draw = ImageDraw.Draw(paper)
     lines: Sequence[tuple[str, str]] = ((title, "black"), (facts, "dimgray"), (key, "gray"))
     for number, (text, colour) in enumerate(lines):

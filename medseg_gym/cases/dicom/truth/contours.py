@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from medseg_gym.cases.dicom.filling import nesting, region_mask
 from medseg_gym.cases.dicom.planes import Plane
-from medseg_gym.cases.dicom.segmentation import Placed
 from medseg_gym.cases.dicom.series import GAP, SAME, Series
-from medseg_gym.cases.dicom.structures import Contour, StructureSet
+from medseg_gym.cases.dicom.truth.filling import nesting, region_mask
+from medseg_gym.cases.dicom.truth.placed import Placed
+from medseg_gym.cases.dicom.truth.structures import Contour, StructureSet
 from medseg_gym.cases.files import Defect
 
 HOLES = ("drawn", "nested")
@@ -24,7 +24,7 @@ _EMPTY = "that hold no pixel of their slice, or cancel each other"
 def draw(
     contours: Sequence[Contour], plane: Plane, rows: int, columns: int, nested_holes: bool = False
 ) -> np.ndarray:
-    """Mask of the contours of one region on one slice.
+    """Draw the mask of the contours of one region on one slice.
 
     Contours that were drawn at different heights are combined height by height, then united: only
     those in one plane cut holes into each other.
@@ -63,35 +63,35 @@ def place_contours(
         notes that count the contours whose reading the file leaves open.
     """
     rows, columns = series.facts["rows"], series.facts["columns"]
-    found: dict[tuple[int, int], list[int]] = defaultdict(list)
+    contours_of: dict[tuple[int, int], list[int]] = defaultdict(list)
     lost: Counter[tuple[int, str]] = Counter()
-    told: Counter[tuple[int, str]] = Counter()
+    noted: Counter[tuple[int, str]] = Counter()
     for number, contour in enumerate(structures.contours):
         problem = _stranger(contour, structures, series)
         index = problem or _slice_of(contour, series)
         if isinstance(index, int):
-            found[contour.roi, index].append(number)
+            contours_of[contour.roi, index].append(number)
             if _off(contour, series, index) > max(series.gap / 4, SAME):
-                told[contour.roi, "that lie between slices and count for the nearest one"] += 1
+                noted[contour.roi, "that lie between slices and count for the nearest one"] += 1
         elif index == _NOWHERE:
-            told[contour.roi, index] += 1
+            noted[contour.roi, index] += 1
         else:
             lost[contour.roi, index] += 1
     for (roi, problem), count in lost.items():
         title = structures.names.get(roi, f"region {roi}")
         yield Defect(name, f"{count} contours of {title!r} {problem}")
-    for (roi, index), numbers in sorted(found.items()):
+    for (roi, index), numbers in sorted(contours_of.items()):
         plane = series.frames[index].plane
         assert plane is not None  # _slice_of found it by its position
         contours = [structures.contours[n] for n in numbers]
         mask = draw(contours, plane, rows, columns, nested_holes)
         area = int(np.count_nonzero(mask))
         for cause, count in _open_to_reading(contours, plane, nested_holes):
-            told[roi, cause] += count
+            noted[roi, cause] += count
         if not area:
-            told[roi, _EMPTY] += len(contours)
+            noted[roi, _EMPTY] += len(contours)
         yield Placed(roi, structures.names[roi], index, tuple(numbers), area)
-    for (roi, cause), count in told.items():
+    for (roi, cause), count in noted.items():
         title = structures.names[roi]
         if cause in (_NOWHERE, _EMPTY):
             yield Defect.counting(name, f"contours {cause}", count, f"region {title!r}")
@@ -100,7 +100,7 @@ def place_contours(
 
 
 def _stranger(contour: Contour, structures: StructureSet, series: Series) -> str:
-    """Why a contour has nothing to do with the series, or ""."""
+    """Return the reason why a contour does not belong to the series, or ""."""
     own = structures.frames_of_reference.get(contour.roi)
     if own is None:
         return "belong to a region that StructureSetROISequence does not name"
@@ -111,7 +111,7 @@ def _stranger(contour: Contour, structures: StructureSet, series: Series) -> str
 
 
 def _slice_of(contour: Contour, series: Series) -> int | str:
-    """Index of the slice, or why there is none."""
+    """Return the index of the slice, or the reason why there is none."""
     plane = series.frames[0].plane
     if series.view is None or plane is None:
         return "cannot be placed: the images have no position or orientation"
@@ -120,12 +120,12 @@ def _slice_of(contour: Contour, series: Series) -> int | str:
     if np.abs(heights - heights.mean()).max() > max(series.gap / 4, SAME):
         return "do not lie in the plane of an image: they are tilted against the slices"
     among = series.nearest(middle)
-    told = series.index(contour.sop, contour.number) if contour.sop else None
+    named = series.index(contour.sop, contour.number) if contour.sop else None
     if not among:
         return _NOWHERE
-    if told in among:  # it decides between images at one place, and exactly halfway
-        return told
-    if told is not None and _off(contour, series, told) > GAP * series.gap:
+    if named in among:  # it decides between images at one place, and exactly halfway
+        return named
+    if named is not None and _off(contour, series, named) > GAP * series.gap:
         return "lie elsewhere than the image that they refer to"
     chosen = series.nearest(middle, ties=False)
     if len(chosen) > 1:
@@ -134,14 +134,14 @@ def _slice_of(contour: Contour, series: Series) -> int | str:
 
 
 def _off(contour: Contour, series: Series, index: int) -> float:
-    """How far a contour lies from a slice, in mm."""
+    """Return the distance of a contour from a slice, in mm."""
     plane = series.frames[index].plane
     assert plane is not None  # the series has a view
     return abs(float(plane.distance(contour.points.mean(axis=0)[None])[0]))
 
 
 def _by_height(contours: Sequence[Contour], plane: Plane) -> Iterator[list[Contour]]:
-    """Contours that lie in one plane, within a tenth of what makes two slices."""
+    """Group contours that lie in one plane, within a tenth of what makes two slices."""
     heights = np.array([float(plane.distance(c.points).mean()) for c in contours])
     order = np.argsort(heights, kind="stable")
     cuts = np.flatnonzero(np.diff(heights[order]) > ONE_PLANE) + 1
@@ -156,7 +156,7 @@ ONE_PLANE = 0.1
 def _open_to_reading(
     contours: Sequence[Contour], plane: Plane, nested_holes: bool
 ) -> Iterator[tuple[str, int]]:
-    """What the file leaves open about contours of one region on one slice, and how often."""
+    """Count contours of one region on one slice whose meaning the file leaves open."""
     for group in _by_height(contours, plane):
         plain = [plane.pixels(contour.points) for contour in group if not contour.exclusive]
         if plain and len(plain) < len(group):

@@ -1,4 +1,4 @@
-"""Writing the BiomedParse layout, so that reading it back gives equal cases."""
+"""Write the BiomedParse format, so that reading it back gives equal cases."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from typing import Any
 
 from medseg_gym.cases.biomedparse.annotations import EXTRA
 from medseg_gym.cases.case import Case
-from medseg_gym.cases.files.writing import CaseWriter, replace_file, require_words, slug
 from medseg_gym.cases.image_files.images import png_bytes
+from medseg_gym.cases.writers.case_writer import (
+    CaseWriter,
+    case_fields,
+    replace_file,
+    require_words,
+    slug,
+)
 from medseg_gym.errors import CaseError
 from medseg_gym.storage.line_files import append_rows, mend, read_rows, write_rows
 
 
 class BiomedParseWriter(CaseWriter):
-    """Writes `<split>.json`, `<split>/` and `<split>_mask/`.
+    """Writer of `<split>.json`, `<split>/` and `<split>_mask/`.
 
     Cases that share an image share its file. An annotation has the fields that BiomedParse's own
-    tools read, and under "medseg_gym" those that the layout has no place for. Until the last case
+    tools read, and under "medseg_gym" those that the format has no place for. Until the last case
     is written, annotations lie in `.<split>.unfinished`, a line each.
     """
 
@@ -62,12 +68,7 @@ class BiomedParseWriter(CaseWriter):
             "height": case.height,
             "width": case.width,
             "sent": case.target,
-            "key": case.key,
-            "modality": case.modality,
-            "spacing": case.spacing,
-            "group": case.group,
-            "source": case.source,
-            "synthetic": case.synthetic,
+            **case_fields(case),
         }
         append_rows(self._journal, [line], CaseError)
 
@@ -110,10 +111,10 @@ class BiomedParseWriter(CaseWriter):
     def _finished(self, final: Path) -> int:
         try:
             document = json.loads(final.read_bytes())
-            found = document["info"][EXTRA]
+            identity = document["info"][EXTRA]
         except (ValueError, TypeError, KeyError):
             raise self.foreign(final) from None
-        if found != self.identity:
+        if identity != self.identity:
             raise self.foreign(final)
         return len(document["annotations"])
 
