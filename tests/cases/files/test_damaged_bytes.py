@@ -44,7 +44,7 @@ def test_damaged_bytes_are_defects_or_cases(kind, which, at, removed, added, tmp
     start = int(at * len(raw))
     file.write_bytes(raw[:start] + added + raw[start + removed :])
     os.utime(file, (1, 1))
-    data = index_dataset(dataset_format_of(layout), f"{root}{options}")
+    data = index_dataset(dataset_format_of(name), f"{root}{options}")
     whole = len(data.records)
     data.examine()
     assert len(data.records) + len({d.key for d in data.bad if d.key}) >= whole

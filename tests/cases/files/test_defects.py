@@ -112,10 +112,10 @@ def test_the_corpus_is_as_large_as_promised():
 READ_ALL = """
 import json, re, sys
 from medseg_gym.cases.files import index_dataset
-from medseg_gym.cases.files.dataset_formats import dataset_format_named
+from medseg_gym.cases.files.dataset_formats import dataset_format_of
 peaks = {}
 for name, argument in json.load(sys.stdin):
-    index_dataset(dataset_format_named(name), argument).examine()
+    index_dataset(dataset_format_of(name), argument).examine()
     # Not ru_maxrss: that begins with the memory of the process that started this one.
     status = open("/proc/self/status").read()
     peaks[argument] = int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) // 1024
