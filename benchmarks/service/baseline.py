@@ -23,7 +23,7 @@ from medseg_gym import backbones
 from medseg_gym.backbones import Backbone, PromptRow
 from medseg_gym.cli.main import run
 from medseg_gym.prompts import AddBox, AddPoint
-from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.middleware.pixel_budget import PixelBudget
 from medseg_gym.serving.routes.images import (
     box_at,

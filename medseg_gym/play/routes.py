@@ -18,7 +18,7 @@ from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt, Stop, Undo
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.middleware.pixel_budget import Allowance
 from medseg_gym.serving.routes.images import read_picture
-from medseg_gym.serving.routes.rows import in_thread, reply
+from medseg_gym.serving.routes.responses import in_thread, reply
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(max_length=500)]

@@ -6,6 +6,6 @@
 """
 
 from medseg_gym.serving.errors import ServiceError
-from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.limits import Limits
 
 __all__ = ["Limits", "ServiceError"]

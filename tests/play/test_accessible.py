@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.play.test_browser import chromium, record, tab, url  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.slow

@@ -12,15 +12,15 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from tests.play.browser import CHROMIUM, FLAGS, Server, Tab, require_browser
 
 from medseg_gym import backbones
 from medseg_gym.annotators import make_policy
 from medseg_gym.cases import Case, load_cases
-from medseg_gym.play import PageOptions
+from medseg_gym.play import PageExtension, PageOptions
 from medseg_gym.serving.middleware.api_keys import ApiKeys
 from medseg_gym.serving.server import make_service, running
 from medseg_gym.trajectories import TrajectoryStore, export_store, replay_store
+from tests.play.browser import CHROMIUM, FLAGS, Server, Tab, require_browser
 from tests.serving.conftest import noise, png
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,9 @@ def url(record) -> Iterator[str]:
         max_steps=8,
         provenance={"backbone": "pocket", "device": "cpu"},
     )
-    with running(make_service(backbones.load("pocket", device="cpu"), page=page)) as address:
+    with running(
+        make_service(backbones.load("pocket", device="cpu"), extensions=[PageExtension(page)])
+    ) as address:
         yield address
 
 
@@ -382,8 +384,10 @@ def test_a_file_dropped_onto_the_page(tab) -> None:
 def test_where_there_are_keys_the_page_asks_for_one(tab, tmp_path) -> None:
     key = "anna-key-0123456789"
     page = PageOptions(cases=([evil_case()],), record=tmp_path / "play")
-    owners = ApiKeys({"anna": key})
-    service = make_service(backbones.load("ellipse", device="cpu"), owners=owners, page=page)
+    api_keys = ApiKeys({"anna": key})
+    service = make_service(
+        backbones.load("ellipse", device="cpu"), api_keys=api_keys, extensions=[PageExtension(page)]
+    )
     with running(service) as address:
         one = tab(at=address, wait=False)
         for given in ("wrong-key-0123456789", key):
@@ -443,7 +447,9 @@ def test_markup_in_any_text_is_shown_as_text(tab, tmp_path) -> None:
         policies=(EvilPolicy(),),
         provenance={"backbone": "ellipse", "device": "cpu"},
     )
-    with running(make_service(backbones.load("ellipse", device="cpu"), page=page)) as address:
+    with running(
+        make_service(backbones.load("ellipse", device="cpu"), extensions=[PageExtension(page)])
+    ) as address:
         one = tab(at=address)
         one.at("#player").fill(tag)
         one.at("#player").press("Enter")
@@ -603,7 +609,7 @@ def test_the_service_is_restarted_under_an_open_page(chromium, tab, tmp_path) ->
     try:
         for _ in range(600):
             try:
-                if httpx.get(f"{server.url}/ready", trust_env=False).is_success:
+                if httpx.get(f"{server.url}/readyz", trust_env=False).is_success:
                     break
             except httpx.TransportError:
                 time.sleep(0.1)

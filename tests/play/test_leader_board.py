@@ -6,10 +6,10 @@ import json
 import math
 
 import pytest
-from tests.play.conftest import scattered
 
 from medseg_gym.play.games import Player
 from medseg_gym.play.leader_board import board, collect
+from tests.play.conftest import scattered
 
 
 def row(policy: str, case: int, dice: float, rollout: int = 0, **more):

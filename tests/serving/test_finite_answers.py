@@ -26,7 +26,7 @@ from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.cases import Case, hash_pixels
 from medseg_gym.prompts import AddBox
 from medseg_gym.serving.batching.micro_batching import decode_together, together
-from medseg_gym.serving.batching.rows import write_decode
+from medseg_gym.serving.routes.row_messages import write_decode
 from tests.serving.conftest import noise, upload
 
 QUICK = Patience(timeout=5, connect_timeout=1, retries=2, busy_seconds=2)

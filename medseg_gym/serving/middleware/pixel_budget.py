@@ -9,8 +9,8 @@ from __future__ import annotations
 from threading import Lock
 
 from medseg_gym.serving.errors import ServiceError
-from medseg_gym.serving.middleware.limits import Limits
-from medseg_gym.serving.middleware.metrics import ServiceMetrics
+from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.metrics import ServiceMetrics
 
 
 class PixelBudget:
@@ -18,12 +18,12 @@ class PixelBudget:
 
     Args:
         limits: `max_pixels`, `max_request_pixels` and `max_pixels_in_flight`.
-        meters: What is counted.
+        metrics: What is counted.
     """
 
-    def __init__(self, limits: Limits, meters: ServiceMetrics | None = None) -> None:
+    def __init__(self, limits: Limits, metrics: ServiceMetrics | None = None) -> None:
         self.limits = limits
-        self.meters = meters
+        self.metrics = metrics
         self.held = 0
         self._lock = Lock()
 
@@ -35,8 +35,8 @@ class PixelBudget:
         with self._lock:
             others = self.held - own
             if others and self.held + count > self.limits.max_pixels_in_flight:
-                if self.meters is not None:
-                    self.meters.refused.labels("pixels_in_flight").inc()
+                if self.metrics is not None:
+                    self.metrics.refused.labels("pixels_in_flight").inc()
                 raise ServiceError(
                     "too many images are being decoded at once; try again shortly",
                     503,

@@ -24,11 +24,11 @@ from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.serving.app import base_app
 from medseg_gym.serving.batching.micro_batching import decode_together, encode_together, together
+from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.metrics import ServiceMetrics
 from medseg_gym.serving.middleware.api_keys import ApiKeys, read_keys
-from medseg_gym.serving.middleware.gate import RequestMiddleware
-from medseg_gym.serving.middleware.limits import Limits
-from medseg_gym.serving.middleware.metrics import ServiceMetrics
-from medseg_gym.serving.routes.rows import row_router
+from medseg_gym.serving.middleware.requests import RequestMiddleware
+from medseg_gym.serving.routes.stateless import stateless_router
 from medseg_gym.serving.routes.status import root_router, status_router
 
 
@@ -89,13 +89,15 @@ def build_replica(args: RayArguments) -> RequestMiddleware:
     served = ServedBackbone(
         backbones.load(args.backbone, args.checkpoint, args.device, **args.backbone_options)
     )
-    meters = ServiceMetrics()
-    meters.watch_cache(served.cache)
+    metrics = ServiceMetrics()
+    metrics.watch_cache(served.cache)
     app = base_app(None)
-    app.include_router(row_router(BatchedRows(served, limits, meters), limits, DecodeOptions()))
-    app.include_router(status_router(served, meters, lambda: True, lambda: 0))
+    app.include_router(
+        stateless_router(BatchedRows(served, limits, metrics), limits, DecodeOptions())
+    )
+    app.include_router(status_router(served, metrics, lambda: True, lambda: 0))
     app.include_router(root_router(served))
-    return RequestMiddleware(app, ApiKeys(keys), limits, meters, args.local_only)
+    return RequestMiddleware(app, ApiKeys(keys), limits, metrics, args.local_only)
 
 
 class BatchedRows:
@@ -104,13 +106,13 @@ class BatchedRows:
     Args:
         served: Who segments, in a thread of its own: the replica's event loop never computes.
         limits: Batch and delay.
-        meters: What is counted.
+        metrics: What is counted.
     """
 
-    def __init__(self, served: ServedBackbone, limits: Limits, meters: ServiceMetrics) -> None:
+    def __init__(self, served: ServedBackbone, limits: Limits, metrics: ServiceMetrics) -> None:
         self.served = served
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="segmenter")
-        self._meters = meters
+        self._metrics = metrics
         collect = serve.batch(
             max_batch_size=limits.max_batch, batch_wait_timeout_s=limits.max_delay_ms / 1000
         )
@@ -120,7 +122,7 @@ class BatchedRows:
 
     def _batched(self, kind: str, work: Callable[[list[Any]], list[Any]]) -> Callable:
         async def run(requests: list[Any]) -> list[Any]:
-            self._meters.batch_rows.labels(kind).observe(len(requests))
+            self._metrics.batch_rows.labels(kind).observe(len(requests))
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._thread, together, work, requests)
 

@@ -14,7 +14,7 @@ from ray import serve
 
 from medseg_gym.backbones.remote.http import KEY_VARIABLE
 from medseg_gym.errors import MedSegError
-from medseg_gym.serving.middleware.api_keys import is_loopback
+from medseg_gym.serving.middleware.local_only import is_loopback
 from medseg_gym.serving.ray_serve.app import RayArguments, deployment
 
 APPLICATION = "medseg"

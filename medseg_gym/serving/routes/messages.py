@@ -189,8 +189,14 @@ class SessionList(BaseModel):
     sessions: list[SessionSummary]
 
 
+class ProbeAnswer(BaseModel):
+    """Liveness or readiness."""
+
+    status: Literal["ok"] = "ok"
+
+
 class Health(BaseModel):
-    """The process answers."""
+    """Health in the words of MedSAM-Agent's server."""
 
     status: Literal["healthy"] = "healthy"
     model_loaded: bool

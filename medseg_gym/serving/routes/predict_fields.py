@@ -9,7 +9,6 @@ from medseg_gym.backbones.protocol import Embedding
 from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.cases import hash_pixels
 from medseg_gym.episodes import DecodeOptions
-from medseg_gym.serving.batching.rows import check_row
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.middleware.pixel_budget import Allowance
 from medseg_gym.serving.routes.images import (
@@ -20,6 +19,7 @@ from medseg_gym.serving.routes.images import (
     read_json_field,
     read_picture,
 )
+from medseg_gym.serving.routes.row_messages import check_row
 
 
 class PredictFields:

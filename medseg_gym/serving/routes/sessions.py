@@ -9,8 +9,6 @@ from fastapi import APIRouter, File, Form, Path, Request, Response, UploadFile
 
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.prompts import AddBox, AddPoint, Prompt
-from medseg_gym.serving.batching.session import Session, describe_prompts
-from medseg_gym.serving.batching.sessions import SessionBook
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.routes.images import (
     box_at,
@@ -29,7 +27,9 @@ from medseg_gym.serving.routes.messages import (
     SessionStatus,
 )
 from medseg_gym.serving.routes.predict_fields import read_points
-from medseg_gym.serving.routes.rows import CONFLICT, REFUSALS, Window, in_thread, reply
+from medseg_gym.serving.routes.responses import CONFLICT, REFUSALS, Window, in_thread, reply
+from medseg_gym.serving.sessions.book import SessionBook
+from medseg_gym.serving.sessions.session import Session, describe_prompts
 
 SessionId = Annotated[str, Form(description="As `/session/create` answered.")]
 SessionInPath = Annotated[str, Path(description="As `/session/create` answered.")]

@@ -12,7 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.limits import Limits
 
 _PIPELINED = 32  # requests that a connection may send ahead of their answers
 
