@@ -1,4 +1,4 @@
-"""The application: routes, errors and descriptions put together."""
+"""The application: routes, answers to errors, and the OpenAPI description."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _common_reward(extensions: Sequence[Extension]) -> str:
 
 
 def base_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None) -> FastAPI:
-    """An application without routes: documentation that needs no network, errors as JSON."""
+    """Make an application without routes: documentation without a network, errors as JSON."""
     app = FastAPIOffline(
         title="medseg_gym",
         version=version("medseg-gym"),
@@ -175,12 +175,14 @@ def describe_bodies(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:
-            found = plain()
-            _, more = models_json_schema(
+            schema = plain()
+            _, definitions = models_json_schema(
                 [(EncodeRequest, "validation"), (DecodeRequest, "validation")],
                 ref_template="#/components/schemas/{model}",
             )
-            found.setdefault("components", {}).setdefault("schemas", {}).update(more["$defs"])
+            schema.setdefault("components", {}).setdefault("schemas", {}).update(
+                definitions["$defs"]
+            )
         assert app.openapi_schema is not None
         return app.openapi_schema
 

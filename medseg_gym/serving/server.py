@@ -1,4 +1,4 @@
-"""Run a service in this process until it is told to stop, or beside a test or a program."""
+"""Run a service in this process until a signal ends it, or in a thread beside a program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from medseg_gym.serving.app import Service
 from medseg_gym.serving.extensions import Extension
 from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.middleware.api_keys import ApiKeys
-from medseg_gym.serving.middleware.http_protocol import guarded
+from medseg_gym.serving.middleware.http_protocol import limited_protocol
 from medseg_gym.serving.middleware.local_only import is_loopback
 
 log = logging.getLogger("medseg_gym.serving")
@@ -58,14 +58,14 @@ def make_service(
 
 
 def make_server(service: Service, host: str, port: int) -> uvicorn.Server:
-    """A uvicorn server for a service; its logs are left to the caller."""
+    """Make a uvicorn server for a service; logging is left to the caller."""
     config = uvicorn.Config(
         service.asgi,
         host=host,
         port=port,
         log_config=None,
         access_log=False,
-        http=guarded(service.limits),
+        http=limited_protocol(service.limits),
         h11_max_incomplete_event_size=service.limits.max_header_bytes,  # where h11 reads headers
         ws="none",
         lifespan="on",
@@ -83,10 +83,10 @@ def serve(
     port: int = DEFAULT_PORT,
     on_start: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; what was accepted is finished first.
+    """Serve until SIGINT or SIGTERM; requests that were accepted are finished first.
 
     Args:
-        service: Used once.
+        service: A service that has not run yet.
         host: Address to bind.
         port: 0 takes a free one.
         on_start: Called with the URL, in a thread, when it listens.
@@ -113,7 +113,7 @@ def serve(
         },
     )
     if on_start is not None:
-        # The socket listens already: what is asked from now on waits until it is answered.
+        # The socket listens already: requests wait until the server answers them.
         threading.Thread(target=on_start, args=(url,), daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Uvicorn stops gracefully and then raises the signal again, which would end in an error.
@@ -124,10 +124,10 @@ def serve(
 
 @contextmanager
 def running(service: Service, host: str = "127.0.0.1") -> Iterator[str]:
-    """Serve in a thread of this process while the context lasts; gives the URL.
+    """Serve in a thread of this process while the context lasts; yields the URL.
 
     Args:
-        service: Used once; it ends with the context.
+        service: A service that has not run yet; it ends with the context.
         host: A loopback address.
 
     Raises:

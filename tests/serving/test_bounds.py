@@ -18,7 +18,7 @@ from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.middleware.api_keys import ApiKeys
-from medseg_gym.serving.middleware.http_protocol import guarded
+from medseg_gym.serving.middleware.http_protocol import limited_protocol
 from medseg_gym.serving.middleware.pixel_budget import PixelBudget
 from tests.serving.conftest import noise, upload
 from tests.serving.test_limits import connect, read_all
@@ -69,7 +69,8 @@ def test_headers_are_cut_off_before_they_are_kept(serve, monkeypatch, kind, part
         from uvicorn.protocols.http.h11_impl import H11Protocol
 
         monkeypatch.setattr(
-            "medseg_gym.serving.server.guarded", lambda limits: guarded(limits, H11Protocol)
+            "medseg_gym.serving.server.limited_protocol",
+            lambda limits: limited_protocol(limits, H11Protocol),
         )
     service, client = serve(max_header_bytes=16_384)
     kept = 0

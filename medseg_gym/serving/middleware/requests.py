@@ -45,10 +45,10 @@ class RequestMiddleware:
     """ASGI middleware around the whole application.
 
     Args:
-        app: The application.
+        app: The application with all routes.
         api_keys: Keys that requests must carry.
         limits: Bodies, time and requests in progress.
-        metrics: What is counted.
+        metrics: Count requests, refusals and time.
         local_only: The service is bound to the loopback and has no keys: requests that carry a
             foreign Host or Origin header are refused, so that no web page that the user happens to
             visit can use it.
@@ -97,7 +97,7 @@ class RequestMiddleware:
     def refusal(
         self, scope: MutableMapping[str, Any], headers: dict[str, str]
     ) -> ServiceError | None:
-        """Why a request is turned away before its body is read, or None."""
+        """Return the reason to refuse a request before its body is read, or None."""
         path = scope["path"]
         if self.local_only and (foreign := foreign_header(headers)):
             return ServiceError(
@@ -218,14 +218,14 @@ class _RequestContext:
             return
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            given = message.get("headers", [])
+            headers = message.get("headers", [])
             extra = [(b"x-request-id", self.id.encode()), (b"cache-control", b"no-store")]
-            names = {name.lower() for name, _ in given}
+            names = {name.lower() for name, _ in headers}
             extra += [(name, value) for name, value in _FOR_BROWSERS if name not in names]
             if self.refused is not None and not self.complete:
                 # The rest of the body is not read: the connection cannot be used again.
                 extra.append((b"connection", b"close"))
-            message = {**message, "headers": [*given, *extra]}
+            message = {**message, "headers": [*headers, *extra]}
         sent = False
         with anyio.move_on_after(self.middleware.limits.send_seconds):
             await self._send(message)

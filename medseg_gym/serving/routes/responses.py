@@ -35,18 +35,18 @@ NOT_JSON: dict[int | str, dict[str, Any]] = {
 
 
 async def in_thread(work: Callable[..., R], *args: Any) -> R:
-    """Run what computes away from the event loop."""
+    """Run a computation in a thread, away from the event loop."""
     return await anyio.to_thread.run_sync(work, *args)
 
 
 def json_body(model: str) -> dict[str, Any]:
-    """Describe a body that the handler parses itself, in a thread: the schema's name."""
+    """Describe a body that the handler parses itself; `model` is the name of its schema."""
     schema = {"$ref": f"#/components/schemas/{model}"}
     return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}
 
 
 async def read_json_body(request: Request) -> bytes:
-    """The body, not yet parsed.
+    """Read the body without parsing it.
 
     Raises:
         ServiceError: 415.
@@ -58,7 +58,7 @@ async def read_json_body(request: Request) -> bytes:
 
 
 def reply(answer: bytes | dict[str, Any]) -> Response:
-    """A JSON answer; the models are for the description, every field is set by hand."""
+    """Make a JSON answer; the models only describe it, every field is set by hand."""
     content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     return Response(content, media_type="application/json")
 

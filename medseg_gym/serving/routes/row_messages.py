@@ -1,7 +1,7 @@
-"""Stateless requests: from a message of `/v1/...` to rows and back.
+"""Conversion of the bodies of `/v1/...` to rows, and of logits to the body of the answer.
 
-What runs in a worker thread (parsing, hashing, base64, PNG) is a plain function here; the routes
-only await. The same routes stand before the micro-batcher and before a Ray Serve replica.
+These functions compute (parsing, hashing, base64, PNG), so the routes run them in a worker thread.
+The same routes stand before the micro-batcher and before a Ray Serve replica.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from medseg_gym.cases import hash_pixels
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.middleware.pixel_budget import Allowance
-from medseg_gym.serving.routes.images import read_floats, read_picture
+from medseg_gym.serving.routes.images import read_floats, read_upload
 from medseg_gym.serving.routes.messages import (
     DecodeAnswer,
     DecodeRequest,
     EncodeRequest,
-    Picture,
+    ImageBody,
     Row,
 )
 from medseg_gym.serving.routes.validation import parse
@@ -45,8 +45,8 @@ def check_backbone(wanted: str | None, facts: ServedFacts) -> None:
 
 def read_encode(
     body: bytes, limits: Limits, facts: ServedFacts, allowance: Allowance
-) -> tuple[list[str], dict]:
-    """Hashes that were asked for, and the images that were sent, by hash and in order."""
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Return the hashes that were asked for, and the images that were sent, by hash and in order."""
     request = parse(EncodeRequest, body)
     check_backbone(request.backbone, facts)
     _check_count(len(request.hashes), limits, "hashes")
@@ -57,7 +57,7 @@ def read_encode(
 def read_decode(
     body: bytes, limits: Limits, facts: ServedFacts, allowance: Allowance
 ) -> tuple[list[WireRow], dict[str, np.ndarray], str]:
-    """Rows, images that were sent along by hash, and the dtype wanted."""
+    """Return the rows, the images that were sent along by hash, and the dtype of the answer."""
     request = parse(DecodeRequest, body)
     check_backbone(request.backbone, facts)
     _check_count(len(request.rows), limits, "rows")
@@ -72,11 +72,11 @@ def read_decode(
 
 
 def write_decode(logits: np.ndarray, iou: np.ndarray, dtype: str) -> bytes:
-    """The answer as JSON; logits beyond the range of float16 keep their sign and become its end."""
+    """Return the answer as JSON; float16 logits are clipped to the range of float16."""
     packed = logits.astype("<f4")
     if dtype == "float16":
-        most = float(np.finfo(np.float16).max)
-        packed = packed.clip(-most, most).astype("<f2")
+        limit = float(np.finfo(np.float16).max)
+        packed = packed.clip(-limit, limit).astype("<f2")
     answer = {
         "shape": list(logits.shape),
         "dtype": dtype,
@@ -103,26 +103,26 @@ def _check_points(rows: Sequence[Row], limits: Limits) -> None:
         )
 
 
-def _read_images(pictures: Sequence[Picture], allowance: Allowance) -> list[tuple[str, np.ndarray]]:
-    found = []
-    for i, picture in enumerate(pictures):
-        pixels = _read_image(picture, allowance, f"images[{i}]")
-        found.append((hash_pixels(pixels), pixels))
-    return found
+def _read_images(images: Sequence[ImageBody], allowance: Allowance) -> list[tuple[str, np.ndarray]]:
+    decoded = []
+    for i, image in enumerate(images):
+        pixels = _read_image(image, allowance, f"images[{i}]")
+        decoded.append((hash_pixels(pixels), pixels))
+    return decoded
 
 
-def _read_image(picture: Picture, allowance: Allowance, name: str) -> np.ndarray:
-    given = picture.picture if picture.pixels is None else picture.pixels
-    both = picture.picture is not None and picture.pixels is not None
-    if given is None or both or (picture.pixels is None) != (picture.size is None):
+def _read_image(image: ImageBody, allowance: Allowance, name: str) -> np.ndarray:
+    text = image.picture if image.pixels is None else image.pixels
+    both = image.picture is not None and image.pixels is not None
+    if text is None or both or (image.pixels is None) != (image.size is None):
         raise ServiceError(f"{name} must have either picture, or pixels and size")
     try:
-        content = base64.b64decode(given, validate=True)
+        content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ServiceError(f"{name} is not base64: {error}") from None
-    if picture.size is None:
-        return read_picture(content, allowance, name, picture.window)
-    height, width = picture.size
+    if image.size is None:
+        return read_upload(content, allowance, name, image.window)
+    height, width = image.size
     if height < 1 or width < 1:
         raise ServiceError(f"{name}.size must be positive, got {height} x {width}")
     allowance.take(height, width, name)
@@ -144,9 +144,9 @@ def _read_row(row: Row, index: int, keys: Sequence[str], facts: ServedFacts) -> 
     mask = None
     if row.mask_input is not None:
         mask = read_floats(row.mask_input, facts.logits_size, f"{name}.mask_input")
-    found = WireRow(key, row.box, tuple(row.points), mask, row.multimask, row.text)
-    check_row(found, facts, name)
-    return found
+    decoded = WireRow(key, row.box, tuple(row.points), mask, row.multimask, row.text)
+    check_row(decoded, facts, name)
+    return decoded
 
 
 def check_row(row: WireRow, facts: ServedFacts, name: str) -> None:
@@ -155,8 +155,8 @@ def check_row(row: WireRow, facts: ServedFacts, name: str) -> None:
     Raises:
         ServiceError: No prompt at all, a kind it does not take, or an empty box.
     """
-    given = {"box": row.box is not None, "point": bool(row.points), "text": row.text is not None}
-    kinds = [kind for kind, there in given.items() if there]
+    present = {"box": row.box is not None, "point": bool(row.points), "text": row.text is not None}
+    kinds = [kind for kind, is_present in present.items() if is_present]
     if not kinds:
         raise ServiceError(f"{name} has no prompt; give it a box or a click")
     for kind in kinds:

@@ -34,19 +34,19 @@ from medseg_gym.serving.routes.responses import (
 
 
 def stateless_router(decoder: RowDecoder, limits: Limits, options: DecodeOptions) -> APIRouter:
-    """Stateless routes over a decoder."""
+    """Return the stateless routes over a decoder."""
     router = APIRouter(responses=REFUSALS)
     facts = decoder.facts
 
     @router.get("/v1/backbone", response_model=BackboneAnswer, tags=["stateless"])
     async def backbone() -> Response:
-        """Who segments, and how its logits become an image."""
-        more = {
+        """Describe the backbone, and how its logits become an image."""
+        service = {
             "version": version("medseg-gym"),
             "max_rows": limits.max_rows,
             "max_upload_bytes": limits.max_upload_bytes,
         }
-        return reply({**facts.to_json(), **more})
+        return reply({**facts.to_json(), **service})
 
     @router.post(
         "/v1/encode",
@@ -62,8 +62,8 @@ def stateless_router(decoder: RowDecoder, limits: Limits, options: DecodeOptions
             row_messages.read_encode, body, limits, facts, request.state.pixels
         )
         held = await decoder.known(hashes) if hashes else {}
-        made = await decoder.encode(images) if images else {}
-        sizes = made | held
+        encoded = await decoder.encode(images) if images else {}
+        sizes = encoded | held
         order = list(dict.fromkeys([*images, *hashes]))
         return reply(
             {
@@ -82,7 +82,7 @@ def stateless_router(decoder: RowDecoder, limits: Limits, options: DecodeOptions
     async def decode(request: Request) -> Response:
         """Decode rows; row i of the answer depends on row i alone.
 
-        An image is named by the content hash that `/v1/encode` told, or sent along.
+        An image is named by the content hash that `/v1/encode` answered, or sent along.
         """
         body = await read_json_body(request)
         wanted, images, dtype = await in_thread(

@@ -1,4 +1,4 @@
-"""Read JSON bodies, and list what is wrong with them in few words."""
+"""Parse JSON bodies, and describe their faults briefly."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from medseg_gym.serving.errors import ServiceError
 
 M = TypeVar("M", bound=BaseModel)
 
-_MOST_VALUES = 1 << 18  # JSON values of a body, each of which takes far more memory than its text
-_MOST_FAULTS = 20  # told of a body that does not fit
-_LONGEST_WORDS = 200  # of a fault, and of a name in its place
+_MAX_VALUES = 1 << 18  # JSON values of a body, each of which takes far more memory than its text
+_MAX_FAULTS = 20  # listed of a body that does not fit
+_MAX_LENGTH = 200  # of a message, and of a name in a place
 
 
 class Invalid(ServiceError):
@@ -36,12 +36,12 @@ def parse(model: type[M], body: bytes) -> M:
         ServiceError: It holds more values than any request has.
     """
     # Base64, which is most of a body, has none of these characters.
-    if sum(body.count(mark) for mark in (b",", b"[", b"{", b":")) > _MOST_VALUES:
-        raise ServiceError(f"the body holds more than {_MOST_VALUES} values; send several", 413)
+    if sum(body.count(mark) for mark in (b",", b"[", b"{", b":")) > _MAX_VALUES:
+        raise ServiceError(f"the body holds more than {_MAX_VALUES} values; send several", 413)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        if error.error_count() > _MOST_VALUES >> 8:  # listing them would cost more than the body
+        if error.error_count() > _MAX_VALUES >> 8:  # listing them would cost more than the body
             count = error.error_count()
             raise ServiceError(f"the body does not fit its description in {count} places") from None
         faults = error.errors(include_url=False, include_context=False, include_input=False)
@@ -51,21 +51,21 @@ def parse(model: type[M], body: bytes) -> M:
 
 
 def list_faults(faults: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What is told of faults as pydantic lists them: where and what, the first of them, cut.
+    """Shorten the faults that pydantic lists: the first of them, their places and messages cut.
 
-    What was sent is left out: it may be huge, or no JSON (NaN, bytes). A place may hold names that
-    the client chose.
+    The values that were sent are left out: they may be huge, or no JSON (NaN, bytes). A place may
+    hold names that the client chose.
     """
-    told = [
+    listed = [
         {
             "type": fault["type"],
-            "loc": [part if isinstance(part, int) else part[:_LONGEST_WORDS] for part in where],
-            "msg": str(fault["msg"])[:_LONGEST_WORDS],
+            "loc": [key if isinstance(key, int) else key[:_MAX_LENGTH] for key in where],
+            "msg": str(fault["msg"])[:_MAX_LENGTH],
         }
-        for fault in faults[:_MOST_FAULTS]
-        for where in [list(fault["loc"])[:_MOST_FAULTS]]
+        for fault in faults[:_MAX_FAULTS]
+        for where in [list(fault["loc"])[:_MAX_FAULTS]]
     ]
-    if len(faults) > _MOST_FAULTS:
-        left = f"and {len(faults) - _MOST_FAULTS} more faults"
-        told.append({"type": "more", "loc": ["body"], "msg": left})
-    return told
+    if len(faults) > _MAX_FAULTS:
+        left = f"and {len(faults) - _MAX_FAULTS} more faults"
+        listed.append({"type": "more", "loc": ["body"], "msg": left})
+    return listed

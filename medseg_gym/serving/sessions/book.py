@@ -178,7 +178,7 @@ class SessionBook:
         return [s for s in self._sessions.values() if s.owner == owner and s.on_close is None]
 
     def close(self, session: Session, reason: str = "deleted") -> None:
-        """Forget a session and free what it held; twice is harmless."""
+        """Drop a session and free its memory; a second call does nothing."""
         if session.closed:
             return
         session.closed = True
@@ -229,7 +229,7 @@ class SessionBook:
             session: Its requests take turns.
             prompts: At least one box or click.
             options: Of these steps; None for the service's own.
-            fresh: Begin with `Clear` where there is something to clear.
+            fresh: Begin with `Clear` if the session has prompts.
 
         Returns:
             State after this request, even if the next one is under way.
@@ -258,8 +258,8 @@ class SessionBook:
                     raise ServiceError(episode.steps[-1].error)
             session.rounds += 1
             session.used = time.monotonic()
-            given = sum(s.effect == "decode" for s in episode.steps)
-            return Progress(session.rounds, given, episode.state.mask)
+            clicks = sum(s.effect == "decode" for s in episode.steps)
+            return Progress(session.rounds, clicks, episode.state.mask)
 
     async def step(self, session: Session, prompt: Prompt) -> StepResult:
         """Take one action of a game, valid or not; the caller holds the lock.
