@@ -23,14 +23,14 @@ from medseg_gym import backbones
 from medseg_gym.backbones import Backbone, PromptRow
 from medseg_gym.cli.main import run
 from medseg_gym.prompts import AddBox, AddPoint
-from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.middleware.pixel_budget import PixelBudget
 from medseg_gym.serving.routes.images import (
     box_at,
     mask_text,
     point_at,
     read_json_field,
-    read_picture,
+    read_upload,
 )
 
 
@@ -86,7 +86,7 @@ def build(backbone: Backbone) -> FastAPI:
 
     @app.post("/session/create")
     def create(image: Annotated[UploadFile, File()]) -> dict[str, Any]:
-        pixels = read_picture(image.file.read(), PixelBudget(Limits()).allowance())
+        pixels = read_upload(image.file.read(), PixelBudget(Limits()).allowance())
         session_id = str(uuid.uuid4())
         sessions[session_id] = Kept(pixels)
         size = [pixels.shape[1], pixels.shape[0]]

@@ -22,7 +22,7 @@ from medseg_gym import backbones
 from medseg_gym.cli.main import run
 from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.errors import MedSegError
-from medseg_gym.play import PageOptions
+from medseg_gym.play import PageExtension, PageOptions
 from medseg_gym.serving.server import make_service, running
 
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
@@ -60,7 +60,10 @@ def measure(
     loaded = backbones.load(backbone, device=device)
     with tempfile.TemporaryDirectory() as folder:
         page = PageOptions(cases=("samples",), record=Path(folder) / "play")
-        with running(make_service(loaded, page=page)) as url, sync_playwright() as playwright:
+        with (
+            running(make_service(loaded, extensions=[PageExtension(page)])) as url,
+            sync_playwright() as playwright,
+        ):
             browser = playwright.chromium.launch(executable_path=program, args=_FLAGS)
             tab = browser.new_page(viewport={"width": 1280, "height": 800})
             found = _click(tab, url, cases)

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from medseg_gym.errors import MedSegError
-from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.limits import Limits
 
 _KEPT_OUT = ("cache_bytes", "store")  # of this machine; they change no mask
 _LIMIT_NAMES = ", ".join(field.name for field in fields(Limits))
@@ -76,8 +76,8 @@ def serve(
             from medseg_gym.serving.ray_serve.app import RayArguments
         else:
             from medseg_gym.serving import server
+            from medseg_gym.serving.logs import log_json
             from medseg_gym.serving.middleware.api_keys import ApiKeys
-            from medseg_gym.serving.middleware.logs import log_json
     except ImportError as error:
         extra = "serve-ray" if ray else "serve"
         raise MedSegError(
@@ -106,9 +106,9 @@ def serve(
 
     log_json(log_level)
     decoding = DecodeOptions(prompt_memory=prompt_memory, multimask=multimask)  # type: ignore[arg-type]
-    page = None
+    extensions = []
     if not no_page:
-        from medseg_gym.play import PageOptions
+        from medseg_gym.play import PageExtension, PageOptions
 
         page = PageOptions(
             cases=cases or PageOptions.cases,
@@ -121,8 +121,9 @@ def serve(
                 "backbone_options": {k: v for k, v in options.items() if k not in _KEPT_OUT},
             },
         )
+        extensions.append(PageExtension(page))
     loaded = backbones.load(backbone, checkpoint, device, **options)
-    service = server.make_service(loaded, host, limits, ApiKeys(keys), decoding, page)
+    service = server.make_service(loaded, host, limits, ApiKeys(keys), decoding, extensions)
     server.serve(service, host, port)
 
 

@@ -5,6 +5,7 @@ calls with everybody else's. What people and policies do is written through the 
 step by step. `static/` holds the page itself: plain HTML, CSS and ES modules.
 """
 
+from medseg_gym.play.extension import PageExtension
 from medseg_gym.play.options import BuiltIn, PageOptions, PagePolicy
 
-__all__ = ["BuiltIn", "PageOptions", "PagePolicy"]
+__all__ = ["BuiltIn", "PageExtension", "PageOptions", "PagePolicy"]

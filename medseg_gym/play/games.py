@@ -16,9 +16,9 @@ from medseg_gym.play.options import PageOptions
 from medseg_gym.play.recordings import Recordings
 from medseg_gym.play.shelf import Place, describe_case
 from medseg_gym.prompts import TOOLS, Prompt
-from medseg_gym.serving.batching.session import Session
-from medseg_gym.serving.batching.sessions import SessionBook
 from medseg_gym.serving.errors import ServiceError
+from medseg_gym.serving.sessions.book import SessionBook
+from medseg_gym.serving.sessions.session import Session
 from medseg_gym.trajectories import EpisodeFacts, EpisodeKey, TrajectoryError
 from medseg_gym.trajectories.recording.provenance import option_facts
 from medseg_gym.trajectories.recording.step_log import episode_facts
@@ -234,7 +234,7 @@ class GameBook:
                 raise ServiceError(
                     "this game went on in another tab; here is how it stands now", 409
                 )
-            result = await self.book.take(session, on_grid)
+            result = await self.book.step(session, on_grid)
             game.rewards.append(result.reward)
             if result.terminated:
                 game.accepted = accepted = judge(session.episode, accepted)

@@ -15,8 +15,8 @@ from medseg_gym.play.options import PageOptions
 from medseg_gym.play.recordings import Recordings
 from medseg_gym.play.shelf import Place, Shelf
 from medseg_gym.play.watching import Gallery
-from medseg_gym.serving.batching.sessions import SessionBook
 from medseg_gym.serving.errors import ServiceError
+from medseg_gym.serving.sessions.book import SessionBook
 
 OWN = "own"
 """Name of the place that holds an owner's own images."""

@@ -17,8 +17,8 @@ from medseg_gym.play.shelf import list_cases, thumbnail
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt, Stop, Undo
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.middleware.pixel_budget import Allowance
-from medseg_gym.serving.routes.images import read_picture
-from medseg_gym.serving.routes.rows import in_thread, reply
+from medseg_gym.serving.routes.images import read_upload
+from medseg_gym.serving.routes.responses import in_thread, reply
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(max_length=500)]
@@ -258,5 +258,5 @@ def read_own(content: bytes, allowance: Allowance, target: str, modality: str, w
         ServiceError: It is no picture, or too large.
         CaseError: It cannot be decoded, or no such window.
     """
-    pixels = read_picture(content, allowance, window=window or "percentiles", modality=modality)
+    pixels = read_upload(content, allowance, window=window or "percentiles", modality=modality)
     return make_unlabelled(pixels, target, modality)

@@ -1,4 +1,4 @@
-"""Who serves others: one batched segmenter for many rollout workers and other programs.
+"""One batched segmenter as a service for many rollout workers and other programs.
 
 `medseg serve` runs it. A `Service` puts a micro-batcher (`Segmenter`) and sessions, each an
 `Episode` of the suite, behind HTTP: MedSAM-Agent's routes for existing clients, `/v1/...` for
@@ -6,6 +6,6 @@
 """
 
 from medseg_gym.serving.errors import ServiceError
-from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.limits import Limits
 
 __all__ = ["Limits", "ServiceError"]

@@ -1,11 +1,11 @@
-"""The application: routes, errors and descriptions put together."""
+"""The application: routes, answers to errors, and the OpenAPI description."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -20,21 +20,19 @@ from medseg_gym.backbones.allocator import give_back_freed_memory
 from medseg_gym.backbones.remote.ends import RemoteBackbone
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.errors import MedSegError
-from medseg_gym.play.files import file_router
-from medseg_gym.play.options import PageOptions
-from medseg_gym.play.page import Page
-from medseg_gym.play.routes import page_router
-from medseg_gym.serving.batching.rows import Invalid, list_faults
 from medseg_gym.serving.batching.segmenter import Segmenter
-from medseg_gym.serving.batching.sessions import SessionBook
+from medseg_gym.serving.extensions import Extension
+from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.metrics import ServiceMetrics
 from medseg_gym.serving.middleware.api_keys import ApiKeys
-from medseg_gym.serving.middleware.gate import RequestMiddleware, describe
-from medseg_gym.serving.middleware.limits import Limits
-from medseg_gym.serving.middleware.metrics import ServiceMetrics
+from medseg_gym.serving.middleware.error_answers import error_answer
+from medseg_gym.serving.middleware.requests import RequestMiddleware
 from medseg_gym.serving.routes.messages import DecodeRequest, EncodeRequest
-from medseg_gym.serving.routes.rows import row_router
 from medseg_gym.serving.routes.sessions import session_router
+from medseg_gym.serving.routes.stateless import stateless_router
 from medseg_gym.serving.routes.status import root_router, status_router
+from medseg_gym.serving.routes.validation import Invalid, list_faults
+from medseg_gym.serving.sessions.book import SessionBook
 
 log = logging.getLogger("medseg_gym.serving")
 
@@ -49,53 +47,66 @@ class Service:
     """A segmentation service, ready to be run by an ASGI server.
 
     Args:
-        backbone: Who segments.
-        limits: What is taken in.
-        owners: Who may ask; everybody on this machine if None.
+        backbone: Predicts the masks.
+        limits: Bounds of everything that is accepted and held.
+        api_keys: Keys of which requests must carry one; without any, no key is asked for.
         options: How prompts of a session become decoder rows; the suite's defaults if None.
-        local_only: See `Gate`; set where the service has no keys.
-        page: What people find at `/`; None serves programs alone.
+        local_only: See `RequestMiddleware`; set where the service has no keys.
+        extensions: Further routes, such as the web page of `medseg_gym.play`.
+
+    Raises:
+        MedSegError: The backbone is remote, or the extensions name different rewards.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         limits: Limits | None = None,
-        owners: ApiKeys | None = None,
+        api_keys: ApiKeys | None = None,
         options: DecodeOptions | None = None,
         local_only: bool = False,
-        page: PageOptions | None = None,
+        extensions: Sequence[Extension] = (),
     ) -> None:
         if isinstance(backbone, RemoteBackbone):
             raise MedSegError(
                 f"backbone {backbone.name!r} is in another process already: serve it there"
             )
         self.limits = limits or Limits()
-        self.owners = owners or ApiKeys()
-        self.meters = ServiceMetrics()
-        reward = "dice_gain" if page is None else page.reward
-        self.segmenter = Segmenter(backbone, self.limits, options, self.meters, reward)
-        self.book = SessionBook(self.segmenter, self.owners.names, games=page is not None)
-        self.page = None if page is None else Page(page, self.book)
+        self.api_keys = api_keys or ApiKeys()
+        self.metrics = ServiceMetrics()
+        self.extensions = tuple(extensions)
+        reward = _common_reward(self.extensions)
+        self.segmenter = Segmenter(backbone, self.limits, options, self.metrics, reward)
+        self.book = SessionBook(self.segmenter, self.api_keys.names, games=bool(self.extensions))
+        added = [router for one in self.extensions for router in one.start(self.book)]
         self.draining = False
         app = base_app(self._lifespan)
-        app.include_router(row_router(self.segmenter, self.limits, self.segmenter.engine.options))
+        app.include_router(
+            stateless_router(self.segmenter, self.limits, self.segmenter.engine.options)
+        )
         app.include_router(session_router(self.book))
         app.include_router(
             status_router(
                 self.segmenter.served,
-                self.meters,
+                self.metrics,
                 lambda: self.segmenter.alive and not self.draining,
                 lambda: len(self.book),
             )
         )
-        if self.page is None:
+        for router in added:
+            app.include_router(router)
+        if not any(getattr(route, "path", None) == "/" for route in app.routes):
             app.include_router(root_router(self.segmenter.served))
-        else:
-            app.include_router(file_router())
-            app.include_router(page_router(self.page))
         self.fastapi = app
-        self.asgi = RequestMiddleware(app, self.owners, self.limits, self.meters, local_only)
+        self.asgi = RequestMiddleware(
+            app,
+            self.api_keys,
+            self.limits,
+            self.metrics,
+            local_only,
+            [path for one in self.extensions for path in one.open_paths],
+            [path for one in self.extensions for path in one.upload_paths],
+        )
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -105,8 +116,8 @@ class Service:
         finally:
             self.draining = True
             sweeper.cancel()
-            if self.page is not None:
-                await asyncio.to_thread(self.page.close)
+            for extension in self.extensions:
+                await asyncio.to_thread(extension.stop)
             await asyncio.to_thread(self.segmenter.stop)
 
     async def _sweep(self) -> None:
@@ -116,8 +127,18 @@ class Service:
             await asyncio.to_thread(give_back_freed_memory)
 
 
+def _common_reward(extensions: Sequence[Extension]) -> str:
+    rewards = sorted({extension.reward for extension in extensions})
+    if len(rewards) > 1:
+        raise MedSegError(
+            f"the extensions of a service name different rewards ({', '.join(rewards)}); give all "
+            "of them the same"
+        )
+    return rewards[0] if rewards else "dice_gain"
+
+
 def base_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None) -> FastAPI:
-    """An application without routes: documentation that needs no network, errors as JSON."""
+    """Make an application without routes: documentation without a network, errors as JSON."""
     app = FastAPIOffline(
         title="medseg_gym",
         version=version("medseg-gym"),
@@ -127,7 +148,7 @@ def base_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | 
 
     async def expected(request: Request, error: Exception) -> Response:
         request_id = getattr(request.state, "request_id", "-")
-        status, body, headers = describe(error, request_id)
+        status, body, headers = error_answer(error, request_id)
         if status == 500:  # before the answer, which sends people to the log
             log.error("failed", exc_info=error, extra={"request": request_id})
         if isinstance(error, Invalid):
@@ -154,12 +175,14 @@ def describe_bodies(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if not app.openapi_schema:
-            found = plain()
-            _, more = models_json_schema(
+            schema = plain()
+            _, definitions = models_json_schema(
                 [(EncodeRequest, "validation"), (DecodeRequest, "validation")],
                 ref_template="#/components/schemas/{model}",
             )
-            found.setdefault("components", {}).setdefault("schemas", {}).update(more["$defs"])
+            schema.setdefault("components", {}).setdefault("schemas", {}).update(
+                definitions["$defs"]
+            )
         assert app.openapi_schema is not None
         return app.openapi_schema
 

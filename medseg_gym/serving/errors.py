@@ -1,4 +1,4 @@
-"""A refusal that says with which HTTP status, and when to come back."""
+"""The error for requests that are refused: HTTP status, and when to try again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ class ServiceError(MedSegError):
     """A request that the service does not carry out.
 
     Args:
-        message: What, where, and the way out.
+        message: The thing, the place and the way out.
         status: HTTP status.
-        retry_after: Seconds after which it may work; None where trying again is of no use.
+        retry_after: Seconds after which the request may succeed; None if it never will.
     """
 
     def __init__(self, message: str, status: int = 422, retry_after: float | None = None) -> None:

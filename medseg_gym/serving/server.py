@@ -1,4 +1,4 @@
-"""Run a service in this process until it is told to stop, or beside a test or a program."""
+"""Run a service in this process until a signal ends it, or in a thread beside a program."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import uvicorn
@@ -15,11 +15,12 @@ from medseg_gym.backbones import Backbone
 from medseg_gym.backbones.remote.http import KEY_VARIABLE
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.errors import MedSegError
-from medseg_gym.play.options import PageOptions
 from medseg_gym.serving.app import Service
-from medseg_gym.serving.middleware.api_keys import ApiKeys, is_loopback
-from medseg_gym.serving.middleware.limits import Limits
-from medseg_gym.serving.middleware.protocol import guarded
+from medseg_gym.serving.extensions import Extension
+from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.middleware.api_keys import ApiKeys
+from medseg_gym.serving.middleware.http_protocol import limited_protocol
+from medseg_gym.serving.middleware.local_only import is_loopback
 
 log = logging.getLogger("medseg_gym.serving")
 
@@ -30,41 +31,41 @@ def make_service(
     backbone: Backbone,
     host: str = "127.0.0.1",
     limits: Limits | None = None,
-    owners: ApiKeys | None = None,
+    api_keys: ApiKeys | None = None,
     options: DecodeOptions | None = None,
-    page: PageOptions | None = None,
+    extensions: Sequence[Extension] = (),
 ) -> Service:
-    """A service for an address.
+    """Make a service for an address.
 
     Args:
-        backbone: Who segments.
-        host: Other than loopback needs keys.
-        limits: What is taken in.
-        owners: Who may ask.
+        backbone: Predicts the masks.
+        host: Address that the service will be bound to; one other than loopback needs API keys.
+        limits: Bounds of everything that is accepted and held.
+        api_keys: Keys of which requests must carry one; without any, no key is asked for.
         options: How prompts of a session become decoder rows.
-        page: What people find at `/`; None serves programs alone.
+        extensions: Further routes, such as the web page of `medseg_gym.play`.
 
     Raises:
         MedSegError: An address that other machines reach, without any key.
     """
-    owners = owners or ApiKeys()
-    if not owners.required and not is_loopback(host):
+    api_keys = api_keys or ApiKeys()
+    if not api_keys.required and not is_loopback(host):
         raise MedSegError(
             f"{host} can be reached from other machines: set a key in {KEY_VARIABLE} or give "
             "--keys-file FILE with lines owner:key; or bind to 127.0.0.1"
         )
-    return Service(backbone, limits, owners, options, not owners.required, page)
+    return Service(backbone, limits, api_keys, options, not api_keys.required, extensions)
 
 
 def make_server(service: Service, host: str, port: int) -> uvicorn.Server:
-    """A uvicorn server for a service; its logs are left to the caller."""
+    """Make a uvicorn server for a service; logging is left to the caller."""
     config = uvicorn.Config(
         service.asgi,
         host=host,
         port=port,
         log_config=None,
         access_log=False,
-        http=guarded(service.limits),
+        http=limited_protocol(service.limits),
         h11_max_incomplete_event_size=service.limits.max_header_bytes,  # where h11 reads headers
         ws="none",
         lifespan="on",
@@ -82,10 +83,10 @@ def serve(
     port: int = DEFAULT_PORT,
     on_start: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; what was accepted is finished first.
+    """Serve until SIGINT or SIGTERM; requests that were accepted are finished first.
 
     Args:
-        service: Used once.
+        service: A service that has not run yet.
         host: Address to bind.
         port: 0 takes a free one.
         on_start: Called with the URL, in a thread, when it listens.
@@ -108,11 +109,11 @@ def serve(
         extra={
             "url": url,
             "backbone": service.segmenter.facts.fingerprint,
-            "keys": service.owners.required,
+            "keys": service.api_keys.required,
         },
     )
     if on_start is not None:
-        # The socket listens already: what is asked from now on waits until it is answered.
+        # The socket listens already: requests wait until the server answers them.
         threading.Thread(target=on_start, args=(url,), daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Uvicorn stops gracefully and then raises the signal again, which would end in an error.
@@ -123,10 +124,10 @@ def serve(
 
 @contextmanager
 def running(service: Service, host: str = "127.0.0.1") -> Iterator[str]:
-    """Serve in a thread of this process while the context lasts; gives the URL.
+    """Serve in a thread of this process while the context lasts; yields the URL.
 
     Args:
-        service: Used once; it ends with the context.
+        service: A service that has not run yet; it ends with the context.
         host: A loopback address.
 
     Raises:

@@ -14,7 +14,7 @@ from medseg_gym.cases import load_cases
 from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.errors import MedSegError
 from medseg_gym.serving.app import Service
-from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.server import running
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from medseg_gym.backbones import Backbone, EllipseBackbone
 from medseg_gym.cases import Case
-from medseg_gym.play import PageOptions
+from medseg_gym.play import PageExtension, PageOptions
 from medseg_gym.serving.app import Service
+from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.middleware.api_keys import ApiKeys
-from medseg_gym.serving.middleware.limits import Limits
 from medseg_gym.serving.server import running
 
 BOX = [0.3, 0.1, 0.9, 0.7]
@@ -72,19 +72,19 @@ def open_page(record, small_cases) -> Iterator[Callable[..., tuple[Service, Clie
         def start(
             cases: Sequence[str | Sequence[Case]] | None = None,
             backbone: Backbone | None = None,
-            owners: ApiKeys | None = None,
+            api_keys: ApiKeys | None = None,
             limits: dict[str, Any] | None = None,
             **options: Any,
         ) -> tuple[Service, Client]:
             options.setdefault("provenance", {"backbone": "ellipse", "device": "cpu"})
             page = PageOptions(cases=cases or [small_cases], record=record, **options)
-            owners = owners or ApiKeys()
+            api_keys = api_keys or ApiKeys()
             service = Service(
                 backbone or EllipseBackbone("cpu"),
                 Limits(**{"max_sessions": 64, **(limits or {})}),
-                owners,
-                local_only=not owners.required,
-                page=page,
+                api_keys,
+                local_only=not api_keys.required,
+                extensions=[PageExtension(page)],
             )
             client = Client(stack.enter_context(running(service)))
             stack.enter_context(client.http)

@@ -15,7 +15,7 @@ import pytest
 
 from medseg_gym import annotators, backbones
 from medseg_gym.cases import Case, load_cases
-from medseg_gym.play import PageOptions
+from medseg_gym.play import PageExtension, PageOptions
 from medseg_gym.serving.middleware.api_keys import ApiKeys
 from medseg_gym.serving.server import make_service, running
 from medseg_gym.trajectories import TrajectoryStore, export_store, replay_store
@@ -56,7 +56,9 @@ def url(record) -> Iterator[str]:
         max_steps=8,
         provenance={"backbone": "pocket", "device": "cpu"},
     )
-    with running(make_service(backbones.load("pocket", device="cpu"), page=page)) as address:
+    with running(
+        make_service(backbones.load("pocket", device="cpu"), extensions=[PageExtension(page)])
+    ) as address:
         yield address
 
 
@@ -381,8 +383,10 @@ def test_a_file_dropped_onto_the_page(tab) -> None:
 def test_where_there_are_keys_the_page_asks_for_one(tab, tmp_path) -> None:
     key = "anna-key-0123456789"
     page = PageOptions(cases=([evil_case()],), record=tmp_path / "play")
-    owners = ApiKeys({"anna": key})
-    service = make_service(backbones.load("ellipse", device="cpu"), owners=owners, page=page)
+    api_keys = ApiKeys({"anna": key})
+    service = make_service(
+        backbones.load("ellipse", device="cpu"), api_keys=api_keys, extensions=[PageExtension(page)]
+    )
     with running(service) as address:
         one = tab(at=address, wait=False)
         for given in ("wrong-key-0123456789", key):
@@ -442,7 +446,9 @@ def test_markup_in_any_text_is_shown_as_text(tab, tmp_path) -> None:
         policies=(EvilPolicy(),),
         provenance={"backbone": "ellipse", "device": "cpu"},
     )
-    with running(make_service(backbones.load("ellipse", device="cpu"), page=page)) as address:
+    with running(
+        make_service(backbones.load("ellipse", device="cpu"), extensions=[PageExtension(page)])
+    ) as address:
         one = tab(at=address)
         one.at("#player").fill(tag)
         one.at("#player").press("Enter")
@@ -602,7 +608,7 @@ def test_the_service_is_restarted_under_an_open_page(chromium, tab, tmp_path) ->
     try:
         for _ in range(600):
             try:
-                if httpx.get(f"{server.url}/ready", trust_env=False).is_success:
+                if httpx.get(f"{server.url}/readyz", trust_env=False).is_success:
                     break
             except httpx.TransportError:
                 time.sleep(0.1)

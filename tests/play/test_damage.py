@@ -41,13 +41,13 @@ def damage(folder: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["cut", "noise", "folder", "foreign"])
 def test_one_owners_damaged_store_is_nobody_elses_trouble(open_page, record, how, caplog) -> None:
-    owners = ApiKeys({"anna": ANNA, "ben": BEN})
-    service, client = open_page([scattered()], owners=owners)
+    api_keys = ApiKeys({"anna": ANNA, "ben": BEN})
+    service, client = open_page([scattered()], api_keys=api_keys)
     for owner in ("anna", "ben"):
         play(client, owner)
-    service.page.close()  # writes the chunks
+    service.extensions[0].stop()  # writes the chunks
     damage(record / "people-anna", how)
-    _, client = open_page([scattered()], owners=owners)
+    _, client = open_page([scattered()], api_keys=api_keys)
     played = {"place": "c0", "player": "ben"}
     with caplog.at_level(logging.ERROR, "medseg_gym.serving"):
         board = client.ask("GET", "board", params={"player": "ben"}, headers=HEADERS["ben"])

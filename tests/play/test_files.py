@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 
-import httpx
-
 from medseg_gym.serving.middleware.api_keys import ApiKeys
 
 STATIC = files("medseg_gym.play") / "static"
@@ -50,7 +48,7 @@ def test_every_module_and_every_element_that_is_named_is_there() -> None:
 
 
 def test_the_page_comes_without_a_key_and_what_it_asks_does_not(open_page) -> None:
-    _, client = open_page(owners=ApiKeys({"anna": "anna-key-0123456789"}))
+    _, client = open_page(api_keys=ApiKeys({"anna": "anna-key-0123456789"}))
     assert client.http.get("/").status_code == 200
     assert client.http.get("/page/main.js").status_code == 200
     for path in ("/api/setup", "/api/recordings", "/sessions", "/metrics", "/page"):
@@ -63,10 +61,3 @@ def test_other_web_pages_cannot_use_it(open_page) -> None:
         assert client.http.get("/", headers=header).status_code == 403
         answer = client.http.post("/api/games", json={"place": "c0", "index": 0}, headers=header)
         assert answer.status_code == 403
-
-
-def test_without_a_page_programs_find_a_description(serve) -> None:
-    _, client = serve()
-    assert client.get("/").json()["description"] == "/docs"
-    assert client.get("/page/main.js").status_code == 404
-    assert isinstance(client, httpx.Client)

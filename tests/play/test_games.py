@@ -48,7 +48,7 @@ def test_a_recorded_game_is_what_an_environment_records(open_page, record, tmp_p
     game = client.begin(3, "c2", player="Anna")
     for tool, at in STEPS:
         game = client.step(game, tool, at)
-    service.page.close()  # everything recorded is on disk already; this ends the journal
+    service.extensions[0].stop()  # everything recorded is on disk already; this ends the journal
     (mine,) = TrajectoryStore(record / "people")
 
     options = {"cases": "samples", "split": "test", "backbone": "ellipse", "device": "cpu"}
@@ -165,8 +165,8 @@ def test_a_second_tab_does_not_act_unawares(open_page) -> None:
 
 
 def test_games_are_their_owners_alone_and_no_sessions(open_page, record) -> None:
-    owners = ApiKeys({"anna": ANNA, "ben": BEN})
-    _, client = open_page(owners=owners)
+    api_keys = ApiKeys({"anna": ANNA, "ben": BEN})
+    _, client = open_page(api_keys=api_keys)
     anna, ben = ({"Authorization": f"Bearer {key}"} for key in (ANNA, BEN))
     game = client.ask("POST", "games", json={"place": "c0", "index": 0}, headers=anna)
     path = f"games/{game['game']}"
@@ -282,7 +282,7 @@ def test_names_are_kept_plain(open_page, record) -> None:
 def test_a_restart_forgets_games_but_nothing_recorded(open_page, record) -> None:
     service, client = open_page()
     game = client.step(client.begin(player="Anna"), "box", BOX)
-    service.page.close()
+    service.extensions[0].stop()
     with pytest.raises(httpx.HTTPStatusError):  # the store is closed: no step goes unrecorded
         client.http.post(
             f"/api/games/{game['game']}/steps", json={"tool": "stop", "expected": 1}

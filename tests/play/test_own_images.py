@@ -42,7 +42,7 @@ def test_an_own_image_is_played_and_recorded_without_scores(open_page, record, t
     game = client.step(client.step(game, "box", BOX), "stop")
     assert game["done"] and game["steps"][-1]["mask"]
     assert not {"dice", "return", "truth"} & set(game) and "dice" not in game["steps"][-1]
-    service.page.close()
+    service.extensions[0].stop()
 
     store = TrajectoryStore(record / "people")
     (one,) = store
@@ -128,7 +128,7 @@ def test_nobody_is_rewarded_for_a_case_without_a_truth(open_page, record) -> Non
 
 def test_own_images_are_their_owners_alone(open_page) -> None:
     keys = {"anna": "anna-key-0123456789", "ben": "ben-key-01234567890"}
-    _, client = open_page(owners=ApiKeys(keys))
+    _, client = open_page(api_keys=ApiKeys(keys))
     anna, ben = ({"Authorization": f"Bearer {key}"} for key in keys.values())
     files = {"image": ("a.png", png(noise()), "image/png")}
     made = client.ask("POST", "images", files=files, data={"target": "x"}, headers=anna)

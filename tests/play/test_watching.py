@@ -57,7 +57,7 @@ def test_a_policy_plays_as_it_does_in_its_own_environment(open_page, record) -> 
                 step.dice for step in expected.episode.steps
             ]
             assert [step["reward"] for step in shown["steps"]] == list(expected.rewards)
-    service.page.close()
+    service.extensions[0].stop()
     store = TrajectoryStore(record / "policies")
     assert len(store) == 6 and store.duplicates == 0
     assert not list(store.episodes(unfinished=True))
@@ -142,14 +142,14 @@ def test_a_case_that_a_policy_gave_up_is_recorded_when_it_is_played_to_its_end(
         shown = client.watch("p0", "c0", "wide")
         assert shown["error"] == "" and len(shown["steps"]) == 2
     assert len(client.ask("GET", "recordings")["rows"]) == 1
-    service.page.close()
+    service.extensions[0].stop()
     store = TrajectoryStore(record / "policies")
     assert len(store) == 1 and store.duplicates == 0
 
 
 def test_showings_are_their_owners_alone(open_page) -> None:
     keys = {"anna": "anna-key-0123456789", "ben": "ben-key-01234567890"}
-    _, client = open_page(owners=ApiKeys(keys))
+    _, client = open_page(api_keys=ApiKeys(keys))
     anna, ben = ({"Authorization": f"Bearer {key}"} for key in keys.values())
     body = {"policy": "p0", "place": "c0", "key": "wide"}
     shown = client.ask("POST", "watch", json=body, headers=anna)

@@ -14,8 +14,8 @@ from PIL import Image
 from medseg_gym import backbones
 from medseg_gym.backbones import Backbone, EllipseBackbone
 from medseg_gym.serving.app import Service
+from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.middleware.api_keys import ApiKeys
-from medseg_gym.serving.middleware.limits import Limits
 from medseg_gym.serving.server import running
 
 
@@ -48,17 +48,17 @@ def serve() -> Iterator[Callable[..., tuple[Service, httpx.Client]]]:
 
         def start(
             backbone: Backbone | None = None,
-            owners: ApiKeys | None = None,
+            api_keys: ApiKeys | None = None,
             options: Any = None,
             **limits: Any,
         ) -> tuple[Service, httpx.Client]:
-            owners = owners or ApiKeys()
+            api_keys = api_keys or ApiKeys()
             service = Service(
                 backbone or EllipseBackbone("cpu"),
                 Limits(**{"max_sessions": 64, **limits}),
-                owners,
+                api_keys,
                 options,
-                local_only=not owners.required,
+                local_only=not api_keys.required,
             )
             url = stack.enter_context(running(service))
             client = httpx.Client(base_url=url, timeout=20, trust_env=False)

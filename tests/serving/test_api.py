@@ -8,6 +8,7 @@ import json
 import logging
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import schemathesis
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 from medseg_gym.backbones import EllipseBackbone
-from medseg_gym.serving.middleware.logs import JsonLines
+from medseg_gym.serving.logs import JsonLines
 from tests.serving.conftest import mask_of, noise, upload
 
 
@@ -29,7 +30,7 @@ def test_the_description_needs_no_network_and_names_every_body(serve) -> None:
         if source.startswith("/static"):
             assert client.get(source).status_code == 200
     described = client.get("/openapi.json").json()
-    assert {"/v1/decode", "/v1/encode", "/session/create", "/predict", "/ready"} <= set(
+    assert {"/v1/decode", "/v1/encode", "/session/create", "/predict", "/readyz"} <= set(
         described["paths"]
     )
     text = json.dumps(described)
@@ -175,11 +176,12 @@ def test_strangers_get_no_500_and_leave_nothing(serve) -> None:
 
 def test_a_service_that_shuts_down_is_alive_but_not_ready(serve) -> None:
     service, client = serve()
-    assert client.get("/ready").json() == {"ready": True}
+    assert client.get("/readyz").json() == {"status": "ok"}
     service.draining = True
-    answer = client.get("/ready")
+    answer = client.get("/readyz")
     assert answer.status_code == 503 and answer.headers["retry-after"]
     assert client.get("/health").status_code == 200
+    assert client.get("/healthz").json() == {"status": "ok"}
 
 
 def test_every_route_takes_a_window_for_deep_images_and_turns_what_exif_turns(serve) -> None:
@@ -215,3 +217,10 @@ def test_every_route_takes_a_window_for_deep_images_and_turns_what_exif_turns(se
 
 def _pixels(image: np.ndarray) -> dict[str, Any]:
     return {"pixels": base64.b64encode(image.tobytes()).decode(), "size": list(image.shape[:2])}
+
+
+def test_without_a_page_programs_find_a_description(serve) -> None:
+    _, client = serve()
+    assert client.get("/").json()["description"] == "/docs"
+    assert client.get("/page/main.js").status_code == 404
+    assert isinstance(client, httpx.Client)

@@ -16,10 +16,10 @@ from PIL import Image
 
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.serving.errors import ServiceError
+from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.middleware.api_keys import ApiKeys
-from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.middleware.http_protocol import limited_protocol
 from medseg_gym.serving.middleware.pixel_budget import PixelBudget
-from medseg_gym.serving.middleware.protocol import guarded
 from tests.serving.conftest import noise, upload
 from tests.serving.test_limits import connect, read_all
 from tests.serving.test_process import Process
@@ -69,7 +69,8 @@ def test_headers_are_cut_off_before_they_are_kept(serve, monkeypatch, kind, part
         from uvicorn.protocols.http.h11_impl import H11Protocol
 
         monkeypatch.setattr(
-            "medseg_gym.serving.server.guarded", lambda limits: guarded(limits, H11Protocol)
+            "medseg_gym.serving.server.limited_protocol",
+            lambda limits: limited_protocol(limits, H11Protocol),
         )
     service, client = serve(max_header_bytes=16_384)
     kept = 0
@@ -192,10 +193,10 @@ def test_forms_and_the_pages_bodies_are_short(serve) -> None:
 
 
 def test_every_answer_says_that_it_is_for_this_site_alone(serve) -> None:
-    _, client = serve(owners=ApiKeys({"anna": "anna-key-0123456789"}))
+    _, client = serve(api_keys=ApiKeys({"anna": "anna-key-0123456789"}))
     key = {"Authorization": "Bearer anna-key-0123456789"}
     asked = [
-        ("GET", "/health", {}), ("GET", "/ready", {}), ("GET", "/", {}), ("GET", "/docs", {}),
+        ("GET", "/health", {}), ("GET", "/readyz", {}), ("GET", "/", {}), ("GET", "/docs", {}),
         ("GET", "/openapi.json", {}), ("GET", "/v1/backbone", {"headers": key}),
         ("GET", "/metrics", {"headers": key}), ("GET", "/sessions", {}),
         ("GET", "/nothing", {"headers": key}), ("PUT", "/v1/encode", {"headers": key}),

@@ -26,7 +26,7 @@ from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.cases import Case, hash_pixels
 from medseg_gym.prompts import AddBox
 from medseg_gym.serving.batching.micro_batching import decode_together, together
-from medseg_gym.serving.batching.rows import write_decode
+from medseg_gym.serving.routes.row_messages import write_decode
 from tests.serving.conftest import noise, upload
 
 QUICK = Patience(timeout=5, connect_timeout=1, retries=2, busy_seconds=2)
@@ -96,7 +96,7 @@ def test_other_clients_of_the_same_batch_are_not_concerned() -> None:
     served = ServedBackbone(Broken())
     images = [{hash_pixels(case.image): case.image} for case in CASES]
     requests = [([WireRow(key, (0.1, 0.1, 0.8, 0.8))], given) for given in images for key in given]
-    found = together(lambda payloads: decode_together(served, payloads, most=8), requests)
+    found = together(lambda payloads: decode_together(served, payloads, max_rows=8), requests)
     assert [isinstance(one, NonFiniteError) for one in found] == [False, False, True]
     assert found[2].rows == (0,)
     again = pickle.loads(pickle.dumps(found[2]))  # as Ray sends it
@@ -108,7 +108,7 @@ def test_a_request_in_several_parts_names_its_own_row() -> None:
     images = {hash_pixels(case.image): case.image for case in CASES}
     rows = [WireRow(key, (0.1, 0.1, 0.8, 0.8)) for key in images]
     with pytest.raises(NonFiniteError) as error:
-        decode_together(served, [(rows, images)], most=1)
+        decode_together(served, [(rows, images)], max_rows=1)
     assert error.value.rows == (2,)
 
 

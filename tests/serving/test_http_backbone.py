@@ -20,8 +20,8 @@ from medseg_gym.backbones import BackboneError, EllipseBackbone, PromptRow
 from medseg_gym.backbones.remote.http import HttpBackbone, Patience
 from medseg_gym.prompts import AddBox, AddPoint
 from medseg_gym.serving.app import Service
+from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.middleware.api_keys import ApiKeys
-from medseg_gym.serving.middleware.limits import Limits
 from medseg_gym.serving.server import running
 from tests.serving.conftest import noise
 
@@ -114,7 +114,7 @@ def test_another_model_under_the_same_address_is_noticed(serve, pocket) -> None:
 
 def test_keys_are_needed_sent_and_never_told(serve, monkeypatch) -> None:
     key = "a-key-0123456789-secret"
-    _, client = serve(owners=ApiKeys({"team": key}))
+    _, client = serve(api_keys=ApiKeys({"team": key}))
     with pytest.raises(BackboneError, match=r"401.*MEDSEG_SERVICE_KEY"):
         connect(client)
     assert connect(client, key=key).name == "ellipse"

@@ -13,7 +13,7 @@ import pytest
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.cli.serve import read_limits
 from medseg_gym.errors import MedSegError
-from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.limits import Limits
 from tests.serving.conftest import noise, upload
 
 
@@ -91,7 +91,7 @@ def test_idle_and_old_sessions_are_closed(serve) -> None:
     time.sleep(1.1)
     assert client.get(f"/session/{session}/status").status_code == 404
     assert create(client).status_code == 200  # the place is free again, and so is the slot
-    assert service.meters.sessions_closed.labels("expired")._value.get() == 1
+    assert service.metrics.sessions_closed.labels("expired")._value.get() == 1
 
     _, client = serve(session_life_seconds=0.5)
     session = create(client).json()["session_id"]
@@ -114,7 +114,7 @@ def test_memory_of_sessions_is_bounded_and_given_back(serve) -> None:
     assert "MiB" in answer.json()["detail"] and answer.headers["retry-after"]
     assert client.get(f"/session/{session}/status").json()["round_number"] == 3
     client.delete(f"/session/{session}")
-    assert service.book._memory.used == 0 and not service.book._images
+    assert service.book._memory.used == 0 and not service.book._memory._images
 
 
 def test_masks_do_not_keep_their_batch_in_memory(serve) -> None:
@@ -138,7 +138,7 @@ def test_a_full_queue_says_when_to_come_back(serve) -> None:
     answer = client.post("/v1/decode", json={"images": [image], "rows": rows})
     assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
     assert "4 is the limit" in answer.json()["detail"]
-    assert service.meters.refused.labels("queue")._value.get() == 1
+    assert service.metrics.refused.labels("queue")._value.get() == 1
     too_many = client.post("/v1/decode", json={"images": [image], "rows": rows * 2})
     assert too_many.status_code == 422 and "10 rows" in too_many.json()["detail"]
     assert client.post("/v1/decode", json={"images": [image], "rows": rows[:2]}).status_code == 200

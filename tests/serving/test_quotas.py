@@ -8,8 +8,8 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg_gym.serving.batching.quotas import Quota, Tenant
 from medseg_gym.serving.middleware.api_keys import ApiKeys
+from medseg_gym.serving.sessions.quotas import Quota, Tenant
 from tests.serving.conftest import noise, upload
 
 KEYS = {"anna": "anna-key-0123456789", "ben": "ben-key-01234567890"}
@@ -21,7 +21,7 @@ def create(client: httpx.Client, owner: str | None = None) -> httpx.Response:
 
 
 def test_an_owner_leaves_room_for_the_others(serve) -> None:
-    service, client = serve(owners=ApiKeys(KEYS), max_sessions=8)
+    service, client = serve(api_keys=ApiKeys(KEYS), max_sessions=8)
     codes = [create(client, "anna").status_code for _ in range(8)]
     assert codes == [200] * 6 + [503] * 2
     assert [create(client, "ben").status_code for _ in range(3)] == [200, 200, 503]
@@ -32,7 +32,7 @@ def test_an_owner_leaves_room_for_the_others(serve) -> None:
 
 def test_memory_is_shared_out_as_well(serve) -> None:
     each = 48 * 64 * 6  # image and masks of a session; the ellipse's embedding has no size
-    service, client = serve(owners=ApiKeys(KEYS), session_bytes=8 * each)
+    service, client = serve(api_keys=ApiKeys(KEYS), session_bytes=8 * each)
     codes = [create(client, "anna").status_code for _ in range(8)]
     assert codes.count(200) == 6 and set(codes) == {200, 503}
     assert create(client, "ben").status_code == 200

@@ -128,7 +128,7 @@ def test_the_documented_configuration_is_one_that_serve_takes() -> None:
     import yaml
     from ray.serve.schema import ServeDeploySchema
 
-    from medseg_gym.serving.middleware.limits import Limits
+    from medseg_gym.serving.limits import Limits
     from medseg_gym.serving.ray_serve.app import RayArguments, application
 
     path = Path(__file__).parents[2] / "docs" / "ray_serve.yaml"

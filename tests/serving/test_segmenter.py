@@ -19,7 +19,7 @@ from medseg_gym.errors import BackboneError
 from medseg_gym.prompts import AddBox, AddPoint
 from medseg_gym.serving.batching.segmenter import Segmenter
 from medseg_gym.serving.errors import ServiceError
-from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.limits import Limits
 from tests.serving.conftest import mask_of, noise, upload
 
 

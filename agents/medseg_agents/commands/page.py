@@ -37,10 +37,10 @@ def play(
     from medseg_gym import backbones
 
     try:
-        from medseg_gym.play import BuiltIn, PageOptions
+        from medseg_gym.play import BuiltIn, PageExtension, PageOptions
         from medseg_gym.play.options import DEFAULT_POLICIES
         from medseg_gym.serving import server
-        from medseg_gym.serving.middleware.logs import log_json
+        from medseg_gym.serving.logs import log_json
     except ImportError as error:
         raise MedSegError(
             f'the page needs what is not installed ({error}): pip install "medseg-gym[serve]"'
@@ -58,7 +58,7 @@ def play(
     )
     log_json("warning")
     loaded = backbones.load(backbone, checkpoint, device)
-    service = server.make_service(loaded, page=page)
+    service = server.make_service(loaded, extensions=[PageExtension(page)])
     console = make_console()
 
     def tell(url: str) -> None:

@@ -88,7 +88,7 @@ export const patch = json("PATCH");
 
 export async function answers() {
   try {
-    return (await fetch("/ready", { cache: "no-store" })).ok;
+    return (await fetch("/readyz", { cache: "no-store" })).ok;
   } catch {
     return false;
   }

@@ -1,1 +1,1 @@
-"""Requests of many clients in one decoder call, and the sessions between them."""
+"""Micro-batching: requests of many clients in one call to the backbone."""

@@ -1,4 +1,4 @@
-"""Requests of many clients done in one call, none at another's expense."""
+"""Functions that do requests of many clients in one call; a failing one spoils no other."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Rows = tuple[Sequence[WireRow], Images]
 
 
 def together(work: Callable[[list[P]], list[Any]], payloads: list[P]) -> list[Any]:
-    """Do payloads in one call; if that fails, one by one, so that only a culprit fails.
+    """Do payloads in one call; if that fails, one by one, so that only the faulty ones fail.
 
     Args:
-        work: From payloads to results, one each; a result may be an exception.
-        payloads: What is to be done.
+        work: Function from payloads to results, one each; a result may be an exception.
+        payloads: Arguments of the requests.
 
     Returns:
-        One result, or the exception that stands in its place, per payload.
+        One result per payload, or the exception in its place.
     """
     if not payloads:
         return []
@@ -44,13 +44,16 @@ def encode_together(served: ServedBackbone, requests: list[Images]) -> list[Any]
     return [{key: sizes[key] for key in images} for images in requests]
 
 
-def decode_together(served: ServedBackbone, requests: list[Rows], most: int) -> list[Any]:
+def decode_together(served: ServedBackbone, requests: list[Rows], max_rows: int) -> list[Any]:
     """Decode the rows of all requests together; a request with missing images stays out.
 
     Args:
-        served: Who decodes.
-        requests: Rows and images of each.
-        most: Rows in one call.
+        served: The backbone.
+        requests: Rows and images of each request.
+        max_rows: Limit of rows in one call.
+
+    Returns:
+        Logits (B, h, w) and predicted IoU (B,) per request, or `MissingImages` in their place.
     """
     results: list[Any] = []
     rows: list[WireRow] = []
@@ -66,13 +69,13 @@ def decode_together(served: ServedBackbone, requests: list[Rows], most: int) -> 
         images |= given
     if not rows:
         return results
-    parts = []
-    for start in range(0, len(rows), most):
-        part = rows[start : start + most]
-        given = {row.image: images[row.image] for row in part if row.image in images}
+    decoded = []
+    for start in range(0, len(rows), max_rows):
+        chunk = rows[start : start + max_rows]
+        given = {row.image: images[row.image] for row in chunk if row.image in images}
         try:
-            parts.append(served.decode(part, given))
+            decoded.append(served.decode(chunk, given))
         except NonFiniteError as error:
             raise error.starting_at(start) from None
-    logits, iou = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    logits, iou = (np.concatenate(arrays) for arrays in zip(*decoded, strict=True))
     return [r if isinstance(r, Exception) else (logits[r], iou[r]) for r in results]

@@ -1,1 +1,1 @@
-"""What every request passes: API keys, limits, logs, metrics."""
+"""The layer that every request passes before the routes: API keys, limits on bodies and pixels."""

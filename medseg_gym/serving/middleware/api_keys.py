@@ -1,4 +1,4 @@
-"""Who asks: the owner that a key stands for.
+"""API keys and the owners that they stand for.
 
 A key comes as `Authorization: Bearer KEY`, or as the password of HTTP Basic, which is what clients
 send for a URL like `http://me:KEY@host:8265`. Without keys everybody on the loopback is one owner.
@@ -10,7 +10,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 from medseg_gym.errors import MedSegError
 
 LOOPBACK = "loopback"
-"""The one owner where no keys are set."""
+"""Name of the only owner where no keys are set."""
 
 SHORTEST_KEY = 16
 _NAME = re.compile(r"[A-Za-z0-9._\-]{1,64}")
@@ -59,22 +58,22 @@ class ApiKeys:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Everybody who may come."""
+        """Names of all owners."""
         return tuple(self._digests) or (LOOPBACK,)
 
-    def recognise(self, authorization: str | None) -> str | None:
-        """The owner behind an Authorization header; None if there is none.
+    def authenticate(self, authorization: str | None) -> str | None:
+        """Return the owner of the key in an Authorization header; None if there is none.
 
         Takes the same time for every wrong key.
         """
         if not self._digests:
             return LOOPBACK
         digest = hashlib.sha256(_read_key(authorization or "").encode()).digest()
-        found = None
+        owner = None
         for name, known in self._digests.items():
             if hmac.compare_digest(digest, known):
-                found = name
-        return found
+                owner = name
+        return owner
 
 
 def _read_key(authorization: str) -> str:
@@ -114,13 +113,3 @@ def read_keys(path: Path) -> dict[str, str]:
     if not keys:
         raise MedSegError(f"{path}: the key file holds no key; write owner:key, one a line")
     return keys
-
-
-def is_loopback(host: str) -> bool:
-    """True if an address can only be reached from this machine."""
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -1,4 +1,4 @@
-"""How many decoded pixels one request may hold, and all requests in progress together.
+"""Limits on decoded pixels, for each request and for all requests in progress together.
 
 A file of a few kilobytes can announce millions of pixels, so they are counted from its header,
 before any is decoded.
@@ -9,34 +9,34 @@ from __future__ import annotations
 from threading import Lock
 
 from medseg_gym.serving.errors import ServiceError
-from medseg_gym.serving.middleware.limits import Limits
-from medseg_gym.serving.middleware.metrics import ServiceMetrics
+from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.metrics import ServiceMetrics
 
 
 class PixelBudget:
-    """The pixels of all requests in progress; used by threads.
+    """Pixels of all requests in progress; safe to use from several threads.
 
     Args:
         limits: `max_pixels`, `max_request_pixels` and `max_pixels_in_flight`.
-        meters: What is counted.
+        metrics: Count refusals, if given.
     """
 
-    def __init__(self, limits: Limits, meters: ServiceMetrics | None = None) -> None:
+    def __init__(self, limits: Limits, metrics: ServiceMetrics | None = None) -> None:
         self.limits = limits
-        self.meters = meters
+        self.metrics = metrics
         self.held = 0
         self._lock = Lock()
 
     def allowance(self) -> Allowance:
-        """What one request may take; it is given back with `release`."""
+        """Return the allowance of one request, which ends with `Allowance.release`."""
         return Allowance(self)
 
     def _take(self, count: int, own: int) -> None:
         with self._lock:
             others = self.held - own
             if others and self.held + count > self.limits.max_pixels_in_flight:
-                if self.meters is not None:
-                    self.meters.refused.labels("pixels_in_flight").inc()
+                if self.metrics is not None:
+                    self.metrics.refused.labels("pixels_in_flight").inc()
                 raise ServiceError(
                     "too many images are being decoded at once; try again shortly",
                     503,
@@ -50,10 +50,10 @@ class PixelBudget:
 
 
 class Allowance:
-    """The pixels of one request.
+    """Pixels that one request holds.
 
     Args:
-        budget: Of all requests.
+        budget: Budget of all requests.
     """
 
     def __init__(self, budget: PixelBudget) -> None:
@@ -65,13 +65,13 @@ class Allowance:
         """Count an image before it is decoded.
 
         Args:
-            height: As its header says.
-            width: Likewise.
-            name: For the error.
+            height: Rows, according to the file's header.
+            width: Columns, according to the file's header.
+            name: Name of the image in errors.
 
         Raises:
-            ServiceError: It has no pixels or too many, or the request has with it, or all requests
-                in progress have.
+            ServiceError: The image has no pixels, or it, the request or all requests in progress
+                would exceed their limit.
         """
         limits, count = self._budget.limits, height * width
         if not 0 < count <= limits.max_pixels or height < 0:
@@ -88,15 +88,15 @@ class Allowance:
         self._images += count
 
     def take_values(self, count: int) -> None:
-        """Count what is held beside images: values of the logits that will be answered.
+        """Count values of the logits that will be answered.
 
         Raises:
-            ServiceError: All requests in progress hold too much with it.
+            ServiceError: All requests in progress would exceed their limit.
         """
         self._budget._take(count, self._held)
         self._held += count
 
     def release(self) -> None:
-        """Give everything back; twice is harmless."""
+        """Give everything back; a second call does nothing."""
         self._budget._give_back(self._held)
         self._images = self._held = 0

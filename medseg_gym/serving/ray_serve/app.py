@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,16 @@ from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.serving.app import base_app
 from medseg_gym.serving.batching.micro_batching import decode_together, encode_together, together
+from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.metrics import ServiceMetrics
 from medseg_gym.serving.middleware.api_keys import ApiKeys, read_keys
-from medseg_gym.serving.middleware.gate import RequestMiddleware
-from medseg_gym.serving.middleware.limits import Limits
-from medseg_gym.serving.middleware.metrics import ServiceMetrics
-from medseg_gym.serving.routes.rows import row_router
+from medseg_gym.serving.middleware.requests import RequestMiddleware
+from medseg_gym.serving.routes.stateless import stateless_router
 from medseg_gym.serving.routes.status import root_router, status_router
 
 
 class RayArguments(BaseModel):
-    """What `args:` of a Serve configuration file may hold."""
+    """The field `args:` of a Serve configuration file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -48,7 +48,7 @@ class RayArguments(BaseModel):
 
 
 def application(args: RayArguments) -> serve.Application:
-    """The Serve application; `import_path: medseg_gym.serving.ray_serve.app:application`.
+    """Make the Serve application; `import_path: medseg_gym.serving.ray_serve.app:application`.
 
     Replicas, autoscaling and resources are those of the deployment "Segmenter" in Serve's
     configuration, or the defaults of Ray.
@@ -57,16 +57,16 @@ def application(args: RayArguments) -> serve.Application:
 
 
 def deployment(args: RayArguments, **options: Any) -> serve.Deployment:
-    """The deployment "Segmenter", not yet bound.
+    """Make the deployment "Segmenter", not yet bound.
 
     Args:
-        args: What every replica serves.
-        **options: Of `ray.serve.deployment`: num_replicas, autoscaling_config, ...
+        args: Backbone, keys and limits of every replica.
+        **options: Arguments of `ray.serve.deployment`: num_replicas, autoscaling_config, ...
     """
     plain = args.model_dump()
     limits = Limits(**args.limits)  # a misspelt limit fails here, not in every replica
 
-    def build() -> Callable:
+    def build() -> RequestMiddleware:
         return build_replica(RayArguments(**plain))
 
     settings = {
@@ -79,7 +79,7 @@ def deployment(args: RayArguments, **options: Any) -> serve.Deployment:
 
 
 class Replica:
-    """One replica; what it serves is built by `build_replica` in its process."""
+    """One replica; `build_replica` makes its application in its process."""
 
 
 def build_replica(args: RayArguments) -> RequestMiddleware:
@@ -89,38 +89,42 @@ def build_replica(args: RayArguments) -> RequestMiddleware:
     served = ServedBackbone(
         backbones.load(args.backbone, args.checkpoint, args.device, **args.backbone_options)
     )
-    meters = ServiceMetrics()
-    meters.watch_cache(served.cache)
+    metrics = ServiceMetrics()
+    metrics.watch_cache(served.cache)
     app = base_app(None)
-    app.include_router(row_router(BatchedRows(served, limits, meters), limits, DecodeOptions()))
-    app.include_router(status_router(served, meters, lambda: True, lambda: 0))
+    app.include_router(
+        stateless_router(BatchedRows(served, limits, metrics), limits, DecodeOptions())
+    )
+    app.include_router(status_router(served, metrics, lambda: True, lambda: 0))
     app.include_router(root_router(served))
-    return RequestMiddleware(app, ApiKeys(keys), limits, meters, args.local_only)
+    return RequestMiddleware(app, ApiKeys(keys), limits, metrics, args.local_only)
 
 
 class BatchedRows:
     """A `RowDecoder` whose requests Ray Serve collects into batches.
 
     Args:
-        served: Who segments, in a thread of its own: the replica's event loop never computes.
-        limits: Batch and delay.
-        meters: What is counted.
+        served: The backbone; it computes in a thread of its own, never in the event loop.
+        limits: `max_batch` and `max_delay_ms`.
+        metrics: Count the rows of batches.
     """
 
-    def __init__(self, served: ServedBackbone, limits: Limits, meters: ServiceMetrics) -> None:
+    def __init__(self, served: ServedBackbone, limits: Limits, metrics: ServiceMetrics) -> None:
         self.served = served
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="segmenter")
-        self._meters = meters
+        self._metrics = metrics
         collect = serve.batch(
             max_batch_size=limits.max_batch, batch_wait_timeout_s=limits.max_delay_ms / 1000
         )
         self._encode = collect(self._batched("encode", functools.partial(encode_together, served)))
-        decode = functools.partial(decode_together, served, most=limits.max_batch)
+        decode = functools.partial(decode_together, served, max_rows=limits.max_batch)
         self._decode = collect(self._batched("decode", decode))
 
-    def _batched(self, kind: str, work: Callable[[list[Any]], list[Any]]) -> Callable:
+    def _batched(
+        self, kind: str, work: Callable[[list[Any]], list[Any]]
+    ) -> Callable[[list[Any]], Awaitable[list[Any]]]:
         async def run(requests: list[Any]) -> list[Any]:
-            self._meters.batch_rows.labels(kind).observe(len(requests))
+            self._metrics.batch_rows.labels(kind).observe(len(requests))
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._thread, together, work, requests)
 
@@ -128,26 +132,28 @@ class BatchedRows:
 
     @property
     def facts(self) -> ServedFacts:
-        """Of the backbone behind it."""
+        """Properties of the backbone."""
         return self.served.facts
 
     async def encode(self, images: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
-        """Encode images by content hash; the `input_size` of each."""
-        return _result(await self._encode(images))
+        """Encode images by content hash; return the `input_size` of each."""
+        sizes: dict[str, tuple[int, int]] = _result(await self._encode(images))
+        return sizes
 
     async def known(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """The `input_size` of those images that this replica holds."""
+        """Return the `input_size` of those images that this replica holds."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self.served.known, keys)
 
     async def decode(
         self, rows: Sequence[WireRow], images: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (B, h, w) and predicted IoU (B,)."""
-        return _result(await self._decode((rows, images)))
+        """Return logits (B, h, w) and predicted IoU (B,)."""
+        decoded: tuple[np.ndarray, np.ndarray] = _result(await self._decode((rows, images)))
+        return decoded
 
 
-def _result(found: Any) -> Any:
-    if isinstance(found, Exception):
-        raise found
-    return found
+def _result(result: Any) -> Any:  # Serve's batching is untyped
+    if isinstance(result, Exception):
+        raise result
+    return result

@@ -14,7 +14,7 @@ from ray import serve
 
 from medseg_gym.backbones.remote.http import KEY_VARIABLE
 from medseg_gym.errors import MedSegError
-from medseg_gym.serving.middleware.api_keys import is_loopback
+from medseg_gym.serving.middleware.local_only import is_loopback
 from medseg_gym.serving.ray_serve.app import RayArguments, deployment
 
 APPLICATION = "medseg"
@@ -31,15 +31,15 @@ def ray_service(
     actor_options: dict[str, Any] | None = None,
     ray_options: dict[str, Any] | None = None,
 ) -> Iterator[str]:
-    """Run the application while the context lasts; gives the URL.
+    """Run the application while the context lasts; yields the URL.
 
     Args:
-        args: What is served.
-        host: Where Serve's proxies listen.
-        port: Likewise.
-        address: Of a running cluster; None starts one on this machine and stops it at the end.
-        replicas: How many, or how few where `max_replicas` is given.
-        max_replicas: Scale up to so many by requests in progress.
+        args: Backbone, keys and limits of every replica.
+        host: Address on which Serve's proxies listen.
+        port: Port on which they listen.
+        address: Address of a running cluster; None starts one on this machine and stops it at the end.
+        replicas: Number of replicas, or the least number where `max_replicas` is given.
+        max_replicas: Scale up to this number by requests in progress.
         actor_options: `ray_actor_options` of a replica, such as {"num_gpus": 1}.
         ray_options: More arguments of `ray.init` where a cluster is started.
 
@@ -65,8 +65,8 @@ def ray_service(
         # Serve kills a proxy that is not ready in 5 s, which a busy machine cannot promise.
         os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
         os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S", "60")
-        more = {"include_dashboard": False, **(ray_options or {})} if address is None else {}
-        ray.init(address=address, log_to_driver=False, **more)
+        cluster = {"include_dashboard": False, **(ray_options or {})} if address is None else {}
+        ray.init(address=address, log_to_driver=False, **cluster)
     try:
         serve.start(http_options={"host": host, "port": port})
         serve.run(
@@ -82,8 +82,8 @@ def ray_service(
 
 def wait_for_signal() -> None:
     """Return on SIGINT or SIGTERM."""
-    told = threading.Event()
+    ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: told.set())
-    while not told.wait(1):
+        signal.signal(number, lambda *_: ended.set())
+    while not ended.wait(1):
         pass

@@ -1,1 +1,1 @@
-"""The HTTP routes, and the bodies that they read and answer with."""
+"""The HTTP routes, and the bodies of their requests and answers."""

@@ -1,4 +1,4 @@
-"""Pictures that clients send, and masks that they get."""
+"""Decode images and prompts that clients send, and encode masks for them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.middleware.pixel_budget import Allowance
 
 
-def read_picture(
+def read_upload(
     content: bytes,
     allowance: Allowance,
     name: str = "image",
     window: str = "",
     modality: str = "",
 ) -> np.ndarray:
-    """Decode an uploaded picture, turned as EXIF says that it is shown.
+    """Decode an uploaded image file, rotated as its EXIF orientation says.
 
     Args:
         content: PNG, JPEG, TIFF, BMP, WebP, GIF or PNM.
         allowance: Counts its pixels before any is decoded.
-        name: For the error.
-        window: Intensities shown black and white in pictures of more than 8 bits, as
-            `medseg_gym.cases.volumes.parse_window` reads it; "" refuses such pictures.
+        name: Name of the image in errors.
+        window: Intensities shown black and white in images of more than 8 bits, as
+            `medseg_gym.cases.volumes.parse_window` reads it; "" refuses such images.
         modality: CT, MRI, ... or "".
 
     Returns:
@@ -41,7 +41,7 @@ def read_picture(
 
     Raises:
         ServiceError: Too many pixels.
-        CaseError: Not a picture, or it cannot be decoded; see
+        CaseError: Not an image file, or it cannot be decoded; see
             `medseg_gym.cases.image_files.images.read_image`.
     """
     height, width = read_image_size(content, name)
@@ -50,14 +50,14 @@ def read_picture(
 
 
 def make_case(pixels: np.ndarray, key: str = "upload") -> Case:
-    """An uploaded image as a case without a truth; its content hash is computed here."""
+    """Make a case without a truth from an uploaded image, and compute its content hash."""
     case = Case(key, pixels, np.zeros(pixels.shape[:2], bool), "", truth_known=False)
     assert case.content_hash == hash_pixels(pixels)
     return case
 
 
 def mask_text(mask: np.ndarray | torch.Tensor) -> str:
-    """A mask, (H, W) bool, as base64 of a PNG with 0 and 255."""
+    """Encode a mask, (H, W) bool, as base64 of a PNG with 0 and 255."""
     array = mask.cpu().numpy() if isinstance(mask, torch.Tensor) else mask
     return base64.b64encode(png_bytes(array)).decode()
 
@@ -67,11 +67,11 @@ def read_floats(text: str, shape: tuple[int, ...], name: str) -> np.ndarray:
 
     Args:
         text: Base64.
-        shape: How many, and in which shape.
-        name: For the error.
+        shape: Shape of the values.
+        name: Name of the field in errors.
 
     Raises:
-        ServiceError: Not base64, another size, or values that are no logits.
+        ServiceError: Not base64, another size, or values that cannot be logits.
     """
     try:
         content = base64.b64decode(text, validate=True)
@@ -102,7 +102,7 @@ def read_json_field(text: str, name: str) -> Any:
 
 
 def point_at(x: Any, y: Any, positive: bool, width: int, height: int) -> AddPoint:
-    """A click in pixels, whose centres are whole numbers, as a prompt.
+    """Make a prompt of a click in pixels, whose centres are whole numbers.
 
     Raises:
         ServiceError: Not a number, or outside of the image.
@@ -111,7 +111,7 @@ def point_at(x: Any, y: Any, positive: bool, width: int, height: int) -> AddPoin
 
 
 def box_at(corners: Any, width: int, height: int) -> AddBox:
-    """A box [x1, y1, x2, y2] in pixels as a prompt.
+    """Make a prompt of a box [x1, y1, x2, y2] in pixels.
 
     Raises:
         ServiceError: Not four numbers, outside of the image, or without area.
@@ -134,4 +134,4 @@ def _fraction(value: Any, side: int, name: str) -> float:
             f"{name} must be a number of pixels, 0 to {side - 1} (or {side}, the far edge), "
             f"got {str(value)[:50]}"
         )
-    return min(max((value + 0.5) / side, 0.0), 1.0)
+    return float(min(max((value + 0.5) / side, 0.0), 1.0))

@@ -1,4 +1,4 @@
-"""Bodies of requests and answers: the OpenAPI description is made from these."""
+"""Bodies of requests and answers, from which the OpenAPI description is made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Picture(Strict):
+class ImageBody(Strict):
     """An image: `picture`, or `pixels` with `size`."""
 
     picture: str | None = Field(
@@ -53,7 +53,7 @@ class EncodeRequest(Strict):
 
     backbone: str | None = Field(None, description="Fingerprint that the service must have.")
     hashes: Annotated[list[Hash], FailFast()] = []
-    images: Annotated[list[Picture], FailFast()] = []
+    images: Annotated[list[ImageBody], FailFast()] = []
 
 
 class ImageFacts(BaseModel):
@@ -76,7 +76,7 @@ class DecodeRequest(Strict):
     """Rows to be decoded."""
 
     backbone: str | None = Field(None, description="Fingerprint that the service must have.")
-    images: Annotated[list[Picture], FailFast()] = []
+    images: Annotated[list[ImageBody], FailFast()] = []
     rows: Annotated[list[Row], FailFast()] = Field(min_length=1)
     dtype: Literal["float32", "float16"] = Field(
         "float32", description="Of the logits in the answer; float16 halves it and rounds."
@@ -93,7 +93,7 @@ class DecodeAnswer(BaseModel):
 
 
 class BackboneAnswer(BaseModel):
-    """Who segments; see `medseg_gym.backbones.remote.wire.ServedFacts`."""
+    """The backbone; see `medseg_gym.backbones.remote.wire.ServedFacts`."""
 
     name: str
     fingerprint: str
@@ -109,7 +109,7 @@ class BackboneAnswer(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """What went wrong, where, and the way out."""
+    """An error: the thing, the place and the way out."""
 
     detail: Any
 
@@ -129,7 +129,7 @@ class PredictAnswer(BaseModel):
 
 
 class PredictStateAnswer(PredictAnswer):
-    """The same with the logits to send next time."""
+    """A mask with the logits to send next time."""
 
     logits: str = Field(description="Base64, little-endian float32.")
     logits_shape: tuple[int, int, int] = Field(description="[1, height, width]")
@@ -152,7 +152,7 @@ class SessionAnswer(PredictAnswer):
 
 
 class SessionStatus(BaseModel):
-    """What a session has seen."""
+    """Prompts and age of a session."""
 
     session_id: str
     round_number: int
@@ -189,8 +189,14 @@ class SessionList(BaseModel):
     sessions: list[SessionSummary]
 
 
+class ProbeAnswer(BaseModel):
+    """Liveness or readiness."""
+
+    status: Literal["ok"] = "ok"
+
+
 class Health(BaseModel):
-    """The process answers."""
+    """Health in the words of MedSAM-Agent's server."""
 
     status: Literal["healthy"] = "healthy"
     model_loaded: bool

@@ -9,7 +9,7 @@ from medseg_gym.backbones.protocol import Embedding
 from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.cases import hash_pixels
 from medseg_gym.episodes import DecodeOptions
-from medseg_gym.serving.batching.rows import check_row
+from medseg_gym.prompts import AddPoint
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.middleware.pixel_budget import Allowance
 from medseg_gym.serving.routes.images import (
@@ -18,8 +18,9 @@ from medseg_gym.serving.routes.images import (
     point_at,
     read_floats,
     read_json_field,
-    read_picture,
+    read_upload,
 )
+from medseg_gym.serving.routes.row_messages import check_row
 
 
 class PredictFields:
@@ -34,7 +35,7 @@ class PredictFields:
         multimask_output: Three masks and the best; else the service's own rule.
         previous_logits: Base64 float32, or None.
         previous_logits_shape: JSON [1, h, w], or None for the backbone's own.
-        window: See `read_picture`.
+        window: See `read_upload`.
     """
 
     def __init__(
@@ -59,12 +60,12 @@ class PredictFields:
     def read(
         self, allowance: Allowance, facts: ServedFacts, options: DecodeOptions
     ) -> tuple[WireRow, np.ndarray]:
-        """The row and the pixels of its image.
+        """Return the row and the pixels of its image.
 
         Raises:
             ServiceError: A field cannot be used.
         """
-        pixels = read_picture(self.image, allowance, window=self.window)
+        pixels = read_upload(self.image, allowance, window=self.window)
         height, width = pixels.shape[:2]
         points = read_points(self.point_coords, self.point_labels, width, height)
         box = None
@@ -97,21 +98,21 @@ class PredictFields:
     def _read_text(self) -> str | None:
         if self.text is None:
             return None
-        given = read_json_field(self.text, "text")
-        if isinstance(given, list) and len(given) == 1:
-            given = given[0]
-        if not isinstance(given, str) or not 0 < len(given) <= 200:
+        target = read_json_field(self.text, "text")
+        if isinstance(target, list) and len(target) == 1:
+            target = target[0]
+        if not isinstance(target, str) or not 0 < len(target) <= 200:
             raise ServiceError('text must be one target of up to 200 characters: ["left kidney"]')
-        return given
+        return target
 
 
 def wants_multimask(options: DecodeOptions, asked: bool, ambiguous: bool) -> bool:
-    """True if three masks are to be predicted: asked for, or by the service's own rule."""
+    """Return True if three masks are predicted: asked for, or by the service's own rule."""
     return asked or {"auto": ambiguous, "always": True, "never": False}[options.multimask]
 
 
-def read_points(coords: str | None, labels: str | None, width: int, height: int) -> list:
-    """Clicks from two JSON fields, [[x, y], ...] and [1, 0, ...].
+def read_points(coords: str | None, labels: str | None, width: int, height: int) -> list[AddPoint]:
+    """Read clicks from two JSON fields, [[x, y], ...] and [1, 0, ...].
 
     Raises:
         ServiceError: They do not fit together or the image.
@@ -135,6 +136,6 @@ def read_points(coords: str | None, labels: str | None, width: int, height: int)
 def write_mask(
     facts: ServedFacts, logits: np.ndarray, pixels: np.ndarray, input_size: tuple[int, int]
 ) -> str:
-    """The mask at the image's size, base64 PNG, from one row's logits (1, h, w)."""
+    """Return the mask at the image's size, base64 PNG, from one row's logits (1, h, w)."""
     like = Embedding((), (pixels.shape[0], pixels.shape[1]), input_size)
     return mask_text(facts.to_image(torch.tensor(logits), [like])[0] > 0)

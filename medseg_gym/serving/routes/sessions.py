@@ -9,8 +9,6 @@ from fastapi import APIRouter, File, Form, Path, Request, Response, UploadFile
 
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.prompts import AddBox, AddPoint, Prompt
-from medseg_gym.serving.batching.session import Session, describe_prompts
-from medseg_gym.serving.batching.sessions import SessionBook
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.routes.images import (
     box_at,
@@ -18,7 +16,7 @@ from medseg_gym.serving.routes.images import (
     mask_text,
     point_at,
     read_json_field,
-    read_picture,
+    read_upload,
 )
 from medseg_gym.serving.routes.messages import (
     ErrorAnswer,
@@ -29,7 +27,9 @@ from medseg_gym.serving.routes.messages import (
     SessionStatus,
 )
 from medseg_gym.serving.routes.predict_fields import read_points
-from medseg_gym.serving.routes.rows import CONFLICT, REFUSALS, Window, in_thread, reply
+from medseg_gym.serving.routes.responses import CONFLICT, REFUSALS, Window, in_thread, reply
+from medseg_gym.serving.sessions.book import SessionBook
+from medseg_gym.serving.sessions.session import Session, describe_prompts
 
 SessionId = Annotated[str, Form(description="As `/session/create` answered.")]
 SessionInPath = Annotated[str, Path(description="As `/session/create` answered.")]
@@ -44,7 +44,7 @@ _FULL: dict[int | str, dict[str, Any]] = {
 
 
 def session_router(book: SessionBook) -> APIRouter:
-    """Routes over a book of sessions."""
+    """Return the session routes."""
     router = APIRouter(responses={**REFUSALS, **_UNKNOWN}, tags=["MedSAM-Agent"])
     own_options = book.segmenter.engine.options
     three_masks = replace(own_options, multimask="always")
@@ -84,7 +84,7 @@ def session_router(book: SessionBook) -> APIRouter:
         """Begin a session on an image."""
         content = await image.read()
         allowance = request.state.pixels
-        case = await in_thread(lambda: make_case(read_picture(content, allowance, window=window)))
+        case = await in_thread(lambda: make_case(read_upload(content, allowance, window=window)))
         session = await book.open(request.state.owner, case, session_id)
         return reply(
             {
@@ -142,7 +142,7 @@ def session_router(book: SessionBook) -> APIRouter:
 
     @router.get("/session/{session_id}/status", response_model=SessionStatus)
     async def status(request: Request, session_id: SessionInPath) -> Response:
-        """What a session has seen."""
+        """Report the prompts and the age of a session."""
         session = find(request, session_id)
         created, used = session.times
         history = describe_prompts(session.episode)
@@ -175,10 +175,10 @@ def session_router(book: SessionBook) -> APIRouter:
     @router.get("/sessions", response_model=SessionList)
     async def list_sessions(request: Request) -> Response:
         """Your sessions; nobody sees another's."""
-        found = []
+        summaries = []
         for session in book.of(request.state.owner):
             created, used = session.times
-            found.append(
+            summaries.append(
                 {
                     "session_id": session.id,
                     "round_number": session.rounds,
@@ -187,6 +187,6 @@ def session_router(book: SessionBook) -> APIRouter:
                     "last_accessed": used,
                 }
             )
-        return reply({"total_sessions": len(found), "sessions": found})
+        return reply({"total_sessions": len(summaries), "sessions": summaries})
 
     return router

@@ -1,4 +1,4 @@
-"""Is it there, is it ready, what did it count."""
+"""Status routes: liveness, readiness, Prometheus metrics, and MedSAM-Agent's `/health`."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from fastapi import APIRouter, Response
 
 from medseg_gym.backbones.remote.ends import ServedBackbone
 from medseg_gym.serving.errors import ServiceError
-from medseg_gym.serving.middleware.metrics import ServiceMetrics
-from medseg_gym.serving.routes.messages import ErrorAnswer, Health
-from medseg_gym.serving.routes.rows import reply
+from medseg_gym.serving.metrics import ServiceMetrics
+from medseg_gym.serving.routes.messages import ErrorAnswer, Health, ProbeAnswer
+from medseg_gym.serving.routes.responses import reply
 
 
 def status_router(
     served: ServedBackbone,
-    meters: ServiceMetrics,
+    metrics: ServiceMetrics,
     ready: Callable[[], bool],
     sessions: Callable[[], int],
 ) -> APIRouter:
-    """Status routes.
+    """Return the status routes.
 
     Args:
-        served: Who segments.
-        meters: What is counted.
-        ready: False while the service is shutting down.
-        sessions: How many are alive.
+        served: The backbone.
+        metrics: Counters and gauges that `/metrics` shows.
+        ready: Returns False while the service is shutting down.
+        sessions: Returns how many sessions are open.
     """
     router = APIRouter(tags=["status"])
 
     @router.get("/health", response_model=Health)
     async def health() -> Response:
-        """The process answers; no key is needed."""
+        """Health in the words of MedSAM-Agent's server; no key is needed."""
         return reply(
             {
                 "status": "healthy",
@@ -46,28 +46,33 @@ def status_router(
             }
         )
 
-    @router.get("/ready", responses={503: {"model": ErrorAnswer}})
-    async def is_ready() -> dict[str, bool]:
-        """503 while the service is shutting down; no key is needed."""
+    @router.get("/healthz", response_model=ProbeAnswer)
+    async def healthz() -> Response:
+        """Liveness: the process answers. No key is needed."""
+        return reply({"status": "ok"})
+
+    @router.get("/readyz", response_model=ProbeAnswer, responses={503: {"model": ErrorAnswer}})
+    async def readyz() -> Response:
+        """Readiness: 503 while the service is shutting down. No key is needed."""
         if not ready():
             raise ServiceError("the service is shutting down", 503, retry_after=5)
-        return {"ready": True}
+        return reply({"status": "ok"})
 
     @router.get("/metrics", responses={401: {"model": ErrorAnswer}})
-    async def metrics() -> Response:
-        """Counters as Prometheus reads them."""
-        return Response(meters.text(), media_type="text/plain; version=0.0.4")
+    async def prometheus_metrics() -> Response:
+        """Metrics in Prometheus' text format."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
     return router
 
 
 def root_router(served: ServedBackbone) -> APIRouter:
-    """What programs find at `/` where there is no page."""
+    """Return the route `/` for programs, where no extension has it."""
     router = APIRouter(tags=["status"])
 
     @router.get("/")
     async def root() -> dict[str, Any]:
-        """What this is and where the description is."""
+        """Name, version and backbone of the service, and where its description is."""
         return {
             "message": "medseg_gym segmentation service; not for clinical use",
             "version": version("medseg-gym"),

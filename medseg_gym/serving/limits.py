@@ -1,4 +1,4 @@
-"""What the service takes in, in numbers: everything it holds is bounded."""
+"""Limits of the service: everything that it accepts and holds is bounded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from medseg_gym.errors import MedSegError
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the service; each says what a client gets that runs into it.
+    """Limits of the service, each with the answer to requests that exceed it.
 
     Args:
         max_batch: Most prompt rows in one decoder call of the micro-batcher.
@@ -35,7 +35,7 @@ class Limits:
             beyond it the connection is closed, after 408 where the header was complete.
         send_seconds: Longest that a client may keep an answer waiting; then it is cut off.
         max_sessions: Most sessions and games alive; beyond it 503. Half of them are shared out:
-            every owner's programs, and every owner's games on the page, can always have their part.
+            every owner's programs, and every owner's games on the page, can always have their share.
         max_sessions_per_client: Most sessions alive of one owner's programs; beyond it 429.
         max_games_per_client: Most games alive of one owner; a further one ends the game that was
             idle for the longest, whose steps stay recorded.

@@ -1,4 +1,4 @@
-"""Logs as JSON, one object a line: easy to search, and no text of a client can forge a line."""
+"""JSON logs, one object a line: easy to search, and no text of a client can forge a line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _PLAIN = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName
 
 
 class JsonLines(logging.Formatter):
-    """Time, level, event, and whatever was passed as `extra`."""
+    """Formatter that writes time, level, event, and everything passed as `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line of JSON; an exception's traceback is a field of it."""
+        """Return one line of JSON; an exception's traceback is a field of it."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(),
             "level": record.levelname.lower(),

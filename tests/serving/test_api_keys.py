@@ -9,7 +9,8 @@ import pytest
 
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.errors import MedSegError
-from medseg_gym.serving.middleware.api_keys import ApiKeys, is_loopback, read_keys
+from medseg_gym.serving.middleware.api_keys import ApiKeys, read_keys
+from medseg_gym.serving.middleware.local_only import is_loopback
 from medseg_gym.serving.server import make_service
 from tests.serving.conftest import noise, upload
 
@@ -17,7 +18,7 @@ ANNA, BEN = "anna-key-0123456789", "ben-key-01234567890"
 
 
 @pytest.fixture
-def owners() -> ApiKeys:
+def api_keys() -> ApiKeys:
     return ApiKeys({"anna": ANNA, "ben": BEN})
 
 
@@ -25,8 +26,8 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def test_sessions_are_their_owners_alone(serve, owners) -> None:
-    _, client = serve(owners=owners)
+def test_sessions_are_their_owners_alone(serve, api_keys) -> None:
+    _, client = serve(api_keys=api_keys)
     made = {}
     for key in (ANNA, BEN):
         answer = client.post(
@@ -55,21 +56,21 @@ def test_sessions_are_their_owners_alone(serve, owners) -> None:
     assert {entry["session_id"] for entry in listed["sessions"]} == {"same", made[BEN]}
 
 
-def test_without_a_key_nothing_but_health_and_description(serve, owners) -> None:
-    service, client = serve(owners=owners)
+def test_without_a_key_nothing_but_health_and_description(serve, api_keys) -> None:
+    service, client = serve(api_keys=api_keys)
     for header in ({}, bearer("wrong-key-0123456789"), {"Authorization": "Basic %%"}):
         answer = client.post("/session/create", files=upload(noise()), headers=header)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"].startswith("Bearer")
         assert client.get("/metrics", headers=header).status_code == 401
-    for path in ("/health", "/ready", "/docs", "/openapi.json"):
+    for path in ("/health", "/healthz", "/readyz", "/docs", "/openapi.json"):
         assert client.get(path).status_code == 200
     assert client.get("/metrics", headers=bearer(ANNA)).status_code == 200
     assert len(service.book) == 0
 
 
-def test_a_client_that_knows_only_urls_puts_the_key_into_it(serve, owners) -> None:
-    _, client = serve(owners=owners)
+def test_a_client_that_knows_only_urls_puts_the_key_into_it(serve, api_keys) -> None:
+    _, client = serve(api_keys=api_keys)
     url = client.base_url.copy_with(username="any", password=ANNA)
     with httpx.Client(base_url=url, trust_env=False) as plain:
         assert plain.post("/session/create", files=upload(noise())).status_code == 200
@@ -97,7 +98,7 @@ def test_other_machines_need_a_key() -> None:
     for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
         with pytest.raises(MedSegError, match="set a key in MEDSEG_SERVICE_KEY"):
             make_service(backbone, host)
-    service = make_service(backbone, "0.0.0.0", owners=ApiKeys({"team": ANNA}))
+    service = make_service(backbone, "0.0.0.0", api_keys=ApiKeys({"team": ANNA}))
     service.segmenter.stop()
 
 
@@ -117,15 +118,15 @@ def test_what_is_loopback(host, expected) -> None:
     assert is_loopback(host) is expected
 
 
-def test_keys_are_read_and_kept_as_hashes(tmp_path, owners) -> None:
+def test_keys_are_read_and_kept_as_hashes(tmp_path, api_keys) -> None:
     path = tmp_path / "keys"
     path.write_text(f"# team\n\nanna:{ANNA}\nben: {BEN}\n")
     assert read_keys(path) == {"anna": ANNA, "ben": BEN}
-    assert owners.recognise(f"bearer {ANNA}") == "anna"
+    assert api_keys.authenticate(f"bearer {ANNA}") == "anna"
     login = base64.b64encode(f"x:{BEN}".encode()).decode()
-    assert owners.recognise(f"Basic {login}") == "ben"
-    assert owners.recognise(None) is None
-    assert ANNA not in repr(vars(owners))
+    assert api_keys.authenticate(f"Basic {login}") == "ben"
+    assert api_keys.authenticate(None) is None
+    assert ANNA not in repr(vars(api_keys))
 
     for text, words in (("anna", "line 1"), ("", "no key"), ("a:1\na:2", "line 2")):
         path.write_text(text)

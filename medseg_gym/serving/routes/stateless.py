@@ -3,99 +3,50 @@
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Callable
 from importlib.metadata import version
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import anyio.to_thread
 from fastapi import APIRouter, File, Form, Request, Response, UploadFile
 
 from medseg_gym.episodes import DecodeOptions
-from medseg_gym.serving.batching import rows
-from medseg_gym.serving.errors import ServiceError
-from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.batching.row_decoder import RowDecoder
+from medseg_gym.serving.limits import Limits
+from medseg_gym.serving.routes import row_messages
 from medseg_gym.serving.routes.messages import (
     BackboneAnswer,
     DecodeAnswer,
     EncodeAnswer,
-    ErrorAnswer,
-    MissingAnswer,
     PredictAnswer,
     PredictStateAnswer,
 )
 from medseg_gym.serving.routes.predict_fields import PredictFields, write_mask
-
-R = TypeVar("R")
-
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorAnswer, "description": "The body cannot be read"},
-    401: {"model": ErrorAnswer, "description": "A key is needed"},
-    403: {"model": ErrorAnswer, "description": "Not a local program"},
-    408: {"model": ErrorAnswer, "description": "The body took too long"},
-    413: {"model": ErrorAnswer, "description": "The body is too large"},
-    422: {"model": ErrorAnswer, "description": "Something in it cannot be used"},
-    503: {"model": ErrorAnswer, "description": "Full or shutting down; see Retry-After"},
-}
-CONFLICT: dict[int | str, dict[str, Any]] = {
-    409: {"model": ErrorAnswer, "description": "It does not fit what is there"}
-}
-MISSING: dict[int | str, dict[str, Any]] = {
-    404: {"model": MissingAnswer, "description": "Send the pixels of these images"}
-}
-NOT_JSON: dict[int | str, dict[str, Any]] = {
-    415: {"model": ErrorAnswer, "description": "Not application/json"}
-}
+from medseg_gym.serving.routes.responses import (
+    CONFLICT,
+    MISSING,
+    NOT_JSON,
+    REFUSALS,
+    Window,
+    in_thread,
+    json_body,
+    read_json_body,
+    reply,
+)
 
 
-async def in_thread(work: Callable[..., R], *args: Any) -> R:
-    """Run what computes away from the event loop."""
-    return await anyio.to_thread.run_sync(work, *args)
-
-
-def json_body(model: str) -> dict[str, Any]:
-    """Describe a body that the handler parses itself, in a thread: the schema's name."""
-    schema = {"$ref": f"#/components/schemas/{model}"}
-    return {"requestBody": {"content": {"application/json": {"schema": schema}}, "required": True}}
-
-
-async def read_json_body(request: Request) -> bytes:
-    """The body, not yet parsed.
-
-    Raises:
-        ServiceError: 415.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise ServiceError(f"send application/json, not {kind[:100] or 'nothing'}", 415)
-    return await request.body()
-
-
-def reply(answer: bytes | dict[str, Any]) -> Response:
-    """A JSON answer; the models are for the description, every field is set by hand."""
-    content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    return Response(content, media_type="application/json")
-
-
-Window = Annotated[
-    str, Form(max_length=40, description="LOW,HIGH for an image of more than 8 bits.")
-]
-
-
-def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions) -> APIRouter:
-    """Stateless routes over a decoder."""
+def stateless_router(decoder: RowDecoder, limits: Limits, options: DecodeOptions) -> APIRouter:
+    """Return the stateless routes over a decoder."""
     router = APIRouter(responses=REFUSALS)
     facts = decoder.facts
 
     @router.get("/v1/backbone", response_model=BackboneAnswer, tags=["stateless"])
     async def backbone() -> Response:
-        """Who segments, and how its logits become an image."""
-        more = {
+        """Describe the backbone, and how its logits become an image."""
+        service = {
             "version": version("medseg-gym"),
             "max_rows": limits.max_rows,
             "max_upload_bytes": limits.max_upload_bytes,
         }
-        return reply({**facts.to_json(), **more})
+        return reply({**facts.to_json(), **service})
 
     @router.post(
         "/v1/encode",
@@ -108,11 +59,11 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
         """Encode images, or ask which are held; what was encoded stays while the cache holds it."""
         body = await read_json_body(request)
         hashes, images = await in_thread(
-            rows.read_encode, body, limits, facts, request.state.pixels
+            row_messages.read_encode, body, limits, facts, request.state.pixels
         )
         held = await decoder.known(hashes) if hashes else {}
-        made = await decoder.encode(images) if images else {}
-        sizes = made | held
+        encoded = await decoder.encode(images) if images else {}
+        sizes = encoded | held
         order = list(dict.fromkeys([*images, *hashes]))
         return reply(
             {
@@ -131,14 +82,14 @@ def row_router(decoder: rows.RowDecoder, limits: Limits, options: DecodeOptions)
     async def decode(request: Request) -> Response:
         """Decode rows; row i of the answer depends on row i alone.
 
-        An image is named by the content hash that `/v1/encode` told, or sent along.
+        An image is named by the content hash that `/v1/encode` answered, or sent along.
         """
         body = await read_json_body(request)
         wanted, images, dtype = await in_thread(
-            rows.read_decode, body, limits, facts, request.state.pixels
+            row_messages.read_decode, body, limits, facts, request.state.pixels
         )
         logits, iou = await decoder.decode(wanted, images)
-        return reply(await in_thread(rows.write_decode, logits, iou, dtype))
+        return reply(await in_thread(row_messages.write_decode, logits, iou, dtype))
 
     async def predict_row(request: Request, fields: PredictFields) -> tuple[str, Any]:
         row, pixels = await in_thread(fields.read, request.state.pixels, facts, options)

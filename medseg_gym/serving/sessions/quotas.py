@@ -1,4 +1,4 @@
-"""Who may have how much of what all share: nobody can fill it up for the others.
+"""Fair shares of a total: no owner can fill it up for the others.
 
 Half of a total is shared out in equal parts, which their owners can always have; the other half is
 for whoever comes first.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class Tenant(NamedTuple):
-    """An owner's programs, or the games that an owner plays on the page."""
+    """The programs of an owner, or the games of an owner: each has a share of its own."""
 
     owner: str
     games: bool
@@ -22,8 +22,8 @@ class Quota:
     """Amounts held of one total.
 
     Args:
-        total: What there is.
-        tenants: Who is known to come; others live on what is not shared out.
+        total: Amount to be shared.
+        tenants: Those with a share of their own; others use what is not shared out.
     """
 
     def __init__(self, total: int, tenants: Sequence[Tenant]) -> None:
@@ -33,11 +33,11 @@ class Quota:
 
     @property
     def used(self) -> int:
-        """Held by all."""
+        """Amount held by all tenants."""
         return self.held.total()
 
     def room(self, tenant: Tenant) -> int:
-        """How much more a tenant may have now; may be negative."""
+        """Return how much more a tenant may hold now; may be negative."""
         kept = sum(
             max(share - self.held[other], 0)
             for other, share in self._share.items()
@@ -46,5 +46,5 @@ class Quota:
         return self.total - self.used - kept
 
     def add(self, tenant: Tenant, amount: int) -> None:
-        """Count what a tenant has more, or less, of."""
+        """Change the amount that a tenant holds; negative amounts give back."""
         self.held[tenant] += amount

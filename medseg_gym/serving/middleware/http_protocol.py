@@ -12,25 +12,25 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from medseg_gym.serving.middleware.limits import Limits
+from medseg_gym.serving.limits import Limits
 
 _PIPELINED = 32  # requests that a connection may send ahead of their answers
 
 
-def guarded(limits: Limits, base: Any = AutoHTTPProtocol) -> type:
-    """Uvicorn's HTTP protocol that gives up on headers that are too long or too slow.
+def limited_protocol(limits: Limits, base: Any = AutoHTTPProtocol) -> type:
+    """Make uvicorn's HTTP protocol close connections whose headers are too long or too slow.
 
     uvicorn itself waits for ever for the first byte and for the rest of a header, and httptools
     keeps headers, trailers and the request line however long they are.
 
     Args:
         limits: `max_header_bytes`, `body_seconds` and `max_connections`.
-        base: httptools' or h11's protocol; what is installed by default. h11 bounds a header
-            itself, see `make_server`.
+        base: Protocol class of httptools or h11, both untyped; by default the one that is
+            installed. h11 bounds a header itself, see `make_server`.
     """
 
-    class Guarded(base):
-        def connection_made(self, transport) -> None:
+    class LimitedProtocol(base):
+        def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._unread = 0  # bytes since the last that was more than a part of a header
             self._giving_up = None
@@ -52,13 +52,13 @@ def guarded(limits: Limits, base: Any = AutoHTTPProtocol) -> type:
             """Give the parser slices, so that it never holds much more than a header may have."""
             view = memoryview(data)
             while view and not self.transport.is_closing():
-                part, view = view[: limits.max_header_bytes], view[limits.max_header_bytes :]
-                self._unread += len(part)
-                super().data_received(bytes(part))
+                piece, view = view[: limits.max_header_bytes], view[limits.max_header_bytes :]
+                self._unread += len(piece)
+                super().data_received(bytes(piece))
                 if self._unread > limits.max_header_bytes and not self.transport.is_closing():
                     self._refuse(431, f"the header has more than {limits.max_header_bytes} bytes")
 
-        # What the parser reports: all but single headers and the request line are progress.
+        # Callbacks of the parser: all but single headers and the request line are progress.
         def on_headers_complete(self) -> None:
             self._unread = 0
             super().on_headers_complete()
@@ -77,7 +77,7 @@ def guarded(limits: Limits, base: Any = AutoHTTPProtocol) -> type:
             super().on_response_complete()
             self._disarm()  # uvicorn's own keep-alive time begins
 
-        def connection_lost(self, exc) -> None:
+        def connection_lost(self, exc: Exception | None) -> None:
             self._disarm()
             super().connection_lost(exc)
 
@@ -109,4 +109,4 @@ def guarded(limits: Limits, base: Any = AutoHTTPProtocol) -> type:
             if self.cycle is None or self.cycle.response_complete:
                 self.transport.close()
 
-    return Guarded
+    return LimitedProtocol

@@ -1,4 +1,4 @@
-"""One session: a name for an `Episode` of the segmenter's engine.
+"""One session: a named `Episode` of the segmenter's engine.
 
 It keeps no masks, prompts or logits of its own.
 """
@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from medseg_gym.cases import Case
 from medseg_gym.episodes import Episode
 from medseg_gym.prompts import AddBox, AddPoint
-from medseg_gym.serving.batching.quotas import Tenant
+from medseg_gym.serving.sessions.quotas import Tenant
 
 
 @dataclass(eq=False)
@@ -23,13 +23,13 @@ class Session:
 
     Args:
         id: Unguessable, or chosen by its owner; unique among the owner's sessions.
-        owner: Who alone can see it.
+        owner: The only one who sees it.
         case: The uploaded image; its mask is empty, for the service knows no truth.
-        slot: In the segmenter's engine.
-        episode: All that happened.
+        slot: Its place in the segmenter's engine.
+        episode: Its prompts, masks and logits.
         rounds: Requests that made a mask.
-        created: `time.monotonic()`, as `used`.
-        used: When it was last asked for something.
+        created: `time.monotonic()` at its begin.
+        used: `time.monotonic()` at the last request.
         lock: Requests on one session take turns.
         on_close: Called once when it ends, whatever the reason. A session with one is a game of the
             page; session routes do not see it, for what they did would not be recorded.
@@ -49,11 +49,11 @@ class Session:
     def __post_init__(self) -> None:
         self._born = datetime.now(timezone.utc)
         self.closed = False
-        self.counted = 0  # bytes of its steps in the book's sum
+        self.step_bytes = 0  # bytes of its steps that `SessionMemory` has counted
 
     @property
     def tenant(self) -> Tenant:
-        """Whose share of the service it takes up."""
+        """Tenant whose share of the service it uses."""
         return Tenant(self.owner, self.on_close is not None)
 
     @property
@@ -63,14 +63,14 @@ class Session:
 
     @property
     def times(self) -> tuple[str, str]:
-        """When it was created and last used, ISO 8601."""
+        """Times of creation and of last use, ISO 8601."""
         last = self._born.timestamp() + self.used - self.created
         return self._born.isoformat(), datetime.fromtimestamp(last, timezone.utc).isoformat()
 
 
 def describe_prompts(episode: Episode) -> list[list[int] | str]:
-    """Prompts in the manner of MedSAM-Agent's server: [x, y, label] or "bbox:[...]", in pixels."""
-    found: list[list[int] | str] = []
+    """List prompts as MedSAM-Agent's server does: [x, y, label] or "bbox:[...]", in pixels."""
+    history: list[list[int] | str] = []
     width, height = episode.case.width, episode.case.height
     for prompt in (step.prompt for step in episode.steps if step.valid):
         if isinstance(prompt, AddBox):
@@ -79,8 +79,8 @@ def describe_prompts(episode: Episode) -> list[list[int] | str]:
                 [round(value * side - 0.5) for value in values]
                 for values, side in ((xs, width), (ys, height))
             )
-            found.append(f"bbox:[{x1},{y1},{x2},{y2}]")
+            history.append(f"bbox:[{x1},{y1},{x2},{y2}]")
         elif isinstance(prompt, AddPoint):
             x, y = round(prompt.x * width - 0.5), round(prompt.y * height - 0.5)
-            found.append([x, y, int(prompt.positive)])
-    return found
+            history.append([x, y, int(prompt.positive)])
+    return history

@@ -1,4 +1,4 @@
-"""What the service counts, as Prometheus reads it."""
+"""Metrics of the service for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from medseg_gym.backbones import EmbeddingCache
 
@@ -20,7 +20,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class ServiceMetrics:
-    """Counters of one service; two in one process do not mix."""
+    """Counters, gauges and histograms of one service, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -45,20 +45,18 @@ class ServiceMetrics:
         self.batch_seconds = Histogram(
             "medseg_batch_seconds", "Time of one call", ["kind"], buckets=_SECONDS, registry=here
         )
-        self.sessions = Gauge("medseg_sessions", "Sessions alive", registry=here)
-        self.session_bytes = Gauge(
-            "medseg_session_bytes", "Bytes that sessions hold", registry=here
-        )
+        self.sessions = Gauge("medseg_sessions", "Open sessions", registry=here)
+        self.session_bytes = Gauge("medseg_session_bytes", "Bytes held by sessions", registry=here)
         self.sessions_closed = Counter(
             "medseg_sessions_closed", "Sessions closed", ["reason"], registry=here
         )
 
     def watch_cache(self, cache: EmbeddingCache) -> None:
-        """Report an embedding cache's own counters, read when Prometheus asks."""
+        """Add the counters of an embedding cache, read whenever metrics are asked for."""
         self.registry.register(_CacheCollector(cache))
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
@@ -66,10 +64,10 @@ class _CacheCollector:
     def __init__(self, cache: EmbeddingCache) -> None:
         self.cache = cache
 
-    def collect(self) -> list:
-        """One metric family per counter of the cache."""
+    def collect(self) -> list[Metric]:
+        """Return one metric family per counter of the cache."""
         counters = self.cache.counters
-        found: list = [
+        families: list[Metric] = [
             CounterMetricFamily("medseg_cache_hits", "Embeddings found", counters.hits),
             CounterMetricFamily("medseg_encodes", "Images encoded", counters.encodes),
         ]
@@ -77,5 +75,5 @@ class _CacheCollector:
             ("medseg_cache_images", "Embeddings held", len(self.cache)),
             ("medseg_cache_bytes", "Bytes of embeddings held", self.cache.nbytes),
         ):
-            found.append(GaugeMetricFamily(name, text, value))
-        return found
+            families.append(GaugeMetricFamily(name, text, value))
+        return families

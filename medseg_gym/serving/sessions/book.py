@@ -1,4 +1,4 @@
-"""Sessions: who owns which episode, how long it lives, how much memory all of them may hold.
+"""All sessions: which owner has which episode, how long it lives, and what it may hold.
 
 The book is used by the event loop alone, so it needs no locks.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,16 +16,17 @@ import torch
 from medseg_gym.cases import Case
 from medseg_gym.episodes import DecodeOptions, StepResult
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt
-from medseg_gym.serving.batching.quotas import Quota, Tenant
 from medseg_gym.serving.batching.segmenter import Segmenter
-from medseg_gym.serving.batching.session import Session
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.middleware.api_keys import LOOPBACK
+from medseg_gym.serving.sessions.memory import SessionMemory
+from medseg_gym.serving.sessions.quotas import Quota, Tenant
+from medseg_gym.serving.sessions.session import Session
 
 CHOSEN_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 
 
-class Acted(NamedTuple):
+class Progress(NamedTuple):
     """Requests that made a mask so far, boxes and clicks so far, and the mask, (H, W) bool."""
 
     rounds: int
@@ -39,8 +39,8 @@ class SessionBook:
 
     Args:
         segmenter: Runs their episodes.
-        owners: Who may come.
-        games: Whether they also play on the page.
+        owners: Names of all owners.
+        games: Whether owners may also play games.
     """
 
     def __init__(
@@ -48,15 +48,16 @@ class SessionBook:
     ) -> None:
         self.segmenter = segmenter
         self.limits = segmenter.limits
-        self.meters = segmenter.meters
+        self.metrics = segmenter.metrics
         self._sessions: dict[tuple[str, str], Session] = {}
         self._reserved: set[tuple[str, str]] = set()
-        self._images: Counter[tuple[Tenant, str]] = Counter()  # sessions per distinct image
         tenants = [Tenant(owner, game) for owner in owners for game in (False, True)[: 1 + games]]
         self._slots = Quota(self.limits.max_sessions, tenants)
-        self._memory = Quota(self.limits.session_bytes, tenants)
-        self.meters.sessions.set_function(lambda: len(self._sessions))
-        self.meters.session_bytes.set_function(lambda: self._memory.used)
+        self._memory = SessionMemory(
+            self.limits.session_bytes, tenants, segmenter.facts.logits_size
+        )
+        self.metrics.sessions.set_function(lambda: len(self._sessions))
+        self.metrics.session_bytes.set_function(lambda: self._memory.used)
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -73,10 +74,10 @@ class SessionBook:
         """Begin a session on an image.
 
         Args:
-            owner: Who alone will see it.
+            owner: The only one who sees it.
             case: The image.
-            chosen: An id that the client wishes for; free among the owner's own. Another owner may
-                have one of the same name: they never meet.
+            chosen: An id that the client chose; free among the owner's own. Sessions of different
+                owners may have the same id.
             max_steps: Of its episode; None takes the limit.
             on_close: See `Session`.
 
@@ -98,7 +99,7 @@ class SessionBook:
             self._reserved.discard(key)
         session = Session(session_id, owner, case, slot, episode, on_close=on_close)
         self._sessions[key] = session
-        self._memory.add(tenant, self._fixed_bytes(session) + self._image_bytes(session, +1))
+        self._memory.open(session)
         return session
 
     def _choose_id(self, owner: str, chosen: str | None) -> str:
@@ -120,29 +121,29 @@ class SessionBook:
     def _make_room(self, tenant: Tenant, case: Case) -> None:
         self.close_expired()
         limits = self.limits
-        most = limits.max_games_per_client if tenant.games else limits.max_sessions_per_client
-        if tenant.games and self._slots.held[tenant] >= most:
+        limit = limits.max_games_per_client if tenant.games else limits.max_sessions_per_client
+        if tenant.games and self._slots.held[tenant] >= limit:
             self._close_idlest_game(tenant)
-        if (mine := self._slots.held[tenant]) >= most:
-            self.meters.refused.labels("sessions_per_client").inc()
+        if (mine := self._slots.held[tenant]) >= limit:
+            self.metrics.refused.labels("sessions_per_client").inc()
             raise ServiceError(
-                f"you have {mine} sessions open, and {most} is the limit; delete those that are "
+                f"you have {mine} sessions open, and {limit} is the limit; delete those that are "
                 "done",
                 429,
                 retry_after=self._next_expiry(),
             )
         if self._slots.room(tenant) < 1:
-            self.meters.refused.labels("sessions").inc()
+            self.metrics.refused.labels("sessions").inc()
             raise ServiceError(
                 f"{self._slots.used} of {limits.max_sessions} sessions are open, and the others' "
                 "share is kept free; try again later",
                 503,
                 retry_after=self._next_expiry(),
             )
-        self._require_bytes(tenant, case.image.nbytes + 2 * case.mask.nbytes)
+        self._require_bytes(tenant, SessionMemory.bytes_to_open(case))
 
     def _close_idlest_game(self, tenant: Tenant) -> None:
-        """A tab that was closed leaves its game behind: the person who begins another goes on."""
+        """Make room for a new game; a tab that was closed leaves its game behind."""
         games = [
             session
             for session in self._sessions.values()
@@ -152,12 +153,12 @@ class SessionBook:
             self.close(min(games, key=lambda session: session.used), "replaced")
 
     def get(self, owner: str, session_id: str, game: bool = False) -> Session:
-        """The owner's session of that id.
+        """Return the owner's session of that id.
 
         Args:
-            owner: Who asks.
-            session_id: Its name.
-            game: Look for a game of the page instead.
+            owner: The one who asks.
+            session_id: Id of the session.
+            game: Look for a game instead.
 
         Raises:
             ServiceError: 404; whether another owner has one of that name does not show.
@@ -172,20 +173,19 @@ class SessionBook:
         return session
 
     def of(self, owner: str) -> list[Session]:
-        """The owner's sessions, oldest first; games are not among them."""
+        """Return the owner's sessions, oldest first, without games."""
         self.close_expired()
         return [s for s in self._sessions.values() if s.owner == owner and s.on_close is None]
 
     def close(self, session: Session, reason: str = "deleted") -> None:
-        """Forget a session and free what it held; twice is harmless."""
+        """Drop a session and free its memory; a second call does nothing."""
         if session.closed:
             return
         session.closed = True
         del self._sessions[session.owner, session.id]
-        held = self._fixed_bytes(session) + self._image_bytes(session, -1) + session.counted
-        self._memory.add(session.tenant, -held)
+        self._memory.close(session)
         self._slots.add(session.tenant, -1)
-        self.meters.sessions_closed.labels(reason).inc()
+        self.metrics.sessions_closed.labels(reason).inc()
         self.segmenter.end(session.slot)
         if session.on_close is not None:
             session.on_close()
@@ -203,14 +203,14 @@ class SessionBook:
         )
 
     def _idle_seconds(self, session: Session) -> float:
-        """How long a session may lie idle; people may look at an image before they begin."""
+        """Seconds that a session may be idle; people may look at an image before they begin."""
         idle = self.limits.session_idle_seconds
         if session.tenant.games or session.episode.steps:
             return idle
         return min(idle, self.limits.session_unused_seconds)
 
     def _next_expiry(self) -> float:
-        """Seconds until the first session may expire, within 1 and 60: when to try again."""
+        """Seconds until the first session may expire, at least 1 and at most 60."""
         now = time.monotonic()
         left = [self._idle_seconds(s) - (now - s.used) for s in self._sessions.values()]
         return min(max(min(left, default=1.0), 1.0), 60.0)
@@ -222,17 +222,17 @@ class SessionBook:
         prompts: Sequence[Prompt],
         options: DecodeOptions | None = None,
         fresh: bool = False,
-    ) -> Acted:
+    ) -> Progress:
         """Give a session prompts in order, each a step of its episode.
 
         Args:
             session: Its requests take turns.
             prompts: At least one box or click.
             options: Of these steps; None for the service's own.
-            fresh: Begin with `Clear` where there is something to clear.
+            fresh: Begin with `Clear` if the session has prompts.
 
         Returns:
-            What this request came to, even if the next one is under way.
+            State after this request, even if the next one is under way.
 
         Raises:
             ServiceError: The steps are used up, the memory is, or a prompt is invalid.
@@ -251,18 +251,18 @@ class SessionBook:
                     f"of this session's {episode.max_steps}; begin a new one",
                     409,
                 )
-            self._require_bytes(session.tenant, len(prompts) * self._step_bytes(session))
+            self._require_bytes(session.tenant, len(prompts) * self._memory.step_bytes(session))
             for prompt in prompts:
-                await self._step(session, prompt, options)
+                await self._take_step(session, prompt, options)
                 if episode.steps[-1].error:
                     raise ServiceError(episode.steps[-1].error)
             session.rounds += 1
             session.used = time.monotonic()
-            given = sum(s.effect == "decode" for s in episode.steps)
-            return Acted(session.rounds, given, episode.state.mask)
+            clicks = sum(s.effect == "decode" for s in episode.steps)
+            return Progress(session.rounds, clicks, episode.state.mask)
 
-    async def take(self, session: Session, prompt: Prompt) -> StepResult:
-        """One action of a game, whatever the suite makes of it; the caller holds the lock.
+    async def step(self, session: Session, prompt: Prompt) -> StepResult:
+        """Take one action of a game, valid or not; the caller holds the lock.
 
         Raises:
             ServiceError: The game is over or gone, or the memory is used up.
@@ -272,16 +272,17 @@ class SessionBook:
             raise ServiceError("Session not found: it was deleted meanwhile", 404)
         if session.episode.done:
             raise ServiceError("this game is over; begin a new one", 409)
-        self._require_bytes(session.tenant, self._step_bytes(session))
-        return await self._step(session, prompt, None)
+        self._require_bytes(session.tenant, self._memory.step_bytes(session))
+        return await self._take_step(session, prompt, None)
 
-    async def _step(
+    async def _take_step(
         self, session: Session, prompt: Prompt, options: DecodeOptions | None
     ) -> StepResult:
         try:
             return await self.segmenter.step(session.slot, prompt, options)
         finally:
-            self._count_steps(session)
+            if not session.closed:
+                self._memory.count_steps(session)
 
     def _check_kinds(self, prompts: Sequence[Prompt]) -> None:
         facts = self.segmenter.facts
@@ -295,7 +296,7 @@ class SessionBook:
         if self._memory.room(tenant) < wanted:
             self.close_expired()
         if self._memory.room(tenant) < wanted:
-            self.meters.refused.labels("session_bytes").inc()
+            self.metrics.refused.labels("session_bytes").inc()
             used, total = self._memory.used, self._memory.total
             raise ServiceError(
                 f"sessions hold {used >> 20} of {total >> 20} MiB, without what is kept for "
@@ -303,27 +304,3 @@ class SessionBook:
                 503,
                 retry_after=self._next_expiry(),
             )
-
-    def _fixed_bytes(self, session: Session) -> int:
-        # The case's mask, the truth on the device and the empty start mask have a byte a pixel.
-        return session.case.image.nbytes + 3 * session.case.mask.nbytes
-
-    def _step_bytes(self, session: Session) -> int:
-        height, width = self.segmenter.facts.logits_size
-        return session.case.mask.nbytes + 4 * height * width
-
-    def _count_steps(self, session: Session) -> None:
-        if not session.closed:
-            now = len(session.episode.steps) * self._step_bytes(session)
-            self._memory.add(session.tenant, now - session.counted)
-            session.counted = now
-
-    def _image_bytes(self, session: Session, change: int) -> int:
-        """What an embedding counts: once a tenant, with the first and last session on its image."""
-        key = session.tenant, session.case.content_hash
-        first_or_last = self._images[key] == (0 if change > 0 else 1)
-        self._images[key] += change
-        if not self._images[key]:
-            del self._images[key]
-        embedding = session.episode.embedding
-        return embedding.nbytes if first_or_last and embedding is not None else 0
