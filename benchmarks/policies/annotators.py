@@ -88,7 +88,7 @@ def measure(
         left_out[spec] = dict(envs.source.left_out)
         played: dict[str, list[CaseRecord]] = {}
         for name in names:
-            policy = make_policy(name, envs.codec)
+            policy = make_policy(name, envs.codec, envs.engine)
             with console.status(f"{backbone} on {spec}: {name}"):
                 played[name] = evaluate(envs, policy, keys, seed)
             labels = {"backbone": f"{backbone} on {spec}", "policy": policy.name}
@@ -207,7 +207,7 @@ def measure_time(backbone: Backbone, slots: int, max_steps: int) -> list[dict[st
     for name in ("sequential-click:retries=0", "sequential-click", "box-to-point"):
         played = []
         for repeat in range(3):
-            policy = make_policy(name, envs.codec)
+            policy = make_policy(name, envs.codec, envs.engine)
             played.append(_time_turns(envs, policy, keys, seed=repeat))
         # The first repeat encodes and warms up.
         medians = np.median(np.array(played[1:]), axis=0)

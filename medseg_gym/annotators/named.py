@@ -13,6 +13,7 @@ from medseg_gym.annotators.click import OracleClick
 from medseg_gym.annotators.expert import BoxToPoint, Hybrid, SequentialClick
 from medseg_gym.annotators.noisy import Noisy
 from medseg_gym.annotators.scripted import CentreBox, OracleScript, RandomActions, StopAtOnce
+from medseg_gym.episodes import EpisodeEngine
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import Policy
 from medseg_gym.prompts import ArrayCodec
@@ -52,7 +53,7 @@ def register_policy(name: str, factory: Callable[..., Policy]) -> None:
     _POLICIES[name] = factory
 
 
-def make_policy(text: str, codec: ArrayCodec) -> Policy:
+def make_policy(text: str, codec: ArrayCodec, engine: EpisodeEngine | None = None) -> Policy:
     """Build a policy from "name" or "name:option=number:option=number".
 
     "noisy-NAME" is any oracle with the slips of `Noisy`, whose options come beside its own; where
@@ -61,6 +62,8 @@ def make_policy(text: str, codec: ArrayCodec) -> Policy:
     Args:
         text: As above.
         codec: Of the view it plays through (`envs.unwrapped.codec`).
+        engine: Engine of the environment (`envs.unwrapped.engine`), for experts, who look ahead
+            with it; the other policies need none.
 
     Raises:
         PolicyError: Unknown name or option, a value that is not a number, or slips for a policy
@@ -70,7 +73,10 @@ def make_policy(text: str, codec: ArrayCodec) -> Policy:
     plain = name.removeprefix(NOISY)
     factory, own, slips = _find(name)
     values = _read(text, settings, [*own, *(slip for slip in slips if slip not in own)])
-    policy = factory(codec, **{k: v for k, v in values.items() if k in own and k not in slips})
+    options: dict[str, Any] = {k: v for k, v in values.items() if k in own and k not in slips}
+    if "engine" in inspect.signature(factory).parameters:
+        options["engine"] = engine
+    policy = factory(codec, **options)
     if plain == name:
         return policy
     if not isinstance(policy, OracleScript):
@@ -106,7 +112,8 @@ def _find(name: str, others: Sequence[str] = ()) -> tuple[Callable[..., Any], li
 
 
 def _options_of(factory: Callable[..., Any]) -> list[str]:
-    return [p for p in inspect.signature(factory).parameters if p not in ("codec", "expert")]
+    surroundings = ("codec", "engine", "expert")
+    return [p for p in inspect.signature(factory).parameters if p not in surroundings]
 
 
 def _read(text: str, settings: Sequence[str], known: Sequence[str]) -> dict[str, float]:

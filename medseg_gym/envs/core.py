@@ -119,6 +119,11 @@ class PlaysCore:
         return self.core.backbone
 
     @property
+    def engine(self) -> EpisodeEngine:
+        """The engine that plays the episodes; experts look ahead with it."""
+        return self.core.engine
+
+    @property
     def codec(self) -> Any:
         """Prompts as actions of the view and back; the array view has one."""
         return self.core.view.codec

@@ -134,7 +134,7 @@ class EpisodeEngine:
         started = []
         for slot, case, limit, embedding in zip(slots, cases, limits, found, strict=True):
             truth = torch.from_numpy(case.mask.copy()).to(self.backbone.device)
-            episode = Episode(case, truth, limit, embedding, engine=self)
+            episode = Episode(case, truth, limit, embedding)
             self.episodes[slot] = episode
             started.append(episode)
         return started

@@ -63,7 +63,7 @@ class BuiltIn:
 
     def build(self, envs: Any) -> Policy:
         """Make it for a vector environment."""
-        return make_policy(self.name, envs.codec)
+        return make_policy(self.name, envs.codec, envs.engine)
 
 
 @dataclass(frozen=True, kw_only=True)
