@@ -149,10 +149,10 @@ def test_a_turn_looks_at_most_once_and_retries_times_in_one_decode_per_try(retri
     observations, _ = envs.reset(options={"case": [case.key for case in cases]})
     policy.reset(range(8), [np.random.default_rng(i) for i in range(8)])
     for _ in range(5):
-        running = sum(not episode.done for episode in envs.core.episodes(range(8)))
+        running = sum(not episode.done for episode in envs.episodes)
         backbone.rows.clear()
         before = policy.effort.looks
-        actions = policy.act(observations, envs.core.episodes(range(8)))
+        actions = policy.act(observations, envs.episodes)
         assert len(backbone.rows) <= retries + 1
         assert backbone.rows == sorted(backbone.rows, reverse=True)
         assert sum(backbone.rows) == policy.effort.looks - before <= running * (retries + 1)

@@ -338,7 +338,7 @@ def run_settings(envs: CoreVectorEnv, policy: Policy, keys: Sequence[str], seed:
             name: getattr(options, name)
             for name in ("max_steps", "prompt_memory", "mask_input", "multimask")
         },
-        **envs.core.view.settings,
+        **envs.view.settings,
         **({"left_out": left_out} if left_out else {}),
         **({"policy_settings": policy.settings} if hasattr(policy, "settings") else {}),
         "reward": options.reward if isinstance(options.reward, str) else repr(options.reward),

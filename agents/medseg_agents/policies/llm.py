@@ -29,7 +29,7 @@ def llm(argument: str) -> PolicySpec:
     name = f"llm:{argument}"
 
     def build(envs: Any) -> ChatPolicy:
-        over = envs.core.view.texts.over
+        over = envs.view.texts.over
         return ChatPolicy.load(named.name, envs.system_messages, over, options, name)
 
     return PolicySpec(name, build, "MedSegChat-v0", {**saved_view, **named.view})

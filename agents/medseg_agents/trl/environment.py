@@ -89,7 +89,7 @@ class SegmentationEnvironment:
             self._rewards.append(float(reward))
             if not self.over:
                 return _content(observation)
-        return self._env.core.view.texts.over
+        return self._env.view.texts.over
 
 
 def _content(observation: Any) -> Content:

@@ -125,7 +125,7 @@ class ChatRollout:
             for index in waiting:
                 slots[index].total += float(rewards[index])
             waiting = [index for index in waiting if not ended[index]]
-        episodes = envs.core.episodes(range(len(keys)))
+        episodes = [envs.engine.episode(slot) for slot in range(len(keys))]
         return {
             "prompt_ids": [slot.prompt for slot in slots],
             "completion_ids": [slot.completion for slot in slots],

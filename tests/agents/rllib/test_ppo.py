@@ -79,7 +79,7 @@ def test_episodes_hold_their_own_observations_and_dice(config):
                 for key, value in seen.items():
                     assert np.array_equal(episode.get_observations(number + 1)[key], value[0])
                 assert episode.get_rewards(number) == pytest.approx(reward[0], abs=1e-6)
-            assert infos[-1]["dice"] == pytest.approx(envs.core.engine.episode(0).dice)
+            assert infos[-1]["dice"] == pytest.approx(envs.engine.episode(0).dice)
     finally:
         algo.stop()
 

@@ -175,7 +175,7 @@ def test_tools_are_those_of_the_suite(small_cases):
     for kind in COORDINATES:
         other = make_environment(cases=small_cases, backbone="ellipse", coordinates=kind, **VIEW)()
         coordinates = chat_coordinates(
-            ChatOptions(coordinates=kind, image_size=other._env.core.view.side)
+            ChatOptions(coordinates=kind, image_size=other._env.view.side)
         )
         for schema in tool_schemas(coordinates=coordinates)[:2]:
             place = schema["function"]["parameters"]["required"][0]

@@ -84,7 +84,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         per_wave = max(1, self.num_envs // size)
         self._spent = {"generation": 0.0, "segmentation": 0.0}
         self._figures: list[dict[str, float]] = []
-        counters = self.env.core.engine.cache.counters
+        counters = self.env.engine.cache.counters
         encoded = counters.encodes
         began = time.perf_counter()
         found: list[SingleAgentEpisode] = []
@@ -142,7 +142,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
                 talks[slot].show(shown["text"], shown["image"])
             running = [slot for slot in running if not (ended[slot] or cut[slot])]
         for slot, episode in enumerate(episodes):
-            self._figures.append(figures_of(self.env.core.engine.episode(slot), episode))
+            self._figures.append(figures_of(self.env.engine.episode(slot), episode))
         return episodes
 
     def _kept(self, answer: Answer) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         """
         options = {**self.config.env_config, "split": split}
         envs: Any = make_envs(min(len(keys), 64), "MedSegChat-v0", **options)
-        over = envs.core.view.texts.over
+        over = envs.view.texts.over
         policy = ChatPolicy(self.module.engine(envs.system_messages, temperature), over)
         records: list[CaseRecord] = []
         episodes: list[tuple[str, Episode]] = []

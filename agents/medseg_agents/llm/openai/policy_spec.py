@@ -20,7 +20,7 @@ def policy_spec(argument: str) -> PolicySpec:
     options = OpenAIOptions(**read.policy)
 
     def build(envs: Any) -> OpenAIPolicy:
-        view = envs.core.view
+        view = envs.view
         return OpenAIPolicy(
             read.name, view.system_messages, view.texts.over, view.tool_schemas, options
         )
