@@ -16,7 +16,7 @@ from medseg_gym.backbones import Backbone
 from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.envs.views.cut_answer import CutAnswer
 from medseg_gym.envs.views.protocol import Observations
-from medseg_gym.episodes import Episode
+from medseg_gym.episodes import Episode, EpisodeSummary
 from medseg_gym.errors import CaseFailed, PolicyError
 from medseg_gym.prompts import AddBox
 
@@ -96,6 +96,11 @@ class Played:
     seconds: float
     answers: tuple[str, ...] = ()
     cut_off: int = 0
+
+    @property
+    def summary(self) -> EpisodeSummary:
+        """Numbers of the episode."""
+        return EpisodeSummary.of(self.episode, self.cut_off, self.rewards)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 
-from medseg_gym.envs.core import EnvCore, EnvAttributes, read_reset_options
+from medseg_gym.envs.core import EnvAttributes, EnvCore, read_reset_options
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.own_spaces import CopiedSpace, SeededSpace
 from medseg_gym.envs.views.protocol import Observations

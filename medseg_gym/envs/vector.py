@@ -10,7 +10,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from medseg_gym.envs.core import EnvCore, EnvAttributes, read_reset_options
+from medseg_gym.envs.core import EnvAttributes, EnvCore, read_reset_options
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.own_spaces import CopiedSpace, SeededSpace
 from medseg_gym.envs.views.protocol import Observations
@@ -161,7 +161,7 @@ class CoreVectorEnv(EnvAttributes, VectorEnv[Observations, Any, Any]):
         final = self.core.observe(slots)
         finals = []
         for row, slot in enumerate(slots):
-            last = {key: infos[key][slot] for key in keys}
+            last = {key: infos[key][slot] for key in keys if infos[f"_{key}"][slot]}
             # Plain Python values: `_add_info` gives numpy's own bool no bool array.
             last = {k: v.item() if isinstance(v, np.generic) else v for k, v in last.items()}
             shown = self.core.view.row(final, row)

@@ -83,6 +83,8 @@ class Episode:
         truth: H x W bool, the case's mask on the backbone's device.
         max_steps: Every action uses one; the episode is over when they are used up.
         embedding: The encoded image; None where masks come from a record.
+        steps: Actions taken so far.
+        rewards: What the engine's reward, or that of a record, gave for each of them.
     """
 
     case: Case
@@ -90,6 +92,7 @@ class Episode:
     max_steps: int
     embedding: Embedding | None = None
     steps: list[Step] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
     _before: list[MaskState] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from medseg_agents.grpo.connectors import GROUP, LOG_PROBS, PICTURES, PROMPT, TO
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.generation import Answer, Conversation
 from medseg_gym.envs.contact_sheet import contact_sheet
-from medseg_gym.episodes import Episode
+from medseg_gym.episodes import Episode, EpisodeSummary
 from medseg_gym.policy import make_envs, play_cases
 
 
@@ -218,20 +218,12 @@ class ChatEnvRunner(SingleAgentEnvRunner):
 
 
 def figures_of(episode: Episode, sampled: SingleAgentEpisode) -> dict[str, float]:
-    """What an episode adds to the metrics.
-
-    `stop_regret` is what stopping at the best moment would have returned beyond what the episode
-    did: the greatest return up to any turn, less the whole return.
-    """
-    rewards = [float(reward) for reward in sampled.get_rewards()]
-    up_to = np.concatenate([[0.0], np.cumsum(rewards)])
+    """What an episode adds to the metrics, under the names of `EpisodeSummary`."""
+    summary = EpisodeSummary.of(episode, rewards=[float(r) for r in sampled.get_rewards()])
+    names = ("dice", "turns", "valid_rate", "stopped", "return_regret")
     return {
-        "episode_return_mean": float(up_to[-1]),
-        "final_dice": float(episode.steps[-1].dice),
-        "turns": float(len(rewards)),
-        "valid_calls": float(np.mean([step.valid for step in episode.steps])),
-        "stopped": float(episode.stopped),
-        "stop_regret": float(up_to.max() - up_to[-1]),
+        "episode_return_mean": summary.episode_return,  # RLlib's own name
+        **{name: float(getattr(summary, name)) for name in names},
     }
 
 
