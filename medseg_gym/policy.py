@@ -16,7 +16,7 @@ from medseg_gym.backbones import Backbone
 from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.envs.views.cut_answer import CutAnswer
 from medseg_gym.envs.views.protocol import Observations
-from medseg_gym.episodes import Episode
+from medseg_gym.episodes import Episode, EpisodeSummary
 from medseg_gym.errors import CaseFailed, PolicyError
 from medseg_gym.prompts import AddBox
 
@@ -96,6 +96,11 @@ class Played:
     seconds: float
     answers: tuple[str, ...] = ()
     cut_off: int = 0
+
+    @property
+    def summary(self) -> EpisodeSummary:
+        """Numbers of the episode."""
+        return EpisodeSummary.of(self.episode, self.cut_off, self.rewards)
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,7 @@ def play_or_give_up(
         # have no episode to idle in yet. An episode that ended costs neither decoding nor a policy
         # that knows by it that no answer is awaited.
         padding = [part[0]] * (size - len(part))
-        empty = np.array([episode is None for episode in envs.core.engine.episodes])
+        empty = np.array([episode is None for episode in envs.engine.episodes])
         mask = (np.arange(size) < len(part)) | empty
         yield _play_batch(envs, policy, part, padding, mask, seed, batch)
 
@@ -211,7 +216,7 @@ def _play_batch(
     policy.reset(list(slots), [case_generator(seed, key) for key in keys])
     seconds = [(time.perf_counter() - began) / len(keys)] * len(keys)
     rewards: list[list[float]] = [[] for _ in keys]
-    view = envs.core.view
+    view = envs.view
     answers: list[list[str]] = [[] for _ in keys]
     cut_off = [0] * len(keys)
     failed: dict[int, CaseFailed] = {}
@@ -219,7 +224,8 @@ def _play_batch(
     running = list(slots)
     while running:
         began = time.perf_counter()
-        actions = ask(policy, observations, envs.core.episodes(range(envs.num_envs)))
+        episodes = [envs.engine.episode(slot) for slot in range(envs.num_envs)]
+        actions = ask(policy, observations, episodes)
         silent = [slot for slot in running if actions[slot] is None]
         if silent:
             raise PolicyError(f"policy {policy.name!r} has no answer for slots {silent}")
@@ -234,10 +240,10 @@ def _play_batch(
             rewards[slot].append(float(values[slot]))
             if isinstance(actions[slot], str):
                 answers[slot].append(str(actions[slot]))
-                cut_off[slot] += _was_cut(actions[slot], envs.core.engine.episode(slot))
+                cut_off[slot] += _was_cut(actions[slot], envs.engine.episode(slot))
         ended = terminations | truncations
         running = [slot for slot in running if not ended[slot] and slot not in failed]
-    engine = envs.core.engine
+    engine = envs.engine
     outcomes: list[Played | GivenUp] = []
     for slot, key in enumerate(keys):
         episode, said = engine.episode(slot), tuple(answers[slot])

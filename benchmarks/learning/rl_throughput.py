@@ -131,7 +131,7 @@ def compare(plan: Plan) -> list[Timed]:
         if ours.seconds or ours.clock.seconds["generation"]:
             ours.turns.append(float(figures["turns"]))
             ours.tokens.append(float(figures["tokens"]) / plan.episodes)
-            ours.dice.append(float(figures["final_dice"]))
+            ours.dice.append(float(figures["dice"]))
             ours.returns.append(float(figures["episode_return_mean"]))
 
     with tempfile.TemporaryDirectory() as folder:

@@ -167,9 +167,9 @@ def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str
     boxes = [r.first_box_iou for r in every if r.first_box_iou is not None]
     row["first_box_iou"] = sum(boxes) / len(boxes) if boxes else ""
     row["calls_per_case"] = calls / count
-    row["valid_calls"] = 1 - sum(r.invalid + r.cut_off for r in every) / calls
+    row["valid_rate"] = 1 - sum(r.invalid + r.cut_off for r in every) / calls
     row["stopped"] = sum(r.stopped for r in every) / count
-    row["stop_regret"] = sum(map(stop_regret, every)) / count
+    row["return_regret"] = sum(map(return_regret, every)) / count
     row["return_by_seed"] = " ".join(
         f"{np.mean([r.episode_return for r in run]):.3f}" for run in runs
     )
@@ -178,7 +178,7 @@ def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str
     return row
 
 
-def stop_regret(record: CaseRecord, penalty: float = 0.01) -> float:
+def return_regret(record: CaseRecord, penalty: float = 0.01) -> float:
     """What stopping at the best moment would have returned beyond what the episode did.
 
     Args:
@@ -236,9 +236,9 @@ def _as_table(rows: Sequence[dict[str, Any]], chain: Any) -> Table:
             _spread(row, "dice"),
             f"{row['dice_after_1']:.3f}",
             f"{row['calls_per_case']:.2f}",
-            f"{row['valid_calls']:.1%}",
+            f"{row['valid_rate']:.1%}",
             f"{row['stopped']:.0%}",
-            f"{row['stop_regret']:.3f}",
+            f"{row['return_regret']:.3f}",
             f"{iou:.3f}" if iou != "" else "-",
             row["cpu_minutes"],
             row["notes"].replace("synthetic", "").strip("; "),

@@ -101,7 +101,7 @@ def row_of(label: str, records: Sequence[Any]) -> dict[str, Any]:
         row[name] = sum(values) / len(values)
         row[f"{name}_low"], row[f"{name}_high"] = bootstrap_interval(values, groups) or ("", "")
     row["calls_per_case"] = calls / len(records)
-    row["valid_calls"] = 1 - sum(r.invalid + r.cut_off for r in records) / calls
+    row["valid_rate"] = 1 - sum(r.invalid + r.cut_off for r in records) / calls
     row["readable_calls"] = 1 - sum(record.tools.count("") for record in records) / calls
     row["stopped"] = sum(record.stopped for record in records) / len(records)
     row["cases_with_box"] = len(boxed) / len(records)
@@ -135,7 +135,7 @@ def _as_table(rows: Sequence[dict[str, Any]], chain: Any) -> Table:
             f"{row['dice_after_1']:.3f}",
             spread(row, "return"),
             f"{row['calls_per_case']:.2f}",
-            f"{row['valid_calls']:.1%}",
+            f"{row['valid_rate']:.1%}",
             f"{row['stopped']:.0%}",
             f"{row['cases_with_box']:.0%}",
             spread(row, "first_box_iou"),

@@ -88,7 +88,7 @@ def measure(
         left_out[spec] = dict(envs.source.left_out)
         played: dict[str, list[CaseRecord]] = {}
         for name in names:
-            policy = annotators.make(name, envs.codec)
+            policy = annotators.make(name, envs.codec, envs.engine)
             with console.status(f"{backbone} on {spec}: {name}"):
                 played[name] = evaluate(envs, policy, keys, seed)
             labels = {"backbone": f"{backbone} on {spec}", "policy": policy.name}
@@ -207,7 +207,7 @@ def measure_time(backbone: Backbone, slots: int, max_steps: int) -> list[dict[st
     for name in ("sequential-click?retries=0", "sequential-click", "box-to-point"):
         played = []
         for repeat in range(3):
-            policy = annotators.make(name, envs.codec)
+            policy = annotators.make(name, envs.codec, envs.engine)
             played.append(_time_turns(envs, policy, keys, seed=repeat))
         # The first repeat encodes and warms up.
         medians = np.median(np.array(played[1:]), axis=0)
@@ -221,7 +221,7 @@ def measure_time(backbone: Backbone, slots: int, max_steps: int) -> list[dict[st
 def _time_turns(
     envs: CoreVectorEnv, policy: Policy, keys: list[str], seed: int
 ) -> list[tuple[float, float, float, int]]:
-    engine, codec = envs.core.engine, envs.codec
+    engine, codec = envs.engine, envs.codec
     preview, ahead = engine.preview, [0.0]
 
     def timed_preview(*arguments: Any) -> Any:
@@ -239,11 +239,11 @@ def _time_turns(
     for turn in range(2):
         looked, ahead[0] = effort_in(policy).looks, 0.0
         began = time.perf_counter()
-        actions = ask(policy, observations, envs.core.episodes(slots))
+        actions = ask(policy, observations, [envs.engine.episode(slot) for slot in slots])
         own = time.perf_counter() - began - ahead[0]
         if turn == 0:
             began = time.perf_counter()
-            preview(envs.core.episodes(slots), codec.decode(actions))
+            preview([envs.engine.episode(slot) for slot in slots], codec.decode(actions))
             decode = time.perf_counter() - began
             observations, *_ = envs.step(actions)
         turns.append((own, ahead[0], decode, effort_in(policy).looks - looked))

@@ -83,7 +83,7 @@ def run_envs(
     resets = _resets(plan, cases)
     if plan.warm:
         for case in cases:
-            envs.core.engine.cache.get(backbone, [case.image], [case.content_hash])
+            envs.engine.cache.get(backbone, [case.image], [case.content_hash])
     watch = Stopwatch(backbone.device) if timed else None
     infos: list[dict[str, Any]] = []
     backbone.counts.clear()

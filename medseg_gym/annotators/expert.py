@@ -23,7 +23,7 @@ from medseg_gym.annotators.click import (
     next_click,
 )
 from medseg_gym.annotators.scripted import OracleScript
-from medseg_gym.episodes import Episode, MaskState
+from medseg_gym.episodes import Episode, EpisodeEngine, MaskState
 from medseg_gym.episodes.metrics import iou_from_counts
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import AddPoint, ArrayCodec, Prompt, Stop
@@ -74,6 +74,8 @@ class Expert(OracleScript):
             step.
         retries: Other clicks to try in one turn.
         min_iou: `accepts` refuses episodes that end below it.
+        engine: Engine that previews clicks, `envs.engine`; None is enough for an expert that never
+            has to look ahead.
 
     Raises:
         PolicyError: An option out of its range, or a tool that the view does not have.
@@ -83,7 +85,12 @@ class Expert(OracleScript):
     needs: tuple[str, ...] = ("positive_point", "negative_point", "stop")
 
     def __init__(
-        self, codec: ArrayCodec, tau: float = 0.01, retries: float = 3, min_iou: float = 0.7
+        self,
+        codec: ArrayCodec,
+        tau: float = 0.01,
+        retries: float = 3,
+        min_iou: float = 0.7,
+        engine: EpisodeEngine | None = None,
     ) -> None:
         if not (0 <= tau < 1 and 0 <= min_iou <= 1 and retries in range(1000)):
             raise PolicyError(
@@ -96,6 +103,7 @@ class Expert(OracleScript):
         super().__init__(codec)
         self.tau, self.retries, self.min_iou = tau, int(retries), min_iou
         self.name = self.name_with(tau=(tau, 0.01), retries=(retries, 3), min_iou=(min_iou, 0.7))
+        self.engine = engine
         self.effort = Effort()
 
     @abstractmethod
@@ -174,14 +182,19 @@ class Expert(OracleScript):
         search.click = click
 
     def _look_ahead(self, searches: Sequence[_Search]) -> list[MaskState]:
-        engine = searches[0].episode.engine
-        if engine is None:
+        for search in searches:
+            if search.episode.embedding is None:
+                raise PolicyError(
+                    f"{self.name} looks ahead, which needs episodes that run in an engine; "
+                    f"that on case {search.episode.case.key!r} is a record"
+                )
+        if self.engine is None:
             raise PolicyError(
-                f"{self.name} looks ahead, which needs episodes that run in an engine; "
-                f"that on case {searches[0].episode.case.key!r} is a record"
+                f"{self.name} looks ahead, which needs the engine of its environment: "
+                "make it with engine=envs.engine"
             )
         clicks = [search.click for search in searches if search.click is not None]
-        return engine.preview([search.episode for search in searches], clicks)
+        return self.engine.preview([search.episode for search in searches], clicks)
 
 
 def gain(episode: Episode, state: MaskState) -> float:
@@ -220,6 +233,7 @@ class Hybrid(Expert):
         retries: See `Expert`.
         min_iou: See `Expert`.
         boxes: Share of episodes that begin with a box, in [0, 1].
+        engine: See `Expert`.
     """
 
     name = "hybrid"
@@ -232,10 +246,11 @@ class Hybrid(Expert):
         retries: float = 3,
         min_iou: float = 0.7,
         boxes: float = 0.5,
+        engine: EpisodeEngine | None = None,
     ) -> None:
         if not 0 <= boxes <= 1:
             raise PolicyError(f"hybrid needs 0 <= boxes <= 1, got {boxes}")
-        super().__init__(codec, tau, retries, min_iou)
+        super().__init__(codec, tau, retries, min_iou, engine)
         self.boxes = boxes
         self.name = self.name_with(boxes=(boxes, 0.5))
         self._with_box: dict[int, bool] = {}

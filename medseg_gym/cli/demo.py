@@ -53,7 +53,7 @@ def run_demo(
             progress.update(bar, total=len(keys) * len(policies) * len(backbones))
             for name in policies:
                 progress.update(bar, description=f"{backbone}, {name}")
-                policy = annotators.make(name, envs.codec)
+                policy = annotators.make(name, envs.codec, envs.engine)
                 episodes = played[backbone, name] = []
                 for batch in play_cases(envs, policy, keys):
                     episodes += batch
@@ -101,9 +101,9 @@ def _table(
         table.add_row(
             backbone,
             name,
-            f"{mean([p.episode.dice for p in episodes]):.3f}",
-            f"{mean([float(len(p.rewards)) for p in episodes]):.1f}",
-            f"{mean([sum(p.rewards) for p in episodes]):.3f}",
+            f"{mean([p.summary.dice for p in episodes]):.3f}",
+            f"{mean([float(p.summary.turns) for p in episodes]):.1f}",
+            f"{mean([p.summary.episode_return for p in episodes]):.3f}",
             f"{mean([p.seconds for p in episodes]):.2f}",
             notes[backbone, name],
         )

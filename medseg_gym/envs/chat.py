@@ -9,7 +9,7 @@ import numpy as np
 import medseg_gym.envs.views.shared_texts  # noqa: F401  (so that AsyncVectorEnv can share texts)
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.single import CoreEnv
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.chat import ChatView, Message
 
 
 class MedSegChatEnv(CoreEnv):
@@ -72,15 +72,22 @@ class MedSegChatEnv(CoreEnv):
 
     options_class = ChatOptions
 
+    @property
+    def view(self) -> ChatView:
+        """Translator between episodes and conversations."""
+        view = self.core.view
+        assert isinstance(view, ChatView)
+        return view
+
     def messages(self) -> list[Message]:
         """The conversation so far, see `chat_view.Message` and `ChatView.messages`."""
-        return self.core.view.messages(self.episode)
+        return self.view.messages(self.episode)
 
     def pictures(self) -> list[np.ndarray]:
         """The pictures of `messages()`, in order, each (P, P, 3) uint8."""
-        return self.core.view.pictures(self.episode)
+        return self.view.pictures(self.episode)
 
     @property
     def tool_schemas(self) -> list[dict[str, Any]]:
         """The tool calls as OpenAI's function schemas."""
-        return self.core.view.tool_schemas
+        return self.view.tool_schemas

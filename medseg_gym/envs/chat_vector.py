@@ -8,7 +8,7 @@ import numpy as np
 
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.vector import CoreVectorEnv
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.chat import ChatView, Message
 
 
 class MedSegChatVectorEnv(CoreVectorEnv):
@@ -47,20 +47,27 @@ class MedSegChatVectorEnv(CoreVectorEnv):
 
     options_class = ChatOptions
 
+    @property
+    def view(self) -> ChatView:
+        """Translator between episodes and conversations."""
+        view = self.core.view
+        assert isinstance(view, ChatView)
+        return view
+
     def messages(self, slot: int) -> list[Message]:
         """A slot's conversation so far, see `chat_view.Message` and `ChatView.messages`."""
-        return self.core.view.messages(self.core.engine.episode(slot))
+        return self.view.messages(self.engine.episode(slot))
 
     def pictures(self, slot: int) -> list[np.ndarray]:
         """The pictures of `messages(slot)`, in order, each (P, P, 3) uint8."""
-        return self.core.view.pictures(self.core.engine.episode(slot))
+        return self.view.pictures(self.engine.episode(slot))
 
     @property
     def system_messages(self) -> list[Message]:
         """What every conversation begins with: the system message, or nothing."""
-        return self.core.view.system_messages
+        return self.view.system_messages
 
     @property
     def tool_schemas(self) -> list[dict[str, Any]]:
         """The tool calls as OpenAI's function schemas."""
-        return self.core.view.tool_schemas
+        return self.view.tool_schemas

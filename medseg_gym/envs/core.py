@@ -1,4 +1,4 @@
-"""What all environments share: cases, engine and view for n slots."""
+"""EnvCore: cases, engine and view of n slots, which all environments are made of."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medseg_gym.envs.views.cut_answer import explain_cut
 from medseg_gym.envs.views.protocol import Observations, View
 from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine, StepResult, episode_info
 from medseg_gym.errors import BackboneError, CaseError, MedSegError
-from medseg_gym.prompts import TOOLS
+from medseg_gym.prompts import TOOLS, ArrayCodec
 
 
 class EnvCore:
@@ -49,8 +49,7 @@ class EnvCore:
                 options.prompt_memory, options.mask_input, options.multimask, options.text_prompt
             ),
         )
-        # Any: benchmarks and oracles reach for what one of the two views has.
-        self.view: Any = make_view(options, self.source)
+        self.view = make_view(options, self.source)
 
     def episodes(self, slots: Sequence[int]) -> list[Episode]:
         """Episodes in slots that were reset."""
@@ -103,25 +102,54 @@ class EnvCore:
         return self.view.observe(self.episodes(slots))
 
 
-class PlaysCore:
-    """What environments over an `EnvCore` show of it: no wrapper or policy needs a private name."""
+class EnvAttributes:
+    """Public attributes of every environment over an `EnvCore`, wrappers of it included.
+
+    Attributes:
+        core: Slots, engine and view that the environment is made of.
+    """
 
     core: EnvCore
 
     @property
+    def episodes(self) -> list[Episode | None]:
+        """Episode of every slot, truth included, None before its first reset; not for policies."""
+        return list(self.core.engine.episodes)
+
+    @property
     def source(self) -> CaseSource:
-        """The cases that are played."""
+        """Cases that are played."""
         return self.core.source
 
     @property
     def backbone(self) -> backbones.Backbone:
-        """The segmenter."""
+        """Segmenter that answers prompts with masks."""
         return self.core.backbone
 
     @property
-    def codec(self) -> Any:
-        """Prompts as actions of the view and back; the array view has one."""
-        return self.core.view.codec
+    def engine(self) -> EpisodeEngine:
+        """Engine that takes the steps; experts preview clicks with it."""
+        return self.core.engine
+
+    @property
+    def view(self) -> Any:
+        """Translator between episodes and the agent: `ArrayView` or `ChatView`.
+
+        Any, because code over any environment knows by its options which of the two it has.
+        """
+        return self.core.view
+
+    @property
+    def codec(self) -> ArrayCodec:
+        """Translator between prompts and integer actions, of the array view alone.
+
+        Raises:
+            AttributeError: The environment is a conversation, whose actions are texts.
+        """
+        view = self.core.view
+        if not isinstance(view, ArrayView):
+            raise AttributeError(f"{type(self).__name__} has no codec: its actions are texts")
+        return view.codec
 
 
 def make_view(options: EnvOptions, source: CaseSource) -> View:

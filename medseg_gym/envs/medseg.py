@@ -50,8 +50,15 @@ class MedSegEnv(CoreEnv):
     given one.
 
     **info**, scalars only: `dice`, `iou`, `case` (key), `tool`, `valid`, `error`, `cost`,
-    `stopped`, and the terms of the reward. It is for people and logs: the observation never tells
-    the truth.
+    `stopped`, and the terms of the reward; the step that ends the episode also has the entries
+    `LAST_INFO` of its `EpisodeSummary` (`episode_return`, `turns`, ...). It is for people and logs:
+    the observation never tells the truth.
+
+    **Attributes** beside gymnasium's: `episodes`, the `Episode` of every slot (a list of one here),
+    truth included, for experts, recorders and people; `source`, the `CaseSource` that is played;
+    `backbone`, the segmenter; `codec`, the `ArrayCodec` that turns prompts into actions and back;
+    `engine`, with which experts preview clicks; `view`, the `ArrayView`. Wrapped environments have
+    them under `.unwrapped`.
 
     Args:
         render_mode: "rgb_array" gives a frame, "human" shows it in a window where there is one.

@@ -24,6 +24,12 @@ class MedSegVectorEnv(CoreVectorEnv):
     reset by the caller through `reset_mask`; until then a finished slot idles: its action is
     ignored, its reward is 0, its flags and observation stay, and it costs no decoding.
 
+    **Attributes** beside gymnasium's: `episodes`, the `Episode` of every slot, truth included, None
+    before its first reset, for experts, recorders and people; `source`, the `CaseSource` that is
+    played; `backbone`, the segmenter; `codec`, the `ArrayCodec` that turns prompts into actions and
+    back; `engine`, with which experts preview clicks; `view`, the `ArrayView`. Wrapped environments
+    have them under `.unwrapped`.
+
     Args:
         num_envs: Slots.
         max_episode_steps: A time limit on top of `max_steps`; reaching it truncates.

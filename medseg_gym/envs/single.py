@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 
-from medseg_gym.envs.core import EnvCore, PlaysCore, read_reset_options
+from medseg_gym.envs.core import EnvAttributes, EnvCore, read_reset_options
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.own_spaces import CopiedSpace, SeededSpace
 from medseg_gym.envs.views.protocol import Observations
@@ -15,7 +15,7 @@ from medseg_gym.episodes import Episode
 from medseg_gym.errors import MedSegError
 
 
-class CoreEnv(PlaysCore, gym.Env[Any, Any]):
+class CoreEnv(EnvAttributes, gym.Env[Any, Any]):
     """One slot of an `EnvCore`; subclasses name their options and so their view.
 
     Args:
@@ -39,13 +39,8 @@ class CoreEnv(PlaysCore, gym.Env[Any, Any]):
 
     @property
     def episode(self) -> Episode:
-        """The episode being played, truth included; for oracles, recorders and people."""
+        """Episode being played, truth included; not for policies."""
         return self.core.engine.episode(0)
-
-    @property
-    def episodes(self) -> list[Episode | None]:
-        """The same in a list, as vector environments have it; None before the first reset."""
-        return list(self.core.engine.episodes)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

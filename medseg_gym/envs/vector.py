@@ -10,17 +10,16 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from medseg_gym.envs.core import EnvCore, PlaysCore, read_reset_options
+from medseg_gym.envs.core import EnvAttributes, EnvCore, read_reset_options
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.own_spaces import CopiedSpace, SeededSpace
 from medseg_gym.envs.views.protocol import Observations
-from medseg_gym.episodes import Episode
 from medseg_gym.errors import MedSegError
 
 _Stepped = tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
-class CoreVectorEnv(PlaysCore, VectorEnv[Observations, Any, Any]):
+class CoreVectorEnv(EnvAttributes, VectorEnv[Observations, Any, Any]):
     """`num_envs` slots of an `EnvCore`; subclasses name their options and so their view.
 
     Seeds, reset options and autoreset modes are described at `MedSegVectorEnv`.
@@ -69,11 +68,6 @@ class CoreVectorEnv(PlaysCore, VectorEnv[Observations, Any, Any]):
     def observation_space(self) -> Any:  # type: ignore[override]
         """Of all slots; a copy, like `single_observation_space`."""
         return batch_space(self.single_observation_space, self.num_envs)
-
-    @property
-    def episodes(self) -> list[Episode | None]:
-        """The episode in every slot, truth included; for oracles, recorders and people."""
-        return list(self.core.engine.episodes)
 
     # reset --------------------------------------------------------------------------------------
     def reset(
@@ -167,7 +161,7 @@ class CoreVectorEnv(PlaysCore, VectorEnv[Observations, Any, Any]):
         final = self.core.observe(slots)
         finals = []
         for row, slot in enumerate(slots):
-            last = {key: infos[key][slot] for key in keys}
+            last = {key: infos[key][slot] for key in keys if infos[f"_{key}"][slot]}
             # Plain Python values: `_add_info` gives numpy's own bool no bool array.
             last = {k: v.item() if isinstance(v, np.generic) else v for k, v in last.items()}
             shown = self.core.view.row(final, row)

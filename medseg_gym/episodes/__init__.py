@@ -3,6 +3,7 @@
 from medseg_gym.episodes import metrics, rewards
 from medseg_gym.episodes.engine import DecodeOptions, EpisodeEngine, StepResult, episode_info
 from medseg_gym.episodes.episode import Episode, MaskState, Step
+from medseg_gym.episodes.summary import EpisodeSummary, mean_summary
 from medseg_gym.errors import EpisodeError
 
 __all__ = [
@@ -10,10 +11,12 @@ __all__ = [
     "Episode",
     "EpisodeEngine",
     "EpisodeError",
+    "EpisodeSummary",
     "MaskState",
     "Step",
     "StepResult",
     "episode_info",
+    "mean_summary",
     "metrics",
     "rewards",
 ]

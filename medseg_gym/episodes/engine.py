@@ -16,6 +16,7 @@ from medseg_gym.cases import Case
 from medseg_gym.episodes import rewards
 from medseg_gym.episodes.episode import Episode, MaskState
 from medseg_gym.episodes.masks import check_prediction, measure_masks
+from medseg_gym.episodes.summary import EpisodeSummary
 from medseg_gym.errors import EpisodeError, PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Prompt
 
@@ -134,7 +135,7 @@ class EpisodeEngine:
         started = []
         for slot, case, limit, embedding in zip(slots, cases, limits, found, strict=True):
             truth = torch.from_numpy(case.mask.copy()).to(self.backbone.device)
-            episode = Episode(case, truth, limit, embedding, engine=self)
+            episode = Episode(case, truth, limit, embedding)
             self.episodes[slot] = episode
             started.append(episode)
         return started
@@ -177,8 +178,10 @@ class EpisodeEngine:
             value, terms = (
                 rewards.pay(self.reward, episode) if episode.case.truth_known else (math.nan, {})
             )
+            episode.rewards.append(value)
             info = {
                 **episode_info(episode),
+                **(EpisodeSummary.of(episode).last_info if episode.done else {}),
                 "tool": step.tool,
                 "valid": step.valid,
                 "error": step.error,

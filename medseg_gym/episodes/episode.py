@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
@@ -18,9 +18,6 @@ from medseg_gym.cases import Case
 from medseg_gym.episodes.metrics import dice_from_counts, iou_from_counts
 from medseg_gym.errors import EpisodeError, PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt, Stop, Undo
-
-if TYPE_CHECKING:
-    from medseg_gym.episodes.engine import EpisodeEngine
 
 Effect = Literal["decode", "restore", "clear", "stop", "invalid"]
 
@@ -86,7 +83,8 @@ class Episode:
         truth: H x W bool, the case's mask on the backbone's device.
         max_steps: Every action uses one; the episode is over when they are used up.
         embedding: The encoded image; None where masks come from a record.
-        engine: The one it runs in, for whoever looks ahead; None where masks come from a record.
+        steps: Actions taken so far.
+        rewards: What the engine's reward, or that of a record, gave for each of them.
     """
 
     case: Case
@@ -94,8 +92,8 @@ class Episode:
     max_steps: int
     embedding: Embedding | None = None
     steps: list[Step] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
     _before: list[MaskState] = field(default_factory=list)
-    engine: EpisodeEngine | None = None
 
     def __post_init__(self) -> None:
         self.truth_pixels = int(self.case.mask.sum())

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from medseg_gym.cases import Case
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.views.array import ArrayView
-from medseg_gym.episodes import Episode, StepResult
+from medseg_gym.episodes import Episode, EpisodeSummary, StepResult
 from medseg_gym.play.describe import describe_state, describe_steps, truth_text
 from medseg_gym.play.options import PageOptions
 from medseg_gym.play.recordings import Recordings
@@ -93,8 +93,9 @@ class Game:
             "state": describe_state(episode.state),
         }
         if self.scored:
-            found |= {"start_dice": episode.start_dice, "dice": episode.dice}
-            found["return"] = sum(self.rewards)
+            summary = EpisodeSummary.of(episode, rewards=self.rewards)
+            found |= {"start_dice": summary.start_dice, "dice": summary.dice}
+            found["return"] = summary.episode_return
         if episode.done and self.case.truth_known:
             found["truth"] = truth_text(self.case)
         return found

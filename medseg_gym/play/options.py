@@ -63,7 +63,7 @@ class BuiltIn:
 
     def build(self, envs: Any) -> Policy:
         """Make it for a vector environment."""
-        return annotators.make(self.name, envs.codec)
+        return annotators.make(self.name, envs.codec, envs.engine)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,7 +159,7 @@ class _Set:
             options,
             place.source.name,
             envs.backbone,
-            envs.core.view.settings,
+            envs.view.settings,
             self.policy.name,
             self.policy.sees_truth,
         )

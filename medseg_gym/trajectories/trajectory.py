@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from medseg_gym.prompts import Prompt
 from medseg_gym.trajectories.store.mask_codec import unpack_mask
+
+if TYPE_CHECKING:
+    from medseg_gym.episodes import EpisodeSummary
 
 
 class EpisodeKey(NamedTuple):
@@ -146,6 +149,25 @@ class Trajectory:
     def iou(self) -> float:
         """IoU at the end."""
         return self.steps[-1].iou
+
+    @property
+    def summary(self) -> EpisodeSummary:
+        """Numbers of the episode."""
+        from medseg_gym.episodes import EpisodeSummary  # imports torch, which a store does not need
+        from medseg_gym.episodes.metrics import dice_from_counts
+
+        start = float("nan")
+        if self.facts.truth_known:
+            start = dice_from_counts(0, 0, int(self.truth.sum()))
+        return EpisodeSummary.from_curves(
+            self.key.case,
+            [start, *(step.dice for step in self.steps)],
+            iou=self.iou,
+            rewards=self.rewards,
+            unchanged=sum(not step.valid for step in self.steps),
+            stopped=self.steps[-1].stopped,
+            done=self.steps[-1].terminated,
+        )
 
     @property
     def rewards(self) -> list[float]:

@@ -28,7 +28,7 @@ def test_the_whole_chain_runs_and_goes_on(tmp_path):
     result = json.loads((out / "result.json").read_text())
     rows = {row["policy"]: row for row in result["rows"]}
     assert len(rows) == 10 and all(row["cases"] == 8 for row in rows.values())
-    assert rows["stop at once"]["dice"] == 0 and rows["stop at once"]["valid_calls"] == 1
+    assert rows["stop at once"]["dice"] == 0 and rows["stop at once"]["valid_rate"] == 1
     assert 0 < rows["the target's location prior"]["first_box_iou"] < 0.9
     assert rows["oracle: tight box"]["first_box_iou"] > 0.98
     assert 0 < rows["centre box"]["first_box_iou"] < 0.5

@@ -4,7 +4,7 @@ import pytest
 from medseg_agents.evaluation.evaluate import CaseRecord
 
 from benchmarks.learning.tiny_rl import TinyRL, read_chain
-from benchmarks.learning.tiny_rl_table import difference, row_over_seeds, stop_regret
+from benchmarks.learning.tiny_rl_table import difference, return_regret, row_over_seeds
 from benchmarks.shared.sizes import claim, read_settings
 from medseg_gym.errors import MedSegError
 
@@ -23,8 +23,8 @@ def record(case, dice, stopped=True):
 
 
 def test_regret_is_what_stopping_at_the_best_moment_would_have_added():
-    assert stop_regret(record("a", (0.0, 0.5, 0.5))) == pytest.approx(0)
-    assert stop_regret(record("a", (0.0, 0.7, 0.4, 0.4))) == pytest.approx(0.3 + 0.01)
+    assert return_regret(record("a", (0.0, 0.5, 0.5))) == pytest.approx(0)
+    assert return_regret(record("a", (0.0, 0.7, 0.4, 0.4))) == pytest.approx(0.3 + 0.01)
 
 
 def test_seeds_are_averaged_case_by_case_and_differences_are_paired():

@@ -63,7 +63,7 @@ def test_gymnasium_takes_it_for_an_environment(small_cases):
 
 def test_it_works_with_no_argument():
     envs = gym.make_vec("MedSegChat-v0", num_envs=2).unwrapped
-    assert envs.backbone.name == "pocket" and envs.core.view.side == 512
+    assert envs.backbone.name == "pocket" and envs.view.side == 512
     envs.close()
 
 
@@ -353,7 +353,7 @@ def test_coordinates_are_told_read_and_written_alike(coordinates, values, rule, 
     assert info["valid"] and info["repairs"] == ""
     box = env.episode.steps[0].prompt
     assert box.x1 == pytest.approx(0.25, abs=0.02) and box.x2 == pytest.approx(0.75, abs=0.02)
-    view = env.core.view
+    view = env.view
     assert view.settings["coordinates"] == coordinates
     view._said.clear()  # as a recording knows prompts alone
     assert view.answers(env.episode) == [text]

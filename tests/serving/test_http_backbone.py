@@ -92,7 +92,7 @@ def test_a_dead_service_raises_with_its_address_and_scores_nothing() -> None:
         env = gym.make("MedSeg-v0", backbone=backbone)
         env.reset(seed=0)
         env.step(np.array([0, 100, 100, 800, 800]))
-    episode = env.unwrapped.core.engine.episode(0)
+    episode = env.unwrapped.engine.episode(0)
     before = len(episode.steps)
     with pytest.raises(BackboneError, match=f"service {url} does not answer"):
         env.step(np.array([1, 500, 500, 0, 0]))

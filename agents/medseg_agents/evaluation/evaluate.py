@@ -20,7 +20,7 @@ import medseg_gym
 from medseg_agents.evaluation.failed_cases import FailedCase, FailureLimit, failed_case
 from medseg_gym.annotators.box import box_iou, tight_box
 from medseg_gym.envs.vector import CoreVectorEnv
-from medseg_gym.episodes import Episode, metrics
+from medseg_gym.episodes import Episode, EpisodeSummary, metrics
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import GivenUp, Played, Policy, caveats, play_or_give_up
 from medseg_gym.prompts import AddBox, encode_tool_call
@@ -109,6 +109,24 @@ class CaseRecord:
         """Actions taken."""
         return len(self.tools)
 
+    @property
+    def summary(self) -> EpisodeSummary:
+        """Numbers of the episode."""
+        return EpisodeSummary(
+            case=self.case,
+            dice=self.dice[-1],
+            iou=self.iou[-1],
+            start_dice=self.dice[0],
+            first_dice=self.dice_after(1),
+            episode_return=self.episode_return,
+            turns=self.turns,
+            invalid=self.invalid,
+            cut_off=self.cut_off,
+            stopped=self.stopped,
+            done=True,
+            stop_regret=metrics.stop_regret(self.dice),
+        )
+
     def dice_after(self, step: int) -> float:
         """Dice after `step` actions; a finished episode keeps its last one."""
         return self.dice[min(step, len(self.dice) - 1)]
@@ -136,7 +154,7 @@ def record_of(played: Played, policy: Policy, envs: CoreVectorEnv, batch_size: i
         envs: Where.
         batch_size: Cases in its batch.
     """
-    episode, case = played.episode, played.episode.case
+    episode, case, summary = played.episode, played.episode.case, played.summary
     mask = episode.state.mask.cpu().numpy()
     surface = metrics.surface_scores(mask, case.mask, case.spacing)
     return CaseRecord(
@@ -153,9 +171,9 @@ def record_of(played: Played, policy: Policy, envs: CoreVectorEnv, batch_size: i
         unit=surface.unit,
         boundary_iou=metrics.boundary_iou(mask, case.mask),
         tools=tuple(step.tool for step in episode.steps),
-        invalid=sum(not step.valid for step in episode.steps) - played.cut_off,
-        stopped=episode.stopped,
-        episode_return=sum(played.rewards),
+        invalid=summary.invalid,
+        stopped=summary.stopped,
+        episode_return=summary.episode_return,
         seconds=played.seconds,
         notes=tuple(caveats(policy, envs.backbone, [episode])),
         batch=played.batch,
@@ -163,7 +181,7 @@ def record_of(played: Played, policy: Policy, envs: CoreVectorEnv, batch_size: i
         first_box_iou=_first_box_iou(episode),
         calls=tuple(encode_tool_call(s.prompt) if s.prompt else "" for s in episode.steps),
         answers=played.answers,
-        cut_off=played.cut_off,
+        cut_off=summary.cut_off,
     )
 
 
@@ -338,7 +356,7 @@ def run_settings(envs: CoreVectorEnv, policy: Policy, keys: Sequence[str], seed:
             name: getattr(options, name)
             for name in ("max_steps", "prompt_memory", "mask_input", "multimask")
         },
-        **envs.core.view.settings,
+        **envs.view.settings,
         **({"left_out": left_out} if left_out else {}),
         **({"policy_settings": policy.settings} if hasattr(policy, "settings") else {}),
         "reward": options.reward if isinstance(options.reward, str) else repr(options.reward),

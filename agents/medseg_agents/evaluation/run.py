@@ -214,7 +214,7 @@ class _Player:
 
     def play(self, batch: int, keys: list[str]) -> list[Outcome]:
         """Play a batch, or what failed of it, as if nothing had been played before."""
-        self.envs.core.engine.cache.clear()
+        self.envs.engine.cache.clear()
         size = self.options.num_envs
         whole = len(self.keys[batch * size : (batch + 1) * size])
         (ended,) = play_or_give_up(self.envs, self.policy, keys, self.options.seed)

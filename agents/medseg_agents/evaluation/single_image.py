@@ -165,7 +165,7 @@ def run_image(
             "oracle": policy.sees_truth,
             "backbone": envs.backbone.name,
             "trained_for": sorted(envs.backbone.trained_kinds),
-            "options": {**asdict(options), "view": envs.core.view.settings},
+            "options": {**asdict(options), "view": envs.view.settings},
             **(
                 _what_was_given_up(played)
                 if isinstance(played, GivenUp)

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.arrays.networks import PromptNetwork
-from medseg_agents.evaluation.evaluate import evaluate
+from medseg_agents.evaluation.evaluate import CaseRecord, evaluate
 from medseg_agents.policies.network import NetworkPolicy
+from medseg_gym.episodes import mean_summary
 from medseg_gym.policy import make_envs
+
+
+def validation_metrics(records: Sequence[CaseRecord]) -> dict[str, float]:
+    """Average validation cases, by "val/NAME".
+
+    Args:
+        records: At least one.
+
+    Returns:
+        `val/return` (mean of `EpisodeSummary.episode_return`) and, under the names of
+        `mean_summary`, `val/dice`, `val/first_dice`, `val/turns`, `val/valid_rate` and
+        `val/stopped`.
+    """
+    means = mean_summary([record.summary for record in records])
+    names = ("dice", "first_dice", "turns", "valid_rate", "stopped")
+    return {
+        "val/return": means["episode_return"],
+        **{f"val/{name}": means[name] for name in names},
+    }
 
 
 class Validator:
@@ -30,17 +51,11 @@ class Validator:
         self.keys = list(self.envs.source.keys[: config.eval_cases])
 
     def __call__(self, network: PromptNetwork) -> dict[str, float]:
-        """Mean Dice, Dice after the first step, return and actions, by "val/NAME"."""
+        """Play the cases; see `validation_metrics`."""
         training = network.training
         records = evaluate(self.envs, NetworkPolicy(network, "validation"), self.keys)
         network.train(training)
-        count = len(records)
-        return {
-            "val/dice": sum(r.dice[-1] for r in records) / count,
-            "val/dice_first": sum(r.dice_after(1) for r in records) / count,
-            "val/return": sum(r.episode_return for r in records) / count,
-            "val/turns": sum(r.turns for r in records) / count,
-        }
+        return validation_metrics(records)
 
     def close(self) -> None:
         """Close the environments."""

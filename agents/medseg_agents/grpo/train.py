@@ -10,7 +10,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from rich.console import Console
 
 from medseg_agents.arrays.rllib.train import start_ray
-from medseg_agents.evaluation.evaluate import CaseRecord
+from medseg_agents.evaluation.validation import validation_metrics
 from medseg_agents.grpo.algorithm import ChatAlgorithm, ChatConfig, ChatPPOConfig, GRPOConfig
 from medseg_agents.grpo.module import HFChatModule
 from medseg_agents.grpo.settings import ChatPPORun, ChatRun
@@ -27,7 +27,7 @@ _FREE = (
 )
 """What a resumed run may have changed: where it runs and what it writes."""
 _DRAWN = 6
-_SHOWN = ("return", "dice", "val/return", "turns", "valid_calls")
+_SHOWN = ("return", "dice", "val/return", "turns", "valid_rate")
 
 
 def chat_config(run: ChatRun, **env_options: Any) -> ChatConfig:
@@ -125,8 +125,8 @@ def read_result(result: dict[str, Any]) -> dict[str, float]:
     whole = max(1e-9, playing + segmenting + update)
     found = {
         "return": played["episode_return_mean"],
-        "dice": played["final_dice"],
-        **{name: played[name] for name in ("turns", "valid_calls", "stopped", "stop_regret")},
+        "dice": played["dice"],
+        **{name: played[name] for name in ("turns", "valid_rate", "stopped", "return_regret")},
         **{name: played[name] for name in ("tokens_per_second", "encodes")},
         "share/generation": playing / whole,
         "share/segmentation": segmenting / whole,
@@ -151,20 +151,7 @@ def _validate(
     if picture:
         file = out / "samples" / f"iteration-{iteration:05d}.png"
         atomic_write(file, picture)
-    return summarise(records)
-
-
-def summarise(records: Sequence[CaseRecord]) -> dict[str, float]:
-    """Means over validation cases, by "val/NAME"."""
-    count, calls = len(records), sum(record.turns for record in records)
-    return {
-        "val/return": sum(r.episode_return for r in records) / count,
-        "val/dice": sum(r.dice[-1] for r in records) / count,
-        "val/dice_first": sum(r.dice_after(1) for r in records) / count,
-        "val/turns": calls / count,
-        "val/valid_calls": 1 - sum(r.invalid + r.cut_off for r in records) / calls,
-        "val/stopped": sum(r.stopped for r in records) / count,
-    }
+    return validation_metrics(records)
 
 
 def _save(algo: ChatAlgorithm, config: ChatRun, folder: Path) -> None:

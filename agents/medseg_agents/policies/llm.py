@@ -30,7 +30,7 @@ def llm(spec: Spec) -> PolicySpec:
     options = ModelOptions(**{**saved_policy, **policy})
 
     def build(envs: Any) -> ChatPolicy:
-        over = envs.core.view.texts.over
+        over = envs.view.texts.over
         return ChatPolicy.load(spec.argument, envs.system_messages, over, options, spec.text)
 
     return PolicySpec(spec.text, build, "MedSegChat-v0", {**saved_view, **view})

@@ -35,14 +35,14 @@ def plot_curves(
     panels = (
         ("dice", "final Dice while exploring"),
         ("val/dice", "Dice on validation cases; dotted: after the first action"),
-        ("length", "actions per episode while exploring"),
+        ("turns", "actions per episode while exploring"),
     )
     for panel, (key, title) in zip(axes, panels, strict=True):
         for number, (name, rows) in enumerate(runs.items()):
             look: dict[str, Any] = {"color": f"C{number % 10}", "linewidth": 1}
             _draw(panel, rows, key, label=label(name), **look)
             if key == "val/dice":
-                _draw(panel, rows, "val/dice_first", linestyle=":", **look)
+                _draw(panel, rows, "val/first_dice", linestyle=":", **look)
         if "dice" in key:
             panel.set_ylim(-0.02, 1.0)
             for name, level in (levels or {}).items():

@@ -9,7 +9,6 @@ Extra `llm`. What differs between the two, and from RLlib's: `docs/trl_verl.md`.
 from medseg_agents.trl.conversation_template import show_as_conversation
 from medseg_agents.trl.dataset import environment_rows, rollout_rows
 from medseg_agents.trl.environment import SegmentationEnvironment, make_environment
-from medseg_agents.trl.outcome import Outcome
 from medseg_agents.trl.rewards import episode_return, rollout_return
 from medseg_agents.trl.rollout import ChatRollout
 from medseg_agents.trl.trainer import ChatGRPOTrainer
@@ -17,7 +16,6 @@ from medseg_agents.trl.trainer import ChatGRPOTrainer
 __all__ = [
     "ChatGRPOTrainer",
     "ChatRollout",
-    "Outcome",
     "SegmentationEnvironment",
     "environment_rows",
     "episode_return",

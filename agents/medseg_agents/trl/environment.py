@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
-from medseg_agents.trl.outcome import Outcome, outcome_of
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.chat import MedSegChatEnv
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.views.chat import chat_coordinates
+from medseg_gym.episodes import EpisodeSummary
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import GRID, Coordinates, call_names, write_call
 
@@ -36,7 +36,6 @@ class SegmentationEnvironment:
 
     def __init__(self) -> None:
         self._env = MedSegChatEnv(**self._options)
-        self._rewards: list[float] = []
         self._failure: Exception | None = None
 
     def reset(self, case: str, **row: Any) -> Content:
@@ -52,12 +51,12 @@ class SegmentationEnvironment:
         Raises:
             CaseError: There is no such case.
         """
-        self._rewards, self._failure = [], None
+        self._failure = None
         observation, _ = self._env.reset(options={"case": case})
         return _content(observation)
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> EpisodeSummary:
         """How the episode stands.
 
         Raises:
@@ -69,7 +68,7 @@ class SegmentationEnvironment:
                 "a tool of the environment failed, so that this rollout has no reward: "
                 f"{type(self._failure).__name__}: {self._failure}"
             ) from self._failure
-        return outcome_of(self._env.episode, sum(self._rewards))
+        return EpisodeSummary.of(self._env.episode)
 
     @property
     def over(self) -> bool:
@@ -82,14 +81,13 @@ class SegmentationEnvironment:
             raise self._failure
         if not self.over:
             try:
-                observation, reward, *_ = self._env.step(answer)
+                observation, *_ = self._env.step(answer)
             except Exception as error:
                 self._failure = error
                 raise
-            self._rewards.append(float(reward))
             if not self.over:
                 return _content(observation)
-        return self._env.core.view.texts.over
+        return self._env.view.texts.over
 
 
 def _content(observation: Any) -> Content:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from medseg_agents.trl.environment import SegmentationEnvironment
-from medseg_agents.trl.outcome import Outcome, log_outcomes
+from medseg_agents.trl.outcome import log_outcomes
+from medseg_gym.episodes import EpisodeSummary
 from medseg_gym.prompts import write_call
 
 
@@ -36,7 +37,7 @@ def episode_return(
         _finish(messages, environment)
     outcomes = [environment.outcome for environment in environments]
     log_outcomes(outcomes, log_metric)
-    return [outcome.total for outcome in outcomes]
+    return [outcome.episode_return for outcome in outcomes]
 
 
 def _finish(messages: Sequence[dict[str, Any]], environment: SegmentationEnvironment) -> None:
@@ -51,7 +52,7 @@ def _finish(messages: Sequence[dict[str, Any]], environment: SegmentationEnviron
 
 def rollout_return(
     prompts: Sequence[str],
-    outcome: Sequence[Outcome],
+    outcome: Sequence[EpisodeSummary],
     log_metric: Callable[[str, float], None] | None = None,
     **more: Any,
 ) -> list[float]:
@@ -64,4 +65,4 @@ def rollout_return(
         **more: Whatever else TRL passes; not looked at.
     """
     log_outcomes(outcome, log_metric)
-    return [found.total for found in outcome]
+    return [summary.episode_return for summary in outcome]

@@ -11,10 +11,10 @@ from PIL import Image
 from transformers import GenerationConfig, LogitsProcessorList
 
 from medseg_agents.llm.sampling import Forbid, end_tokens, forbidden_tokens
-from medseg_agents.trl.outcome import outcome_of
 from medseg_agents.trl.token_logprobs import TokenLogprobs
 from medseg_gym.envs.chat_vector import MedSegChatVectorEnv
 from medseg_gym.envs.views.chat import text_message, user_message
+from medseg_gym.episodes import EpisodeSummary
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import make_envs
 
@@ -30,7 +30,6 @@ class _Slot:
     pictures: list[Image.Image] = field(default_factory=list)
     pixels: list[torch.Tensor] = field(default_factory=list)
     grids: list[torch.Tensor] = field(default_factory=list)
-    total: float = 0.0
 
     def add(self, tokens: Sequence[int], logprobs: Sequence[float] | None = None) -> None:
         self.completion += tokens
@@ -76,7 +75,7 @@ class ChatRollout:
         Returns:
             `prompt_ids`, `completion_ids`, `logprobs` (while sampling, over all tokens) and
             `env_mask` (1 where the model said it), n lists each; `pictures`, n lists of PIL
-            images in the order of their place holders; `outcome`, n `Outcome`.
+            images in the order of their place holders; `outcome`, n `EpisodeSummary`.
 
         Raises:
             PolicyError: A trainer that would not give the pictures to the loss, prompts that are
@@ -121,18 +120,16 @@ class ChatRollout:
             answers: list[str | None] = [None] * len(keys)
             for index, answer in zip(waiting, said, strict=True):
                 answers[index] = answer
-            observations, rewards, ended, *_ = envs.step(answers)
-            for index in waiting:
-                slots[index].total += float(rewards[index])
+            observations, _, ended, *_ = envs.step(answers)
             waiting = [index for index in waiting if not ended[index]]
-        episodes = envs.core.episodes(range(len(keys)))
+        episodes = [envs.engine.episode(slot) for slot in range(len(keys))]
         return {
             "prompt_ids": [slot.prompt for slot in slots],
             "completion_ids": [slot.completion for slot in slots],
             "logprobs": [slot.logprobs for slot in slots],
             "env_mask": [slot.sampled for slot in slots],
             "pictures": [slot.pictures for slot in slots],
-            "outcome": [outcome_of(e, s.total) for e, s in zip(episodes, slots, strict=True)],
+            "outcome": list(map(EpisodeSummary.of, episodes)),
         }
 
     def _show(

@@ -47,11 +47,11 @@ def compute_score(
     # Every answer of the model is a turn of its own, and the prompt and the tools' are the others.
     answers = int(info.get("num_turns") or 0) // 2
     lost = 0
-    if not standing.get("over", False):
+    if not standing.get("done", False):
         lost = min(max(answers - turns, 0), int(standing.get("steps_left", answers)))
     played = turns + lost
     return {
-        "score": float(standing.get("total", 0.0)) + lost * refused,
+        "score": float(standing.get("episode_return", 0.0)) + lost * refused,
         "dice": float(standing.get("dice", 0.0)),
         "turns": float(played),
         "valid_rate": float(standing.get("valid", 0)) / max(played, 1),

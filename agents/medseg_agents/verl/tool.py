@@ -134,7 +134,7 @@ class MedSegTool(BaseTool):
 
     async def calc_reward(self, instance_id: str, **kwargs: Any) -> float:
         """Return of the instance's episode so far, for loops that name instances by episode."""
-        return float(self.worker.standing(instance_id).get("total", 0.0))
+        return float(self.worker.standing(instance_id).get("episode_return", 0.0))
 
     async def release(self, instance_id: str, **kwargs: Any) -> None:
         """Let an instance go."""

@@ -20,8 +20,14 @@ from PIL import Image
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.core import EnvCore
 from medseg_gym.envs.views.chat import ChatView
+from medseg_gym.episodes import EpisodeSummary
 from medseg_gym.errors import PolicyError
 from medseg_gym.serving.batching.micro_batching import together
+
+_STANDING = (
+    *("case", "episode_return", "dice", "start_dice", "turns", "valid"),
+    *("stopped", "done"),
+)
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,8 @@ class Turn:
         text: The next user turn; when the episode is over, `ChatTexts.over`.
         picture: Beside it; None when the episode is over.
         reward: Of the step; 0 in an episode that was over before.
-        standing: The episode now: `case`, `total` (sum of rewards), `dice`, `start_dice`, `turns`,
-            `valid` (turns that did what they asked for), `steps_left`, `stopped`, `over`.
+        standing: The episode now: `case`, `episode_return`, `dice`, `start_dice`, `turns`, `valid`,
+            `stopped` and `done` of `EpisodeSummary`, and `steps_left`.
     """
 
     text: str
@@ -48,7 +54,6 @@ class _Open:
 
     case: str
     slot: int | None = None  # None before it begins and after it is over
-    total: float = 0.0
     standing: dict[str, Any] = field(default_factory=dict)
 
 
@@ -195,7 +200,6 @@ class EpisodeWorker:
             shown = self.core.observe(slots)
             for row, (index, step) in enumerate(zip(active, steps, strict=True)):
                 found: _Open = begun[index]
-                found.total += float(step.reward)
                 found.standing = self._standing(found)
                 picture = None
                 if not step.terminated:
@@ -241,16 +245,10 @@ class EpisodeWorker:
     def _standing(self, found: _Open) -> dict[str, Any]:
         assert found.slot is not None
         episode = self.core.engine.episode(found.slot)
+        summary = EpisodeSummary.of(episode)
         return {
-            "case": episode.case.key,
-            "total": found.total,
-            "dice": float(episode.dice),
-            "start_dice": float(episode.start_dice),
-            "turns": len(episode.steps),
-            "valid": sum(step.valid for step in episode.steps),
+            **{name: getattr(summary, name) for name in _STANDING},
             "steps_left": episode.steps_left,
-            "stopped": episode.stopped,
-            "over": episode.done,
         }
 
     def _take_slot(self) -> int:

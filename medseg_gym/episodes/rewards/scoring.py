@@ -73,6 +73,7 @@ def score_episode(
                 "the rules leave: an invalid action changes nothing, undo restores, clear empties"
             )
         values.append(pay(reward, episode))
+        episode.rewards.append(values[-1].value)
     if next(stored, None) is not None:
         raise EpisodeError(f"{len(masks)} masks for {len(prompts)} prompts: too many masks")
     return values

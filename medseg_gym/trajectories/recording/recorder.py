@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import gymnasium as gym
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from medseg_gym.envs.core import EnvCore
+from medseg_gym.envs.core import EnvAttributes, EnvCore
 from medseg_gym.policy import Policy
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.recording.step_log import KeyOf, StepLog
@@ -73,7 +73,7 @@ class Recorder(_Recording[gym.Env], gym.Wrapper):
         return observation, reward, terminated, truncated, info
 
 
-class VectorRecorder(_Recording[VectorEnv], VectorWrapper):
+class VectorRecorder(_Recording[VectorEnv], EnvAttributes, VectorWrapper):
     """Records a vector `MedSeg-v0` in any autoreset mode.
 
     Args:
@@ -86,7 +86,7 @@ class VectorRecorder(_Recording[VectorEnv], VectorWrapper):
     """
 
     @property
-    def core(self) -> EnvCore:
+    def core(self) -> EnvCore:  # type: ignore[override]
         """Of the environment, so that `play_cases` takes a recorder as well."""
         return self.log.core
 

@@ -15,6 +15,7 @@ from medseg_gym.cases import Case
 from medseg_gym.envs.core import EnvCore
 from medseg_gym.episodes import Episode, MaskState, Step
 from medseg_gym.episodes.masks import group_by_shape
+from medseg_gym.episodes.summary import LAST_INFO
 from medseg_gym.policy import Policy
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.recording.provenance import shared_facts
@@ -25,7 +26,8 @@ from medseg_gym.trajectories.trajectory import EpisodeFacts, EpisodeKey, Recorde
 
 KeyOf = Callable[[Episode], EpisodeKey | None]
 
-_COMMON = {"dice", "iou", "case", "tool", "valid", "error", "stopped"}  # info that has a column
+_COLUMNS = {"dice", "iou", "case", "tool", "valid", "error", "stopped"}
+_NO_TERMS = {*_COLUMNS, *LAST_INFO}  # info with a column, or that follows from columns
 
 
 class StepLog:
@@ -230,5 +232,5 @@ def _terms(info: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in info.items()
-        if name not in _COMMON and isinstance(value, (bool, int, float, np.number, np.bool_))
+        if name not in _NO_TERMS and isinstance(value, (bool, int, float, np.number, np.bool_))
     }

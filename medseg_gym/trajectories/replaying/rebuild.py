@@ -97,4 +97,5 @@ def rebuild_episode(trajectory: Trajectory, case: Case | None = None) -> Episode
             box, points = episode.with_prompt(step.prompt)  # type: ignore[arg-type]
             state = MaskState(found, int(found.sum()), both, box, points)
         episode.record(step.prompt, effect, step.error or error, state)
+    episode.rewards = trajectory.rewards
     return episode

@@ -79,7 +79,7 @@ def test_episodes_hold_their_own_observations_and_dice(config):
                 for key, value in seen.items():
                     assert np.array_equal(episode.get_observations(number + 1)[key], value[0])
                 assert episode.get_rewards(number) == pytest.approx(reward[0], abs=1e-6)
-            assert infos[-1]["dice"] == pytest.approx(envs.core.engine.episode(0).dice)
+            assert infos[-1]["dice"] == pytest.approx(envs.engine.episode(0).dice)
     finally:
         algo.stop()
 
@@ -88,7 +88,7 @@ def test_a_run_learns_logs_and_its_network_plays_as_rllib_does(config, tmp_path)
     train_rllib(config, tmp_path / "run", console=Console(quiet=True))
     rows = read_progress(tmp_path / "run")
     trained = [row for row in rows if "return" in row]
-    assert {"dice", "length", "train/entropy", "time/rollout", "time/update"} <= set(trained[-1])
+    assert {"dice", "turns", "train/entropy", "time/rollout", "time/update"} <= set(trained[-1])
     assert sum("val/dice" in row for row in rows) >= 2
     policy_spec = policies.make(f"rllib:{tmp_path / 'run'}")
     envs = make_envs(
@@ -220,4 +220,4 @@ def test_tune_runs_the_configuration(config, tmp_path):
     )
     results = tuner.fit()
     assert len(results) == 2 and not results.errors
-    assert all("final_dice" in result.metrics["env_runners"] for result in results)
+    assert all("dice" in result.metrics["env_runners"] for result in results)

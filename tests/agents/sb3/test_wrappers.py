@@ -141,7 +141,7 @@ def test_the_target_is_one_hot_as_sb3_would_make_it(small_cases):
     native = env.envs.single_observation_space["target"]
     assert isinstance(native, spaces.Discrete)
     observation = env.reset()
-    targets = env.envs.core.view.targets
+    targets = env.envs.view.targets
     expected = [1 + targets.index(case.target) for case in small_cases[2:5]]
     assert observation["target"].argmax(1).tolist() == expected
     unknown = adapter(small_cases, targets=["something else"])

@@ -143,9 +143,9 @@ def test_grpo_learns_in_the_environment(caller, small_cases, backbone, tmp_path)
         outcomes, logged(trainer, "reward"), logged(trainer, "medseg/turns"), strict=True
     ):
         assert [o.case for o in batch[:4]] == [batch[0].case] * 4  # a group is one case
-        assert np.mean([o.total for o in batch]) == pytest.approx(total, abs=1e-3)
+        assert np.mean([o.episode_return for o in batch]) == pytest.approx(total, abs=1e-3)
         assert np.mean([o.turns for o in batch]) == pytest.approx(turns)
-    assert all(o.over or o.turns < 3 for batch in outcomes for o in batch)
+    assert all(o.done or o.turns < 3 for batch in outcomes for o in batch)
     # What it was shown is what it is shown in the suite, and the pictures are in the loss.
     made, whole = trainer.kept[0], 0
     for row, (outcome, *said) in enumerate(seen[0]):
@@ -175,7 +175,7 @@ def test_tools_are_those_of_the_suite(small_cases):
     for kind in COORDINATES:
         other = make_environment(cases=small_cases, backbone="ellipse", coordinates=kind, **VIEW)()
         coordinates = chat_coordinates(
-            ChatOptions(coordinates=kind, image_size=other._env.core.view.side)
+            ChatOptions(coordinates=kind, image_size=other._env.view.side)
         )
         for schema in tool_schemas(coordinates=coordinates)[:2]:
             place = schema["function"]["parameters"]["required"][0]
@@ -201,11 +201,11 @@ def test_a_call_does_what_it_does_in_the_suite(small_cases):
     shown, rewards, *_ = envs.step([call + "</tool_call>"])
     assert np.array_equal(np.asarray(picture["image"]), shown["image"][0])
     assert text["text"] == shown["text"][0]
-    assert made.outcome.total == pytest.approx(rewards[0])
+    assert made.outcome.episode_return == pytest.approx(rewards[0])
     assert made.add_bbox(corner=3)[1]["text"] == "no change, 1 left."  # costs a step
     assert made.stop_action() == "over." and made.add_bbox(**BOX) == "over."
     outcome = made.outcome
-    assert (outcome.turns, outcome.valid, outcome.stopped, outcome.over) == (3, 2, True, True)
+    assert (outcome.turns, outcome.valid, outcome.stopped, outcome.done) == (3, 2, True, True)
     with pytest.raises(CaseError):
         made.reset(case="no such case")
 
@@ -238,7 +238,7 @@ def test_what_trl_leaves_undone_is_made_good(small_cases):
         environments=[undone, mute, over, cut],
         log_metric=metrics.__setitem__,
     )
-    box = mute.outcome.total + 0.01
+    box = mute.outcome.episode_return + 0.01
     assert values == pytest.approx([box, box - 0.01, 0.0, 0.0])
     assert [e.outcome.turns for e in (undone, mute, over, cut)] == [1, 2, 1, 0]
     assert metrics["medseg/turns"] == 1 and metrics["medseg/valid_rate"] == 0.75
@@ -257,7 +257,7 @@ def test_a_failing_segmenter_is_no_score(small_cases, backbone):
     with pytest.raises(PolicyError, match="no reward: BackboneError"):
         episode_return([[answer(("add_bbox", BOX)), {"role": "tool", "content": ""}]], [made])
     made.reset(case="sq")
-    assert made.outcome.total == 0
+    assert made.outcome.episode_return == 0
 
 
 # the rollout ----------------------------------------------------------------------------------
@@ -309,8 +309,8 @@ def test_grpo_learns_from_the_rollout(rolled, caller):
     for made, _ in returned:
         cases = [outcome.case for outcome in made["outcome"]]
         assert cases[:4] == cases[:1] * 4 and cases[4:] == cases[4:5] * 4
-        assert all(o.over for o in made["outcome"])
-    total = np.mean([o.total for o in returned[0][0]["outcome"]])
+        assert all(o.done for o in made["outcome"])
+    total = np.mean([o.episode_return for o in returned[0][0]["outcome"]])
     assert logged(trainer, "reward")[0] == pytest.approx(total, abs=1e-3)
 
 

@@ -174,9 +174,9 @@ def test_wrong_arguments_cost_a_step_and_are_explained(tools):
 
     bad, last, after = asyncio.run(play())
     assert bad[0].text == "no change, 2 left." and bad[1] == pytest.approx(-0.01)
-    assert last[2]["over"] and not last[2]["stopped"] and last[2]["valid"] == 1
+    assert last[2]["done"] and not last[2]["stopped"] and last[2]["valid"] == 1
     assert after[0].text == "over." and after[1] == 0 and not after[0].image
-    assert score(rollout, 5)["score"] == pytest.approx(last[2]["total"])
+    assert score(rollout, 5)["score"] == pytest.approx(last[2]["episode_return"])
 
 
 def test_answers_that_verl_refuses_cost_what_refused_says(tools):

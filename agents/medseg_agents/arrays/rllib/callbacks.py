@@ -8,8 +8,8 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from medseg_gym.errors import MedSegError
 
-DICE = "final_dice"
-"""Metric under "env_runners": mean final Dice of the newest episodes."""
+DICE = "dice"
+"""Metric under "env_runners": mean `EpisodeSummary.dice` of the newest episodes."""
 
 _WINDOW = 256
 

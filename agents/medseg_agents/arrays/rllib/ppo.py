@@ -97,7 +97,7 @@ def ppo_config(config: RLlibPPOConfig | None = None, **env_options: Any) -> PPOC
     Example:
         >>> from medseg_agents.arrays.rllib import RLlibPPOConfig, ppo_config
         >>> algo = ppo_config(RLlibPPOConfig(env_runners=2)).build_algo()  # doctest: +SKIP
-        >>> algo.train()["env_runners"]["final_dice"]  # doctest: +SKIP
+        >>> algo.train()["env_runners"]["dice"]  # doctest: +SKIP
     """
     config = config or RLlibPPOConfig()
     check_autoreset(env_options.get("autoreset_mode", "next_step"))

@@ -111,7 +111,7 @@ def read_result(result: dict[str, Any]) -> dict[str, float]:
     timers = result.get("timers", {})
     names = {
         "return": played.get("episode_return_mean"),
-        "length": played.get("episode_len_mean"),
+        "turns": played.get("episode_len_mean"),
         "dice": played.get(DICE),
         "train/entropy": learned.get("entropy"),
         "train/policy_loss": learned.get("policy_loss"),

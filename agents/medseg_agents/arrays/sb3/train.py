@@ -192,7 +192,7 @@ class _RunCallback(BaseCallback):
         if self.episodes and "train/entropy_loss" in values:
             mean = {
                 name: sum(episode[key] for episode in self.episodes) / len(self.episodes)
-                for name, key in (("return", "r"), ("length", "l"), ("dice", "dice"))
+                for name, key in (("return", "r"), ("turns", "l"), ("dice", "dice"))
             }
             figures = {
                 key: float(value)

@@ -21,7 +21,7 @@ from medseg_agents.grpo.connectors import GROUP, LOG_PROBS, PICTURES, PROMPT, TO
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.generation import Answer, Conversation
 from medseg_gym.envs.contact_sheet import contact_sheet
-from medseg_gym.episodes import Episode
+from medseg_gym.episodes import Episode, EpisodeSummary
 from medseg_gym.policy import make_envs, play_cases
 
 
@@ -84,7 +84,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         per_wave = max(1, self.num_envs // size)
         self._spent = {"generation": 0.0, "segmentation": 0.0}
         self._figures: list[dict[str, float]] = []
-        counters = self.env.core.engine.cache.counters
+        counters = self.env.engine.cache.counters
         encoded = counters.encodes
         began = time.perf_counter()
         found: list[SingleAgentEpisode] = []
@@ -142,7 +142,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
                 talks[slot].show(shown["text"], shown["image"])
             running = [slot for slot in running if not (ended[slot] or cut[slot])]
         for slot, episode in enumerate(episodes):
-            self._figures.append(figures_of(self.env.core.engine.episode(slot), episode))
+            self._figures.append(figures_of(self.env.engine.episode(slot), episode))
         return episodes
 
     def _kept(self, answer: Answer) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         """
         options = {**self.config.env_config, "split": split}
         envs: Any = make_envs(min(len(keys), 64), "MedSegChat-v0", **options)
-        over = envs.core.view.texts.over
+        over = envs.view.texts.over
         policy = ChatPolicy(self.module.engine(envs.system_messages, temperature), over)
         records: list[CaseRecord] = []
         episodes: list[tuple[str, Episode]] = []
@@ -218,20 +218,12 @@ class ChatEnvRunner(SingleAgentEnvRunner):
 
 
 def figures_of(episode: Episode, sampled: SingleAgentEpisode) -> dict[str, float]:
-    """What an episode adds to the metrics.
-
-    `stop_regret` is what stopping at the best moment would have returned beyond what the episode
-    did: the greatest return up to any turn, less the whole return.
-    """
-    rewards = [float(reward) for reward in sampled.get_rewards()]
-    up_to = np.concatenate([[0.0], np.cumsum(rewards)])
+    """What an episode adds to the metrics, under the names of `EpisodeSummary`."""
+    summary = EpisodeSummary.of(episode, rewards=[float(r) for r in sampled.get_rewards()])
+    names = ("dice", "turns", "valid_rate", "stopped", "return_regret")
     return {
-        "episode_return_mean": float(up_to[-1]),
-        "final_dice": float(episode.steps[-1].dice),
-        "turns": float(len(rewards)),
-        "valid_calls": float(np.mean([step.valid for step in episode.steps])),
-        "stopped": float(episode.stopped),
-        "stop_regret": float(up_to.max() - up_to[-1]),
+        "episode_return_mean": summary.episode_return,  # RLlib's own name
+        **{name: float(getattr(summary, name)) for name in names},
     }
 
 

@@ -22,7 +22,7 @@ def policy_spec(spec: Spec) -> PolicySpec:
     options = OpenAIOptions(**policy)
 
     def build(envs: Any) -> OpenAIPolicy:
-        seen = envs.core.view
+        seen = envs.view
         return OpenAIPolicy(
             spec.argument, seen.system_messages, seen.texts.over, seen.tool_schemas, options
         )

@@ -88,7 +88,7 @@ def test_a_run_leaves_a_model_that_plays(caller, ray_cluster, tmp_path, one_thre
     rows = read_progress(run.path)
     last = {key: value for row in rows for key, value in row.items()}
     for name in (
-        *("return", "dice", "turns", "valid_calls", "stopped", "stop_regret", "val/return"),
+        *("return", "dice", "turns", "valid_rate", "stopped", "return_regret", "val/return"),
         *("tokens_per_second", "train/clip_fraction", "train/sampler_kl", "train/value_error"),
         "train/first_ratio_off",
     ):
