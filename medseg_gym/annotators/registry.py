@@ -13,7 +13,7 @@ from medseg_gym.annotators.noisy import Noisy
 from medseg_gym.annotators.scripted import CentreBox, OracleScript, RandomActions, StopAtOnce
 from medseg_gym.episodes import EpisodeEngine
 from medseg_gym.errors import PolicyError
-from medseg_gym.option_values import convert_options, declared_options
+from medseg_gym.option_values import convert_options, declared_options, takes_any_option
 from medseg_gym.policy import Policy
 from medseg_gym.prompts import ArrayCodec
 from medseg_gym.registry import Factory, Registry, Spec, split_specs
@@ -154,4 +154,6 @@ def _options(spec: Spec, factory: Factory[Policy]) -> dict[str, Any]:
     ANNOTATORS.options_of(Spec(spec.text, spec.kind, spec.argument, PolicyError), factory, 1)
     declared = {**declared_options(factory, 1), **_slips(spec)}
     declared.pop(ENGINE, None)
-    return convert_options(f"policy {spec}", spec.options, declared, PolicyError)
+    return convert_options(
+        f"policy {spec}", spec.options, declared, PolicyError, takes_any_option(factory)
+    )

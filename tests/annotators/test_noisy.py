@@ -136,7 +136,9 @@ def test_slips_are_the_same_for_any_number_of_slots_and_differ_by_seed():
 
     def play(num_envs, seed):
         envs = make_envs(num_envs, cases=cases, backbone=EllipseBackbone(), max_steps=5)
-        policy = annotators.make("noisy-hybrid?wrong=0.3&late=0.5&early=0.2", envs.codec, envs.engine)
+        policy = annotators.make(
+            "noisy-hybrid?wrong=0.3&late=0.5&early=0.2", envs.codec, envs.engine
+        )
         found = play_cases(envs, policy, [case.key for case in cases], seed=seed)
         return {p.key: [s.prompt for s in p.episode.steps] for batch in found for p in batch}
 
