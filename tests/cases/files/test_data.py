@@ -13,7 +13,7 @@ from defect_corpus.biomedparse_defects import FIRST
 
 from medseg_gym.cases import CaseError, load_cases
 from medseg_gym.cases.biomedparse import BiomedParseFormat
-from medseg_gym.cases.files import ByteCache, Damaged, Defect, decoding, index_dataset
+from medseg_gym.cases.files import ByteCache, Damaged, Defect, decoding, error_text, index_dataset
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.source import EmptySplit, load_splits
 
