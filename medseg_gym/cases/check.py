@@ -26,8 +26,8 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One case that could be read."""
+class CheckedCase:
+    """A case that could be read."""
 
     split: str
     group: str
@@ -58,7 +58,7 @@ class CheckReport:
     """
 
     spec: str
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[CheckedCase] = field(default_factory=list)
     defects: tuple[Defect, ...] = ()
     not_read: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class CheckReport:
 
     def targets(self) -> list[dict[str, Any]]:
         """Count cases and groups of every target, with its areas in percent of the image."""
-        by_target: dict[tuple[str, str, bool], list[Seen]] = {}
+        by_target: dict[tuple[str, str, bool], list[CheckedCase]] = {}
         for one in self.seen:
             by_target.setdefault((one.modality, one.target, one.synthetic), []).append(one)
         rows = []
@@ -180,7 +180,7 @@ def _check_files(
     for record in data.records:
         case_facts = facts[record.key]
         report.seen.append(
-            Seen(
+            CheckedCase(
                 split=record.split,
                 group=record.group,
                 modality=record.modality,
@@ -197,7 +197,9 @@ def _check_files(
     return report
 
 
-def _read(spec: str, limit: int, report: CheckReport, progress: Progress | None) -> Iterator[Seen]:
+def _read(
+    spec: str, limit: int, report: CheckReport, progress: Progress | None
+) -> Iterator[CheckedCase]:
     sources = load_splits(spec)
     total = sum(min(limit, len(source)) for source in sources.values())
     if not total:
@@ -209,7 +211,7 @@ def _read(spec: str, limit: int, report: CheckReport, progress: Progress | None)
             report.not_read[split] = len(source) - limit
         for index in range(min(limit, len(source))):
             case = source[index]
-            yield Seen(
+            yield CheckedCase(
                 split=split,
                 group=case.group,
                 modality=case.modality,

@@ -40,7 +40,7 @@ class CaseSource(ABC):
     name: str = "cases"
     split: str = ""
     left_out: Mapping[str, int] = MappingProxyType({})
-    """What the reader left out of the data, all splits together: how many, by reason. A reason is
+    """Counts of what the reader left out of all splits together, by reason. A reason is
     a noun with the option that changes it: "targets under 20 pixels (min_area= changes that)"."""
 
     @property

@@ -10,7 +10,7 @@ from medseg_gym.cases.files.access.guards import check_pixels, check_voxels, rea
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.data import FileData
 from medseg_gym.cases.files.dataset_format import DatasetFormat
-from medseg_gym.cases.files.defects import Damaged, Defect, decoding, say
+from medseg_gym.cases.files.defects import Damaged, Defect, decoding, error_text
 from medseg_gym.cases.files.file_cache import FileCache
 from medseg_gym.cases.files.records import Facts, Pixels, Record
 from medseg_gym.cases.files.source import FileCaseSource, index_dataset, open_split
@@ -31,10 +31,10 @@ __all__ = [
     "check_pixels",
     "check_voxels",
     "decoding",
+    "error_text",
     "index_dataset",
     "open_split",
     "read_json",
     "require_file",
-    "say",
     "walk",
 ]

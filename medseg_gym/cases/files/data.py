@@ -46,7 +46,7 @@ class FileData:
         self.defects: tuple[Defect, ...] = ()
         with FileCache(self._index("structure")) as file_cache:
             self._collect(dataset_format.index(file_cache))
-        self._said = False
+        self._warned = False
         if self.skip_bad:
             self.examine()
 
@@ -76,7 +76,7 @@ class FileData:
             counts[_SKIPPED] = len({str(defect) for defect in self.bad})
         return dict(counts)
 
-    def say_left_out(self) -> str:
+    def left_out_text(self) -> str:
         """Return what was left out of all splits as the end of a sentence; "" for nothing."""
         counts = "; ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
         return f"; left out: {counts}" if counts else ""
@@ -100,8 +100,8 @@ class FileData:
                 f"{self.spec}: there is no case under {self.spec.path}{self._why_empty()}; "
                 f"docs/datasets.md shows the format that {self.spec.name}: reads"
             )
-        if bad and not self._said:
-            self._said = True
+        if bad and not self._warned:
+            self._warned = True
             lost = len({defect.key for defect in bad if defect.key})
             _log.warning(
                 "%s: cases left out that have a name: %d; defects: %d, the first: %s; "
@@ -114,7 +114,7 @@ class FileData:
 
     def _why_empty(self) -> str:
         """Return what was left out or noticed as the end of a sentence."""
-        counts = self.say_left_out()
+        counts = self.left_out_text()
         others = [d for d in self.defects if not d.left_out and d.note is not bool(self.bad)]
         if not others:
             return counts
@@ -160,12 +160,14 @@ class FileData:
 
     def _examine(self, file_cache: FileCache, record: Record) -> Facts | Defect:
         files = [self.dataset_format.path(file) for file in record.files]
-        kept: dict[str, Any] = file_cache.remember(record.key, files, lambda: self._tell(record))
+        kept: dict[str, Any] = file_cache.remember(
+            record.key, files, lambda: self._examine_pixels(record)
+        )
         if "area" in kept:
             return Facts(**kept)
         return Defect(**kept)
 
-    def _tell(self, record: Record) -> dict[str, Any]:
+    def _examine_pixels(self, record: Record) -> dict[str, Any]:
         try:
             case = self._read(record)
         except Damaged as error:

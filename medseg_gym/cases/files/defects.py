@@ -95,10 +95,10 @@ def decoding(path: str, place: str = "") -> Iterator[None]:
     except RecursionError as error:
         raise Damaged(path, "nested too deeply", place) from error
     except Exception as error:
-        raise Damaged(path, say(error), place) from error
+        raise Damaged(path, error_text(error), place) from error
 
 
-def say(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return a one-line text of a foreign error, the same at every run."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror[0].lower() + error.strerror[1:]

@@ -34,7 +34,7 @@ class FileCaseSource(CaseSource):
         if not self.records:
             raise EmptySplit(
                 f"{data.spec} has no case in split {split!r}; it has {split_counts(data)}"
-                + data.say_left_out()
+                + data.left_out_text()
             )
 
     @cached_property

@@ -16,7 +16,7 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     8: lambda a: np.rot90(a),
 }
-"""What the values of EXIF's Orientation ask for; 1 and all others ask for nothing."""
+"""Turns by the values of EXIF's Orientation; 1 and all others turn nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Raster:
     Args:
         values: (H, W) grey or index, or (H, W, 3) colour; uint8, or of another type where the file
             has more than 8 bits a sample. Grey of 1, 2 and 4 bits is spread over 0..255.
-        alpha: (H, W) opacity, of any type, opaque at `opaque`; None where nothing is said of it.
+        alpha: (H, W) opacity, of any type, opaque at `opaque`; None where the file has none.
         palette: (n, 3) uint8: `values` are indices into it; None where they are not.
         space: Where the colours were converted to RGB, what they were: CMYK, YCbCr, LAB.
         white_is_zero: The file shows 0 as white; True only where `values` are not inverted yet.

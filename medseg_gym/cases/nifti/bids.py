@@ -1,6 +1,6 @@
 """BIDS: labels lie in a tree of their own, mostly `derivatives/PIPELINE/sub-01/...`.
 
-Which image they belong to is told by the entities of their names (`sub-01_ses-2_acq-a_T1w`):
+The image that they belong to follows from the entities of their names (`sub-01_ses-2_acq-a_T1w`):
 
     sub-01/anat/sub-01_T1w.nii.gz
     derivatives/labels/sub-01/anat/sub-01_T1w_lesion-manual.nii.gz

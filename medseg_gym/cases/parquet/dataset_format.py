@@ -68,7 +68,9 @@ class ParquetFormat(DatasetFormat):
                 folder, base = posixpath.split(listed)
                 counts.add(folder, "a file that is not parquet", base)
             else:
-                kept = file_cache.remember(listed, [self.path(listed)], partial(self._tell, listed))
+                kept = file_cache.remember(
+                    listed, [self.path(listed)], partial(self._index_file, listed)
+                )
                 yield from (Defect(**defect) for defect in kept["defects"])
                 for row in kept["rows"]:
                     spacing = row["spacing"] and tuple(row["spacing"])
@@ -98,7 +100,7 @@ class ParquetFormat(DatasetFormat):
                 self._readers[name] = RowReader(self.path(name), name, COLUMNS, self.cache)
             return self._readers[name]
 
-    def _tell(self, name: str) -> dict[str, list]:
+    def _index_file(self, name: str) -> dict[str, list]:
         rows: list[dict[str, Any]] = []
         defects: list[dict[str, Any]] = []
         counts = Counts()
@@ -110,14 +112,14 @@ class ParquetFormat(DatasetFormat):
                     f"the column {missing} is missing; it has {', '.join(reader.schema.names)}",
                 )
             for group in range(reader.groups):
-                self._tell_group(name, reader, group, rows, defects, counts)
+                self._index_group(name, reader, group, rows, defects, counts)
         except Damaged as error:
             defects.append(error.defect.as_dict())
         if not rows and not defects:
             defects.append(Defect(name, "has no rows").as_dict())
         return {"rows": rows, "defects": defects + [note.as_dict() for note in counts.notes()]}
 
-    def _tell_group(
+    def _index_group(
         self,
         name: str,
         reader: RowReader,

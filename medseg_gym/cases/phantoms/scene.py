@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 HARD_KINDS = ("low_contrast", "thin", "two_part", "tiny", "absent")
-"""What can make a hard case hard; a fifth of the hard cases each, in this order."""
+"""Kinds of hard cases; a fifth of the hard cases each, in this order."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ WAY_OUT = (
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """One line of the index: what is known of a case before a pixel is read.
+    """One line of the index: the facts of a case before a pixel is read.
 
     Args:
         key: Case key.

@@ -12,7 +12,7 @@ from medseg_gym.cases.volumes.grids import WAY_OUT, Grid, name_grids
 from medseg_gym.cases.volumes.volume import Volume
 
 RESAMPLING = ("off", "nearest")
-"""What the option `resample` may be; "off" refuses labels on another grid."""
+"""Values of the option `resample`; "off" refuses labels on another grid."""
 
 
 def nearest(

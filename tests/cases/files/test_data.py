@@ -13,7 +13,7 @@ from defect_corpus.biomedparse_defects import FIRST
 
 from medseg_gym.cases import CaseError, load_cases
 from medseg_gym.cases.biomedparse import BiomedParseFormat
-from medseg_gym.cases.files import ByteCache, Damaged, Defect, decoding, index_dataset, say
+from medseg_gym.cases.files import ByteCache, Damaged, Defect, decoding, error_text, index_dataset
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.source import EmptySplit, load_splits
 
@@ -135,8 +135,8 @@ def test_foreign_errors_name_the_file_and_own_ones_pass():
         raise Damaged("b.png", "inner")
     with pytest.raises(KeyboardInterrupt), decoding("a.png"):
         raise KeyboardInterrupt
-    assert say(PermissionError(13, "Permission denied")) == "permission denied"
-    assert "0x" not in say(ValueError(f"bad {object()!r}"))
+    assert error_text(PermissionError(13, "Permission denied")) == "permission denied"
+    assert "0x" not in error_text(ValueError(f"bad {object()!r}"))
 
 
 def test_walking_lists_files_in_order_and_leaves_hidden_ones_out(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gym.cases.files.access.walk import kind
-from medseg_gym.cases.files.defects import Damaged, say
+from medseg_gym.cases.files.defects import Damaged, error_text
 
 MAX_PIXELS = 64_000_000
 """Pixels of one image or mask: 8000 x 8000, three quarters of a gigabyte while it is decoded."""
@@ -41,7 +41,7 @@ def require_file(path: str | Path, name: str, max_bytes: int | None = None) -> i
         status = os.stat(path)
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
-        raise Damaged(name, "the file is missing" if missing else say(error)) from error
+        raise Damaged(name, "the file is missing" if missing else error_text(error)) from error
     if not stat.S_ISREG(status.st_mode):
         raise Damaged(name, f"is {kind(status.st_mode)}, not a file")
     if not status.st_size:
@@ -110,4 +110,4 @@ def read_json(path: Path, name: str) -> Any:
     except ValueError as error:
         raise Damaged(name, f"broken JSON: {error}") from error
     except OSError as error:
-        raise Damaged(name, say(error)) from error
+        raise Damaged(name, error_text(error)) from error

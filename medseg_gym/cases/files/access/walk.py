@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from medseg_gym.cases.files.defects import Defect, say
+from medseg_gym.cases.files.defects import Defect, error_text
 
 MAX_DEPTH = 64  # folders below the root
 
@@ -28,7 +28,7 @@ def walk(root: Path) -> Iterator[str | Defect]:
     try:
         status = os.stat(root)
     except (OSError, ValueError) as error:
-        yield Defect("", say(error))
+        yield Defect("", error_text(error))
         return
     if stat.S_ISREG(status.st_mode):
         yield ""
@@ -45,7 +45,7 @@ def _walk(
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as error:
-        yield Defect(relative, f"the folder cannot be listed: {say(error)}")
+        yield Defect(relative, f"the folder cannot be listed: {error_text(error)}")
         return
     for entry in entries:
         name = f"{relative}/{entry.name}" if relative else entry.name
@@ -58,7 +58,7 @@ def _walk(
                 continue
             status = entry.stat()
         except OSError as error:
-            yield Defect(name, f"the link cannot be followed: {say(error)}")
+            yield Defect(name, f"the link cannot be followed: {error_text(error)}")
             continue
         if stat.S_ISREG(status.st_mode):
             yield name
