@@ -18,8 +18,8 @@ from medseg_agents.policies.specs import make_policy_spec
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 
-from benchmarks.learning.tiny_rl import METHODS, TITLES, folder_of
 from benchmarks.learning.tiny_rl_curve import plot_curve
+from benchmarks.learning.tiny_rl_runs import METHODS, TITLES, folder_of
 from benchmarks.learning.tiny_table import named
 from benchmarks.shared.workers import worker_pool
 from medseg_gym.display.terminal import Table

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +30,7 @@ from benchmarks.policies.interactive_report import (
     plot_curves,
     summarise_curves,
 )
+from benchmarks.policies.interactive_tracks import STEPS, WAYS, Track
 from medseg_gym import backbones
 from medseg_gym.annotators import make_policy
 from medseg_gym.backbones import Backbone
@@ -38,33 +38,7 @@ from medseg_gym.cases import Case, CaseList, left_out_note, load_cases
 from medseg_gym.display.terminal import make_console
 from medseg_gym.envs.contact_sheet import contact_sheet
 from medseg_gym.errors import MedSegError
-from medseg_gym.policy import Played, Policy, make_envs, play_cases
-
-WAYS = {
-    "clicks": "oracle-click",
-    "box": "oracle-box-click",
-    "loose box": "oracle-box-click:loosen=0.2",
-}
-STEPS = 5
-
-
-@dataclass(frozen=True)
-class Track:
-    """One backbone prompted in one way: episodes in the order of the cases."""
-
-    backbone: str
-    way: str
-    played: tuple[Played, ...]
-    note: str = ""
-
-    def dice(self, step: int) -> list[float]:
-        """Dice of every case after `step` prompts; a finished episode keeps its last one."""
-        return [
-            [p.episode.start_dice, *(s.dice for s in p.episode.steps)][
-                min(step, len(p.episode.steps))
-            ]
-            for p in self.played
-        ]
+from medseg_gym.policy import Policy, make_envs, play_cases
 
 
 def measure(

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from medseg_agents.evaluation.summary import with_interval
 
+from benchmarks.policies.interactive_tracks import Track
 from medseg_gym.cases import Case
 from medseg_gym.display.plots import drawing
 from medseg_gym.display.terminal import Table
 from medseg_gym.statistics import bootstrap_interval
-
-if TYPE_CHECKING:
-    from benchmarks.policies.interactive_quality import Track
 
 
 def subsets(cases: Sequence[Case]) -> dict[str, list[int]]:
