@@ -22,10 +22,10 @@ from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.protocol import Embedding, Prediction
 from medseg_gym.backbones.remote.ends import RemoteBackbone, ServedBackbone
 from medseg_gym.backbones.remote.http import HttpBackbone, Patience
+from medseg_gym.backbones.remote.micro_batching import decode_together, together
 from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.cases import Case, hash_pixels
 from medseg_gym.prompts import AddBox
-from medseg_gym.serving.batching.micro_batching import decode_together, together
 from medseg_gym.serving.batching.rows import write_decode
 from tests.serving.conftest import noise, upload
 
@@ -96,7 +96,7 @@ def test_other_clients_of_the_same_batch_are_not_concerned() -> None:
     served = ServedBackbone(Broken())
     images = [{hash_pixels(case.image): case.image} for case in CASES]
     requests = [([WireRow(key, (0.1, 0.1, 0.8, 0.8))], given) for given in images for key in given]
-    found = together(lambda payloads: decode_together(served, payloads), requests)
+    found = together(lambda payloads: decode_together(served, payloads, max_rows=8), requests)
     assert [isinstance(one, NonFiniteError) for one in found] == [False, False, True]
     assert found[2].rows == (0,)
     again = pickle.loads(pickle.dumps(found[2]))  # as Ray sends it

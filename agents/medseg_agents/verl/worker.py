@@ -17,11 +17,11 @@ from typing import Any
 
 from PIL import Image
 
+from medseg_gym.backbones.remote.micro_batching import together
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.core import EnvCore
 from medseg_gym.envs.views.chat import ChatView
 from medseg_gym.errors import PolicyError
-from medseg_gym.serving.batching.micro_batching import together
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from ray import serve
 
 from medseg_gym import backbones
 from medseg_gym.backbones.remote.ends import ServedBackbone
+from medseg_gym.backbones.remote.micro_batching import decode_together, encode_together, together
 from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.serving.app import base_app
-from medseg_gym.serving.batching.micro_batching import decode_together, encode_together, together
 from medseg_gym.serving.middleware.api_keys import ApiKeys, read_keys
 from medseg_gym.serving.middleware.gate import RequestMiddleware
 from medseg_gym.serving.middleware.limits import Limits
@@ -115,7 +115,7 @@ class BatchedRows:
             max_batch_size=limits.max_batch, batch_wait_timeout_s=limits.max_delay_ms / 1000
         )
         self._encode = collect(self._batched("encode", functools.partial(encode_together, served)))
-        decode = functools.partial(decode_together, served, most=limits.max_batch)
+        decode = functools.partial(decode_together, served, max_rows=limits.max_batch)
         self._decode = collect(self._batched("decode", decode))
 
     def _batched(self, kind: str, work: Callable[[list[Any]], list[Any]]) -> Callable:
