@@ -22,8 +22,8 @@ from medseg_gym.errors import MedSegError
 from medseg_gym.storage.atomic_write import atomic_path
 from medseg_gym.storage.line_files import append_rows
 from scripts.pocket.config import PocketConfig
+from scripts.pocket.data.mixture import Batch, Mixture
 from scripts.pocket.losses import AffinityLoss, EmbeddingLoss, choose_and_judge, iou
-from scripts.pocket.mixture import Batch, Mixture
 from scripts.pocket.simulate import Users
 from scripts.pocket.validate import Validation, validate
 
@@ -52,7 +52,7 @@ class Run:
         rank: Of this process.
         processes: How many there are.
         device: Where the model lives.
-        workers: Processes that draw pictures, per training process.
+        workers: Processes that draw images, per training process.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
-"""The teaching set: views of real pictures and phantoms with what LiteMedSAM makes of them.
+"""The teaching set: views of real images and phantoms with what LiteMedSAM makes of them.
 
-The teacher is slow (about half a second a picture on two cores), so it looks once: its embeddings,
+The teacher is slow (about half a second an image on two cores), so it looks once: its embeddings,
 pooled to the pupil's grid, and its masks of candidate boxes go to shards on disk. A shard is
 written whole; a run that was killed goes on with the first missing one.
 """
@@ -26,7 +26,7 @@ from medseg_gym.cases.phantoms import CASES_PER_IMAGE
 from medseg_gym.errors import MedSegError
 from medseg_gym.prompts import AddBox
 from medseg_gym.storage.atomic_write import atomic_path
-from scripts.pocket.views import SIDE, square_view
+from scripts.pocket.data.views import SIDE, square_view
 
 GRID = 32  # cells a side of the pooled embeddings, as the pupil has them
 SHARD = 25  # views
@@ -34,13 +34,13 @@ BOXES = 8  # candidate boxes per real view
 MIN_IOU = 0.8  # predicted by the teacher, for a mask to be kept
 MIN_STABILITY = 0.85  # IoU of its masks at logit +1 and -1 (Kirillov et al. 2023, section B)
 MIN_AREA, MAX_AREA = 60, 0.6 * SIDE * SIDE  # pixels of a mask or a candidate region
-VIEWS = {"chest": 2, "brain2": 4, "mni": 2, "nuclei": 10}  # per picture; else OTHER_VIEWS
+VIEWS = {"chest": 2, "brain2": 4, "mni": 2, "nuclei": 10}  # per image; else OTHER_VIEWS
 OTHER_VIEWS = 6
 
 
 @dataclass(frozen=True)
 class View:
-    """One square picture before the teacher has seen it.
+    """One square image before the teacher has seen it.
 
     Args:
         image: (SIDE, SIDE, 3) uint8.
@@ -54,25 +54,27 @@ class View:
     synthetic: bool
 
 
-def make_teaching_set(pictures: Path, folder: Path, phantoms: int, seed: int = 0) -> Iterator[str]:
+def make_teaching_set(
+    real_images: Path, folder: Path, phantoms: int, seed: int = 0
+) -> Iterator[str]:
     """Let the teacher look at everything; yields a line per shard.
 
     Args:
-        pictures: Written by `scripts/build_pocket_pictures.py`.
+        real_images: Written by `scripts/pocket/data/real_images.py`.
         folder: Where shards go.
-        phantoms: Pictures of the phantoms' train split to add.
+        phantoms: Images of the phantoms' train split to add.
         seed: Of the views.
 
     Raises:
-        MedSegError: The pictures are missing.
+        MedSegError: The images are missing.
     """
-    if not pictures.is_file():
+    if not real_images.is_file():
         raise MedSegError(
-            f"{pictures} is missing; make it with `python scripts/build_pocket_pictures.py "
-            f"--output {pictures}`"
+            f"{real_images} is missing; make it with `python -m scripts.pocket.data.real_images "
+            f"--output {real_images}`"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    plan = [*_plan_pictures(pictures, seed), *_plan_phantoms(phantoms)]
+    plan = [*_plan_real_images(real_images, seed), *_plan_phantoms(phantoms)]
     order = np.random.default_rng(seed).permutation(len(plan))  # every shard holds some of each
     shards = [order[start : start + SHARD] for start in range(0, len(plan), SHARD)]
     teacher: Backbone | None = None
@@ -86,8 +88,8 @@ def make_teaching_set(pictures: Path, folder: Path, phantoms: int, seed: int = 0
         yield f"{file.name}: {number + 1} of {len(shards)}"
 
 
-def _plan_pictures(pictures: Path, seed: int) -> list:
-    archive = np.load(pictures)
+def _plan_real_images(real_images: Path, seed: int) -> list:
+    archive = np.load(real_images)
     plan = []
     names = [name.removeprefix("image/") for name in archive.files if name.startswith("image/")]
     for place, name in enumerate(names):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samples.origins import SLICERIO
-from samples.pack import Pack, group_entry
-from samples.targets import LEFT, RIBS, RIGHT, TISSUE, VERTEBRA
-from samples.volumes import MIN_LARGEST, MIN_PIXELS, largest_share, read_volume
-from samples.windows import CT_WINDOW, grey
+from scripts.samples.origins import SLICERIO
+from scripts.samples.pack import Pack, group_entry
+from scripts.samples.targets import LEFT, RIBS, RIGHT, TISSUE, VERTEBRA
+from scripts.samples.volumes import MIN_LARGEST, MIN_PIXELS, largest_share, read_volume
+from scripts.samples.windows import CT_WINDOW, grey
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import venv
 import zipfile
 from pathlib import Path
 
-from samples.errors import BuildError
-from samples.origins import RADIOMICS, Origin
+from scripts.samples.errors import BuildError
+from scripts.samples.origins import RADIOMICS, Origin
 
 
 def run_pip(python: str, *arguments: str) -> None:

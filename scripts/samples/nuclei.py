@@ -1,4 +1,4 @@
-"""Crops of the stardist fluorescence picture, with its cell nuclei."""
+"""Crops of the stardist fluorescence image, with its cell nuclei."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import io
 
 import numpy as np
 
-from samples.origins import STARDIST
-from samples.pack import Pack, group_entry
-from samples.targets import NUCLEI, NUCLEUS
-from samples.windows import grey, percentiles
+from scripts.samples.origins import STARDIST
+from scripts.samples.pack import Pack, group_entry
+from scripts.samples.targets import NUCLEI, NUCLEUS
+from scripts.samples.windows import grey, percentiles
 
 CROP, CROP_MARGIN = 64, 3  # pixels; windows around a nucleus that is alone in view
 QUADRANT = 256  # pixels; windows for all nuclei
@@ -40,14 +40,14 @@ def lone_crop(labels: np.ndarray, nucleus: int, rng: np.random.Generator) -> tup
 
 
 def add_nuclei(pack: Pack, contents: dict[str, bytes]) -> None:
-    """Crops of the fluorescence picture: nuclei alone in view, and quadrants with all."""
+    """Crops of the fluorescence image: nuclei alone in view, and quadrants with all."""
     import tifffile
 
-    picture = tifffile.imread(io.BytesIO(contents["stardist/data/images/img2d.tif"]))
+    image = tifffile.imread(io.BytesIO(contents["stardist/data/images/img2d.tif"]))
     labels = tifffile.imread(io.BytesIO(contents["stardist/data/images/mask2d.tif"]))
-    window = percentiles(picture)
-    pixels = grey(picture, window)
-    how = f"{window[0]:g}..{window[1]:g} (0.5th..99.5th percentile of the picture)"
+    window = percentiles(image)
+    pixels = grey(image, window)
+    how = f"{window[0]:g}..{window[1]:g} (0.5th..99.5th percentile of the image)"
     pack.groups[NUCLEI_NAME] = group_entry("train", "microscopy", None, STARDIST, how, NUCLEI_NOTES)
     rng = np.random.default_rng(2018)
     for nucleus in np.unique(labels[labels > 0]).tolist():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from samples.origins import Origin
+from scripts.samples.origins import Origin
 
 
 @dataclass
@@ -37,9 +37,9 @@ class Pack:
         entry |= {"target": target, "group": group, **more, "area": int(mask.sum())}
         self.cases.append(entry)
 
-    def _write(self, name: str, picture: Image.Image) -> str:
+    def _write(self, name: str, image: Image.Image) -> str:
         (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(self.path / name, optimize=True)
+        image.save(self.path / name, optimize=True)
         return name
 
 

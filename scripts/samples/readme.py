@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from PIL import Image
 
-from samples.origins import ORIGINS
-from samples.pack import Pack
+from scripts.samples.origins import ORIGINS
+from scripts.samples.pack import Pack
 
 
 def write_readme(pack: Pack) -> None:
@@ -14,7 +14,7 @@ def write_readme(pack: Pack) -> None:
         "# Sample cases",
         "",
         "Real images, cut from data that Python packages carry; nothing is synthetic. Made by",
-        "`python scripts/build_samples.py`; do not edit by hand. They show how things work: a few",
+        "`python -m scripts.samples.build`; do not edit by hand. They show how things work: a few",
         "volumes, hence no ground for clinical or statistical claims.",
         "",
         "| split | group | target | cases | mask area, % of image | multi-part |",
@@ -22,8 +22,8 @@ def write_readme(pack: Pack) -> None:
     ]
     rows: dict[tuple[str, ...], list[float]] = {}
     for case in pack.cases:
-        with Image.open(pack.path / case["image"]) as picture:
-            share = 100 * case["area"] / (picture.width * picture.height)
+        with Image.open(pack.path / case["image"]) as image:
+            share = 100 * case["area"] / (image.width * image.height)
         split = pack.groups[case["group"]]["split"]
         part = "" if case["single_box"] else "yes"
         rows.setdefault((split, case["group"], case["target"], part), []).append(share)
