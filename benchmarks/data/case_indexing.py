@@ -76,7 +76,7 @@ def time_indexing(root: Path, name: str, files: int, side: int) -> dict[str, Any
         cold = index_dataset(spec, level, cache)
         warm = [index_dataset(spec, level, cache) for _ in range(3)]
         row[f"{level}_cold"] = cold["seconds"]
-        row[f"{level}_warm"] = median(found["seconds"] for found in warm)
+        row[f"{level}_warm"] = median(timing["seconds"] for timing in warm)
         row |= {"cases": cold["cases"], "defects": cold["defects"], "megabytes": cold["megabytes"]}
     return row
 
@@ -91,11 +91,11 @@ def time_reading(root: Path, name: str, files: int, side: int, repeats: int) -> 
     argument = SPECS[name].format(root=data).partition(":")[2]
     ours, plain = [], []
     for _ in range(repeats):
-        found = index_dataset(dataset_format_named(name), argument)
+        index = index_dataset(dataset_format_named(name), argument)
         began = time.perf_counter()
-        for record in found.records:
-            found.case(record)
-        ours.append((time.perf_counter() - began) / len(found.records))
+        for record in index.records:
+            index.case(record)
+        ours.append((time.perf_counter() - began) / len(index.records))
         began = time.perf_counter()
         count = DECODERS[name](data)
         plain.append((time.perf_counter() - began) / count)

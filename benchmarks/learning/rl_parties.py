@@ -76,7 +76,9 @@ class Timed:
             "tokens": float(np.mean(self.tokens)),
             "dice": float(np.mean(self.dice)),
             "return": float(np.mean(self.returns)),
-            **{f"{part}_seconds": self.clock.seconds[part] / len(self.seconds) for part in PARTS},
+            **{
+                f"{stage}_seconds": self.clock.seconds[stage] / len(self.seconds) for stage in PARTS
+            },
         }
 
 
@@ -122,7 +124,7 @@ def rllib_watches(clock: Clock) -> list[AbstractContextManager[Any]]:
 
 
 def make_trl(
-    plan: Plan, source: CaseSource, view: dict[str, Any], found: Timed, folder: str
+    plan: Plan, source: CaseSource, view: dict[str, Any], timed: Timed, folder: str
 ) -> Any:
     """TRL's trainer; what it plays is written into `found`."""
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
@@ -165,12 +167,12 @@ def make_trl(
         new if new in names else "gradient_checkpointing": False,
     }
 
-    def scored(completions: Any, environments: Any, **more: Any) -> Any:
+    def scored(completions: Any, environments: Any, **columns: Any) -> Any:
         values = episode_return(completions, environments)
         outcomes = [environment.outcome for environment in environments]
-        found.turns.append(float(np.mean([o.turns for o in outcomes])))
-        found.dice.append(float(np.mean([o.dice for o in outcomes])))
-        found.returns.append(float(np.mean(values)))
+        timed.turns.append(float(np.mean([o.turns for o in outcomes])))
+        timed.dice.append(float(np.mean([o.dice for o in outcomes])))
+        timed.returns.append(float(np.mean(values)))
         return values
 
     environment: Any = make_environment(
@@ -182,8 +184,8 @@ def make_trl(
 
         def _generate_and_score_completions(self, inputs: Any) -> Any:
             made = super()._generate_and_score_completions(inputs)
-            said = made["completion_mask"] * made.get("tool_mask", 1)
-            found.tokens.append(float(said.sum() / len(said)))
+            generated = made["completion_mask"] * made.get("tool_mask", 1)
+            timed.tokens.append(float(generated.sum() / len(generated)))
             return made
 
     trainer = Counting(

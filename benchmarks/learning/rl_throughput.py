@@ -72,7 +72,7 @@ def take_turns(trainer: Any, ours: Timed, theirs: Timed, iterate: Callable[[], N
     state: dict[str, Any] = {"began": None}
 
     class Alternate(TrainerCallback):
-        def on_step_end(self, *args: Any, **more: Any) -> None:
+        def on_step_end(self, *args: Any, **options: Any) -> None:
             now, busy = time.perf_counter(), time.process_time()
             watched.close()
             if state["began"] is not None:
@@ -127,12 +127,12 @@ def compare(plan: Plan) -> list[Timed]:
     algo = make_rllib(plan, source, view)
 
     def iterate() -> None:
-        figures = algo.train()["env_runners"]
+        metrics = algo.train()["env_runners"]
         if ours.seconds or ours.clock.seconds["generation"]:
-            ours.turns.append(float(figures["turns"]))
-            ours.tokens.append(float(figures["tokens"]) / plan.episodes)
-            ours.dice.append(float(figures["final_dice"]))
-            ours.returns.append(float(figures["episode_return_mean"]))
+            ours.turns.append(float(metrics["turns"]))
+            ours.tokens.append(float(metrics["tokens"]) / plan.episodes)
+            ours.dice.append(float(metrics["final_dice"]))
+            ours.returns.append(float(metrics["episode_return_mean"]))
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trl(plan, source, view, theirs, folder)
@@ -215,8 +215,8 @@ def as_table(rows: list[dict[str, Any]], plan: Plan) -> Table:
             f"{row['tokens']:.1f}",
             f"{row['dice']:.3f}",
             *(
-                f"{row[f'{part}_seconds']:.2f} ({row[f'{part}_seconds'] / whole:.0%})"
-                for part in PARTS
+                f"{row[f'{stage}_seconds']:.2f} ({row[f'{stage}_seconds'] / whole:.0%})"
+                for stage in PARTS
             ),
         )
     return table

@@ -54,11 +54,11 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         named(label, make_policy_spec(text) if text else usual_box(chain.cases, chain.experts))
         for label, text in policy_specs.items()
     ]
-    found = compare(players, arena, out / "table", console)
-    found.write(out / "table")
-    rows = [row_of(label, found.records[chain.backbone, label]) for label in policy_specs]
+    comparison = compare(players, arena, out / "table", console)
+    comparison.write(out / "table")
+    rows = [row_of(label, comparison.records[chain.backbone, label]) for label in policy_specs]
     result = {
-        "machine": found.machine,
+        "machine": comparison.machine,
         "chain": asdict(chain),
         "stages": taken,
         "rows": rows,
@@ -70,8 +70,8 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         writer.writerows(rows)
     plot_curve(out, out / "curve.png")
     console.print(_as_table(rows, chain))
-    found.show_left_out(console)
-    console.print(f"Measured on: {found.machine}")
+    comparison.show_left_out(console)
+    console.print(f"Measured on: {comparison.machine}")
     console.print(f"wrote result.json, result.csv, curve.png and table/ under {out}")
 
 

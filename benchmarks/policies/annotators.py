@@ -97,8 +97,10 @@ def measure(
         for pair in pairs.split(",") if pairs else []:
             better, _, other = pair.partition("/")
             if better in played and other in played:
-                found = compare(played[better], played[other], max_steps)
-                differences.append({"cases": spec, "policy": better, "against": other, **found})
+                comparison = compare(played[better], played[other], max_steps)
+                differences.append(
+                    {"cases": spec, "policy": better, "against": other, **comparison}
+                )
         machine = describe_machine(str(envs.backbone.device))
         envs.close()
     timings = []
@@ -203,7 +205,7 @@ def measure_time(backbone: Backbone, slots: int, max_steps: int) -> list[dict[st
         slots, cases="samples", split="test", backbone=backbone, max_steps=max_steps, image_size=64
     )
     keys = [envs.source.keys[i % len(envs.source)] for i in range(slots)]
-    found = []
+    timings = []
     for name in ("sequential-click:retries=0", "sequential-click", "box-to-point"):
         played = []
         for repeat in range(3):
@@ -213,9 +215,9 @@ def measure_time(backbone: Backbone, slots: int, max_steps: int) -> list[dict[st
         medians = np.median(np.array(played[1:]), axis=0)
         for turn, (own, ahead, decode, looks) in enumerate(medians.tolist(), start=1):
             entry = {"own": own, "ahead": ahead, "decode": decode, "looks": looks / slots}
-            found.append({"backbone": backbone.name, "policy": name, "turn": turn, **entry})
+            timings.append({"backbone": backbone.name, "policy": name, "turn": turn, **entry})
     envs.close()
-    return found
+    return timings
 
 
 def _time_turns(

@@ -76,14 +76,14 @@ def measure(
         title = f"{spec}, {split} split, {len(chosen)} cases" + (
             " (synthetic)" if all(case.synthetic for case in chosen) else ""
         )
-        rows += (found := summarise_curves(spec, tracks, chosen, STEPS))
+        rows += (curves := summarise_curves(spec, tracks, chosen, STEPS))
         gaps += (between := difference_rows(spec, tracks, chosen, backbone, STEPS))
-        console.print(curve_table(found, title, STEPS))
+        console.print(curve_table(curves, title, STEPS))
         console.print(difference_table(between, title))
         if note := left_out_note(source.left_out):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
         stem = re.sub(r"\W+", "-", spec.partition("?")[0])
-        plot_curves(found, out / f"curves-{stem}.png", title)
+        plot_curves(curves, out / f"curves-{stem}.png", title)
         contact_sheet(best_and_worst(tracks, backbone), out / f"sheet-{stem}.png")
     machine = describe_machine(str(own.device))
     console.print(f"Measured on: {machine}")

@@ -276,11 +276,11 @@ def run_batch_calls(
                 for chunk in _chunks(missing, predictor.encode_batch):
                     synchronise(device)
                     began = time.perf_counter()
-                    found = predictor.encode([images[i] for i in chunk])
+                    encoded = predictor.encode([images[i] for i in chunk])
                     synchronise(device)
                     run.encode_seconds += time.perf_counter() - began
                     run.encoded += len(chunk)
-                    features.update(zip(chunk, found, strict=True))
+                    features.update(zip(chunk, encoded, strict=True))
                 began = time.perf_counter()
                 rows = [(s, i, p) for s, (i, p) in zip(sessions, asked, strict=True) if p]
                 if rows:

@@ -31,14 +31,14 @@ def measure(
     rates = {}
     for spec in specs:
         source = load_cases(spec, "val")
-        found = []
+        speeds = []
         for repeat in range(repeats):
             first = repeat * images
             began = time.process_time()
             for image in range(first, first + images):
                 source[image * CASES_PER_IMAGE]
-            found.append(images / (time.process_time() - began))
-        rates[spec] = sorted(found)[repeats // 2]
+            speeds.append(images / (time.process_time() - began))
+        rates[spec] = sorted(speeds)[repeats // 2]
     table = Table("cases", "images/s of one core")
     for spec, rate in rates.items():
         table.add_row(spec, f"{rate:.0f}")

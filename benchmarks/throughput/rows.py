@@ -108,7 +108,7 @@ def measure(
     seconds = median(run.seconds for run in runs)
     counts, peaks = runs[0].counts, [run.peak for run in runs if run.peak is not None]
     shares = {
-        part: median((run.parts or {})[part] / run.seconds for run in profiled) for part in PARTS
+        stage: median((run.parts or {})[stage] / run.seconds for run in profiled) for stage in PARTS
     }
     result = {
         **row,
@@ -118,7 +118,7 @@ def measure(
         "decoder_calls_per_step": counts["decoder passes"] / plan.steps,
         "rows_per_step": counts["rows"] / plan.steps,
         "peak_memory_mib": max(peaks, default=None),
-        **{f"share_{part}": share for part, share in shares.items()},
+        **{f"share_{stage}": share for stage, share in shares.items()},
         "share_other": 1 - sum(shares.values()),
         "episodes": plan.episodes,
         "vector_steps": plan.steps,

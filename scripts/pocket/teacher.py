@@ -83,8 +83,8 @@ def make_teaching_set(
         if not file.exists():
             teacher = teacher or load("lite_medsam", dtype="bfloat16")
             tensors = _look(teacher, [plan[i]() for i in members], seed=(seed, number))
-            with atomic_path(file) as part:
-                save_file(tensors, part)
+            with atomic_path(file) as temporary:
+                save_file(tensors, temporary)
         yield f"{file.name}: {number + 1} of {len(shards)}"
 
 
@@ -126,9 +126,11 @@ def _look(teacher: Backbone, views: list[View], seed: tuple) -> dict[str, torch.
     masks, owners = [], []
     for owner, view in enumerate(views):
         if not view.synthetic:
-            found = teacher_masks(teacher, embeddings[owner], regions[owner], view.image, rng)
-            masks += found
-            owners += [owner] * len(found)
+            taught_masks = teacher_masks(
+                teacher, embeddings[owner], regions[owner], view.image, rng
+            )
+            masks += taught_masks
+            owners += [owner] * len(taught_masks)
     packed = np.packbits(np.reshape(masks, (-1, SIDE * SIDE)).astype(bool), axis=1)
     pooled = [F.adaptive_avg_pool2d(e.features[0].float(), GRID).half() for e in embeddings]
     return {
@@ -144,13 +146,13 @@ def _look(teacher: Backbone, views: list[View], seed: tuple) -> dict[str, torch.
 
 def over_segment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Regions of even look, (SIDE, SIDE) int16 from 1 (Felzenszwalb and Huttenlocher 2004)."""
-    found = felzenszwalb(
+    segments = felzenszwalb(
         image,
         scale=float(np.exp(rng.uniform(np.log(80), np.log(800)))),
         sigma=float(rng.uniform(0.6, 1.6)),
         min_size=MIN_AREA,
     )
-    return (found + 1).astype(np.int16)
+    return (segments + 1).astype(np.int16)
 
 
 def teacher_masks(

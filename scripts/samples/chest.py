@@ -62,7 +62,7 @@ def add_chest(pack: Pack, contents: dict[str, bytes]) -> None:
             if organ.single_box and largest_share(mask) < MIN_LARGEST:
                 continue
             image = image or pack.add_image(f"{CHEST}-z{z:03d}", grey(volume[z], CT_WINDOW))
-            more = {"slice": z, "single_box": organ.single_box}
+            extra = {"slice": z, "single_box": organ.single_box}
             pack.add_case(
-                f"{CHEST}-z{z:03d}-{organ.name}", image, mask, organ.target, CHEST, **more
+                f"{CHEST}-z{z:03d}-{organ.name}", image, mask, organ.target, CHEST, **extra
             )

@@ -68,5 +68,5 @@ def add_lesions(pack: Pack, contents: dict[str, bytes]) -> None:
         for z in kept.tolist():
             key = f"{lesion.name}-z{z:03d}"
             image = pack.add_image(key, grey(volume[z], window))
-            more = {"slice": z, "single_box": True}
-            pack.add_case(key, image, labels[z] > 0, lesion.target, lesion.name, **more)
+            extra = {"slice": z, "single_box": True}
+            pack.add_case(key, image, labels[z] > 0, lesion.target, lesion.name, **extra)

@@ -57,12 +57,12 @@ def add_nuclei(pack: Pack, contents: dict[str, bytes]) -> None:
         box = (slice(corner[0], corner[0] + CROP), slice(corner[1], corner[1] + CROP))
         key = f"{NUCLEI_NAME}-nucleus{nucleus:03d}"
         image = pack.add_image(key, pixels[box])
-        more = {"slice": None, "crop": [*corner, CROP, CROP], "single_box": True}
-        pack.add_case(key, image, labels[box] == nucleus, NUCLEUS, NUCLEI_NAME, **more)
+        extra = {"slice": None, "crop": [*corner, CROP, CROP], "single_box": True}
+        pack.add_case(key, image, labels[box] == nucleus, NUCLEUS, NUCLEI_NAME, **extra)
     for y, x in np.ndindex(2, 2):
         corner = (y * QUADRANT, x * QUADRANT)
         box = (slice(corner[0], corner[0] + QUADRANT), slice(corner[1], corner[1] + QUADRANT))
         key = f"{NUCLEI_NAME}-quadrant{y}{x}"
         image = pack.add_image(key, pixels[box])
-        more = {"slice": None, "crop": [*corner, QUADRANT, QUADRANT], "single_box": False}
-        pack.add_case(key, image, labels[box] > 0, NUCLEI, NUCLEI_NAME, **more)
+        extra = {"slice": None, "crop": [*corner, QUADRANT, QUADRANT], "single_box": False}
+        pack.add_case(key, image, labels[box] > 0, NUCLEI, NUCLEI_NAME, **extra)

@@ -25,7 +25,7 @@ class Pack:
         return self._write(f"images/{name}.png", Image.fromarray(pixels))
 
     def add_case(
-        self, key: str, image: str, mask: np.ndarray, target: str, group: str, **more: Any
+        self, key: str, image: str, mask: np.ndarray, target: str, group: str, **extra: Any
     ) -> None:
         """Write a mask and its line of the index."""
         bits = Image.fromarray(mask.astype(np.uint8) * 255).convert("1", dither=Image.Dither.NONE)
@@ -34,7 +34,7 @@ class Pack:
             "image": image,
             "mask": self._write(f"masks/{key}.png", bits),
         }
-        entry |= {"target": target, "group": group, **more, "area": int(mask.sum())}
+        entry |= {"target": target, "group": group, **extra, "area": int(mask.sum())}
         self.cases.append(entry)
 
     def _write(self, name: str, image: Image.Image) -> str:

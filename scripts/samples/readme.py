@@ -25,11 +25,13 @@ def write_readme(pack: Pack) -> None:
         with Image.open(pack.path / case["image"]) as image:
             share = 100 * case["area"] / (image.width * image.height)
         split = pack.groups[case["group"]]["split"]
-        part = "" if case["single_box"] else "yes"
-        rows.setdefault((split, case["group"], case["target"], part), []).append(share)
-    for (split, group, target, part), shares in rows.items():
+        one_of_several = "" if case["single_box"] else "yes"
+        rows.setdefault((split, case["group"], case["target"], one_of_several), []).append(share)
+    for (split, group, target, one_of_several), shares in rows.items():
         area = f"{min(shares):.2f} to {max(shares):.2f}"
-        lines.append(f"| {split} | {group} | {target} | {len(shares)} | {area} | {part} |")
+        lines.append(
+            f"| {split} | {group} | {target} | {len(shares)} | {area} | {one_of_several} |"
+        )
     lines += [
         "",
         'Multi-part targets are apart: `load_cases("samples:multi-part", "train")`.',

@@ -206,16 +206,16 @@ class RecordFile:
                 f"{self.path} holds a run with other settings; give another output folder or "
                 "delete the file"
             )
-        found: dict[int, dict[str, Outcome]] = {}
+        outcomes_by_batch: dict[int, dict[str, Outcome]] = {}
         for number, line in enumerate(lines[1:], start=2):
             try:
                 record = _read_record(line)
             except (ValueError, TypeError) as error:
                 raise MedSegError(f"{self.path}:{number}: not a record ({error})") from None
-            found.setdefault(record.batch, {})[record.case] = record
+            outcomes_by_batch.setdefault(record.batch, {})[record.case] = record
         kept: list[Outcome] = []
-        for batch in sorted(found):
-            outcomes = list(found[batch].values())
+        for batch in sorted(outcomes_by_batch):
+            outcomes = list(outcomes_by_batch[batch].values())
             if len(outcomes) == outcomes[0].batch_size:
                 kept += outcomes
         self._take(kept)

@@ -205,13 +205,13 @@ def _what_happened(played: Played, scored: bool) -> dict[str, Any]:
     if scored:
         for entry, step, reward in zip(steps, episode.steps, played.rewards, strict=True):
             entry |= {"dice": step.dice, "iou": step.iou, "reward": reward}
-    found: dict[str, Any] = {
+    outcome: dict[str, Any] = {
         "steps": steps,
         "stopped": episode.stopped,
         "mask_pixels": episode.state.pixels,
         "seconds": played.seconds,
     }
-    return found | ({"dice": episode.dice, "iou": episode.iou} if scored else {})
+    return outcome | ({"dice": episode.dice, "iou": episode.iou} if scored else {})
 
 
 def _steps(episode: Episode, answers: Sequence[str]) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ class EllipseBackbone:
 
     def to_image(self, logits: torch.Tensor, embeddings: Sequence[Embedding]) -> list[torch.Tensor]:
         """Resize the square to each image."""
-        return resize_each(logits, embeddings, lambda part, like: bilinear(part, like.image_size))
+        return resize_each(logits, embeddings, lambda rows, like: bilinear(rows, like.image_size))
 
 
 def build(checkpoint: Path | None, device: torch.device, **options: Any) -> EllipseBackbone:

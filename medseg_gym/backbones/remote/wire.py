@@ -162,11 +162,11 @@ class ServedFacts:
         """Resize logits, B x h x w, to B images H x W, as the served backbone's own does."""
         frame = (self.frame_side, self.frame_side)
 
-        def resize(part: torch.Tensor, like: Embedding) -> torch.Tensor:
+        def resize(rows: torch.Tensor, like: Embedding) -> torch.Tensor:
             if self.framing == "padded":
                 height, width = like.input_size
-                part = bilinear(part, frame)[:, :, :height, :width]
-            return bilinear(part, like.image_size)
+                rows = bilinear(rows, frame)[:, :, :height, :width]
+            return bilinear(rows, like.image_size)
 
         with torch.inference_mode():
             return resize_each(logits, embeddings, resize)

@@ -124,18 +124,18 @@ def export_store(
     if format not in FORMATS:
         raise TrajectoryError(f"unknown format {format!r}; use one of {', '.join(FORMATS)}")
     view = ChatView(chat)
-    found = Exported()
+    exported = Exported()
     make = _verl_rows if format == "verl-parquet" else _chat_rows
-    rows = make(_accepted(store, found, on_episode), StoredCases(cases), view, found)
+    rows = make(_accepted(store, exported, on_episode), StoredCases(cases), view, exported)
     if format == "chat-parquet":
         write_chats(path, rows, chat)
     else:
-        with atomic_path(path, TrajectoryError) as part:
+        with atomic_path(path, TrajectoryError) as temporary:
             if format == "jsonl":
-                _write_jsonl(part, rows)
+                _write_jsonl(temporary, rows)
             else:
-                _write_parquet(part, rows, VERL_SCHEMA)
-    return found
+                _write_parquet(temporary, rows, VERL_SCHEMA)
+    return exported
 
 
 def write_chats(
@@ -154,8 +154,8 @@ def write_chats(
     """
     view = json.dumps(chat_view_options(chat or ChatOptions()))
     schema = CHAT_SCHEMA.with_metadata({**CHAT_SCHEMA.metadata, _VIEW: view.encode()})
-    with atomic_path(path, TrajectoryError) as part:
-        _write_parquet(part, rows, schema)
+    with atomic_path(path, TrajectoryError) as temporary:
+        _write_parquet(temporary, rows, schema)
 
 
 def chat_view_options(chat: ChatOptions) -> dict[str, Any]:
@@ -188,11 +188,11 @@ def read_chat_view(path: str | Path) -> dict[str, Any] | None:
 
 
 def _accepted(
-    store: TrajectoryStore, found: Exported, on_episode: Callable[[], None] | None
+    store: TrajectoryStore, exported: Exported, on_episode: Callable[[], None] | None
 ) -> Iterator[Trajectory]:
     for trajectory in store:
         if trajectory.accepted is False:
-            found.filtered += 1
+            exported.filtered += 1
         else:
             yield trajectory
         if on_episode:
@@ -200,14 +200,14 @@ def _accepted(
 
 
 def _chat_rows(
-    trajectories: Iterator[Trajectory], cases: StoredCases, view: ChatView, found: Exported
+    trajectories: Iterator[Trajectory], cases: StoredCases, view: ChatView, exported: Exported
 ) -> Iterator[dict[str, Any]]:
     for one in trajectories:
         if None in one.prompts:
-            found.unreadable += 1
+            exported.unreadable += 1
             continue
         chat = conversation(one, cases.find(one), view)
-        found.rows += 1
+        exported.rows += 1
         yield {
             "messages": chat.messages,
             "images": [{"bytes": image, "path": None} for image in chat.images],
@@ -217,22 +217,22 @@ def _chat_rows(
 
 
 def _verl_rows(
-    trajectories: Iterator[Trajectory], cases: StoredCases, view: ChatView, found: Exported
+    trajectories: Iterator[Trajectory], cases: StoredCases, view: ChatView, exported: Exported
 ) -> Iterator[dict[str, Any]]:
     seen: set[tuple[str | None, str, str]] = set()
     for one in trajectories:
         facts = one.facts
         if not facts.truth_known:
-            found.truthless += 1
+            exported.truthless += 1
             continue
         if (facts.cases, facts.split, facts.key.case) in seen:
-            found.repeated += 1
+            exported.repeated += 1
             continue
         seen.add((facts.cases, facts.split, facts.key.case))
         case = cases.find(one)
         max_steps = int(facts.options["max_steps"])
         opening = Episode(case, torch.from_numpy(case.mask.copy()), max_steps)
-        found.rows += 1
+        exported.rows += 1
         yield {
             "data_source": facts.source,
             "prompt": [_flat(message) for message in view.messages(opening)],
@@ -250,7 +250,7 @@ def _verl_rows(
 
 def _flat(message: Message) -> dict[str, str]:
     """Parts as one text, with "<image>" where a picture goes."""
-    parts = [part.get("text", "<image>") for part in message["content"]]
+    parts = [block.get("text", "<image>") for block in message["content"]]
     return {"role": message["role"], "content": "".join(parts)}
 
 

@@ -92,9 +92,9 @@ def rebuild_episode(trajectory: Trajectory, case: Case | None = None) -> Episode
         effect, error = episode.judge(step.prompt)
         state = None
         if effect == "decode":
-            found = torch.from_numpy(mask)
-            both = int((found & truth).sum())
+            prediction = torch.from_numpy(mask)
+            both = int((prediction & truth).sum())
             box, points = episode.with_prompt(step.prompt)  # type: ignore[arg-type]
-            state = MaskState(found, int(found.sum()), both, box, points)
+            state = MaskState(prediction, int(prediction.sum()), both, box, points)
         episode.record(step.prompt, effect, step.error or error, state)
     return episode

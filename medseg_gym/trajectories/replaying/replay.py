@@ -84,15 +84,15 @@ def replay_store(
     Raises:
         TrajectoryError: Cases or backbone are not at hand or are not the recorded ones.
     """
-    found = Replayed()
+    result = Replayed()
     where = StoredCases(cases)
     for batch in _batches(islice(store, limit), num_envs):
         facts = batch[0].facts
         engine = _engine(facts, len(batch), backbone, checkpoint, device)
-        _replay(engine, batch, [where.find(one) for one in batch], found)
+        _replay(engine, batch, [where.find(one) for one in batch], result)
         if on_batch:
             on_batch(len(batch))
-    return found
+    return result
 
 
 def _settings(facts: EpisodeFacts) -> str:
@@ -181,19 +181,19 @@ def _has_named_reward(facts: EpisodeFacts) -> bool:
 
 
 def _replay(
-    engine: EpisodeEngine, batch: Sequence[Trajectory], cases: Sequence[Case], found: Replayed
+    engine: EpisodeEngine, batch: Sequence[Trajectory], cases: Sequence[Case], summary: Replayed
 ) -> None:
     episodes = engine.reset(range(len(batch)), cases)
     named = _has_named_reward(batch[0].facts)
-    found.episodes += len(batch)
-    found.rewards_skipped += 0 if named else len(batch)
+    summary.episodes += len(batch)
+    summary.rewards_skipped += 0 if named else len(batch)
     masks = [one.masks for one in batch]
     for number in range(max(len(one.steps) for one in batch)):
         slots = [i for i, one in enumerate(batch) if number < len(one.steps)]
         results = engine.step(slots, [batch[slot].steps[number].prompt for slot in slots])
         for slot, result in zip(slots, results, strict=True):
             key, step, episode = batch[slot].key, batch[slot].steps[number], episodes[slot]
-            found.steps += 1
+            summary.steps += 1
             problems = []
             if (episode.steps[-1].valid, episode.steps[-1].tool) != (step.valid, step.tool):
                 problems.append("validity or tool differs")
@@ -205,14 +205,14 @@ def _replay(
             for name, gap in (("Dice", dice), ("reward", reward)):
                 if not gap <= SCORE_TOLERANCE:
                     problems.append(f"{name} differs by {gap:.3g}")
-            found.pixels += pixels
-            found.exact += not (pixels or dice or reward or problems)
-            found.max_dice, found.max_reward = (
-                max(found.max_dice, dice),
-                max(found.max_reward, reward),
+            summary.pixels += pixels
+            summary.exact += not (pixels or dice or reward or problems)
+            summary.max_dice, summary.max_reward = (
+                max(summary.max_dice, dice),
+                max(summary.max_reward, reward),
             )
             if problems:
-                found.mismatches.append((key, number, "; ".join(problems)))
+                summary.mismatches.append((key, number, "; ".join(problems)))
 
 
 def _gap(new: float, stored: float) -> float:

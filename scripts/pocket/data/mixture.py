@@ -176,10 +176,10 @@ class Mixture(Dataset):
         )
 
 
-def _labelled(labels: np.ndarray, rng: np.random.Generator, most: int) -> list[np.ndarray]:
+def _labelled(labels: np.ndarray, rng: np.random.Generator, limit: int) -> list[np.ndarray]:
     """Targets from a package's own labels, whole or a single piece."""
-    found = []
-    for name in rng.permutation(np.unique(labels[labels > 0]))[:most]:
+    masks = []
+    for name in rng.permutation(np.unique(labels[labels > 0]))[:limit]:
         mask = labels == name
         if rng.random() < 0.5:
             pieces, _ = ndimage.label(mask)
@@ -187,16 +187,16 @@ def _labelled(labels: np.ndarray, rng: np.random.Generator, most: int) -> list[n
             large = 1 + np.flatnonzero(sizes >= MIN_AREA // 2)
             if len(large):
                 mask = pieces == rng.choice(large)
-        found.append(mask)
-    return found
+        masks.append(mask)
+    return masks
 
 
-def _even(regions: np.ndarray, rng: np.random.Generator, most: int) -> list[np.ndarray]:
+def _even(regions: np.ndarray, rng: np.random.Generator, limit: int) -> list[np.ndarray]:
     """Targets from over-segmentation."""
     areas = np.bincount(regions.ravel())
     names = np.flatnonzero((areas >= MIN_AREA) & (areas <= MAX_AREA))
     names = names[names > 0]
-    return [regions == name for name in rng.permutation(names)[:most]]
+    return [regions == name for name in rng.permutation(names)[:limit]]
 
 
 def _varied(

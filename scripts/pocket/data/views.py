@@ -34,5 +34,5 @@ def square_view(
     small = np.array(pixels.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=None))
     if labels is None:
         return small, np.zeros((SIDE, SIDE), np.int16)
-    found = Image.fromarray(labels.astype(np.int32)).crop(window)
-    return small, np.array(found.resize((SIDE, SIDE), Image.Resampling.NEAREST), np.int16)
+    cropped = Image.fromarray(labels.astype(np.int32)).crop(window)
+    return small, np.array(cropped.resize((SIDE, SIDE), Image.Resampling.NEAREST), np.int16)

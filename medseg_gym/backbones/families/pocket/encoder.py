@@ -87,4 +87,6 @@ class PocketEncoder(nn.Module):
         directions = F.normalize(directions, dim=2).flatten(1, 2)
         features = (embedding, directions, self.fine4(levels[0]) + above, self.fine2(stem))
         # The decoder is faster on planes than on pixels.
-        return tuple(part.contiguous(memory_format=torch.contiguous_format) for part in features)
+        return tuple(
+            feature.contiguous(memory_format=torch.contiguous_format) for feature in features
+        )
