@@ -1,4 +1,4 @@
-"""How fast many small files are indexed, and how fast cases are read.
+"""Speed of indexing many small files and of reading cases.
 
     python -m benchmarks.data.case_indexing
 
@@ -31,12 +31,12 @@ COLD_FLOOR, WARM_FLOOR, READING_FLOOR = 60.0, 2.0, 1.5
 
 _INDEX = """
 import json, re, sys, time
-from medseg_gym.cases.files import FileSpec, survey
-from medseg_gym.cases.files.layouts import layout_named
+from medseg_gym.cases.files import index_dataset
+from medseg_gym.cases.files.dataset_formats import dataset_format_named
 name, _, argument = sys.argv[1].partition(":")
-layout = layout_named(name)
+dataset_format = dataset_format_named(name)
 began = time.perf_counter()
-data = survey(layout, argument)
+data = index_dataset(dataset_format, argument)
 opened = time.perf_counter() - began
 if sys.argv[2] == "check":
     data.examine()
@@ -50,7 +50,7 @@ print(json.dumps({
 """
 
 
-def index_dataset(spec: str, level: str, cache: Path) -> dict[str, Any]:
+def time_index(spec: str, level: str, cache: Path) -> dict[str, Any]:
     """Index in a process of its own.
 
     Args:
@@ -73,8 +73,8 @@ def time_indexing(root: Path, name: str, files: int, side: int) -> dict[str, Any
     row: dict[str, Any] = {"format": name, "files": written}
     for level in ("open", "check"):
         cache = root / f"cache-{name}-{level}"
-        cold = index_dataset(spec, level, cache)
-        warm = [index_dataset(spec, level, cache) for _ in range(3)]
+        cold = time_index(spec, level, cache)
+        warm = [time_index(spec, level, cache) for _ in range(3)]
         row[f"{level}_cold"] = cold["seconds"]
         row[f"{level}_warm"] = median(timing["seconds"] for timing in warm)
         row |= {"cases": cold["cases"], "defects": cold["defects"], "megabytes": cold["megabytes"]}
@@ -111,12 +111,12 @@ def time_reading(root: Path, name: str, files: int, side: int, repeats: int) -> 
 def measure(
     formats: Annotated[str, typer.Option(help="Comma between.")] = ",".join(SPECS),
     files: Annotated[int, typer.Option(help="Small files per format.")] = 10_000,
-    side: Annotated[int, typer.Option(help="Pixels of a small picture's edge.")] = 64,
+    side: Annotated[int, typer.Option(help="Pixels of a small image's edge.")] = 64,
     read_sides: Annotated[str, typer.Option(help="Edges for reading.")] = "128,512",
     repeats: Annotated[int, typer.Option(help="Readings; the median counts.")] = 5,
     out: Annotated[Path, typer.Option(help="Folder for results.json.")] = Path("out/case_indexing"),
 ) -> None:
-    """Index and read made-up files of every format; exit code 1 below a floor."""
+    """Index and read synthetic files of every format; exit code 1 below a floor."""
     console = make_console()
     indexed, read = [], []
     with tempfile.TemporaryDirectory() as name:

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data.synthetic_episodes import made_up
+from benchmarks.data.synthetic_episodes import synthetic_episode
 from medseg_gym.trajectories.store.folder import FORMAT_FILE, MANIFEST
 from medseg_gym.trajectories.store.reader import TrajectoryStore
 from medseg_gym.trajectories.store.writer import TrajectoryWriter
@@ -20,7 +20,7 @@ from medseg_gym.trajectories.trajectory import EpisodeKey, Trajectory
 
 @dataclass
 class KillResult:
-    """What became of killed writers.
+    """Result of killing writers.
 
     Args:
         kills: Writers killed.
@@ -140,7 +140,7 @@ def kill_writers(folder: Path, kills: int, seed: int = 0, longest: float = 0.25)
 
 
 def _nth(run: int, index: int) -> Trajectory:
-    return made_up(f"case {index}", run, 64)
+    return synthetic_episode(f"case {index}", run, 64)
 
 
 def _check(

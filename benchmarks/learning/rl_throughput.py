@@ -6,7 +6,7 @@ Both train the same checkpoint on the same cases with the same segmenter, in thi
 iteration each in turn, so that their ratio holds on a noisy machine. An iteration is `--groups`
 cases with `--group-size` episodes each, played, scored and learned from in one gradient step of
 AdamW over micro-batches of `--micro-batch` episodes. Both show the whole conversation with all its
-pictures, draw at temperature 1, and use the DAPO loss without a reference. Images are embedded
+images, draw at temperature 1, and use the DAPO loss without a reference. Images are embedded
 before the clock starts.
 
 TRL generates for all rollouts at once, keeps keys and values within an answer, computes no old
@@ -15,14 +15,14 @@ shows turns (`show_as_conversation`), so that it reads the same tokens. Its limi
 one below the environment's, which saves it an answer.
 
 What differs is what the two do: TRL calls tools one by one, reads the whole conversation with all
-its pictures again for every answer, and asks once more after a stop, which its loss counts as
+its images again for every answer, and asks once more after a stop, which its loss counts as
 said. RLlib's runner steps all slots with one decoder call, keeps keys and values between turns,
-and its loss computes what a group's episodes begin with, and a picture that several rows share,
+and its loss computes what a group's episodes begin with, and an image that several rows share,
 once. The gradient step is otherwise the same work, which bounds the ratio. TRL bounds tokens of a
 whole rollout, RLlib those of an answer; a model that has learned to call rarely meets either.
 
 Every moment counts for the innermost of: generation (the model answers), environment (steps,
-segmenting and pictures included), update (loss, gradients, optimiser), and library (the rest:
+segmenting and images included), update (loss, gradients, optimiser), and library (the rest:
 templates, tokens, reading of answers, bookkeeping). Tokenizing belongs to generation in RLlib's
 runner, where it cannot be told apart.
 """

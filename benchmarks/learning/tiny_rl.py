@@ -41,7 +41,7 @@ class TinyRL:
         iterations: Of GRPO and PPO.
         groups: Cases of a GRPO iteration.
         group_size: Episodes of each.
-        ppo_cases: Episodes of a PPO iteration, one a case: its pictures are all different and its
+        ppo_cases: Episodes of a PPO iteration, one a case: its images are all different and its
             values are one more pass over them, so that half as many take as long.
         minibatches: Gradient steps of an iteration, GRPO and PPO.
         lr: Of GRPO and PPO.

@@ -144,7 +144,7 @@ def _play(label: str, spec: str, arena: Arena, out: Path, threads: int) -> None:
 def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str, Any]:
     """A method's line: every case's mean over its seeds, then the mean over cases.
 
-    The intervals resample pictures, so they say how sure the mean over these seeds is for other
+    The intervals resample images, so they say how sure the mean over these seeds is for other
     cases; how far seeds are apart stands in `return_by_seed`.
 
     Args:
@@ -179,7 +179,7 @@ def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str
 
 
 def stop_regret(record: CaseRecord, penalty: float = 0.01) -> float:
-    """What stopping at the best moment would have returned beyond what the episode did.
+    """Return the gain that stopping at the best moment would have added to the episode's return.
 
     Args:
         record: Of an episode under `dice_gain`.

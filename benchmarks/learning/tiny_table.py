@@ -33,8 +33,8 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
     policy_specs = {
         "tiny, greedy": model,
         "tiny, sampled": f"{model}?temperature=1",
-        "tiny, greedy, other pictures": f"shuffled:{model}",
-        "tiny, sampled, other pictures": f"shuffled:{model}?temperature=1",
+        "tiny, greedy, other images": f"shuffled:{model}",
+        "tiny, sampled, other images": f"shuffled:{model}?temperature=1",
         "the target's usual box": "",
         "random": "random",
         "stop at once": "stop",

@@ -1,4 +1,4 @@
-"""Draw several training runs in one picture.
+"""Draw several training runs in one plot.
 
 python -m benchmarks.learning.training_curves runs/seed0 runs/seed1 --level "oracle clicks=0.91"
 """
@@ -22,7 +22,7 @@ def draw(
         list[str] | None, typer.Option(help="NAME=DICE, a dashed line; may be repeated.")
     ] = None,
 ) -> None:
-    """Write the picture."""
+    """Write the plot."""
     curves = {}
     for run in runs:
         curves[run.name] = read_progress(run)

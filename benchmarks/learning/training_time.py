@@ -1,4 +1,4 @@
-"""Where the time of PPO goes: environment, policy, library, update; and whether memory grows.
+"""Time of PPO by stage (environment, policy, library, update), and growth of memory.
 
     python -m benchmarks.learning.training_time
 

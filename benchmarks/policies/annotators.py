@@ -1,4 +1,4 @@
-"""How good the simulated annotators are, how long they take over a case, and what they cost.
+"""Quality of the simulated annotators, length of their episodes, and their cost.
 
     python -m benchmarks.policies.annotators --cases samples,phantoms --backbone pocket --limit 30
 
@@ -68,7 +68,7 @@ def measure(
     ] = "ellipse",
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("out/annotators"),
 ) -> None:
-    """Play, print the tables, write results.json, results.csv and two pictures."""
+    """Play, print the tables, write results.json, results.csv and two plots."""
     console = make_console()
     names = policies.split(",")
     rows: list[dict[str, Any]] = []
@@ -141,7 +141,7 @@ def measure(
 def effort_of(
     policy: Policy, records: Sequence[CaseRecord], max_steps: int, min_iou: float
 ) -> dict[str, Any]:
-    """What a summary row does not say: IoU per turn, lengths, and what the checks let through.
+    """Return what a summary row lacks: IoU per turn, lengths, and what the checks let through.
 
     Returns:
         `iou_after` (list), `lengths` (share of episodes with 0..max_steps prompts, Stop not

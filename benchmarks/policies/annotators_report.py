@@ -1,4 +1,4 @@
-"""What the annotators benchmark found, as tables, CSV rows and a plot."""
+"""Results of the annotators benchmark as tables, CSV rows and a plot."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def difference_table(rows: Sequence[Mapping[str, Any]], max_steps: int) -> Table
 
 
 def verdict(row: Mapping[str, Any]) -> str:
-    """What the difference after the last turn allows to say."""
+    """Return the conclusion from the difference after the last turn."""
     interval = row["intervals"][-1]
     if interval is None:
         return f"{row['groups']} groups: no interval, nothing shown"

@@ -1,4 +1,4 @@
-"""How good a segmenter is at each prompt, and whether it looks at the image.
+"""Quality of a segmenter at each prompt, with controls for looking at the image.
 
     python -m benchmarks.policies.interactive_quality --backbone pocket
 
@@ -7,7 +7,7 @@ loose box (sides up to 20 % too far out) and then clicks. Beside the backbone st
 (boxes alone: it was trained for nothing else) and two controls: `ellipse`, which never sees the
 image and has the same oracle, and the backbone itself given the very same prompts on another image.
 What a segmenter is worth is what it has above them, case by case. Intervals resample groups
-(patients, volumes or pictures); with fewer than five there is none, and every group is shown alone.
+(patients, volumes or images); with fewer than five there is none, and every group is shown alone.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def measure(
     seed: Annotated[int, typer.Option(help="Of the loose boxes.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("out/interactive"),
 ) -> None:
-    """Play, print the tables, write results.json, results.csv, curves and picture sheets."""
+    """Play, print the tables, write results.json, results.csv, curves and contact sheets."""
     console = make_console()
     out.mkdir(parents=True, exist_ok=True)
     own = backbones.load(backbone, checkpoint, device)
@@ -97,7 +97,7 @@ def measure(
     }
     (out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False))
     write_csv([{**row, "machine": machine} for row in rows], out / "results.csv")
-    console.print(f"wrote results.json, results.csv, curves and picture sheets under {out}")
+    console.print(f"wrote results.json, results.csv, curves and contact sheets under {out}")
 
 
 def choose_cases(spec: str, split: str, limit: int, min_area: float) -> CaseList:
@@ -163,7 +163,7 @@ def play_all(
 
 
 def best_and_worst(tracks: Sequence[Track], backbone: str) -> list[tuple[str, Any]]:
-    """Rows of the picture sheet: by final Dice the best, the middle and the worst, both ways."""
+    """Rows of the contact sheet: by final Dice the best, the middle and the worst, both ways."""
     rows = []
     for track in tracks:
         if track.backbone != backbone or track.way == "loose box":

@@ -1,4 +1,4 @@
-"""What the benchmark of interactive quality found, as tables, rows and a plot."""
+"""Results of the benchmark of interactive quality as tables, rows and a plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many clients the segmentation service serves, against a plain one-at-a-time server.
+"""Load test of the segmentation service against a plain one-at-a-time server.
 
     python -m benchmarks.service.load
 
@@ -52,7 +52,7 @@ def measure(
     clicks: Annotated[int, typer.Option(help="After the box of a session.")] = 3,
     cache_mib: Annotated[int, typer.Option(help="Embedding cache, small enough to fill.")] = 64,
     out: Annotated[Path, typer.Option(help="For results.json.")] = Path("out/service_load"),
-    check_floors: Annotated[bool, typer.Option(help="Fail below the promised figures.")] = False,
+    check_floors: Annotated[bool, typer.Option(help="Fail below the promised results.")] = False,
 ) -> None:
     """Measure throughput, latencies, wrong masks and memory."""
     source = load_cases("phantoms", "test")
@@ -252,7 +252,7 @@ def report(result: dict[str, Any]) -> None:
 
 
 def broken_floors(result: dict[str, Any]) -> list[str]:
-    """What the figures fall short of."""
+    """Return the floors that the results fall short of."""
     broken = []
     if result["ratio"] < FLOOR:
         broken.append(f"ratio {result['ratio']:.2f} is below {FLOOR}")

@@ -1,4 +1,4 @@
-"""How long a person waits: from the release of the mouse to the mask on the screen.
+"""Latency of the page: from the release of the mouse to the mask on the screen.
 
 Needs playwright and Debian's chromium. Everything runs on this machine: the service, the browser,
 and the real bundled cases.

@@ -1,4 +1,4 @@
-"""What happened inside a run: real counts, seconds per part, peak memory."""
+"""Meters inside a run: real counts, seconds per stage, peak memory."""
 
 from __future__ import annotations
 

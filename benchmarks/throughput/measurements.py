@@ -34,7 +34,7 @@ _KIND_OF = {"box": "box", "positive_point": "point", "negative_point": "point"}
 # the environment ------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class EnvRun:
-    """What a run of the environment took.
+    """Measurements of a run of the environment.
 
     Args:
         seconds: Wall time from the first reset to the last observation.
@@ -148,7 +148,7 @@ def _play(
 # the baselines --------------------------------------------------------------------------------
 @dataclass
 class BaselineRun:
-    """What a baseline took for as much of the plan as it was given time for.
+    """Measurements of a baseline over as much of the plan as it was given time for.
 
     Args:
         encode_seconds: In separate encodings; 0 where every click encodes.

@@ -25,7 +25,7 @@ from medseg_gym.prompts import AddBox, AddPoint
 
 @dataclass(frozen=True)
 class PromptsInForce:
-    """What one call of a predictor is given.
+    """Prompts of one call of a predictor.
 
     Args:
         box: At most one.

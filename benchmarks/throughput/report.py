@@ -189,7 +189,7 @@ class Floor:
 
     @property
     def text(self) -> str:
-        """What is asked, in words."""
+        """Return the floor in words."""
         where = [
             self.backbone or "every backbone",
             *([f"input {self.image_side}"] if self.image_side else []),

@@ -30,7 +30,7 @@ _DECODE_IMAGES = 2
 
 @dataclass(frozen=True)
 class Settings:
-    """What every measurement shares; see the options of `throughput.throughput`."""
+    """Settings of every measurement; see the options of `throughput.throughput`."""
 
     episodes: int
     repetitions: int
@@ -41,7 +41,7 @@ class Settings:
 
 
 def labels(name: str, backbone: Backbone, workload: str, num_envs: int) -> dict[str, Any]:
-    """What a row says before anything is measured."""
+    """Return the fields of a row that are known before anything is measured."""
     return {
         "backbone": name,
         "image_side": getattr(backbone, "image_side", None),

@@ -1,4 +1,4 @@
-"""How many environment steps a second a backbone allows.
+"""Environment steps a second that a backbone allows.
 
     python -m benchmarks.throughput.step_speed --backbones pocket,lite_medsam --num-envs 1,16
 

@@ -19,7 +19,7 @@ from medseg_gym.prompts import AddBox, AddPoint
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What `check` found.
+    """Result of `check`.
 
     Args:
         device: The backbone's.

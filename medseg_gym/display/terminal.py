@@ -1,4 +1,4 @@
-"""What the command line prints: tables that lose nothing, a console that outlives its pipe."""
+"""Output of the command line: tables that lose nothing, a console that outlives its pipe."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Table(rich.table.Table):
     def _width(
         self, column: rich.table.Column, console: rich.console.Console, options: ConsoleOptions
     ) -> int:
-        """What a column needs; one that may be wrapped needs room for some words only."""
+        """Return the width of a column; one that may be wrapped needs room for some words only."""
         endless = options.update(max_width=1_000_000)
         cells = [column.header, *column.cells]
         measurements = [Measurement.get(console, endless, cell) for cell in cells]

@@ -176,7 +176,7 @@ def _force(path: Path) -> None:
 
 
 def _concerns(path: Path, cause: OSError) -> bool:
-    """Whether a failure is of this path, of something in it or beside it, or of a folder above."""
+    """Return True for a failure of this path, of what is in or beside it, or of a folder above."""
     if not isinstance(cause.filename, (str, bytes)):
         return True
     named, folder = Path(os.fsdecode(cause.filename)).absolute(), path.absolute().parent

@@ -1,4 +1,4 @@
-"""How `pocket`, the small segmenter inside the package, came about.
+"""Training of `pocket`, the small segmenter inside the package.
 
 `python -m scripts.pocket run` does everything: it lets LiteMedSAM look at the training
 images, trains, and writes the best weights and the curve. Every command goes on where a killed

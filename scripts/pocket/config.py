@@ -14,7 +14,7 @@ RECIPES = ("distil", "scratch")
 
 @dataclass(frozen=True, kw_only=True)
 class PocketConfig:
-    """What decides a run; two runs with the same settings draw the same images and prompts.
+    """Settings of a run; two runs with the same settings draw the same images and prompts.
 
     Args:
         recipe: "distil" learns LiteMedSAM's embeddings beside the masks, and also from its masks;

@@ -1,4 +1,4 @@
-"""What `pocket` is trained to make small."""
+"""Losses of the training of `pocket`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def choose_and_judge(
 
 
 class EmbeddingLoss(nn.Module):
-    """How well the teacher's embedding can be read off the pupil's, cell by cell."""
+    """Distance of the teacher's embedding from one read off the pupil's, cell by cell."""
 
     def __init__(self, channels: int, teacher_channels: int) -> None:
         super().__init__()

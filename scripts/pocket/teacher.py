@@ -119,7 +119,7 @@ def _plan_phantoms(count: int) -> list:
 
 
 def _look(teacher: Backbone, views: list[View], seed: tuple) -> dict[str, torch.Tensor]:
-    """What a shard holds: image, labels, regions, embedding, synthetic; masks and their owners."""
+    """Return a shard: image, labels, regions, embedding, synthetic; masks and their owners."""
     rng = np.random.default_rng(seed)
     embeddings = teacher.encode([view.image for view in views])
     regions = [view.labels if view.synthetic else over_segment(view.image, rng) for view in views]

@@ -1,4 +1,4 @@
-"""How good the pupil is on validation cases: the same engine and oracles as everywhere else."""
+"""Validation of the pupil by the same engine and oracles as everywhere else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Validation:
 
     @property
     def score(self) -> float:
-        """What is kept best: the phantoms' figures, and the few real ones at a quarter's weight."""
+        """Return the number to maximise: phantoms, and the few real cases at a quarter's weight."""
         phantoms = (self.phantoms_box + self.phantoms_loose_box) / 2
         clicks = (self.phantoms_clicks[0] + self.phantoms_clicks[-1]) / 2
         samples = (self.samples_box + self.samples_clicks[-1]) / 2

@@ -46,7 +46,7 @@ class Pack:
 def group_entry(
     split: str, modality: str, spacing: Any, origin: Origin, window: str, notes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """What the index says of one volume."""
+    """Return the entry of one volume in the index."""
     return {
         "split": split,
         "modality": modality,

@@ -26,7 +26,7 @@ from medseg_gym.trajectories import StoredCases, TrajectoryStore, rebuild_episod
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """What experts saw and did.
+    """Observations and actions of experts.
 
     Args:
         observations: Arrays of the view with a leading axis n.

@@ -72,11 +72,11 @@ class Arena:
         return f"{self.cases}, {self.split} split{area}"
 
     def limit_of(self, source: CaseSource) -> int | None:
-        """How many cases of a source are looked at; None is all."""
+        """Return how many cases of a source are looked at; None is all."""
         return FEW_CASES if self.limit is None and len(source) > MANY_CASES else self.limit
 
     def left_out(self, source: CaseSource, keys: Sequence[str]) -> dict[str, int]:
-        """What the reader and `min_area` left out, by reason.
+        """Return counts of cases that the reader and `min_area` left out, by reason.
 
         Args:
             source: The cases.
@@ -102,7 +102,7 @@ class Arena:
 
 @dataclass(frozen=True)
 class PlayedBy:
-    """What one policy on one backbone left.
+    """Records of one policy on one backbone.
 
     Args:
         backbone: Its name.
@@ -119,7 +119,7 @@ class PlayedBy:
 
 @dataclass
 class Comparison:
-    """What a comparison found.
+    """Results of a comparison.
 
     Args:
         arena: Where.

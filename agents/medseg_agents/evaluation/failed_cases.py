@@ -51,7 +51,7 @@ class FailedCase:
 
 
 def failed_case(given_up: GivenUp, batch_size: int) -> FailedCase:
-    """What an episode that was given up leaves in the records.
+    """Return the record of an episode that was given up.
 
     Args:
         given_up: The episode.
@@ -128,7 +128,7 @@ def lost_subsets(records: Sequence[CaseRecord], failed: Sequence[FailedCase], by
 
 
 def failure_notes(records: Sequence[CaseRecord], failed: Sequence[FailedCase]) -> list[str]:
-    """What a table must say of failed cases, and of steps lost to answers that were cut off.
+    """Return notes on failed cases, and on steps lost to completions that were cut off.
 
     Args:
         records: Of the cases that were played.

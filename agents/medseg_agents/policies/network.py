@@ -106,7 +106,7 @@ def load_network(
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """How a trained network plays.
+    """Options of playing with a trained network.
 
     Args:
         sampled: Draw actions instead of taking the likeliest.

@@ -1,4 +1,4 @@
-"""What the learned backbones share: passes of bounded size, precision, compilation."""
+"""Base of the learned backbones: passes of bounded size, precision, compilation."""
 
 from __future__ import annotations
 

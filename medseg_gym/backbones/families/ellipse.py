@@ -1,4 +1,4 @@
-"""An image-blind control: what a box or a click is worth without looking at the picture."""
+"""An image-blind control: what a box or a click is worth without looking at the image."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ class ServedBackbone:
 
 
 def _is_size(size: object) -> bool:
-    """Whether it is (height, width) in whole pixels, at least 1."""
+    """Return True for a (height, width) in whole pixels, at least 1."""
     return (
         isinstance(size, (tuple, list))
         and len(size) == 2

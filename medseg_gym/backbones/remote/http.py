@@ -34,7 +34,7 @@ _LONGEST_PAUSE = 5.0
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a client puts up with a service.
+    """Time limits and retries of a client.
 
     Args:
         timeout: Seconds for one answer; a large batch on a CPU takes a while.

@@ -1,4 +1,4 @@
-"""What passes between a rollout worker and a segmenter in another process.
+"""Messages between a rollout worker and a segmenter in another process.
 
 Images are named by their content hash, prompts are plain numbers, logits are NumPy arrays: nothing
 here depends on how a message travels (HTTP, Ray). `pack_row` and `unpack_row` are each other's
@@ -97,7 +97,7 @@ def unpack_row(row: WireRow, embedding: Embedding, device: torch.device) -> Prom
 
 @dataclass(frozen=True)
 class ServedFacts:
-    """What a client knows of the backbone on the other side.
+    """Properties of the backbone on the other side, as a client knows them.
 
     Args:
         name: The backbone's own, as shown in tables.

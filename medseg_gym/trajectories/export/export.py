@@ -25,7 +25,7 @@ from medseg_gym.trajectories.store.reader import TrajectoryStore
 from medseg_gym.trajectories.trajectory import Trajectory
 
 FORMATS = ("chat-parquet", "jsonl", "verl-parquet")
-_BATCH = 64  # rows of a row group: pictures are large
+_BATCH = 64  # rows of a row group: images are large
 
 _PART = pa.struct([("type", pa.string()), ("text", pa.string())])
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.list_(_PART))])
@@ -36,7 +36,7 @@ _FACTS = [
     ("dice", pa.float64()),
 ]
 _VALUE = {"dtype": "string", "_type": "Value"}
-# What makes `datasets.load_dataset("parquet", ...)` decode the pictures.
+# What makes `datasets.load_dataset("parquet", ...)` decode the images.
 _FEATURES = {
     "messages": [{"role": _VALUE, "content": [{"type": _VALUE, "text": _VALUE}]}],
     "images": [{"_type": "Image"}],
@@ -79,7 +79,7 @@ VERL_SCHEMA = pa.schema(
 
 @dataclass
 class Exported:
-    """What an export wrote and what it left out.
+    """Counts of what an export wrote and left out.
 
     Args:
         rows: Written.
@@ -110,9 +110,9 @@ def export_store(
         store: To read. Episodes without a verdict count as accepted.
         path: Of the file. `dice` is null where the truth is not known.
         format: "chat-parquet" and "jsonl": one row an episode, `messages` and `images` as TRL's
-            `SFTTrainer` takes them (in "jsonl" the pictures are base64 PNG); "verl-parquet": one
+            `SFTTrainer` takes them (in "jsonl" the images are base64 PNG); "verl-parquet": one
             row a case, with the columns of MedSAM-Agent's reinforcement learning.
-        chat: How episodes are shown: size of the pictures, texts, overlay, tools. What is trained
+        chat: How episodes are shown: size of the images, texts, overlay, tools. What is trained
             on it should be played with the same options; None takes the defaults of
             `MedSegChat-v0`.
         cases: See `StoredCases`.
@@ -173,7 +173,7 @@ def chat_view_options(chat: ChatOptions) -> dict[str, Any]:
 
 
 def read_chat_view(path: str | Path) -> dict[str, Any] | None:
-    """How the conversations of a "chat-parquet" file were shown; None where it does not say.
+    """Return the chat view of a "chat-parquet" file; None where it holds none.
 
     Raises:
         TrajectoryError: Not a parquet file.
@@ -249,7 +249,7 @@ def _verl_rows(
 
 
 def _flat(message: Message) -> dict[str, str]:
-    """Parts as one text, with "<image>" where a picture goes."""
+    """Parts as one text, with "<image>" where an image goes."""
     parts = [block.get("text", "<image>") for block in message["content"]]
     return {"role": message["role"], "content": "".join(parts)}
 

@@ -1,4 +1,4 @@
-"""What is in a store, in numbers."""
+"""Summary of a store in numbers."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def summarise_store(store: TrajectoryStore) -> StoreSummary:
 
 
 def _players(rows: list[dict[str, Any]]) -> list[str]:
-    """Who played on what, with what every table must say: oracle, synthetic, not trained for."""
+    """Return every policy with its backbones and notes: oracle, synthetic, not trained for."""
     kinds = {"box": "box", "positive_point": "point", "negative_point": "point"}
     words = {"box": "boxes", "point": "clicks"}
     notes_by_player: dict[str, set[str]] = {}

@@ -36,7 +36,7 @@ SCORE_TOLERANCE = 1e-3
 
 @dataclass
 class Replayed:
-    """What a replay found.
+    """Result of a replay.
 
     Args:
         episodes: Played again.
@@ -148,7 +148,7 @@ def _recorded_options(facts: EpisodeFacts) -> dict[str, Any]:
     """Options of the recorded backbone that somebody else's store may decide.
 
     Raises:
-        TrajectoryError: The backbone is a service on another machine: pictures and keys go only
+        TrajectoryError: The backbone is a service on another machine: images and keys go only
             where the user says.
     """
     recorded = dict(facts.options.get("backbone_options") or {})
@@ -157,7 +157,7 @@ def _recorded_options(facts: EpisodeFacts) -> dict[str, Any]:
         return options
     if not _is_on_this_machine(facts.backbone):
         raise TrajectoryError(
-            f"the store says that its masks came from the service {facts.backbone!r}; if pictures "
+            f"the store says that its masks came from the service {facts.backbone!r}; if images "
             f"and your key may be sent there, name it: --backbone {facts.backbone}"
         )
     return {**options, "key": ""}
@@ -216,7 +216,7 @@ def _replay(
 
 
 def _gap(new: float, stored: float) -> float:
-    """How far two scores are apart; both are NaN where the truth is not known."""
+    """Return the distance of two scores; both are NaN where the truth is not known."""
     return 0.0 if math.isnan(new) and math.isnan(stored) else abs(new - stored)
 
 

@@ -1,4 +1,4 @@
-"""What lies where in a store's folder.
+"""Layout of a store's folder.
 
     STORE/format.json                    what this is, and the version of the format
     STORE/manifest.jsonl                 a line for every chunk: its name, counts and checksum

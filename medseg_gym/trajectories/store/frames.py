@@ -43,7 +43,7 @@ class Frame(NamedTuple):
 
 @dataclass
 class Frames:
-    """What a file of frames holds.
+    """Content of a file of frames.
 
     Args:
         frames: All that can be read, in order.
@@ -142,7 +142,7 @@ def _frame_at(data: bytes, start: int) -> tuple[Frame, int, bool] | None:
 
 
 def _next_frame(data: bytes, after: int) -> int | None:
-    """Where the next readable frame begins."""
+    """Return the position of the next readable frame."""
     for mark in _MARK.finditer(data, after + 1 + _BEFORE_TEXT):
         start = mark.start() - _BEFORE_TEXT
         if _frame_at(data, start) is not None:
@@ -151,7 +151,7 @@ def _next_frame(data: bytes, after: int) -> int | None:
 
 
 def _is_torn(tail: bytes) -> bool:
-    """Whether the end of a file is the beginning of a frame that was never finished.
+    """Return True if the end of a file is the beginning of a frame that was never finished.
 
     Args:
         tail: What follows the last readable frame; no readable frame is in it.

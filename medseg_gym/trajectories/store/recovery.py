@@ -1,4 +1,4 @@
-"""What dead writers left behind becomes chunks; a damaged journal is set aside."""
+"""Recovery: journals of dead writers become chunks; a damaged journal is set aside."""
 
 from __future__ import annotations
 

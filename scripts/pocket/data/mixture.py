@@ -1,4 +1,4 @@
-"""What a training step looks at: images from four wells, targets in each, all by arithmetic.
+"""Mixture of training images: four sources, targets in each image, all by arithmetic.
 
 Batch number n of process r is drawn from the generator of (seed, r, n) and from nothing else, so a
 run that was killed goes on with the very images it would have seen.

@@ -111,7 +111,7 @@ def test_the_teacher_is_heard_only_where_it_looked(teaching):
 
 
 def test_without_a_teaching_set_it_says_how_to_make_one(tmp_path):
-    with pytest.raises(MedSegError, match="scripts.pocket teach"):
+    with pytest.raises(MedSegError, match=r"scripts\.pocket teach"):
         read_teaching_set(tmp_path)
     with pytest.raises(MedSegError, match="real_images"):
         next(make_teaching_set(tmp_path / "none.npz", tmp_path, 1))

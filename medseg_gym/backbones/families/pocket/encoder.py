@@ -20,7 +20,7 @@ PIXEL_MEAN, PIXEL_STD = 0.0, 128.0  # so that padding, which is 0, is black
 
 
 def whole_norm(channels: int) -> nn.Module:
-    """Over the whole picture: keeps contrast within it, does not hear its batch mates."""
+    """Over the whole image: keeps contrast within it, does not hear its batch mates."""
     return nn.GroupNorm(1, channels)
 
 
