@@ -23,7 +23,7 @@ lint: $(VENV)/.dev-$(KEY)
 
 pocket: $(VENV)/.dev-$(KEY)
 	$(BIN)/python -m pip install -q tifffile
-	$(BIN)/python scripts/build_pocket_pictures.py --output out/pocket/pictures.npz
+	$(BIN)/python -m scripts.pocket.data.real_images --output out/pocket/real_images.npz
 	$(BIN)/python -m scripts.pocket run --out runs/pocket --processes 2
 
 sft-tiny: $(VENV)/.dev-$(KEY)

@@ -1,4 +1,4 @@
-"""How good, how fast: programs that print a table and write JSON, CSV and PNG."""
+"""Benchmarks of quality and speed: programs that print a table and write JSON, CSV and PNG."""
 
 import importlib.util
 

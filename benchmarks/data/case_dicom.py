@@ -1,4 +1,4 @@
-"""A made-up DICOM series with a structure set, for the benchmark of indexing."""
+"""A synthetic DICOM series with a structure set, for the benchmark of indexing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Made-up data sets of many small files, one per format, and the plain decoder of each."""
+"""Synthetic data sets of many small files, one per format, and the plain decoder of each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPECS = {
 }
 
 
-def pictures(count: int, side: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def draw_images(count: int, side: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(side, side, 3) uint8 images that differ, and (side, side) uint8 masks of 0 and 255."""
     source = load_cases("phantoms", "train")
     drawn: list[tuple[np.ndarray, np.ndarray]] = []
@@ -43,7 +43,7 @@ def write_biomedparse(root: Path, count: int, side: int) -> int:
     annotations = []
     for folder in ("train", "train_mask"):
         (root / folder).mkdir(parents=True)
-    for number, (image, mask) in enumerate(pictures(count // 2, side)):
+    for number, (image, mask) in enumerate(draw_images(count // 2, side)):
         name = f"{number:06d}_CT_abdomen.png"
         Image.fromarray(image).save(root / "train" / name, compress_level=1)
         Image.fromarray(mask).save(root / "train_mask" / name, compress_level=1)
@@ -57,20 +57,20 @@ def write_folder(root: Path, count: int, side: int) -> int:
     """Write `count` files: half images, half masks."""
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
-    for number, (image, mask) in enumerate(pictures(count // 2, side)):
+    for number, (image, mask) in enumerate(draw_images(count // 2, side)):
         Image.fromarray(image).save(root / "images" / f"{number:06d}.png", compress_level=1)
         Image.fromarray(mask).save(root / "masks" / f"{number:06d}.png", compress_level=1)
     return count // 2 * 2
 
 
 def write_parquet(root: Path, count: int, side: int) -> int:
-    """Write `count` rows, 128 a file, each with two pictures."""
+    """Write `count` rows, 128 a file, each with two images."""
     from medseg_gym.cases import Case
     from medseg_gym.cases.writers.parquet import ParquetWriter
 
     writer = ParquetWriter(root, "train", "benchmark", count)
     writer.resume()
-    for number, (image, mask) in enumerate(pictures(count, side)):
+    for number, (image, mask) in enumerate(draw_images(count, side)):
         writer.write(Case(f"{number}", image, mask > 0, "blob in CT", "CT"))
     writer.finish()
     return count
@@ -86,7 +86,7 @@ def write_nifti(root: Path, count: int, side: int) -> int:
     labels = {"background": 0, "blob": 1}
     described = {"labels": labels, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
     (root / "dataset.json").write_text(json.dumps(described))
-    for number, (image, mask) in enumerate(pictures(count // 2, side)):
+    for number, (image, mask) in enumerate(draw_images(count // 2, side)):
         volume = np.repeat(image[:, :, :1].astype(np.int16), 4, axis=2)
         label = np.repeat((mask > 0).astype(np.uint8)[:, :, None], 4, axis=2)
         name = f"case_{number:06d}"
@@ -99,7 +99,7 @@ def write_dicom(root: Path, count: int, side: int) -> int:
     """Write `count` files: series of 99 slices, each with one structure set."""
     from benchmarks.data.case_dicom import write_series
 
-    stacks = pictures(count, side)
+    stacks = draw_images(count, side)
     for series in range(count // 100):
         write_series(root / f"patient{series:03d}", series, [next(stacks) for _ in range(99)])
     return count // 100 * 100

@@ -1,4 +1,4 @@
-"""How fast many small files are indexed, and how fast cases are read.
+"""Speed of indexing many small files and of reading cases.
 
     python -m benchmarks.data.case_indexing
 
@@ -49,7 +49,7 @@ print(json.dumps({
 """
 
 
-def index_dataset(spec: str, level: str, cache: Path) -> dict[str, Any]:
+def time_index(spec: str, level: str, cache: Path) -> dict[str, Any]:
     """Index in a process of its own.
 
     Args:
@@ -72,10 +72,10 @@ def time_indexing(root: Path, name: str, files: int, side: int) -> dict[str, Any
     row: dict[str, Any] = {"format": name, "files": written}
     for level in ("open", "check"):
         cache = root / f"cache-{name}-{level}"
-        cold = index_dataset(spec, level, cache)
-        warm = [index_dataset(spec, level, cache) for _ in range(3)]
+        cold = time_index(spec, level, cache)
+        warm = [time_index(spec, level, cache) for _ in range(3)]
         row[f"{level}_cold"] = cold["seconds"]
-        row[f"{level}_warm"] = median(found["seconds"] for found in warm)
+        row[f"{level}_warm"] = median(timing["seconds"] for timing in warm)
         row |= {"cases": cold["cases"], "defects": cold["defects"], "megabytes": cold["megabytes"]}
     return row
 
@@ -91,11 +91,11 @@ def time_reading(root: Path, name: str, files: int, side: int, repeats: int) -> 
     assert spec is not None
     ours, plain = [], []
     for _ in range(repeats):
-        found = FileData(spec[0](spec[1]))
+        index = FileData(spec[0](spec[1]))
         began = time.perf_counter()
-        for record in found.records:
-            found.case(record)
-        ours.append((time.perf_counter() - began) / len(found.records))
+        for record in index.records:
+            index.case(record)
+        ours.append((time.perf_counter() - began) / len(index.records))
         began = time.perf_counter()
         count = DECODERS[name](data)
         plain.append((time.perf_counter() - began) / count)
@@ -111,12 +111,12 @@ def time_reading(root: Path, name: str, files: int, side: int, repeats: int) -> 
 def measure(
     formats: Annotated[str, typer.Option(help="Comma between.")] = ",".join(SPECS),
     files: Annotated[int, typer.Option(help="Small files per format.")] = 10_000,
-    side: Annotated[int, typer.Option(help="Pixels of a small picture's edge.")] = 64,
+    side: Annotated[int, typer.Option(help="Pixels of a small image's edge.")] = 64,
     read_sides: Annotated[str, typer.Option(help="Edges for reading.")] = "128,512",
     repeats: Annotated[int, typer.Option(help="Readings; the median counts.")] = 5,
     out: Annotated[Path, typer.Option(help="Folder for results.json.")] = Path("out/case_indexing"),
 ) -> None:
-    """Index and read made-up files of every format; exit code 1 below a floor."""
+    """Index and read synthetic files of every format; exit code 1 below a floor."""
     console = make_console()
     indexed, read = [], []
     with tempfile.TemporaryDirectory() as name:

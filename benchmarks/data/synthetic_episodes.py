@@ -1,4 +1,4 @@
-"""Made-up episodes for the trajectory store: the same ones wherever they are drawn."""
+"""Synthetic episodes for the trajectory store: the same ones wherever they are drawn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _blobs(side: int) -> list[np.ndarray]:
 
 
 @lru_cache(maxsize=10_000)
-def made_up(case: str, seed: int, side: int = SIDE) -> Trajectory:
+def synthetic_episode(case: str, seed: int, side: int = SIDE) -> Trajectory:
     """An episode that depends on the arguments alone."""
     generator = np.random.default_rng([seed, *case.encode()])
 
@@ -78,7 +78,7 @@ def made_up(case: str, seed: int, side: int = SIDE) -> Trajectory:
     return Trajectory("", facts, tuple(steps))
 
 
-def write_made_up(writer: TrajectoryWriter, episode: Trajectory) -> None:
+def write_synthetic_episode(writer: TrajectoryWriter, episode: Trajectory) -> None:
     """Record an episode step by step."""
     id = writer.begin(episode.facts)
     for step in episode.steps:

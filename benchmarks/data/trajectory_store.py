@@ -1,8 +1,8 @@
-"""What recording costs, and whether a store survives being killed.
+"""Cost of recording, and survival of a store whose writers are killed.
 
     python -m benchmarks.data.trajectory_store --kills 50
 
-Three tables: made-up episodes written and read (with and without fsync); environments with and
+Three tables: synthetic episodes written and read (with and without fsync); environments with and
 without a recorder; and writers killed with SIGKILL at random moments while another one goes on
 writing to the same store. A killed writer says what it has recorded; all of it must be there
 afterwards, bit for bit. The exit code is 1 if anything is lost.
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.data.synthetic_episodes import SIDE, made_up, write_made_up
+from benchmarks.data.synthetic_episodes import SIDE, synthetic_episode, write_synthetic_episode
 from benchmarks.data.writer_kills import kill_writers
 from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.trajectories.store.reader import TrajectoryStore
@@ -26,12 +26,12 @@ from medseg_gym.trajectories.store.writer import TrajectoryWriter
 
 
 def time_store(folder: Path, episodes: int, fsync: bool) -> dict[str, Any]:
-    """Write and read made-up episodes."""
-    made = [made_up(f"case {i}", 0) for i in range(episodes)]
+    """Write and read synthetic episodes."""
+    made = [synthetic_episode(f"case {i}", 0) for i in range(episodes)]
     began = time.perf_counter()
     with TrajectoryWriter(folder, fsync=fsync) as writer:
         for episode in made:
-            write_made_up(writer, episode)
+            write_synthetic_episode(writer, episode)
     written = time.perf_counter() - began
     began = time.perf_counter()
     read = sum(len(episode.masks) for episode in TrajectoryStore(folder))
@@ -80,7 +80,7 @@ def time_recorder(folder: Path, backbone: str, num_envs: int, steps: int) -> dic
 
 def main(
     kills: Annotated[int, typer.Option(help="Writers to kill.")] = 50,
-    episodes: Annotated[int, typer.Option(help="Made-up episodes to write and read.")] = 2000,
+    episodes: Annotated[int, typer.Option(help="Synthetic episodes to write and read.")] = 2000,
     backbone: Annotated[str, typer.Option(help="For the recorder's cost.")] = "ellipse",
     num_envs: Annotated[int, typer.Option(help="Slots of the vector environment.")] = 16,
     steps: Annotated[int, typer.Option(help="Vector steps timed.")] = 100,
@@ -100,7 +100,7 @@ def main(
             time_store(folder / f"fsync {fsync}", episodes // 10 if fsync else episodes, fsync)
             for fsync in (False, True)
         ]
-        table = Table(title=f"made-up episodes, {SIDE} x {SIDE}, one writer")
+        table = Table(title=f"synthetic episodes, {SIDE} x {SIDE}, one writer")
         for header in ("fsync", "episodes", "steps", "written/s", "read/s", "bytes/episode"):
             table.add_column(header, justify="right")
         for row in rows:

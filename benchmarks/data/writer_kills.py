@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data.synthetic_episodes import made_up
+from benchmarks.data.synthetic_episodes import synthetic_episode
 from medseg_gym.trajectories.store.folder import FORMAT_FILE, MANIFEST
 from medseg_gym.trajectories.store.reader import TrajectoryStore
 from medseg_gym.trajectories.store.writer import TrajectoryWriter
@@ -20,7 +20,7 @@ from medseg_gym.trajectories.trajectory import EpisodeKey, Trajectory
 
 @dataclass
 class KillResult:
-    """What became of killed writers.
+    """Result of killing writers.
 
     Args:
         kills: Writers killed.
@@ -77,7 +77,7 @@ def kill_writers(folder: Path, kills: int, seed: int = 0, longest: float = 0.25)
     context = multiprocessing.get_context("spawn")
     moments = random.Random(seed)
     result = KillResult()
-    said: dict[tuple[int, int], int] = {}  # (run, episode) -> steps
+    reported: dict[tuple[int, int], int] = {}  # (run, episode) -> steps
 
     def start(run: int, pause: float) -> tuple[Any, Connection]:
         ours, theirs = context.Pipe()
@@ -93,7 +93,7 @@ def kill_writers(folder: Path, kills: int, seed: int = 0, longest: float = 0.25)
                 message = end.recv()
                 if isinstance(message, list):
                     for index, taken in message:
-                        said[run, index] = max(taken, said.get((run, index), 0))
+                        reported[run, index] = max(taken, reported.get((run, index), 0))
                 elif message == "open":
                     opened.add(run)
         except (EOFError, OSError):
@@ -117,7 +117,7 @@ def kill_writers(folder: Path, kills: int, seed: int = 0, longest: float = 0.25)
             listen(0, bystander_end)
             result.while_opening += run not in opened
             store = TrajectoryStore(folder)  # it opens after every kill
-            _check(store, {key: n for key, n in said.items() if key[0] == run}, result)
+            _check(store, {key: n for key, n in reported.items() if key[0] == run}, result)
         bystander_end.send("enough")
         while bystander.is_alive():
             listen(0, bystander_end)
@@ -127,10 +127,12 @@ def kill_writers(folder: Path, kills: int, seed: int = 0, longest: float = 0.25)
         bystander.kill()
         bystander.join()
     TrajectoryWriter(folder).close()  # recovers the last one
-    _check(TrajectoryStore(folder), said, result)
+    _check(TrajectoryStore(folder), reported, result)
     result.kills = kills
-    result.recorded = sum(1 for (run, i), n in said.items() if run and n == len(_nth(run, i).steps))
-    result.bystander = sum(1 for run, _ in said if run == 0)
+    result.recorded = sum(
+        1 for (run, i), n in reported.items() if run and n == len(_nth(run, i).steps)
+    )
+    result.bystander = sum(1 for run, _ in reported if run == 0)
     kept = {FORMAT_FILE, MANIFEST, f"{MANIFEST}.lock"}
     names = [path.name for path in folder.iterdir() if path.suffix != ".parquet"]
     result.leftovers = [name for name in names if name not in kept]
@@ -138,21 +140,23 @@ def kill_writers(folder: Path, kills: int, seed: int = 0, longest: float = 0.25)
 
 
 def _nth(run: int, index: int) -> Trajectory:
-    return made_up(f"case {index}", run, 64)
+    return synthetic_episode(f"case {index}", run, 64)
 
 
-def _check(store: TrajectoryStore, said: dict[tuple[int, int], int], result: KillResult) -> None:
+def _check(
+    store: TrajectoryStore, reported: dict[tuple[int, int], int], result: KillResult
+) -> None:
     begun: dict[EpisodeKey, Trajectory] = {one.key: one for one in store.episodes(unfinished=True)}
-    for (run, index), taken in said.items():
+    for (run, index), taken in reported.items():
         expected = _nth(run, index)
         if taken < len(expected.steps):
-            found = store.episode(expected.key) if expected.key in store else None
-            found = found or begun.get(expected.key)
-            kept = found.steps if found else ()
+            stored = store.episode(expected.key) if expected.key in store else None
+            stored = stored or begun.get(expected.key)
+            kept = stored.steps if stored else ()
             result.lost_steps += taken - sum(
                 a == b for a, b in zip(kept[:taken], expected.steps[:taken], strict=False)
             )
         else:
-            found = store.episode(expected.key) if expected.key in store else None
-            if found is None or (found.facts, found.steps) != (expected.facts, expected.steps):
+            stored = store.episode(expected.key) if expected.key in store else None
+            if stored is None or (stored.facts, stored.steps) != (expected.facts, expected.steps):
                 result.lost.append(f"run {run}, episode {index}")

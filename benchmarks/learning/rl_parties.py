@@ -17,7 +17,7 @@ PARTS = ("generation", "environment", "library", "update")
 
 @dataclass(frozen=True)
 class Plan:
-    """What both do.
+    """Work of both libraries.
 
     Args:
         model: Folder of the checkpoint.
@@ -53,7 +53,7 @@ class Plan:
 
 @dataclass
 class Timed:
-    """What was measured of one library."""
+    """Measurements of one library."""
 
     library: str
     clock: Clock = field(default_factory=lambda: Clock(PARTS))
@@ -76,7 +76,9 @@ class Timed:
             "tokens": float(np.mean(self.tokens)),
             "dice": float(np.mean(self.dice)),
             "return": float(np.mean(self.returns)),
-            **{f"{part}_seconds": self.clock.seconds[part] / len(self.seconds) for part in PARTS},
+            **{
+                f"{stage}_seconds": self.clock.seconds[stage] / len(self.seconds) for stage in PARTS
+            },
         }
 
 
@@ -107,7 +109,7 @@ def make_rllib(plan: Plan, source: CaseSource, view: dict[str, Any]) -> Any:
 
 
 def rllib_watches(clock: Clock) -> list[AbstractContextManager[Any]]:
-    """What is timed of RLlib."""
+    """Return the timers of RLlib."""
     from medseg_agents.llm.generation import GenerationEngine
     from ray.rllib.core.learner.learner_group import LearnerGroup
 
@@ -122,7 +124,7 @@ def rllib_watches(clock: Clock) -> list[AbstractContextManager[Any]]:
 
 
 def make_trl(
-    plan: Plan, source: CaseSource, view: dict[str, Any], found: Timed, folder: str
+    plan: Plan, source: CaseSource, view: dict[str, Any], timed: Timed, folder: str
 ) -> Any:
     """TRL's trainer; what it plays is written into `found`."""
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
@@ -144,7 +146,7 @@ def make_trl(
         "per_device_train_batch_size": plan.micro_batch,
         "gradient_accumulation_steps": plan.episodes // plan.micro_batch,
         "num_generations": plan.group_size,
-        # Room for every turn's answer and picture; TRL knows no limit of one answer.
+        # Room for every turn's answer and image; TRL knows no limit of one answer.
         "max_completion_length": plan.max_steps * (plan.max_new_tokens + _turn_tokens(view)),
         "max_tool_calling_iterations": max(1, plan.max_steps - 1),
         "max_steps": plan.iterations + 1,
@@ -165,12 +167,12 @@ def make_trl(
         new if new in names else "gradient_checkpointing": False,
     }
 
-    def scored(completions: Any, environments: Any, **more: Any) -> Any:
+    def scored(completions: Any, environments: Any, **columns: Any) -> Any:
         values = episode_return(completions, environments)
         outcomes = [environment.outcome for environment in environments]
-        found.turns.append(float(np.mean([o.turns for o in outcomes])))
-        found.dice.append(float(np.mean([o.dice for o in outcomes])))
-        found.returns.append(float(np.mean(values)))
+        timed.turns.append(float(np.mean([o.turns for o in outcomes])))
+        timed.dice.append(float(np.mean([o.dice for o in outcomes])))
+        timed.returns.append(float(np.mean(values)))
         return values
 
     environment: Any = make_environment(
@@ -182,8 +184,8 @@ def make_trl(
 
         def _generate_and_score_completions(self, inputs: Any) -> Any:
             made = super()._generate_and_score_completions(inputs)
-            said = made["completion_mask"] * made.get("tool_mask", 1)
-            found.tokens.append(float(said.sum() / len(said)))
+            generated = made["completion_mask"] * made.get("tool_mask", 1)
+            timed.tokens.append(float(generated.sum() / len(generated)))
             return made
 
     trainer = Counting(
@@ -199,12 +201,12 @@ def make_trl(
 
 
 def _turn_tokens(view: dict[str, Any]) -> int:
-    """Tokens of a user turn, more than enough: pictures of 16 x 16 pixels a token, and words."""
+    """Tokens of a user turn, more than enough: images of 16 x 16 pixels a token, and words."""
     return (int(view.get("image_size", 512)) // 16) ** 2 + 64
 
 
 def trl_watches(clock: Clock) -> list[AbstractContextManager[Any]]:
-    """What is timed of TRL."""
+    """Return the timers of TRL."""
     from accelerate import Accelerator
     from accelerate.optimizer import AcceleratedOptimizer
     from medseg_agents.trl import SegmentationEnvironment

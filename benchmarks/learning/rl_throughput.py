@@ -6,7 +6,7 @@ Both train the same checkpoint on the same cases with the same segmenter, in thi
 iteration each in turn, so that their ratio holds on a noisy machine. An iteration is `--groups`
 cases with `--group-size` episodes each, played, scored and learned from in one gradient step of
 AdamW over micro-batches of `--micro-batch` episodes. Both show the whole conversation with all its
-pictures, draw at temperature 1, and use the DAPO loss without a reference. Images are embedded
+images, draw at temperature 1, and use the DAPO loss without a reference. Images are embedded
 before the clock starts.
 
 TRL generates for all rollouts at once, keeps keys and values within an answer, computes no old
@@ -15,14 +15,14 @@ shows turns (`show_as_conversation`), so that it reads the same tokens. Its limi
 one below the environment's, which saves it an answer.
 
 What differs is what the two do: TRL calls tools one by one, reads the whole conversation with all
-its pictures again for every answer, and asks once more after a stop, which its loss counts as
+its images again for every answer, and asks once more after a stop, which its loss counts as
 said. RLlib's runner steps all slots with one decoder call, keeps keys and values between turns,
-and its loss computes what a group's episodes begin with, and a picture that several rows share,
+and its loss computes what a group's episodes begin with, and an image that several rows share,
 once. The gradient step is otherwise the same work, which bounds the ratio. TRL bounds tokens of a
 whole rollout, RLlib those of an answer; a model that has learned to call rarely meets either.
 
 Every moment counts for the innermost of: generation (the model answers), environment (steps,
-segmenting and pictures included), update (loss, gradients, optimiser), and library (the rest:
+segmenting and images included), update (loss, gradients, optimiser), and library (the rest:
 templates, tokens, reading of answers, bookkeeping). Tokenizing belongs to generation in RLlib's
 runner, where it cannot be told apart.
 """
@@ -72,7 +72,7 @@ def take_turns(trainer: Any, ours: Timed, theirs: Timed, iterate: Callable[[], N
     state: dict[str, Any] = {"began": None}
 
     class Alternate(TrainerCallback):
-        def on_step_end(self, *args: Any, **more: Any) -> None:
+        def on_step_end(self, *args: Any, **options: Any) -> None:
             now, busy = time.perf_counter(), time.process_time()
             watched.close()
             if state["began"] is not None:
@@ -127,12 +127,12 @@ def compare(plan: Plan) -> list[Timed]:
     algo = make_rllib(plan, source, view)
 
     def iterate() -> None:
-        figures = algo.train()["env_runners"]
+        metrics = algo.train()["env_runners"]
         if ours.seconds or ours.clock.seconds["generation"]:
-            ours.turns.append(float(figures["turns"]))
-            ours.tokens.append(float(figures["tokens"]) / plan.episodes)
-            ours.dice.append(float(figures["dice"]))
-            ours.returns.append(float(figures["episode_return_mean"]))
+            ours.turns.append(float(metrics["turns"]))
+            ours.tokens.append(float(metrics["tokens"]) / plan.episodes)
+            ours.dice.append(float(metrics["final_dice"]))
+            ours.returns.append(float(metrics["episode_return_mean"]))
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trl(plan, source, view, theirs, folder)
@@ -215,8 +215,8 @@ def as_table(rows: list[dict[str, Any]], plan: Plan) -> Table:
             f"{row['tokens']:.1f}",
             f"{row['dice']:.3f}",
             *(
-                f"{row[f'{part}_seconds']:.2f} ({row[f'{part}_seconds'] / whole:.0%})"
-                for part in PARTS
+                f"{row[f'{stage}_seconds']:.2f} ({row[f'{stage}_seconds'] / whole:.0%})"
+                for stage in PARTS
             ),
         )
     return table

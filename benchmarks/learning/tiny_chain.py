@@ -7,10 +7,10 @@ is given again:
 
 1. `hybrid` experts play training cases with the segmenter; kept as a trajectory store.
 2. Their episodes are exported as conversations, as `MedSegChat-v0` shows them.
-3. First turns: one picture with several questions, answered as a box expert begins.
+3. First turns: one image with several questions, answered as a box expert begins.
 4. Supervised fine-tuning of a tiny model that knows nothing on 3, at a steady rate.
 5. The same on 2 and 3 mixed, the rate falling to its end.
-6. A table over held-out cases: the model greedy and sampled, the same shown other cases' pictures,
+6. A table over held-out cases: the model greedy and sampled, the same shown other cases' images,
    baselines (the median box of each target among them) and oracles; with the share of valid calls
    and the IoU of the first box.
 
@@ -37,7 +37,7 @@ from benchmarks.shared.sizes import claim, read_settings
 from medseg_gym.display.terminal import make_console
 from medseg_gym.envs.chat_options import ChatOptions
 
-SHARD = 2000  # pictures of a file of first turns
+SHARD = 2000  # images of a file of first turns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +45,11 @@ class Chain:
     """Sizes of the stages.
 
     Args:
-        cases: Case spec; four consecutive cases share a picture.
-        image_size: Side of the picture that the model sees.
+        cases: Case spec; four consecutive cases share an image.
+        image_size: Side of the image that the model sees.
         experts: Training cases that experts play.
         annotator: Who plays them.
-        pictures: Pictures of stage 3; they follow those of stage 1.
+        pictures: Images of stage 3; they follow those of stage 1.
         first_steps: Optimiser steps of stage 4.
         mixed_steps: Optimiser steps of stage 5.
         batch: Conversations a step.
@@ -80,7 +80,7 @@ class Chain:
 
     @property
     def chat(self) -> ChatOptions:
-        """How the model is shown the environment."""
+        """Return the view of the environment that the model gets."""
         return ChatOptions(image_size=self.image_size, texts="terse", max_steps=self.max_steps)
 
 

@@ -26,13 +26,11 @@ import torch
 import typer
 
 from benchmarks.learning.tiny_chain import Chain
+from benchmarks.learning.tiny_rl_runs import METHODS, folder_of
 from benchmarks.shared.sizes import claim, read_settings
 from benchmarks.shared.workers import worker_pool
 from medseg_gym.display.terminal import make_console
 from medseg_gym.errors import MedSegError
-
-TITLES = {"grpo": "GRPO", "ppo": "PPO over turns", "sft": "SFT continued"}
-METHODS = tuple(TITLES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +41,7 @@ class TinyRL:
         iterations: Of GRPO and PPO.
         groups: Cases of a GRPO iteration.
         group_size: Episodes of each.
-        ppo_cases: Episodes of a PPO iteration, one a case: its pictures are all different and its
+        ppo_cases: Episodes of a PPO iteration, one a case: its images are all different and its
             values are one more pass over them, so that half as many take as long.
         minibatches: Gradient steps of an iteration, GRPO and PPO.
         lr: Of GRPO and PPO.
@@ -111,11 +109,6 @@ def run(
         torch.set_num_threads(threads)
         cases = {"greedy": test, "sampled": sampled}
         make_table(chain, out, before, sizes, numbers, cases, workers, console)
-
-
-def folder_of(out: Path, method: str, seed: int) -> Path:
-    """Where a run is kept."""
-    return out / f"{method}-{seed}"
 
 
 def train(
@@ -192,8 +185,8 @@ def read_chain(folder: Path) -> Chain:
     file = folder / "chain.json"
     if not file.exists() or not (folder / "sft" / "model").is_dir():
         raise MedSegError(
-            f"{folder} holds no fine-tuned model; make it first: python -m benchmarks.learning.tiny_chain "
-            f"--out {folder}"
+            f"{folder} holds no fine-tuned model; make it first: "
+            f"python -m benchmarks.learning.tiny_chain --out {folder}"
         )
     return Chain(**json.loads(file.read_text()))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from medseg_agents.runs.log import read_progress
 
-from benchmarks.learning.tiny_rl import TITLES, folder_of
+from benchmarks.learning.tiny_rl_runs import TITLES, folder_of
 from medseg_gym.display.plots import drawing
 
 
@@ -26,11 +26,11 @@ def plot_curve(out: Path, seeds: Sequence[int], path: Path) -> None:
             look: dict[str, Any] = {"color": f"C{number}", "linewidth": 1}
             label = TITLES[method] if seed == seeds[0] else None
             for panel, key, window in ((left, "return", 5), (right, "val/return", 1)):
-                part = [row for row in rows if key in row]
-                values = np.array([row[key] for row in part])
+                points = [row for row in rows if key in row]
+                values = np.array([row[key] for row in points])
                 if len(values) >= window:
                     smooth = np.convolve(values, np.ones(window) / window, "valid")
-                    minutes = [row["cpu_seconds"] / 60 for row in part][window - 1 :]
+                    minutes = [row["cpu_seconds"] / 60 for row in points][window - 1 :]
                     panel.plot(minutes, smooth, label=label, **look)
     left.set(xlabel="CPU minutes", ylabel="return while exploring, mean of 5")
     right.set(xlabel="CPU minutes", ylabel="greedy return, validation cases")

@@ -18,8 +18,8 @@ from medseg_agents.policies.location_prior import location_prior
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 
-from benchmarks.learning.tiny_rl import METHODS, TITLES, folder_of
 from benchmarks.learning.tiny_rl_curve import plot_curve
+from benchmarks.learning.tiny_rl_runs import METHODS, TITLES, folder_of
 from benchmarks.learning.tiny_table import named
 from benchmarks.shared.workers import worker_pool
 from medseg_gym.display.terminal import Table
@@ -96,9 +96,9 @@ def make_table(
         policy_specs = [named(label, policies.make(spec)) for label, spec in specs[mode].items()]
         if mode == "greedy":
             policy_specs += [named(label, policy_spec) for label, policy_spec in others.items()]
-        found = compare(policy_specs, arena, out / "table" / mode, console)
-        found.write(out / "table" / mode)
-        played |= {label: records for (_, label), records in found.records.items()}
+        comparison = compare(policy_specs, arena, out / "table" / mode, console)
+        comparison.write(out / "table" / mode)
+        played |= {label: records for (_, label), records in comparison.records.items()}
     parts: dict[tuple[str, str], list[list[CaseRecord]]] = {}
     for (method, _, mode), label in labels.items():
         parts.setdefault((method, mode), []).append(played[label])
@@ -115,7 +115,7 @@ def make_table(
         for mode in _MODES
     ]
     result = {
-        "machine": found.machine,
+        "machine": comparison.machine,
         "sizes": asdict(sizes),
         "chain": asdict(before),
         "seeds": list(seeds),
@@ -131,8 +131,8 @@ def make_table(
     plot_curve(out, seeds, out / "curve.png")
     console.print(_as_table(rows, before))
     console.print(_differences_table(differences))
-    found.show_left_out(console)
-    console.print(f"Measured on: {found.machine}")
+    comparison.show_left_out(console)
+    console.print(f"Measured on: {comparison.machine}")
     console.print(f"wrote result.json, result.csv, differences.csv, curve.png, table/ under {out}")
 
 
@@ -144,7 +144,7 @@ def _play(label: str, spec: str, arena: Arena, out: Path, threads: int) -> None:
 def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str, Any]:
     """A method's line: every case's mean over its seeds, then the mean over cases.
 
-    The intervals resample pictures, so they say how sure the mean over these seeds is for other
+    The intervals resample images, so they say how sure the mean over these seeds is for other
     cases; how far seeds are apart stands in `return_by_seed`.
 
     Args:
@@ -179,7 +179,7 @@ def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str
 
 
 def return_regret(record: CaseRecord, penalty: float = 0.01) -> float:
-    """What stopping at the best moment would have returned beyond what the episode did.
+    """Return the gain that stopping at the best moment would have added to the episode's return.
 
     Args:
         record: Of an episode under `dice_gain`.
@@ -215,8 +215,10 @@ def _name(method: str) -> str:
 
 
 def _minutes(out: Path, method: str, seeds: Sequence[int]) -> str:
-    found = [read_progress(folder_of(out, method, s))[-1]["cpu_seconds"] / 60 for s in seeds]
-    return " ".join(f"{minutes:.1f}" for minutes in found)
+    minutes_by_seed = [
+        read_progress(folder_of(out, method, s))[-1]["cpu_seconds"] / 60 for s in seeds
+    ]
+    return " ".join(f"{minutes:.1f}" for minutes in minutes_by_seed)
 
 
 def _as_table(rows: Sequence[dict[str, Any]], chain: Any) -> Table:

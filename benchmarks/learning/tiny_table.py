@@ -34,8 +34,8 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
     policy_specs = {
         "tiny, greedy": model,
         "tiny, sampled": f"{model}?temperature=1",
-        "tiny, greedy, other pictures": f"shuffled-images:{model}",
-        "tiny, sampled, other pictures": f"shuffled-images:{model}?temperature=1",
+        "tiny, greedy, other images": f"shuffled-images:{model}",
+        "tiny, sampled, other images": f"shuffled-images:{model}?temperature=1",
         "the target's location prior": "",
         "random": "random",
         "stop at once": "stop",
@@ -55,11 +55,11 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         named(label, policies.make(text) if text else location_prior(chain.cases, chain.experts))
         for label, text in policy_specs.items()
     ]
-    found = compare(players, arena, out / "table", console)
-    found.write(out / "table")
-    rows = [row_of(label, found.records[chain.backbone, label]) for label in policy_specs]
+    comparison = compare(players, arena, out / "table", console)
+    comparison.write(out / "table")
+    rows = [row_of(label, comparison.records[chain.backbone, label]) for label in policy_specs]
     result = {
-        "machine": found.machine,
+        "machine": comparison.machine,
         "chain": asdict(chain),
         "stages": taken,
         "rows": rows,
@@ -71,8 +71,8 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         writer.writerows(rows)
     plot_curve(out, out / "curve.png")
     console.print(_as_table(rows, chain))
-    found.show_left_out(console)
-    console.print(f"Measured on: {found.machine}")
+    comparison.show_left_out(console)
+    console.print(f"Measured on: {comparison.machine}")
     console.print(f"wrote result.json, result.csv, curve.png and table/ under {out}")
 
 

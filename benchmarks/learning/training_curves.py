@@ -1,4 +1,4 @@
-"""Draw several training runs in one picture.
+"""Draw several training runs in one plot.
 
 python -m benchmarks.learning.training_curves runs/seed0 runs/seed1 --level "oracle clicks=0.91"
 """
@@ -22,11 +22,11 @@ def draw(
         list[str] | None, typer.Option(help="NAME=DICE, a dashed line; may be repeated.")
     ] = None,
 ) -> None:
-    """Write the picture."""
-    found = {}
+    """Write the plot."""
+    curves = {}
     for run in runs:
-        found[run.name] = read_progress(run)
-        if not found[run.name]:
+        curves[run.name] = read_progress(run)
+        if not curves[run.name]:
             raise MedSegError(f"{run} has no progress.jsonl with rows: not a run of `medseg train`")
     levels = {}
     for text in level or []:
@@ -36,7 +36,7 @@ def draw(
         except ValueError:
             raise MedSegError(f"--level must be NAME=DICE, got {text!r}") from None
     out.parent.mkdir(parents=True, exist_ok=True)
-    plot_curves(found, out, levels)
+    plot_curves(curves, out, levels)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where the time of PPO goes: environment, policy, library, update; and whether memory grows.
+"""Time of PPO by stage (environment, policy, library, update), and growth of memory.
 
     python -m benchmarks.learning.training_time
 
@@ -44,13 +44,13 @@ class Clock:
         self._since = 0.0
 
     @contextmanager
-    def inside(self, part: str) -> Iterator[None]:
+    def inside(self, stage: str) -> Iterator[None]:
         """Count for a part; the network inside an update counts for the update."""
         if "update" in self._stack:
             yield
             return
         self._turn()
-        self._stack.append(part)
+        self._stack.append(stage)
         try:
             yield
         finally:
@@ -64,12 +64,12 @@ class Clock:
         self._since = now
 
     @contextmanager
-    def watch(self, owner: type, method: str, part: str) -> Iterator[None]:
+    def watch(self, owner: type, method: str, stage: str) -> Iterator[None]:
         """Count all calls of a method for a part."""
         original: Callable[..., Any] = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            with self.inside(part):
+            with self.inside(stage):
                 return original(*args, **kwargs)
 
         setattr(owner, method, timed)
@@ -155,7 +155,7 @@ def measure(
         {
             "library": trainer.name,
             "steps": taken,
-            **{f"{part}_ms": 1e3 * clock.seconds[part] / taken for part in PARTS},
+            **{f"{stage}_ms": 1e3 * clock.seconds[stage] / taken for stage in PARTS},
         }
         for trainer, clock, taken in zip(trainers, clocks, steps, strict=True)
     ]
@@ -199,7 +199,7 @@ def as_table(rows: list[dict[str, Any]], title: str) -> Table:
         table.add_column(header, justify="right")
     table.add_column("environment's share: of playing, of all", justify="right")
     for row in rows:
-        times = [row[f"{part}_ms"] for part in PARTS]
+        times = [row[f"{stage}_ms"] for stage in PARTS]
         playing, whole = sum(times[:3]), sum(times)
         table.add_row(
             row["library"],

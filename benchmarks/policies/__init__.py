@@ -1,1 +1,1 @@
-"""How good policies, annotators and segmenters are."""
+"""Quality of policies, annotators and segmenters."""

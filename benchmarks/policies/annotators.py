@@ -1,4 +1,4 @@
-"""How good the simulated annotators are, how long they take over a case, and what they cost.
+"""Quality of the simulated annotators, length of their episodes, and their cost.
 
     python -m benchmarks.policies.annotators --cases samples,phantoms --backbone pocket --limit 30
 
@@ -68,7 +68,7 @@ def measure(
     ] = "ellipse",
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("out/annotators"),
 ) -> None:
-    """Play, print the tables, write results.json, results.csv and two pictures."""
+    """Play, print the tables, write results.json, results.csv and two plots."""
     console = make_console()
     names = annotators.split(policies)
     rows: list[dict[str, Any]] = []
@@ -97,8 +97,10 @@ def measure(
         for pair in pairs.split(",") if pairs else []:
             better, _, other = pair.partition("/")
             if better in played and other in played:
-                found = compare(played[better], played[other], max_steps)
-                differences.append({"cases": spec, "policy": better, "against": other, **found})
+                comparison = compare(played[better], played[other], max_steps)
+                differences.append(
+                    {"cases": spec, "policy": better, "against": other, **comparison}
+                )
         machine = describe_machine(str(envs.backbone.device))
         envs.close()
     timings = []
@@ -139,7 +141,7 @@ def measure(
 def effort_of(
     policy: Policy, records: Sequence[CaseRecord], max_steps: int, min_iou: float
 ) -> dict[str, Any]:
-    """What a summary row does not say: IoU per turn, lengths, and what the checks let through.
+    """Return what a summary row lacks: IoU per turn, lengths, and what the checks let through.
 
     Returns:
         `iou_after` (list), `lengths` (share of episodes with 0..max_steps prompts, Stop not
@@ -203,7 +205,7 @@ def measure_time(backbone: Backbone, slots: int, max_steps: int) -> list[dict[st
         slots, cases="samples", split="test", backbone=backbone, max_steps=max_steps, image_size=64
     )
     keys = [envs.source.keys[i % len(envs.source)] for i in range(slots)]
-    found = []
+    timings = []
     for name in ("sequential-click?retries=0", "sequential-click", "box-to-point"):
         played = []
         for repeat in range(3):
@@ -213,9 +215,9 @@ def measure_time(backbone: Backbone, slots: int, max_steps: int) -> list[dict[st
         medians = np.median(np.array(played[1:]), axis=0)
         for turn, (own, ahead, decode, looks) in enumerate(medians.tolist(), start=1):
             entry = {"own": own, "ahead": ahead, "decode": decode, "looks": looks / slots}
-            found.append({"backbone": backbone.name, "policy": name, "turn": turn, **entry})
+            timings.append({"backbone": backbone.name, "policy": name, "turn": turn, **entry})
     envs.close()
-    return found
+    return timings
 
 
 def _time_turns(

@@ -1,4 +1,4 @@
-"""What the annotators benchmark found, as tables, CSV rows and a plot."""
+"""Results of the annotators benchmark as tables, CSV rows and a plot."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def difference_table(rows: Sequence[Mapping[str, Any]], max_steps: int) -> Table
 
 
 def verdict(row: Mapping[str, Any]) -> str:
-    """What the difference after the last turn allows to say."""
+    """Return the conclusion from the difference after the last turn."""
     interval = row["intervals"][-1]
     if interval is None:
         return f"{row['groups']} groups: no interval, nothing shown"
@@ -123,10 +123,10 @@ def plot_lengths(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> N
     figure = Figure(figsize=(5 * len(panels), 3.8), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for panel, label in zip(axes, panels, strict=True):
-        part = [row for row in rows if row["backbone"] == label]
-        for number, row in enumerate(part):
-            places = np.arange(len(row["lengths"])) + (number + 0.5) * 0.8 / len(part) - 0.4
-            panel.bar(places, row["lengths"], 0.8 / len(part), label=row["policy"])
+        members = [row for row in rows if row["backbone"] == label]
+        for number, row in enumerate(members):
+            places = np.arange(len(row["lengths"])) + (number + 0.5) * 0.8 / len(members) - 0.4
+            panel.bar(places, row["lengths"], 0.8 / len(members), label=row["policy"])
         panel.set(title=label, xlabel="prompts in an episode")
         panel.legend(fontsize=7)
     axes[0].set_ylabel("share of episodes")

@@ -79,9 +79,9 @@ def compare(
         max_failures=max_failures,
     )
     policy_specs = [make(text) for text in split_specs(policies)]
-    found = play(policy_specs, arena, out, console)
-    found.write(out)  # first: who reads the tables may go away
-    found.show(console)
+    comparison = play(policy_specs, arena, out, console)
+    comparison.write(out)  # first: who reads the tables may go away
+    comparison.show(console)
     console.print(f"wrote results.json, results.csv, dice_by_step.png and records/ under {out}")
 
 

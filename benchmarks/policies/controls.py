@@ -17,7 +17,7 @@ from medseg_gym.prompts import ArrayCodec, Prompt, Stop
 
 
 class OtherImage:
-    """A backbone that is shown another picture in the place of each one.
+    """A backbone that is shown another image in the place of each one.
 
     Args:
         backbone: Who segments.
@@ -44,7 +44,7 @@ class OtherImage:
         self._others = {case.image.tobytes(): partner[case.group].image for case in cases}
 
     def encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        """Encode the other pictures."""
+        """Encode the other images."""
         others = []
         for image in images:
             other = Image.fromarray(self._others[image.tobytes()])

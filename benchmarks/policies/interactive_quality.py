@@ -1,4 +1,4 @@
-"""How good a segmenter is at each prompt, and whether it looks at the image.
+"""Quality of a segmenter at each prompt, with controls for looking at the image.
 
     python -m benchmarks.policies.interactive_quality --backbone pocket
 
@@ -7,7 +7,7 @@ loose box (sides up to 20 % too far out) and then clicks. Beside the backbone st
 (boxes alone: it was trained for nothing else) and two controls: `ellipse`, which never sees the
 image and has the same oracle, and the backbone itself given the very same prompts on another image.
 What a segmenter is worth is what it has above them, case by case. Intervals resample groups
-(patients, volumes or pictures); with fewer than five there is none, and every group is shown alone.
+(patients, volumes or images); with fewer than five there is none, and every group is shown alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,39 +30,14 @@ from benchmarks.policies.interactive_report import (
     plot_curves,
     summarise_curves,
 )
+from benchmarks.policies.interactive_tracks import STEPS, WAYS, Track
 from medseg_gym import annotators, backbones
 from medseg_gym.backbones import Backbone
 from medseg_gym.cases import Case, CaseList, left_out_note, load_cases
 from medseg_gym.display.terminal import make_console
 from medseg_gym.envs.contact_sheet import contact_sheet
 from medseg_gym.errors import MedSegError
-from medseg_gym.policy import Played, Policy, make_envs, play_cases
-
-WAYS = {
-    "clicks": "oracle-click",
-    "box": "oracle-box-click",
-    "loose box": "oracle-box-click?loosen=0.2",
-}
-STEPS = 5
-
-
-@dataclass(frozen=True)
-class Track:
-    """One backbone prompted in one way: episodes in the order of the cases."""
-
-    backbone: str
-    way: str
-    played: tuple[Played, ...]
-    note: str = ""
-
-    def dice(self, step: int) -> list[float]:
-        """Dice of every case after `step` prompts; a finished episode keeps its last one."""
-        return [
-            [p.episode.start_dice, *(s.dice for s in p.episode.steps)][
-                min(step, len(p.episode.steps))
-            ]
-            for p in self.played
-        ]
+from medseg_gym.policy import Policy, make_envs, play_cases
 
 
 def measure(
@@ -85,7 +59,7 @@ def measure(
     seed: Annotated[int, typer.Option(help="Of the loose boxes.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("out/interactive"),
 ) -> None:
-    """Play, print the tables, write results.json, results.csv, curves and picture sheets."""
+    """Play, print the tables, write results.json, results.csv, curves and contact sheets."""
     console = make_console()
     out.mkdir(parents=True, exist_ok=True)
     own = backbones.load(backbone, checkpoint, device)
@@ -101,14 +75,14 @@ def measure(
         title = f"{spec}, {split} split, {len(chosen)} cases" + (
             " (synthetic)" if all(case.synthetic for case in chosen) else ""
         )
-        rows += (found := summarise_curves(spec, tracks, chosen, STEPS))
+        rows += (curves := summarise_curves(spec, tracks, chosen, STEPS))
         gaps += (between := difference_rows(spec, tracks, chosen, backbone, STEPS))
-        console.print(curve_table(found, title, STEPS))
+        console.print(curve_table(curves, title, STEPS))
         console.print(difference_table(between, title))
         if note := left_out_note(source.left_out):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
         stem = re.sub(r"\W+", "-", spec.partition("?")[0])
-        plot_curves(found, out / f"curves-{stem}.png", title)
+        plot_curves(curves, out / f"curves-{stem}.png", title)
         contact_sheet(best_and_worst(tracks, backbone), out / f"sheet-{stem}.png")
     machine = describe_machine(str(own.device))
     console.print(f"Measured on: {machine}")
@@ -122,7 +96,7 @@ def measure(
     }
     (out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False))
     write_csv([{**row, "machine": machine} for row in rows], out / "results.csv")
-    console.print(f"wrote results.json, results.csv, curves and picture sheets under {out}")
+    console.print(f"wrote results.json, results.csv, curves and contact sheets under {out}")
 
 
 def choose_cases(spec: str, split: str, limit: int, min_area: float) -> CaseList:
@@ -190,7 +164,7 @@ def play_all(
 
 
 def best_and_worst(tracks: Sequence[Track], backbone: str) -> list[tuple[str, Any]]:
-    """Rows of the picture sheet: by final Dice the best, the middle and the worst, both ways."""
+    """Rows of the contact sheet: by final Dice the best, the middle and the worst, both ways."""
     rows = []
     for track in tracks:
         if track.backbone != backbone or track.way == "loose box":

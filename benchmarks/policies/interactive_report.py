@@ -1,35 +1,33 @@
-"""What the benchmark of interactive quality found, as tables, rows and a plot."""
+"""Results of the benchmark of interactive quality as tables, rows and a plot."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from medseg_agents.evaluation.summary import with_interval
 
+from benchmarks.policies.interactive_tracks import Track
 from medseg_gym.cases import Case
 from medseg_gym.display.plots import drawing
 from medseg_gym.display.terminal import Table
 from medseg_gym.statistics import bootstrap_interval
 
-if TYPE_CHECKING:
-    from benchmarks.policies.interactive_quality import Track
-
 
 def subsets(cases: Sequence[Case]) -> dict[str, list[int]]:
     """Positions of all cases, of each modality, and of each group where there are few."""
-    found: dict[str, list[int]] = {"all": list(range(len(cases)))}
+    members_by_name: dict[str, list[int]] = {"all": list(range(len(cases)))}
     modalities = list(dict.fromkeys(case.modality for case in cases))
     groups = list(dict.fromkeys(case.group for case in cases))
     if len(modalities) > 1:
         for name in modalities:
-            found[name] = [i for i, case in enumerate(cases) if case.modality == name]
+            members_by_name[name] = [i for i, case in enumerate(cases) if case.modality == name]
     if 1 < len(groups) <= 8:
         for name in groups:
-            found[name] = [i for i, case in enumerate(cases) if case.group == name]
-    return found
+            members_by_name[name] = [i for i, case in enumerate(cases) if case.group == name]
+    return members_by_name
 
 
 def summarise_curves(
@@ -40,10 +38,10 @@ def summarise_curves(
     for track in tracks:
         after = np.array([track.dice(step) for step in range(steps + 1)])
         # Only the first prompt of a backbone that was trained for boxes alone means anything.
-        told = 1 if track.note == "boxes only" else steps
+        last_step = 1 if track.note == "boxes only" else steps
         for name, members in subsets(cases).items():
             groups = [cases[i].group for i in members]
-            last = after[told, members].tolist()
+            last = after[last_step, members].tolist()
             rows.append(
                 {
                     "cases": spec,
@@ -52,7 +50,7 @@ def summarise_curves(
                     "subset": name,
                     "n": len(members),
                     "groups": len(set(groups)),
-                    "dice_after": [float(v) for v in after[: told + 1, members].mean(1)],
+                    "dice_after": [float(v) for v in after[: last_step + 1, members].mean(1)],
                     "dice_interval": bootstrap_interval(last, groups),
                     "notes": [track.note] if track.note else [],
                 }
@@ -68,8 +66,8 @@ def difference_rows(
     rest = [track for track in tracks if track.backbone != backbone]
     pairs: list[tuple[str, list[float], list[float]]] = []
     for track in rest:
-        told = (1, steps) if track.note != "boxes only" else (1,)
-        for step in told:
+        steps_compared = (1, steps) if track.note != "boxes only" else (1,)
+        for step in steps_compared:
             label = f"{_prompts(track.way, step)}: {backbone} - {track.backbone}"
             pairs.append((label, own[track.way].dice(step), track.dice(step)))
     clicks = own["clicks"]
@@ -81,8 +79,8 @@ def difference_rows(
         label = f"{way} + 1 click - {way}: {backbone}"
         pairs.append((label, own[way].dice(2), own[way].dice(1)))
     rows = []
-    for label, more, less in pairs:
-        gaps = np.array(more) - np.array(less)
+    for label, minuend, subtrahend in pairs:
+        gaps = np.array(minuend) - np.array(subtrahend)
         for name, members in subsets(cases).items():
             groups = [cases[i].group for i in members]
             rows.append(
@@ -116,15 +114,15 @@ def curve_table(rows: Sequence[Mapping[str, Any]], title: str, steps: int) -> Ta
     for number, row in enumerate(rows):
         if number and row["way"] != rows[number - 1]["way"]:
             table.add_section()
-        told = [f"{dice:.3f}" for dice in row["dice_after"][1:]]
+        dice_cells = [f"{dice:.3f}" for dice in row["dice_after"][1:]]
         table.add_row(
             row["way"],
             row["backbone"],
             row["subset"],
             str(row["n"]),
             str(row["groups"]),
-            *told,
-            *[""] * (steps - len(told)),
+            *dice_cells,
+            *[""] * (steps - len(dice_cells)),
             with_interval(row["dice_after"][-1], row["dice_interval"]),
             ", ".join(row["notes"]),
         )
@@ -139,10 +137,10 @@ def difference_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     for name in names:
         table.add_column(name if name != "all" else "all [95 %]", justify="right", no_wrap=True)
     for label in dict.fromkeys(row["difference"] for row in rows):
-        found = {row["subset"]: row for row in rows if row["difference"] == label}
+        row_by_subset = {row["subset"]: row for row in rows if row["difference"] == label}
         shown = []
         for name in names:
-            row = found[name]
+            row = row_by_subset[name]
             sign = "+" * (row["mean"] >= 0)
             interval = row["interval"] if name == "all" else None
             shown.append(sign + with_interval(row["mean"], interval))

@@ -1,4 +1,4 @@
-"""What the service is measured against: a plain server, one request at a time.
+"""Baseline of the service: a plain server, one request at a time.
 
     python -m benchmarks.service.baseline --backbone pocket --port 8266
 

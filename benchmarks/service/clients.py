@@ -30,7 +30,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Script:
-    """What one session does.
+    """Script of one session.
 
     Args:
         case: Its image; several sessions share one.
@@ -81,7 +81,7 @@ def write_scripts(cases: Sequence[Case], count: int, group: int, clicks: int) ->
 
 @dataclass
 class Answers:
-    """What came back.
+    """Answers of the service.
 
     Args:
         masks: By session, one base64 PNG per prompt.
@@ -206,7 +206,7 @@ def _ask(
 
 @dataclass
 class Verdict:
-    """How answers compare with the same prompts given to the backbone in this process.
+    """Agreement of answers with the same prompts given to the backbone here.
 
     Args:
         identical: Masks equal in every pixel.

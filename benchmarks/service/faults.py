@@ -1,4 +1,4 @@
-"""What strangers and accidents do to the segmentation service.
+"""Fault injection for the segmentation service: hostile clients and accidents.
 
     python -m benchmarks.service.faults --requests 10000
 
@@ -216,9 +216,9 @@ class Fuzz:
         for fields in (request.body, request.path_parameters):
             if isinstance(fields, dict) and "session_id" in fields:
                 with _client(self.port, STRANGER) as client:
-                    picture = {"image": ("i.png", png_bytes(np.zeros((48, 64, 3), np.uint8)))}
+                    upload = {"image": ("i.png", png_bytes(np.zeros((48, 64, 3), np.uint8)))}
                     if client.get(f"/session/{self.own}/status").status_code != 200:
-                        made = client.post("/session/create", files=picture).json()
+                        made = client.post("/session/create", files=upload).json()
                         self.own = made["session_id"]
                 fields["session_id"] = self.own
                 self.counts["aimed"] += 1

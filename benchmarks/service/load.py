@@ -1,4 +1,4 @@
-"""How many clients the segmentation service serves, against a plain one-at-a-time server.
+"""Load test of the segmentation service against a plain one-at-a-time server.
 
     python -m benchmarks.service.load
 
@@ -52,7 +52,7 @@ def measure(
     clicks: Annotated[int, typer.Option(help="After the box of a session.")] = 3,
     cache_mib: Annotated[int, typer.Option(help="Embedding cache, small enough to fill.")] = 64,
     out: Annotated[Path, typer.Option(help="For results.json.")] = Path("out/service_load"),
-    check_floors: Annotated[bool, typer.Option(help="Fail below the promised figures.")] = False,
+    check_floors: Annotated[bool, typer.Option(help="Fail below the promised results.")] = False,
 ) -> None:
     """Measure throughput, latencies, wrong masks and memory."""
     source = load_cases("phantoms", "test")
@@ -61,9 +61,9 @@ def measure(
     few = scripts[:baseline_sessions]
     machine = f"{describe_machine()}, load {os.getloadavg()[0]:.1f}"
     options = ["--backbone", backbone, "--device", device]
-    more = ["--cache-bytes", str(cache_mib << 20), "--log-level", "warning"]
+    server_options = ["--cache-bytes", str(cache_mib << 20), "--log-level", "warning"]
     plain_server = [sys.executable, "-m", "benchmarks.service.baseline", *options]
-    service = [sys.executable, "-m", "medseg_gym.cli.main", "serve", *options, *more]
+    service = [sys.executable, "-m", "medseg_gym.cli.main", "serve", *options, *server_options]
     with serving(plain_server) as plain_port, serving(service) as port:
         play(plain_port, few[: 2 * group], clients)  # both warm
         play(port, few[: 2 * group], clients)
@@ -85,14 +85,14 @@ def measure(
 
 def distinct_images(source: CaseSource, count: int) -> list[Case]:
     """The first so many cases with a target, no two on the same image."""
-    found: dict[str, Case] = {}
+    cases: dict[str, Case] = {}
     for i in range(len(source)):
         case = source[i]
         if case.mask.any():
-            found.setdefault(case.content_hash, case)
-        if len(found) == count:
+            cases.setdefault(case.content_hash, case)
+        if len(cases) == count:
             break
-    return list(found.values())
+    return list(cases.values())
 
 
 @contextmanager
@@ -163,16 +163,18 @@ class Memory:
     def _sample(self) -> None:
         closed = 'medseg_sessions_closed_total{reason="deleted"}'
         while not self._over.wait(0.5):
-            found = read_counters(self.port)
-            self.samples.append((found.get(closed, 0.0), found["process_resident_memory_bytes"]))
+            counters = read_counters(self.port)
+            self.samples.append(
+                (counters.get(closed, 0.0), counters["process_resident_memory_bytes"])
+            )
 
     def between(self, low: float, high: float) -> float:
         """Median bytes while the share of sessions closed was within two bounds."""
         last = self.samples[-1][0]
-        found = [size for done, size in self.samples if low * last <= done <= high * last]
-        if not found:
+        sizes = [size for done, size in self.samples if low * last <= done <= high * last]
+        if not sizes:
             raise MedSegError("the run was too short to sample the service's memory; play more")
-        return float(np.median(found))
+        return float(np.median(sizes))
 
 
 def summarise(
@@ -250,15 +252,15 @@ def report(result: dict[str, Any]) -> None:
 
 
 def broken_floors(result: dict[str, Any]) -> list[str]:
-    """What the figures fall short of."""
-    found = []
+    """Return the floors that the results fall short of."""
+    broken = []
     if result["ratio"] < FLOOR:
-        found.append(f"ratio {result['ratio']:.2f} is below {FLOOR}")
+        broken.append(f"ratio {result['ratio']:.2f} is below {FLOOR}")
     if result["verdict"]["wrong"] or result["failures"]:
-        found.append(f"{result['verdict']['wrong']} wrong masks, {result['failures'][:3]}")
+        broken.append(f"{result['verdict']['wrong']} wrong masks, {result['failures'][:3]}")
     if result["memory_growth"] > FLAT:
-        found.append(f"memory grew by {result['memory_growth']:.1%}")
-    return found
+        broken.append(f"memory grew by {result['memory_growth']:.1%}")
+    return broken
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long a person waits: from the release of the mouse to the mask on the screen.
+"""Latency of the page: from the release of the mouse to the mask on the screen.
 
 Needs playwright and Debian's chromium. Everything runs on this machine: the service, the browser,
 and the real bundled cases.
@@ -66,23 +66,23 @@ def measure(
         ):
             browser = playwright.chromium.launch(executable_path=program, args=_FLAGS)
             tab = browser.new_page(viewport={"width": 1280, "height": 800})
-            found = _click(tab, url, cases)
+            latencies = _click(tab, url, cases)
             browser.close()
-    found["machine"] = describe_machine(device)
-    found["backbone"] = backbone
+    latencies["machine"] = describe_machine(device)
+    latencies["backbone"] = backbone
     table = Table(title=f"{backbone}: seconds until it is on the screen")
     for header in ("", "n", "median", "longest"):
         table.add_column(header, justify="left" if not header else "right")
     for name in ("page opened to case shown", "first click of a case", "later clicks"):
-        values = found[name]
+        values = latencies[name]
         middle, longest = statistics.median(values), max(values)
         table.add_row(name, str(len(values)), f"{middle:.3f}", f"{longest:.3f}")
     console = make_console()
     console.print(table)
-    console.print(f"Measured on: {found['machine']}", soft_wrap=True)
+    console.print(f"Measured on: {latencies['machine']}", soft_wrap=True)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(found, indent=1) + "\n")
+        out.write_text(json.dumps(latencies, indent=1) + "\n")
 
 
 def _click(tab: Any, url: str, cases: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What happened inside a run: real counts, seconds per part, peak memory."""
+"""Meters inside a run: real counts, seconds per stage, peak memory."""
 
 from __future__ import annotations
 
@@ -113,8 +113,8 @@ class MeteredBackbone:
     def _count_pass(self, *_: object) -> None:
         self.counts["decoder passes"] += self._decoding
 
-    def _timed(self, part: str) -> AbstractContextManager[None]:
-        return nullcontext() if self.stopwatch is None else self.stopwatch.part(part)
+    def _timed(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext() if self.stopwatch is None else self.stopwatch.part(name)
 
     def encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
         """See `Backbone.encode`."""

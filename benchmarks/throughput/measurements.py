@@ -34,7 +34,7 @@ _KIND_OF = {"box": "box", "positive_point": "point", "negative_point": "point"}
 # the environment ------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class EnvRun:
-    """What a run of the environment took.
+    """Measurements of a run of the environment.
 
     Args:
         seconds: Wall time from the first reset to the last observation.
@@ -148,7 +148,7 @@ def _play(
 # the baselines --------------------------------------------------------------------------------
 @dataclass
 class BaselineRun:
-    """What a baseline took for as much of the plan as it was given time for.
+    """Measurements of a baseline over as much of the plan as it was given time for.
 
     Args:
         encode_seconds: In separate encodings; 0 where every click encodes.
@@ -276,11 +276,11 @@ def run_batch_calls(
                 for chunk in _chunks(missing, predictor.encode_batch):
                     synchronise(device)
                     began = time.perf_counter()
-                    found = predictor.encode([images[i] for i in chunk])
+                    encoded = predictor.encode([images[i] for i in chunk])
                     synchronise(device)
                     run.encode_seconds += time.perf_counter() - began
                     run.encoded += len(chunk)
-                    features.update(zip(chunk, found, strict=True))
+                    features.update(zip(chunk, encoded, strict=True))
                 began = time.perf_counter()
                 rows = [(s, i, p) for s, (i, p) in zip(sessions, asked, strict=True) if p]
                 if rows:

@@ -1,4 +1,4 @@
-"""How fast synthetic pictures are drawn: images per second of processor time, by scene.
+"""Speed of drawing synthetic images: images per second of processor time, by scene.
 
     python -m benchmarks.throughput.phantom_speed
 
@@ -22,23 +22,23 @@ from medseg_gym.display.terminal import Table, make_console
 
 
 def measure(
-    images: Annotated[int, typer.Option(help="Pictures drawn per scene and repetition.")] = 60,
+    images: Annotated[int, typer.Option(help="Images drawn per scene and repetition.")] = 60,
     repeats: Annotated[int, typer.Option(help="The median repetition counts.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder for results.json.")] = Path("out/phantom_speed"),
 ) -> None:
-    """Draw pictures, print and write images per second."""
+    """Draw images, print and write images per second."""
     specs = ["phantoms", *(f"phantoms:{scene}" for scene in SCENES), "phantoms:hard"]
     rates = {}
     for spec in specs:
         source = load_cases(spec, "val")
-        found = []
+        speeds = []
         for repeat in range(repeats):
             first = repeat * images
             began = time.process_time()
             for image in range(first, first + images):
                 source[image * CASES_PER_IMAGE]
-            found.append(images / (time.process_time() - began))
-        rates[spec] = sorted(found)[repeats // 2]
+            speeds.append(images / (time.process_time() - began))
+        rates[spec] = sorted(speeds)[repeats // 2]
     table = Table("cases", "images/s of one core")
     for spec, rate in rates.items():
         table.add_row(spec, f"{rate:.0f}")

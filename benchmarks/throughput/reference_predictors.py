@@ -25,7 +25,7 @@ from medseg_gym.prompts import AddBox, AddPoint
 
 @dataclass(frozen=True)
 class PromptsInForce:
-    """What one call of a predictor is given.
+    """Prompts of one call of a predictor.
 
     Args:
         box: At most one.
@@ -42,14 +42,14 @@ class PromptsInForce:
     def arrays(self, height: int, width: int) -> dict[str, Any]:
         """Keyword arguments of segment_anything's and sam2's `predict`, in pixels."""
         size = np.array([width, height])
-        found: dict[str, Any] = {"box": None, "point_coords": None, "point_labels": None}
+        arrays: dict[str, Any] = {"box": None, "point_coords": None, "point_labels": None}
         if self.box is not None:
             corners = np.array([[self.box.x1, self.box.y1], [self.box.x2, self.box.y2]])
-            found["box"] = (corners * size - 0.5).ravel()
+            arrays["box"] = (corners * size - 0.5).ravel()
         if self.points:
-            found["point_coords"] = np.array([[p.x, p.y] for p in self.points]) * size - 0.5
-            found["point_labels"] = np.array([int(p.positive) for p in self.points])
-        return {**found, "mask_input": self.mask_input}
+            arrays["point_coords"] = np.array([[p.x, p.y] for p in self.points]) * size - 0.5
+            arrays["point_labels"] = np.array([int(p.positive) for p in self.points])
+        return {**arrays, "mask_input": self.mask_input}
 
 
 class Answer(NamedTuple):
@@ -146,9 +146,9 @@ class Sam2Reference(ReferencePredictor):
         """See `ReferencePredictor.encode`."""
         predictor = self._predictor
         predictor.set_image_batch(images)
-        found = predictor._features
+        features = predictor._features
         return [
-            (size, found["image_embed"][i], [level[i] for level in found["high_res_feats"]])
+            (size, features["image_embed"][i], [level[i] for level in features["high_res_feats"]])
             for i, size in enumerate(predictor._orig_hw)
         ]
 
@@ -170,12 +170,12 @@ class Sam2Reference(ReferencePredictor):
             }
             predictor._is_image_set = predictor._is_batch = True
             rows = [prompts[i].arrays(*size) for i, size in zip(members, sizes, strict=True)]
-            found = predictor.predict_batch(
+            predicted = predictor.predict_batch(
                 **{f"{name}_batch": [row[name] for row in rows] for name in rows[0]},
                 multimask_output=multimask,
                 return_logits=logits,
             )
-            for i, masks, iou, low in zip(members, *found, strict=True):
+            for i, masks, iou, low in zip(members, *predicted, strict=True):
                 best = iou.argmax()
                 mask = masks[best] if logits else masks[best] > 0.5
                 answers[i] = Answer(mask, low[best : best + 1])
@@ -210,12 +210,12 @@ class SamReference(ReferencePredictor):
 
     def encode(self, images: list[np.ndarray]) -> list[Any]:
         """See `ReferencePredictor.encode`: `set_image` one by one."""
-        found = []
+        encoded = []
         for image in images:
             self._predictor.set_image(image)
             predictor = self._predictor
-            found.append((predictor.features, predictor.original_size, predictor.input_size))
-        return found
+            encoded.append((predictor.features, predictor.original_size, predictor.input_size))
+        return encoded
 
     def predict(
         self, features: Sequence[Any], prompts: Sequence[PromptsInForce], logits: bool = False
@@ -272,11 +272,11 @@ class LiteMedSamReference(ReferencePredictor):
     @torch.no_grad()
     def encode(self, images: list[np.ndarray]) -> list[Any]:
         """See `ReferencePredictor.encode`, one by one."""
-        found = []
+        encoded = []
         for image in images:
             pixels, frame = self._input(image)
-            found.append((self._net.image_encoder(pixels), frame, image.shape[:2]))
-        return found
+            encoded.append((self._net.image_encoder(pixels), frame, image.shape[:2]))
+        return encoded
 
     @torch.no_grad()
     def predict(

@@ -59,8 +59,8 @@ def _cells(row: Row) -> list[str]:
     if row["note"]:
         return [str(row["num_envs"]), row["note"], *[""] * 8]
     shares = "/".join(
-        f"{100 * row[f'share_{part}']:.0f}"
-        for part in ("encode", "decode", "mask", "observe", "other")
+        f"{100 * row[f'share_{stage}']:.0f}"
+        for stage in ("encode", "decode", "mask", "observe", "other")
     )
     measured = "no predictor"
     if row["a_clicks"]:
@@ -189,7 +189,7 @@ class Floor:
 
     @property
     def text(self) -> str:
-        """What is asked, in words."""
+        """Return the floor in words."""
         where = [
             self.backbone or "every backbone",
             *([f"input {self.image_side}"] if self.image_side else []),
@@ -242,14 +242,14 @@ def check_floors(
         For every floor of the device its text, "passed", "missed" or "not measured", and the
         figure: the worst one where several rows are meant.
     """
-    found: list[tuple[str, str, float | None]] = []
+    broken: list[tuple[str, str, float | None]] = []
     for floor in (f for f in FLOORS if f.device == device):
         rows = steps if floor.table == "steps" else decodes
         values = [row[floor.column] for row in rows if floor.matches(row)]
         if not values:
-            found.append((floor.text, "not measured", None))
+            broken.append((floor.text, "not measured", None))
             continue
         worst = max(values) if floor.at_most else min(values)
         held = worst <= floor.limit if floor.at_most else worst >= floor.limit
-        found.append((floor.text, "passed" if held else "missed", worst))
-    return found
+        broken.append((floor.text, "passed" if held else "missed", worst))
+    return broken

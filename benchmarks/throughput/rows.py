@@ -30,7 +30,7 @@ _DECODE_IMAGES = 2
 
 @dataclass(frozen=True)
 class Settings:
-    """What every measurement shares; see the options of `throughput.throughput`."""
+    """Settings of every measurement; see the options of `throughput.throughput`."""
 
     episodes: int
     repetitions: int
@@ -41,7 +41,7 @@ class Settings:
 
 
 def labels(name: str, backbone: Backbone, workload: str, num_envs: int) -> dict[str, Any]:
-    """What a row says before anything is measured."""
+    """Return the fields of a row that are known before anything is measured."""
     return {
         "backbone": name,
         "image_side": getattr(backbone, "image_side", None),
@@ -108,7 +108,7 @@ def measure(
     seconds = median(run.seconds for run in runs)
     counts, peaks = runs[0].counts, [run.peak for run in runs if run.peak is not None]
     shares = {
-        part: median((run.parts or {})[part] / run.seconds for run in profiled) for part in PARTS
+        stage: median((run.parts or {})[stage] / run.seconds for run in profiled) for stage in PARTS
     }
     result = {
         **row,
@@ -118,7 +118,7 @@ def measure(
         "decoder_calls_per_step": counts["decoder passes"] / plan.steps,
         "rows_per_step": counts["rows"] / plan.steps,
         "peak_memory_mib": max(peaks, default=None),
-        **{f"share_{part}": share for part, share in shares.items()},
+        **{f"share_{stage}": share for stage, share in shares.items()},
         "share_other": 1 - sum(shares.values()),
         "episodes": plan.episodes,
         "vector_steps": plan.steps,

@@ -1,4 +1,4 @@
-"""How many environment steps a second a backbone allows.
+"""Environment steps a second that a backbone allows.
 
     python -m benchmarks.throughput.step_speed --backbones pocket,lite_medsam --num-envs 1,16
 
@@ -50,28 +50,28 @@ def measure(
     """Time steps and encodings, print medians over turns."""
     source = load_cases("samples", "test")
     cases = CaseList([source[i * len(source) // IMAGES] for i in range(IMAGES)])
-    found = [
+    loaded = [
         backbones.load(name, checkpoint if name == names.split(",")[0] else None, device)
         for name in names.split(",")
     ]
     rows: list[dict[str, Any]] = []
     settings = [(slots, fresh) for slots in map(int, num_envs.split(",")) for fresh in (0, 1)]
     for slots, fresh in settings:
-        rates: dict[str, list[float]] = {b.name: [] for b in found}
+        rates: dict[str, list[float]] = {b.name: [] for b in loaded}
         for _ in range(repeats):
-            for backbone in found:
+            for backbone in loaded:
                 rate = steps_per_second(backbone, cases, slots, seconds, bool(fresh))
                 rates[backbone.name].append(rate)
-        last = np.median(rates[found[-1].name])
+        last = np.median(rates[loaded[-1].name])
         for name, values in rates.items():
             rate = float(np.median(values))
             rows.append({"backbone": name, "envs": slots,
                          "images": ("cached", "fresh")[fresh], "rate": rate, "ratio": rate / last,
                          "low": min(values), "high": max(values)})  # fmt: skip
-    encoding = {b.name: encode_milliseconds(b, cases, repeats) for b in found}
+    encoding = {b.name: encode_milliseconds(b, cases, repeats) for b in loaded}
     table = Table(title=f"whole steps on {IMAGES} real images, {repeats} turns of {seconds:g} s")
     headers = ("backbone", "images", "envs", "env-steps/s", "lowest-highest")
-    for header in (*headers, f"x {found[-1].name}", "encode, ms an image"):
+    for header in (*headers, f"x {loaded[-1].name}", "encode, ms an image"):
         table.add_column(header, justify="left" if header == "backbone" else "right")
     for row in rows:
         table.add_row(
@@ -81,7 +81,7 @@ def measure(
         )  # fmt: skip
     console = make_console()
     console.print(table)
-    machine = f"{describe_machine(str(found[0].device))}, load {os.getloadavg()[0]:.1f}"
+    machine = f"{describe_machine(str(loaded[0].device))}, load {os.getloadavg()[0]:.1f}"
     console.print(f"Measured on: {machine}")
     out.mkdir(parents=True, exist_ok=True)
     results = {"machine": machine, "rows": rows, "encode_ms": encoding}
@@ -133,8 +133,8 @@ def encode_milliseconds(backbone: backbones.Backbone, cases: CaseList, repeats: 
     for turn in range(repeats + 1):
         for case in cases:
             began = time.perf_counter()
-            for part in backbone.encode([case.image])[0].features:
-                part.sum().item()  # a GPU has finished only when it answers
+            for feature in backbone.encode([case.image])[0].features:
+                feature.sum().item()  # a GPU has finished only when it answers
             if turn:
                 spent.append(time.perf_counter() - began)
     return 1000 * float(np.median(spent))

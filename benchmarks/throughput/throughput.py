@@ -1,4 +1,4 @@
-"""How many steps per second, next to the families' own predictors on the same work.
+"""Steps per second, next to the families' own predictors on the same work.
 
     python -m benchmarks.throughput.throughput --backbones sam2.1_t,medsam2 --random-weights \
         --num-envs 1,8,16 --workloads fresh,group,cached,mixed --check-floors

@@ -198,18 +198,18 @@ def draw_cases(spec: str, split: str, count: int, seed: int) -> list[Case]:
     """
     if spec == "noise":
         return [_texture(seed, number) for number in range(count)]
-    found: dict[str, Case] = {}
+    cases: dict[str, Case] = {}
     source = load_cases(spec, split)
     for case in source:
-        if len(found) == count:
+        if len(cases) == count:
             break
-        found.setdefault(case.content_hash, case)
-    if len(found) < count:
+        cases.setdefault(case.content_hash, case)
+    if len(cases) < count:
         raise MedSegError(
-            f"{spec!r}, split {split!r}, has {len(found)} distinct images, this workload needs "
+            f"{spec!r}, split {split!r}, has {len(cases)} distinct images, this workload needs "
             f"{count}; use --cases noise or phantoms, or fewer episodes"
         )
-    return [replace(case) for case in found.values()]
+    return [replace(case) for case in cases.values()]
 
 
 def _texture(seed: int, number: int) -> Case:

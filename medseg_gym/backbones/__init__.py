@@ -1,4 +1,4 @@
-"""Who segments: promptable models behind one batched protocol.
+"""Promptable segmentation models behind one batched protocol.
 
 `load(name)` gives a shared `Backbone`; `encode` runs once per distinct image (`EmbeddingCache`),
 `decode` once per vector step.

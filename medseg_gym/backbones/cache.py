@@ -78,8 +78,8 @@ class EmbeddingCache:
                 names = [f"image {hashes[i]}" for i in rows]
                 raise NonFiniteError(backbone.name, "embeddings", rows, names)
             # Collected before anything is evicted: one request may exceed the budget.
-            found = [fresh[key] if key in fresh else self._entries[key] for key in hashes]
-            for key, embedding in zip(hashes, found, strict=True):
+            embeddings = [fresh[key] if key in fresh else self._entries[key] for key in hashes]
+            for key, embedding in zip(hashes, embeddings, strict=True):
                 if key not in self._entries:
                     self._entries[key] = embedding
                     self.nbytes += embedding.nbytes
@@ -87,12 +87,12 @@ class EmbeddingCache:
             while self.nbytes > self.max_bytes and len(self._entries) > 1:
                 _, dropped = self._entries.popitem(last=False)
                 self.nbytes -= dropped.nbytes
-            return found
+            return embeddings
 
     def find(self, hashes: Sequence[str]) -> dict[str, Embedding]:
         """Embeddings held for those content hashes, in memory or on disk; encodes nothing."""
         with self._lock:
-            found = {}
+            held = {}
             for key in hashes:
                 embedding = self._entries.get(key)
                 if embedding is not None:
@@ -101,16 +101,16 @@ class EmbeddingCache:
                 elif self.store is not None and (embedding := self.store.read(key)) is not None:
                     self.counters.reads += 1
                 if embedding is not None:
-                    found[key] = embedding
-            return found
+                    held[key] = embedding
+            return held
 
     def _make(self, backbone: Backbone, images: dict[str, np.ndarray]) -> dict[str, Embedding]:
-        found: dict[str, Embedding] = {}
+        stored: dict[str, Embedding] = {}
         if self.store is not None:
             read = {key: self.store.read(key) for key in images}
-            found = {key: embedding for key, embedding in read.items() if embedding is not None}
-            self.counters.reads += len(found)
-        absent = {key: image for key, image in images.items() if key not in found}
+            stored = {key: embedding for key, embedding in read.items() if embedding is not None}
+            self.counters.reads += len(stored)
+        absent = {key: image for key, image in images.items() if key not in stored}
         if absent:
             made = dict(zip(absent, backbone.encode(list(absent.values())), strict=True))
             self.counters.encodes += len(absent)
@@ -119,8 +119,8 @@ class EmbeddingCache:
                 for key, embedding in made.items():
                     if key not in ill:
                         self.store.write(key, embedding)
-            found.update(made)
-        return found
+            stored.update(made)
+        return stored
 
     def clear(self) -> None:
         """Drop every embedding and set the counters back to zero."""

@@ -19,7 +19,7 @@ from medseg_gym.prompts import AddBox, AddPoint
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What `check` found.
+    """Result of `check`.
 
     Args:
         device: The backbone's.
@@ -41,16 +41,16 @@ class CheckResult:
 
     def rows(self) -> list[tuple[str, str]]:
         """Label and value, for a table."""
-        found = [("case", f"{self.case} (samples, train split)")]
+        rows = [("case", f"{self.case} (samples, train split)")]
         if self.parameters is not None:
-            found.append(("parameters", f"{self.parameters / 1e6:.1f} M"))
+            rows.append(("parameters", f"{self.parameters / 1e6:.1f} M"))
         for kind, label in (("box", "Dice, tight box"), ("point", "Dice, one click")):
             if kind in self.dice:
                 note = "" if kind in self.trained_kinds else " (not trained for it)"
-                found.append((label, f"{self.dice[kind]:.3f}{note}"))
-        found.append(("encode one image", f"{self.encode_ms:.1f} ms"))
-        found.append(("decode one prompt", f"{self.decode_ms:.1f} ms"))
-        return found
+                rows.append((label, f"{self.dice[kind]:.3f}{note}"))
+        rows.append(("encode one image", f"{self.encode_ms:.1f} ms"))
+        rows.append(("decode one prompt", f"{self.decode_ms:.1f} ms"))
+        return rows
 
 
 def check(

@@ -58,8 +58,8 @@ class EmbeddingStore:
         (height, width), (h, w) = embedding.image_size, embedding.input_size
         facts = {"tensors": len(embedding.features), "H": height, "W": width, "h": h, "w": w}
         tensors = {str(i): t.cpu().contiguous() for i, t in enumerate(embedding.features)}
-        with atomic_path(self._path(key), BackboneError, durable=False) as part:
-            save_file(tensors, part, {name: str(value) for name, value in facts.items()})
+        with atomic_path(self._path(key), BackboneError, durable=False) as temporary:
+            save_file(tensors, temporary, {name: str(value) for name, value in facts.items()})
 
 
 def fingerprint(backbone: Any) -> str:

@@ -38,10 +38,10 @@ class NonFiniteError(BackboneError):
         self.backbone, self.what = backbone, what
         self.rows, self.names = tuple(rows), tuple(names)
         where = ", ".join(self.names[:5]) or f"rows {', '.join(map(str, self.rows[:5]))}"
-        more = f" and {len(self.rows) - 5} more" if len(self.rows) > 5 else ""
+        rest = f" and {len(self.rows) - 5} more" if len(self.rows) > 5 else ""
         super().__init__(
             f"backbone {backbone!r}: {what} that are not finite numbers (NaN or infinity) for "
-            f"{where}{more}: {_ADVICE}"
+            f"{where}{rest}: {_ADVICE}"
         )
 
     def __reduce__(self) -> tuple:
@@ -89,10 +89,10 @@ def embeddings_not_finite(embeddings: Mapping[str, Embedding]) -> set[str]:
         embeddings: Fresh ones, by any key.
     """
     keys = [key for key, embedding in embeddings.items() for _ in embedding.features]
-    features = [part for embedding in embeddings.values() for part in embedding.features]
+    features = [feature for embedding in embeddings.values() for feature in embedding.features]
     if not features:
         return set()
-    sums = torch.stack([part.sum(dtype=torch.float32) for part in features]).tolist()
+    sums = torch.stack([feature.sum(dtype=torch.float32) for feature in features]).tolist()
     suspects = [i for i, total in enumerate(sums) if not math.isfinite(total)]
     return {keys[suspects[i]] for i in rows_not_finite([features[i] for i in suspects])}
 

@@ -16,7 +16,7 @@ PROMPT_KINDS = ("box", "point", "text")
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """What a backbone keeps of one image; shared by every episode on that image.
+    """Encoding of one image by a backbone; shared by every episode on that image.
 
     Args:
         features: Tensors without a batch axis, on the backbone's device; their meaning is the

@@ -1,1 +1,1 @@
-"""What people see of results: terminal tables and plots."""
+"""Results for people: terminal tables and plots."""

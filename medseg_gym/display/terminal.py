@@ -1,4 +1,4 @@
-"""What the command line prints: tables that lose nothing, a console that outlives its pipe."""
+"""Output of the command line: tables that lose nothing, a console that outlives its pipe."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Table(rich.table.Table):
         **more: As in rich.
     """
 
-    def __init__(self, *headers: Any, keys: int = 1, **more: Any) -> None:
-        super().__init__(*headers, **more)
+    def __init__(self, *headers: Any, keys: int = 1, **options: Any) -> None:
+        super().__init__(*headers, **options)
         self.keys = keys
 
     def __rich_console__(
@@ -60,23 +60,23 @@ class Table(rich.table.Table):
         """Render the parts one below another."""
         widths = [self._width(column, console, options) for column in self.columns]
         parts = self._parts(widths, options.max_width)
-        for number, part in enumerate(parts):
+        for number, members in enumerate(parts):
             plain = copy.copy(self)
-            plain.columns = [replace(self.columns[n], _index=i) for i, n in enumerate(part)]
-            if self._total([widths[n] for n in part]) > options.max_width:
+            plain.columns = [replace(self.columns[n], _index=i) for i, n in enumerate(members)]
+            if self._total([widths[n] for n in members]) > options.max_width:
                 for column in plain.columns:  # folded is better than cut
                     column.no_wrap, column.overflow = False, "fold"
             plain.title = self.title if number == 0 else None
             plain.caption = self.caption if number == len(parts) - 1 else None
             yield from rich.table.Table.__rich_console__(plain, console, options)
 
-    def _parts(self, widths: list[int], most: int) -> list[list[int]]:
+    def _parts(self, widths: list[int], limit: int) -> list[list[int]]:
         """Columns of each part."""
         keys = list(range(min(self.keys, len(widths))))
         parts = [list(keys)]
         for number in range(len(keys), len(widths)):
             wider = [*parts[-1], number]
-            if len(wider) > len(keys) + 1 and self._total([widths[n] for n in wider]) > most:
+            if len(wider) > len(keys) + 1 and self._total([widths[n] for n in wider]) > limit:
                 parts.append([*keys, number])
             else:
                 parts[-1].append(number)
@@ -89,11 +89,11 @@ class Table(rich.table.Table):
     def _width(
         self, column: rich.table.Column, console: rich.console.Console, options: ConsoleOptions
     ) -> int:
-        """What a column needs; one that may be wrapped needs room for some words only."""
+        """Return the width of a column; one that may be wrapped needs room for some words only."""
         endless = options.update(max_width=1_000_000)
         cells = [column.header, *column.cells]
-        found = [Measurement.get(console, endless, cell) for cell in cells]
-        longest = max(one.maximum for one in found)
+        measurements = [Measurement.get(console, endless, cell) for cell in cells]
+        longest = max(one.maximum for one in measurements)
         if column.no_wrap:
             return longest
-        return min(longest, max(_WRAPPED, *(one.minimum for one in found)))
+        return min(longest, max(_WRAPPED, *(one.minimum for one in measurements)))

@@ -40,17 +40,17 @@ def atomic_path(
         MedSegError: As `error`: it cannot be written. What stood there before is unchanged.
     """
     path = Path(path)
-    part = _beside(path)
+    temporary = _beside(path)
     try:
         with named_failures(path, error):
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield part
+            yield temporary
             if durable:
-                _force(part)
-            os.replace(part, path)
+                _force(temporary)
+            os.replace(temporary, path)
     finally:
         with suppress(OSError):
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def atomic_write(
@@ -70,8 +70,8 @@ def atomic_write(
     Raises:
         MedSegError: As `error`: it cannot be written. What stood there before is unchanged.
     """
-    with atomic_path(path, error, durable) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+    with atomic_path(path, error, durable) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
@@ -88,19 +88,19 @@ def atomic_folder(path: str | Path, error: type[MedSegError] = MedSegError) -> I
         MedSegError: As `error`: it cannot be written.
     """
     path = Path(path)
-    part = path.with_name(path.name + ".part")
+    temporary = path.with_name(path.name + ".part")
     try:
         with named_failures(path, error):
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            yield part
-            for file in part.rglob("*"):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.rglob("*"):
                 if file.is_file():
                     _force(file)
             shutil.rmtree(path, ignore_errors=True)
-            os.replace(part, path)
+            os.replace(temporary, path)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
@@ -176,7 +176,7 @@ def _force(path: Path) -> None:
 
 
 def _concerns(path: Path, cause: OSError) -> bool:
-    """Whether a failure is of this path, of something in it or beside it, or of a folder above."""
+    """Return True for a failure of this path, of what is in or beside it, or of a folder above."""
     if not isinstance(cause.filename, (str, bytes)):
         return True
     named, folder = Path(os.fsdecode(cause.filename)).absolute(), path.absolute().parent

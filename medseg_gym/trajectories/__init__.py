@@ -1,4 +1,4 @@
-"""What is kept: episodes recorded step by step, replayed, re-scored, shown and exported.
+"""Trajectories: episodes recorded step by step, replayed, re-scored, shown and exported.
 
 `Recorder` and `VectorRecorder` write every step of an environment into a store on disk,
 `TrajectoryStore` reads it back, and `generate_episodes` fills one with a policy's episodes.

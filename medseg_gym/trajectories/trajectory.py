@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class EpisodeKey(NamedTuple):
-    """What names an episode: the case, the seed, and how many-th try it is."""
+    """Key of an episode: the case, the seed, and the number of the try."""
 
     case: str
     seed: int
@@ -25,7 +25,7 @@ class EpisodeKey(NamedTuple):
 
 @dataclass(frozen=True)
 class EpisodeFacts:
-    """What holds for a whole episode.
+    """Facts of a whole episode.
 
     Args:
         key: Its name.
@@ -35,10 +35,10 @@ class EpisodeFacts:
         group: Patient, volume or image.
         target: What to segment, in words.
         modality: Of the image.
-        synthetic: True for made-up images.
+        synthetic: True for synthetic images.
         height: Rows of image and masks.
         width: Columns of image and masks.
-        image_hash: `Case.content_hash`, by which a changed picture is noticed.
+        image_hash: `Case.content_hash`, by which a changed image is noticed.
         truth: The truth mask, packed (see `mask_codec`); empty where it is not known.
         policy: Who acted.
         sees_truth: Whether it was shown the truth; None if that is not known.

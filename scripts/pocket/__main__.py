@@ -1,6 +1,6 @@
 """Train `pocket`.
 
-    python scripts/build_pocket_pictures.py --output out/pocket/pictures.npz
+    python -m scripts.pocket.data.real_images --output out/pocket/real_images.npz
     python -m scripts.pocket run --out runs/pocket --processes 2
 
 On a GPU: `run --device cuda --images 32 --steps 20000 --workers 14`.
@@ -31,20 +31,20 @@ app = typer.Typer(
 )
 console = make_console()
 
-Pictures = Annotated[Path, typer.Option(help="From scripts/build_pocket_pictures.py.")]
+RealImages = Annotated[Path, typer.Option(help="From scripts/pocket/data/real_images.py.")]
 Teaching = Annotated[Path, typer.Option(help="Folder of the teaching set; made if need be.")]
-PHANTOMS = 400  # that the teacher looks at beside the real pictures
-PICTURES, TEACHING = Path("out/pocket/pictures.npz"), Path("out/pocket/teaching")
+PHANTOMS = 400  # that the teacher looks at beside the real images
+REAL_IMAGES, TEACHING = Path("out/pocket/real_images.npz"), Path("out/pocket/teaching")
 
 
 @app.command()
 def teach(
-    pictures: Pictures = PICTURES,
+    real_images: RealImages = REAL_IMAGES,
     teaching: Teaching = TEACHING,
     phantoms: Annotated[int, typer.Option(help="Phantoms of the train split.")] = PHANTOMS,
 ) -> None:
-    """Let LiteMedSAM look at the training pictures, once."""
-    for line in make_teaching_set(pictures, teaching, phantoms):
+    """Let LiteMedSAM look at the training images, once."""
+    for line in make_teaching_set(real_images, teaching, phantoms):
         console.print(line)
 
 
@@ -53,7 +53,7 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder of the run; an existing one goes on.")],
     recipe: Annotated[str, typer.Option(help="distil or scratch.")] = "distil",
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = PocketConfig.steps,
-    images: Annotated[int, typer.Option(help="Pictures a step and process.")] = PocketConfig.images,
+    images: Annotated[int, typer.Option(help="Images a step and process.")] = PocketConfig.images,
     rate: Annotated[float, typer.Option(help="Peak learning rate.")] = PocketConfig.rate,
     rounds: Annotated[int, typer.Option(help="Most rounds of prompts.")] = PocketConfig.rounds,
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
@@ -61,7 +61,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     workers: Annotated[int, typer.Option(help="Drawing processes, each; for a GPU.")] = 0,
     start: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
-    pictures: Pictures = PICTURES,
+    real_images: RealImages = REAL_IMAGES,
     teaching: Teaching = TEACHING,
 ) -> None:
     """Make the teaching set if need be, train, keep the best weights and draw the curve."""
@@ -79,9 +79,9 @@ def run(
     if settings.exists() and PocketConfig.read(settings) != config:
         raise MedSegError(f"{out} holds a run with other settings ({settings}); name another --out")
     config.write(settings)
-    with console.status("LiteMedSAM looks at the pictures") as status:
-        for line in make_teaching_set(pictures, teaching, PHANTOMS):
-            status.update(f"LiteMedSAM looks at the pictures: {line}")
+    with console.status("LiteMedSAM looks at the images") as status:
+        for line in make_teaching_set(real_images, teaching, PHANTOMS):
+            status.update(f"LiteMedSAM looks at the images: {line}")
     chosen = str(choose_device(device))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -14,16 +14,16 @@ RECIPES = ("distil", "scratch")
 
 @dataclass(frozen=True, kw_only=True)
 class PocketConfig:
-    """What decides a run; two runs with the same settings draw the same pictures and prompts.
+    """Settings of a run; two runs with the same settings draw the same images and prompts.
 
     Args:
         recipe: "distil" learns LiteMedSAM's embeddings beside the masks, and also from its masks;
             "scratch" sees no teacher and has its embedding say which neighbours belong together
             and where the edges are.
         steps: Optimiser steps.
-        seed: Of weights, pictures and prompts.
-        images: Pictures in a step of one process.
-        targets: Targets drawn in each picture.
+        seed: Of weights, images and prompts.
+        images: Images in a step of one process.
+        targets: Targets drawn in each image.
         rounds: Most rounds of prompts in a step; the number is drawn from 1 to this.
         rate: Peak learning rate of AdamW.
         warmup: Steps until it is reached.

@@ -1,4 +1,4 @@
-"""The picture of a run."""
+"""The plot of a run."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def plot_curve(curve: Path, path: Path) -> None:
         left.plot(steps[len(window) - 1 :], np.convolve(values, window, "valid"), label=name)
     left.set(title="training batches", xlabel="steps", ylabel="IoU")
     judged = [s for s in steps if "validation" in lines[s]]
-    found = [lines[s]["validation"] for s in judged]
+    validations = [lines[s]["validation"] for s in judged]
     for name in ("phantoms_box", "phantoms_loose_box", "samples_box"):
-        right.plot(judged, [f[name] for f in found], marker="o", markersize=3, label=name)
+        right.plot(judged, [f[name] for f in validations], marker="o", markersize=3, label=name)
     for name in ("phantoms_clicks", "samples_clicks"):
         for clicks in (1, 5):
             label = f"{name.split('_')[0]}, {clicks} click{'s' * (clicks > 1)}"
-            right.plot(judged, [f[name][clicks - 1] for f in found], "--", label=label)
+            right.plot(judged, [f[name][clicks - 1] for f in validations], "--", label=label)
     right.set(title="validation, averaged weights", xlabel="steps", ylabel="Dice", ylim=(0, 1))
     for axes in (left, right):
         axes.grid(alpha=0.3)

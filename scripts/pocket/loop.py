@@ -22,8 +22,8 @@ from medseg_gym.errors import MedSegError
 from medseg_gym.storage.atomic_write import atomic_path
 from medseg_gym.storage.line_files import append_rows
 from scripts.pocket.config import PocketConfig
+from scripts.pocket.data.mixture import Batch, Mixture
 from scripts.pocket.losses import AffinityLoss, EmbeddingLoss, choose_and_judge, iou
-from scripts.pocket.mixture import Batch, Mixture
 from scripts.pocket.simulate import Users
 from scripts.pocket.validate import Validation, validate
 
@@ -52,7 +52,7 @@ class Run:
         rank: Of this process.
         processes: How many there are.
         device: Where the model lives.
-        workers: Processes that draw pictures, per training process.
+        workers: Processes that draw images, per training process.
     """
 
     def __init__(
@@ -121,8 +121,8 @@ class Run:
             "best": self.best,
             "seconds": self.seconds,
         }
-        with atomic_path(self.out / CHECKPOINT) as part:
-            torch.save(state, part)
+        with atomic_path(self.out / CHECKPOINT) as temporary:
+            torch.save(state, temporary)
 
     # the loop ----------------------------------------------------------------------------------
     def train(self) -> Iterator[dict[str, Any]]:
@@ -136,19 +136,19 @@ class Run:
             if self.rank == 0:
                 last = self.step == self.config.steps
                 if last or self.step % self.config.validate_every == 0:
-                    found = self._validate()
-                    numbers |= {"validation": found.as_dict()}
+                    scores = self._validate()
+                    numbers |= {"validation": scores.as_dict()}
                 if last or self.step % self.config.save_every == 0:
                     self._save()
                 self._log(numbers)
                 yield numbers
 
     def _validate(self) -> Validation:
-        found = validate(self.averaged.module, self.device)
-        if found.score > self.best:
-            self.best = found.score
+        scores = validate(self.averaged.module, self.device)
+        if scores.score > self.best:
+            self.best = scores.score
             save_weights(self.averaged.module, self.out / BEST)
-        return found
+        return scores
 
     def _log(self, numbers: dict[str, Any]) -> None:
         if "validation" in numbers or self.step % 10 == 0:
@@ -194,9 +194,9 @@ class Run:
             single = torch.from_numpy(users.single_click).to(self.device)
             with mixed:
                 rows = [leaf.repeat_interleave(targets, 0) for leaf in leaves]
-                found = decode(self.pupil.model, rows, users.batch(self.device), mask_input)
-                logits = self.pupil.model.mask_decoder.masks(found.hyper, found.upscaled)
-            logits, scores = logits.float(), found.scores.float()
+                decoded = decode(self.pupil.model, rows, users.batch(self.device), mask_input)
+                logits = self.pupil.model.mask_decoder.masks(decoded.hyper, decoded.upscaled)
+            logits, scores = logits.float(), decoded.scores.float()
             loss, chosen = choose_and_judge(logits, scores, truth, single)
             (loss.mean() / rounds).backward()
             mask_input = chosen.clamp(-MASK_LIMIT, MASK_LIMIT)
@@ -229,8 +229,8 @@ class Run:
         )
         dist.all_reduce(flat)
         flat /= self.processes
-        for p, part in zip(held, flat.split([p.numel() for p in held]), strict=True):
-            p.grad = part.view_as(p)
+        for p, gradient in zip(held, flat.split([p.numel() for p in held]), strict=True):
+            p.grad = gradient.view_as(p)
 
 
 def save_weights(model: Sam, path: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -240,5 +240,5 @@ def save_weights(model: Sam, path: Path, dtype: torch.dtype = torch.float32) -> 
     state = {
         name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()
     }
-    with atomic_path(path) as part:
-        save_file(state, part)
+    with atomic_path(path) as temporary:
+        save_file(state, temporary)

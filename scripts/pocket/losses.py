@@ -1,4 +1,4 @@
-"""What `pocket` is trained to make small."""
+"""Losses of the training of `pocket`."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def choose_and_judge(
         three = logits[some, 1:]
         each = mask_loss(three, truth[some, None])
         off = (scores[some, 1:] - iou(three.detach(), solid[some, None])) ** 2
-        more = each.min(1).values + OTHERS_WEIGHT * each.mean(1) + IOU_WEIGHT * off.mean(1)
-        loss = loss.index_add(0, some, more)
+        combined = each.min(1).values + OTHERS_WEIGHT * each.mean(1) + IOU_WEIGHT * off.mean(1)
+        loss = loss.index_add(0, some, combined)
         best[some] = scores[some, 1:].argmax(1) + 1
     return loss, logits.detach()[torch.arange(len(logits), device=logits.device), best]
 
 
 class EmbeddingLoss(nn.Module):
-    """How well the teacher's embedding can be read off the pupil's, cell by cell."""
+    """Distance of the teacher's embedding from one read off the pupil's, cell by cell."""
 
     def __init__(self, channels: int, teacher_channels: int) -> None:
         super().__init__()
@@ -76,9 +76,9 @@ class EmbeddingLoss(nn.Module):
 
     def forward(self, embedding: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Squared error over the teacher's variance, and one minus the cosine."""
-        found, wanted = self.read(embedding).float(), teacher.float()
-        error = F.mse_loss(found, wanted) / wanted.var().clamp(min=1e-4)
-        return error + (1 - F.cosine_similarity(found, wanted, dim=1).mean())
+        predicted, wanted = self.read(embedding).float(), teacher.float()
+        error = F.mse_loss(predicted, wanted) / wanted.var().clamp(min=1e-4)
+        return error + (1 - F.cosine_similarity(predicted, wanted, dim=1).mean())
 
 
 class AffinityLoss(nn.Module):
@@ -106,8 +106,8 @@ class AffinityLoss(nn.Module):
         edge[:, :-1] = (half[:, 1:] != half[:, :-1]).float()
         across = (half[:, :, 1:] != half[:, :, :-1]).float()
         edge[:, :, :-1] = torch.maximum(edge[:, :, :-1], across)
-        found = F.pixel_shuffle(self.edges(embedding).float(), 4)[:, 0]
-        weight = torch.as_tensor(4.0, device=found.device)
+        edge_logits = F.pixel_shuffle(self.edges(embedding).float(), 4)[:, 0]
+        weight = torch.as_tensor(4.0, device=edge_logits.device)
         return total / len(NEIGHBOURS) + F.binary_cross_entropy_with_logits(
-            found, edge, pos_weight=weight
+            edge_logits, edge, pos_weight=weight
         )

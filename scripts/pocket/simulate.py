@@ -119,7 +119,7 @@ class Users:
 
 
 def _depth(region: np.ndarray) -> np.ndarray:
-    """Chessboard distance to the nearest pixel outside; beyond the picture is outside."""
+    """Chessboard distance to the nearest pixel outside; beyond the image is outside."""
     if not region.any():
         return np.zeros(region.shape, np.int32)
     rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))

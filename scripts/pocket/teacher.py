@@ -1,6 +1,6 @@
-"""The teaching set: views of real pictures and phantoms with what LiteMedSAM makes of them.
+"""The teaching set: views of real images and phantoms with what LiteMedSAM makes of them.
 
-The teacher is slow (about half a second a picture on two cores), so it looks once: its embeddings,
+The teacher is slow (about half a second an image on two cores), so it looks once: its embeddings,
 pooled to the pupil's grid, and its masks of candidate boxes go to shards on disk. A shard is
 written whole; a run that was killed goes on with the first missing one.
 """
@@ -26,7 +26,7 @@ from medseg_gym.cases.phantoms import CASES_PER_IMAGE
 from medseg_gym.errors import MedSegError
 from medseg_gym.prompts import AddBox
 from medseg_gym.storage.atomic_write import atomic_path
-from scripts.pocket.views import SIDE, square_view
+from scripts.pocket.data.views import SIDE, square_view
 
 GRID = 32  # cells a side of the pooled embeddings, as the pupil has them
 SHARD = 25  # views
@@ -34,13 +34,13 @@ BOXES = 8  # candidate boxes per real view
 MIN_IOU = 0.8  # predicted by the teacher, for a mask to be kept
 MIN_STABILITY = 0.85  # IoU of its masks at logit +1 and -1 (Kirillov et al. 2023, section B)
 MIN_AREA, MAX_AREA = 60, 0.6 * SIDE * SIDE  # pixels of a mask or a candidate region
-VIEWS = {"chest": 2, "brain2": 4, "mni": 2, "nuclei": 10}  # per picture; else OTHER_VIEWS
+VIEWS = {"chest": 2, "brain2": 4, "mni": 2, "nuclei": 10}  # per image; else OTHER_VIEWS
 OTHER_VIEWS = 6
 
 
 @dataclass(frozen=True)
 class View:
-    """One square picture before the teacher has seen it.
+    """One square image before the teacher has seen it.
 
     Args:
         image: (SIDE, SIDE, 3) uint8.
@@ -54,25 +54,27 @@ class View:
     synthetic: bool
 
 
-def make_teaching_set(pictures: Path, folder: Path, phantoms: int, seed: int = 0) -> Iterator[str]:
+def make_teaching_set(
+    real_images: Path, folder: Path, phantoms: int, seed: int = 0
+) -> Iterator[str]:
     """Let the teacher look at everything; yields a line per shard.
 
     Args:
-        pictures: Written by `scripts/build_pocket_pictures.py`.
+        real_images: Written by `scripts/pocket/data/real_images.py`.
         folder: Where shards go.
-        phantoms: Pictures of the phantoms' train split to add.
+        phantoms: Images of the phantoms' train split to add.
         seed: Of the views.
 
     Raises:
-        MedSegError: The pictures are missing.
+        MedSegError: The images are missing.
     """
-    if not pictures.is_file():
+    if not real_images.is_file():
         raise MedSegError(
-            f"{pictures} is missing; make it with `python scripts/build_pocket_pictures.py "
-            f"--output {pictures}`"
+            f"{real_images} is missing; make it with `python -m scripts.pocket.data.real_images "
+            f"--output {real_images}`"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    plan = [*_plan_pictures(pictures, seed), *_plan_phantoms(phantoms)]
+    plan = [*_plan_real_images(real_images, seed), *_plan_phantoms(phantoms)]
     order = np.random.default_rng(seed).permutation(len(plan))  # every shard holds some of each
     shards = [order[start : start + SHARD] for start in range(0, len(plan), SHARD)]
     teacher: Backbone | None = None
@@ -81,13 +83,13 @@ def make_teaching_set(pictures: Path, folder: Path, phantoms: int, seed: int = 0
         if not file.exists():
             teacher = teacher or load("lite_medsam", dtype="bfloat16")
             tensors = _look(teacher, [plan[i]() for i in members], seed=(seed, number))
-            with atomic_path(file) as part:
-                save_file(tensors, part)
+            with atomic_path(file) as temporary:
+                save_file(tensors, temporary)
         yield f"{file.name}: {number + 1} of {len(shards)}"
 
 
-def _plan_pictures(pictures: Path, seed: int) -> list:
-    archive = np.load(pictures)
+def _plan_real_images(real_images: Path, seed: int) -> list:
+    archive = np.load(real_images)
     plan = []
     names = [name.removeprefix("image/") for name in archive.files if name.startswith("image/")]
     for place, name in enumerate(names):
@@ -117,16 +119,18 @@ def _plan_phantoms(count: int) -> list:
 
 
 def _look(teacher: Backbone, views: list[View], seed: tuple) -> dict[str, torch.Tensor]:
-    """What a shard holds: image, labels, regions, embedding, synthetic; masks and their owners."""
+    """Return a shard: image, labels, regions, embedding, synthetic; masks and their owners."""
     rng = np.random.default_rng(seed)
     embeddings = teacher.encode([view.image for view in views])
     regions = [view.labels if view.synthetic else over_segment(view.image, rng) for view in views]
     masks, owners = [], []
     for owner, view in enumerate(views):
         if not view.synthetic:
-            found = teacher_masks(teacher, embeddings[owner], regions[owner], view.image, rng)
-            masks += found
-            owners += [owner] * len(found)
+            taught_masks = teacher_masks(
+                teacher, embeddings[owner], regions[owner], view.image, rng
+            )
+            masks += taught_masks
+            owners += [owner] * len(taught_masks)
     packed = np.packbits(np.reshape(masks, (-1, SIDE * SIDE)).astype(bool), axis=1)
     pooled = [F.adaptive_avg_pool2d(e.features[0].float(), GRID).half() for e in embeddings]
     return {
@@ -142,13 +146,13 @@ def _look(teacher: Backbone, views: list[View], seed: tuple) -> dict[str, torch.
 
 def over_segment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Regions of even look, (SIDE, SIDE) int16 from 1 (Felzenszwalb and Huttenlocher 2004)."""
-    found = felzenszwalb(
+    segments = felzenszwalb(
         image,
         scale=float(np.exp(rng.uniform(np.log(80), np.log(800)))),
         sigma=float(rng.uniform(0.6, 1.6)),
         min_size=MIN_AREA,
     )
-    return (found + 1).astype(np.int16)
+    return (segments + 1).astype(np.int16)
 
 
 def teacher_masks(

@@ -1,4 +1,4 @@
-"""How good the pupil is on validation cases: the same engine and oracles as everywhere else."""
+"""Validation of the pupil by the same engine and oracles as everywhere else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Validation:
 
     @property
     def score(self) -> float:
-        """What is kept best: the phantoms' figures, and the few real ones at a quarter's weight."""
+        """Return the number to maximise: phantoms, and the few real cases at a quarter's weight."""
         phantoms = (self.phantoms_box + self.phantoms_loose_box) / 2
         clicks = (self.phantoms_clicks[0] + self.phantoms_clicks[-1]) / 2
         samples = (self.samples_box + self.samples_clicks[-1]) / 2
@@ -48,7 +48,7 @@ def validate(model: Sam, device: torch.device) -> Validation:
     """Play the validation cases with oracles."""
     backbone = PocketBackbone(copy.deepcopy(model), device=device)
     phantoms = load_cases("phantoms", "val")
-    found = {}
+    scores = {}
     for name, source in (
         ("phantoms", CaseList([phantoms[i] for i in range(PHANTOMS)])),
         ("samples", load_cases("samples", "val")),
@@ -66,12 +66,12 @@ def validate(model: Sam, device: torch.device) -> Validation:
                 sum(e.steps[min(k, len(e.steps) - 1)].dice for e in played) / len(played)
                 for k in range(5)
             ]
-            found[name, policy] = tuple(steps)
+            scores[name, policy] = tuple(steps)
         envs.close()
     return Validation(
-        found["phantoms", "oracle-box"][0],
-        found["phantoms", "oracle-box?loosen=0.2"][0],
-        found["phantoms", "oracle-click"],
-        found["samples", "oracle-box"][0],
-        found["samples", "oracle-click"],
+        scores["phantoms", "oracle-box"][0],
+        scores["phantoms", "oracle-box?loosen=0.2"][0],
+        scores["phantoms", "oracle-click"],
+        scores["samples", "oracle-box"][0],
+        scores["samples", "oracle-click"],
     )

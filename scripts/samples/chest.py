@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samples.origins import SLICERIO
-from samples.pack import Pack, group_entry
-from samples.targets import LEFT, RIBS, RIGHT, TISSUE, VERTEBRA
-from samples.volumes import MIN_LARGEST, MIN_PIXELS, largest_share, read_volume
-from samples.windows import CT_WINDOW, grey
+from scripts.samples.origins import SLICERIO
+from scripts.samples.pack import Pack, group_entry
+from scripts.samples.targets import LEFT, RIBS, RIGHT, TISSUE, VERTEBRA
+from scripts.samples.volumes import MIN_LARGEST, MIN_PIXELS, largest_share, read_volume
+from scripts.samples.windows import CT_WINDOW, grey
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def add_chest(pack: Pack, contents: dict[str, bytes]) -> None:
             if organ.single_box and largest_share(mask) < MIN_LARGEST:
                 continue
             image = image or pack.add_image(f"{CHEST}-z{z:03d}", grey(volume[z], CT_WINDOW))
-            more = {"slice": z, "single_box": organ.single_box}
+            extra = {"slice": z, "single_box": organ.single_box}
             pack.add_case(
-                f"{CHEST}-z{z:03d}-{organ.name}", image, mask, organ.target, CHEST, **more
+                f"{CHEST}-z{z:03d}-{organ.name}", image, mask, organ.target, CHEST, **extra
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from medseg_gym.errors import MedSegError
 
-class BuildError(RuntimeError):
-    """Something the pack is made from is missing or not what it should be."""
+
+class BuildError(MedSegError):
+    """A source of the pack is missing or not what it should be."""

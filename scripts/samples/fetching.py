@@ -11,8 +11,8 @@ import venv
 import zipfile
 from pathlib import Path
 
-from samples.errors import BuildError
-from samples.origins import RADIOMICS, Origin
+from scripts.samples.errors import BuildError
+from scripts.samples.origins import RADIOMICS, Origin
 
 
 def run_pip(python: str, *arguments: str) -> None:
@@ -41,19 +41,21 @@ def fetch(origin: Origin, cache: Path) -> Path:
                 run_pip(python, *download, *sdist, origin.requirement)
         else:
             run_pip(sys.executable, *download, "--only-binary", ":all:", origin.requirement)
-    found = sorted(cache.glob(origin.archive))
-    if not found:
+    archives = sorted(cache.glob(origin.archive))
+    if not archives:
         raise BuildError(f"pip downloaded {origin.requirement}, but {origin.archive} is not there")
     if origin.archive_sha256:
-        check(found[0].name, found[0].read_bytes(), origin.archive_sha256)
-    return found[0]
+        check(archives[0].name, archives[0].read_bytes(), origin.archive_sha256)
+    return archives[0]
 
 
 def check(name: str, content: bytes, expected: str) -> bytes:
     """Return `content` if its sha256 is the expected one."""
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise BuildError(f"{name}: sha256 is {found}, expected {expected}; delete it and try again")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected:
+        raise BuildError(
+            f"{name}: sha256 is {digest}, expected {expected}; delete it and try again"
+        )
     return content
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from samples.origins import ORIGINS
-from samples.pack import Pack
-from samples.targets import TARGETS
-from samples.volumes import MIN_PIXELS
+from scripts.samples.origins import ORIGINS
+from scripts.samples.pack import Pack
+from scripts.samples.targets import TARGETS
+from scripts.samples.volumes import MIN_PIXELS
 
 
 def write_index(pack: Pack) -> None:
@@ -25,7 +25,7 @@ def write_index(pack: Pack) -> None:
     cases = ",\n".join("  " + json.dumps(case) for case in pack.cases)
     head = {
         "format": 1,
-        "about": "Real images; see README.md beside this file. Made by scripts/build_samples.py.",
+        "about": "Real images; see README.md beside this file. Made by scripts/samples/build.py.",
         "targets": list(TARGETS),
         "notes": [f"Slices with under {MIN_PIXELS} labelled pixels are left out."],
         "origins": origins,

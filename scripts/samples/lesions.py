@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samples.origins import RADIOMICS
-from samples.pack import Pack, group_entry
-from samples.targets import BREAST, MASS, NODULE, TUMOUR
-from samples.volumes import MIN_LARGEST, MIN_PIXELS, largest_share, read_volume
-from samples.windows import CT_WINDOW, grey, percentiles
+from scripts.samples.origins import RADIOMICS
+from scripts.samples.pack import Pack, group_entry
+from scripts.samples.targets import BREAST, MASS, NODULE, TUMOUR
+from scripts.samples.volumes import MIN_LARGEST, MIN_PIXELS, largest_share, read_volume
+from scripts.samples.windows import CT_WINDOW, grey, percentiles
 
 
 @dataclass(frozen=True)
@@ -68,5 +68,5 @@ def add_lesions(pack: Pack, contents: dict[str, bytes]) -> None:
         for z in kept.tolist():
             key = f"{lesion.name}-z{z:03d}"
             image = pack.add_image(key, grey(volume[z], window))
-            more = {"slice": z, "single_box": True}
-            pack.add_case(key, image, labels[z] > 0, lesion.target, lesion.name, **more)
+            extra = {"slice": z, "single_box": True}
+            pack.add_case(key, image, labels[z] > 0, lesion.target, lesion.name, **extra)

@@ -1,4 +1,4 @@
-"""Crops of the stardist fluorescence picture, with its cell nuclei."""
+"""Crops of the stardist fluorescence image, with its cell nuclei."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import io
 
 import numpy as np
 
-from samples.origins import STARDIST
-from samples.pack import Pack, group_entry
-from samples.targets import NUCLEI, NUCLEUS
-from samples.windows import grey, percentiles
+from scripts.samples.origins import STARDIST
+from scripts.samples.pack import Pack, group_entry
+from scripts.samples.targets import NUCLEI, NUCLEUS
+from scripts.samples.windows import grey, percentiles
 
 CROP, CROP_MARGIN = 64, 3  # pixels; windows around a nucleus that is alone in view
 QUADRANT = 256  # pixels; windows for all nuclei
@@ -40,14 +40,14 @@ def lone_crop(labels: np.ndarray, nucleus: int, rng: np.random.Generator) -> tup
 
 
 def add_nuclei(pack: Pack, contents: dict[str, bytes]) -> None:
-    """Crops of the fluorescence picture: nuclei alone in view, and quadrants with all."""
+    """Crops of the fluorescence image: nuclei alone in view, and quadrants with all."""
     import tifffile
 
-    picture = tifffile.imread(io.BytesIO(contents["stardist/data/images/img2d.tif"]))
+    image = tifffile.imread(io.BytesIO(contents["stardist/data/images/img2d.tif"]))
     labels = tifffile.imread(io.BytesIO(contents["stardist/data/images/mask2d.tif"]))
-    window = percentiles(picture)
-    pixels = grey(picture, window)
-    how = f"{window[0]:g}..{window[1]:g} (0.5th..99.5th percentile of the picture)"
+    window = percentiles(image)
+    pixels = grey(image, window)
+    how = f"{window[0]:g}..{window[1]:g} (0.5th..99.5th percentile of the image)"
     pack.groups[NUCLEI_NAME] = group_entry("train", "microscopy", None, STARDIST, how, NUCLEI_NOTES)
     rng = np.random.default_rng(2018)
     for nucleus in np.unique(labels[labels > 0]).tolist():
@@ -57,12 +57,12 @@ def add_nuclei(pack: Pack, contents: dict[str, bytes]) -> None:
         box = (slice(corner[0], corner[0] + CROP), slice(corner[1], corner[1] + CROP))
         key = f"{NUCLEI_NAME}-nucleus{nucleus:03d}"
         image = pack.add_image(key, pixels[box])
-        more = {"slice": None, "crop": [*corner, CROP, CROP], "single_box": True}
-        pack.add_case(key, image, labels[box] == nucleus, NUCLEUS, NUCLEI_NAME, **more)
+        extra = {"slice": None, "crop": [*corner, CROP, CROP], "single_box": True}
+        pack.add_case(key, image, labels[box] == nucleus, NUCLEUS, NUCLEI_NAME, **extra)
     for y, x in np.ndindex(2, 2):
         corner = (y * QUADRANT, x * QUADRANT)
         box = (slice(corner[0], corner[0] + QUADRANT), slice(corner[1], corner[1] + QUADRANT))
         key = f"{NUCLEI_NAME}-quadrant{y}{x}"
         image = pack.add_image(key, pixels[box])
-        more = {"slice": None, "crop": [*corner, QUADRANT, QUADRANT], "single_box": False}
-        pack.add_case(key, image, labels[box] > 0, NUCLEI, NUCLEI_NAME, **more)
+        extra = {"slice": None, "crop": [*corner, QUADRANT, QUADRANT], "single_box": False}
+        pack.add_case(key, image, labels[box] > 0, NUCLEI, NUCLEI_NAME, **extra)

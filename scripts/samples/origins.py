@@ -63,7 +63,7 @@ RADIOMICS = Origin(
     masks=(
         "Masks look human-drawn or human-corrected; the package does not say by whom. It names "
         "neither diagnosis nor MRI sequence: the target texts are this project's reading of the "
-        "pictures."
+        "images."
     ),
     licence_file="LICENSE.txt",
 )
@@ -89,11 +89,11 @@ STARDIST = Origin(
         "The package says that image and mask come from the 2018 Data Science Bowl (Caicedo et "
         "al. 2019, Nature Methods 16, 1247), whose masks were annotated by hand; it does not say "
         "by whom this one was. To this project's knowledge that set (BBBC038) is CC0; the package "
-        "repeats no licence for the picture alone."
+        "repeats no licence for the image alone."
     ),
     licence_file="stardist-0.9.2.dist-info/licenses/LICENSE.txt",
 )
-NILEARN = Origin(  # a picture that `pocket` is trained on, not a sample
+NILEARN = Origin(  # an image that `pocket` is trained on, not a sample
     name="nilearn",
     version="0.14.1",
     archive="nilearn-0.14.1-*.whl",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from samples.origins import Origin
+from scripts.samples.origins import Origin
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Pack:
         return self._write(f"images/{name}.png", Image.fromarray(pixels))
 
     def add_case(
-        self, key: str, image: str, mask: np.ndarray, target: str, group: str, **more: Any
+        self, key: str, image: str, mask: np.ndarray, target: str, group: str, **extra: Any
     ) -> None:
         """Write a mask and its line of the index."""
         bits = Image.fromarray(mask.astype(np.uint8) * 255).convert("1", dither=Image.Dither.NONE)
@@ -34,19 +34,19 @@ class Pack:
             "image": image,
             "mask": self._write(f"masks/{key}.png", bits),
         }
-        entry |= {"target": target, "group": group, **more, "area": int(mask.sum())}
+        entry |= {"target": target, "group": group, **extra, "area": int(mask.sum())}
         self.cases.append(entry)
 
-    def _write(self, name: str, picture: Image.Image) -> str:
+    def _write(self, name: str, image: Image.Image) -> str:
         (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(self.path / name, optimize=True)
+        image.save(self.path / name, optimize=True)
         return name
 
 
 def group_entry(
     split: str, modality: str, spacing: Any, origin: Origin, window: str, notes: tuple[str, ...]
 ) -> dict[str, Any]:
-    """What the index says of one volume."""
+    """Return the entry of one volume in the index."""
     return {
         "split": split,
         "modality": modality,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from PIL import Image
 
-from samples.origins import ORIGINS
-from samples.pack import Pack
+from scripts.samples.origins import ORIGINS
+from scripts.samples.pack import Pack
 
 
 def write_readme(pack: Pack) -> None:
@@ -14,7 +14,7 @@ def write_readme(pack: Pack) -> None:
         "# Sample cases",
         "",
         "Real images, cut from data that Python packages carry; nothing is synthetic. Made by",
-        "`python scripts/build_samples.py`; do not edit by hand. They show how things work: a few",
+        "`python -m scripts.samples.build`; do not edit by hand. They show how things work: a few",
         "volumes, hence no ground for clinical or statistical claims.",
         "",
         "| split | group | target | cases | mask area, % of image | multi-part |",
@@ -22,14 +22,16 @@ def write_readme(pack: Pack) -> None:
     ]
     rows: dict[tuple[str, ...], list[float]] = {}
     for case in pack.cases:
-        with Image.open(pack.path / case["image"]) as picture:
-            share = 100 * case["area"] / (picture.width * picture.height)
+        with Image.open(pack.path / case["image"]) as image:
+            share = 100 * case["area"] / (image.width * image.height)
         split = pack.groups[case["group"]]["split"]
-        part = "" if case["single_box"] else "yes"
-        rows.setdefault((split, case["group"], case["target"], part), []).append(share)
-    for (split, group, target, part), shares in rows.items():
+        one_of_several = "" if case["single_box"] else "yes"
+        rows.setdefault((split, case["group"], case["target"], one_of_several), []).append(share)
+    for (split, group, target, one_of_several), shares in rows.items():
         area = f"{min(shares):.2f} to {max(shares):.2f}"
-        lines.append(f"| {split} | {group} | {target} | {len(shares)} | {area} | {part} |")
+        lines.append(
+            f"| {split} | {group} | {target} | {len(shares)} | {area} | {one_of_several} |"
+        )
     lines += [
         "",
         'Multi-part targets are apart: `load_cases("samples:multi-part", "train")`.',

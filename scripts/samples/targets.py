@@ -1,4 +1,4 @@
-"""What the samples ask to segment: the target texts."""
+"""Target texts of the samples."""
 
 from __future__ import annotations
 

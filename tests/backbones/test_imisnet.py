@@ -117,8 +117,8 @@ def test_without_text_encoder_the_other_prompts_are_as_before(mini, wordless):
 
 @needs_transformers
 def test_the_fixture_is_what_its_script_makes(mini):
-    path = ROOT / "scripts/make_imisnet_fixture.py"
-    spec = importlib.util.spec_from_file_location("make_imisnet_fixture", path)
+    path = ROOT / "scripts/fixtures/imisnet.py"
+    spec = importlib.util.spec_from_file_location("imisnet_fixture", path)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     made = script.make()

@@ -167,7 +167,7 @@ def test_truncated_image(damaged, size):
     source = SamplePack(damaged).source("test")
     file = damaged / source.records[0].image
     file.write_bytes(file.read_bytes()[:size])
-    with pytest.raises(CaseError, match=rf"{source.records[0].image}: .*build_samples\.py"):
+    with pytest.raises(CaseError, match=rf"{source.records[0].image}: .*scripts\.samples\.build"):
         source[0]
 
 

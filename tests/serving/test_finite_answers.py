@@ -22,10 +22,10 @@ from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.protocol import Embedding, Prediction
 from medseg_gym.backbones.remote.ends import RemoteBackbone, ServedBackbone
 from medseg_gym.backbones.remote.http import HttpBackbone, Patience
+from medseg_gym.backbones.remote.micro_batching import decode_together, together
 from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.cases import Case, hash_pixels
 from medseg_gym.prompts import AddBox
-from medseg_gym.serving.batching.micro_batching import decode_together, together
 from medseg_gym.serving.routes.row_messages import write_decode
 from tests.serving.conftest import noise, upload
 

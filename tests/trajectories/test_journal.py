@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.data.synthetic_episodes import made_up, write_made_up
+from benchmarks.data.synthetic_episodes import synthetic_episode, write_synthetic_episode
 from medseg_gym.trajectories import TrajectoryError, TrajectoryStore, TrajectoryWriter
 from medseg_gym.trajectories.store.frames import frame, read_frames
 from medseg_gym.trajectories.store.journal import (
@@ -27,7 +27,7 @@ SIDE = 24
 def interleaved(count=5, at_once=2):
     """Frames of a journal with several episodes at a time, the last one unfinished."""
     frames = [header_frame()]
-    originals = {f"w/{i}": made_up(f"case {i}", 0, SIDE) for i in range(count)}
+    originals = {f"w/{i}": synthetic_episode(f"case {i}", 0, SIDE) for i in range(count)}
     running, waiting = {}, list(originals)
     while running or waiting:
         while waiting and len(running) < at_once:
@@ -193,10 +193,10 @@ def test_what_had_ended_before_damage_or_began_after_it_is_kept_of_0_1_0(folder)
 
 
 def test_a_length_that_was_damaged_costs_nothing_and_the_file_is_set_aside(tmp_path):
-    expected = [made_up(f"case {i}", 0, SIDE) for i in range(51)]
+    expected = [synthetic_episode(f"case {i}", 0, SIDE) for i in range(51)]
     writer = TrajectoryWriter(tmp_path / "whole")
     for one in expected:
-        write_made_up(writer, one)
+        write_synthetic_episode(writer, one)
     (journal,) = (tmp_path / "whole").glob("*.journal")
     data = bytearray(journal.read_bytes())
     first = len(header_frame())
@@ -217,7 +217,7 @@ def test_a_length_that_was_damaged_costs_nothing_and_the_file_is_set_aside(tmp_p
     assert [path.name for path in found.damaged] == [f"{damaged.name}.damaged"]
     assert all(found.episode(one.key).steps == one.steps for one in expected)
     with TrajectoryWriter(store) as again:  # it is said once
-        write_made_up(again, made_up("later", 0, SIDE))
+        write_synthetic_episode(again, synthetic_episode("later", 0, SIDE))
     assert len(TrajectoryStore(store)) == 52
 
 
@@ -258,6 +258,6 @@ def test_a_text_that_looks_like_a_frame_is_none(folder):
 
 
 def test_rows_carry_no_name_of_a_frame():
-    one = made_up("case", 0, SIDE)
+    one = synthetic_episode("case", 0, SIDE)
     columns = {**facts_to_row(one.facts), **step_to_row(one.steps[0])}
     assert not {"frame", "blob", "begin", "of"} & set(columns)

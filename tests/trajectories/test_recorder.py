@@ -195,7 +195,7 @@ def test_a_full_disk_leaves_no_hole_in_an_episode(small_cases, tmp_path, monkeyp
     for number in range(20):
         if number in (2, 5, 11):
             with monkeypatch.context() as patch:
-                patch.setattr("medseg_gym.trajectories.writer.os.write", full)
+                patch.setattr("medseg_gym.trajectories.store.writer.os.write", full)
                 with pytest.raises(TrajectoryError, match="make room"):
                     envs.step(envs.action_space.sample())
         else:

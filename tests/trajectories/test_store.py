@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.data.synthetic_episodes import made_up, write_made_up
+from benchmarks.data.synthetic_episodes import synthetic_episode, write_synthetic_episode
 from benchmarks.data.writer_kills import kill_writers
 from medseg_gym.prompts import AddPoint
 from medseg_gym.trajectories import TrajectoryError, TrajectoryStore, TrajectoryWriter
@@ -21,7 +21,7 @@ SIDE = 48
 
 
 def episodes(count, seed=0):
-    return [made_up(f"case {i}", seed, SIDE) for i in range(count)]
+    return [synthetic_episode(f"case {i}", seed, SIDE) for i in range(count)]
 
 
 def assert_holds(store, expected):
@@ -35,9 +35,9 @@ def leave_a_journal(path, count=3):
     """A store as a writer leaves it when it is killed: no `close`."""
     writer = TrajectoryWriter(path)
     for one in episodes(count):
-        write_made_up(writer, one)
-    id = writer.begin(made_up("running", 0, SIDE).facts)
-    writer.add([(id, made_up("running", 0, SIDE).steps[0])])
+        write_synthetic_episode(writer, one)
+    id = writer.begin(synthetic_episode("running", 0, SIDE).facts)
+    writer.add([(id, synthetic_episode("running", 0, SIDE).steps[0])])
     return writer
 
 
@@ -62,7 +62,7 @@ def test_written_is_read(chunk, tmp_path):
     expected = episodes(10)
     with TrajectoryWriter(tmp_path, chunk_episodes=chunk, fsync=chunk == 4) as writer:
         for number, one in enumerate(expected):
-            write_made_up(writer, one)
+            write_synthetic_episode(writer, one)
             assert_holds(TrajectoryStore(tmp_path), expected[: number + 1])  # while it goes on
     store = TrajectoryStore(tmp_path)
     assert_holds(store, expected)
@@ -79,7 +79,7 @@ def test_written_is_read(chunk, tmp_path):
 
 
 def test_odd_values_survive(tmp_path):
-    one = made_up("odd \u00e9 \U0001f9e0", 2**62, SIDE)
+    one = synthetic_episode("odd \u00e9 \U0001f9e0", 2**62, SIDE)
     odd = AddPoint(np.nextafter(0, 1), 1 / 3)
     first = replace(
         one.steps[0], prompt=odd, error='"\n\x00', terms={}, reward=float("inf"), dice=5e-324
@@ -87,24 +87,24 @@ def test_odd_values_survive(tmp_path):
     unreadable = replace(one.steps[0], prompt=None, valid=False)
     one = replace(one, steps=(first, unreadable, *one.steps[1:]))
     with TrajectoryWriter(tmp_path) as writer:
-        write_made_up(writer, one)
+        write_synthetic_episode(writer, one)
         assert_holds(TrajectoryStore(tmp_path), [one])
     assert_holds(TrajectoryStore(tmp_path), [one])
 
 
 def test_running_episodes_are_carried_over_and_kept_as_unfinished(tmp_path):
-    running = made_up("running", 0, SIDE)
+    running = synthetic_episode("running", 0, SIDE)
     with TrajectoryWriter(tmp_path, chunk_episodes=2) as writer:
         id = writer.begin(running.facts)
         writer.add([(id, running.steps[0])])
         for one in episodes(5):
-            write_made_up(writer, one)
+            write_synthetic_episode(writer, one)
         (found,) = TrajectoryStore(tmp_path).episodes(unfinished=True)
         assert found.steps == running.steps[:1]
     (found,) = TrajectoryStore(tmp_path).episodes(unfinished=True)
     assert found.steps == running.steps[:1]
     with pytest.raises(TrajectoryError, match="closed"):
-        write_made_up(writer, running)
+        write_synthetic_episode(writer, running)
 
 
 @pytest.mark.parametrize("cut", [1, 7, 8, 9, 150, 400])
@@ -179,17 +179,17 @@ def test_foreign_folders_and_newer_versions_are_refused(tmp_path):
 def test_a_key_twice_is_counted_and_given_once(tmp_path):
     for _ in range(2):
         with TrajectoryWriter(tmp_path) as writer:
-            write_made_up(writer, made_up("case", 0, SIDE))
+            write_synthetic_episode(writer, synthetic_episode("case", 0, SIDE))
     store = TrajectoryStore(tmp_path)
     assert len(store) == 1 and store.duplicates == 1
-    assert store.to_table().num_rows == len(made_up("case", 0, SIDE).steps)
+    assert store.to_table().num_rows == len(synthetic_episode("case", 0, SIDE).steps)
 
 
 def test_two_writers_at_once(tmp_path):
     with TrajectoryWriter(tmp_path, 2) as one, TrajectoryWriter(tmp_path, 3) as two:
         for first, second in zip(episodes(7), episodes(7, seed=1), strict=True):
-            write_made_up(one, first)
-            write_made_up(two, second)
+            write_synthetic_episode(one, first)
+            write_synthetic_episode(two, second)
     assert_holds(TrajectoryStore(tmp_path), [*episodes(7), *episodes(7, seed=1)])
 
 
@@ -212,17 +212,17 @@ def test_a_disk_that_is_full_says_so_and_leaves_whole_frames(tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr("medseg_gym.trajectories.store.writer.os.write", full)
         with pytest.raises(TrajectoryError, match="No space left"):
-            write_made_up(writer, made_up("later", 0, SIDE))
+            write_synthetic_episode(writer, synthetic_episode("later", 0, SIDE))
     assert_holds(TrajectoryStore(tmp_path), episodes(3))
-    write_made_up(writer, made_up("after", 0, SIDE))
-    assert_holds(TrajectoryStore(tmp_path), [*episodes(3), made_up("after", 0, SIDE)])
+    write_synthetic_episode(writer, synthetic_episode("after", 0, SIDE))
+    assert_holds(TrajectoryStore(tmp_path), [*episodes(3), synthetic_episode("after", 0, SIDE)])
     writer.close()
 
 
 def test_a_chunk_that_is_gone_is_missed(tmp_path):
     with TrajectoryWriter(tmp_path, chunk_episodes=2) as writer:
         for one in episodes(5):
-            write_made_up(writer, one)
+            write_synthetic_episode(writer, one)
     chunks = sorted(tmp_path.glob("*.parquet"))
     lines = [json.loads(line) for line in (tmp_path / MANIFEST).read_text().splitlines()]
     assert [line["chunk"] for line in lines] == [chunk.name for chunk in chunks]
@@ -245,7 +245,7 @@ def test_a_chunk_that_is_gone_is_missed(tmp_path):
     (tmp_path / MANIFEST).write_text(json.dumps(lines[0]) + "\n" + '{"chunk": "torn')
     assert_holds(TrajectoryStore(tmp_path), episodes(5))  # chunks without a line count too
     with TrajectoryWriter(tmp_path) as writer:
-        write_made_up(writer, made_up("later", 0, SIDE))
+        write_synthetic_episode(writer, synthetic_episode("later", 0, SIDE))
     found = [json.loads(line) for line in (tmp_path / MANIFEST).read_text().splitlines()]
     assert len(found) == 2 and found[0] == lines[0], "nothing is written onto half a line"
 
@@ -269,7 +269,7 @@ def test_a_disk_that_is_full_between_chunks_loses_nothing(tmp_path, monkeypatch,
 
     writer = TrajectoryWriter(tmp_path, chunk_episodes=3)
     for one in episodes(2):
-        write_made_up(writer, one)
+        write_synthetic_episode(writer, one)
     where = {
         "journal": "medseg_gym.trajectories.store.writer.os.open",
         "manifest": "medseg_gym.storage.line_files.mend",
@@ -277,24 +277,28 @@ def test_a_disk_that_is_full_between_chunks_loses_nothing(tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(where, full)
         with pytest.raises(TrajectoryError, match=r"cannot be written: No space.*make room"):
-            writer.close() if when == "last chunk" else write_made_up(writer, episodes(3)[2])
+            writer.close() if when == "last chunk" else write_synthetic_episode(
+                writer, episodes(3)[2]
+            )
     count = 2 if when == "last chunk" else 3
     assert_holds(TrajectoryStore(tmp_path), episodes(count))
     if when != "last chunk":
-        write_made_up(writer, made_up("later", 0, SIDE))
+        write_synthetic_episode(writer, synthetic_episode("later", 0, SIDE))
     writer.close()
     with TrajectoryWriter(tmp_path):
         pass
-    expected = episodes(count) + ([] if when == "last chunk" else [made_up("later", 0, SIDE)])
+    expected = episodes(count) + (
+        [] if when == "last chunk" else [synthetic_episode("later", 0, SIDE)]
+    )
     assert_holds(TrajectoryStore(tmp_path), expected)
     assert not list(tmp_path.glob("*.journal")) and not list(tmp_path.glob("*.part"))
 
 
 def test_a_closed_writer_has_nothing_more_to_abandon(tmp_path):
     writer = TrajectoryWriter(tmp_path)
-    running = writer.begin(made_up("running", 0, SIDE).facts)
-    writer.add([(running, made_up("running", 0, SIDE).steps[0])])
-    begun = writer.begin(made_up("begun", 0, SIDE).facts)
+    running = writer.begin(synthetic_episode("running", 0, SIDE).facts)
+    writer.add([(running, synthetic_episode("running", 0, SIDE).steps[0])])
+    begun = writer.begin(synthetic_episode("begun", 0, SIDE).facts)
     writer.close()
     writer.abandon(running)
     writer.abandon(begun)

@@ -26,7 +26,7 @@ from medseg_gym.trajectories import StoredCases, TrajectoryStore, rebuild_episod
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """What experts saw and did.
+    """Observations and actions of experts.
 
     Args:
         observations: Arrays of the view with a leading axis n.
@@ -114,8 +114,8 @@ def clone(network: PromptNetwork, config: PPOSettings, view: dict[str, Any], log
     for _ in range(config.clone_epochs):
         losses = []
         order = generator.permutation(np.flatnonzero(~held))
-        for part in _minibatches(order, config.minibatch):
-            policy_loss, value_loss = _losses(network, data, part, device)
+        for minibatch in _minibatches(order, config.minibatch):
+            policy_loss, value_loss = _losses(network, data, minibatch, device)
             optimizer.zero_grad()
             (policy_loss + config.value_weight * value_loss).backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -124,8 +124,8 @@ def clone(network: PromptNetwork, config: PPOSettings, view: dict[str, Any], log
             losses.append(policy_loss.item())
         with torch.no_grad():
             watched = [
-                _losses(network, data, part, device)[0].item() * len(part)
-                for part in _minibatches(np.flatnonzero(held), config.minibatch)
+                _losses(network, data, minibatch, device)[0].item() * len(minibatch)
+                for minibatch in _minibatches(np.flatnonzero(held), config.minibatch)
             ]
         log.write(
             0,

@@ -116,7 +116,7 @@ class PPOSettings(StoredSettings):
         return self.entropy + (self.final_entropy - self.entropy) * min(1.0, progress)
 
     def view(self, targets: tuple[str, ...]) -> dict[str, Any]:
-        """What a checkpoint must say of the view, as arguments of the environment."""
+        """Return the view's options that a checkpoint keeps, as arguments of the environment."""
         return {
             "image_size": self.image_size,
             "bins": self.bins,

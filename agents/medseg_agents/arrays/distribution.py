@@ -55,12 +55,12 @@ class PromptDistribution:
         """Log-probability, (B,), of B x 5 actions."""
         actions = actions.long()
         tool = actions[:, 0]
-        found = self.tool_logp.gather(1, tool[:, None])[:, 0]
+        log_prob = self.tool_logp.gather(1, tool[:, None])[:, 0]
         places = [self._cell(actions[:, c], actions[:, c + 1]) for c in self._columns]
         if places:
             chosen = self.place_logp.gather(2, torch.stack(places, 1)[..., None])[..., 0]
-            found = found + torch.where(self._owner == tool[:, None], chosen, 0.0).sum(1)
-        return found
+            log_prob = log_prob + torch.where(self._owner == tool[:, None], chosen, 0.0).sum(1)
+        return log_prob
 
     def entropy(self) -> torch.Tensor:
         """Exact entropy in nats, (B,)."""

@@ -121,18 +121,18 @@ class PromptNetwork(nn.Module):
         elif target.dim() < 2 or target.shape[-1] == 1:  # an index; else one-hot
             target = functional.one_hot(target.reshape(batch).long(), self.targets)
         left = observation["steps_left"].reshape(batch, 1).float()
-        told = self.condition(torch.cat([target.reshape(batch, -1).float(), left], 1))
+        condition = self.condition(torch.cat([target.reshape(batch, -1).float(), left], 1))
 
         fine = functional.silu(self.stem(torch.cat([pixels, grid], 1)))
-        middle = self.down1(fine, told)
-        coarse = self.deep(self.down2(middle, told), told)
+        middle = self.down1(fine, condition)
+        coarse = self.deep(self.down2(middle, condition), condition)
         wide = functional.interpolate(coarse, scale_factor=2)
-        middle = self.up1(torch.cat([wide, middle], 1), told)
+        middle = self.up1(torch.cat([wide, middle], 1), condition)
         wide = functional.interpolate(middle, scale_factor=2)
-        maps = self.places(self.up2(torch.cat([wide, fine], 1), told))
+        maps = self.places(self.up2(torch.cat([wide, fine], 1), condition))
         if self.cells < maps.shape[-1]:
             maps = functional.adaptive_avg_pool2d(maps, self.cells)
-        summary = torch.cat([coarse.mean((2, 3)), coarse.amax((2, 3)), told], 1)
+        summary = torch.cat([coarse.mean((2, 3)), coarse.amax((2, 3)), condition], 1)
         trunk = self.trunk(summary)
         return torch.cat([self.tool(trunk), maps.flatten(1)], 1), self.value(trunk)[:, 0]
 
@@ -144,11 +144,11 @@ class PromptNetwork(nn.Module):
 class _Block(nn.Module):
     """Two 3 x 3 convolutions with a residual; the first is scaled and shifted by the condition."""
 
-    def __init__(self, inside: int, outside: int, told: int, stride: int = 1) -> None:
+    def __init__(self, inside: int, outside: int, condition_size: int, stride: int = 1) -> None:
         super().__init__()
         self.first = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
         self.norm = nn.GroupNorm(min(8, outside), outside, affine=False)
-        self.film = nn.Linear(told, 2 * outside)
+        self.film = nn.Linear(condition_size, 2 * outside)
         self.second = nn.Conv2d(outside, outside, 3, 1, 1)
         self.skip = (
             nn.Conv2d(inside, outside, 1, stride)
@@ -156,8 +156,8 @@ class _Block(nn.Module):
             else nn.Identity()
         )
 
-    def forward(self, x: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
-        scale, shift = self.film(told)[..., None, None].chunk(2, 1)
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.film(condition)[..., None, None].chunk(2, 1)
         hidden = functional.silu(self.norm(self.first(x)) * (1 + scale) + shift)
         return functional.silu(self.second(hidden) + self.skip(x))
 
@@ -187,11 +187,12 @@ def _check(
     if not count_maps(tools):
         raise PolicyError(f"none of the tools {tools} makes a mask; add a click or a box")
     for key, channels in _PLANES.items():
-        found = observation_space[key].shape
-        if found not in ((side, side, channels), (channels, side, side)):
+        shape_there = observation_space[key].shape
+        if shape_there not in ((side, side, channels), (channels, side, side)):
             raise PolicyError(
                 f"this network reads {key!r} as {side} x {side} with {channels} channels, not "
-                f"{found}; stacked frames are for networks of your own, or SB3's MultiInputPolicy"
+                f"{shape_there}; stacked frames are for networks of your own, or SB3's "
+                "MultiInputPolicy"
             )
     target = observation_space["target"]
     if isinstance(target, spaces.Discrete):

@@ -47,23 +47,23 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     def _share_groups(self) -> None:
         # The same dictionaries, so that a scheduler that sets a rate here sets it in the parts.
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+        self.param_groups = [group for optimiser in self.parts for group in optimiser.param_groups]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of both."""
         loss = closure() if closure else None
-        for part in self.parts:
-            part.step()
+        for optimiser in self.parts:
+            optimiser.step()
         return loss
 
     def state_dict(self) -> dict[str, Any]:
         """States of both parts."""
-        return {"parts": [part.state_dict() for part in self.parts]}
+        return {"parts": [optimiser.state_dict() for optimiser in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the states of both parts."""
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
+        for optimiser, state in zip(self.parts, state_dict["parts"], strict=True):
+            optimiser.load_state_dict(state)
         self._share_groups()
 
 

@@ -71,18 +71,18 @@ class Arena:
         area = f", area >= {self.min_area:.1%}" if self.min_area else ""
         return f"{self.cases}, {self.split} split{area}"
 
-    def most(self, source: CaseSource) -> int | None:
-        """How many cases of a source are looked at; None is all."""
+    def limit_of(self, source: CaseSource) -> int | None:
+        """Return how many cases of a source are looked at; None is all."""
         return FEW_CASES if self.limit is None and len(source) > MANY_CASES else self.limit
 
     def left_out(self, source: CaseSource, keys: Sequence[str]) -> dict[str, int]:
-        """What the reader and `min_area` left out, by reason.
+        """Return counts of cases that the reader and `min_area` left out, by reason.
 
         Args:
             source: The cases.
             keys: Of them that are played.
         """
-        small = len(source.keys[: self.most(source)]) - len(keys)
+        small = len(source.keys[: self.limit_of(source)]) - len(keys)
         reason = f"cases of this split under {self.min_area:.2%} of their image (--min-area)"
         return {**source.left_out, **({reason: small} if small else {})}
 
@@ -92,7 +92,7 @@ class Arena:
         Raises:
             MedSegError: None is left.
         """
-        keys = list(source.keys[: self.most(source)])
+        keys = list(source.keys[: self.limit_of(source)])
         if self.min_area:
             keys = [k for i, k in enumerate(keys) if source[i].area_fraction >= self.min_area]
         if not keys:
@@ -102,7 +102,7 @@ class Arena:
 
 @dataclass(frozen=True)
 class PlayedBy:
-    """What one policy on one backbone left.
+    """Records of one policy on one backbone.
 
     Args:
         backbone: Its name.
@@ -119,7 +119,7 @@ class PlayedBy:
 
 @dataclass
 class Comparison:
-    """What a comparison found.
+    """Results of a comparison.
 
     Args:
         arena: Where.
@@ -196,8 +196,8 @@ class Comparison:
             "rows": self.rows,
         }
         write_json(results, out / "results.json")
-        told = {"machine": self.machine, "left_out": left_out_note(self.left_out)}
-        write_csv([{**row, **told} for row in self.rows], out / "results.csv")
+        context = {"machine": self.machine, "left_out": left_out_note(self.left_out)}
+        write_csv([{**row, **context} for row in self.rows], out / "results.csv")
         plot_dice_by_step(self.rows, out / "dice_by_step.png", self.arena.title)
 
 
@@ -216,7 +216,7 @@ def compare(
         MedSegError: What cannot be loaded or played, or too many failed cases; nothing of it
             becomes a score.
     """
-    found = Comparison(arena)
+    comparison = Comparison(arena)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
         bar = progress.add_task("loading", total=None)
@@ -234,10 +234,10 @@ def compare(
                     max_steps=arena.max_steps,
                     **policy_spec.view,
                 )
-                found.machine = describe_machine(str(envs.backbone.device))
+                comparison.machine = describe_machine(str(envs.backbone.device))
                 if keys is None:
                     keys = arena.keys(envs.source)
-                    found.left_out = arena.left_out(envs.source, keys)
+                    comparison.left_out = arena.left_out(envs.source, keys)
                     runs = len(arena.backbones) * len(policy_specs) * len(arena.seeds)
                     progress.update(bar, total=len(keys) * runs)
                 policy = policy_spec.build(envs)
@@ -246,7 +246,7 @@ def compare(
                 for seed in arena.seeds:
                     progress.update(bar, description=f"{backbone}, {policy_spec.name}")
                     settings = run_settings(envs, policy, keys, seed)
-                    found.settings.append(settings)
+                    comparison.settings.append(settings)
                     file = RecordFile(out / "records" / _file_name(settings), settings)
                     records += evaluate(
                         envs,
@@ -258,11 +258,11 @@ def compare(
                         arena.max_failures,
                     )
                     failed += file.failed
-                found.played.append(PlayedBy(backbone, policy.name, records, failed))
+                comparison.played.append(PlayedBy(backbone, policy.name, records, failed))
                 close_policy(policy)
                 envs.close()
-    found.summarise()
-    return found
+    comparison.summarise()
+    return comparison
 
 
 def _file_name(settings: dict[str, Any]) -> str:

@@ -30,14 +30,14 @@ from medseg_gym.storage.line_files import append_rows, read_rows
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """What one policy made of one case.
+    """Record of one policy on one case.
 
     Args:
         case: Key.
         group: Patient, volume or image.
         modality: Of the image.
         target: What was to be segmented.
-        synthetic: True for made-up images.
+        synthetic: True for synthetic images.
         area: Share of the image that the target covers.
         dice: Before the first step and after each, so one more than `tools`.
         iou: Likewise.
@@ -139,14 +139,14 @@ Outcome = CaseRecord | FailedCase
 def outcome_of(
     one: Played | GivenUp, policy: Policy, envs: CoreVectorEnv, batch_size: int
 ) -> Outcome:
-    """What an episode leaves in the records, finished or given up; see `record_of`."""
+    """Return the record of an episode, finished or given up; see `record_of`."""
     if isinstance(one, GivenUp):
         return failed_case(one, batch_size)
     return record_of(one, policy, envs, batch_size)
 
 
 def record_of(played: Played, policy: Policy, envs: CoreVectorEnv, batch_size: int) -> CaseRecord:
-    """What a finished episode leaves in the records.
+    """Return the record of a finished episode.
 
     Args:
         played: The episode.
@@ -224,16 +224,16 @@ class RecordFile:
                 f"{self.path} holds a run with other settings; give another output folder or "
                 "delete the file"
             )
-        found: dict[int, dict[str, Outcome]] = {}
+        outcomes_by_batch: dict[int, dict[str, Outcome]] = {}
         for number, line in enumerate(lines[1:], start=2):
             try:
                 record = _read_record(line)
             except (ValueError, TypeError) as error:
                 raise MedSegError(f"{self.path}:{number}: not a record ({error})") from None
-            found.setdefault(record.batch, {})[record.case] = record
+            outcomes_by_batch.setdefault(record.batch, {})[record.case] = record
         kept: list[Outcome] = []
-        for batch in sorted(found):
-            outcomes = list(found[batch].values())
+        for batch in sorted(outcomes_by_batch):
+            outcomes = list(outcomes_by_batch[batch].values())
             if len(outcomes) == outcomes[0].batch_size:
                 kept += outcomes
         self._take(kept)

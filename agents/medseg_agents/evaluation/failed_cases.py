@@ -51,7 +51,7 @@ class FailedCase:
 
 
 def failed_case(given_up: GivenUp, batch_size: int) -> FailedCase:
-    """What an episode that was given up leaves in the records.
+    """Return the record of an episode that was given up.
 
     Args:
         given_up: The episode.
@@ -76,11 +76,11 @@ class FailureLimit:
     """Ends a run after so many failed cases.
 
     Args:
-        most: The failed case with this number ends it.
+        limit: The failed case with this number ends it.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most, self.count = most, 0
+    def __init__(self, limit: int) -> None:
+        self.limit, self.count = limit, 0
 
     def add(self, outcomes: Sequence[CaseRecord | FailedCase]) -> None:
         """Count what is on the disk by now.
@@ -90,10 +90,11 @@ class FailureLimit:
         """
         failed = [one for one in outcomes if isinstance(one, FailedCase)]
         self.count += len(failed)
-        if failed and self.count >= self.most:
+        if failed and self.count >= self.limit:
             raise MedSegError(
                 f"{self.count} failed case{'' if self.count == 1 else 's'}, and the run ends at "
-                f"max_failures={self.most}. The last was {failed[-1].case!r}: {failed[-1].failed}. "
+                f"max_failures={self.limit}. "
+                f"The last was {failed[-1].case!r}: {failed[-1].failed}. "
                 "What was played is kept; the same command plays failed cases again and goes on"
             )
 
@@ -127,7 +128,7 @@ def lost_subsets(records: Sequence[CaseRecord], failed: Sequence[FailedCase], by
 
 
 def failure_notes(records: Sequence[CaseRecord], failed: Sequence[FailedCase]) -> list[str]:
-    """What a table must say of failed cases, and of steps lost to answers that were cut off.
+    """Return notes on failed cases, and on steps lost to completions that were cut off.
 
     Args:
         records: Of the cases that were played.
@@ -155,4 +156,4 @@ def pair_by_case(
         The records that stay, of each policy.
     """
     missing = {one.case for cases in failed for one in cases}
-    return [[record for record in part if record.case not in missing] for part in records]
+    return [[record for record in members if record.case not in missing] for members in records]

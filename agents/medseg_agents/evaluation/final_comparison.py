@@ -37,7 +37,7 @@ def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> 
         limit=config.test_cases,
         by="modality",
     )
-    found = compare([policies.make(name) for name in names], arena, out / "test", console)
-    found.show(console)
-    found.write(out / "test")
-    return found
+    comparison = compare([policies.make(name) for name in names], arena, out / "test", console)
+    comparison.show(console)
+    comparison.write(out / "test")
+    return comparison

@@ -27,20 +27,20 @@ def results_layout(records: Sequence[CaseRecord], failed: int = 0) -> dict[str, 
     Raises:
         MedSegError: A case is called "mean".
     """
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     classes: dict[str, list[CaseRecord]] = {}
     for record in records:
         if record.case == "mean":
             raise MedSegError('a case may not be called "mean" in results.json; rename it')
-        found[record.case] = {
+        results[record.case] = {
             "dice": record.dice[-1],
             "iou": record.iou[-1],
             "exp": record.target,
         }
         classes.setdefault(record.target, []).append(record)
-    dice = {name: _mean([r.dice[-1] for r in part]) for name, part in classes.items()}
-    iou = {name: _mean([r.iou[-1] for r in part]) for name, part in classes.items()}
-    found["mean"] = {
+    dice = {name: _mean([r.dice[-1] for r in members]) for name, members in classes.items()}
+    iou = {name: _mean([r.iou[-1] for r in members]) for name, members in classes.items()}
+    results["mean"] = {
         "class_dice": dice,
         "class_iou": iou,
         "mean_class_dice": _mean(list(dice.values())),
@@ -49,7 +49,7 @@ def results_layout(records: Sequence[CaseRecord], failed: int = 0) -> dict[str, 
         "mean_iou": _mean([record.iou[-1] for record in records]),
         **({"failed_cases": failed} if failed else {}),
     }
-    return found
+    return results
 
 
 def write_json(value: Any, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `medseg run` and `medseg eval` take."""
+"""Options of `medseg run` and `medseg eval`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medseg_gym.errors import MedSegError
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How an image is segmented.
+    """Options of segmenting one image.
 
     Args:
         target: What to segment, in words.
@@ -20,7 +20,7 @@ class RunOptions:
         checkpoint: Weight file of the backbone; left out takes its official one where it is found.
         device: auto, cpu, cuda, ...
         modality: CT, MRI, ...; some policies are told.
-        window: Intensities shown black and white, for pictures of more than 8 bits: LOW,HIGH,
+        window: Intensities shown black and white, for images of more than 8 bits: LOW,HIGH,
             percentiles, or a preset for CT (soft, lung, bone, ...); a DICOM file may have its own.
         mask_channel: Which channel of the truth's file is the mask, where it does not say so
             itself: auto, alpha, colour or index.
@@ -28,7 +28,7 @@ class RunOptions:
             them as they are stored.
         max_steps: Actions at most.
         seed: Of the policy.
-        side: Longer edge of the step pictures, in pixels.
+        side: Longer edge of the step images, in pixels.
     """
 
     target: str
@@ -47,7 +47,7 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions:
-    """What is evaluated.
+    """Options of an evaluation.
 
     Args:
         cases: Case spec: samples, phantoms, biomedparse:PATH, parquet:PATH, nifti:PATH, ...

@@ -38,7 +38,7 @@ Job = tuple[int, list[str]]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What a run gave.
+    """Result of a run.
 
     Args:
         records: One per case that was played, in order of cases.
@@ -223,7 +223,7 @@ class _Player:
 
     @property
     def usage(self) -> dict[str, float]:
-        """What a model's server was asked."""
+        """Return the usage of a model's server."""
         usage = getattr(self.policy, "usage", None)
         return asdict(usage) if is_dataclass(usage) and not isinstance(usage, type) else {}
 

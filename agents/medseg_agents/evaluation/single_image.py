@@ -1,4 +1,4 @@
-"""One image from a file, one target in words, one policy: a mask, pictures and a record.
+"""One image from a file, one target in words, one policy: a mask, images and a record.
 
 Without a truth nothing is scored: no Dice is invented, and policies that are shown the truth
 refuse.
@@ -45,12 +45,12 @@ def read_case(
     """Make a case of files.
 
     Args:
-        image: PNG, JPEG, TIFF, BMP, WebP, GIF, PNM, or one DICOM picture (extra "data").
+        image: PNG, JPEG, TIFF, BMP, WebP, GIF, PNM, or one DICOM image (extra "data").
         target: What to segment, in words.
         mask: Truth, of the image's size, value > 0 is the target; None leaves an empty mask that
             must not be scored.
         modality: As in `Case`.
-        window: As `medseg_gym.cases.volumes.parse_window` reads it, for pictures of more than 8
+        window: As `medseg_gym.cases.volumes.parse_window` reads it, for images of more than 8
             bits; None takes a DICOM file's own.
         mask_channel: See `RunOptions`.
         orientation: See `RunOptions`.
@@ -88,7 +88,7 @@ def _read_pixels(
     if suffix in DICOM_SUFFIXES:
         return _read_dicom(path, modality, parse_window(window or "", modality, own=True))
     raise CaseError(
-        f"{path}: unknown kind of picture {path.suffix!r}; give one of "
+        f"{path}: unknown kind of image {path.suffix!r}; give one of "
         f"{', '.join((*SUFFIXES, *DICOM_SUFFIXES))}. Slices of volumes: medseg eval --cases nifti:"
     )
 
@@ -101,9 +101,9 @@ def _read_dicom(path: Path, modality: str, window: Window) -> np.ndarray:
         raise CaseError(f'{path}: DICOM needs pip install "medseg-gym[data]"') from None
     facts = read_facts(path, str(path))
     if "frames" not in facts:
-        raise CaseError(f"{path} is not a DICOM picture")
+        raise CaseError(f"{path} is not a DICOM image")
     if facts["frames"] != 1:
-        raise CaseError(f"{path} has {facts['frames']} frames; give a file of one picture")
+        raise CaseError(f"{path} has {facts['frames']} frames; give a file of one image")
     return read_rgb_frame(path, str(path), 0, window, modality)
 
 
@@ -187,8 +187,8 @@ def run_image(
         raise played.error
     atomic_write(out / "mask.png", png_bytes(episode.state.mask.cpu().numpy()))
     for step in range(len(episode.steps) + 1):
-        picture = draw_step(episode, step, options.side, scored=mask is not None)
-        Image.fromarray(picture).save(out / f"step_{step}.png")
+        drawn = draw_step(episode, step, options.side, scored=mask is not None)
+        Image.fromarray(drawn).save(out / f"step_{step}.png")
     write_json(record, out / "record.json")
     return record
 
@@ -205,13 +205,13 @@ def _what_happened(played: Played, scored: bool) -> dict[str, Any]:
     if scored:
         for entry, step, reward in zip(steps, episode.steps, played.rewards, strict=True):
             entry |= {"dice": step.dice, "iou": step.iou, "reward": reward}
-    found: dict[str, Any] = {
+    outcome: dict[str, Any] = {
         "steps": steps,
         "stopped": episode.stopped,
         "mask_pixels": episode.state.pixels,
         "seconds": played.seconds,
     }
-    return found | ({"dice": episode.dice, "iou": episode.iou} if scored else {})
+    return outcome | ({"dice": episode.dice, "iou": episode.iou} if scored else {})
 
 
 def _steps(episode: Episode, answers: Sequence[str]) -> list[dict[str, Any]]:
@@ -233,7 +233,7 @@ def _steps(episode: Episode, answers: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _pixels(prompt: Prompt | None, width: int, height: int) -> list[float] | None:
-    """Where a prompt is, in pixels of the image from its left upper corner."""
+    """Return the position of a prompt in pixels of the image from its upper left corner."""
     fractions: tuple[float, ...]
     if isinstance(prompt, AddBox):
         fractions = (prompt.x1, prompt.y1, prompt.x2, prompt.y2)

@@ -82,29 +82,31 @@ def summarise(
 
 def _surface_means(records: Sequence[CaseRecord]) -> dict[str, Any]:
     """Means by unit, for millimetres and pixels do not mix."""
-    found: dict[str, Any] = {}
+    means: dict[str, Any] = {}
     for unit in UNITS:
-        part = [record for record in records if record.unit == unit]
-        distances = [record.hd95 for record in part if record.hd95 is not None]
-        found[f"cases_{unit}"] = len(part)
-        found[f"hd95_{unit}"] = sum(distances) / len(distances) if distances else None
-        found[f"hd95_{unit}_n"] = len(distances)
-        found[f"nsd_{unit}"] = sum(record.nsd for record in part) / len(part) if part else None
-    return found
+        members = [record for record in records if record.unit == unit]
+        distances = [record.hd95 for record in members if record.hd95 is not None]
+        means[f"cases_{unit}"] = len(members)
+        means[f"hd95_{unit}"] = sum(distances) / len(distances) if distances else None
+        means[f"hd95_{unit}_n"] = len(distances)
+        means[f"nsd_{unit}"] = (
+            sum(record.nsd for record in members) / len(members) if members else None
+        )
+    return means
 
 
 def _interaction_means(records: Sequence[CaseRecord], max_steps: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    means: dict[str, Any] = {}
     for percent in NOC_PERCENTS:
         clicks = [metrics.noc(record.iou, percent / 100, max_steps) for record in records]
-        found[f"noc{percent}"] = sum(noc.turns for noc in clicks) / len(records)
-        found[f"failures{percent}"] = sum(noc.failed for noc in clicks)
+        means[f"noc{percent}"] = sum(noc.turns for noc in clicks) / len(records)
+        means[f"failures{percent}"] = sum(noc.failed for noc in clicks)
     areas = [metrics.dice_auc(record.dice, max_steps) for record in records]
-    found["dice_auc"] = sum(areas) / len(records)
-    found["stop_regret"] = sum(metrics.stop_regret(record.dice) for record in records) / len(
+    means["dice_auc"] = sum(areas) / len(records)
+    means["stop_regret"] = sum(metrics.stop_regret(record.dice) for record in records) / len(
         records
     )
-    return found
+    return means
 
 
 def summarise_by(
@@ -126,9 +128,9 @@ def summarise_by(
         rows.append(summarise(records, max_steps, failed, **labels, subset="all"))
         rows[0]["notes"] += lost_subsets(records, failed, by)
     for value in values:
-        part = [record for record in records if getattr(record, by) == value]
+        members = [record for record in records if getattr(record, by) == value]
         lost = [one for one in failed if getattr(one, by) == value]
-        rows.append(summarise(part, max_steps, lost, **labels, subset=value or "unknown"))
+        rows.append(summarise(members, max_steps, lost, **labels, subset=value or "unknown"))
     return rows
 
 
@@ -138,8 +140,8 @@ def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> 
     steps = Table(keys=3, title=f"{title}: mean Dice after each step")
     units = [unit for unit in UNITS if any(row[f"cases_{unit}"] for row in rows)]
     title = f"{title}: borders of the final masks, and the way to them"
-    more = Table(keys=3, title=title, padding=(0, 1, 0, 0))  # many columns: close together
-    for table in (scores, steps, more):
+    distances = Table(keys=3, title=title, padding=(0, 1, 0, 0))  # many columns: close together
+    for table in (scores, steps, distances):
         for header in ("backbone", "policy", "subset"):
             table.add_column(header, no_wrap=True)
     for header in ("n", "groups", "Dice [95 %]", "IoU [95 %]", "turns", "return", "s/case"):
@@ -157,8 +159,8 @@ def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> 
         "AUC",
         "regret",
     ):
-        more.add_column(header, justify="right", no_wrap=True)
-    more.caption = (
+        distances.add_column(header, justify="right", no_wrap=True)
+    distances.caption = (
         "HD95 (n of N): mean over the n of N cases where neither mask is empty, or both are. "
         f"NSD: tolerance {tolerance} {f' or {tolerance} '.join(units)}. bIoU: boundary IoU. "
         f"NoC: turns to reach that IoU, {max_steps} if it never came (fail: such cases). "
@@ -168,7 +170,7 @@ def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> 
     for row in rows:
         current = row["backbone"], row["policy"]
         if previous != ("", "") and current != previous:
-            for table in (scores, steps, more):
+            for table in (scores, steps, distances):
                 table.add_section()
         name = ("", "") if current == previous else current
         previous = current
@@ -190,7 +192,7 @@ def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> 
             *(f"{value:.3f}" for value in row["dice_after"]),
             with_interval(row["later_gain"], row["later_gain_interval"]),
         )
-        more.add_row(
+        distances.add_row(
             *name,
             row["subset"],
             *(_distance(row, unit) for unit in units),
@@ -200,7 +202,7 @@ def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> 
             f"{row['dice_auc']:.3f}",
             f"{row['stop_regret']:.3f}",
         )
-    return [scores, steps, more]
+    return [scores, steps, distances]
 
 
 def _distance(row: Mapping[str, Any], unit: str) -> str:
@@ -234,7 +236,7 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             else:
                 entry[key] = value
         flat.append(entry)
-    with atomic_path(path) as part, part.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(flat[0]))
         writer.writeheader()
         writer.writerows(flat)

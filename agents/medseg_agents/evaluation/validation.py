@@ -1,4 +1,4 @@
-"""How good a network is half way: the first cases of the "val" split, each once."""
+"""Validation of a network during training: the first cases of the "val" split, each once."""
 
 from __future__ import annotations
 

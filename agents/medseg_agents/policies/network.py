@@ -108,7 +108,7 @@ def load_network(
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """Options of a trained network that plays."""
+    """Options of playing with a trained network."""
 
     sampled: bool = False
     """Draw actions instead of taking the likeliest."""

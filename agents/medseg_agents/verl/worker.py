@@ -17,12 +17,12 @@ from typing import Any
 
 from PIL import Image
 
+from medseg_gym.backbones.remote.micro_batching import together
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.core import EnvCore
 from medseg_gym.envs.views.chat import ChatView
 from medseg_gym.episodes import EpisodeSummary
 from medseg_gym.errors import PolicyError
-from medseg_gym.serving.batching.micro_batching import together
 
 _STANDING = (
     *("case", "episode_return", "dice", "start_dice", "turns", "valid"),

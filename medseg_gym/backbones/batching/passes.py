@@ -1,4 +1,4 @@
-"""What the learned backbones share: passes of bounded size, precision, compilation."""
+"""Base of the learned backbones: passes of bounded size, precision, compilation."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ class BatchedBackbone(ABC):
 
     def encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
         """Encode images, each (H, W, 3) uint8, in passes of at most `encode_batch`."""
-        found: list[Embedding] = []
+        embeddings: list[Embedding] = []
         with self._precision():
             for start in range(0, len(images), self.encode_batch):
-                found += self._encode(images[start : start + self.encode_batch])
-        return found
+                embeddings += self._encode(images[start : start + self.encode_batch])
+        return embeddings
 
     def decode(self, rows: Sequence[PromptRow]) -> Prediction:
         """Decode rows in passes of at most `decode_batch`; short rows are padded inertly."""

@@ -35,10 +35,10 @@ def resize_each(
     groups: dict[tuple, list[int]] = {}
     for i, embedding in enumerate(embeddings):
         groups.setdefault((embedding.input_size, embedding.image_size), []).append(i)
-    found: list[torch.Tensor] = [logits] * len(embeddings)
+    resized_rows: list[torch.Tensor] = [logits] * len(embeddings)
     for members in groups.values():
-        part = logits if len(groups) == 1 else logits[members]
-        resized = resize(part[:, None], embeddings[members[0]])
+        rows = logits if len(groups) == 1 else logits[members]
+        resized = resize(rows[:, None], embeddings[members[0]])
         for member, image in zip(members, resized[:, 0], strict=True):
-            found[member] = image
-    return found
+            resized_rows[member] = image
+    return resized_rows

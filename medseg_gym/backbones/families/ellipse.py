@@ -1,4 +1,4 @@
-"""An image-blind control: what a box or a click is worth without looking at the picture."""
+"""An image-blind control: what a box or a click is worth without looking at the image."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class EllipseBackbone:
 
     def to_image(self, logits: torch.Tensor, embeddings: Sequence[Embedding]) -> list[torch.Tensor]:
         """Resize the square to each image."""
-        return resize_each(logits, embeddings, lambda part, like: bilinear(part, like.image_size))
+        return resize_each(logits, embeddings, lambda rows, like: bilinear(rows, like.image_size))
 
 
 def build(checkpoint: Path | None, device: torch.device, **options: Any) -> EllipseBackbone:

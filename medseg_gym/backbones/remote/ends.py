@@ -163,11 +163,11 @@ class ServedBackbone:
         Args:
             images: (H, W, 3) uint8 by content hash; whoever received them computed the hashes.
         """
-        return {key: found.input_size for key, found in self._embed(images).items()}
+        return {key: embedding.input_size for key, embedding in self._embed(images).items()}
 
     def known(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
         """The `input_size` of those images that are held; the others are left out."""
-        return {key: found.input_size for key, found in self.cache.find(keys).items()}
+        return {key: embedding.input_size for key, embedding in self.cache.find(keys).items()}
 
     def decode(
         self, rows: Sequence[WireRow], images: Mapping[str, np.ndarray] | None = None
@@ -207,12 +207,12 @@ class ServedBackbone:
         return logits, iou
 
     def _embed(self, images: Mapping[str, np.ndarray]) -> dict[str, Embedding]:
-        found = self.cache.get(self.backbone, list(images.values()), list(images))
-        return dict(zip(images, found, strict=True))
+        embeddings = self.cache.get(self.backbone, list(images.values()), list(images))
+        return dict(zip(images, embeddings, strict=True))
 
 
 def _is_size(size: object) -> bool:
-    """Whether it is (height, width) in whole pixels, at least 1."""
+    """Return True for a (height, width) in whole pixels, at least 1."""
     return (
         isinstance(size, (tuple, list))
         and len(size) == 2
@@ -250,8 +250,8 @@ def find_facts(backbone: Backbone) -> ServedFacts:
             framing,  # type: ignore[arg-type]
             frame_side,
         )
-        found = facts.to_image(logits, embeddings)
-        if all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)):
+        resized = facts.to_image(logits, embeddings)
+        if all(torch.equal(a, b) for a, b in zip(resized, expected, strict=True)):
             return facts
     raise BackboneError(
         f"backbone {backbone.name!r} cannot be served: its to_image neither squashes nor pads as "

@@ -34,7 +34,7 @@ _LONGEST_PAUSE = 5.0
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a client puts up with a service.
+    """Time limits and retries of a client.
 
     Args:
         timeout: Seconds for one answer; a large batch on a CPU takes a while.
@@ -190,8 +190,8 @@ class HttpBackbone(RemoteBackbone):
         for start in range(0, len(keys), self._max_rows):
             asked = keys[start : start + self._max_rows]
             answer = self._ask_to_encode({"hashes": asked}, sizes)
-            for part in self._split([(k, _pack_image(images[k])) for k in answer]):
-                self._ask_to_encode({"images": [packed for _, packed in part]}, sizes)
+            for batch in self._split([(k, _pack_image(images[k])) for k in answer]):
+                self._ask_to_encode({"images": [packed for _, packed in batch]}, sizes)
         if absent := [key for key in keys if key not in sizes]:
             raise BackboneError(
                 f"segmentation service {self.url} did not encode {len(absent)} of {len(keys)} "
@@ -214,12 +214,12 @@ class HttpBackbone(RemoteBackbone):
     ) -> tuple[np.ndarray, np.ndarray]:
         parts: list[tuple[np.ndarray, np.ndarray]] = []
         start = 0
-        for part in self._split([(row.image, _pack_row(row)) for row in rows]):
+        for batch in self._split([(row.image, _pack_row(row)) for row in rows]):
             try:
-                parts.append(self._decode_part([packed for _, packed in part], images))
+                parts.append(self._decode_part([packed for _, packed in batch], images))
             except NonFiniteError as error:  # its rows count from the part's first
                 raise error.starting_at(start) from None
-            start += len(part)
+            start += len(batch)
         logits, iou = zip(*parts, strict=True)
         return np.concatenate(logits), np.concatenate(iou)
 
@@ -253,25 +253,26 @@ class HttpBackbone(RemoteBackbone):
 
     def _foreign(self, path: str, error: object) -> BackboneError:
         """The error for an answer that is none of this service's."""
-        said = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        message = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
         return BackboneError(
-            f"segmentation service {self.url}: the answer of POST {path} cannot be read ({said}); "
+            f"segmentation service {self.url}: the answer of POST {path} cannot be read "
+            f"({message}); "
             "is that a medseg_gym service of the same version?"
         )
 
     def _split(self, entries: list[tuple[str, dict]]) -> Iterator[list[tuple[str, dict]]]:
         """Parts that a service takes in one request, at least one entry each."""
-        part: list[tuple[str, dict]] = []
+        batch: list[tuple[str, dict]] = []
         size = 0
         for entry in entries:
             large = sum(len(v) for v in entry[1].values() if isinstance(v, str)) + 1024
-            if part and (len(part) == self._max_rows or size + large > self._max_bytes // 2):
-                yield part
-                part, size = [], 0
-            part.append(entry)
+            if batch and (len(batch) == self._max_rows or size + large > self._max_bytes // 2):
+                yield batch
+                batch, size = [], 0
+            batch.append(entry)
             size += large
-        if part:
-            yield part
+        if batch:
+            yield batch
 
 
 class _Missing(BackboneError):

@@ -7,9 +7,8 @@ so that Ray may restart the actor: it then asks for the images again.
 
 from __future__ import annotations
 
-import asyncio
+from asyncio import wrap_future
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,12 @@ from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.protocol import Backbone
 from medseg_gym.backbones.registry import load
 from medseg_gym.backbones.remote.ends import MissingImages, RemoteBackbone, ServedBackbone
+from medseg_gym.backbones.remote.micro_batching import (
+    MicroBatcher,
+    Rows,
+    decode_together,
+    encode_together,
+)
 from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.errors import BackboneError
 
@@ -45,7 +50,7 @@ def serve(
         backbone: Name for `backbones.load`, as are `checkpoint`, `device` and `options`.
         checkpoint: See there.
         device: See there.
-        max_rows: Most rows of one decode.
+        max_rows: The most rows of one decode.
         max_waiting: Calls that may wait; more of them wait on the caller's side.
         max_delay: Seconds that a decode waits for more rows.
         num_cpus: Of the actor.
@@ -78,7 +83,7 @@ def serve(
 
 
 class _Server:
-    """The actor. Its methods are coroutines of one thread; a second thread runs the model."""
+    """The actor. Its methods are coroutines of one thread; the batcher's thread runs the model."""
 
     def __init__(
         self,
@@ -90,14 +95,18 @@ class _Server:
         options: dict[str, Any],
     ) -> None:
         self._served = ServedBackbone(load(backbone, checkpoint, device, **options))
-        self._max_rows, self._max_delay = max_rows, max_delay
-        self._model = ThreadPoolExecutor(1)
-        self._waiting: list[tuple[Sequence[WireRow], Any, asyncio.Future]] = []
-        self._gathering: asyncio.Task | None = None
         self._counts = {"decodes": 0, "rows": 0, "calls": 0}
+        self._batcher = MicroBatcher(
+            {
+                "encode": lambda requests: encode_together(self._served, requests),
+                "decode": self._decode_together,
+            },
+            max_rows,
+            max_delay,
+        )
 
     async def facts(self) -> ServedFacts:
-        """What clients must know."""
+        """Return what clients must know of the backbone."""
         return self._served.facts
 
     async def counts(self) -> dict[str, int]:
@@ -106,56 +115,21 @@ class _Server:
 
     async def encode(self, images: dict[str, np.ndarray]) -> dict[str, tuple[int, int]]:
         """See `ServedBackbone.encode`."""
-        return await self._run(self._served.encode, images)
+        return await wrap_future(self._batcher.submit("encode", images, len(images)))
 
     async def decode(
         self, rows: Sequence[WireRow], images: dict[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `ServedBackbone.decode`; rows of several calls share one."""
-        done: asyncio.Future = asyncio.get_running_loop().create_future()
-        self._waiting.append((rows, images, done))
-        if self._gathering is None:
-            self._gathering = asyncio.create_task(self._gather())
-        return await done
+        return await wrap_future(self._batcher.submit("decode", (rows, images), len(rows)))
 
-    async def _gather(self) -> None:
-        """Decode what waits, until nothing does."""
-        try:
-            while self._waiting:
-                if sum(len(rows) for rows, _, _ in self._waiting) < self._max_rows:
-                    await asyncio.sleep(self._max_delay)
-                batch = [self._waiting.pop(0)]
-                room = self._max_rows - len(batch[0][0])
-                while self._waiting and len(self._waiting[0][0]) <= room:
-                    batch.append(self._waiting.pop(0))
-                    room -= len(batch[-1][0])
-                await self._decode(batch)
-        finally:
-            self._gathering = None
-
-    async def _decode(self, batch: list[tuple[Sequence[WireRow], Any, asyncio.Future]]) -> None:
-        rows = [row for part, _, _ in batch for row in part]
-        images = {key: image for _, given, _ in batch for key, image in given.items()}
-        try:
-            logits, iou = await self._run(self._served.decode, rows, images)
-        except Exception as error:
-            if len(batch) == 1:
-                batch[0][2].set_exception(error)
-                return
-            for one in batch:  # whose fault it was shows when each is alone
-                await self._decode([one])
-            return
-        self._counts["decodes"] += 1
-        self._counts["rows"] += len(rows)
-        self._counts["calls"] += len(batch)
-        start = 0
-        for part, _, done in batch:
-            end = start + len(part)
-            done.set_result((logits[start:end], iou[start:end]))
-            start = end
-
-    async def _run(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._model, function, *arguments)
+    def _decode_together(self, requests: list[Rows]) -> list[Any]:
+        results = decode_together(self._served, requests, self._batcher.max_batch)
+        decoded = [result for result in results if not isinstance(result, Exception)]
+        self._counts["decodes"] += bool(decoded)
+        self._counts["rows"] += sum(len(logits) for logits, _ in decoded)
+        self._counts["calls"] += len(decoded)
+        return results
 
 
 class RayBackbone(RemoteBackbone):

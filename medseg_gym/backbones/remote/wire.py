@@ -1,4 +1,4 @@
-"""What passes between a rollout worker and a segmenter in another process.
+"""Messages between a rollout worker and a segmenter in another process.
 
 Images are named by their content hash, prompts are plain numbers, logits are NumPy arrays: nothing
 here depends on how a message travels (HTTP, Ray). `pack_row` and `unpack_row` are each other's
@@ -97,7 +97,7 @@ def unpack_row(row: WireRow, embedding: Embedding, device: torch.device) -> Prom
 
 @dataclass(frozen=True)
 class ServedFacts:
-    """What a client knows of the backbone on the other side.
+    """Properties of the backbone on the other side, as a client knows them.
 
     Args:
         name: The backbone's own, as shown in tables.
@@ -162,11 +162,11 @@ class ServedFacts:
         """Resize logits, B x h x w, to B images H x W, as the served backbone's own does."""
         frame = (self.frame_side, self.frame_side)
 
-        def resize(part: torch.Tensor, like: Embedding) -> torch.Tensor:
+        def resize(rows: torch.Tensor, like: Embedding) -> torch.Tensor:
             if self.framing == "padded":
                 height, width = like.input_size
-                part = bilinear(part, frame)[:, :, :height, :width]
-            return bilinear(part, like.image_size)
+                rows = bilinear(rows, frame)[:, :, :height, :width]
+            return bilinear(rows, like.image_size)
 
         with torch.inference_mode():
             return resize_each(logits, embeddings, resize)

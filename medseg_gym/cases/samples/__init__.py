@@ -3,7 +3,7 @@
 `load_cases("samples", split)` opens the ordinary cases: single objects for one box;
 `load_cases("samples:multi-part", "train")` the ones in many pieces (ribs, soft tissue, all nuclei).
 Where every image and mask comes from, and under which licence, is in `data/README.md` and
-`data/index.json`; `scripts/build_samples.py` makes the folder anew.
+`data/index.json`; `scripts/samples/build.py` makes the folder anew.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from medseg_gym.errors import CaseError
 PACKAGED = Path(__file__).parent / "data"
 FORMAT = 1
 WAY_OUT = (
-    "reinstall medseg-gym, or run `python scripts/build_samples.py` in a checkout of its repository"
+    "reinstall medseg-gym, or run `python -m scripts.samples.build` in a checkout of its repository"
 )
 
 
@@ -54,7 +54,7 @@ class SampleRecord:
 
 
 class SamplePack:
-    """A folder written by `scripts/build_samples.py`.
+    """A folder written by `scripts/samples/build.py`.
 
     Args:
         path: The folder; by default the one inside the package.

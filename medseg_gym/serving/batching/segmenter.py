@@ -1,4 +1,4 @@
-"""The micro-batcher: one thread owns the backbone and serves the requests of all clients.
+"""The micro-batcher: one thread owns the backbone and serves everybody's requests together.
 
 Whatever waits when the thread becomes free goes into one batch: images are encoded in one call
 (each distinct one once), the steps of all sessions are one `EpisodeEngine.step`, hence one decoder
@@ -8,38 +8,40 @@ call, and all stateless rows another. Callers wait in asyncio; the event loop ne
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 
 from medseg_gym.backbones import Backbone
 from medseg_gym.backbones.remote.ends import ServedBackbone
+from medseg_gym.backbones.remote.micro_batching import (
+    BatcherStoppedError,
+    MicroBatcher,
+    QueueFullError,
+    decode_together,
+    encode_together,
+)
 from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.cases import Case
 from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine, StepResult
 from medseg_gym.prompts import Prompt
-from medseg_gym.serving.batching.job_queue import Job, JobQueue, Kind
-from medseg_gym.serving.batching.micro_batching import decode_together, encode_together, together
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.metrics import ServiceMetrics
-
-_ORDER: tuple[Kind, ...] = ("start", "known", "encode", "step", "decode", "end")
 
 
 class Segmenter:
     """Runs sessions and stateless rows of all clients over one backbone, in its own thread.
 
     Args:
-        backbone: Predicts the masks.
-        limits: Of them batch, delay, queue, sessions and steps.
+        backbone: Who segments.
+        limits: See there: batch, delay, queue, sessions and steps.
         options: How prompts of a session become decoder rows; the suite's defaults if None.
-        metrics: Counts batches, refusals and the embedding cache.
-        reward: Name for `rewards.make`; reward of the steps of games.
+        metrics: What is counted.
+        reward: Name for `rewards.make`; what steps of games are worth.
 
     Raises:
         BackboneError: The backbone cannot be served, see `ServedBackbone`.
@@ -65,43 +67,47 @@ class Segmenter:
             own_memory=True,
         )
         self._free_slots = list(range(self.limits.max_sessions))
-        self._queue = JobQueue(self.limits, self.metrics)
-        self._work: dict[Kind, Callable[[list[Any]], list[Any]]] = {
-            "start": self._start,
-            "known": lambda requests: [self.served.known(keys) for keys in requests],
-            "encode": lambda requests: encode_together(self.served, requests),
-            "step": self._step,
-            "decode": lambda requests: decode_together(
-                self.served, requests, self.limits.max_batch
-            ),
-            "end": self._end,
-        }
-        self._thread = threading.Thread(target=self._run, name="segmenter", daemon=True)
-        self.metrics.queue.set_function(lambda: self._queue.weight)
         self.metrics.watch_cache(self.served.cache)
-        self._thread.start()
+        self._batcher = MicroBatcher(
+            {
+                "start": self._start,
+                "known": lambda requests: [self.served.known(keys) for keys in requests],
+                "encode": lambda requests: encode_together(self.served, requests),
+                "step": self._step,
+                "decode": lambda requests: decode_together(
+                    self.served, requests, self.limits.max_batch
+                ),
+                "end": self._end,
+            },
+            self.limits.max_batch,
+            self.limits.max_delay_ms / 1000,
+            self.limits.queue_rows,
+            "segmenter",
+            self._count,
+        )
+        self.metrics.queue.set_function(lambda: self._batcher.queued)
 
     @property
     def facts(self) -> ServedFacts:
-        """Properties of the backbone that a client has to know."""
+        """What a client has to know of the backbone."""
         return self.served.facts
 
     @property
     def alive(self) -> bool:
         """True while it takes requests."""
-        return self._thread.is_alive() and not self._queue.stopping
+        return self._batcher.alive
 
-    # for callers ------------------------------------------------------------------------------
+    # what callers use -------------------------------------------------------------------------
     async def start(self, case: Case, max_steps: int | None = None) -> tuple[int, Episode]:
-        """Begin an episode; return its slot and the episode.
+        """Begin an episode; its slot and the episode.
 
         A caller that goes away meanwhile leaves no slot behind.
 
         Args:
-            case: Image to segment.
+            case: What is segmented.
             max_steps: Actions it may take; None takes the service's limit.
         """
-        future = self._queue.submit("start", (case, max_steps), 1)
+        future = self._submit("start", (case, max_steps), 1)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -116,92 +122,92 @@ class Segmenter:
         self, slot: int, prompt: Prompt, options: DecodeOptions | None = None
     ) -> StepResult:
         """Take one step in a session's episode."""
-        return await asyncio.wrap_future(self._queue.submit("step", (slot, prompt, options), 1))
+        return await asyncio.wrap_future(self._submit("step", (slot, prompt, options), 1))
 
     def end(self, slot: int) -> None:
         """Drop the episode in a slot, after everything that was asked of it before."""
-        self._queue.submit("end", slot, 0)
+        with suppress(BatcherStoppedError):  # every episode goes with the process
+            self._batcher.submit("end", slot, 0)
 
     async def encode(self, images: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
-        """Encode images by content hash, a batch at a time; return the `input_size` of each."""
+        """Encode images by content hash, a part at a time as `decode`; the `input_size` of each."""
         sizes: dict[str, tuple[int, int]] = {}
         keys = list(images)
-        with self._queue.reserve(len(keys)) as slices:
-            for batch in slices:
-                wanted = {key: images[key] for key in keys[batch]}
+        with self._reserve(len(keys)) as pieces:
+            for piece in pieces:
+                wanted = {key: images[key] for key in keys[piece]}
                 sizes |= await asyncio.wrap_future(
-                    self._queue.submit("encode", wanted, len(wanted), True)
+                    self._submit("encode", wanted, len(wanted), True)
                 )
         return sizes
 
     async def known(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """Return the `input_size` of those images that are held."""
-        return await asyncio.wrap_future(self._queue.submit("known", keys, 0))
+        """The `input_size` of those images that are held."""
+        return await asyncio.wrap_future(self._submit("known", keys, 0))
 
     async def decode(
         self, rows: Sequence[WireRow], images: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return logits (B, h, w) and predicted IoU (B,) of stateless rows; see `ServedBackbone`.
+        """Logits (B, h, w) and predicted IoU (B,) of stateless rows; see `ServedBackbone`.
 
-        A batch at a time: each waits behind what others asked meanwhile, so that a request of many
-        rows does not hold up one of a single row.
+        A batch at a time: each part waits behind what others asked meanwhile, so that a request of
+        many rows does not hold up one of a single row.
         """
-        decoded = []
-        with self._queue.reserve(len(rows)) as slices:
-            for batch in slices:
-                given = {r.image: images[r.image] for r in rows[batch] if r.image in images}
-                job = self._queue.submit("decode", (rows[batch], given), len(rows[batch]), True)
-                decoded.append(await asyncio.wrap_future(job))
-        logits, iou = zip(*decoded, strict=True)
-        if len(decoded) == 1:
-            return logits[0], iou[0]
-        return np.concatenate(logits), np.concatenate(iou)
+        made = []
+        with self._reserve(len(rows)) as pieces:
+            for piece in pieces:
+                given = {r.image: images[r.image] for r in rows[piece] if r.image in images}
+                job = self._submit("decode", (rows[piece], given), len(rows[piece]), True)
+                made.append(await asyncio.wrap_future(job))
+        logits, iou = zip(*made, strict=True)
+        return (
+            (logits[0], iou[0]) if len(made) == 1 else (np.concatenate(logits), np.concatenate(iou))
+        )
+
+    @contextmanager
+    def _reserve(self, weight: int) -> Iterator[Iterator[slice]]:
+        """Places in the queue for all pieces of a request, and the pieces."""
+        with self._refusals(), self._batcher.reserve(weight) as pieces:
+            yield pieces
 
     def decode_now(
         self, rows: Sequence[WireRow], images: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
         """`decode` for another thread of this process, which waits."""
-        future = self._queue.submit("decode", (rows, images), len(rows) + len(images))
-        decoded: tuple[np.ndarray, np.ndarray] = future.result()
-        return decoded
+        return self._submit("decode", (rows, images), len(rows) + len(images)).result()
 
     def encode_now(self, images: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
         """`encode` for another thread of this process, which waits."""
-        sizes: dict[str, tuple[int, int]] = self._queue.submit(
-            "encode", images, len(images)
-        ).result()
-        return sizes
+        return self._submit("encode", images, len(images)).result()
 
     def stop(self) -> None:
         """Finish what was accepted, refuse the rest, end the thread."""
-        self._queue.stop()
-        self._thread.join()
+        self._batcher.stop()
 
-    # the thread -------------------------------------------------------------------------------
-    def _run(self) -> None:
-        while (batch := self._queue.collect()) is not None:
-            jobs = [job for job in batch if job.future.set_running_or_notify_cancel()]
-            for kind in _ORDER:
-                members = [job for job in jobs if job.kind == kind]
-                try:
-                    self._do(kind, members)
-                except Exception as error:  # a fault of this class: nobody waits for ever
-                    for job in members:
-                        if not job.future.done():
-                            job.future.set_exception(error)
+    # the queue ---------------------------------------------------------------------------------
+    def _submit(self, kind: str, payload: Any, weight: int, reserved: bool = False) -> Future[Any]:
+        with self._refusals():
+            return self._batcher.submit(kind, payload, weight, reserved)
 
-    def _do(self, kind: Kind, jobs: list[Job]) -> None:
-        if not jobs:
-            return
-        began = time.perf_counter()
-        results = together(self._work[kind], [job.payload for job in jobs])
-        self.metrics.batch_rows.labels(kind).observe(sum(job.weight for job in jobs))
-        self.metrics.batch_seconds.labels(kind).observe(time.perf_counter() - began)
-        for job, result in zip(jobs, results, strict=True):
-            if isinstance(result, Exception):
-                job.future.set_exception(result)
-            else:
-                job.future.set_result(result)
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Turn what the queue refuses into answers of the service."""
+        try:
+            yield
+        except QueueFullError as error:
+            self.metrics.refused.labels("queue").inc()
+            raise ServiceError(
+                f"{error.queued} rows and images wait for the segmenter already, and "
+                f"{error.limit} is the limit; try again shortly",
+                503,
+                retry_after=1,
+            ) from None
+        except BatcherStoppedError:
+            raise ServiceError("the service is shutting down", 503, retry_after=5) from None
+
+    def _count(self, kind: str, weight: int, seconds: float) -> None:
+        self.metrics.batch_rows.labels(kind).observe(weight)
+        self.metrics.batch_seconds.labels(kind).observe(seconds)
 
     # the work ----------------------------------------------------------------------------------
     def _start(self, wanted: list[tuple[Case, int | None]]) -> list[Any]:
@@ -216,7 +222,7 @@ class Segmenter:
             raise
 
     def _step(self, steps: list[tuple[int, Prompt, DecodeOptions | None]]) -> list[Any]:
-        slots, prompts, options = (list(column) for column in zip(*steps, strict=True))
+        slots, prompts, options = (list(part) for part in zip(*steps, strict=True))
         return self.engine.step(slots, prompts, options)
 
     def _end(self, slots: list[int]) -> list[Any]:

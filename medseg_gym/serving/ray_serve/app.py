@@ -20,10 +20,10 @@ from ray import serve
 
 from medseg_gym import backbones
 from medseg_gym.backbones.remote.ends import ServedBackbone
+from medseg_gym.backbones.remote.micro_batching import decode_together, encode_together, together
 from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.episodes import DecodeOptions
 from medseg_gym.serving.app import base_app
-from medseg_gym.serving.batching.micro_batching import decode_together, encode_together, together
 from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.metrics import ServiceMetrics
 from medseg_gym.serving.middleware.api_keys import ApiKeys, read_keys

@@ -1,6 +1,6 @@
 """A recorded episode as a conversation: what `MedSegChat-v0` would have shown, with its answers.
 
-Words and pictures come from `ChatView`, so a model fine-tuned on an export sees in training exactly
+Words and images come from `ChatView`, so a model fine-tuned on an export sees in training exactly
 what the environment will show it. Messages are described at `medseg_gym.envs.views.chat.Message`.
 """
 
@@ -21,7 +21,7 @@ from medseg_gym.trajectories.trajectory import Trajectory
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages and the pictures that their image parts stand for, as PNG."""
+    """Messages and the images that their image parts stand for, as PNG."""
 
     messages: list[Message]
     images: list[bytes]

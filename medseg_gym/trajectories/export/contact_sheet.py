@@ -1,4 +1,4 @@
-"""A picture sheet of stored episodes."""
+"""Contact sheet of stored episodes."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from medseg_gym.trajectories.store.reader import TrajectoryStore
 from medseg_gym.trajectories.trajectory import Trajectory
 
 FORMATS = ("chat-parquet", "jsonl", "verl-parquet")
-_BATCH = 64  # rows of a row group: pictures are large
+_BATCH = 64  # rows of a row group: images are large
 
 _PART = pa.struct([("type", pa.string()), ("text", pa.string())])
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.list_(_PART))])
@@ -36,7 +36,7 @@ _FACTS = [
     ("dice", pa.float64()),
 ]
 _VALUE = {"dtype": "string", "_type": "Value"}
-# What makes `datasets.load_dataset("parquet", ...)` decode the pictures.
+# What makes `datasets.load_dataset("parquet", ...)` decode the images.
 _FEATURES = {
     "messages": [{"role": _VALUE, "content": [{"type": _VALUE, "text": _VALUE}]}],
     "images": [{"_type": "Image"}],
@@ -79,7 +79,7 @@ VERL_SCHEMA = pa.schema(
 
 @dataclass
 class Exported:
-    """What an export wrote and what it left out.
+    """Counts of what an export wrote and left out.
 
     Args:
         rows: Written.
@@ -110,9 +110,9 @@ def export_store(
         store: To read. Episodes without a verdict count as accepted.
         path: Of the file. `dice` is null where the truth is not known.
         format: "chat-parquet" and "jsonl": one row an episode, `messages` and `images` as TRL's
-            `SFTTrainer` takes them (in "jsonl" the pictures are base64 PNG); "verl-parquet": one
+            `SFTTrainer` takes them (in "jsonl" the images are base64 PNG); "verl-parquet": one
             row a case, with the columns of MedSAM-Agent's reinforcement learning.
-        chat: How episodes are shown: size of the pictures, texts, overlay, tools. What is trained
+        chat: How episodes are shown: size of the images, texts, overlay, tools. What is trained
             on it should be played with the same options; None takes the defaults of
             `MedSegChat-v0`.
         cases: See `StoredCases`.
@@ -124,18 +124,18 @@ def export_store(
     if format not in FORMATS:
         raise TrajectoryError(f"unknown format {format!r}; use one of {', '.join(FORMATS)}")
     view = ChatView(chat)
-    found = Exported()
+    exported = Exported()
     make = _verl_rows if format == "verl-parquet" else _chat_rows
-    rows = make(_accepted(store, found, on_episode), StoredCases(cases), view, found)
+    rows = make(_accepted(store, exported, on_episode), StoredCases(cases), view, exported)
     if format == "chat-parquet":
         write_chats(path, rows, chat)
     else:
-        with atomic_path(path, TrajectoryError) as part:
+        with atomic_path(path, TrajectoryError) as temporary:
             if format == "jsonl":
-                _write_jsonl(part, rows)
+                _write_jsonl(temporary, rows)
             else:
-                _write_parquet(part, rows, VERL_SCHEMA)
-    return found
+                _write_parquet(temporary, rows, VERL_SCHEMA)
+    return exported
 
 
 def write_chats(
@@ -154,8 +154,8 @@ def write_chats(
     """
     view = json.dumps(chat_view_options(chat or ChatOptions()))
     schema = CHAT_SCHEMA.with_metadata({**CHAT_SCHEMA.metadata, _VIEW: view.encode()})
-    with atomic_path(path, TrajectoryError) as part:
-        _write_parquet(part, rows, schema)
+    with atomic_path(path, TrajectoryError) as temporary:
+        _write_parquet(temporary, rows, schema)
 
 
 def chat_view_options(chat: ChatOptions) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def chat_view_options(chat: ChatOptions) -> dict[str, Any]:
 
 
 def read_chat_view(path: str | Path) -> dict[str, Any] | None:
-    """How the conversations of a "chat-parquet" file were shown; None where it does not say.
+    """Return the chat view of a "chat-parquet" file; None where it holds none.
 
     Raises:
         TrajectoryError: Not a parquet file.
@@ -188,11 +188,11 @@ def read_chat_view(path: str | Path) -> dict[str, Any] | None:
 
 
 def _accepted(
-    store: TrajectoryStore, found: Exported, on_episode: Callable[[], None] | None
+    store: TrajectoryStore, exported: Exported, on_episode: Callable[[], None] | None
 ) -> Iterator[Trajectory]:
     for trajectory in store:
         if trajectory.accepted is False:
-            found.filtered += 1
+            exported.filtered += 1
         else:
             yield trajectory
         if on_episode:
@@ -200,14 +200,14 @@ def _accepted(
 
 
 def _chat_rows(
-    trajectories: Iterator[Trajectory], cases: StoredCases, view: ChatView, found: Exported
+    trajectories: Iterator[Trajectory], cases: StoredCases, view: ChatView, exported: Exported
 ) -> Iterator[dict[str, Any]]:
     for one in trajectories:
         if None in one.prompts:
-            found.unreadable += 1
+            exported.unreadable += 1
             continue
         chat = conversation(one, cases.find(one), view)
-        found.rows += 1
+        exported.rows += 1
         yield {
             "messages": chat.messages,
             "images": [{"bytes": image, "path": None} for image in chat.images],
@@ -217,22 +217,22 @@ def _chat_rows(
 
 
 def _verl_rows(
-    trajectories: Iterator[Trajectory], cases: StoredCases, view: ChatView, found: Exported
+    trajectories: Iterator[Trajectory], cases: StoredCases, view: ChatView, exported: Exported
 ) -> Iterator[dict[str, Any]]:
     seen: set[tuple[str | None, str, str]] = set()
     for one in trajectories:
         facts = one.facts
         if not facts.truth_known:
-            found.truthless += 1
+            exported.truthless += 1
             continue
         if (facts.cases, facts.split, facts.key.case) in seen:
-            found.repeated += 1
+            exported.repeated += 1
             continue
         seen.add((facts.cases, facts.split, facts.key.case))
         case = cases.find(one)
         max_steps = int(facts.options["max_steps"])
         opening = Episode(case, torch.from_numpy(case.mask.copy()), max_steps)
-        found.rows += 1
+        exported.rows += 1
         yield {
             "data_source": facts.source,
             "prompt": [_flat(message) for message in view.messages(opening)],
@@ -249,8 +249,8 @@ def _verl_rows(
 
 
 def _flat(message: Message) -> dict[str, str]:
-    """Parts as one text, with "<image>" where a picture goes."""
-    parts = [part.get("text", "<image>") for part in message["content"]]
+    """Parts as one text, with "<image>" where an image goes."""
+    parts = [block.get("text", "<image>") for block in message["content"]]
     return {"role": message["role"], "content": "".join(parts)}
 
 

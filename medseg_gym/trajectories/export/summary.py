@@ -1,4 +1,4 @@
-"""What is in a store, in numbers."""
+"""Summary of a store in numbers."""
 
 from __future__ import annotations
 
@@ -116,13 +116,15 @@ def summarise_store(store: TrajectoryStore) -> StoreSummary:
 
 
 def _players(rows: list[dict[str, Any]]) -> list[str]:
-    """Who played on what, with what every table must say: oracle, synthetic, not trained for."""
+    """Return every policy with its backbones and notes: oracle, synthetic, not trained for."""
     kinds = {"box": "box", "positive_point": "point", "negative_point": "point"}
     words = {"box": "boxes", "point": "clicks"}
-    found: dict[str, set[str]] = {}
+    notes_by_player: dict[str, set[str]] = {}
     trained: dict[str, set[str]] = {}
     for row in rows:
-        notes = found.setdefault(f"{row['policy'] or 'unknown policy'} on {row['backbone']}", set())
+        notes = notes_by_player.setdefault(
+            f"{row['policy'] or 'unknown policy'} on {row['backbone']}", set()
+        )
         if row["sees_truth"]:
             notes.add("oracle")
         if row["synthetic"]:
@@ -133,5 +135,6 @@ def _players(rows: list[dict[str, Any]]) -> list[str]:
         if kind and row["valid"] and kind not in trained[row["options"]]:
             notes.add(f"not trained for {words[kind]}")
     return [
-        f"{name} ({', '.join(sorted(notes))})" if notes else name for name, notes in found.items()
+        f"{name} ({', '.join(sorted(notes))})" if notes else name
+        for name, notes in notes_by_player.items()
     ]

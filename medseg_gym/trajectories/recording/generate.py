@@ -38,7 +38,7 @@ Jobs = dict[int, list[int]]  # rollout -> numbers of batches
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateOptions:
-    """What is played.
+    """Options of a generation: cases, policy, backbone, seeds.
 
     Args:
         cases: Spec for `load_cases`.
@@ -141,7 +141,7 @@ def generate_episodes(
 
 @dataclass(frozen=True)
 class _Task:
-    """What one worker plays; it is pickled."""
+    """Share of one worker; it is pickled."""
 
     path: Path
     options: GenerateOptions

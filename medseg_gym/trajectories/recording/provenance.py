@@ -1,4 +1,4 @@
-"""Where recorded episodes come from: cases, policy, weights and options."""
+"""Provenance of recorded episodes: cases, policy, weights and options."""
 
 from __future__ import annotations
 

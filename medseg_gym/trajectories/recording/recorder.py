@@ -19,7 +19,7 @@ AnyEnv = TypeVar("AnyEnv", gym.Env, VectorEnv)
 
 
 class _Recording(Generic[AnyEnv]):
-    """What recorders share: how they are made and closed. Stands before the wrapper's class."""
+    """Base of both recorders: making and closing. Stands before the wrapper's class."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What both recorders do: follow the episodes in the slots and write down every step."""
+"""Step log of both recorders: follow the episodes in the slots and write down every step."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class _Running:
 
 
 def episode_facts(key: EpisodeKey, case: Case, shared: Mapping[str, Any]) -> EpisodeFacts:
-    """What a recording says of a whole episode.
+    """Return the facts of a whole episode.
 
     Args:
         key: Its name.
@@ -203,7 +203,7 @@ def step_record(
     terminated: bool,
     truncated: bool = False,
 ) -> RecordedStep:
-    """What a recording says of a step.
+    """Return the record of a step.
 
     Args:
         step: As the episode holds it.

@@ -27,7 +27,7 @@ class StoredCases:
         self._sources: dict[tuple[str | None, str], CaseSource] = {}
 
     def find(self, trajectory: Trajectory) -> Case:
-        """The case of a trajectory, checked to have the picture and truth of the recording.
+        """The case of a trajectory, checked to have the image and truth of the recording.
 
         Raises:
             TrajectoryError: The store does not say where cases came from, or the case is gone or
@@ -49,9 +49,7 @@ class StoredCases:
         except CaseError as error:
             raise TrajectoryError(f"a recorded case is not there any more: {error}") from None
         if case.content_hash != facts.image_hash:
-            raise TrajectoryError(
-                f"case {case.key!r} has another picture than when it was recorded"
-            )
+            raise TrajectoryError(f"case {case.key!r} has another image than when it was recorded")
         same_knowledge = case.truth_known == facts.truth_known
         if not same_knowledge or not np.array_equal(case.mask, trajectory.truth):
             raise TrajectoryError(f"case {case.key!r} has another truth than when it was recorded")
@@ -59,7 +57,7 @@ class StoredCases:
 
 
 def stored_case(trajectory: Trajectory) -> Case:
-    """The case as far as the store knows it: truth and names, with a black picture."""
+    """The case as far as the store knows it: truth and names, with a black image."""
     facts = trajectory.facts
     return Case(
         facts.key.case,
@@ -92,10 +90,10 @@ def rebuild_episode(trajectory: Trajectory, case: Case | None = None) -> Episode
         effect, error = episode.judge(step.prompt)
         state = None
         if effect == "decode":
-            found = torch.from_numpy(mask)
-            both = int((found & truth).sum())
+            prediction = torch.from_numpy(mask)
+            both = int((prediction & truth).sum())
             box, points = episode.with_prompt(step.prompt)  # type: ignore[arg-type]
-            state = MaskState(found, int(found.sum()), both, box, points)
+            state = MaskState(prediction, int(prediction.sum()), both, box, points)
         episode.record(step.prompt, effect, step.error or error, state)
     episode.rewards = trajectory.rewards
     return episode

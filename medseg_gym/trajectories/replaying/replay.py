@@ -36,7 +36,7 @@ SCORE_TOLERANCE = 1e-3
 
 @dataclass
 class Replayed:
-    """What a replay found.
+    """Result of a replay.
 
     Args:
         episodes: Played again.
@@ -84,15 +84,15 @@ def replay_store(
     Raises:
         TrajectoryError: Cases or backbone are not at hand or are not the recorded ones.
     """
-    found = Replayed()
+    result = Replayed()
     where = StoredCases(cases)
     for batch in _batches(islice(store, limit), num_envs):
         facts = batch[0].facts
         engine = _engine(facts, len(batch), backbone, checkpoint, device)
-        _replay(engine, batch, [where.find(one) for one in batch], found)
+        _replay(engine, batch, [where.find(one) for one in batch], result)
         if on_batch:
             on_batch(len(batch))
-    return found
+    return result
 
 
 def _settings(facts: EpisodeFacts) -> str:
@@ -148,7 +148,7 @@ def _recorded_options(facts: EpisodeFacts) -> dict[str, Any]:
     """Options of the recorded backbone that somebody else's store may decide.
 
     Raises:
-        TrajectoryError: The backbone is a service on another machine: pictures and keys go only
+        TrajectoryError: The backbone is a service on another machine: images and keys go only
             where the user says.
     """
     recorded = dict(facts.options.get("backbone_options") or {})
@@ -157,7 +157,7 @@ def _recorded_options(facts: EpisodeFacts) -> dict[str, Any]:
         return options
     if not _is_on_this_machine(facts.backbone):
         raise TrajectoryError(
-            f"the store says that its masks came from the service {facts.backbone!r}; if pictures "
+            f"the store says that its masks came from the service {facts.backbone!r}; if images "
             f"and your key may be sent there, name it: --backbone {facts.backbone}"
         )
     return {**options, "key": ""}
@@ -181,19 +181,19 @@ def _has_named_reward(facts: EpisodeFacts) -> bool:
 
 
 def _replay(
-    engine: EpisodeEngine, batch: Sequence[Trajectory], cases: Sequence[Case], found: Replayed
+    engine: EpisodeEngine, batch: Sequence[Trajectory], cases: Sequence[Case], summary: Replayed
 ) -> None:
     episodes = engine.reset(range(len(batch)), cases)
     named = _has_named_reward(batch[0].facts)
-    found.episodes += len(batch)
-    found.rewards_skipped += 0 if named else len(batch)
+    summary.episodes += len(batch)
+    summary.rewards_skipped += 0 if named else len(batch)
     masks = [one.masks for one in batch]
     for number in range(max(len(one.steps) for one in batch)):
         slots = [i for i, one in enumerate(batch) if number < len(one.steps)]
         results = engine.step(slots, [batch[slot].steps[number].prompt for slot in slots])
         for slot, result in zip(slots, results, strict=True):
             key, step, episode = batch[slot].key, batch[slot].steps[number], episodes[slot]
-            found.steps += 1
+            summary.steps += 1
             problems = []
             if (episode.steps[-1].valid, episode.steps[-1].tool) != (step.valid, step.tool):
                 problems.append("validity or tool differs")
@@ -205,18 +205,18 @@ def _replay(
             for name, gap in (("Dice", dice), ("reward", reward)):
                 if not gap <= SCORE_TOLERANCE:
                     problems.append(f"{name} differs by {gap:.3g}")
-            found.pixels += pixels
-            found.exact += not (pixels or dice or reward or problems)
-            found.max_dice, found.max_reward = (
-                max(found.max_dice, dice),
-                max(found.max_reward, reward),
+            summary.pixels += pixels
+            summary.exact += not (pixels or dice or reward or problems)
+            summary.max_dice, summary.max_reward = (
+                max(summary.max_dice, dice),
+                max(summary.max_reward, reward),
             )
             if problems:
-                found.mismatches.append((key, number, "; ".join(problems)))
+                summary.mismatches.append((key, number, "; ".join(problems)))
 
 
 def _gap(new: float, stored: float) -> float:
-    """How far two scores are apart; both are NaN where the truth is not known."""
+    """Return the distance of two scores; both are NaN where the truth is not known."""
     return 0.0 if math.isnan(new) and math.isnan(stored) else abs(new - stored)
 
 

@@ -1,4 +1,4 @@
-"""What lies where in a store's folder.
+"""Layout of a store's folder.
 
     STORE/format.json                    what this is, and the version of the format
     STORE/manifest.jsonl                 a line for every chunk: its name, counts and checksum
@@ -40,14 +40,14 @@ def open_folder(path: Path) -> None:
     if not path.is_dir():
         raise TrajectoryError(f"there is no trajectory store at {path}")
     try:
-        found = json.loads(file.read_text())
+        content = json.loads(file.read_text())
     except FileNotFoundError:
         raise TrajectoryError(
             f"{path} is not a trajectory store: it has no {FORMAT_FILE}"
         ) from None
     except (OSError, ValueError) as error:
         raise TrajectoryError(f"{file} cannot be read: {error}") from None
-    check_version(file, found if isinstance(found, dict) else {})
+    check_version(file, content if isinstance(content, dict) else {})
 
 
 def make_folder(path: Path) -> None:
@@ -141,12 +141,12 @@ def read_manifest(path: Path) -> dict[str, dict[str, Any]]:
         raise TrajectoryError(f"{path / MANIFEST}: a line names no chunk; {way_out}") from None
 
 
-def check_manifest(path: Path, found: dict[str, tuple[int, int]]) -> None:
+def check_manifest(path: Path, chunks: dict[str, tuple[int, int]]) -> None:
     """Compare the chunks that are there with those that were written.
 
     Args:
         path: Folder of the store.
-        found: Episodes and steps of the chunks that were read, by their names.
+        chunks: Episodes and steps of the chunks that were read, by their names.
 
     Raises:
         TrajectoryError: A chunk is missing, or holds another number of episodes or steps.
@@ -154,10 +154,10 @@ def check_manifest(path: Path, found: dict[str, tuple[int, int]]) -> None:
     missing, lost = [], 0
     for name, line in read_manifest(path).items():
         counts = line.get("episodes"), line.get("steps")
-        if name in found:
-            if found[name] != counts:
+        if name in chunks:
+            if chunks[name] != counts:
                 raise TrajectoryError(
-                    f"{path / name} holds {found[name][0]} episodes and {found[name][1]} steps, "
+                    f"{path / name} holds {chunks[name][0]} episodes and {chunks[name][1]} steps, "
                     f"but {counts[0]} and {counts[1]} were written"
                 )
         elif not (path / name).exists():  # else it has come since the folder was read

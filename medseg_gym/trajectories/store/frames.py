@@ -43,7 +43,7 @@ class Frame(NamedTuple):
 
 @dataclass
 class Frames:
-    """What a file of frames holds.
+    """Content of a file of frames.
 
     Args:
         frames: All that can be read, in order.
@@ -77,7 +77,7 @@ def read_frames(data: bytes) -> Frames:
         The frames, and where damage is. The end of the file is no damage if it is what a kill
         leaves of the frame that was being written, or what a power cut filled with zeros.
     """
-    found = Frames()
+    frames = Frames()
     start, expected = 0, 0
     holed = False
     seen: set[int] = set()
@@ -87,7 +87,7 @@ def read_frames(data: bytes) -> Frames:
             following = _next_frame(data, start)
             if following is None and _is_torn(data[start:]):
                 break
-            found.damaged.append(start)
+            frames.damaged.append(start)
             holed = True
             if following is None:
                 break
@@ -95,21 +95,21 @@ def read_frames(data: bytes) -> Frames:
             continue
         one, end, length_agrees = parsed
         if not length_agrees:
-            found.damaged.append(start)  # readable nevertheless
+            frames.damaged.append(start)  # readable nevertheless
         if one.number is not None and one.number != expected:
             if length_agrees and not holed:
-                found.damaged.append(start)
+                frames.damaged.append(start)
             holed = True
         if one.number is None or one.number not in seen:
-            found.frames.append(one._replace(holed=holed))
+            frames.frames.append(one._replace(holed=holed))
             holed = False
             if one.number is not None:
                 seen.add(one.number)
                 expected = one.number + 1
         start = end
-    if all(one.number is not None for one in found.frames):
-        found.frames.sort(key=lambda one: one.number or 0)
-    return found
+    if all(one.number is not None for one in frames.frames):
+        frames.frames.sort(key=lambda one: one.number or 0)
+    return frames
 
 
 def _frame_at(data: bytes, start: int) -> tuple[Frame, int, bool] | None:
@@ -142,7 +142,7 @@ def _frame_at(data: bytes, start: int) -> tuple[Frame, int, bool] | None:
 
 
 def _next_frame(data: bytes, after: int) -> int | None:
-    """Where the next readable frame begins."""
+    """Return the position of the next readable frame."""
     for mark in _MARK.finditer(data, after + 1 + _BEFORE_TEXT):
         start = mark.start() - _BEFORE_TEXT
         if _frame_at(data, start) is not None:
@@ -151,7 +151,7 @@ def _next_frame(data: bytes, after: int) -> int | None:
 
 
 def _is_torn(tail: bytes) -> bool:
-    """Whether the end of a file is the beginning of a frame that was never finished.
+    """Return True if the end of a file is the beginning of a frame that was never finished.
 
     Args:
         tail: What follows the last readable frame; no readable frame is in it.

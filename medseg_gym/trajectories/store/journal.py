@@ -98,16 +98,16 @@ def read_journal(path: Path) -> list[Trajectory]:
         FileNotFoundError: The journal has become a chunk in the meantime.
     """
     try:
-        found = read_frames(path.read_bytes())
+        frames = read_frames(path.read_bytes())
     except FileNotFoundError:
         raise
     except OSError as error:
         raise TrajectoryError(f"{path} cannot be read: {error.strerror}") from error
-    if found.frames and ("format" in found.frames[0].record or not found.damaged):
-        check_version(path, found.frames[0].record)
-    episodes, torn_apart = _episodes(found.frames)
-    if found.damaged or torn_apart:
-        raise DamagedJournal(path, found.damaged or [0], episodes)
+    if frames.frames and ("format" in frames.frames[0].record or not frames.damaged):
+        check_version(path, frames.frames[0].record)
+    episodes, torn_apart = _episodes(frames.frames)
+    if frames.damaged or torn_apart:
+        raise DamagedJournal(path, frames.damaged or [0], episodes)
     return episodes
 
 

@@ -55,9 +55,11 @@ class TrajectoryStore:
                 if id not in entries or entry.steps > entries[id].steps:
                     entries[id] = entry
         folder.check_manifest(self.path, counts)
-        for id, found in self._in_memory.items():
-            if id not in entries or len(found.steps) > entries[id].steps:
-                entries[id] = _Entry(found.key, len(found.steps), found.finished, None)
+        for id, trajectory in self._in_memory.items():
+            if id not in entries or len(trajectory.steps) > entries[id].steps:
+                entries[id] = _Entry(
+                    trajectory.key, len(trajectory.steps), trajectory.finished, None
+                )
         self.duplicates = 0
         self._ids: dict[EpisodeKey, str] = {}
         for id, entry in entries.items():
@@ -70,14 +72,14 @@ class TrajectoryStore:
 
     def _read_journals(self) -> dict[str, Trajectory]:
         while True:
-            found: dict[str, Trajectory] = {}
+            trajectories: dict[str, Trajectory] = {}
             try:
                 for path in folder.journal_paths(self.path):
                     for trajectory in read_journal(path):
-                        before = found.get(trajectory.id)
+                        before = trajectories.get(trajectory.id)
                         if before is None or len(trajectory.steps) > len(before.steps):
-                            found[trajectory.id] = trajectory
-                return found
+                            trajectories[trajectory.id] = trajectory
+                return trajectories
             except FileNotFoundError:
                 continue  # it has just become a chunk and its successor is there: look again
 
@@ -129,7 +131,7 @@ class TrajectoryStore:
             rows: dict[str, list[dict[str, Any]]] = {}
             for row in folder.read_chunk(chunk).to_pylist():
                 rows.setdefault(row["id"], []).append(row)
-            self._cached = chunk, {key: from_rows(found) for key, found in rows.items()}
+            self._cached = chunk, {key: from_rows(steps) for key, steps in rows.items()}
         return self._cached[1][id]
 
     def to_table(self, columns: list[str] | None = None) -> pa.Table:
@@ -162,10 +164,10 @@ class TrajectoryStore:
 
 def _index_chunk(path: Path) -> dict[str, _Entry]:
     table = folder.read_chunk(path, ["id", "case", "seed", "rollout", "finished"])
-    found: dict[str, _Entry] = {}
+    entries: dict[str, _Entry] = {}
     columns = (table[name].to_pylist() for name in table.column_names)
     for id, case, seed, rollout, finished in zip(*columns, strict=True):
-        before = found.get(id)
+        before = entries.get(id)
         steps = before.steps + 1 if before else 1
-        found[id] = _Entry(EpisodeKey(case, seed, rollout), steps, finished, path)
-    return found
+        entries[id] = _Entry(EpisodeKey(case, seed, rollout), steps, finished, path)
+    return entries

@@ -1,4 +1,4 @@
-"""What dead writers left behind becomes chunks; a damaged journal is set aside."""
+"""Recovery: journals of dead writers become chunks; a damaged journal is set aside."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def recover(path: Path) -> int:
         TrajectoryError: Journals were damaged. It is said once: the next call finds none.
     """
     count = 0
-    said: list[str] = []
+    messages: list[str] = []
     for journal in folder.journal_paths(path):
         match = _JOURNAL.fullmatch(journal.stem)
         writer = match[1] if match else journal.stem
@@ -42,24 +42,24 @@ def recover(path: Path) -> int:
         try:
             with named_failures(journal, TrajectoryError):
                 # It may be gone: its writer, or another recovery, was faster.
-                count += journal.exists() and _take(journal, said)
-                for part in folder.part_paths(path, f"{writer}-"):
-                    part.unlink(missing_ok=True)
+                count += journal.exists() and _take(journal, messages)
+                for leftover in folder.part_paths(path, f"{writer}-"):
+                    leftover.unlink(missing_ok=True)
         finally:
             drop_lock(lock)
     _sweep(path)
-    if said:
-        raise TrajectoryError("; ".join(said) + ". Give the same command again to go on")
+    if messages:
+        raise TrajectoryError("; ".join(messages) + ". Give the same command again to go on")
     return count
 
 
-def _take(journal: Path, said: list[str]) -> bool:
+def _take(journal: Path, messages: list[str]) -> bool:
     try:
-        found, damage = read_journal(journal), None
+        trajectories, damage = read_journal(journal), None
     except DamagedJournal as error:
-        found, damage = error.episodes, error
-    if found:
-        folder.write_chunk(journal.parent, journal.stem, to_table(found))
+        trajectories, damage = error.episodes, error
+    if trajectories:
+        folder.write_chunk(journal.parent, journal.stem, to_table(trajectories))
     if damage is None:
         journal.unlink()
         return True
@@ -69,10 +69,11 @@ def _take(journal: Path, said: list[str]) -> bool:
         number += 1
         aside = journal.with_name(f"{journal.name}.damaged-{number}")
     os.replace(journal, aside)
-    finished = sum(one.finished for one in found)
-    said.append(
+    finished = sum(one.finished for one in trajectories)
+    messages.append(
         f"{journal} is damaged at byte {damage.damaged[0]}: {finished} finished and "
-        f"{len(found) - finished} unfinished episodes could be read and are kept in the store, the "
+        f"{len(trajectories) - finished} unfinished episodes could be read and are kept in the "
+        "store, the "
         f"file itself is kept as {aside.name}"
     )
     return True
@@ -80,14 +81,14 @@ def _take(journal: Path, said: list[str]) -> bool:
 
 def _sweep(path: Path) -> None:
     """Remove what writers left that were killed while they opened the store."""
-    for part in folder.part_paths(path, f"{folder.FORMAT_FILE}."):
-        part.unlink(missing_ok=True)
+    for leftover in folder.part_paths(path, f"{folder.FORMAT_FILE}."):
+        leftover.unlink(missing_ok=True)
     for file in path.glob("*.lock"):
         writer = file.name.removesuffix(".lock")
         if file.name == f"{folder.MANIFEST}.lock" or any(path.glob(f"{writer}-*.journal")):
             continue
         lock = try_lock(file)
         if lock is not None:
-            for part in folder.part_paths(path, f"{writer}-"):
-                part.unlink(missing_ok=True)
+            for leftover in folder.part_paths(path, f"{writer}-"):
+                leftover.unlink(missing_ok=True)
             drop_lock(lock)

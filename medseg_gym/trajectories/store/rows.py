@@ -65,17 +65,17 @@ SCHEMA = pa.schema(
 """Columns of every file of a store; docs/trajectories.md says what they mean."""
 
 
-def check_version(where: object, found: dict[str, Any]) -> None:
+def check_version(where: object, header: dict[str, Any]) -> None:
     """Refuse a file of another kind or of a newer version.
 
     Raises:
         TrajectoryError: It names the file.
     """
-    if found.get("format") != FORMAT or not str(found.get("version", "")).isdigit():
+    if header.get("format") != FORMAT or not str(header.get("version", "")).isdigit():
         raise TrajectoryError(f"{where} is not part of a trajectory store")
-    if int(found["version"]) > FORMAT_VERSION:
+    if int(header["version"]) > FORMAT_VERSION:
         raise TrajectoryError(
-            f"{where} has format version {found['version']}; this medseg_gym reads up to "
+            f"{where} has format version {header['version']}; this medseg_gym reads up to "
             f"{FORMAT_VERSION}. Install a newer medseg_gym"
         )
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from medseg_gym.storage.atomic_write import drop_lock, named_failures, try_lock
+from medseg_gym.storage.atomic_write import atomic_path, drop_lock, named_failures, try_lock
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.store import folder
 from medseg_gym.trajectories.store.journal import begin_frame, header_frame, step_frame
@@ -150,23 +149,21 @@ class TrajectoryWriter:
 
     def _new_journal(self) -> int:
         path = self._journal()
-        part = path.with_name(path.name + ".part")
         frames = [header_frame()]
         for id, steps in self._steps.items():
             frames.append(begin_frame(len(frames), id, self._facts[id]))
             for taken, step in enumerate(steps):
                 frames.append(step_frame(len(frames), id, taken, step, None))
-        with named_failures(path, TrajectoryError):
-            part.unlink(missing_ok=True)  # of a moment when the disk was full
-            file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
-            try:
+        file = None
+        try:
+            # `_append` forces the frames to the disk itself, if that is wanted.
+            with atomic_path(path, TrajectoryError, durable=False) as temporary:
+                file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
                 self._append(file, b"".join(frames))
-                os.replace(part, path)
-            except BaseException:
+        except BaseException:
+            if file is not None:
                 os.close(file)
-                with suppress(OSError):
-                    part.unlink()
-                raise
+            raise
         self._pending, self._frames = [], len(frames)
         return file
 

@@ -1,4 +1,4 @@
-"""What RLlib does not do by itself: watch the autoreset mode, and report Dice."""
+"""Callbacks that watch the autoreset mode and report Dice in RLlib."""
 
 from __future__ import annotations
 

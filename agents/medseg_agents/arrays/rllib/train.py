@@ -106,7 +106,7 @@ def train_rllib(
 
 
 def read_result(result: dict[str, Any]) -> dict[str, float]:
-    """The figures of an RLlib result that the log keeps, under the log's names."""
+    """Return the metrics of an RLlib result that the log keeps, under the log's names."""
     played, learned = result["env_runners"], result["learners"].get(_MODULE, {})
     timers = result.get("timers", {})
     names = {

@@ -194,14 +194,14 @@ class _RunCallback(BaseCallback):
                 name: sum(episode[key] for episode in self.episodes) / len(self.episodes)
                 for name, key in (("return", "r"), ("turns", "l"), ("dice", "dice"))
             }
-            figures = {
+            metrics = {
                 key: float(value)
                 for key, value in values.items()
                 if key.startswith("train/") and key != "train/n_updates"
             }
-            figures["train/entropy"] = -figures.pop("train/entropy_loss")
+            metrics["train/entropy"] = -metrics.pop("train/entropy_loss")
             spent = {"time/rollout": self._rollout, "time/update": now - self._ended}
-            self.log.write(self.num_timesteps, {**mean, **figures, **spent})
+            self.log.write(self.num_timesteps, {**mean, **metrics, **spent})
 
     def _on_rollout_end(self) -> None:
         self._ppo.ent_coef = self.config.entropy_at(self.num_timesteps / self.config.steps)

@@ -81,10 +81,10 @@ class MedSegVecEnv(VecEnv):
         done = terminated | truncated
         self._returns += rewards
         self._lengths += 1
-        found: list[dict[str, Any]] = []
+        slot_infos: list[dict[str, Any]] = []
         for slot in range(self.num_envs):
             if not done[slot]:
-                found.append(_slot_info(infos, slot))
+                slot_infos.append(_slot_info(infos, slot))
                 continue
             final = _slot_info(infos["final_info"], slot)
             final["terminal_observation"] = self._one_hot(infos["final_obs"][slot])
@@ -95,16 +95,16 @@ class MedSegVecEnv(VecEnv):
                 "t": round(time.perf_counter() - self._began, 6),
                 "dice": float(final["dice"]),
             }
-            found.append(final)
+            slot_infos.append(final)
         self._returns[done] = 0
         self._lengths[done] = 0
-        return self._one_hot(observations), rewards.astype(np.float32), done, found
+        return self._one_hot(observations), rewards.astype(np.float32), done, slot_infos
 
     def _one_hot(self, observations: dict[str, Any]) -> dict[str, Any]:
         """Observations with their indices of targets, of any shape, one-hot along a last axis."""
         target = np.asarray(observations["target"])
-        told = (target[..., None] == np.arange(self._targets)).astype(np.float32)
-        return {**observations, "target": told}
+        one_hot = (target[..., None] == np.arange(self._targets)).astype(np.float32)
+        return {**observations, "target": one_hot}
 
     def close(self) -> None:
         """Close the environments."""

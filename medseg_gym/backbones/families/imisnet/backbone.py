@@ -145,13 +145,13 @@ class ImisNetBackbone(SamBackbone):
             token_mask = F.pad(attended, (outputs.shape[1], 0), value=True)
         image = torch.stack([row.embedding.features[0] for row in rows])
         image = image + self._prompts.dense(rows)
-        found = self.model.mask_decoder(
+        decoded = self.model.mask_decoder(
             image, self._image_pe, torch.cat(tokens, dim=1), token_mask, text, has_text
         )
-        best = found.iou[:, 1:].argmax(dim=1) + 1
+        best = decoded.iou[:, 1:].argmax(dim=1) + 1
         every_row = torch.arange(len(rows), device=self.device)
-        logits = torch.einsum("bc,bchw->bhw", found.kernels[every_row, best], found.upscaled)
-        return Prediction(logits.float(), found.iou[every_row, best].float())
+        logits = torch.einsum("bc,bchw->bhw", decoded.kernels[every_row, best], decoded.upscaled)
+        return Prediction(logits.float(), decoded.iou[every_row, best].float())
 
     # text -------------------------------------------------------------------------------------
     @torch.inference_mode()

@@ -123,7 +123,7 @@ class ImisImageEncoder(nn.Module):
 
 
 class DecoderOutput(NamedTuple):
-    """What the decoder knows before any mask is drawn.
+    """Output of the decoder before any mask is drawn.
 
     Attributes:
         kernels: B x M x c; mask m of row b is `kernels[b, m] · upscaled[b]`.

@@ -202,7 +202,7 @@ class PocketMaskDecoder(MaskDecoder):
 
 
 class Decoded(NamedTuple):
-    """What masks are read from.
+    """Features that masks are read from.
 
     Attributes:
         scores: B x K predicted IoU.

@@ -20,7 +20,7 @@ PIXEL_MEAN, PIXEL_STD = 0.0, 128.0  # so that padding, which is 0, is black
 
 
 def whole_norm(channels: int) -> nn.Module:
-    """Over the whole picture: keeps contrast within it, does not hear its batch mates."""
+    """Over the whole image: keeps contrast within it, does not hear its batch mates."""
     return nn.GroupNorm(1, channels)
 
 
@@ -87,4 +87,6 @@ class PocketEncoder(nn.Module):
         directions = F.normalize(directions, dim=2).flatten(1, 2)
         features = (embedding, directions, self.fine4(levels[0]) + above, self.fine2(stem))
         # The decoder is faster on planes than on pixels.
-        return tuple(part.contiguous(memory_format=torch.contiguous_format) for part in features)
+        return tuple(
+            feature.contiguous(memory_format=torch.contiguous_format) for feature in features
+        )

@@ -70,7 +70,7 @@ class SamBackbone(BatchedBackbone):
         return [
             Embedding(
                 # Copies of their own, so that evicting one image frees its memory.
-                tuple(part[i].to(self.dtype, copy=True) for part in features),
+                tuple(level[i].to(self.dtype, copy=True) for level in features),
                 image.shape[:2],
                 (x.shape[1], x.shape[2]),
             )
@@ -80,7 +80,7 @@ class SamBackbone(BatchedBackbone):
     # decode -----------------------------------------------------------------------------------
     def _decode(self, rows: Sequence[PromptRow]) -> Prediction:
         features = [
-            torch.stack(part) for part in zip(*(r.embedding.features for r in rows), strict=True)
+            torch.stack(level) for level in zip(*(r.embedding.features for r in rows), strict=True)
         ]
         scores, hyper, upscaled = self._run(features, rows)
         # Choose the mask before it is drawn: three quarters of the products need not be made.
@@ -115,9 +115,9 @@ class SamBackbone(BatchedBackbone):
         """Resize to the input frame, cut the padding off, resize to each image: SAM's two steps."""
         side = (self.image_side, self.image_side)
 
-        def resize(part: torch.Tensor, like: Embedding) -> torch.Tensor:
+        def resize(rows: torch.Tensor, like: Embedding) -> torch.Tensor:
             height, width = like.input_size
-            return bilinear(bilinear(part, side)[:, :, :height, :width], like.image_size)
+            return bilinear(bilinear(rows, side)[:, :, :height, :width], like.image_size)
 
         return resize_each(logits, embeddings, resize)
 

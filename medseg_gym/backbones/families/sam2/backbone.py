@@ -175,7 +175,7 @@ class Sam2Backbone(BatchedBackbone):
     @torch.inference_mode()
     def to_image(self, logits: torch.Tensor, embeddings: Sequence[Embedding]) -> list[torch.Tensor]:
         """Resize the square to each image."""
-        return resize_each(logits, embeddings, lambda part, like: bilinear(part, like.image_size))
+        return resize_each(logits, embeddings, lambda rows, like: bilinear(rows, like.image_size))
 
 
 def build_model(config: str, image_size: int | None = None) -> SAM2Base:

