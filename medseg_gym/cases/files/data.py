@@ -102,7 +102,7 @@ class FileData:
         if not self.records:
             raise CaseError(
                 f"{self.spec}: there is no case under {self.spec.path}{self._why_empty()}; "
-                f"docs/datasets.md shows the layout that {self.spec.name}: reads"
+                f"docs/how-to/data.md shows the layout that {self.spec.name}: reads"
             )
         if bad and not self._said:
             self._said = True
