@@ -181,6 +181,14 @@ def load_cases(
 
     Raises:
         CaseError: Unknown spec or split, or the source's files cannot be used.
+
+    Example:
+        >>> from medseg_gym.cases import load_cases
+        >>> source = load_cases("samples", "test")
+        >>> source[0].modality, source[0].target in source.targets
+        ('CT', True)
+        >>> load_cases("phantoms:abdomen", "train")[0].synthetic
+        True
     """
     if isinstance(spec, CaseSource):
         return spec
