@@ -1,5 +1,7 @@
 # make demo   sets everything up in .venv and plays the bundled real cases
 # make test   sets everything up, extras included, and runs the tests
+# make lint   formatting, types
+# make docs   builds the documentation into out/site; a broken link is an error
 # make sft-tiny  from nothing to a small vision-language model that plays, into runs/tiny
 # make train-tiny  goes on with GRPO, PPO over turns and more fine-tuning, into runs/tiny_rl
 # make pocket trains the packaged segmenter anew (under two hours on two cores), into runs/pocket
@@ -8,18 +10,22 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 KEY := $(shell (cat pyproject.toml; $(PYTHON) -V) | cksum | cut -d' ' -f1)
 
-.PHONY: demo test lint pocket sft-tiny train-tiny
+.PHONY: demo test lint docs pocket sft-tiny train-tiny
 
 demo: $(VENV)/.core-$(KEY)
 	$(BIN)/medseg demo
 
 test: $(VENV)/.dev-$(KEY)
-	$(BIN)/python -m pytest
+	@# By file, and all tests that start Ray in one of the two processes (tests/conftest.py).
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/.dev-$(KEY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev-$(KEY)
+	PYTHONPATH=.:agents NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
 
 pocket: $(VENV)/.dev-$(KEY)
 	$(BIN)/python -m pip install -q tifffile

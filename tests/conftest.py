@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,27 @@ from segment_anything.modeling import (
 from medseg_gym.backbones import SamBackbone
 from medseg_gym.cases import Case
 from medseg_gym.prompts import AddBox, AddPoint
+
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal tests to processes (`pytest -n 2 --dist loadgroup`) by file, all that start Ray to one.
+
+    A file's fixtures are then made once, and no two Ray clusters share the machine.
+    """
+    with_ray = {item.path for item in items if _starts_ray(item)}
+    for item in items:
+        if not any(item.iter_markers("xdist_group")):
+            group = "ray" if item.path in with_ray else str(item.path.relative_to(_HERE))
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _starts_ray(item: pytest.Item) -> bool:
+    return "ray_cluster" in getattr(item, "fixturenames", ())
+
+
+_HERE = Path(__file__).parent
 
 # The same examples on every run; `--hypothesis-profile explore` looks further.
 settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True)

@@ -31,6 +31,18 @@ class Case:
 
     Raises:
         CaseError: An array has the wrong type, shape or dtype, or a field is not usable.
+
+    Example:
+        >>> import numpy as np
+        >>> from medseg_gym.cases import Case
+        >>> image, mask = np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), bool)
+        >>> mask[10:22, 20:36] = True
+        >>> case = Case("scan-1", image, mask, "left kidney in abdomen CT", group="patient-1")
+        >>> case.height, case.width, case.area_fraction
+        (48, 64, 0.0625)
+        >>> Case("scan-2", image.astype(float), mask, "left kidney")
+        Traceback (most recent call last):
+        medseg_gym.errors.CaseError: case 'scan-2': image must be a uint8 array, got float64; ...
     """
 
     key: str

@@ -185,7 +185,7 @@ def load_cases(
     Args:
         spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
             made on demand), files on disk as "biomedparse:PATH", "parquet:PATH", "folder:PATH",
-            "nifti:PATH" or "dicom:PATH" (docs/datasets.md), "pool:SIZE:SPEC" (some cases of another
+            "nifti:PATH" or "dicom:PATH" (docs/how-to/data.md), "pool:SIZE:SPEC" (some cases of another
             spec, drawn once and kept in memory), "unlabelled:PATH" (images without a truth that
             people dropped onto the page of `medseg serve`), a registered kind,
             "package.module:Name" or "path/file.py:Name" (a CaseSource, a list of Cases or a
@@ -198,6 +198,14 @@ def load_cases(
 
     Raises:
         CaseError: Unknown spec or split, or the source's files cannot be used.
+
+    Example:
+        >>> from medseg_gym.cases import load_cases
+        >>> source = load_cases("samples", "test")
+        >>> source[0].modality, source[0].target in source.targets
+        ('CT', True)
+        >>> load_cases("phantoms:abdomen", "train")[0].synthetic
+        True
     """
     if isinstance(spec, CaseSource):
         return spec

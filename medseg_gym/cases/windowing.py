@@ -20,6 +20,12 @@ def window_to_rgb(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
 
     Raises:
         CaseError: Non-finite pixels, a wrong shape, or an empty window.
+
+    Example:
+        >>> import numpy as np
+        >>> from medseg_gym.cases import window_to_rgb
+        >>> window_to_rgb(np.array([[-1000, 40, 400]]), low=-160, high=240)[0, :, 0]
+        array([  0, 128, 255], dtype=uint8)
     """
     pixels = np.asarray(pixels)
     if pixels.ndim != 2:

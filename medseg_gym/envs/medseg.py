@@ -71,6 +71,23 @@ class MedSegEnv(CoreEnv):
         >>> import gymnasium as gym, medseg_gym
         >>> env = gym.make("MedSeg-v0", backbone="ellipse")
         >>> observation, info = env.reset(seed=0)
-        >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+        >>> observation["image"].shape, info["case"], info["dice"]
+        ((128, 128, 3), 'img2d-nucleus063', 0.0)
+        >>> box, stop = [0, 130, 180, 480, 710], [5, 0, 0, 0, 0]
+        >>> observation, reward, terminated, truncated, info = env.step(box)
+        >>> info["tool"], round(info["dice"] - reward, 2)  # a step costs 0.01
+        ('box', 0.01)
+        >>> observation, reward, terminated, truncated, info = env.step(stop)
+        >>> float(reward), terminated, info["stopped"]
+        (0.0, True, True)
+        >>> env.close()
+
+        A given case, and an action that changes nothing:
+
+        >>> env = gym.make("MedSeg-v0", backbone="ellipse", cases="phantoms:abdomen")
+        >>> observation, info = env.reset(options={"case": env.unwrapped.source.keys[3]})
+        >>> observation, reward, terminated, truncated, info = env.step([3, 0, 0, 0, 0])  # undo
+        >>> info["valid"], round(float(reward), 2)
+        (False, -0.01)
         >>> env.close()
     """

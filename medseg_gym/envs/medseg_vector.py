@@ -39,4 +39,21 @@ class MedSegVectorEnv(CoreVectorEnv):
 
     Raises:
         MedSegError: An argument, case source or backbone that cannot be used.
+
+    Example:
+        >>> import gymnasium as gym, numpy as np, medseg_gym
+        >>> envs = gym.make_vec(
+        ...     "MedSeg-v0", num_envs=3, backbone="ellipse", autoreset_mode="disabled"
+        ... )
+        >>> observations, infos = envs.reset(seed=0)
+        >>> observations["image"].shape
+        (3, 128, 128, 3)
+        >>> actions = np.array([[0, 130, 180, 480, 710], [5, 0, 0, 0, 0], [1, 500, 500, 0, 0]])
+        >>> observations, rewards, terminations, truncations, infos = envs.step(actions)
+        >>> terminations.tolist()
+        [False, True, False]
+        >>> observations, infos = envs.reset(options={"reset_mask": terminations})  # slot 1 alone
+        >>> observations["steps_left"][:, 0] == 1
+        array([False,  True, False])
+        >>> envs.close()
     """

@@ -2,7 +2,7 @@
 
 `Recorder` and `VectorRecorder` write every step of an environment into a store on disk,
 `TrajectoryStore` reads it back, and `generate_episodes` fills one with a policy's episodes.
-docs/trajectories.md describes the format. Needs the extra "trajectories" (pyarrow).
+docs/how-to/trajectories.md describes the format. Needs the extra "trajectories" (pyarrow).
 """
 
 from __future__ import annotations

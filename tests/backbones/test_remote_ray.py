@@ -13,7 +13,11 @@ from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.prompts import AddBox, AddPoint
 
 ray = pytest.importorskip("ray")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the warnings are Ray's
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.filterwarnings("ignore"),  # the warnings are Ray's
+]
 
 
 @pytest.fixture(scope="module")

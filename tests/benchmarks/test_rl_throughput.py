@@ -20,6 +20,7 @@ def program():
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 @pytest.mark.filterwarnings("default")  # Ray's and transformers' own
 def test_both_really_train_and_all_time_is_accounted_for(program, tmp_path):
     import ray

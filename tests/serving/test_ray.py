@@ -21,6 +21,7 @@ from tests.serving.conftest import noise
 pytest.importorskip("ray.serve", reason='needs the extra "serve-ray"', exc_type=ImportError)
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
     # Ray leaves sockets and subprocess pipes to the garbage collector when it shuts down.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -3,7 +3,7 @@
 `make_environment(...)` is an `environment_factory`: TRL generates, reads the calls and hands each
 to a `MedSegChat-v0` of its own. `ChatRollout` is a `rollout_func`: whole conversations on the
 native batch, one decoder call a turn for all; `ChatGRPOTrainer` gives their pictures to the loss.
-Extra `llm`. What differs between the two, and from RLlib's: `docs/trl_verl.md`.
+Extra `llm`. What differs between the two, and from RLlib's: `docs/how-to/trl_verl.md`.
 """
 
 from medseg_agents.trl.conversation_template import show_as_conversation

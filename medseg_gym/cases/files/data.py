@@ -98,7 +98,7 @@ class FileData:
         if not self.records:
             raise CaseError(
                 f"{self.spec}: there is no case under {self.spec.path}{self._why_empty()}; "
-                f"docs/datasets.md shows the format that {self.spec.name}: reads"
+                f"docs/how-to/data.md shows the format that {self.spec.name}: reads"
             )
         if bad and not self._warned:
             self._warned = True

@@ -62,7 +62,7 @@ SCHEMA = pa.schema(
     ],
     metadata={"format": FORMAT, "version": str(FORMAT_VERSION)},
 )
-"""Columns of every file of a store; docs/trajectories.md says what they mean."""
+"""Columns of every file of a store; docs/how-to/trajectories.md says what they mean."""
 
 
 def check_version(where: object, header: dict[str, Any]) -> None:

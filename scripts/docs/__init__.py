@@ -1,0 +1,1 @@
+"""How the documentation's generated pages come about."""
