@@ -13,6 +13,7 @@ from medseg_agents.arrays.rllib.config import RLlibPPOConfig
 from medseg_agents.arrays.sb3.config import SB3PPOConfig
 from medseg_agents.commands.options import with_options
 from medseg_agents.grpo.settings import ChatPPORun, ChatRun, GRPORun
+from medseg_gym.cli.from_dataclass import with_options as with_declared_options
 from medseg_gym.display.terminal import make_console
 
 _Out = Annotated[Path, typer.Option(help="Folder of the run.")]
@@ -25,8 +26,8 @@ def add_trainers(app: typer.Typer) -> None:
     """Add the reinforcement learners to `medseg train`."""
     app.command("sb3-ppo")(with_options(SB3PPOConfig, sb3_ppo))
     app.command("rllib-ppo")(with_options(RLlibPPOConfig, rllib_ppo))
-    app.command("grpo")(with_options(GRPORun, grpo))
-    app.command("chat-ppo")(with_options(ChatPPORun, chat_ppo))
+    app.command("grpo")(with_declared_options(GRPORun, grpo))
+    app.command("chat-ppo")(with_declared_options(ChatPPORun, chat_ppo))
 
 
 def sb3_ppo(config: SB3PPOConfig, *, out: _Out, resume: _Resume = False) -> None:

@@ -7,27 +7,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_SPREAD = 1e-4
+_EPS = 1e-4
 """Added to a spread before dividing by it, as in GRPO's usual implementations."""
 
 
 @dataclass(frozen=True)
-class GroupFigures:
-    """What the groups of an iteration looked like.
+class GroupStatistics:
+    """Returns within the groups of an iteration.
 
     Args:
-        spread: Mean standard deviation of returns within a group.
-        flat: Share of groups whose returns are all the same: nothing is learned from them.
+        group_reward_std: Mean standard deviation of returns within a group.
+        frac_reward_zero_std: Share of groups whose returns are all the same: nothing is learned
+            from them.
     """
 
-    spread: float
-    flat: float
+    group_reward_std: float
+    frac_reward_zero_std: float
 
 
 def group_advantages(
     rewards: Sequence[Sequence[float]], groups: Sequence[int], scale: bool = True
-) -> tuple[list[np.ndarray], GroupFigures]:
-    """GRPO (Shao et al. 2024, section 4.1.2): the return less the group's mean, for every turn.
+) -> tuple[list[np.ndarray], GroupStatistics]:
+    """Compute GRPO's advantages (Shao et al. 2024, section 4.1.2), the same for all turns.
+
+    The advantage is the return less the mean of the group's returns.
 
     Args:
         rewards: By episode, one per turn.
@@ -35,42 +38,43 @@ def group_advantages(
         scale: Divide by the group's standard deviation.
 
     Returns:
-        By episode, one advantage per turn, float32; and figures.
+        By episode, one advantage per turn, float32; and statistics.
 
     Raises:
         ValueError: A group of one episode.
     """
     returns = np.array([sum(episode) for episode in rewards], float)
     members = _members(groups)
-    found = np.zeros(len(rewards))
+    advantages = np.zeros(len(rewards))
     for member in members:
-        found[member] = returns[member] - returns[member].mean()
+        advantages[member] = returns[member] - returns[member].mean()
         if scale:
-            found[member] /= returns[member].std() + _SPREAD
-    turns = [np.full(len(r), a, np.float32) for r, a in zip(rewards, found, strict=True)]
-    return turns, _figures(returns, members)
+            advantages[member] /= returns[member].std() + _EPS
+    turns = [np.full(len(r), a, np.float32) for r, a in zip(rewards, advantages, strict=True)]
+    return turns, _statistics(returns, members)
 
 
-def group_to_go(
+def reward_to_go(
     rewards: Sequence[Sequence[float]], groups: Sequence[int], scale: bool = True
-) -> tuple[list[np.ndarray], GroupFigures]:
-    """What came from a turn on, less the mean of that over the group's episodes that got so far.
+) -> tuple[list[np.ndarray], GroupStatistics]:
+    """Compute advantages from group-relative rewards-to-go.
 
-    What an episode had gained before a turn is no merit of that turn and no noise in it. The first
-    turn's advantage is that of `group_advantages`; a turn that only one episode reached is compared
-    with nothing and gets 0. Arguments and returns are those of `group_advantages`.
+    The advantage of a turn is the sum of rewards from it on, less the mean of that over the group's
+    episodes that reached the turn. What an episode had gained before a turn is no merit of that
+    turn and no noise in it. The first turn's advantage is that of `group_advantages`; a turn that
+    only one episode reached is compared with nothing and gets 0. Arguments and returns are those of `group_advantages`.
     """
     returns = np.array([sum(episode) for episode in rewards], float)
     members = _members(groups)
-    found = [np.zeros(len(episode), np.float32) for episode in rewards]
+    advantages = [np.zeros(len(episode), np.float32) for episode in rewards]
     for member in members:
-        unit = returns[member].std() + _SPREAD if scale else 1.0
+        unit = returns[member].std() + _EPS if scale else 1.0
         for turn in range(max(len(rewards[i]) for i in member)):
             there = [i for i in member if len(rewards[i]) > turn]
             to_go = np.array([sum(rewards[i][turn:]) for i in there], float)
             for i, value in zip(there, (to_go - to_go.mean()) / unit, strict=True):
-                found[i][turn] = value
-    return found, _figures(returns, members)
+                advantages[i][turn] = value
+    return advantages, _statistics(returns, members)
 
 
 def turn_gae(
@@ -79,7 +83,7 @@ def turn_gae(
     gamma: float = 1.0,
     lam: float = 0.95,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Generalised advantage estimation (Schulman et al. 2016, eq. 16) over turns, not tokens.
+    """Compute generalised advantages (Schulman et al. 2016, eq. 16) over turns, not tokens.
 
     Episodes are whole, so nothing is estimated beyond their end.
 
@@ -94,14 +98,14 @@ def turn_gae(
     """
     advantages, targets = [], []
     for reward, value in zip(rewards, values, strict=True):
-        found = np.zeros(len(reward), np.float32)
+        estimates = np.zeros(len(reward), np.float32)
         last, after = 0.0, 0.0
         for turn in reversed(range(len(reward))):
             last = reward[turn] + gamma * after - value[turn] + gamma * lam * last
             after = value[turn]
-            found[turn] = last
-        advantages.append(found)
-        targets.append(found + np.asarray(value, np.float32))
+            estimates[turn] = last
+        advantages.append(estimates)
+        targets.append(estimates + np.asarray(value, np.float32))
     return advantages, targets
 
 
@@ -113,6 +117,6 @@ def _members(groups: Sequence[int]) -> list[np.ndarray]:
     return members
 
 
-def _figures(returns: np.ndarray, members: Sequence[np.ndarray]) -> GroupFigures:
+def _statistics(returns: np.ndarray, members: Sequence[np.ndarray]) -> GroupStatistics:
     spreads = np.array([returns[member].std() for member in members])
-    return GroupFigures(float(spreads.mean()), float((spreads < 1e-6).mean()))
+    return GroupStatistics(float(spreads.mean()), float((spreads < 1e-6).mean()))

@@ -43,9 +43,9 @@ ENV = "medseg_gym:MedSegChat-v0"
 
 
 class ChatConfig(AlgorithmConfig):
-    """What `GRPOConfig` and `ChatPPOConfig` share.
+    """Base of `GRPOConfig` and `ChatPPOConfig`.
 
-    `chat(...)` sets the fields of `ChatSettings`; what RLlib has names for is set with RLlib's
+    `chat(...)` sets the fields of `ChatSettings`; the rest is set with RLlib's own
     methods: `environment(env_config=...)` takes arguments of `MedSegChat-v0`, `training(lr, gamma,
     grad_clip, num_epochs)`, `env_runners(num_env_runners, num_envs_per_env_runner)` (0
     slots: all episodes of a runner), `learners(num_learners)`, `debugging(seed)`.
@@ -76,7 +76,7 @@ class ChatConfig(AlgorithmConfig):
         self.add_default_connectors_to_learner_pipeline = False
         self.add_default_connectors_to_env_to_module_pipeline = False
         self.add_default_connectors_to_module_to_env_pipeline = False
-        # Some parts learn nothing in some batches: a vision tower without pictures, say.
+        # Some parts learn nothing in some batches: a vision tower without images, say.
         self.torch_ddp_kwargs = {"find_unused_parameters": True}
         # A runner that dies takes its groups of this iteration with it, and comes back.
         self.restart_failed_env_runners = True
@@ -94,14 +94,14 @@ class ChatConfig(AlgorithmConfig):
 
     @property
     def max_turns(self) -> int:
-        """Calls that an episode may have."""
+        """Turns that an episode may have."""
         return int(self.env_config.get("max_steps", 5))
 
     @property
     def episodes_per_runner(self) -> int:
-        """Episodes of an iteration on the runner that plays the most."""
+        """Episodes of an iteration on the runner that plays most of them."""
         runners = max(1, self.num_env_runners)
-        return -(-self.settings.groups // runners) * self.settings.group_size
+        return -(-self.settings.groups // runners) * self.settings.num_generations
 
     def validate(self) -> None:
         """Check the settings against each other; see RLlib for the rest.
@@ -114,10 +114,10 @@ class ChatConfig(AlgorithmConfig):
             self.num_envs_per_env_runner = self.episodes_per_runner
         if not settings.model:
             raise MedSegError("name the checkpoint to start from: .chat(model=FOLDER)")
-        if self.num_envs_per_env_runner % settings.group_size:
+        if self.num_envs_per_env_runner % settings.num_generations:
             raise MedSegError(
                 f"slots of a runner ({self.num_envs_per_env_runner}) must be a multiple of "
-                f"group_size ({settings.group_size}): groups stay whole"
+                f"num_generations ({settings.num_generations}): groups stay whole"
             )
         learners = max(1, self.num_learners)
         if settings.groups % (learners * settings.minibatches):
@@ -128,7 +128,7 @@ class ChatConfig(AlgorithmConfig):
         super().validate()
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """`HFChatModule` with these settings."""
+        """Return `HFChatModule` with these settings."""
         return RLModuleSpec(
             module_class=HFChatModule,
             model_config={
@@ -139,7 +139,7 @@ class ChatConfig(AlgorithmConfig):
         )
 
     def get_default_learner_class(self) -> type[ChatLearner]:
-        """`ChatLearner`."""
+        """Return `ChatLearner`."""
         return ChatLearner
 
 
@@ -152,7 +152,7 @@ class GRPOConfig(ChatConfig):
         ...     GRPOConfig()
         ...     .environment(env_config={"cases": "phantoms", "image_size": 96, "texts": "terse"})
         ...     .training(lr=1e-4)
-        ...     .chat(model="runs/tiny/sft/model", groups=16, group_size=8)
+        ...     .chat(model="runs/tiny/sft/model", groups=16, num_generations=8)
         ... )
         >>> result = config.build_algo().train()  # doctest: +SKIP
     """
@@ -167,7 +167,7 @@ class ChatPPOConfig(ChatConfig):
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class)
-        self.chat(advantage="gae", group_size=1, groups=128)
+        self.chat(advantage="gae", num_generations=1, groups=128)
 
 
 class ChatAlgorithm(Algorithm):
@@ -181,7 +181,7 @@ class ChatAlgorithm(Algorithm):
 
     @classmethod
     def get_default_config(cls) -> ChatConfig:
-        """GRPO's."""
+        """Return that of GRPO."""
         return GRPOConfig()
 
     def setup(self, config: Any) -> None:
@@ -201,7 +201,7 @@ class ChatAlgorithm(Algorithm):
             self.env_runner.module = learner.module[DEFAULT_MODULE_ID]
 
     def training_step(self) -> None:
-        """One iteration."""
+        """Play and learn one iteration."""
         settings = self.config.settings
         groups = self._groups(self.iteration)
         if not self._given:  # after a start or a restore, whichever way it came about
@@ -212,7 +212,9 @@ class ChatAlgorithm(Algorithm):
         by_group: dict[int, list[Any]] = {}
         for episode in episodes:
             by_group.setdefault(episode.custom_data[GROUP], []).append(episode)
-        whole = [members for members in by_group.values() if len(members) == settings.group_size]
+        whole = [
+            members for members in by_group.values() if len(members) == settings.num_generations
+        ]
         # After a runner died: as many for every learner, so that they take their steps together.
         step = learners * settings.minibatches
         whole = whole[: len(whole) // step * step]
@@ -263,25 +265,31 @@ class ChatAlgorithm(Algorithm):
         self._given = False
 
     def own_module(self) -> HFChatModule:
-        """A module with the learners' weights in this process: the learner's own, or a copy."""
+        """Return a module with the learners' weights: the learner's own, or a copy of it here."""
+        own: HFChatModule
         if self.config.num_learners == 0:
-            return self.learner_group._learner.chat_module
+            own = self.learner_group._learner.chat_module
+            return own
         if self._own is None:
             spec = self.config.get_default_rl_module_spec()
             spec.observation_space, spec.action_space = self.spaces_of_one_slot()
             spec.inference_only = True
             self._own = spec.build()
-        self._own.set_state(self.learner_group.get_weights()[DEFAULT_MODULE_ID])
-        return self._own
+        own = self._own
+        own.set_state(self.learner_group.get_weights()[DEFAULT_MODULE_ID])
+        return own
 
     def spaces_of_one_slot(self) -> tuple[Any, Any]:
-        """Of observations and actions."""
+        """Return the spaces of observations and actions."""
         runner = self.env_runner
+        spaces: tuple[Any, Any]
         if runner is not None and runner.env is not None:
-            return runner.get_spaces()[DEFAULT_MODULE_ID]
-        return self.env_runner_group.foreach_env_runner(
+            spaces = runner.get_spaces()[DEFAULT_MODULE_ID]
+            return spaces
+        spaces = self.env_runner_group.foreach_env_runner(
             lambda runner: runner.get_spaces()[DEFAULT_MODULE_ID], local_env_runner=False
         )[0]
+        return spaces
 
     def validate_cases(
         self, keys: Sequence[str], split: str = "val", temperature: float = 0.0, drawn: int = 0
@@ -290,33 +298,36 @@ class ChatAlgorithm(Algorithm):
         if not self._given:
             self._give_weights()
         if self.env_runner_group.num_remote_workers() == 0:
-            return self.env_runner.validate(keys, split, temperature, drawn)
+            alone: tuple[list[CaseRecord], bytes] = self.env_runner.validate(
+                keys, split, temperature, drawn
+            )
+            return alone
         workers = self.env_runner_group.healthy_worker_ids()
         dealt = [list(keys[i :: len(workers)]) for i in range(len(workers))]
-        found = self.env_runner_group.foreach_env_runner(
+        results = self.env_runner_group.foreach_env_runner(
             [
-                lambda runner, part=part, first=number == 0: runner.validate(
-                    part, split, temperature, drawn if first else 0
+                lambda runner, share=share, first=number == 0: runner.validate(
+                    share, split, temperature, drawn if first else 0
                 )
-                for number, part in enumerate(dealt)
-                if part
+                for number, share in enumerate(dealt)
+                if share
             ],
             local_env_runner=False,
-            remote_worker_ids=[w for w, part in zip(workers, dealt, strict=True) if part],
+            remote_worker_ids=[w for w, share in zip(workers, dealt, strict=True) if share],
         )
-        if sum(len(records) for records, _ in found) < len(keys):
+        if sum(len(records) for records, _ in results) < len(keys):
             raise LostGroups("a runner died while validation cases were played; see its error")
-        return [record for records, _ in found for record in records], found[0][1]
+        return [record for records, _ in results for record in records], results[0][1]
 
     def _groups(self, iteration: int) -> list[Group]:
-        """Cases of an iteration: all once in an order of chance, then all in another order."""
+        """Return the cases of an iteration: all once in a random order, then all in another."""
         count, cases = self.config.settings.groups, len(self._keys)
-        found = []
+        dealt = []
         for number in range(iteration * count, (iteration + 1) * count):
             passed, place = divmod(number, cases)
             order = _order(self.config.seed or 0, passed, cases)
-            found.append(Group(number, self._keys[int(order[place])]))
-        return found
+            dealt.append(Group(number, self._keys[int(order[place])]))
+        return dealt
 
     def _play(self, groups: Sequence[Group]) -> list[Any]:
         if self.env_runner_group.num_remote_workers() == 0:
@@ -327,12 +338,12 @@ class ChatAlgorithm(Algorithm):
             dealt = [groups[i :: len(workers)] for i in range(len(workers))]
             results = self.env_runner_group.foreach_env_runner(
                 [
-                    lambda runner, part=part: (runner.sample(groups=part), runner.get_metrics())
-                    for part in dealt
-                    if part
+                    lambda runner, share=share: (runner.sample(groups=share), runner.get_metrics())
+                    for share in dealt
+                    if share
                 ],
                 local_env_runner=False,
-                remote_worker_ids=[w for w, part in zip(workers, dealt, strict=True) if part],
+                remote_worker_ids=[w for w, share in zip(workers, dealt, strict=True) if share],
             )
         self.metrics.aggregate([metrics for _, metrics in results], key=ENV_RUNNER_RESULTS)
         return [episode for episodes, _ in results for episode in episodes]
@@ -342,11 +353,14 @@ class ChatAlgorithm(Algorithm):
             "num_epochs": self.config.num_epochs,
             "timesteps": {ITERATION: self.iteration},
         }
+        results: list[Any]
         if learners == 1:
-            return self.learner_group.update(episodes=_flat(groups), **given)
+            results = self.learner_group.update(episodes=_flat(groups), **given)
+            return results
         # By reference: RLlib deals a plain list of episodes by length and so through groups.
         shares = [ray.put(_flat(groups[i::learners])) for i in range(learners)]
-        return self.learner_group.update(episodes_refs=shares, **given)
+        results = self.learner_group.update(episodes_refs=shares, **given)
+        return results
 
 
 def _flat(groups: Sequence[list[Any]]) -> list[Any]:
@@ -354,5 +368,5 @@ def _flat(groups: Sequence[list[Any]]) -> list[Any]:
 
 
 def _order(seed: int, passed: int, count: int) -> np.ndarray:
-    """Cases in the order of a pass over all of them."""
+    """Return the order of cases in a pass over all of them."""
     return np.random.default_rng([seed, passed, count]).permutation(count)

@@ -11,19 +11,19 @@ import torch
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from medseg_agents.grpo.advantages import group_advantages, group_to_go, turn_gae
+from medseg_agents.grpo.advantages import group_advantages, reward_to_go, turn_gae
 from medseg_agents.grpo.errors import LostGroups
 from medseg_agents.grpo.rollout.collate import collate
-from medseg_agents.grpo.rollout.token_rows import Picture, TokenRow, TurnTokens, rows_of
+from medseg_agents.grpo.rollout.token_rows import HashedImage, TokenRow, TurnTokens, rows_of
 
 ROWS = "token_rows"
 """Column of the rows, a list of `TokenRow`."""
 
-PROMPT, TOKENS, LOG_PROBS, PICTURES = "prompt", "tokens", "token_log_probs", "pictures_shown"
-"""What a runner keeps of each turn among an episode's extra model outputs."""
+PROMPT, TOKENS, LOG_PROBS, NUM_IMAGES = "prompt", "tokens", "token_log_probs", "num_images"
+"""Names of what a runner keeps of each turn among an episode's extra model outputs."""
 
 GROUP = "group"
-"""Where an episode's `custom_data` says which group it belongs to."""
+"""Entry of an episode's `custom_data` with the number of its group."""
 
 
 class TurnsToTokens(ConnectorV2):
@@ -32,29 +32,29 @@ class TurnsToTokens(ConnectorV2):
     def __call__(
         self, *, rl_module: Any, batch: Any, episodes: Sequence[Any], **kwargs: Any
     ) -> dict[str, Any]:
-        """The batch: nothing but the rows."""
+        """Return a batch of nothing but the rows."""
         rows: list[TokenRow] = []
-        known: dict[int, Picture] = {}
+        known: dict[int, HashedImage] = {}
         for number, episode in enumerate(episodes):
-            pictures: list[Picture] = []
+            images: list[HashedImage] = []
             turns = []
             for turn in range(len(episode)):
                 pixels = episode.get_observations(turn)["image"]
                 # Slots of one group show the same array at first: hash it once.
-                shown = known.get(id(pixels))
-                if shown is None or shown.pixels is not pixels:
-                    shown = known[id(pixels)] = Picture.of(pixels)
-                pictures.append(shown)
+                image = known.get(id(pixels))
+                if image is None or image.pixels is not pixels:
+                    image = known[id(pixels)] = HashedImage.of(pixels)
+                images.append(image)
                 extra = {
                     name: episode.get_extra_model_outputs(name, turn)
-                    for name in (PROMPT, TOKENS, LOG_PROBS, PICTURES)
+                    for name in (PROMPT, TOKENS, LOG_PROBS, NUM_IMAGES)
                 }
                 turns.append(
                     TurnTokens(
                         np.asarray(extra[PROMPT]),
                         np.asarray(extra[TOKENS]),
                         np.asarray(extra[LOG_PROBS]),
-                        tuple(pictures[len(pictures) - int(extra[PICTURES]) :]),
+                        tuple(images[len(images) - int(extra[NUM_IMAGES]) :]),
                     )
                 )
             rows += rows_of(turns, number)
@@ -65,8 +65,8 @@ class GroupAdvantages(ConnectorV2):
     """Advantages within groups.
 
     Args:
-        kind: "group" or "group_to_go", see `ChatSettings.advantage`.
-        scale: See `ChatSettings.scale`.
+        kind: "group" or "reward_to_go", see `ChatSettings.advantage`.
+        scale: See `ChatSettings.scale_rewards`.
         size: Episodes of a group.
 
     Raises:
@@ -86,8 +86,8 @@ class GroupAdvantages(ConnectorV2):
         metrics: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The batch with advantages in its rows."""
-        compare = group_to_go if self._kind == "group_to_go" else group_advantages
+        """Return the batch with advantages in its rows."""
+        compare = reward_to_go if self._kind == "reward_to_go" else group_advantages
         groups = [episode.custom_data[GROUP] for episode in episodes]
         sizes = Counter(groups)
         cut = [group for group, count in sizes.items() if count != self._size]
@@ -96,12 +96,12 @@ class GroupAdvantages(ConnectorV2):
                 f"group {cut[0]} has {sizes[cut[0]]} episodes where {self._size} were played: it "
                 "was cut between runner and learner"
             )
-        advantages, figures = compare([_rewards(e) for e in episodes], groups, self._scale)
+        advantages, statistics = compare([_rewards(e) for e in episodes], groups, self._scale)
         for row in batch[DEFAULT_MODULE_ID][ROWS]:
-            row.give(advantages[row.episode])
+            row.set_advantages(advantages[row.episode])
         if metrics is not None:
-            for name, value in vars(figures).items():
-                metrics.log_value((DEFAULT_MODULE_ID, f"group_{name}"), value, window=1)
+            for name, value in vars(statistics).items():
+                metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
         return batch
 
 
@@ -126,24 +126,24 @@ class TurnGAE(ConnectorV2):
     def __call__(
         self, *, rl_module: Any, batch: dict[str, Any], episodes: Sequence[Any], **kwargs: Any
     ) -> dict[str, Any]:
-        """The batch with advantages and value targets in its rows."""
+        """Return the batch with advantages and value targets in its rows."""
         module = rl_module[DEFAULT_MODULE_ID].unwrapped()
         rows: list[TokenRow] = batch[DEFAULT_MODULE_ID][ROWS]
         values: list[dict[int, float]] = [{} for _ in episodes]
         for start in range(0, len(rows), self._micro_batch):
-            part = rows[start : start + self._micro_batch]
+            micro_batch = rows[start : start + self._micro_batch]
             tensors = collate(
-                part,
+                micro_batch,
                 module.processor,
                 module.base.config.image_token_id,
-                module.shares_pictures,
+                module.shares_images,
                 device=self._device,
             )
             with torch.no_grad():
-                found = iter(module.compute_values(tensors).tolist())
-            for row in part:
-                values[row.episode].update({turn: next(found) for turn in row.ends})
-        by_turn = [[found[turn] for turn in sorted(found)] for found in values]
+                estimates = iter(module.compute_values(tensors).tolist())
+            for row in micro_batch:
+                values[row.episode].update({turn: next(estimates) for turn in row.prompt_ends})
+        by_turn = [[one[turn] for turn in sorted(one)] for one in values]
         advantages, targets = turn_gae(
             [_rewards(e) for e in episodes], by_turn, self._gamma, self._lam
         )
@@ -151,8 +151,8 @@ class TurnGAE(ConnectorV2):
             flat = np.concatenate(advantages)
             advantages = [(a - flat.mean()) / (flat.std() + 1e-4) for a in advantages]
         for row in rows:
-            row.give(advantages[row.episode])
-            row.values = {turn: float(targets[row.episode][turn]) for turn in row.ends}
+            row.set_advantages(advantages[row.episode])
+            row.values = {turn: float(targets[row.episode][turn]) for turn in row.prompt_ends}
         return batch
 
 
@@ -161,6 +161,6 @@ def _rewards(episode: Any) -> list[float]:
 
 
 __all__ = [
-    *("GROUP", "LOG_PROBS", "PICTURES", "PROMPT", "ROWS", "TOKENS"),
+    *("GROUP", "LOG_PROBS", "NUM_IMAGES", "PROMPT", "ROWS", "TOKENS"),
     *("GroupAdvantages", "TurnGAE", "TurnsToTokens"),
 ]

@@ -16,7 +16,7 @@ from torch import nn
 from medseg_agents.grpo.settings import ChatSettings
 from medseg_agents.grpo.shared_prompts import Layers
 from medseg_agents.llm.checkpoint import load_model, load_processor
-from medseg_agents.llm.generation import GenerationEngine, ModelOptions
+from medseg_agents.llm.generation import ModelOptions, TransformersEngine
 from medseg_agents.llm.processed_images import encode_distinct
 from medseg_agents.llm.sampling import forbidden_tokens
 from medseg_agents.llm.turn_cache import cache_argument, can_keep, positions, without_adapters
@@ -24,7 +24,7 @@ from medseg_gym.envs.views.chat import Message
 
 
 class HFChatModule(TorchRLModule, InferenceOnlyAPI):
-    """Answers while playing, and gives log-probabilities, entropies and values while learning.
+    """Generates while playing, and gives log-probabilities, entropies and values while learning.
 
     `model_config` is `{"settings": ChatSettings as a mapping, "values": whether there is a value
     head, "seed": of new weights}`. Its state is what is trained and nothing else, so that adapters
@@ -48,7 +48,7 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
             self.lm = self._prepare(model)
         learns = not self.inference_only
         self.forbidden = forbidden_tokens(self.lm, self.processor)
-        if learns and self.settings.kl and not self.settings.lora_rank:
+        if learns and self.settings.beta and not self.settings.lora_rank:
             self.reference = copy.deepcopy(self.lm).requires_grad_(False)
         if learns and config.get("values"):
             width = self.base.get_output_embeddings().weight.shape[1]
@@ -86,35 +86,35 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         return without_adapters(self.lm)
 
     def get_non_inference_attributes(self) -> list[str]:
-        """What only a learner has."""
+        """Return the names of what only a learner has."""
         return ["reference", "value_head"]
 
     # playing ------------------------------------------------------------------------------------
-    def engine(self, system: list[Message], temperature: float | None = None) -> GenerationEngine:
-        """Who answers conversations with this module's weights.
+    def engine(self, system: list[Message], temperature: float | None = None) -> TransformersEngine:
+        """Make the engine that generates with this module's weights.
 
         Args:
-            system: What conversations begin with.
+            system: Messages that conversations begin with.
             temperature: None is that of training, 0 takes the likeliest tokens.
         """
         settings = self.settings
         self.lm.eval()
         options = ModelOptions(
             temperature=settings.temperature if temperature is None else temperature,
-            max_new_tokens=settings.max_new_tokens,
+            max_new_tokens=settings.max_completion_length,
             history=settings.history,
         )
-        return GenerationEngine(self.lm, self.processor, system, options)
+        return TransformersEngine(self.lm, self.processor, system, options)
 
     def autocast(self) -> Any:
-        """Context of the settings' precision."""
+        """Return a context of the settings' precision."""
         device = self.lm.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
     # learning -----------------------------------------------------------------------------------
     @property
-    def shares_pictures(self) -> bool:
-        """Whether the model can be given features of pictures that are computed already."""
+    def shares_images(self) -> bool:
+        """Whether the model can be given features of images that are computed already."""
         return "mm_encoder_outputs" in inspect.signature(self.base.model.forward).parameters
 
     @property
@@ -123,24 +123,24 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         settings = self.settings
         return (
             settings.share_prompts
-            and settings.group_size > 1
+            and settings.num_generations > 1
             and not settings.gradient_checkpointing  # transformers keeps no cache with it
-            and self.shares_pictures
+            and self.shares_images
             and can_keep(self.base)
         )
 
     def read_prompts(self, prompts: dict[str, Any], reference: bool = False) -> Layers:
-        """Keys and values of shared prompts.
+        """Compute keys and values of shared prompts.
 
         Args:
             prompts: `SharedPrompts.tensors`.
-            reference: Those of the starting model.
+            reference: By the starting model.
         """
         from transformers import DynamicCache
 
         with self.autocast(), self._model(reference) as model:
             cache = DynamicCache()
-            given = self._pictures(model, prompts)
+            given = self._images(model, prompts)
             grids = given.get("image_grid_thw")
             given["position_ids"] = positions(model, {**prompts, "image_grid_thw": grids})
             without_adapters(model).model(
@@ -150,11 +150,11 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
                 **{cache_argument(model): cache},
                 **given,
             )
-        found: list[Any] = cache.layers
-        return [(layer.keys, layer.values) for layer in found]
+        layers: list[Any] = cache.layers
+        return [(layer.keys, layer.values) for layer in layers]
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Log-probabilities and entropies of what was said, and values.
+        """Compute log-probabilities and entropies of completions, and values.
 
         Args:
             batch: See `collate`. Where prompts are shared, also their keys and values
@@ -163,39 +163,40 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
             **kwargs: Of RLlib.
 
         Returns:
-            `log_probs` and `entropy`, (N,); `reference_log_probs`, (N,), where there is a
-            reference; `values`, (M,), where there is a value head; `prompt_layers`, where they
-            were computed.
+            `log_probs` and `entropy`, (N,) of the completion tokens; `reference_log_probs`, (N,),
+            where there is a reference; `values`, (M,), where there is a value head;
+            `prompt_layers`, where they were computed.
         """
-        found: dict[str, Any] = {}
+        outputs: dict[str, Any] = {}
         layers = batch.get("prompt_layers")
         if "prompts" in batch:
-            layers = found["prompt_layers"] = self.read_prompts(batch["prompts"])
+            layers = outputs["prompt_layers"] = self.read_prompts(batch["prompts"])
         with self.autocast():
             hidden = self._hidden(self.lm, batch, layers)
         logits = self._logits(self.lm, hidden, batch)
-        found["log_probs"] = _of(logits, batch["said"])
+        outputs["log_probs"] = _of(logits, batch["completion_ids"])
         with torch.set_grad_enabled(self.settings.entropy != 0 and torch.is_grad_enabled()):
-            found["entropy"] = _entropy(logits)
+            outputs["entropy"] = _entropy(logits)
         if hasattr(self, "value_head"):
-            read = hidden.detach() if batch.get("head_alone") else hidden
-            found["values"] = self._values(read, batch)
-        if self.settings.kl:
+            read = hidden.detach() if batch.get("value_only") else hidden
+            outputs["values"] = self._values(read, batch)
+        if self.settings.beta:
             with torch.no_grad(), self.autocast(), self._model(reference=True) as model:
                 hidden = self._hidden(model, batch, batch.get("reference_layers"))
                 logits = self._logits(model, hidden, batch)
-                found["reference_log_probs"] = _of(logits, batch["said"])
-        return found
+                outputs["reference_log_probs"] = _of(logits, batch["completion_ids"])
+        return outputs
 
     _forward = _forward_train
 
     def compute_values(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Values of the turns, (M,)."""
+        """Compute the values of turns, (M,)."""
         with self.autocast():
             return self._values(self._hidden(self.lm, batch), batch)
 
     def _values(self, hidden: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
-        return self.value_head(hidden[batch["ends"]].float())[:, 0]
+        values: torch.Tensor = self.value_head(hidden[batch["prompt_ends"]].float())
+        return values[:, 0]
 
     @contextlib.contextmanager
     def _model(self, reference: bool) -> Iterator[Any]:
@@ -213,41 +214,42 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         """Last hidden states, (B * L) x width; see `collate`."""
         from transformers import DynamicCache
 
-        inner, given = without_adapters(model).model, self._pictures(model, batch)
-        known = batch.get("known", 0)
-        if known and prompt_layers is not None:
-            of, cache = batch["prompt_of"], DynamicCache()
+        inner, given = without_adapters(model).model, self._images(model, batch)
+        prefix = batch.get("prefix_length", 0)
+        if prefix and prompt_layers is not None:
+            of, cache = batch["prompt_index"], DynamicCache()
             for number, (keys, values) in enumerate(prompt_layers):
                 cache.update(keys[of], values[of], number)
             where = positions(model, {**batch, "image_grid_thw": batch["grids"]})
-            given["position_ids"] = where[:, :, known:]
+            given["position_ids"] = where[:, :, prefix:]
             given[cache_argument(model)] = cache
         elif "mm_token_type_ids" in inspect.signature(inner.forward).parameters:
             given["mm_token_type_ids"] = batch["mm_token_type_ids"]
         out = inner(
-            input_ids=batch["input_ids"][:, known:],
+            input_ids=batch["input_ids"][:, prefix:],
             attention_mask=batch["attention_mask"],
-            use_cache=bool(known),
+            use_cache=bool(prefix),
             **given,
         )
-        return out.last_hidden_state.flatten(0, 1)
+        hidden: torch.Tensor = out.last_hidden_state
+        return hidden.flatten(0, 1)
 
-    def _pictures(self, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
-        given = dict(batch["pictures"])
-        if not (self.shares_pictures and given):
+    def _images(self, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        given = dict(batch["images"])
+        if not (self.shares_images and given):
             return given
         return encode_distinct(
             without_adapters(model).model,
             given["pixel_values"],
             given["image_grid_thw"],
-            batch["picture_of"].tolist(),
+            batch["image_index"].tolist(),
         )
 
     def _logits(self, model: Any, hidden: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
-        """Of the tokens before what was said, N x V float32, as they are drawn from."""
+        """Logits of the completion tokens, N x V float32, as they are drawn from."""
         base = without_adapters(model)
-        # Only where something was said: logits are the largest tensor of all.
-        logits = base.get_output_embeddings()(hidden[batch["before"]]).float()
+        # Only of completion tokens: logits are the largest tensor of all.
+        logits: torch.Tensor = base.get_output_embeddings()(hidden[batch["logit_index"]]).float()
         if self.settings.temperature != 1:
             logits = logits / self.settings.temperature
         forbidden = torch.tensor(self.forbidden, dtype=torch.long, device=logits.device)
@@ -255,7 +257,7 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
 
     # weights ------------------------------------------------------------------------------------
     def trained(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name."""
+        """Return the trained parameters by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def get_state(
@@ -266,7 +268,7 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         inference_only: bool = False,
         **kwargs: Any,
     ) -> dict[str, torch.Tensor]:
-        """Copies of what is trained, on the CPU; without what only a learner has if asked so.
+        """Return copies of trained parameters, on the CPU; without a learner's own if asked so.
 
         Tensors, because numpy has no bfloat16.
         """

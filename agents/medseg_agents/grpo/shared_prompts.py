@@ -1,9 +1,9 @@
 """First prompts that several rows have in common: read once a gradient step, and learned through.
 
-The episodes of a group begin alike: system message, task, first picture. Their rows need keys and
+The episodes of a group begin alike: system message, task, first image. Their rows need keys and
 values of that part and nothing else of it, so it is computed once for all of them. A gradient step
-over several small batches reads it twice: at first without gradients, for keys and values that
-collect what the batches would change about them, then with the last batch, whose backward pass
+over several micro-batches reads it twice: at first without gradients, for keys and values that
+collect what they would change about them, then with the last batch, whose backward pass
 carries on what was collected. The gradients are those of rows computed whole, up to rounding.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medseg_agents.grpo.rollout.processed_rows import pad, process_pictures
+from medseg_agents.grpo.rollout.processed_rows import pad, process_images
 from medseg_agents.grpo.rollout.token_rows import TokenRow
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
@@ -23,14 +23,14 @@ Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class SharedPrompts:
-    """Those of the rows of one gradient step; none where no two rows begin alike.
+    """Shared prompts of the rows of one gradient step; none where no two rows begin alike.
 
-    The last token of a prompt is left to each row: what it says first is predicted there.
+    The last token of a prompt is left to each row: its first completion token is predicted there.
 
     Args:
         rows: Of the step.
         processor: Of the model.
-        image_token: Place holder of a picture's tokens.
+        image_token: Place holder of an image's tokens.
         device: Where tensors go.
     """
 
@@ -43,18 +43,18 @@ class SharedPrompts:
     ) -> None:
         alike: dict[tuple[bytes, ...], list[TokenRow]] = {}
         for row in rows:
-            keys = [picture.key for picture in row.pictures[: row.first_pictures]]
+            keys = [image.key for image in row.images[: row.num_prompt_images]]
             alike.setdefault((row.tokens[: _length(row)].tobytes(), *keys), []).append(row)
-        groups = [found for found in alike.values() if len(found) > 1 and _length(found[0])]
-        self._numbers = {id(row): n for n, found in enumerate(groups) for row in found}
-        self.lengths = [_length(found[0]) for found in groups]
+        groups = [group for group in alike.values() if len(group) > 1 and _length(group[0])]
+        self._numbers = {id(row): n for n, group in enumerate(groups) for row in group}
+        self.lengths = [_length(group[0]) for group in groups]
         self.leaves: Layers = []
         if not groups:
             return
-        first = [found[0] for found in groups]
+        first = [group[0] for group in groups]
         ids, mask = pad([row.tokens[: _length(row)] for row in first])
-        shown = process_pictures(
-            [row.pictures[: row.first_pictures] for row in first], True, processor, device
+        shown = process_images(
+            [row.images[: row.num_prompt_images] for row in first], True, processor, device
         )
         self.grids = shown.grids
         self.tensors: dict[str, Any] = {
@@ -69,15 +69,15 @@ class SharedPrompts:
 
     @property
     def width(self) -> int:
-        """Tokens of the longest."""
+        """Tokens of the longest prompt."""
         return max(self.lengths, default=0)
 
     def number(self, row: TokenRow) -> int | None:
-        """Which prompt a row begins with; None if it shares none."""
+        """Return the number of the prompt that a row begins with; None if it shares none."""
         return self._numbers.get(id(row))
 
     def collect(self, layers: Layers) -> None:
-        """Take keys and values, computed without gradients, that small batches are computed with.
+        """Take keys and values, computed without gradients, for micro-batches to compute with.
 
         Args:
             layers: Of the model.
@@ -87,7 +87,7 @@ class SharedPrompts:
         ]
 
     def carried(self, layers: Layers) -> torch.Tensor:
-        """What to add to the last loss, so that its backward pass carries on what was collected.
+        """Return what to add to the last loss, whose backward pass then carries on the gradients.
 
         Args:
             layers: Keys and values of the same prompts, computed with gradients.
@@ -101,4 +101,4 @@ class SharedPrompts:
 
 
 def _length(row: TokenRow) -> int:
-    return int(np.min(list(row.ends.values())))
+    return int(np.min(list(row.prompt_ends.values())))

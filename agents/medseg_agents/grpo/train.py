@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ray.rllib.core import DEFAULT_MODULE_ID
 from rich.console import Console
 
 from medseg_agents.arrays.rllib.train import start_ray
 from medseg_agents.evaluation.validation import validation_metrics
 from medseg_agents.grpo.algorithm import ChatAlgorithm, ChatConfig, ChatPPOConfig, GRPOConfig
+from medseg_agents.grpo.metrics import read_result
 from medseg_agents.grpo.module import HFChatModule
 from medseg_agents.grpo.settings import ChatPPORun, ChatRun
 from medseg_agents.llm.checkpoint import load_processor, save_view
@@ -25,17 +25,17 @@ _FREE = (
     *("eval_every", "eval_cases", "checkpoint_every", "keep", "device", "num_envs", "env_runners"),
     *("learners", "gpus_per_runner", "gpus_per_learner", "shared_backbone", "micro_batch"),
 )
-"""What a resumed run may have changed: where it runs and what it writes."""
+"""Settings that a resumed run may have changed: machines, evaluation and checkpoints."""
 _DRAWN = 6
 _SHOWN = ("return", "dice", "val/return", "turns", "valid_rate")
 
 
 def chat_config(run: ChatRun, **env_options: Any) -> ChatConfig:
-    """The RLlib configuration of a run.
+    """Make the RLlib configuration of a run.
 
     Args:
         run: Its settings.
-        **env_options: More arguments of the environment, which go before the run's own.
+        **env_options: Further arguments of the environment, which go before the run's own.
     """
     config: ChatConfig = ChatPPOConfig() if isinstance(run, ChatPPORun) else GRPOConfig()
     options = {"cases": run.cases, "split": "train", **run.env_options(), **run.view()}
@@ -52,13 +52,13 @@ def chat_config(run: ChatRun, **env_options: Any) -> ChatConfig:
 def train_chat(
     config: ChatRun, out: str | Path, resume: bool = False, console: Console | None = None
 ) -> RunFolder:
-    """Train, and keep everything in a run's folder.
+    """Train, and keep everything in the folder of the run.
 
     Args:
-        config: What to do.
+        config: Settings of the run.
         out: Folder of the run: `config.json`, `progress.jsonl`, `progress.csv`, `tensorboard/`,
-            `samples/` (pictures of validation episodes), `checkpoints/` and at the end `model/`,
-            which plays as `llm:RUN/model`.
+            `samples/` (contact sheets of validation episodes), `checkpoints/` and at the end
+            `model/`, which plays as `llm:RUN/model`.
         resume: Go on from its newest checkpoint; a finished run is left as it is.
         console: For the progress bar.
 
@@ -69,7 +69,7 @@ def train_chat(
         MedSegError: See `RunFolder.start`; or cases, backbone or model cannot be used.
     """
     view = config.view()
-    load_processor(config.model)  # says what is wrong before Ray starts
+    load_processor(config.model)  # raises before Ray starts
     start_ray()
     run = RunFolder(out)
     run.start(config, view, resume, "MedSegChat-v0", _FREE)
@@ -81,7 +81,7 @@ def train_chat(
         from medseg_gym.backbones.remote.ray import serve
 
         name = f"medseg-{run.path.absolute()}"
-        # Runners may have taken every core; one more that is waited for would wait for ever.
+        # Runners may have taken every core; a further one would be waited for for ever.
         server = serve(name, config.backbone, config.checkpoint, config.device, num_cpus=0)
         options = {"backbone": f"ray:{name}", "checkpoint": None, "device": "cpu"}
     algo: Any = chat_config(config, **options).build_algo()
@@ -117,40 +117,13 @@ def _train(
                 run.prune(config.keep)
 
 
-def read_result(result: dict[str, Any]) -> dict[str, float]:
-    """The figures of an RLlib result that the log keeps, under the log's names."""
-    played, learned = result["env_runners"], result["learners"].get(DEFAULT_MODULE_ID, {})
-    update = result["update_seconds"]
-    playing, segmenting = played["generation_seconds"], played["segmentation_seconds"]
-    whole = max(1e-9, playing + segmenting + update)
-    found = {
-        "return": played["episode_return_mean"],
-        "dice": played["dice"],
-        **{name: played[name] for name in ("turns", "valid_rate", "stopped", "return_regret")},
-        **{name: played[name] for name in ("tokens_per_second", "encodes")},
-        "share/generation": playing / whole,
-        "share/segmentation": segmenting / whole,
-        "share/update": update / whole,
-        "time/update": update,
-    }
-    names = (
-        *("group_spread", "group_flat", "clip_fraction", "sampler_kl", "reference_kl", "entropy"),
-        *("first_ratio_off", "value_error", "explained_variance", "lr"),
-    )
-    found |= {f"train/{name}": learned[name] for name in names if name in learned}
-    norm = learned.get("gradients_default_optimizer_global_norm")
-    if norm is not None:
-        found["train/gradient_norm"] = norm
-    return {name: float(value) for name, value in found.items()}
-
-
 def _validate(
     algo: ChatAlgorithm, keys: Sequence[str], out: Path, iteration: int
 ) -> dict[str, float]:
-    records, picture = algo.validate_cases(keys, drawn=_DRAWN)
-    if picture:
+    records, sheet = algo.validate_cases(keys, drawn=_DRAWN)
+    if sheet:
         file = out / "samples" / f"iteration-{iteration:05d}.png"
-        atomic_write(file, picture)
+        atomic_write(file, sheet)
     return validation_metrics(records)
 
 
@@ -160,9 +133,9 @@ def _save(algo: ChatAlgorithm, config: ChatRun, folder: Path) -> None:
 
 
 def _save_model(algo: ChatAlgorithm, config: ChatRun, folder: Path) -> None:
-    """Write the learner's weights as a checkpoint that says how it is shown the environment."""
+    """Write the learner's weights as a checkpoint, with the view it is shown beside it."""
     module: HFChatModule = algo.own_module()
-    policy = {"history": config.history, "max_new_tokens": config.max_new_tokens}
-    with atomic_folder(folder) as part:
-        module.save(part)
-        save_view(part, config.view(), policy)
+    policy = {"history": config.history, "max_new_tokens": config.max_completion_length}
+    with atomic_folder(folder) as unfinished:
+        module.save(unfinished)
+        save_view(unfinished, config.view(), policy)

@@ -12,23 +12,24 @@ import torch
 from PIL import Image
 
 from medseg_agents.llm.checkpoint import load_model, load_processor
-from medseg_agents.llm.generation import Conversation, GenerationEngine, ModelOptions
+from medseg_agents.llm.engine import Conversation, GenerationEngine
+from medseg_agents.llm.generation import ModelOptions, TransformersEngine
 from medseg_gym.envs.views.chat import Message
 from medseg_gym.envs.views.cut_answer import CutAnswer
 
 
 class ChatPolicy:
-    """Plays `MedSegChat-v0` with a chat model of transformers that takes pictures.
+    """Plays `MedSegChat-v0` with a chat model that takes images.
 
-    All slots that wait for an answer are one batch; see `GenerationEngine` for what holds.
+    All slots that wait for a completion are one batch.
 
     Args:
-        answerer: The model, how it is asked, and what every conversation begins with
+        engine: The model, how it is asked, and what every conversation begins with
             (`envs.system_messages`).
         over: What the environment shows in a slot that has ended (`texts.over`); such slots are not
             asked.
         name: Shown in tables.
-        checkpoint: What the records of a run say of the model.
+        checkpoint: Digest of the model's weights, for the records of a run.
     """
 
     sees_truth = False
@@ -63,22 +64,22 @@ class ChatPolicy:
             name: Shown in tables.
 
         Raises:
-            PolicyError: No such checkpoint, or not one of a chat model that takes pictures.
+            PolicyError: No such checkpoint, or not one of a chat model that takes images.
         """
         options = options or ModelOptions()
         device = options.device_map
         if device is None and torch.accelerator.is_available():
             device = str(torch.accelerator.current_accelerator())
         model = load_model(path, options.dtype, device, options.merge)
-        engine = GenerationEngine(model.eval(), load_processor(path), system, options)
+        engine = TransformersEngine(model.eval(), load_processor(path), system, options)
         return cls(engine, over, name or f"llm:{path}", weights_digest(path))
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the answers beside the name; JSON."""
+        """Settings that decide the completions beside the name; JSON."""
         aside = ("batch", "keep_cache", "device_map")
         options = {k: v for k, v in vars(self.options).items() if k not in aside}
-        return {"checkpoint": self.checkpoint, "dtype": str(self.engine.model.dtype), **options}
+        return {"checkpoint": self.checkpoint, "dtype": self.engine.dtype, **options}
 
     def reset(self, slots: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
         """Begin new conversations."""
@@ -86,7 +87,7 @@ class ChatPolicy:
             self._slots[slot] = Conversation(generator)
 
     def act(self, observations: Mapping[str, Any]) -> list[str]:
-        """Answers of all slots; "" for those that have ended or were never reset.
+        """Generate the completions of all slots; "" for those that have ended or were never reset.
 
         One that ran into `max_new_tokens` is a `CutAnswer`.
 
@@ -94,7 +95,7 @@ class ChatPolicy:
             observations: `text`, n str, and `image`, n x P x P x 3 uint8: the newest user turns.
         """
         texts, images = observations["text"], observations["image"]
-        answers = [""] * len(texts)
+        actions = [""] * len(texts)
         asked = [s for s, text in enumerate(texts) if s in self._slots and text != self.over]
         for slot in asked:
             self._slots[slot].show(texts[slot], images[slot])
@@ -105,19 +106,19 @@ class ChatPolicy:
         size = self.options.batch or len(asked)
         for start in range(0, len(asked), max(1, size)):
             group = asked[start : start + size]
-            for slot, answer in zip(
-                group, self.engine.answer([self._slots[s] for s in group]), strict=True
-            ):
-                answers[slot] = CutAnswer(answer.text, cut) if answer.cut else answer.text
-        return answers
+            completions = self.engine.generate([self._slots[s] for s in group])
+            for slot, completion in zip(group, completions, strict=True):
+                text = completion.text
+                actions[slot] = CutAnswer(text, cut) if completion.cut else text
+        return actions
 
     def conversation(self, slot: int) -> tuple[list[Message], list[Image.Image]]:
-        """What the model was shown last in a slot: messages, and the pictures in them."""
+        """Return what the model was shown last in a slot: messages, and the images in them."""
         return self._slots[slot].dialogue.shown(self.engine.system, self.options.history)
 
 
 def weights_digest(path: str | Path) -> str:
-    """What tells one checkpoint from another: a hash of its weight files.
+    """Return what tells one checkpoint from another: a hash of its weight files.
 
     Files of more than 256 MB count by name, size and the time they were written.
     """

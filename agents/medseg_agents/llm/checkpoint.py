@@ -1,7 +1,7 @@
 """Checkpoints of vision-language models, and the view saved beside them.
 
 A checkpoint is a folder as transformers or peft saves it. `medseg_view.json` in it says how the
-model is to be shown the environment: picture size, words, whether it may think, and how much of the
+model is to be shown the environment: image size, words, whether it may think, and how much of the
 conversation it is given. A folder without that file is shown the environment's defaults.
 """
 
@@ -21,7 +21,7 @@ VIEW_FILE = "medseg_view.json"
 
 
 def adapter_base(path: str | Path) -> str | None:
-    """The model that a folder of peft adapters belongs to; None for a folder that is a model."""
+    """Return the model that a folder of peft adapters belongs to; None for a folder that is a model."""
     file = Path(path) / "adapter_config.json"
     if not file.is_file():
         return None
@@ -32,10 +32,10 @@ def adapter_base(path: str | Path) -> str | None:
 
 
 def load_processor(path: str | Path) -> Any:
-    """Processor of a checkpoint; that of the base model where a folder of adapters has none.
+    """Load the processor of a checkpoint; that of the base model where a folder of adapters has none.
 
     Raises:
-        PolicyError: There is no such folder, or no processor with a chat template and pictures.
+        PolicyError: There is no such folder, or no processor with a chat template and images.
     """
     from transformers import AutoProcessor
 
@@ -50,7 +50,7 @@ def load_processor(path: str | Path) -> Any:
     if not hasattr(processor, "image_processor") or not getattr(processor, "chat_template", None):
         raise PolicyError(
             f"{folder}: {type(processor).__name__} is not the processor of a chat model with "
-            "pictures; it needs an image processor and a chat template"
+            "images; it needs an image processor and a chat template"
         )
     return processor
 
@@ -58,7 +58,7 @@ def load_processor(path: str | Path) -> Any:
 def load_model(
     path: str | Path, dtype: str = "auto", device_map: Any = None, merge: bool = False
 ) -> Any:
-    """Model of a checkpoint, in evaluation mode; adapters are put on their base model.
+    """Load the model of a checkpoint, in evaluation mode; adapters are put on their base model.
 
     Args:
         path: Folder of a model, or of peft adapters.
@@ -108,7 +108,7 @@ def save_view(path: str | Path, view: Mapping[str, Any], policy: Mapping[str, An
 
 
 def read_view(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """View and policy arguments beside a checkpoint, both empty where there are none.
+    """Read view and policy arguments beside a checkpoint, both empty where there are none.
 
     Raises:
         PolicyError: A file that is not what `save_view` writes.
@@ -117,8 +117,8 @@ def read_view(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not file.is_file():
         return {}, {}
     try:
-        found = read_json(file, PolicyError)
-        return dict(found["view"]), dict(found["policy"])
+        saved = read_json(file, PolicyError)
+        return dict(saved["view"]), dict(saved["policy"])
     except PolicyError:
         raise
     except (ValueError, KeyError, TypeError) as error:

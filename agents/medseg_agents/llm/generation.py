@@ -1,14 +1,13 @@
-"""How a model answers conversations: one batch, sampling per conversation, kept keys and values."""
+"""Generation with transformers: one batch, sampling per conversation, kept keys and values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import (
     GenerationConfig,
     LogitsProcessorList,
@@ -18,15 +17,15 @@ from transformers import (
 )
 
 from medseg_agents.llm import turn_cache
-from medseg_agents.llm.history import Dialogue, read_history
+from medseg_agents.llm.engine import Completion, Conversation
+from medseg_agents.llm.history import read_history
 from medseg_agents.llm.processed_images import (
-    ProcessedPicture,
-    encode_pictures,
+    ProcessedImage,
+    encode_images,
     process_new,
     tokenize,
 )
 from medseg_agents.llm.sampling import Forbid, SlotDraws, end_tokens, forbidden_tokens
-from medseg_agents.llm.turn_cache import SlotCache
 from medseg_gym.envs.views.chat import Message
 from medseg_gym.errors import PolicyError
 
@@ -73,57 +72,12 @@ class ModelOptions:
             )
 
 
-@dataclass
-class Conversation:
-    """One conversation.
+class TransformersEngine:
+    """Completes many conversations at once with a chat model of transformers that takes images.
 
-    Args:
-        generator: What its answers are drawn with.
-        dialogue: What was shown and said.
-        cache: What the model keeps of it between turns.
-        processed: Its pictures as the model takes them, as far as they are known.
-    """
-
-    generator: np.random.Generator
-    dialogue: Dialogue = field(default_factory=Dialogue)
-    cache: SlotCache | None = None
-    processed: list[ProcessedPicture] = field(default_factory=list)
-
-    def show(self, text: str, picture: np.ndarray) -> None:
-        """Add the user's turn: its text, and its picture, P x P x 3 uint8."""
-        self.dialogue.texts.append(text)
-        self.dialogue.pictures.append(Image.fromarray(picture))
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model said, and what it read before.
-
-    Args:
-        text: Without what ends an answer.
-        prompt: Tokens that it was shown, (L,) int32, without padding; place holders of pictures
-            are in it.
-        tokens: Tokens that it chose, (T,) int32, the one that ends the answer included.
-        log_probs: Of each chosen token under the distribution that it was drawn from, (T,) float32;
-            empty where answers are not drawn.
-        pictures: How many of the newest pictures were shown.
-        cut: It ran into `max_new_tokens`.
-    """
-
-    text: str
-    prompt: np.ndarray
-    tokens: np.ndarray
-    log_probs: np.ndarray
-    pictures: int
-    cut: bool = False
-
-
-class GenerationEngine:
-    """Lets a chat model of transformers that takes pictures answer many conversations at once.
-
-    The batch is padded at the left. Without sampling the answers are those that each conversation
-    would get alone, and with it too: each draws from its own generator, a fixed number of times a
-    turn. What the batch changes is the last bits of the logits, as everywhere in floating point.
+    The batch is padded at the left. Without sampling the completions are those that each
+    conversation would get alone, and with it too: each draws from its own generator, a fixed number
+    of times a turn. What the batch changes is the last bits of the logits, as everywhere in floating point.
 
     Args:
         model: A model that `AutoModelForImageTextToText` loads, adapters included.
@@ -153,9 +107,14 @@ class GenerationEngine:
             self.options.keep_cache and self.options.history == "all" and turn_cache.can_keep(model)
         )
 
+    @property
+    def dtype(self) -> str:
+        """Type of the weights."""
+        return str(self.model.dtype)
+
     @torch.no_grad()  # not inference_mode: a trainer's weights may be the same tensors
-    def answer(self, conversations: Sequence[Conversation]) -> list[Answer]:
-        """Answer the newest user turn of each and add the answer to its dialogue."""
+    def generate(self, conversations: Sequence[Conversation]) -> list[Completion]:
+        """Complete the newest user turn of each, and add the completion to its dialogue."""
         history = self.options.history
         shown = [one.dialogue.shown(self.system, history) for one in conversations]
         tokenizer = self.processor.tokenizer
@@ -167,7 +126,7 @@ class GenerationEngine:
         else:
             given = self.processor(
                 text=texts,
-                images=[pictures for _, pictures in shown],
+                images=[images for _, images in shown],
                 padding=True,
                 padding_side="left",
                 return_tensors="pt",
@@ -181,21 +140,21 @@ class GenerationEngine:
         )
         if self._keeps:
             kept = given[turn_cache.cache_argument(self.model)]
-            for one, cache in zip(conversations, turn_cache.part(kept, made, mask), strict=True):
+            for one, cache in zip(conversations, turn_cache.split(kept, made, mask), strict=True):
                 one.cache = cache
         log_probs = draws.log_probs() if draws else None
-        answers = []
+        completions = []
         rows = zip(conversations, ids.tolist(), mask.sum(1).tolist(), made.tolist(), strict=True)
         for number, (one, row, used, whole) in enumerate(rows):
             new = whole[len(row) :]
             stop = next((i for i, t in enumerate(new) if t in self._config.eos_token_id), len(new))
             chosen = new[: stop + 1]
             # Thoughts and tool calls are ordinary tokens in some vocabularies and special in
-            # others, so only what ends an answer is taken off.
+            # others, so only what ends a completion is taken off.
             text = tokenizer.decode(new[:stop], skip_special_tokens=False)
-            one.dialogue.answers.append(text)
-            answers.append(
-                Answer(
+            one.dialogue.completions.append(text)
+            completions.append(
+                Completion(
                     text,
                     np.asarray(row[len(row) - used :], np.int32),
                     np.asarray(chosen, np.int32),
@@ -206,7 +165,7 @@ class GenerationEngine:
                     stop == len(new),
                 )
             )
-        return answers
+        return completions
 
     def _processors(
         self, conversations: Sequence[Conversation], start: int
@@ -229,7 +188,7 @@ class GenerationEngine:
     def _with_kept(
         self, conversations: Sequence[Conversation], texts: Sequence[str]
     ) -> dict[str, Any]:
-        """The model's inputs where neither earlier turns nor pictures are computed again."""
+        """Return the model's inputs where neither earlier turns nor images are computed again."""
         from transformers import DynamicCache
 
         process_new(self.processor, conversations)
@@ -244,9 +203,9 @@ class GenerationEngine:
         given[cache_name] = DynamicCache()
         if known:
             given[cache_name] = turn_cache.join([c for c in caches if c is not None], mask, known)
-        # Only pictures in the part that is not known, and of several that are alike one.
+        # Only images in the part that is not known, and of several that are alike one.
         left = (ids[:, known:] == image).sum(1).tolist()
-        wanted: list[ProcessedPicture] = []
+        wanted: list[ProcessedImage] = []
         for one, tokens in zip(conversations, left, strict=True):
             newest = len(one.processed)
             while tokens > 0:
@@ -254,5 +213,5 @@ class GenerationEngine:
                 tokens -= one.processed[newest].tokens
             wanted += one.processed[newest:]
         if wanted:
-            given |= encode_pictures(self.model, wanted)
+            given |= encode_images(self.model, wanted)
         return given

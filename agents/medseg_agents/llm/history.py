@@ -1,4 +1,4 @@
-"""How much of a conversation a model is shown."""
+"""The part of a conversation that a model is shown."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def read_history(history: str | int) -> str | int:
     """Check the option `history`.
 
     Args:
-        history: "all": the conversation with every picture. A number k from 1: all words, but only
-            the newest k pictures. "none": the task, the newest picture and its turn, nothing
+        history: "all": the conversation with every image. A number k from 1: all words, but only
+            the newest k images. "none": the task, the newest image and its turn, nothing
             before.
 
     Returns:
@@ -34,43 +34,43 @@ def read_history(history: str | int) -> str | int:
 
 @dataclass
 class Dialogue:
-    """One conversation: what the user showed and what the model said.
+    """One conversation: turns of the user and completions of the model.
 
     Args:
         texts: Of the user's turns.
-        pictures: Of the user's turns, of whatever type the policy keeps.
-        answers: Of the model; one fewer than `texts` while it is the model's turn.
+        images: Of the user's turns, of whatever type the policy keeps.
+        completions: Of the model; one fewer than `texts` while it is the model's turn.
     """
 
     texts: list[str] = field(default_factory=list)
-    pictures: list[Any] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
+    images: list[Any] = field(default_factory=list)
+    completions: list[str] = field(default_factory=list)
 
     def shown(
         self, system: Sequence[Message], history: str | int
     ) -> tuple[list[Message], list[Any]]:
-        """What the model is shown now.
+        """Return what the model is shown now.
 
         Args:
-            system: What comes first.
+            system: Messages that come first.
             history: As `read_history` returns it.
 
         Returns:
-            Messages (see `medseg_gym.envs.views.chat.Message`) and the pictures of their image
+            Messages (see `medseg_gym.envs.views.chat.Message`) and the images of their image
             parts, in order.
         """
         if history == "none":
             words = [self.texts[0], *([self.texts[-1]] if len(self.texts) > 1 else [])]
-            return [*system, _user("\n".join(words))], self.pictures[-1:]
+            return [*system, _user("\n".join(words))], self.images[-1:]
         first = 0 if history == "all" else max(0, len(self.texts) - int(history))
         messages = list(system)
         for number, text in enumerate(self.texts):
-            messages.append(_user(text, picture=number >= first))
+            messages.append(_user(text, image=number >= first))
             if number < len(self.texts) - 1:
-                messages.append(text_message("assistant", self.answers[number]))
-        return messages, self.pictures[first:]
+                messages.append(text_message("assistant", self.completions[number]))
+        return messages, self.images[first:]
 
 
-def _user(text: str, picture: bool = True) -> Message:
-    image = [{"type": "image"}] if picture else []
-    return {"role": "user", "content": [*image, {"type": "text", "text": text}]}
+def _user(text: str, image: bool = True) -> Message:
+    images = [{"type": "image"}] if image else []
+    return {"role": "user", "content": [*images, {"type": "text", "text": text}]}

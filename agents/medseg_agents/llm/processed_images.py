@@ -1,8 +1,8 @@
-"""Pictures of growing conversations: processed once, encoded once, alike ones together.
+"""Images of growing conversations: processed once, encoded once, alike ones together.
 
-A processor of transformers takes whole conversations, and so every turn all their pictures again.
+A processor of transformers takes whole conversations, and so every turn all their images again.
 Here each is made into patches when it is first shown, slots that show the same one share them, and
-a model is given the features of distinct pictures alone. For Qwen3-VL (see `turn_cache.can_keep`).
+a model is given the features of distinct images alone. For Qwen3-VL (see `turn_cache.can_keep`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from medseg_agents.llm.turn_cache import without_adapters
 
 
 @dataclass(frozen=True)
-class ProcessedPicture:
-    """A picture as the model takes it.
+class ProcessedImage:
+    """An image as the model takes it.
 
     Args:
         pixels: Patches x values.
@@ -32,18 +32,18 @@ class ProcessedPicture:
 
 
 def process_new(processor: Any, conversations: Sequence[Any]) -> None:
-    """Process the pictures that conversations show for the first time.
+    """Process the images that conversations show for the first time.
 
     Args:
         processor: Of the model.
-        conversations: Each with `dialogue.pictures` and `processed`, to which is added.
+        conversations: Each with `dialogue.images` and `processed`, to which is added.
     """
     new: dict[bytes, Any] = {}
     missing: list[tuple[Any, bytes]] = []
     for one in conversations:
-        for picture in one.dialogue.pictures[len(one.processed) :]:
-            key = picture.tobytes()
-            new.setdefault(key, picture)
+        for image in one.dialogue.images[len(one.processed) :]:
+            key = image.tobytes()
+            new.setdefault(key, image)
             missing.append((one, key))
     if not missing:
         return
@@ -51,38 +51,38 @@ def process_new(processor: Any, conversations: Sequence[Any]) -> None:
     grids = made["image_grid_thw"]
     merged = processor.image_processor.merge_size**2
     counts = grids.prod(-1).tolist()
-    found = {
-        key: ProcessedPicture(pixels, grid, count // merged)
+    processed = {
+        key: ProcessedImage(pixels, grid, count // merged)
         for key, pixels, grid, count in zip(
             new, torch.split(made["pixel_values"], counts), grids, counts, strict=True
         )
     }
     for one, key in missing:
-        one.processed.append(found[key])
+        one.processed.append(processed[key])
 
 
 def tokenize(
-    processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[ProcessedPicture]]
+    processor: Any, texts: Sequence[str], images: Sequence[Sequence[ProcessedImage]]
 ) -> dict[str, torch.Tensor]:
-    """What the processor makes of conversations, but for the pictures themselves.
+    """Tokenize conversations as the processor does, without processing their images again.
 
     Args:
         processor: Of the model.
-        texts: From its chat template, one place holder a picture.
-        pictures: Of each text, in order.
+        texts: From its chat template, one place holder an image.
+        images: Of each text, in order.
 
     Returns:
         `input_ids`, `attention_mask` and `mm_token_type_ids`, B x L, padded at the left;
-        `image_grid_thw`, pictures x 3.
+        `image_grid_thw`, images x 3.
     """
     holder = processor.image_token
     whole = []
-    for text, shown in zip(texts, pictures, strict=True):
-        parts = text.split(holder)
+    for text, shown in zip(texts, images, strict=True):
+        *before, last = text.split(holder)
         filled = [
-            part + holder * picture.tokens for part, picture in zip(parts, shown, strict=False)
+            words + holder * image.tokens for words, image in zip(before, shown, strict=False)
         ]
-        whole.append("".join(filled) + parts[-1])
+        whole.append("".join(filled) + last)
     made = processor.tokenizer(
         whole,
         padding=True,
@@ -94,24 +94,24 @@ def tokenize(
         "input_ids": made["input_ids"],
         "attention_mask": made["attention_mask"],
         "mm_token_type_ids": (made["input_ids"] == processor.image_token_id).long(),
-        "image_grid_thw": torch.stack([p.grid for shown in pictures for p in shown]),
+        "image_grid_thw": torch.stack([p.grid for shown in images for p in shown]),
     }
 
 
-def encode_pictures(model: Any, pictures: Sequence[ProcessedPicture]) -> dict[str, Any]:
-    """Features of pictures as `mm_encoder_outputs`, each distinct one computed once.
+def encode_images(model: Any, images: Sequence[ProcessedImage]) -> dict[str, Any]:
+    """Compute features of images as `mm_encoder_outputs`, each distinct one computed once.
 
     Args:
         model: Of the family of Qwen3-VL.
-        pictures: In the order of their place holders.
+        images: In the order of their place holders.
     """
     places: dict[int, int] = {}
-    order = [places.setdefault(id(picture), len(places)) for picture in pictures]
-    distinct = [pictures[order.index(place)] for place in range(len(places))]
+    order = [places.setdefault(id(image), len(places)) for image in images]
+    distinct = [images[order.index(place)] for place in range(len(places))]
     return encode_distinct(
         without_adapters(model).model,
-        torch.cat([picture.pixels for picture in distinct]).to(model.device),
-        torch.stack([picture.grid for picture in distinct]).to(model.device),
+        torch.cat([image.pixels for image in distinct]).to(model.device),
+        torch.stack([image.grid for image in distinct]).to(model.device),
         order,
     )
 
@@ -119,13 +119,13 @@ def encode_pictures(model: Any, pictures: Sequence[ProcessedPicture]) -> dict[st
 def encode_distinct(
     inner: Any, pixels: torch.Tensor, grids: torch.Tensor, order: Sequence[int]
 ) -> dict[str, Any]:
-    """Features of distinct pictures, dealt to the places where they are shown.
+    """Compute features of distinct images, dealt to the places where they are shown.
 
     Args:
         inner: The model without its head.
-        pixels: Patches of all pictures, one after another.
-        grids: D x 3 int64, of each picture.
-        order: For each place, which of the D pictures is shown there.
+        pixels: Patches of all images, one after another.
+        grids: D x 3 int64, of each image.
+        order: For each place, which of the D images is shown there.
 
     Returns:
         `mm_encoder_outputs` and `image_grid_thw`, one row a place.

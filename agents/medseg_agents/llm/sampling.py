@@ -1,7 +1,7 @@
-"""How the next token is chosen: forbidden tokens, and draws that belong to a slot.
+"""Choice of the next token: forbidden tokens, and draws that belong to a slot.
 
-Every slot draws from numbers of its own, fixed before its turn begins. So what a slot says depends
-on its own generator and its own logits; batch mates and the number of slots enter only through the
+Every slot draws from numbers of its own, fixed before its turn begins. So what a slot generates
+depends on its own generator and its own logits; batch mates and the number of slots enter only through the
 last bits of the logits.
 """
 
@@ -15,16 +15,16 @@ from transformers import LogitsProcessor
 
 
 def forbidden_tokens(model: Any, processor: Any) -> list[int]:
-    """Tokens that no answer may hold, sorted.
+    """Return the tokens that no completion may hold, sorted.
 
-    The place holders of pictures and videos (one of them in an answer, and the number of pictures
+    The place holders of images and videos (one of them in a completion, and the number of images
     no longer fits), every other special token but those that end a turn, and the numbers beyond the
     tokenizer's vocabulary that some models' outputs are padded to. Whoever trains on sampled
-    answers must forbid the same ones there.
+    completions must forbid the same ones there.
     """
     tokenizer = processor.tokenizer
     allowed = set(end_tokens(model, processor))
-    found = set(tokenizer.all_special_ids)
+    tokens = set(tokenizer.all_special_ids)
     for name in (
         "image_token_id",
         "video_token_id",
@@ -33,21 +33,21 @@ def forbidden_tokens(model: Any, processor: Any) -> list[int]:
     ):
         value = getattr(model.config, name, None)
         if isinstance(value, int):
-            found.add(value)
+            tokens.add(value)
     size = model.get_input_embeddings().weight.shape[0]
-    found.update(range(len(tokenizer), size))
-    return sorted(token for token in found - allowed if 0 <= token < size)
+    tokens.update(range(len(tokenizer), size))
+    return sorted(token for token in tokens - allowed if 0 <= token < size)
 
 
 def end_tokens(model: Any, processor: Any) -> list[int]:
-    """Tokens that end an answer."""
+    """Return the tokens that end a completion."""
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, (list, tuple)) else [ends]
     return sorted({int(e) for e in [*ends, processor.tokenizer.eos_token_id] if e is not None})
 
 
 class Forbid(LogitsProcessor):
-    """Never chooses some tokens.
+    """Never lets some tokens be chosen.
 
     Args:
         tokens: Their numbers.
@@ -57,7 +57,7 @@ class Forbid(LogitsProcessor):
         self.tokens = torch.tensor(tokens, dtype=torch.long)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores, B x V, with minus infinity for them."""
+        """Return scores, B x V, with minus infinity for them."""
         return scores.index_fill(1, self.tokens.to(scores.device), -torch.inf)
 
 
@@ -78,7 +78,7 @@ class SlotDraws(LogitsProcessor):
         self._log_probs: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores, B x V, of which one a row is left."""
+        """Return scores, B x V, of which one a row is left."""
         number = self.draws[:, input_ids.shape[1] - self.start].to(scores.device, torch.float32)
         log_probs = scores.float().log_softmax(dim=-1)
         sums = log_probs.exp().cumsum(dim=-1)
@@ -91,5 +91,5 @@ class SlotDraws(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
 
     def log_probs(self) -> np.ndarray:
-        """Log-probabilities of the tokens drawn so far, B x T float32."""
+        """Return log-probabilities of the tokens drawn so far, B x T float32."""
         return torch.cat(self._log_probs, dim=1).cpu().numpy()

@@ -1,8 +1,8 @@
 """Keys and values kept from one turn of a conversation to the next.
 
 Exact where a conversation only grows: what is fed again begins with what was fed before. Whatever
-differs (an answer that tokenizes otherwise than it was generated, say) is computed anew, so that a
-kept cache changes no token, only the time, up to the last bits of floating point.
+differs (a completion that tokenizes otherwise than it was generated, say) is computed anew, so that
+a kept cache changes no token, only the time, up to the last bits of floating point.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 @dataclass
 class SlotCache:
-    """What a slot's model has read.
+    """Keys and values of what a model has read in one conversation.
 
     Args:
         tokens: Their numbers, in order, without padding.
@@ -32,7 +32,7 @@ _FAMILIES = ("qwen3_vl", "qwen3_vl_moe")
 
 
 def can_keep(model: Any) -> bool:
-    """Whether this is done for a model: Qwen3-VL, whose positions can be given from outside.
+    """Return whether this is done for a model: Qwen3-VL, whose positions can be given from outside.
 
     Models with other positions, sliding windows or a recurrent state read everything anew.
     """
@@ -40,12 +40,12 @@ def can_keep(model: Any) -> bool:
 
 
 def without_adapters(model: Any) -> Any:
-    """The model of transformers, inside adapters of peft if there are any."""
+    """Return the model of transformers, inside adapters of peft if there are any."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def cache_argument(model: Any) -> str:
-    """What the model calls its cache; transformers renamed it."""
+    """Return the name of the model's cache argument; transformers renamed it."""
     names = inspect.signature(without_adapters(model).forward).parameters
     return "cache" if "cache" in names else "past_key_values"
 
@@ -53,17 +53,17 @@ def cache_argument(model: Any) -> str:
 def known_part(
     caches: Sequence[SlotCache | None], ids: torch.Tensor, mask: torch.Tensor, image_token: int
 ) -> int:
-    """How many columns of a left-padded batch need not be computed.
+    """Count the columns of a left-padded batch that need not be computed.
 
     Args:
         caches: Of each row; None for a new conversation.
         ids: B x L tokens.
         mask: B x L, 0 where padded.
-        image_token: Place holder of a picture's tokens.
+        image_token: Place holder of an image's tokens.
 
     Returns:
         Columns at the left that every row knows; 0 where there is a row that knows nothing, or
-        where the cut would go through a picture.
+        where the cut would go through an image.
     """
     length = ids.shape[1]
     unknown = 1
@@ -85,7 +85,7 @@ def known_part(
 
 
 def join(caches: Sequence[SlotCache], mask: torch.Tensor, known: int) -> Any:
-    """A batch's cache of `known` columns, padded at the left as the batch is."""
+    """Join caches into a batch's of `known` columns, padded at the left as the batch is."""
     from transformers import DynamicCache
 
     used = mask[:, :known].sum(1).tolist()
@@ -102,8 +102,8 @@ def join(caches: Sequence[SlotCache], mask: torch.Tensor, known: int) -> Any:
     return whole
 
 
-def part(cache: Any, ids: torch.Tensor, mask: torch.Tensor) -> list[SlotCache]:
-    """Each row's part of a batch's cache.
+def split(cache: Any, ids: torch.Tensor, mask: torch.Tensor) -> list[SlotCache]:
+    """Split a batch's cache into one for each row.
 
     Args:
         cache: After generation.
@@ -111,10 +111,10 @@ def part(cache: Any, ids: torch.Tensor, mask: torch.Tensor) -> list[SlotCache]:
         mask: B x L, 0 where padded at the left.
     """
     length = cache.get_seq_length()
-    found = []
+    caches = []
     for row in range(ids.shape[0]):
         start = int((mask[row] == 0).sum())
-        found.append(
+        caches.append(
             SlotCache(
                 ids[row, start:length].tolist(),
                 [
@@ -126,11 +126,11 @@ def part(cache: Any, ids: torch.Tensor, mask: torch.Tensor) -> list[SlotCache]:
                 ],
             )
         )
-    return found
+    return caches
 
 
 def positions(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-    """Positions of all tokens of a batch, 4 x B x L: along the text, and time, row and column."""
+    """Return the positions of all tokens of a batch, 4 x B x L: text, time, row and column."""
     rope, _ = without_adapters(model).model.get_rope_index(
         inputs["input_ids"],
         mm_token_type_ids=inputs["mm_token_type_ids"],

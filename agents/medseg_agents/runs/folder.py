@@ -12,6 +12,7 @@ from typing import Any
 
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
 from medseg_gym.errors import MedSegError, PolicyError
+from medseg_gym.options import Options
 
 _STEP = re.compile(r"step-(\d{9})")
 _FREE = ("steps", "eval_every", "eval_cases", "checkpoint_every", "test_cases")
@@ -55,7 +56,8 @@ class RunFolder:
         if file.exists():
             if not resume:
                 raise MedSegError(f"{self.path} holds a run; give another --out, or --resume")
-            old = type(config).read(read_json(file))
+            kind, kept = type(config), read_json(file)
+            old = kind.from_mapping(kept) if isinstance(config, Options) else kind.read(kept)
             before, now = asdict(old), asdict(config)
             differing = sorted(k for k in now if k not in free and before[k] != now[k])
             if differing:

@@ -1,4 +1,4 @@
-"""Rows of tokens and their pictures, as tensors."""
+"""Rows of tokens and their images, as tensors."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from medseg_agents.grpo.rollout.token_rows import Picture
+from medseg_agents.grpo.rollout.token_rows import HashedImage
 
 
 @dataclass(frozen=True)
-class ShownPictures:
-    """Pictures of several rows.
+class ProcessedImages:
+    """Images of several rows.
 
     Args:
-        tensors: `pictures`, by what the image processor calls its outputs, each distinct one once,
-            and `picture_of` (K,) int64, which of them each of the K shown ones is.
+        tensors: `images`, by what the image processor calls its outputs, each distinct one once,
+            and `image_index` (K,) int64, which of them each of the K shown ones is.
         grids: By row, K_i x 3 int64: frames, rows and columns of patches of each shown one.
     """
 
@@ -27,45 +27,49 @@ class ShownPictures:
     grids: list[torch.Tensor] = field(default_factory=list)
 
 
-def process_pictures(
-    shown: Sequence[Sequence[Picture]], share: bool, processor: Any, device: torch.device | str
-) -> ShownPictures:
-    """Make pictures into what a model takes.
+def process_images(
+    shown: Sequence[Sequence[HashedImage]], share: bool, processor: Any, device: torch.device | str
+) -> ProcessedImages:
+    """Process the images of rows, distinct ones once.
 
     Args:
         shown: By row, in the order of their place holders.
-        share: False repeats pictures as they are shown.
+        share: False repeats images as they are shown.
         processor: Of the model.
         device: Where the tensors go.
     """
     places: dict[Any, int] = {}
-    distinct: list[Picture] = []
+    distinct: list[HashedImage] = []
     of: list[list[int]] = []
-    for number, pictures in enumerate(shown):
+    for number, images in enumerate(shown):
         of.append([])
-        for index, picture in enumerate(pictures):
-            key = picture.key if share else (number, index)
+        for index, image in enumerate(images):
+            key = image.key if share else (number, index)
             if key not in places:
                 places[key] = len(distinct)
-                distinct.append(picture)
+                distinct.append(image)
             of[-1].append(places[key])
     made: dict[str, torch.Tensor] = {}
     if distinct:
-        images = [Image.fromarray(picture.pixels) for picture in distinct]
+        images = [Image.fromarray(image.pixels) for image in distinct]
         made = dict(processor.image_processor(images=images, return_tensors="pt"))
     grid = made.get("image_grid_thw")
     flat = [place for row in of for place in row]
-    return ShownPictures(
+    return ProcessedImages(
         {
-            "pictures": {name: value.to(device) for name, value in made.items()},
-            "picture_of": torch.tensor(flat, dtype=torch.long, device=device),
+            "images": {name: value.to(device) for name, value in made.items()},
+            "image_index": torch.tensor(flat, dtype=torch.long, device=device),
         },
         [torch.zeros(0, 3, dtype=torch.long) if grid is None else grid[row] for row in of],
     )
 
 
 def pad(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of tokens, padded at the right, and what is none of the padding; both B x L int64."""
+    """Pad rows of tokens at the right.
+
+    Returns:
+        Tokens and their mask, 1 where they are no padding; both B x L int64.
+    """
     length = max(map(len, rows))
     ids = np.zeros((len(rows), length), np.int64)
     mask = np.zeros((len(rows), length), np.int64)

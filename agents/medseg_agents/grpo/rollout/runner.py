@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
 
 from medseg_agents.evaluation.evaluate import CaseRecord, record_of
-from medseg_agents.grpo.connectors import GROUP, LOG_PROBS, PICTURES, PROMPT, TOKENS
+from medseg_agents.grpo.connectors import GROUP, LOG_PROBS, NUM_IMAGES, PROMPT, TOKENS
+from medseg_agents.grpo.metrics import episode_metrics, length_metrics, reward_metrics
 from medseg_agents.llm.chat_policy import ChatPolicy
-from medseg_agents.llm.generation import Answer, Conversation
+from medseg_agents.llm.engine import Completion, Conversation
 from medseg_gym.envs.contact_sheet import contact_sheet
-from medseg_gym.episodes import Episode, EpisodeSummary
+from medseg_gym.episodes import Episode
 from medseg_gym.policy import make_envs, play_cases
+from medseg_gym.trajectories.recording.step_log import step_record
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
     """Plays groups of episodes through `MedSegChat-v0`; a turn is a step.
 
     Every slot plays exactly one episode, so that no length is favoured. Each turn the slots that
-    still play are answered as one batch and stepped with one decoder call; slots that have ended
+    still play generate as one batch and stepped with one decoder call; slots that have ended
     sit out. What an episode draws depends on the seed, its group and its number in it alone.
     """
 
@@ -57,9 +60,10 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         self.env = make_envs(self.num_envs, "MedSegChat-v0", **options)
 
     def get_spaces(self) -> dict[str, Any]:
-        """Spaces of one slot."""
+        """Return the spaces of one slot."""
         if self.env is None:
-            return self.spaces
+            known: dict[str, Any] = self.spaces
+            return known
         spaces = self.env.single_observation_space, self.env.single_action_space
         return {
             name: spaces for name in (INPUT_ENV_SPACES, INPUT_ENV_SINGLE_SPACES, DEFAULT_MODULE_ID)
@@ -71,7 +75,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         """Play groups.
 
         Args:
-            groups: Which; all their episodes are returned, in order.
+            groups: All their episodes are returned, in order.
             **kwargs: RLlib's ways to ask for steps or episodes, which would cut groups.
 
         Raises:
@@ -80,93 +84,111 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         if groups is None:
             raise ValueError("ChatEnvRunner.sample needs groups=[...]: it plays whole groups alone")
         self.metrics.log_value(WEIGHTS_SEQ_NO, self._weights_seq_no, window=1)
-        size = self.config.settings.group_size
+        size = self.config.settings.num_generations
         per_wave = max(1, self.num_envs // size)
         self._spent = {"generation": 0.0, "segmentation": 0.0}
-        self._figures: list[dict[str, float]] = []
+        self._episode_metrics: list[dict[str, float]] = []
+        self._reward_terms: list[Counter[str]] = []
+        self._lengths: list[int] = []
+        self._clipped = 0
         counters = self.env.engine.cache.counters
         encoded = counters.encodes
         began = time.perf_counter()
-        found: list[SingleAgentEpisode] = []
+        episodes: list[SingleAgentEpisode] = []
         with self.metrics.log_time(SAMPLE_TIMER):
             for start in range(0, len(groups), per_wave):
-                found += self._wave(groups[start : start + per_wave])
-        self._log(found, time.perf_counter() - began)
+                episodes += self._wave(groups[start : start + per_wave])
+        self._log(episodes, time.perf_counter() - began)
         self.metrics.log_value("encodes", counters.encodes - encoded, reduce="sum")
-        return found
+        return episodes
 
     def _wave(self, groups: Sequence[Group]) -> list[SingleAgentEpisode]:
         settings, seed = self.config.settings, self.config.seed or 0
-        members = [(group, k) for group in groups for k in range(settings.group_size)]
+        members = [(group, k) for group in groups for k in range(settings.num_generations)]
         keys = [group.key for group, _ in members]
         spare = self.num_envs - len(keys)
         before = time.perf_counter()
         observations, _ = self.env.reset(options={"case": keys + keys[:1] * spare})
         self._spent["segmentation"] += time.perf_counter() - before
-        talks = [
+        conversations = [
             Conversation(np.random.default_rng([seed, group.number, k])) for group, k in members
         ]
         episodes = []
         first: dict[int, dict[str, Any]] = {}
         for slot, (group, _) in enumerate(members):
-            # Slots of a group begin with the same picture: one array for all of them.
+            # Slots of a group begin with the same image: one array for all of them.
             shown = first.setdefault(group.number, _row(observations, slot))
             episode = SingleAgentEpisode()
             episode.add_env_reset(observation=shown)
             episode.custom_data[GROUP] = group.number
             episodes.append(episode)
-            talks[slot].show(shown["text"], shown["image"])
+            conversations[slot].show(shown["text"], shown["image"])
         running = list(range(len(members)))
+        terms: list[Counter[str]] = [Counter() for _ in members]
         engine = self.module.engine(self.env.system_messages)
         while running:
             before = time.perf_counter()
             with self.module.autocast():
-                said = engine.answer([talks[slot] for slot in running])
+                completions = engine.generate([conversations[slot] for slot in running])
             between = time.perf_counter()
             actions: list[str | None] = [None] * self.num_envs
-            for slot, answer in zip(running, said, strict=True):
-                actions[slot] = answer.text
-            observations, rewards, ended, cut, _ = self.env.step(actions)
+            for slot, completion in zip(running, completions, strict=True):
+                actions[slot] = completion.text
+                self._lengths.append(len(completion.tokens))
+                self._clipped += completion.cut
+            observations, rewards, ended, cut, infos = self.env.step(actions)
             self._spent["generation"] += between - before
             self._spent["segmentation"] += time.perf_counter() - between
-            for slot, answer in zip(running, said, strict=True):
+            for slot, completion in zip(running, completions, strict=True):
                 shown = _row(observations, slot)
                 episodes[slot].add_env_step(
                     observation=shown,
-                    action=answer.text,
+                    action=completion.text,
                     reward=float(rewards[slot]),
                     terminated=bool(ended[slot]),
                     truncated=bool(cut[slot]),
-                    extra_model_outputs=self._kept(answer),
+                    extra_model_outputs=self._kept(completion),
                 )
-                talks[slot].show(shown["text"], shown["image"])
+                conversations[slot].show(shown["text"], shown["image"])
+                terms[slot].update(self._terms(slot, float(rewards[slot]), infos))
             running = [slot for slot in running if not (ended[slot] or cut[slot])]
         for slot, episode in enumerate(episodes):
-            self._figures.append(figures_of(self.env.engine.episode(slot), episode))
+            paid = [float(reward) for reward in episode.get_rewards()]
+            played = self.env.engine.episode(slot)
+            self._episode_metrics.append(episode_metrics(played, paid))
+        self._reward_terms += terms
         return episodes
 
-    def _kept(self, answer: Answer) -> dict[str, Any]:
+    def _terms(self, slot: int, reward: float, infos: Mapping[str, Any]) -> Mapping[str, float]:
+        """Terms of the reward of a slot's newest step."""
+        info = {
+            name: values[slot]
+            for name, values in infos.items()
+            if not name.startswith("_") and infos[f"_{name}"][slot]
+        }
+        step = self.env.engine.episode(slot).steps[-1]
+        return step_record(step, b"", reward, info, terminated=False).terms
+
+    def _kept(self, completion: Completion) -> dict[str, Any]:
         return {
-            PROMPT: answer.prompt,
-            TOKENS: answer.tokens,
-            LOG_PROBS: answer.log_probs,
-            PICTURES: answer.pictures,
+            PROMPT: completion.prompt,
+            TOKENS: completion.tokens,
+            LOG_PROBS: completion.log_probs,
+            NUM_IMAGES: completion.num_images,
             WEIGHTS_SEQ_NO: self._weights_seq_no,
         }
 
     def _log(self, episodes: Sequence[SingleAgentEpisode], seconds: float) -> None:
         self._increase_sampled_metrics(sum(map(len, episodes)), len(episodes))
         means = {
-            name: float(np.mean([figures[name] for figures in self._figures]))
-            for name in self._figures[0]
+            name: float(np.mean([one[name] for one in self._episode_metrics]))
+            for name in self._episode_metrics[0]
         }
+        means |= reward_metrics(self._reward_terms)
+        means |= length_metrics(self._lengths, self._clipped)
         for name, value in means.items():
             self.metrics.log_value(name, value, window=1)
-        tokens = sum(
-            len(tokens)
-            for episode in episodes
-            for tokens in episode.get_extra_model_outputs(TOKENS)
-        )
+        tokens = sum(self._lengths)
         self.metrics.log_value("tokens", tokens, reduce="sum")
         for name, spent in self._spent.items():
             self.metrics.log_value(f"{name}_seconds", spent, reduce="sum")
@@ -180,7 +202,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
 
         Args:
             keys: Of the cases.
-            split: Where they are.
+            split: Of the cases.
             temperature: 0 takes the likeliest tokens.
             drawn: Episodes to draw.
 
@@ -204,27 +226,17 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             return records, contact_sheet(episodes, Path(folder) / "sheet.png").read_bytes()
 
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
-        """Not the module: the learner's is kept, and given to all runners after restoring."""
+        """Leave the module out: the learner's is kept, and given to all runners after restoring."""
         return [one for one in super().get_checkpointable_components() if one[1] is not self.module]
 
     def get_metrics(self) -> Any:
-        """What was logged since the last call."""
+        """Return what was logged since the last call."""
         return self.metrics.reduce()
 
     def stop(self) -> None:
         """Close the environments."""
         if self.env is not None:
             self.env.close()
-
-
-def figures_of(episode: Episode, sampled: SingleAgentEpisode) -> dict[str, float]:
-    """What an episode adds to the metrics, under the names of `EpisodeSummary`."""
-    summary = EpisodeSummary.of(episode, rewards=[float(r) for r in sampled.get_rewards()])
-    names = ("dice", "turns", "valid_rate", "stopped", "return_regret")
-    return {
-        "episode_return_mean": summary.episode_return,  # RLlib's own name
-        **{name: float(getattr(summary, name)) for name in names},
-    }
 
 
 def _row(observations: Any, slot: int) -> dict[str, Any]:

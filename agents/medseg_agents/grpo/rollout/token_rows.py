@@ -1,7 +1,7 @@
-"""Episodes as rows of tokens: what the model read and said, exactly as it read and said it.
+"""Episodes as rows of tokens: what the model read and generated, exactly as it did.
 
 A conversation usually only grows: then an episode is one row. Where what is shown next does not
-begin with what was shown and said before (history cut short, a template that drops earlier
+begin with what was shown and generated before (history cut short, a template that drops earlier
 thoughts, an answer that tokenizes otherwise than it was generated), a new row begins. So each
 token's probability is computed after exactly the tokens after which it was drawn.
 """
@@ -16,8 +16,8 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture, and what tells it from others.
+class HashedImage:
+    """An image with the hash that tells it from others.
 
     Args:
         pixels: P x P x 3 uint8.
@@ -28,7 +28,7 @@ class Picture:
     key: bytes
 
     @classmethod
-    def of(cls, pixels: np.ndarray) -> Picture:
+    def of(cls, pixels: np.ndarray) -> HashedImage:
         """Build from pixels."""
         return cls(pixels, hashlib.blake2b(pixels.tobytes(), digest_size=16).digest())
 
@@ -39,15 +39,15 @@ class TurnTokens:
 
     Args:
         prompt: Tokens that it was shown, (L,) int.
-        tokens: Tokens that it said, (T,) int.
-        log_probs: Of what it said, when it was said, (T,) float32.
-        pictures: Those in the prompt, in order.
+        tokens: Tokens of its completion, (T,) int.
+        log_probs: Of them, when they were drawn, (T,) float32.
+        images: Those in the prompt, in order.
     """
 
     prompt: np.ndarray
     tokens: np.ndarray
     log_probs: np.ndarray
-    pictures: tuple[Picture, ...]
+    images: tuple[HashedImage, ...]
 
 
 @dataclass
@@ -56,40 +56,42 @@ class TokenRow:
 
     Args:
         tokens: (L,) int64.
-        said: (L,) bool: the model said it, so it is learned from.
-        log_probs: (L,) float32, of what was said.
-        turns: (L,) int64, the number of the turn that a token was said in; -1 elsewhere.
-        pictures: In order of their place holders.
-        ends: By turn, the index of the last token of its prompt: where its value is read.
+        completion_mask: (L,) bool: the model generated the token, so it is learned from.
+        log_probs: (L,) float32, of generated tokens; 0 elsewhere.
+        turns: (L,) int64, the number of the turn that a token was generated in; -1 elsewhere.
+        images: In order of their place holders.
+        prompt_ends: By turn, the index of the last token of its prompt: where its value is read.
         episode: Number of the episode.
-        first_pictures: How many of the pictures are in its first prompt.
+        num_prompt_images: How many of the images are in its first prompt.
         advantages: (L,) float32; set by a connector.
-        values: By turn, what the value head is taught; set by a connector.
+        values: By turn, the target of the value head; set by a connector.
     """
 
     tokens: np.ndarray
-    said: np.ndarray
+    completion_mask: np.ndarray
     log_probs: np.ndarray
     turns: np.ndarray
-    pictures: list[Picture]
-    ends: dict[int, int]
+    images: list[HashedImage]
+    prompt_ends: dict[int, int]
     episode: int
-    first_pictures: int
+    num_prompt_images: int
     advantages: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     values: dict[int, float] = field(default_factory=dict)
 
-    def give(self, advantages: Sequence[float] | np.ndarray) -> None:
-        """Set every said token's advantage to its turn's.
+    def set_advantages(self, advantages: Sequence[float] | np.ndarray) -> None:
+        """Give every generated token the advantage of its turn.
 
         Args:
             advantages: One per turn of the episode.
         """
-        by_turn = np.append(np.asarray(advantages, np.float32), np.float32(0))  # [-1]: not said
+        by_turn = np.append(
+            np.asarray(advantages, np.float32), np.float32(0)
+        )  # [-1]: not generated
         self.advantages = by_turn[self.turns]
 
 
 def rows_of(turns: Sequence[TurnTokens], episode: int) -> list[TokenRow]:
-    """Rows of one episode, as few as are exact.
+    """Return the rows of one episode, as few as are exact.
 
     Args:
         turns: In order.
@@ -107,15 +109,16 @@ def rows_of(turns: Sequence[TurnTokens], episode: int) -> list[TokenRow]:
                 [],
                 {},
                 episode,
-                len(turn.pictures),
+                len(turn.images),
             )
             rows.append(row)
         new = turn.prompt[len(row.tokens) :]
-        row.pictures = list(turn.pictures)
-        row.ends[number] = len(turn.prompt) - 1
+        row.images = list(turn.images)
+        row.prompt_ends[number] = len(turn.prompt) - 1
         row.tokens = np.concatenate([row.tokens, new, turn.tokens]).astype(np.int64)
-        row.said = np.concatenate([row.said, np.zeros(len(new), bool), np.ones_like(turn.tokens)])
-        row.said = row.said.astype(bool)
+        row.completion_mask = np.concatenate(
+            [row.completion_mask, np.zeros(len(new), bool), np.ones(len(turn.tokens), bool)]
+        )
         row.log_probs = np.concatenate(
             [row.log_probs, np.zeros(len(new), np.float32), turn.log_probs]
         )
@@ -126,9 +129,9 @@ def rows_of(turns: Sequence[TurnTokens], episode: int) -> list[TokenRow]:
 
 
 def _continues(row: TokenRow, turn: TurnTokens) -> bool:
-    length, known = len(row.tokens), len(row.pictures)
+    length, known = len(row.tokens), len(row.images)
     return (
         len(turn.prompt) > length
         and np.array_equal(turn.prompt[:length], row.tokens)
-        and [p.key for p in turn.pictures[:known]] == [p.key for p in row.pictures]
+        and [p.key for p in turn.images[:known]] == [p.key for p in row.images]
     )

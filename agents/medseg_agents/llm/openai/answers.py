@@ -1,4 +1,4 @@
-"""What a server's completion says: words, tool calls, and whether it was cut off."""
+"""A server's completion, read: words, tool calls, and whether it was cut off."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _TEXT_PARTS = ("text", "output_text", "refusal")
-"""Parts of a `content` list that are said; thoughts ("thinking", "reasoning") are not."""
+"""Types of parts of a `content` list that are kept; thoughts ("thinking", ...) are not."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ToolCall:
     unreadable: str | None = None
 
     def message(self) -> dict[str, Any]:
-        """The call as a part of an assistant message, with arguments encoded once.
+        """Return the call as a part of an assistant message, with arguments encoded once.
 
         Servers refuse a conversation with arguments that are no object, so what is none is shown to
         the model inside of one.
@@ -38,7 +38,7 @@ class ToolCall:
         return {"id": self.id, "type": "function", "function": function}
 
     def written(self, last: bool = False) -> str:
-        """The call as the environment reads it, in a text.
+        """Return the call as the environment reads it, in a text.
 
         Args:
             last: Nothing follows, so that arguments may break off here: left open, they are read
@@ -52,8 +52,8 @@ class ToolCall:
 
 
 @dataclass(frozen=True)
-class Said:
-    """An answer.
+class AssistantTurn:
+    """The model's turn in a conversation.
 
     Args:
         words: What stood beside the calls, refusals included.
@@ -72,7 +72,7 @@ class Said:
         return self.words + "".join(c.written(i == count) for i, c in enumerate(self.calls, 1))
 
     def message(self) -> dict[str, Any]:
-        """The assistant message that a later request holds."""
+        """Return the assistant message that a later request holds."""
         if self.calls:
             calls = [call.message() for call in self.calls]
             return {"role": "assistant", "content": self.words, "tool_calls": calls}
@@ -110,7 +110,7 @@ def find_defect(completion: Any) -> str:
     return ""
 
 
-def read_completion(completion: Mapping[str, Any], turn: int, max_tokens: int) -> Said:
+def read_completion(completion: Mapping[str, Any], turn: int, max_tokens: int) -> AssistantTurn:
     """Read an answer in which `find_defect` finds none.
 
     Args:
@@ -131,7 +131,7 @@ def read_completion(completion: Mapping[str, Any], turn: int, max_tokens: int) -
     old = message.get("function_call")  # before there were tools
     if isinstance(old, Mapping):
         words += _tool_call(old, None, set(), turn, 0).written(last=True)
-    return Said(words, tuple(calls), _cut(choice.get("finish_reason"), max_tokens))
+    return AssistantTurn(words, tuple(calls), _cut(choice.get("finish_reason"), max_tokens))
 
 
 def _cut(finish: Any, max_tokens: int) -> str:
@@ -146,19 +146,19 @@ def _cut(finish: Any, max_tokens: int) -> str:
 
 
 def _words(content: Any) -> str:
-    """The text of a `content`: a str, parts, or nothing."""
+    """Return the text of a `content`: a str, parts, or nothing."""
     if isinstance(content, str):
         return content
     if not isinstance(content, Sequence):
         return ""
-    said = []
-    for part in content:
-        if isinstance(part, str):
-            said.append(part)
-        elif isinstance(part, Mapping) and part.get("type", "text") in _TEXT_PARTS:
-            kind = "refusal" if part.get("type") == "refusal" else "text"
-            said.append(part[kind] if isinstance(part.get(kind), str) else "")
-    return "".join(said)
+    texts = []
+    for item in content:
+        if isinstance(item, str):
+            texts.append(item)
+        elif isinstance(item, Mapping) and item.get("type", "text") in _TEXT_PARTS:
+            kind = "refusal" if item.get("type") == "refusal" else "text"
+            texts.append(item[kind] if isinstance(item.get(kind), str) else "")
+    return "".join(texts)
 
 
 def _tool_call(

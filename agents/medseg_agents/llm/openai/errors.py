@@ -1,4 +1,4 @@
-"""What a model's server does wrong: for everybody, or in one conversation."""
+"""Failures of a model's server: for everybody, or in one conversation."""
 
 from __future__ import annotations
 

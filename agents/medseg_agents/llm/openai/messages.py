@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from medseg_agents.llm.openai.answers import Said
+from medseg_agents.llm.openai.answers import AssistantTurn
 from medseg_gym.envs.views.chat import Message
 
 _OTHER_CALL = "Only one call counts in each turn; the answer to the first says what came of it."
 
 
 def data_url(image: np.ndarray) -> str:
-    """An image, H x W x 3 uint8, as a data URL with PNG in base64."""
+    """Encode an image, H x W x 3 uint8, as a data URL with PNG in base64."""
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -25,32 +25,32 @@ def data_url(image: np.ndarray) -> str:
 
 def as_openai(
     messages: Sequence[Message],
-    pictures: Sequence[str],
-    said: Sequence[Said] = (),
+    images: Sequence[str],
+    turns: Sequence[AssistantTurn] = (),
     detail: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Messages as OpenAI's API takes them.
+    """Write messages as OpenAI's API takes them.
 
     A turn that follows tool calls is split: its words answer the calls, each with a "tool" message,
-    and its picture comes after them in a message of the user, for the API takes pictures there
+    and its image comes after them in a message of the user, for the API takes images there
     alone.
 
     Args:
         messages: See `medseg_gym.envs.views.chat.Message`.
-        pictures: Data URLs of their image parts, in order.
-        said: What stands behind the messages of the assistant, in order.
-        detail: Of the pictures.
+        images: Data URLs of their image parts, in order.
+        turns: Those behind the messages of the assistant, in order.
+        detail: Of the images.
 
     Returns:
         Messages with `image_url` parts; what is words alone is one str.
     """
-    urls, answers = iter(pictures), iter(said)
-    before: Said | None = None
+    urls, remaining = iter(images), iter(turns)
+    before: AssistantTurn | None = None
     written: list[dict[str, Any]] = []
     for message in messages:
         parts = message["content"]
         if message["role"] == "assistant":
-            before = next(answers)
+            before = next(remaining)
             written.append(before.message())
             continue
         if message["role"] == "user" and before is not None and before.calls:

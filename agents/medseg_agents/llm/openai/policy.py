@@ -16,7 +16,7 @@ import numpy as np
 import openai
 
 from medseg_agents.llm.history import Dialogue
-from medseg_agents.llm.openai.answers import Said, read_completion
+from medseg_agents.llm.openai.answers import AssistantTurn, read_completion
 from medseg_agents.llm.openai.errors import ConversationError
 from medseg_agents.llm.openai.loop_thread import LoopThread
 from medseg_agents.llm.openai.messages import as_openai, data_url
@@ -31,13 +31,13 @@ from medseg_gym.errors import PolicyError
 @dataclass
 class _Slot(Dialogue):
     generator: np.random.Generator = field(default_factory=np.random.default_rng)
-    said: list[Said] = field(default_factory=list)
+    turns: list[AssistantTurn] = field(default_factory=list)
 
-    def add(self, said: Said) -> str:
-        """Keep an answer; return it as the environment takes it."""
-        self.said.append(said)
-        self.answers.append(said.text)
-        return CutAnswer(said.text, said.cut) if said.cut else said.text
+    def add(self, turn: AssistantTurn) -> str:
+        """Keep the model's turn; return it as the environment takes it."""
+        self.turns.append(turn)
+        self.completions.append(turn.text)
+        return CutAnswer(turn.text, turn.cut) if turn.cut else turn.text
 
 
 class OpenAIPolicy:
@@ -82,7 +82,7 @@ class OpenAIPolicy:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the answers beside the name; JSON."""
+        """Settings that decide the answers beside the name; JSON."""
         names = ("temperature", "top_p", "max_tokens", "send_seed", "history", "native_tools")
         chosen = {name: getattr(self.options, name) for name in (*names, "detail")}
         return {"url": self.options.url, **chosen}
@@ -93,14 +93,14 @@ class OpenAIPolicy:
             self._slots[slot] = _Slot(generator=generator)
 
     def act(self, observations: dict[str, Any]) -> list[str | ConversationError]:
-        """Answers of all slots; "" for those that have ended, failed or were never reset.
+        """Ask for the answers of all slots; "" for those that have ended, failed or were never reset.
 
         Args:
             observations: `text`, n str, and `image`, n x P x P x 3 uint8: the newest user turns.
 
         Returns:
             Answers, some of them a `CutAnswer`, and a `ConversationError` where the server failed
-            in that slot's conversation for good; it names the server, what it said and the way out.
+            in that slot's conversation for good; it names the server, its message and the way out.
 
         Raises:
             ServerError: What failed would fail in every conversation.
@@ -111,18 +111,18 @@ class OpenAIPolicy:
         for slot in asked:
             dialogue = self._slots[slot]
             dialogue.texts.append(texts[slot])
-            dialogue.pictures.append(data_url(images[slot]))
+            dialogue.images.append(data_url(images[slot]))
         requests = [self._request(self._slots[slot]) for slot in asked]
-        found = self._thread.run(self._ask_all(requests)) if requests else []
-        for slot, completion in zip(asked, found, strict=True):
+        results = self._thread.run(self._ask_all(requests)) if requests else []
+        for slot, completion in zip(asked, results, strict=True):
             if isinstance(completion, ConversationError):
                 answers[slot] = completion
                 del self._slots[slot]  # nothing more is asked there
             else:
                 dialogue = self._slots[slot]
-                turn = len(dialogue.said)
-                said = read_completion(completion, turn, self.options.max_tokens)
-                answers[slot] = dialogue.add(said)
+                number = len(dialogue.turns)
+                turn = read_completion(completion, number, self.options.max_tokens)
+                answers[slot] = dialogue.add(turn)
         return answers
 
     def close(self) -> None:
@@ -135,10 +135,10 @@ class OpenAIPolicy:
     # one step -----------------------------------------------------------------------------------
     def _request(self, slot: _Slot) -> dict[str, Any]:
         options = self.options
-        messages, pictures = slot.shown(self.system, options.history)
+        messages, images = slot.shown(self.system, options.history)
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": as_openai(messages, pictures, slot.said, options.detail),
+            "messages": as_openai(messages, images, slot.turns, options.detail),
             options.limit_name: options.max_tokens,
             "temperature": options.temperature,
             "top_p": options.top_p,

@@ -22,7 +22,7 @@ _EVERYBODY = (401, 404, 405)
 
 
 class NoAnswer(Exception):
-    """A server said "200" and sent what is no answer."""
+    """A server answered with status 200 and sent no completion."""
 
 
 async def ask(
@@ -38,7 +38,7 @@ async def ask(
         client: That does not ask again by itself.
         request: Arguments of `chat.completions.create`.
         options: How often, how long.
-        usage: Where it is counted.
+        usage: Counts of requests and tokens, which are added to.
         model: For messages.
 
     Returns:
@@ -96,8 +96,8 @@ def wait_after(error: Exception, grown: float) -> float | None:
     again = {"true": True, "false": False}.get(headers.get("x-should-retry", ""), again)
     if not again:
         return None
-    said = read_retry_after(headers, time.time())
-    return grown if said is None else said
+    asked = read_retry_after(headers, time.time())
+    return grown if asked is None else asked
 
 
 def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
@@ -124,10 +124,10 @@ def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def _words_of(error: openai.APIStatusError) -> str:
-    """What a server said of its refusal, in OpenAI's form or another."""
+    """Return a server's message about its refusal, in OpenAI's form or another."""
     body = error.body
-    said = body.get("message") if isinstance(body, Mapping) else None
-    return said if isinstance(said, str) and said else error.response.text or error.message
+    message = body.get("message") if isinstance(body, Mapping) else None
+    return message if isinstance(message, str) and message else error.response.text or error.message
 
 
 def _concerns_all(error: Exception, usage: Usage) -> bool:
@@ -138,7 +138,7 @@ def _concerns_all(error: Exception, usage: Usage) -> bool:
 
 
 def _never_reached(error: Exception) -> bool:
-    """Whether no connection was made at all."""
+    """Return whether no connection was made at all."""
     if not isinstance(error, openai.APIConnectionError):
         return False
     cause: BaseException | None = error
@@ -153,7 +153,7 @@ def _never_reached(error: Exception) -> bool:
 def _explain(
     error: Exception, options: OpenAIOptions, model: str, tries: int, wait: float | None
 ) -> str:
-    """What went wrong, in one line, with the way out."""
+    """Explain a failure in one line, with the way out."""
     times = f"{tries} time{'' if tries == 1 else 's'}"
     if isinstance(error, openai.APITimeoutError):
         what = f"no answer within {options.timeout:g} s, {times}"

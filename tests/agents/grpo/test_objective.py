@@ -23,10 +23,14 @@ def objective(log_probs, advantages, low=0.2, high=0.4):
 
 def test_at_first_the_gradient_is_that_of_the_policy_gradient():
     log_probs = torch.zeros(2, requires_grad=True)
-    loss, figures = objective(log_probs, [1.0, -3.0])
+    loss, metrics = objective(log_probs, [1.0, -3.0])
     loss.backward()
     assert log_probs.grad.tolist() == pytest.approx([-0.5, 1.5])
-    assert figures["ratio_off"] == 0 and figures["clipped"] == 0 and figures["kl"] == 0
+    assert (
+        metrics["max_ratio_deviation"] == 0
+        and metrics["clipped"] == 0
+        and metrics["approx_kl"] == 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,10 +46,10 @@ def test_at_first_the_gradient_is_that_of_the_policy_gradient():
 )
 def test_beyond_the_bounds_nothing_more_is_gained(ratio, advantage, moves):
     log_probs = torch.tensor([np.log(ratio)], requires_grad=True)
-    loss, figures = objective(log_probs, [advantage])
+    loss, metrics = objective(log_probs, [advantage])
     loss.backward()
     assert (log_probs.grad.item() != 0) is moves
-    assert figures["clipped"].item() == (not moves)
+    assert metrics["clipped"].item() == (not moves)
 
 
 def test_the_divergence_is_estimated_without_bias_and_never_negative():

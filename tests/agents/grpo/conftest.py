@@ -9,9 +9,11 @@ from medseg_agents.grpo import ChatPPOConfig, GRPOConfig
 
 from medseg_gym.cases.source import CaseList
 
+from ..rllib.conftest import ray_cluster  # noqa: F401  (a fixture)
+
 
 @pytest.fixture
-def make(caller, small_cases, ray_cluster):
+def make(caller, small_cases, ray_cluster):  # noqa: F811
     """Builds algorithms; they are stopped when the test ends."""
     built = []
 
@@ -27,11 +29,11 @@ def make(caller, small_cases, ray_cluster):
         config.environment(env_config={**options, **(env or {})})
         config.training(lr=lr).debugging(seed=seed, log_level="ERROR")
         config.env_runners(num_env_runners=runners).learners(num_learners=learners)
-        sizes = {"groups": 4, "group_size": 4} if kind == "grpo" else {"groups": 16}
+        sizes = {"groups": 4, "num_generations": 4} if kind == "grpo" else {"groups": 16}
         sizes = {"micro_batch": 4, **sizes, **settings}
         config.chat(
             model=str(caller),
-            max_new_tokens=30,
+            max_completion_length=30,
             warmup=1,
             **{**sizes, "micro_batch": 4, **settings},
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from medseg_agents.grpo.rollout.processed_rows import pad
-from medseg_agents.grpo.rollout.token_rows import Picture, TurnTokens, rows_of
+from medseg_agents.grpo.rollout.token_rows import HashedImage, TurnTokens, rows_of
 from medseg_agents.grpo.shared_prompts import SharedPrompts
 
 from .conftest import learned
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
 
 def gradients_of(algo, episodes, monkeypatch):
-    """Of the step that learns from episodes, by weight; and its figures."""
+    """Of the step that learns from episodes, by weight; and what was logged."""
     learner = algo.learner_group._learner
     kept = {}
 
@@ -32,26 +32,26 @@ def gradients_of(algo, episodes, monkeypatch):
     "settings",
     [
         {"micro_batch": 64},
-        {"micro_batch": 3, "kl": 0.1, "entropy": 0.01},
-        {"micro_batch": 5, "lora_rank": 2, "kl": 0.1},
+        {"micro_batch": 3, "beta": 0.1, "entropy": 0.01},
+        {"micro_batch": 5, "lora_rank": 2, "beta": 0.1},
         {"micro_batch": 3, "history": "1"},
-        {"micro_batch": 4, "history": "none", "loss": "grpo"},
+        {"micro_batch": 4, "history": "none", "loss_type": "grpo"},
     ],
 )
 def test_gradients_are_those_of_rows_computed_whole(make, monkeypatch, settings):
     shared, whole = make(**settings), make(share_prompts=False, **settings)
     episodes = shared.env_runner.sample(groups=shared._groups(0))
-    found, figures = gradients_of(shared, episodes, monkeypatch)
-    wanted, wanted_figures = gradients_of(whole, episodes, monkeypatch)
-    assert found.keys() == wanted.keys() and len(found) > 4
-    assert float(figures["first_ratio_off"].peek()) < 1e-3
-    for name in ("entropy", "sampler_kl", "first_ratio_off"):
-        assert float(figures[name].peek()) == pytest.approx(
-            float(wanted_figures[name].peek()), rel=1e-3, abs=1e-4
+    gradients, metrics = gradients_of(shared, episodes, monkeypatch)
+    wanted, wanted_metrics = gradients_of(whole, episodes, monkeypatch)
+    assert gradients.keys() == wanted.keys() and len(gradients) > 4
+    assert float(metrics["sampling/max_ratio_deviation"].peek()) < 1e-3
+    for name in ("entropy", "approx_kl", "sampling/max_ratio_deviation"):
+        assert float(metrics[name].peek()) == pytest.approx(
+            float(wanted_metrics[name].peek()), rel=1e-3, abs=1e-4
         )
     largest = max(float(g.abs().max()) for g in wanted.values())
     for name, gradient in wanted.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-4 * largest, rtol=1e-2)
+        torch.testing.assert_close(gradients[name], gradient, atol=1e-4 * largest, rtol=1e-2)
 
 
 def test_a_prompt_is_read_once_for_its_group_and_its_picture_encoded_once(make, monkeypatch):
@@ -66,12 +66,12 @@ def test_a_prompt_is_read_once_for_its_group_and_its_picture_encoded_once(make, 
         read.append((torch.is_grad_enabled(), *input_ids.shape))
         return forward(input_ids=input_ids, **named)
 
-    def counted_pictures(pixels, grids, **named):
+    def counted_images(pixels, grids, **named):
         encoded.append((torch.is_grad_enabled(), len(grids)))
         return encode(pixels, grids, **named)
 
     monkeypatch.setattr(inner, "forward", counted)
-    monkeypatch.setattr(inner, "get_image_features", counted_pictures)
+    monkeypatch.setattr(inner, "get_image_features", counted_images)
     algo.learner_group.update(episodes=episodes, timesteps={})
     parts = -(-16 // 3)
     assert len(read) == parts + 2  # every part, and the prompts twice
@@ -92,21 +92,21 @@ def test_what_cannot_share_is_computed_whole(make):
     assert not make("ppo").own_module().shares_prompts
     algo = make()
     assert algo.own_module().shares_prompts
-    assert learned(algo.train())["first_ratio_off"] < 1e-3
+    assert learned(algo.train())["sampling/max_ratio_deviation"] < 1e-3
 
 
 def rows_with(prompts):
-    pictures = (Picture.of(np.zeros((2, 2, 3), np.uint8)),)
+    images = (HashedImage.of(np.zeros((2, 2, 3), np.uint8)),)
     rows = []
     for episode, prompt in enumerate(prompts):
-        said = np.array([50 + episode], np.int32)
-        turn = TurnTokens(np.array(prompt, np.int32), said, np.zeros(1, np.float32), pictures)
+        completion = np.array([50 + episode], np.int32)
+        turn = TurnTokens(np.array(prompt, np.int32), completion, np.zeros(1, np.float32), images)
         rows += rows_of([turn], episode)
     return rows
 
 
-class NoPictures:
-    """A processor whose pictures have no patches."""
+class NoImages:
+    """A processor whose images have no patches."""
 
     @staticmethod
     def image_processor(images, return_tensors):
@@ -115,11 +115,11 @@ class NoPictures:
 
 def test_only_what_begins_alike_is_shared():
     rows = rows_with([[1, 2, 3], [1, 2, 9], [4, 5, 6, 7], [4, 5, 6, 7], [8, 8]])
-    prompts = SharedPrompts(rows, NoPictures, image_token=99)
+    prompts = SharedPrompts(rows, NoImages, image_token=99)
     assert prompts.lengths == [2, 3]  # the last token of a prompt may differ
     assert [prompts.number(row) for row in rows] == [0, 0, 1, 1, None]
     assert prompts.tensors["input_ids"].tolist() == [[1, 2, 0], [4, 5, 6]]
-    assert not SharedPrompts(rows[3:], NoPictures, image_token=99)
+    assert not SharedPrompts(rows[3:], NoImages, image_token=99)
 
 
 def test_padding_is_at_the_right():
