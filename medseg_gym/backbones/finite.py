@@ -47,6 +47,14 @@ class NonFiniteError(BackboneError):
     def __reduce__(self) -> tuple:
         return NonFiniteError, (self.backbone, self.what, self.rows, self.names)
 
+    def starting_at(self, row: int) -> NonFiniteError:
+        """Return the same error about a batch of which this one was a part.
+
+        Args:
+            row: Of that batch, at which the part began.
+        """
+        return NonFiniteError(self.backbone, self.what, [row + one for one in self.rows])
+
     def about(self, names: Sequence[str]) -> NonFiniteError:
         """The same error, saying what each row is.
 

@@ -103,6 +103,15 @@ def test_other_clients_of_the_same_batch_are_not_concerned() -> None:
     assert str(again) == str(found[2]) and again.rows == (0,)
 
 
+def test_a_request_in_several_parts_names_its_own_row() -> None:
+    served = ServedBackbone(Broken())
+    images = {hash_pixels(case.image): case.image for case in CASES}
+    rows = [WireRow(key, (0.1, 0.1, 0.8, 0.8)) for key in images]
+    with pytest.raises(NonFiniteError) as error:
+        decode_together(served, [(rows, images)], max_rows=1)
+    assert error.value.rows == (2,)
+
+
 def test_sessions_and_single_predictions_say_it_and_give_no_mask(serve) -> None:
     _, client = serve(Broken())
     answer = client.post("/predict", files=upload(noise(1, *ILL)), data={"bbox": "[4, 4, 30, 30]"})

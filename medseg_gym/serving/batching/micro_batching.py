@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.remote.ends import MissingImages, ServedBackbone
 from medseg_gym.backbones.remote.wire import WireRow
 
@@ -71,8 +72,10 @@ def decode_together(served: ServedBackbone, requests: list[Rows], max_rows: int)
     decoded = []
     for start in range(0, len(rows), max_rows):
         chunk = rows[start : start + max_rows]
-        decoded.append(
-            served.decode(chunk, {r.image: images[r.image] for r in chunk if r.image in images})
-        )
+        given = {row.image: images[row.image] for row in chunk if row.image in images}
+        try:
+            decoded.append(served.decode(chunk, given))
+        except NonFiniteError as error:
+            raise error.starting_at(start) from None
     logits, iou = (np.concatenate(arrays) for arrays in zip(*decoded, strict=True))
     return [r if isinstance(r, Exception) else (logits[r], iou[r]) for r in results]
