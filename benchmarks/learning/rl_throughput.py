@@ -131,7 +131,7 @@ def compare(plan: Plan) -> list[Timed]:
         if ours.seconds or ours.clock.seconds["generation"]:
             ours.turns.append(float(metrics["turns"]))
             ours.tokens.append(float(metrics["tokens"]) / plan.episodes)
-            ours.dice.append(float(metrics["final_dice"]))
+            ours.dice.append(float(metrics["dice"]))
             ours.returns.append(float(metrics["episode_return_mean"]))
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Episodes as the JSON that the page draws: one description for games, policies and recordings."""
+"""Episodes as JSON for the page: one description for games, policies and recordings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medseg_gym.serving.routes.images import mask_text
 
 
 def describe_prompt(prompt: Prompt | None) -> dict[str, Any] | None:
-    """A prompt with its coordinates as fractions of width and height; None if unreadable."""
+    """Describe a prompt, with coordinates as fractions of width and height; None if unreadable."""
     if prompt is None:
         return None
     if isinstance(prompt, AddBox):
@@ -27,15 +27,15 @@ def describe_prompt(prompt: Prompt | None) -> dict[str, Any] | None:
 def describe_steps(
     episode: Episode, rewards: Sequence[float], scored: bool, since: int = 0
 ) -> list[dict[str, Any]]:
-    """The steps of an episode with the mask after each.
+    """Describe the steps of an episode, with the mask after each.
 
     Args:
         episode: Running or over.
         rewards: One per step.
-        scored: Tell Dice, IoU and reward; False while an exam runs, or without a known truth.
-        since: Leave out so many, which are known already.
+        scored: Include Dice, IoU and reward; False during an exam, or without a known truth.
+        since: Number of steps to leave out at the beginning.
     """
-    found = []
+    entries = []
     taken = min(len(episode.steps), len(rewards))  # a policy's thread may add one meanwhile
     for number in range(since, taken):
         step = episode.steps[number]
@@ -50,12 +50,12 @@ def describe_steps(
         }
         if scored:
             entry |= {"dice": step.dice, "iou": step.iou, "reward": rewards[number]}
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def describe_state(state: MaskState) -> dict[str, Any]:
-    """Mask, box and clicks in force."""
+    """Describe the mask, box and clicks of a state."""
     box = state.box
     return {
         "mask": mask_text(state.mask) if state.pixels else None,
@@ -65,5 +65,5 @@ def describe_state(state: MaskState) -> dict[str, Any]:
 
 
 def truth_text(case: Case) -> str:
-    """The truth as base64 of a PNG."""
+    """Encode the ground truth as base64 of a PNG."""
     return base64.b64encode(png_bytes(case.mask)).decode()

@@ -17,7 +17,7 @@ class PageExtension:
     """The web page at `/`, to be handed to `make_service(..., extensions=[...])`.
 
     Args:
-        options: What people find on the page.
+        options: Cases, policies and the folder of recordings.
     """
 
     open_paths: Sequence[str] = ("/page/",)

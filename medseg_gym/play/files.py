@@ -1,4 +1,4 @@
-"""The page's own files, under headers that let nothing else run or load."""
+"""The page's static files, with headers that let nothing else run or load."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _KINDS = {
 
 
 def file_router() -> APIRouter:
-    """Routes of the page's files; what is not among them by name is not there."""
+    """Return the routes of the page's static files; only names in the folder are served."""
     folder = files("medseg_gym.play") / "static"
-    held = {file.name: file.read_bytes() for file in folder.iterdir() if "." in file.name}
+    contents = {file.name: file.read_bytes() for file in folder.iterdir() if "." in file.name}
     router = APIRouter(include_in_schema=False)
 
     @router.get("/")
@@ -56,8 +56,8 @@ def file_router() -> APIRouter:
 
     def _answer(name: str) -> Response:
         kind = _KINDS.get(name.rpartition(".")[2])
-        if name not in held or kind is None:
+        if name not in contents or kind is None:
             raise ServiceError("the page has no such file", 404)
-        return Response(held[name], headers={**_HEADERS, "content-type": kind})
+        return Response(contents[name], headers={**_HEADERS, "content-type": kind})
 
     return router

@@ -1,4 +1,4 @@
-"""Games: sessions of the service whose case, truth and steps are known and recorded."""
+"""Games of people: sessions of the service on known cases, recorded step by step."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from medseg_gym.cases import Case
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.views.array import ArrayView
 from medseg_gym.episodes import Episode, EpisodeSummary, StepResult
+from medseg_gym.play.catalog import Place, describe_case
 from medseg_gym.play.describe import describe_state, describe_steps, truth_text
 from medseg_gym.play.options import PageOptions
-from medseg_gym.play.recordings import Recordings
-from medseg_gym.play.shelf import Place, describe_case
+from medseg_gym.play.stores.recordings import Recordings
 from medseg_gym.prompts import TOOLS, Prompt
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.sessions.book import SessionBook
@@ -24,13 +24,13 @@ from medseg_gym.trajectories.recording.provenance import option_facts
 from medseg_gym.trajectories.recording.step_log import episode_facts
 
 PERSON = "person:"
-"""Before the names of people in the column `policy`: nobody can pass for a policy."""
+"""Prefix of people in the column `policy`, so that no name can pass for a policy's."""
 
-LONGEST_NAME = 40
+MAX_NAME_LENGTH = 40
 
 
 class Player(NamedTuple):
-    """Who plays; an exam, in which no Dice is shown, is another discipline."""
+    """A player on the leader board; exams, in which no Dice is shown, count separately."""
 
     policy: str
     exam: bool
@@ -41,15 +41,15 @@ class Game:
     """One person's episode.
 
     Args:
-        session: Its episode, limits and lock.
-        place: Where the case is from.
-        index: Of the case there.
+        session: Session of the service.
+        place: Source of the case.
+        index: Position of the case in its source.
         exam: Scores are shown after the end only.
-        facts: What the recording says.
+        facts: Facts of the episode in the recording.
         rewards: One per step.
         recording: Id in the store while it runs; None before the first step and after the last.
-        recorded: Steps that are on disk.
-        accepted: The verdict on it, once it is over.
+        recorded: Number of steps on disk.
+        accepted: Whether it is a good example, once it is over.
     """
 
     session: Session
@@ -64,18 +64,18 @@ class Game:
 
     @property
     def case(self) -> Case:
-        """What is segmented."""
+        """Case of this game."""
         return self.session.case
 
     @property
     def scored(self) -> bool:
-        """Whether scores may be told now."""
+        """True if scores may be shown now."""
         return self.case.truth_known and (self.session.episode.done or not self.exam)
 
     def describe(self, since: int = 0) -> dict[str, Any]:
-        """The game as JSON; steps that the page has already are left out."""
+        """Describe the game as JSON, without the first `since` steps."""
         episode = self.session.episode
-        found: dict[str, Any] = {
+        description: dict[str, Any] = {
             "game": self.session.id,
             "place": self.place.name,
             "index": self.index,
@@ -94,20 +94,20 @@ class Game:
         }
         if self.scored:
             summary = EpisodeSummary.of(episode, rewards=self.rewards)
-            found |= {"start_dice": summary.start_dice, "dice": summary.dice}
-            found["return"] = summary.episode_return
+            description |= {"start_dice": summary.start_dice, "dice": summary.dice}
+            description["return"] = summary.episode_return
         if episode.done and self.case.truth_known:
-            found["truth"] = truth_text(self.case)
-        return found
+            description["truth"] = truth_text(self.case)
+        return description
 
 
 class GameBook:
     """Begins games and takes their steps.
 
     Args:
-        book: Holds their sessions, within the service's limits.
-        options: Of the page.
-        recordings: Where steps are written.
+        book: Sessions of the service.
+        options: Options of the page.
+        recordings: Stores to which steps are written.
     """
 
     def __init__(self, book: SessionBook, options: PageOptions, recordings: Recordings) -> None:
@@ -126,7 +126,7 @@ class GameBook:
         return min(self.options.max_steps, self.book.limits.max_steps)
 
     def env_options(self, place: Place) -> EnvOptions:
-        """What an environment on these cases would be made with, as recordings say it."""
+        """Return the options of an environment that plays the same, for the recordings."""
         segmenter = self.book.segmenter
         decode = segmenter.engine.options
         return EnvOptions(
@@ -148,17 +148,17 @@ class GameBook:
         """Begin a game.
 
         Args:
-            owner: Who alone can go on with it.
-            place: Where the case is from.
-            index: Of the case there.
-            case: What is segmented.
+            owner: The only one who can continue it.
+            place: Source of the case.
+            index: Position of the case in its source.
+            case: The case to segment.
             player: Name of the person, as typed.
             exam: Show scores after the end only.
 
         Raises:
             ServiceError: A limit is reached, or the owner's store cannot be written.
         """
-        name = player_named(player)
+        name = person_policy(player)
         await self.recordings.open(owner)
         facts = self._facts(place, case, name, exam)
         holder: list[Game] = []
@@ -179,16 +179,16 @@ class GameBook:
         return episode_facts(EpisodeKey(case.key, secrets.randbits(62), 0), case, shared)
 
     async def rename(self, game: Game, player: str, exam: bool) -> None:
-        """Another name or discipline for a game in which nothing has happened yet.
+        """Change the player or exam mode of a game without steps.
 
         Raises:
-            ServiceError: 409, something has.
+            ServiceError: 409, it has steps.
         """
         async with game.session.lock:
             if game.session.episode.steps:
                 raise ServiceError("this game has begun: another name counts from the next on", 409)
             options = {**game.facts.options, "exam": exam}
-            game.facts = replace(game.facts, policy=player_named(player), options=options)
+            game.facts = replace(game.facts, policy=person_policy(player), options=options)
             game.exam = exam
 
     def _ended(self, owner: str, game: Game) -> None:
@@ -197,7 +197,7 @@ class GameBook:
             self.recordings.abandon(owner, game.recording)
 
     def get(self, owner: str, id: str) -> Game:
-        """A game of the owner's.
+        """Return a game of an owner.
 
         Raises:
             ServiceError: 404.
@@ -217,10 +217,10 @@ class GameBook:
         """Take a step and record it.
 
         Args:
-            game: Whose.
-            prompt: Put onto the grid of the suite's actions, so that an export says it exactly.
-            expected: Steps that the asking page has seen: a second tab must not act unawares.
-            accepted: The verdict on the game, should it end here.
+            game: The game.
+            prompt: Rounded to the grid of the array actions, so that exports are exact.
+            expected: Number of steps that the tab knows; another tab may have taken more.
+            accepted: Whether the game is a good example, if it ends here.
 
         Raises:
             ServiceError: The game is over or went on elsewhere; or the step could not be recorded,
@@ -238,7 +238,7 @@ class GameBook:
             result = await self.book.step(session, on_grid)
             game.rewards.append(result.reward)
             if result.terminated:
-                game.accepted = accepted = judge(session.episode, accepted)
+                game.accepted = accepted = accept_unless_missed(session.episode, accepted)
             try:
                 id, game.facts = await self.recordings.add(
                     session.owner, game.recording, game.facts, session.episode, result, accepted
@@ -247,9 +247,9 @@ class GameBook:
                 # A recording with a hole would be false: the game ends with what is on disk.
                 self.book.close(session, "unrecorded")
                 if isinstance(error, TrajectoryError):
+                    message = self.recordings.public_message(error)
                     raise ServiceError(
-                        f"this game ended, it cannot be recorded: {self.recordings.words(error)}",
-                        507,
+                        f"this game ended, it cannot be recorded: {message}", 507
                     ) from error
                 raise
             game.recording = None if result.terminated else id
@@ -257,29 +257,29 @@ class GameBook:
         return result
 
 
-def judge(episode: Episode, accepted: bool | None) -> bool | None:
-    """The verdict on a finished game: a mask that meets nothing of the truth is no good example.
+def accept_unless_missed(episode: Episode, accepted: bool | None) -> bool | None:
+    """Return `accepted`, or False for a mask that does not overlap the ground truth.
 
     Args:
-        episode: Over.
-        accepted: What the person said.
+        episode: A finished episode.
+        accepted: Whether the person called it a good example; None without an answer.
     """
     missed = episode.case.truth_known and episode.dice == 0
     return False if accepted and missed else accepted
 
 
-def clean_text(text: str, longest: int, otherwise: str = "") -> str:
-    """What somebody typed as it is recorded: printable, single blanks, not too long.
+def clean_text(text: str, max_length: int, otherwise: str = "") -> str:
+    """Make typed text printable, with single blanks, and limit its length.
 
     Args:
-        text: As typed.
-        longest: Characters at most.
-        otherwise: Instead of nothing.
+        text: Text as typed.
+        max_length: Limit in characters.
+        otherwise: Returned if nothing is left.
     """
     plain = "".join(c if unicodedata.category(c)[0] not in "CZ" else " " for c in text)
-    return " ".join(plain.split())[:longest].strip() or otherwise
+    return " ".join(plain.split())[:max_length].strip() or otherwise
 
 
-def player_named(text: str) -> str:
-    """What recordings call the person who typed a name."""
-    return PERSON + clean_text(text, LONGEST_NAME, "anonymous")
+def person_policy(text: str) -> str:
+    """Return the value of the column `policy` for a person's name."""
+    return PERSON + clean_text(text, MAX_NAME_LENGTH, "anonymous")

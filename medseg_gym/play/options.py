@@ -1,4 +1,4 @@
-"""What the program that starts the service hands to the page."""
+"""Options of the web page, given by the program that starts the service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PagePolicy(Protocol):
     """A policy that is still to be built, and the view that it plays through.
 
     Attributes:
-        name: Shown to people; unique among those handed over.
+        name: Shown to people; unique among the policies of a page.
         env_id: Environment of the view.
         view: Arguments of that environment that belong to the view alone.
     """
@@ -42,7 +42,7 @@ class PagePolicy(Protocol):
 
     @property
     def build(self) -> Any:
-        """Makes the policy for a vector environment of that view."""
+        """Function that makes the policy for a vector environment of that view."""
         ...
 
 
@@ -68,16 +68,16 @@ class BuiltIn:
 
 @dataclass(frozen=True, kw_only=True)
 class PageOptions:
-    """What people find on the page.
+    """Options of the web page.
 
     Args:
-        cases: What can be played: sources, or specs for `load_cases`, every split of each.
-        record: Folder for what is recorded; made when the first game begins.
+        cases: Cases that can be played: sources, or specs for `load_cases`, every split of each.
+        record: Folder of the recordings; made when the first game begins.
         archives: More trajectory stores to browse and to compare with; nothing is written to them.
-        policies: Who can play beside people; None takes some experts and baselines.
+        policies: Policies that can be watched; None takes some annotators and baselines.
         max_steps: Actions in a game, of people and policies alike.
         reward: Name for `rewards.make`.
-        picture_bytes: Most bytes of people's own images on disk, for each owner.
+        image_bytes: Limit of uploaded images on disk, in bytes for each owner.
         provenance: Arguments of `EnvOptions` that say which backbone and weights the service runs
             (backbone, checkpoint, device, backbone_options); they are recorded, so that
             `medseg trajectories replay` can load the same.
@@ -92,23 +92,23 @@ class PageOptions:
     policies: Sequence[PagePolicy] | None = None
     max_steps: int = 10
     reward: str = "dice_gain"
-    picture_bytes: int = 1 << 30
+    image_bytes: int = 1 << 30
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.cases:
             raise MedSegError("the page has no cases to show; give --cases samples, say")
-        if self.max_steps < 1 or self.picture_bytes < 1:
-            raise MedSegError("max_steps and picture_bytes of the page must be at least 1")
-        names = [policy.name for policy in self.players]
+        if self.max_steps < 1 or self.image_bytes < 1:
+            raise MedSegError("max_steps and image_bytes of the page must be at least 1")
+        names = [policy.name for policy in self.watchable]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise MedSegError(f"the page got two policies called {twice[0]!r}; name each once")
         rewards.make(self.reward)
 
     @property
-    def players(self) -> Sequence[PagePolicy]:
-        """Who can play beside people."""
+    def watchable(self) -> Sequence[PagePolicy]:
+        """Policies that can be watched."""
         if self.policies is None:
             return [BuiltIn(name) for name in DEFAULT_POLICIES]
         return self.policies

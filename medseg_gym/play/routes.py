@@ -1,4 +1,4 @@
-"""What the page asks: `/api/...`; programs use `/session/...` and `/v1/...` instead."""
+"""The page's routes `/api/...`; programs use `/session/...` and `/v1/...` instead."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from medseg_gym.cases import Case
 from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.cases.unlabelled import make_unlabelled
-from medseg_gym.play.archive import list_rows
+from medseg_gym.play.catalog import list_cases, thumbnail
 from medseg_gym.play.games import clean_text
 from medseg_gym.play.page import MINE, OWN, Page
-from medseg_gym.play.shelf import list_cases, thumbnail
+from medseg_gym.play.stores.archive import list_rows
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt, Stop, Undo
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.middleware.pixel_budget import Allowance
@@ -23,7 +23,7 @@ from medseg_gym.serving.routes.responses import in_thread, reply
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(max_length=500)]
 
-_LISTED = 300  # recordings on the page
+_MAX_LISTED = 300  # recordings on the page
 
 
 class _Strict(BaseModel):
@@ -31,7 +31,7 @@ class _Strict(BaseModel):
 
 
 class GameRequest(_Strict):
-    """Which case, by number or key, and by whom."""
+    """A case, by number or key, and the player."""
 
     place: Text
     index: int | None = None
@@ -40,8 +40,8 @@ class GameRequest(_Strict):
     exam: bool = False
 
 
-class WhoRequest(_Strict):
-    """By whom a game is played, and how."""
+class PlayerRequest(_Strict):
+    """The player of a game, and whether it is an exam."""
 
     player: Text = ""
     exam: bool = False
@@ -56,7 +56,7 @@ class StepRequest(_Strict):
     accepted: bool | None = None
 
     def prompt(self) -> Prompt:
-        """As the suite reads it.
+        """Return the prompt of this action.
 
         Raises:
             ServiceError: Too few or too many coordinates.
@@ -73,7 +73,7 @@ class StepRequest(_Strict):
 
 
 class WatchRequest(_Strict):
-    """Which policy is to play which case."""
+    """A policy and the case that it shall play."""
 
     policy: Text
     place: Text
@@ -81,15 +81,16 @@ class WatchRequest(_Strict):
 
 
 def page_router(page: Page) -> APIRouter:
-    """Routes over a page."""
+    """Return the routes of a page."""
     router = APIRouter(prefix="/api", include_in_schema=False)
     facts = page.games.book.segmenter.facts
 
     @router.get("/setup")
     async def setup(request: Request) -> Response:
-        """What the page is about."""
+        """Return backbone, tools, cases and policies."""
         owner = request.state.owner
         places = await in_thread(page.places, owner)
+        policies = page.watched_policies.policies.items()
         return reply(
             {
                 "backbone": facts.name,
@@ -98,9 +99,9 @@ def page_router(page: Page) -> APIRouter:
                 "max_steps": page.games.max_steps,
                 "reward": page.options.reward,
                 "places": [{"name": p.name, "title": p.title, "own": p.own} for p in places],
-                "policies": [{"id": i, "name": p.name} for i, p in page.gallery.players.items()],
+                "policies": [{"id": i, "name": p.name} for i, p in policies],
                 "record": str(page.options.record),
-                "store": page.mark(owner, MINE).path.name,
+                "store": page.store(owner, MINE).path.name,
             }
         )
 
@@ -112,19 +113,19 @@ def page_router(page: Page) -> APIRouter:
         count: Annotated[int, Query(ge=1, le=48)] = 12,
         find: str = "",
     ) -> Response:
-        """Cases to pick from."""
+        """List cases to choose from."""
         where = await in_thread(page.place, request.state.owner, place)
-        found = await in_thread(list_cases, where, start, count, find[:200])
-        for entry in found["cases"]:
+        listed = await in_thread(list_cases, where, start, count, find[:200])
+        for entry in listed["cases"]:
             if "error" in entry:
-                entry["error"] = page.recordings.words(entry["error"])
-        return reply(found)
+                entry["error"] = page.recordings.public_message(entry["error"])
+        return reply(listed)
 
     @router.get("/thumbnail")
     async def small(request: Request, place: str, index: int) -> Response:
-        """A small picture of a case."""
+        """Return a thumbnail of a case."""
         owner = request.state.owner
-        if place == OWN:  # another object every time: not for the cache of small pictures
+        if place == OWN:  # another object every time: not for the cache of thumbnails
             content = await in_thread(lambda: thumbnail.__wrapped__(page.place(owner, OWN), index))
         else:
             content = await in_thread(thumbnail, page.place(owner, place), index)
@@ -134,39 +135,39 @@ def page_router(page: Page) -> APIRouter:
     async def begin(request: Request, asked: GameRequest) -> Response:
         """Begin a game."""
         owner = request.state.owner
-        found = await in_thread(page.find_case, owner, asked.place, asked.index, asked.key)
-        game = await page.games.begin(owner, *found, asked.player, asked.exam)
+        case = await in_thread(page.find_case, owner, asked.place, asked.index, asked.key)
+        game = await page.games.begin(owner, *case, asked.player, asked.exam)
         return reply(await in_thread(game.describe))
 
     @router.get("/games/{id}")
     async def state(request: Request, id: str, since: Annotated[int, Query(ge=0)] = 0) -> Response:
-        """How a game stands."""
+        """Return the state of a game."""
         game = page.games.get(request.state.owner, id)
         return reply(await in_thread(game.describe, since))
 
     @router.get("/games/{id}/image")
     async def image(request: Request, id: str) -> Response:
-        """The image of a game."""
+        """Return the image of a game."""
         case = page.games.get(request.state.owner, id).case
         return Response(await in_thread(png_bytes, case.image), media_type="image/png")
 
     @router.post("/games/{id}/steps")
     async def step(request: Request, id: str, asked: StepRequest) -> Response:
-        """Take a step; it is on disk when this answers."""
+        """Take a step; it is on disk when the answer is sent."""
         game = page.games.get(request.state.owner, id)
         await page.games.step(game, asked.prompt(), asked.expected, asked.accepted)
         return reply(await in_thread(game.describe, asked.expected))
 
     @router.patch("/games/{id}")
-    async def rename(request: Request, id: str, asked: WhoRequest) -> Response:
-        """Another name or discipline, before the first step."""
+    async def rename(request: Request, id: str, asked: PlayerRequest) -> Response:
+        """Change the player or exam mode before the first step."""
         game = page.games.get(request.state.owner, id)
         await page.games.rename(game, asked.player, asked.exam)
         return reply(await in_thread(game.describe))
 
     @router.delete("/games/{id}")
     async def leave(request: Request, id: str) -> Response:
-        """Give a game up; what it has stays as unfinished."""
+        """Give a game up; its steps stay recorded as unfinished."""
         game = page.games.get(request.state.owner, id)
         page.games.book.close(game.session)
         return reply({"game": id})
@@ -179,12 +180,12 @@ def page_router(page: Page) -> APIRouter:
         modality: Annotated[str, Form()] = "",
         window: Annotated[str, Form()] = "",
     ) -> Response:
-        """Take an own image; it has no truth."""
+        """Accept an uploaded image, which has no ground truth."""
         owner = request.state.owner
         content = await image.read()
-        words = clean_text(target, 120, "target")
+        name = clean_text(target, 120, "target")
         kind = clean_text(modality, 40)
-        case = await in_thread(read_own, content, request.state.pixels, words, kind, window[:40])
+        case = await in_thread(read_own, content, request.state.pixels, name, kind, window[:40])
         await page.recordings.keep_image(owner, case)
         place = page.place(owner, OWN)
         return reply({"place": OWN, "key": case.key, "index": place.index_of(case.key)})
@@ -194,7 +195,7 @@ def page_router(page: Page) -> APIRouter:
         """Let a policy play a case."""
         owner = request.state.owner
         place, _, case = await in_thread(page.find_case, owner, asked.place, None, asked.key)
-        return reply(page.gallery.start(owner, asked.policy, place, case).describe())
+        return reply(page.watched_policies.start(owner, asked.policy, place, case).describe())
 
     @router.get("/watch/{id}")
     async def watching(
@@ -203,33 +204,33 @@ def page_router(page: Page) -> APIRouter:
         since: Annotated[int, Query(ge=0)] = 0,
         scored: bool = True,
     ) -> Response:
-        """What the policy has done meanwhile."""
-        showing = page.gallery.get(request.state.owner, id)
-        return reply(await in_thread(showing.describe, since, scored))
+        """Return the steps that the policy has taken since."""
+        watched = page.watched_policies.get(request.state.owner, id)
+        return reply(await in_thread(watched.describe, since, scored))
 
     @router.get("/recordings")
     async def recordings(request: Request, find: str = "") -> Response:
-        """Recorded episodes that may be looked at."""
-        found = await in_thread(page.recorded, request.state.owner, find[:200])
+        """List the recorded episodes that the owner may see."""
+        recorded = await in_thread(page.recorded, request.state.owner, find[:200])
         return reply(
             {
-                "total": len(found.rows),
-                "rows": list_rows(found.rows, _LISTED),
-                "damaged": [mark.title for mark in found.damaged],
+                "total": len(recorded.rows),
+                "rows": list_rows(recorded.rows, _MAX_LISTED),
+                "damaged": [store.title for store in recorded.damaged],
             }
         )
 
     @router.get("/recording")
     async def recording(request: Request, store: str, id: str) -> Response:
-        """One of them."""
-        mark = page.mark(request.state.owner, store)
-        return reply(await in_thread(page.archive.show, mark, id))
+        """Return one recorded episode."""
+        ref = page.store(request.state.owner, store)
+        return reply(await in_thread(page.archive.show, ref, id))
 
     @router.get("/board")
     async def leader_board(
         request: Request, player: str = "", exam: bool = False, place: str | None = None
     ) -> Response:
-        """People and policies on the same cases."""
+        """Compare people and policies on the same cases."""
         work = page.leader_board
         return reply(await in_thread(work, request.state.owner, player, exam, place))
 
@@ -237,26 +238,26 @@ def page_router(page: Page) -> APIRouter:
     async def played(
         request: Request, place: str, player: str = "", exam: bool = False
     ) -> dict[str, Any]:
-        """Keys of the cases that a player has finished, for policies to catch up on."""
+        """Return keys of the cases that a player has finished, for policies to play too."""
         return {"keys": await in_thread(page.cases_of, player, exam, place)}
 
     return router
 
 
 def read_own(content: bytes, allowance: Allowance, target: str, modality: str, window: str) -> Case:
-    """An own image as a case without a truth.
+    """Make a case without a ground truth from an uploaded image.
 
     Args:
-        content: Of the file.
-        allowance: Of the request, see there.
-        target: What to segment, in words.
+        content: Bytes of the file.
+        allowance: Pixels that the request may hold.
+        target: Name of the target.
         modality: CT, MRI, ... or "".
         window: Intensities shown black and white in files of more than 8 bits, as
             `medseg_gym.cases.volumes.parse_window` reads it; "" takes percentiles.
 
     Raises:
-        ServiceError: It is no picture, or too large.
-        CaseError: It cannot be decoded, or no such window.
+        ServiceError: The image is too large.
+        CaseError: It is no image, cannot be decoded, or there is no such window.
     """
     pixels = read_upload(content, allowance, window=window or "percentiles", modality=modality)
     return make_unlabelled(pixels, target, modality)

@@ -35,7 +35,7 @@ class Limits:
             beyond it the connection is closed, after 408 where the header was complete.
         send_seconds: Longest that a client may keep an answer waiting; then it is cut off.
         max_sessions: Most sessions and games alive; beyond it 503. Half of them are shared out:
-            every owner's programs, and every owner's games on the page, can always have their share.
+            every owner's programs, and every owner's games on the page, always have their share.
         max_sessions_per_client: Most sessions alive of one owner's programs; beyond it 429.
         max_games_per_client: Most games alive of one owner; a further one ends the game that was
             idle for the longest, whose steps stay recorded.

@@ -128,7 +128,7 @@ def test_a_game_with_the_mouse(tab, record, tmp_path) -> None:
     one.steps(7)
     assert one.orange() > 60  # the truth
     one.at("#next").wait_for()
-    assert "return" in one.text("#score-more") and one.at("#undo").is_disabled()
+    assert "return" in one.text("#score-details") and one.at("#undo").is_disabled()
     one.keep("played-light-1280")
 
     store = TrajectoryStore(record / "people")
@@ -208,7 +208,7 @@ def test_the_keyboard_alone(tab) -> None:
     for key in [*["ArrowRight"] * 12, *["ArrowDown"] * 12, "Enter"]:
         keys.press(key)
     one.steps(1)
-    assert "Step 1: box" in one.at("#said").inner_text()
+    assert "Step 1: box" in one.at("#announcement").inner_text()
     keys.press("n")
     keys.press("Shift+ArrowRight")
     keys.press("Enter")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg_gym.play.damage import without_folders
+from medseg_gym.play.stores.damage import without_folders
 from medseg_gym.serving.middleware.api_keys import ApiKeys
 from tests.play.conftest import BOX, scattered
 from tests.serving.conftest import noise, png, upload

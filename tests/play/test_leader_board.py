@@ -8,7 +8,7 @@ import math
 import pytest
 
 from medseg_gym.play.games import Player
-from medseg_gym.play.leader_board import board, collect
+from medseg_gym.play.stores.leader_board import board, collect
 from tests.play.conftest import scattered
 
 

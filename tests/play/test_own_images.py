@@ -79,7 +79,7 @@ def test_the_same_image_twice_is_one_case_and_shows_among_places(open_page, reco
 
 
 def test_files_that_cannot_be_used_are_named(open_page) -> None:
-    _, client = open_page(limits={"max_pixels": 10_000}, picture_bytes=30_000)
+    _, client = open_page(limits={"max_pixels": 10_000}, image_bytes=30_000)
 
     def refusal(content: bytes, **more: str) -> str:
         files = {"image": ("a.png", content, "image/png")}

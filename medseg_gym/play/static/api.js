@@ -1,4 +1,4 @@
-// Everything the page asks of the service, and what it says when there is no answer.
+// Requests to the service, API keys, and errors when the service does not answer.
 
 import { $ } from "./dom.js";
 
@@ -9,7 +9,7 @@ export class Refused extends Error {
   }
 }
 
-// No answer at all: the service is down or was restarted.
+// The service did not answer: it is down or was restarted.
 export class Silent extends Error {}
 
 let key = null;
@@ -72,7 +72,7 @@ const query = (values) => {
 };
 
 export const get = async (path, values = {}) => (await send(`/api/${path}${query(values)}`)).json();
-export const picture = async (path, values = {}) => (await send(`/api/${path}${query(values)}`)).blob();
+export const fetchImage = async (path, values = {}) => (await send(`/api/${path}${query(values)}`)).blob();
 export const drop = async (path) => (await send(`/api/${path}`, { method: "DELETE" })).json();
 export const form = async (path, body) => (await send(`/api/${path}`, { method: "POST", body })).json();
 const json = (method) => async (path, body) =>

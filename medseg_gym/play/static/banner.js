@@ -1,4 +1,4 @@
-// What went wrong, in one line at the top, with what can be done about it.
+// An error in one line at the top, with actions that help.
 
 import { $, h, say } from "./dom.js";
 

@@ -1,4 +1,4 @@
-// A policy beside you: it plays the same case, and you watch it step by step.
+// A policy that plays the same case, watched step by step.
 
 import { get, post } from "./api.js";
 import { $, h } from "./dom.js";
@@ -32,7 +32,7 @@ export class Beside {
     $("beside-note").textContent = "";
   }
 
-  // Why nothing can be watched now, or "".
+  // Reason why nothing can be watched now, or "".
   allow(game) {
     const why = !game.case.truth_known
       ? "Policies play cases of the suite alone, whose truth is known."

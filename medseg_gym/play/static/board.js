@@ -6,7 +6,7 @@ import { $, format, h } from "./dom.js";
 const interval = (pair) => (pair ? ` [${format(pair[0])}, ${format(pair[1])}]` : "");
 const signed = (value) => `${value < 0 ? "−" : "+"}${format(Math.abs(value))}`;
 
-const MOST_FAILED = 3; // failed cases after which a policy is not asked for more
+const MAX_FAILED = 3; // a policy stops after so many failed cases
 
 export class Board {
   constructor(who) {
@@ -26,20 +26,20 @@ export class Board {
   async draw() {
     const who = this.who();
     const place = $("board-place").value || undefined;
-    const found = await get("board", { ...who, place });
+    const board = await get("board", { ...who, place });
     const name = who.player.trim() || "anonymous";
     const exam = who.exam ? " in exams" : "";
-    const cases = found.cases === 1 ? "the case" : `the ${found.cases} cases`;
-    $("board-about").textContent = found.compared
+    const cases = board.cases === 1 ? "the case" : `the ${board.cases} cases`;
+    $("board-about").textContent = board.compared
       ? `Everybody on ${cases} that ${name} has finished${exam}, with ${this.setup.backbone} and ${this.setup.max_steps} steps.`
       : `${name} has finished no case here${exam}: each row counts its own cases, so rows do not compare.`;
-    if (found.left_out) {
-      const which = found.damaged.length ? `, among them: ${found.damaged.join(", ")}` : "";
-      $("board-about").textContent += ` Stores that are damaged and left out: ${found.left_out}${which}.`;
+    if (board.left_out) {
+      const which = board.damaged.length ? `, among them: ${board.damaged.join(", ")}` : "";
+      $("board-about").textContent += ` Stores that are damaged and left out: ${board.left_out}${which}.`;
     }
     const heads = ["Player", "Cases", "Dice"];
-    if (found.compared) heads.push(`${name}, same cases`, "Difference");
-    const rows = found.rows.map((row) => this.row(row, found.compared));
+    if (board.compared) heads.push(`${name}, same cases`, "Difference");
+    const rows = board.rows.map((row) => this.row(row, board.compared));
     $("board-table").replaceChildren(
       h("thead", {}, h("tr", {}, ...heads.map((text) => h("th", { scope: "col" }, text)))),
       h("tbody", {}, ...rows));
@@ -90,7 +90,7 @@ export class Board {
           if (shown.error) {
             failed += 1;
             reason = shown.error;
-            if (failed >= MOST_FAILED) throw new Error(`${failed} cases failed; the last: ${reason}`);
+            if (failed >= MAX_FAILED) throw new Error(`${failed} cases failed; the last: ${reason}`);
           }
         }
       }

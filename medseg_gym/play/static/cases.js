@@ -1,6 +1,6 @@
-// Picking a case: sources, a page of small pictures, by chance, or an own image.
+// Choice of a case: sources, pages of thumbnails, a random case, or an uploaded image.
 
-import { form, get, picture } from "./api.js";
+import { form, get, fetchImage } from "./api.js";
 import { $, h, say } from "./dom.js";
 
 const PER_PAGE = 12;
@@ -43,8 +43,8 @@ export class Cases {
     $("place").value = name;
     $("find").value = "";
     try {
-      const found = await this.turn(0);
-      if (found?.length) this.onPick({ place: name, index: found[0].index });
+      const page = await this.turn(0);
+      if (page?.length) this.onPick({ place: name, index: page[0].index });
     } finally {
       this.opening = null;
     }
@@ -54,20 +54,20 @@ export class Cases {
     this.start = Math.max(0, start);
     const find = $("find").value;
     const asked = { place: this.place, start: this.start, count: PER_PAGE, find };
-    const found = await get("cases", asked);
+    const page = await get("cases", asked);
     if (asked.place !== this.place || asked.start !== this.start) return null; // an older answer
-    this.total = found.total;
-    if (!find) this.size = found.total;
+    this.total = page.total;
+    if (!find) this.size = page.total;
     this.urls.forEach((url) => URL.revokeObjectURL(url));
     this.urls = [];
-    $("case-list").replaceChildren(...found.cases.map((one) => this.entry(one)));
-    const last = this.start + found.cases.length;
-    const all = found.total === null ? "many" : found.total.toLocaleString("en");
-    $("page-where").textContent = found.cases.length ? `${this.start + 1}–${last} of ${all}` : "none";
+    $("case-list").replaceChildren(...page.cases.map((one) => this.entry(one)));
+    const last = this.start + page.cases.length;
+    const all = page.total === null ? "many" : page.total.toLocaleString("en");
+    $("page-where").textContent = page.cases.length ? `${this.start + 1}–${last} of ${all}` : "none";
     $("page-back").disabled = this.start === 0;
-    $("page-on").disabled = found.total !== null && last >= found.total;
+    $("page-on").disabled = page.total !== null && last >= page.total;
     this.mark();
-    return found.cases;
+    return page.cases;
   }
 
   entry(one) {
@@ -76,7 +76,7 @@ export class Cases {
       return h("li", {}, h("div", { className: "case broken" }, text));
     }
     const image = h("img", { alt: "", width: 44, height: 44 });
-    picture("thumbnail", { place: this.place, index: one.index }).then((blob) => {
+    fetchImage("thumbnail", { place: this.place, index: one.index }).then((blob) => {
       image.src = URL.createObjectURL(blob);
       this.urls.push(image.src);
     }, () => {});
@@ -160,6 +160,6 @@ export class Cases {
   askOwn() {
     $("own-error").textContent = "";
     if (!$("own").open) $("own").showModal();
-    say("Own image: choose a file and say what to segment");
+    say("Own image: choose a file and name the target");
   }
 }

@@ -6,7 +6,7 @@ const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [260, 120, 26, 18, 8];
 
 // lines: [{ name, kind: "you" | "other", start, steps: [{ dice, tool }], now? }]
 export function drawCurve(place, lines, maxSteps, note = "") {
-  const told = lines.filter((line) => line.start !== undefined);
+  const drawn = lines.filter((line) => line.start !== undefined);
   const x = (step) => LEFT + (step / Math.max(1, maxSteps)) * (WIDTH - LEFT - 8);
   const y = (dice) => TOP + (1 - dice) * (HEIGHT - TOP - BOTTOM);
   const parts = [];
@@ -16,7 +16,7 @@ export function drawCurve(place, lines, maxSteps, note = "") {
   }
   for (const step of new Set([0, Math.round(maxSteps / 2), maxSteps]))
     parts.push(s("text", { x: x(step), y: HEIGHT - 4, class: "tick", "text-anchor": "middle" }, String(step)));
-  for (const line of told) {
+  for (const line of drawn) {
     const points = [[0, line.start], ...line.steps.map((step, i) => [i + 1, step.dice])];
     parts.push(
       s("polyline", { class: `line ${line.kind}`, points: points.map(([n, d]) => `${x(n)},${y(d)}`).join(" ") }),
@@ -31,10 +31,10 @@ export function drawCurve(place, lines, maxSteps, note = "") {
     }
   }
   if (note) parts.push(s("text", { x: (LEFT + WIDTH) / 2, y: HEIGHT / 2, class: "note", "text-anchor": "middle" }, note));
-  const words = told.map((line) => {
+  const descriptions = drawn.map((line) => {
     const dice = [line.start, ...line.steps.map((step) => step.dice)];
     return `${line.name}: ${dice.map((d) => format(d, 2)).join(", ")}`;
   });
-  const label = `Dice by step. ${words.join(". ") || note || "Nothing yet"}`;
+  const label = `Dice by step. ${descriptions.join(". ") || note || "Nothing yet"}`;
   place.replaceChildren(s("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label }, ...parts));
 }

@@ -24,10 +24,10 @@ export function s(tag, attributes = {}, ...children) {
 
 let last = "";
 
-// Tell a screen reader; the same text twice is told twice.
+// Announce a text to screen readers; the same text twice is announced twice.
 export function say(text) {
   last = text === last ? `${text}\u00a0` : text;
-  $("said").textContent = last;
+  $("announcement").textContent = last;
 }
 
 export function remembered(name, fallback) {

@@ -1,6 +1,6 @@
 // A game: what a person does goes to the service one step after another, and comes back as masks.
 
-import { Refused, Silent, answers, drop, get, patch, picture, post } from "./api.js";
+import { Refused, Silent, answers, drop, get, patch, fetchImage, post } from "./api.js";
 import { hideBanner, showBanner } from "./banner.js";
 import { COLOURS, Mask, bitmapOf } from "./pixels.js";
 
@@ -10,7 +10,7 @@ export class Game extends EventTarget {
   constructor(viewer) {
     super();
     this.viewer = viewer;
-    this.state = null; // as the service told it last, with all steps
+    this.state = null; // the last answer of the service, with all steps
     this.queue = Promise.resolve();
     this.waiting = 0;
     this.beginning = 0;
@@ -70,7 +70,7 @@ export class Game extends EventTarget {
   }
 
   async enter(state) {
-    const bitmap = await bitmapOf(await picture(`games/${state.game}/image`));
+    const bitmap = await bitmapOf(await fetchImage(`games/${state.game}/image`));
     this.state = { ...state, steps: [] };
     this.lost = false;
     hideBanner();
@@ -86,7 +86,7 @@ export class Game extends EventTarget {
     await this.take(state, false);
   }
 
-  // Take what the service told: new steps, the state now, and the truth once it is over.
+  // Take over the answer of the service: new steps, the state now, and the truth once it is over.
   async take(state, acted) {
     const steps = [...this.state.steps.slice(0, state.recorded - state.steps.length), ...state.steps];
     this.state = { ...this.state, ...state, steps };
@@ -101,16 +101,16 @@ export class Game extends EventTarget {
     this.tell("change", acted ? this.state.steps.at(-1) : null);
   }
 
-  // Somebody else, or an exam, before the first step. It is queued as steps are: what is clicked or
+  // Change the player or exam mode before the first step. It is queued as steps are: what is clicked or
   // dragged meanwhile, in the very movement that left the name's field, comes after it.
   rename(who) {
     const game = this.state.game;
     this.queue = this.queue.then(async () => {
       try {
         if (this.state.game !== game || this.over || this.lost) return;
-        const told = await patch(`games/${game}`, who);
-        this.state = { ...told, steps: [] }; // without the Dice that an exam hides
-        await this.take(told, false);
+        const answer = await patch(`games/${game}`, who);
+        this.state = { ...answer, steps: [] }; // without the Dice that an exam hides
+        await this.take(answer, false);
       } catch (error) {
         await this.fail(error, game);
       }

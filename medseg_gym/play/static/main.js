@@ -1,4 +1,4 @@
-// The page put together.
+// Entry point: connects the modules of the page.
 
 import { Silent, get } from "./api.js";
 import { showBanner } from "./banner.js";
@@ -47,16 +47,16 @@ async function begin(picked) {
   if (await game.begin(picked, who())) await cases.show({ place: game.state.place, index: game.state.index });
 }
 
-// what is shown ----------------------------------------------------------------------------------
+// display ----------------------------------------------------------------------------------------
 const KINDS = { box: "box", positive_point: "point", negative_point: "point" };
 
 function facts(state) {
   const one = state.case;
   const size = `${one.width} × ${one.height}`;
-  const parts = [one.modality, one.synthetic ? "synthetic picture" : "", cases.titleOf(state.place), one.key, size];
-  if (!one.truth_known) parts.push("no truth: no Dice");
-  if (state.try > 1) parts.push(`try ${state.try}`);
-  return parts.filter(Boolean).join(" · ");
+  const details = [one.modality, one.synthetic ? "synthetic image" : "", cases.titleOf(state.place), one.key, size];
+  if (!one.truth_known) details.push("no truth: no Dice");
+  if (state.try > 1) details.push(`try ${state.try}`);
+  return details.filter(Boolean).join(" · ");
 }
 
 function draw() {
@@ -69,10 +69,10 @@ function draw() {
   $("dice").textContent = scored ? format(state.dice) : "–";
   const hidden = state.case.truth_known ? "hidden until you are done" : "no truth, no Dice";
   $("dice-label").textContent = scored ? "Dice" : `Dice: ${hidden}`;
-  const more = [`${state.steps_left} of ${state.max_steps} steps left`];
-  if (scored) more.push(`return ${format(state.return)}`);
-  if (state.done) more[0] = state.stopped ? `done after ${state.steps.length} steps` : "all steps are used up";
-  $("score-more").textContent = more.join(" · ");
+  const details = [`${state.steps_left} of ${state.max_steps} steps left`];
+  if (scored) details.push(`return ${format(state.return)}`);
+  if (state.done) details[0] = state.stopped ? `done after ${state.steps.length} steps` : "all steps are used up";
+  $("score-details").textContent = details.join(" · ");
   const used = Math.min(state.steps.length, state.max_steps);
   $("pips").setAttribute("aria-label", `${used} of ${state.max_steps} steps used`);
   $("pips").replaceChildren(
@@ -166,7 +166,7 @@ game.addEventListener("again", (event) =>
     for (const step of event.detail ?? []) await game.step(step.tool, coordinates(step.prompt), $("accepted").checked);
   }));
 
-// what people do ---------------------------------------------------------------------------------
+// input ------------------------------------------------------------------------------------------
 const act = (tool, at) => game.step(tool, at, $("accepted").checked);
 viewer.addEventListener("prompt", ({ detail }) => {
   if (!setup.tools.includes(detail.tool)) return showBanner(`${setup.backbone} takes no such prompt.`);
@@ -228,7 +228,7 @@ function toggleMask() {
   say(viewer.showMask ? "Mask shown" : "Mask hidden");
 }
 
-// Somebody else, or an exam: from the next game on; at once where nothing has happened yet. The game
+// Another player, or an exam: from the next game on; at once where nothing has happened yet. The game
 // stays the same one: a new one would throw away the click that made the field lose the focus.
 function changeWho() {
   remember("player", $("player").value);

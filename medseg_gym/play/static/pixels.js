@@ -1,4 +1,4 @@
-// Pictures as pixels: decoding, window and level, masks and their outlines.
+// Images as pixels: decoding, window and level, masks and their outlines.
 
 export const COLOURS = {
   mask: [40, 220, 90],
@@ -24,7 +24,7 @@ function canvasOf(width, height) {
   return canvas;
 }
 
-// A picture that can be shown through a window of intensities.
+// An image that can be shown through a window of intensities.
 export class Windowed {
   constructor(bitmap) {
     this.width = bitmap.width;
@@ -54,7 +54,7 @@ export class Windowed {
   }
 }
 
-// A mask as two pictures: its area in one colour, and the outline.
+// A mask as two images: its area in one colour, and the outline.
 export class Mask {
   constructor(bitmap, colour) {
     const [width, height] = [bitmap.width, bitmap.height];

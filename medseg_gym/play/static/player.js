@@ -95,8 +95,8 @@ export class Player {
     this.name("Play (K)", "play");
   }
 
-  name(label, picture) {
-    this.toggle.replaceChildren(icon(picture));
+  name(label, drawing) {
+    this.toggle.replaceChildren(icon(drawing));
     this.toggle.setAttribute("aria-label", label);
     this.toggle.title = label;
   }

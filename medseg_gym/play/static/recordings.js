@@ -23,12 +23,12 @@ export class Recordings {
   }
 
   async list() {
-    const found = await get("recordings", { find: $("rec-find").value });
-    const shown = found.rows.length < found.total ? `, the newest ${found.rows.length} are listed` : "";
+    const listed = await get("recordings", { find: $("rec-find").value });
+    const shown = listed.rows.length < listed.total ? `, the newest ${listed.rows.length} are listed` : "";
     const none = "Nothing is recorded yet. Play a case: every step is kept.";
-    const lost = found.damaged.length ? ` Damaged and left out: ${found.damaged.join(", ")}.` : "";
-    $("rec-count").textContent = (found.total ? `${found.total} finished episodes${shown}.` : none) + lost;
-    $("rec-list").replaceChildren(...found.rows.map((row) => this.entry(row)));
+    const damaged = listed.damaged.length ? ` Damaged and left out: ${listed.damaged.join(", ")}.` : "";
+    $("rec-count").textContent = (listed.total ? `${listed.total} finished episodes${shown}.` : none) + damaged;
+    $("rec-list").replaceChildren(...listed.rows.map((row) => this.entry(row)));
   }
 
   entry(row) {
@@ -52,7 +52,7 @@ export class Recordings {
     this.one = one;
     $("rec-task").textContent = `${person(one.policy)}: ${one.case.target}`;
     const facts = [one.case.key, one.backbone, one.case.synthetic ? "synthetic" : "", one.oracle ? "oracle" : ""];
-    if (one.missing) facts.push(`picture not at hand: ${one.missing}`);
+    if (one.missing) facts.push(`image not available: ${one.missing}`);
     $("rec-facts").textContent = facts.filter(Boolean).join(" · ");
     if (one.image) this.viewer.setImage(await bitmapOf(blobOf(one.image)));
     else this.viewer.setImage(await createImageBitmap(new ImageData(one.case.width, one.case.height)));

@@ -37,7 +37,8 @@ def ray_service(
         args: Backbone, keys and limits of every replica.
         host: Address on which Serve's proxies listen.
         port: Port on which they listen.
-        address: Address of a running cluster; None starts one on this machine and stops it at the end.
+        address: Address of a running cluster; None starts one on this machine and stops it at the
+            end.
         replicas: Number of replicas, or the least number where `max_replicas` is given.
         max_replicas: Scale up to this number by requests in progress.
         actor_options: `ray_actor_options` of a replica, such as {"num_gpus": 1}.

@@ -46,7 +46,7 @@ def check_backbone(wanted: str | None, facts: ServedFacts) -> None:
 def read_encode(
     body: bytes, limits: Limits, facts: ServedFacts, allowance: Allowance
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Return the hashes that were asked for, and the images that were sent, by hash and in order."""
+    """Return the hashes that were asked for, and the images that were sent, by hash."""
     request = parse(EncodeRequest, body)
     check_backbone(request.backbone, facts)
     _check_count(len(request.hashes), limits, "hashes")

@@ -1,4 +1,4 @@
-"""The archive: recorded episodes that can be looked at again."""
+"""Recorded episodes that can be viewed again."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any
 from medseg_gym.cases import Case
 from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.errors import MedSegError
-from medseg_gym.play.damage import DamagedStore, log_damage
+from medseg_gym.play.catalog import describe_case
 from medseg_gym.play.describe import describe_steps, truth_text
-from medseg_gym.play.shelf import describe_case
+from medseg_gym.play.stores.damage import DamagedStore, log_damage
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.trajectories import (
     EpisodeKey,
@@ -36,13 +36,13 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Shelfmark:
+class StoreRef:
     """A store that the page may read.
 
     Args:
-        name: In requests.
-        title: For people.
-        path: Its folder.
+        name: Name in requests.
+        title: Title for people.
+        path: Folder of the store.
     """
 
     name: str
@@ -51,26 +51,26 @@ class Shelfmark:
 
 
 class Archive:
-    """Reads stores; what has not changed since is read once."""
+    """Reader of stores; a store is read again only after it has changed."""
 
     def __init__(self) -> None:
         self._held: dict[Path, tuple[Any, TrajectoryStore | None, list[Row]]] = {}
         self._cases = StoredCases()
         self._lock = Lock()
 
-    def rows(self, mark: Shelfmark) -> list[Row]:
-        """The finished episodes of a store: the last step's columns, `steps` and `return`.
+    def rows(self, ref: StoreRef) -> list[Row]:
+        """Return the finished episodes of a store: the last step's columns, `steps` and `return`.
 
-        A store that is not there yet is empty.
+        A store that does not exist yet is empty.
 
         Raises:
             DamagedStore: It cannot be read.
         """
         with self._lock:
-            return self._open(mark)[1]
+            return self._open(ref)[1]
 
-    def _open(self, mark: Shelfmark) -> tuple[TrajectoryStore, list[Row]] | tuple[None, list[Row]]:
-        path = mark.path
+    def _open(self, ref: StoreRef) -> tuple[TrajectoryStore, list[Row]] | tuple[None, list[Row]]:
+        path = ref.path
         if not path.is_dir():
             return None, []
         try:
@@ -82,7 +82,7 @@ class Archive:
                     state.append((file.name, file.stat().st_size))
         except OSError as error:
             log_damage(path, error)
-            raise DamagedStore(mark.title) from error
+            raise DamagedStore(ref.title) from error
         held = self._held.get(path)
         if held is None or held[0] != state:
             try:
@@ -93,26 +93,26 @@ class Archive:
                 held = state, None, []  # so that it is tried, and logged, once
             self._held[path] = held
         if held[1] is None:
-            raise DamagedStore(mark.title)
+            raise DamagedStore(ref.title)
         return held[1], held[2]
 
-    def show(self, mark: Shelfmark, id: str) -> dict[str, Any]:
-        """One episode with its picture and every mask, as JSON.
+    def show(self, ref: StoreRef, id: str) -> dict[str, Any]:
+        """Describe one episode with its image and every mask, as JSON.
 
         Raises:
             ServiceError: 404.
             DamagedStore: It cannot be read.
         """
         with self._lock:
-            store, rows = self._open(mark)
+            store, rows = self._open(ref)
             row = next((row for row in rows if row["id"] == id), None)
             if store is None or row is None:
                 raise ServiceError("there is no such recording", 404)
             try:
                 one = store.episode((row["case"], row["seed"], row["rollout"]))
             except Exception as error:
-                log_damage(mark.path, error)
-                raise DamagedStore(mark.title) from error
+                log_damage(ref.path, error)
+                raise DamagedStore(ref.title) from error
             case, missing = self._case(one)
         return _describe(one, case, missing)
 
@@ -127,23 +127,23 @@ def _last_steps(store: TrajectoryStore) -> list[Row]:
     steps: dict[str, list[Row]] = {}
     for row in store.to_table(_COLUMNS).to_pylist():
         steps.setdefault(row["id"], []).append(row)
-    found = []
+    episodes = []
     for rows in steps.values():
         last = rows[-1]
         last["steps"], last["return"] = len(rows), sum(row["reward"] for row in rows)
-        found.append(last)
+        episodes.append(last)
     order = {key: number for number, key in enumerate(store.keys())}
 
     def position(row: Row) -> int:
         return order[EpisodeKey(row["case"], row["seed"], row["rollout"])]
 
-    return sorted(found, key=position)
+    return sorted(episodes, key=position)
 
 
 def _describe(one: Trajectory, case: Case | None, missing: str) -> dict[str, Any]:
     episode = rebuild_episode(one, case)
     facts, known = one.facts, one.facts.truth_known
-    found: dict[str, Any] = {
+    description: dict[str, Any] = {
         "id": one.id,
         "case": describe_case(episode.case),
         "policy": facts.policy,
@@ -156,21 +156,21 @@ def _describe(one: Trajectory, case: Case | None, missing: str) -> dict[str, Any
         "steps": describe_steps(episode, one.rewards, known),
     }
     if known:
-        found |= {"start_dice": episode.start_dice, "truth": truth_text(episode.case)}
-    return found
+        description |= {"start_dice": episode.start_dice, "truth": truth_text(episode.case)}
+    return description
 
 
-def list_rows(marks: Sequence[tuple[Shelfmark, Row]], limit: int) -> list[dict[str, Any]]:
-    """Rows for the page, the last recorded first.
+def list_rows(rows: Sequence[tuple[StoreRef, Row]], limit: int) -> list[dict[str, Any]]:
+    """Describe rows for the page, the last recorded first.
 
     Args:
-        marks: Rows and the stores they are from.
-        limit: At most so many.
+        rows: Rows with their stores.
+        limit: Limit of the rows listed.
     """
     return [
         {
-            "store": mark.name,
-            "title": mark.title,
+            "store": ref.name,
+            "title": ref.title,
             "id": row["id"],
             "case": row["case"],
             "target": row["target"],
@@ -183,5 +183,5 @@ def list_rows(marks: Sequence[tuple[Shelfmark, Row]], limit: int) -> list[dict[s
             "dice": None if math.isnan(row["dice"]) else row["dice"],
             "try": row["rollout"] + 1,
         }
-        for mark, row in marks[:limit]
+        for ref, row in rows[:limit]
     ]

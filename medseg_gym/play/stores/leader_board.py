@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from medseg_gym.play.archive import Row
 from medseg_gym.play.games import PERSON, Player
+from medseg_gym.play.stores.archive import Row
 from medseg_gym.statistics import bootstrap_interval
 
 
 class CaseName(NamedTuple):
-    """Which case: keys are unique within a split of a spec."""
+    """A case by spec, split and key."""
 
     cases: str | None
     split: str
@@ -28,14 +28,14 @@ class CaseName(NamedTuple):
 
 @dataclass
 class Results:
-    """What a player reached.
+    """Results of a player.
 
     Args:
-        dice: Of the first finished try at each case.
+        dice: Dice of the first finished try at each case.
         groups: Patient, volume or image of each case.
-        tries: Finished episodes, all of them.
-        synthetic: Some case was made up.
-        sees_truth: It was shown the truth.
+        tries: Number of finished episodes.
+        synthetic: True if some case is synthetic.
+        sees_truth: True if the player was shown the ground truth.
     """
 
     dice: dict[CaseName, float] = field(default_factory=dict)
@@ -46,14 +46,14 @@ class Results:
 
 
 def collect(rows: Iterable[Row], backbone: str, max_steps: int) -> dict[Player, Results]:
-    """Results by player.
+    """Collect results by player.
 
     Args:
         rows: Finished episodes of all stores.
-        backbone: The one that counts.
-        max_steps: Likewise.
+        backbone: Name of the backbone; episodes with another do not count.
+        max_steps: Number of steps; episodes with another do not count.
     """
-    found: dict[Player, Results] = {}
+    by_player: dict[Player, Results] = {}
     first: dict[tuple[Player, CaseName], int] = {}
     for row in rows:
         options = json.loads(row["options"])
@@ -63,7 +63,7 @@ def collect(rows: Iterable[Row], backbone: str, max_steps: int) -> dict[Player, 
             continue  # an image whose truth is not known
         player = Player(row["policy"], bool(options.get("exam", False)))
         case = CaseName(row["cases"], row["split"], row["case"])
-        results = found.setdefault(player, Results())
+        results = by_player.setdefault(player, Results())
         results.tries += 1
         results.sees_truth |= bool(row["sees_truth"])
         if first.get((player, case), row["rollout"] + 1) <= row["rollout"]:
@@ -71,7 +71,7 @@ def collect(rows: Iterable[Row], backbone: str, max_steps: int) -> dict[Player, 
         first[player, case] = row["rollout"]
         results.dice[case], results.groups[case] = row["dice"], row["group"]
         results.synthetic |= row["synthetic"]
-    return found
+    return by_player
 
 
 def board(
@@ -91,26 +91,26 @@ def board(
     """
     mine = {case: dice for case, dice in _of(results, me).items() if _counts(case, place)}
     rows = []
-    for player, found in results.items():
-        cases = [case for case in found.dice if _counts(case, place)]
+    for player, reached in results.items():
+        cases = [case for case in reached.dice if _counts(case, place)]
         if mine:
             cases = [case for case in cases if case in mine]
         if not cases:
             continue
-        dice = [found.dice[case] for case in cases]
-        groups = [found.groups[case] for case in cases]
+        dice = [reached.dice[case] for case in cases]
+        groups = [reached.groups[case] for case in cases]
         row: dict[str, Any] = {
             "player": player.policy.removeprefix(PERSON),
             "person": player.policy.startswith(PERSON),
             "exam": player.exam,
             "me": player == me,
-            "oracle": found.sees_truth,
-            "synthetic": found.synthetic,
+            "oracle": reached.sees_truth,
+            "synthetic": reached.synthetic,
             "n": len(cases),
             "groups": len(set(groups)),
             "dice": sum(dice) / len(dice),
             "interval": bootstrap_interval(dice, groups),
-            "tries": found.tries,
+            "tries": reached.tries,
         }
         if mine and player != me:
             gaps = [d - mine[case] for d, case in zip(dice, cases, strict=True)]

@@ -1,4 +1,4 @@
-"""The shelf: every case that can be picked on the page."""
+"""The catalog of cases that can be played on the page."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from medseg_gym.errors import CaseError
 from medseg_gym.serving.errors import ServiceError
 
 THUMBNAIL = 112
-"""Longer edge of a small picture, in pixels."""
+"""Longer edge of a thumbnail, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A row of the shelf: one split of one case source.
+    """One split of one case source, as the page lists it.
 
     Args:
-        name: In requests.
-        spec: For `load_cases`; None for cases that the starting program made in memory.
-        source: Its cases.
-        own: Images that somebody dropped onto the page.
+        name: Name in requests.
+        spec: Spec for `load_cases`; None for cases that the starting program made in memory.
+        source: The cases.
+        own: True for images that the owner uploaded.
     """
 
     name: str
@@ -39,19 +39,19 @@ class Place:
 
     @property
     def split(self) -> str:
-        """As recordings name it; cases in memory have none of their own."""
+        """Split in recordings; "train" for cases in memory, which have none."""
         return self.source.split or "train"
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Title for people."""
         if self.own:
             return "your own images"
         split = f" · {self.source.split}" if self.source.split else ""
         return f"{self.source.name}{split}"
 
     def index_of(self, key: str) -> int:
-        """Position of a case.
+        """Return the position of a case.
 
         Raises:
             ServiceError: 404.
@@ -62,7 +62,7 @@ class Place:
             raise ServiceError(str(error), 404) from None
 
     def case(self, index: int) -> Case:
-        """The case at a position.
+        """Return the case at a position.
 
         Raises:
             ServiceError: 404.
@@ -76,7 +76,7 @@ class Place:
 _READING = threading.Lock()  # sources promise nothing about threads
 
 
-class Shelf:
+class CaseCatalog:
     """Places by name.
 
     Args:
@@ -88,12 +88,12 @@ class Shelf:
 
     def __init__(self, cases: Sequence[str | CaseSource | Sequence[Case]]) -> None:
         self.places: dict[str, Place] = {}
-        for given in cases:
-            if isinstance(given, str):
-                for source in load_splits(given).values():
-                    self._put(given, source)
+        for entry in cases:
+            if isinstance(entry, str):
+                for source in load_splits(entry).values():
+                    self._put(entry, source)
             else:
-                self._put(None, load_cases(given))
+                self._put(None, load_cases(entry))
 
     def _put(self, spec: str | None, source: CaseSource) -> None:
         name = f"c{len(self.places)}"
@@ -101,24 +101,24 @@ class Shelf:
 
 
 def list_cases(place: Place, start: int, count: int, find: str = "") -> dict[str, Any]:
-    """Some cases of a place, as JSON.
+    """List some cases of a place, as JSON.
 
     Args:
-        place: Where.
-        start: The first of those that fit.
-        count: At most so many.
-        find: Part of the key; "" lets all fit.
+        place: The place.
+        start: Number of matching cases to skip.
+        count: Limit of the cases listed.
+        find: Substring of the key; "" matches all.
 
     Returns:
-        `total` of those that fit (None if there are too many to count), and `cases`.
+        `total` of the matching cases (None if there are too many to count), and `cases`.
     """
     source, wanted = place.source, find.casefold().strip()
     total: int | None = len(source)
     if wanted:
-        fitting = (i for i, key in enumerate(source.keys) if wanted in key.casefold())
-        found = list(islice(fitting, start + count + 1))
-        total = len(found) if len(found) <= start + count else None
-        indices: Sequence[int] = found[start : start + count]
+        matches = (i for i, key in enumerate(source.keys) if wanted in key.casefold())
+        positions = list(islice(matches, start + count + 1))
+        total = len(positions) if len(positions) <= start + count else None
+        indices: Sequence[int] = positions[start : start + count]
     else:
         indices = range(start, min(start + count, len(source)))
     return {"total": total, "cases": [_entry(place, index) for index in indices]}
@@ -133,7 +133,7 @@ def _entry(place: Place, index: int) -> dict[str, Any]:
 
 
 def describe_case(case: Case) -> dict[str, Any]:
-    """What people may know of a case before they play it."""
+    """Describe a case as people may know it before they play."""
     return {
         "key": case.key,
         "target": case.target,
@@ -148,10 +148,10 @@ def describe_case(case: Case) -> dict[str, Any]:
 
 @lru_cache(maxsize=512)
 def thumbnail(place: Place, index: int) -> bytes:
-    """A small JPEG of a case's image."""
+    """Return a small JPEG of a case's image."""
     case = place.case(index)
-    picture = Image.fromarray(case.image)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    image = Image.fromarray(case.image)
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=82)
+    image.save(buffer, "JPEG", quality=82)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Stores and folders that cannot be read: what people are told, and what only the log says."""
+"""Errors of stores and folders that cannot be read; causes and paths go to the log alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DamagedStore(ServiceError):
     """A trajectory store that cannot be read.
 
     Args:
-        title: Of the store, for people.
+        title: Title of the store, for people.
     """
 
     def __init__(self, title: str) -> None:
@@ -26,16 +26,16 @@ class DamagedStore(ServiceError):
 
 
 def log_damage(path: Path, error: Exception) -> None:
-    """Say in the log what is wrong with which file."""
+    """Log an error together with the path of the file."""
     log.error("damaged", exc_info=error, extra={"path": str(path)})
 
 
 def without_folders(text: str, folders: Iterable[Path]) -> str:
-    """A message without the places on this machine that it names: names under them stay.
+    """Remove the folders of this machine from a message; names below them stay.
 
     Args:
-        text: For people.
-        folders: Where the page keeps things.
+        text: Message for people.
+        folders: Folders of the page.
     """
     for folder in folders:
         for form in (str(folder.resolve()), str(folder)):

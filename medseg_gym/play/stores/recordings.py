@@ -1,4 +1,4 @@
-"""Where the page writes: a trajectory store and a folder of images for every owner.
+"""Recordings of people: a trajectory store and a folder of uploaded images for every owner.
 
 Every step is on disk before its answer is sent. A store's writer belongs to one thread, so all
 writing is done in one, away from the event loop.
@@ -19,7 +19,7 @@ from medseg_gym.cases import Case
 from medseg_gym.cases.unlabelled import UnlabelledImages
 from medseg_gym.episodes import Episode, StepResult
 from medseg_gym.errors import CaseError
-from medseg_gym.play.damage import log_damage, without_folders
+from medseg_gym.play.stores.damage import log_damage, without_folders
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.middleware.api_keys import LOOPBACK
 from medseg_gym.trajectories import EpisodeFacts, TrajectoryError, TrajectoryStore, TrajectoryWriter
@@ -36,26 +36,26 @@ class Recordings:
 
     Args:
         folder: See `PageOptions.record`.
-        picture_bytes: See there.
+        image_bytes: See `PageOptions.image_bytes`.
     """
 
-    def __init__(self, folder: Path, picture_bytes: int) -> None:
+    def __init__(self, folder: Path, image_bytes: int) -> None:
         self.folder = folder
-        self.picture_bytes = picture_bytes
+        self.image_bytes = image_bytes
         self._thread = ThreadPoolExecutor(1, "recordings")
         self._writers: dict[str, TrajectoryWriter] = {}
         self._tries: dict[str, Counter[tuple[str, str]]] = {}
 
     def store_of(self, owner: str) -> Path:
-        """The folder of an owner's store; owners' names are plain, and never a path alone."""
+        """Return the folder of an owner's store; names of owners hold no path separator."""
         return self.folder / ("people" if owner == LOOPBACK else f"people-{owner}")
 
     def stores(self) -> list[Path]:
-        """Stores of all owners, as far as they are there."""
+        """List the existing stores of all owners."""
         return sorted(path for path in self.folder.glob("people*") if path.is_dir())
 
     def images_of(self, owner: str) -> UnlabelledImages:
-        """An owner's own images; the spec holds wherever the program is started."""
+        """Return the images that an owner uploaded; the path is absolute, as recordings need it."""
         name = "images" if owner == LOOPBACK else f"images-{owner}"
         return UnlabelledImages(self.folder.resolve() / name)
 
@@ -73,10 +73,10 @@ class Recordings:
             await self._do(self._writer, owner)
         except TrajectoryError as error:
             log_damage(self.store_of(owner), error)
-            raise ServiceError(self.words(error)) from error
+            raise ServiceError(self.public_message(error)) from error
 
-    def words(self, error: Exception | str) -> str:
-        """What people are told of an error: not where on this machine things are."""
+    def public_message(self, error: Exception | str) -> str:
+        """Return the message of an error for people, without folders of this machine."""
         return without_folders(str(error), [self.folder])
 
     def _writer(self, owner: str) -> TrajectoryWriter:
@@ -104,12 +104,12 @@ class Recordings:
         """Record the newest step of a game.
 
         Args:
-            owner: Whose store.
-            id: Of the recording; None begins one.
-            facts: Of the game; a new recording gets the number of the try in its key.
-            episode: Of the game.
-            result: What the step gave.
-            accepted: The verdict, if the game ends here.
+            owner: Owner of the store.
+            id: Id of the recording; None begins one.
+            facts: Facts of the game; a new recording gets the number of the try in its key.
+            episode: Episode of the game.
+            result: Result of the step.
+            accepted: Whether it is a good example, if the game ends here.
 
         Returns:
             The recording's id, and the facts as recorded.
@@ -141,7 +141,7 @@ class Recordings:
         return id, facts
 
     def abandon(self, owner: str, id: str) -> None:
-        """A game broke off; what it has stays as unfinished. Does not wait."""
+        """Leave a recording unfinished, because its game ended early. Does not wait."""
         try:
             self._thread.submit(lambda: self._writers[owner].abandon(id))
         except RuntimeError:  # shut down: closing the writers does it
@@ -149,23 +149,25 @@ class Recordings:
 
     # images -----------------------------------------------------------------------------------
     async def keep_image(self, owner: str, case: Case) -> None:
-        """Keep an own image, so that what is played on it can be replayed.
+        """Store an uploaded image, so that episodes on it can be replayed.
 
         Raises:
-            ServiceError: 507, the owner's images take too much room.
-                Or the folder cannot be written.
+            ServiceError: 507, the owner's images take too much space, or the folder cannot be
+                written.
         """
         try:
             await self._do(self._keep_image, owner, case)
         except CaseError as error:
             log_damage(self.images_of(owner).folder, error)
-            raise ServiceError(f"the image cannot be kept: {self.words(error)}", 507) from error
+            raise ServiceError(
+                f"the image cannot be kept: {self.public_message(error)}", 507
+            ) from error
 
     def _keep_image(self, owner: str, case: Case) -> None:
         images = self.images_of(owner)
-        if images.nbytes() + case.image.nbytes > self.picture_bytes:
+        if images.nbytes() + case.image.nbytes > self.image_bytes:
             raise ServiceError(
-                f"your own images take up the {self.picture_bytes >> 20} MiB that they may; "
+                f"your own images take up the {self.image_bytes >> 20} MiB that they may; "
                 "whoever runs the service can move some away",
                 507,
             )

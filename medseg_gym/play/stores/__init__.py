@@ -1,0 +1,1 @@
+"""Stores of the page: recordings of people and policies, uploaded images, and the leader board."""
