@@ -19,9 +19,9 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_the_example_runs(code, monkeypatch, tmp_path):
-    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "example", "exec"), {"__name__": "__main__"})
+    with registry.BACKBONES.temporarily():
+        exec(compile(code, "example", "exec"), {"__name__": "__main__"})
 
 
 def test_the_examples_of_extending_are_short():
