@@ -216,6 +216,11 @@ class Registry(Generic[T]):
                 self._kinds[spec.kind] = factory
         return factory
 
+    def factories(self) -> dict[str, str | Factory[T]]:
+        """Factory by kind, or its path "module:name" where it was not needed yet."""
+        installed = _entry_points(self.group)
+        return {**self._kinds, **{k: v for k, v in installed.items() if k not in self._kinds}}
+
     def knows(self, kind: str) -> bool:
         """Whether a kind is registered, here or by an installed package."""
         return kind in self._kinds or kind in _entry_points(self.group)

@@ -116,3 +116,9 @@ def test_another_package_called_agents_is_named(monkeypatch):
         MedSegError, match=r"'medseg_agents.commands.entry:add_commands' cannot be loaded.*agents"
     ):
         cli.add_installed_commands.__wrapped__(typer.Typer())
+
+
+def test_the_version_is_printed(monkeypatch):
+    import medseg_gym
+
+    assert medseg(monkeypatch, "--version") == f"medseg-gym {medseg_gym.__version__}\n"

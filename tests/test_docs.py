@@ -33,10 +33,10 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_the_example_runs(code, monkeypatch, tmp_path):
-    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
     monkeypatch.chdir(tmp_path)
     try:
-        exec(compile(code, "example", "exec"), {"__name__": "__main__"})
+        with registry.BACKBONES.temporarily():
+            exec(compile(code, "example", "exec"), {"__name__": "__main__"})
     finally:
         if "ray" in sys.modules and hasattr(sys.modules["ray"], "shutdown"):
             sys.modules["ray"].shutdown()  # what comes next starts its own

@@ -78,11 +78,11 @@ def test_a_hint_brings_what_is_missing_there() -> None:
 
 
 def test_hints_that_are_made_at_run_time_name_extras() -> None:
-    from medseg_gym.backbones.registry import _SPECS
+    from medseg_gym.backbones.registry import BACKBONES
     from medseg_gym.cli.main import _extras_with
 
     for spec in available().values():
-        assert spec.name in _SPECS
+        assert BACKBONES.knows(spec.name)
         if spec.extra:
             assert spec.extra[0] in EXTRAS
     for module in ("ray", "fastapi", "pyarrow", "trl", "stable_baselines3", "SimpleITK", "uvicorn"):

@@ -24,6 +24,7 @@ from medseg_agents.evaluation.failed_cases import MAX_FAILURES
 from medseg_agents.policies import make
 from medseg_agents.policies import split as split_specs
 
+from medseg_gym.backbones.registry import BACKBONES
 from medseg_gym.display.terminal import make_console
 
 
@@ -67,7 +68,7 @@ def compare(
     arena = Arena(
         cases=cases,
         split=split,
-        backbones=tuple(backbones.split(",")),
+        backbones=tuple(BACKBONES.split(backbones)),
         checkpoints=dict(_pair(text) for text in checkpoint or []),
         device=device,
         max_steps=max_steps,

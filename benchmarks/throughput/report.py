@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg_gym.backbones.registry import BACKBONES
 from medseg_gym.display.plots import drawing
 from medseg_gym.display.terminal import Table
 
@@ -203,7 +204,7 @@ class Floor:
         """True if the row is about this floor."""
         return (
             not row.get("note")
-            and (not self.backbone or row["backbone"].partition(":")[0] == self.backbone)
+            and (not self.backbone or BACKBONES.parse(row["backbone"]).kind == self.backbone)
             and (not self.workload or row["workload"] == self.workload)
             and self.num_envs in (None, row.get("num_envs"))
             and self.image_side in (None, row["image_side"])

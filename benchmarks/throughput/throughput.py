@@ -8,13 +8,12 @@ turns with the environment: (a) calls the family's predictor and encodes the ima
 click, as MedSAM-Agent's server does; (b) encodes every distinct image once and uses the predictor's
 batch call where it has one. Where a full baseline would take too long, a part is measured and
 scaled per image and per click; the table says how much. A backbone may carry options, as in
-`medsam2:image_size=1024`. Numbers are written after every row, the plot
+`medsam2?image_size=1024`. Numbers are written after every row, the plot
 at the end.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 from collections.abc import Sequence
@@ -39,12 +38,13 @@ from benchmarks.throughput.rows import Settings, labels, measure_decoding, measu
 from benchmarks.throughput.workloads import WORKLOADS, make_plan
 from medseg_gym import backbones
 from medseg_gym.backbones import Backbone
+from medseg_gym.backbones.registry import BACKBONES
 from medseg_gym.display.terminal import make_console
 
 
 def throughput(
     backbone_names: Annotated[
-        str, typer.Option("--backbones", help="Names, comma between; options as medsam2:dtype=...")
+        str, typer.Option("--backbones", help="Names, comma between; options as medsam2?dtype=...")
     ] = "lite_medsam",
     checkpoint: Annotated[
         list[str] | None, typer.Option(help="BACKBONE=FILE; may be repeated.")
@@ -78,7 +78,7 @@ def throughput(
 ) -> None:
     """Measure, print the tables, write throughput.json, .csv, .png and decoding.csv."""
     console = make_console()
-    names, sizes = backbone_names.split(","), sorted(map(int, num_envs.split(",")))
+    names, sizes = backbones.split(backbone_names), sorted(map(int, num_envs.split(",")))
     chosen = workloads.split(",")
     files = dict(_pair(text) for text in checkpoint or [])
     settings = Settings(episodes, repetitions, baseline_seconds, cases, split, observed_size)
@@ -159,24 +159,13 @@ def throughput(
 
 
 def _needs_file(text: str) -> bool:
-    spec = backbones.available().get(text.partition(":")[0])
+    spec = backbones.available().get(BACKBONES.parse(text).kind)
     return spec is not None and spec.checkpoint is not None
 
 
 def _load(text: str, file: str | None, random_weights: bool, device: str) -> Backbone:
-    name, _, given = text.partition(":")
-    options: dict[str, Any] = {}
-    for pair in filter(None, given.split(":")):
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{pair!r} must be NAME=VALUE", param_hint="--backbones")
-        try:
-            options[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[key] = value
-    if random_weights and file is None and _needs_file(text):
-        options["random_weights"] = True
-    return backbones.load(name, file, device, **options)
+    fresh = random_weights and file is None and _needs_file(text)
+    return backbones.load(text, file, device, **({"random_weights": True} if fresh else {}))
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from medseg_gym.backbones.protocol import (
     PromptRow,
     choose_device,
 )
-from medseg_gym.backbones.registry import available, load, register
+from medseg_gym.backbones.registry import available, load, names, register, split
 from medseg_gym.backbones.spec import BackboneSpec
 from medseg_gym.errors import BackboneError, CheckpointError
 
@@ -41,7 +41,9 @@ __all__ = [
     "choose_device",
     "embedding_cache",
     "load",
+    "names",
     "register",
+    "split",
 ]
 
 

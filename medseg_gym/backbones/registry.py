@@ -1,7 +1,8 @@
-"""Backbones by name: `load`, `register`, and what somebody else's package brings."""
+"""Backbones by spec: `load`, `register`, `names`, and those of installed packages."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from dataclasses import replace
@@ -16,58 +17,86 @@ from medseg_gym.backbones.cache import embedding_cache
 from medseg_gym.backbones.embedding_store import EmbeddingStore
 from medseg_gym.backbones.families.official import OFFICIAL
 from medseg_gym.backbones.protocol import Backbone, choose_device
-from medseg_gym.backbones.spec import BackboneSpec
+from medseg_gym.backbones.spec import BackboneSpec, Builder
 from medseg_gym.errors import BackboneError, CheckpointError
+from medseg_gym.option_values import convert_options, declared_options, takes_any_option
+from medseg_gym.registry import Registry, Spec
 
-ENTRY_POINT_GROUP = "medseg_gym.backbones"
 CHECKPOINTS_VARIABLE = "MEDSEG_CHECKPOINTS"
 
-REMOTE = {
-    scheme: BackboneSpec(
-        scheme, f"medseg_gym.backbones.remote.{module}:build", summary, extra=extra
-    )
-    for scheme, module, summary, extra in (
+_REMOTE = {
+    kind: BackboneSpec(f"medseg_gym.backbones.remote.{module}:build", summary, extra=extra)
+    for kind, module, summary, extra in (
         ("http", "http", "a segmentation service", ("serve", "httpx")),
         ("https", "http", "a segmentation service", ("serve", "httpx")),
         ("ray", "ray", "an actor on a Ray cluster", ("rllib", "ray")),
     )
 }
-"""Backbones in another process, named "scheme:ADDRESS": (name, device, **options) -> Backbone."""
+"""Backbones in another process, "KIND:ADDRESS"; built as (name, device, **options) -> Backbone."""
 
-_SPECS: dict[str, BackboneSpec] = {spec.name: spec for spec in OFFICIAL}
+BACKBONES: Registry[Any] = Registry(
+    "backbone",
+    "medseg_gym.backbones",
+    "builder(checkpoint, device, **options)",
+    {**OFFICIAL, **_REMOTE},
+    BackboneError,
+)
+"""Kinds of backbones; a factory is a `BackboneSpec` or a builder."""
+
 _LOADED: dict[tuple, Backbone] = {}
 _LOCK = threading.RLock()
+_LOAD_OPTIONS = {"checkpoint": str, "device": str, "cache_bytes": int, "store": str}
 
 
 def is_service(name: object) -> bool:
-    """Whether a backbone's name is the address of a service, which may ask for a key."""
-    return isinstance(name, str) and name.partition(":")[0] in ("http", "https") and ":" in name
+    """Whether a backbone's spec is the address of a service, which may ask for a key."""
+    if not isinstance(name, str):
+        return False
+    spec = BACKBONES.parse(name)
+    return spec.kind in ("http", "https") and bool(spec.argument)
 
 
-def register(spec: BackboneSpec) -> None:
-    """Add a backbone under its name.
+def names() -> tuple[str, ...]:
+    """Kinds that `load` knows, sorted; those of installed packages and remote ones included."""
+    return BACKBONES.names()
+
+
+def register(kind: str, factory: str | BackboneSpec | Builder) -> None:
+    """Add a backbone.
+
+    Args:
+        kind: See `Registry.register`.
+        factory: A builder `(checkpoint, device, **options) -> Backbone`; a `BackboneSpec`, which
+            says more about it; or "module:name" of either, imported when first needed.
 
     Raises:
-        BackboneError: The name is taken.
+        BackboneError: The kind is taken or cannot be written in a spec.
     """
     with _LOCK:
-        if spec.name in _SPECS:
-            raise BackboneError(f"a backbone named {spec.name!r} is registered already")
-        _SPECS[spec.name] = spec
+        BACKBONES.register(kind, factory)  # type: ignore[arg-type]  # a BackboneSpec holds a builder
+
+
+def split(text: str) -> list[str]:
+    """Split a list of specs with commas between them, see `medseg_gym.registry.split_specs`."""
+    return BACKBONES.split(text)
 
 
 def available() -> dict[str, BackboneSpec]:
-    """Every known backbone by name; installed packages add theirs by entry point.
+    """Every known backbone of this process by kind; installed packages add theirs by entry point.
 
     An entry point of the group "medseg_gym.backbones" names a `BackboneSpec` or a builder.
     """
-    found = dict(_SPECS)
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name in found:
-            continue
-        distribution = point.dist.name if point.dist else "unknown package"
-        found[point.name] = BackboneSpec(point.name, point.value, f"from package {distribution}")
-    return found
+    packages = {
+        point.name: f"from package {point.dist.name if point.dist else 'unknown package'}"
+        for point in entry_points(group=BACKBONES.group)
+    }
+    return {
+        kind: replace(factory, name=kind)
+        if isinstance(factory, BackboneSpec)
+        else BackboneSpec(factory, packages.get(kind, ""), name=kind)
+        for kind, factory in BACKBONES.factories().items()
+        if kind not in _REMOTE
+    }
 
 
 def load(
@@ -81,9 +110,14 @@ def load(
 ) -> Backbone:
     """Get a backbone; one shared instance per process and arguments.
 
+    This is the `make` of the registry of backbones.
+
     Args:
-        name: A registered name (see `available`); "http:URL" for the backbone of a segmentation
-            service, "ray:NAME" for one on a Ray cluster; or a Backbone, returned as it is.
+        name: A kind (see `names`), with options as "medsam2?image_size=1024"; "http:URL" for the
+            backbone of a segmentation service, "ray:NAME" for one on a Ray cluster;
+            "package.module:Name" or "path/file.py:Name" for a builder, a `BackboneSpec` or a
+            Backbone of your own; or a Backbone, returned as it is. The options in the text may also
+            be `checkpoint`, `device`, `cache_bytes` and `store`.
         checkpoint: Weight file. Where None, a backbone that needs one looks for its official file
             name in `checkpoint_folders()`. Nothing is ever downloaded.
         device: "auto" (CUDA where there is one), "cpu", "cuda:1", ...
@@ -109,20 +143,32 @@ def load(
                 f"an instance was given ({type(name).__name__})"
             )
         return name
-    scheme, colon, _ = name.partition(":")
-    if colon and scheme in REMOTE:
-        return _load_remote(name, REMOTE[scheme], checkpoint, device, cache_bytes, store, options)
-    spec = available().get(name)
-    if spec is None:
-        raise BackboneError(
-            f"unknown backbone {name!r}; known: {', '.join(sorted(available()))}. "
-            "Register your own with medseg_gym.backbones.register or an entry point of the group "
-            f"{ENTRY_POINT_GROUP!r}"
-        )
+    spec = BACKBONES.parse(name)
+    factory = _factory_of(spec)
+    if isinstance(factory, Backbone) and not isinstance(factory, type):
+        return load(factory, checkpoint, **dict(spec.options), **options)
+    given = _read_options(spec, factory)
+    settings: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "device": device,
+        "cache_bytes": cache_bytes,
+        "store": store,
+        **options,
+    }
+    for option, value in given.items():
+        if settings.get(option) not in (None, "auto"):
+            raise BackboneError(f"backbone {name!r}: {option!r} is given in the spec and beside it")
+        settings[option] = value
+    checkpoint, device, cache_bytes, store = (settings.pop(option) for option in _LOAD_OPTIONS)
+    if spec.kind in _REMOTE:
+        return _load_remote(spec, factory, checkpoint, device, cache_bytes, store, settings)
     chosen = choose_device(device)
-    path = find_checkpoint(spec, checkpoint, options.get("random_weights", False))
+    path = find_checkpoint(factory, checkpoint, settings.get("random_weights", False))
     kept = (cache_bytes, store and str(Path(store).expanduser().resolve()))
-    key = (name, path and str(path.resolve()), str(chosen), kept, repr(sorted(options.items())))
+    key = (
+        *(spec.kind, path and str(path.resolve()), str(chosen), kept),
+        repr(sorted(settings.items())),
+    )
     with _LOCK:
         if key not in _LOADED:
             if chosen.type == "cpu":
@@ -130,7 +176,7 @@ def load(
             # Building a model draws fresh weights: always the same, from nobody else's generator.
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(0)
-                backbone = _build(spec, path, chosen, options)
+                backbone = _build(factory, path, chosen, settings)
             cache = embedding_cache(backbone)
             if cache_bytes is not None:
                 cache.max_bytes = cache_bytes
@@ -140,9 +186,68 @@ def load(
         return _LOADED[key]
 
 
+def _factory_of(spec: Spec) -> Any:
+    """Return the `BackboneSpec` of a kind; of a user's own object a Backbone, too.
+
+    Raises:
+        BackboneError: Unknown kind, an argument behind a kind that takes none, or something else
+            than a builder.
+    """
+    if spec.is_own:
+        own = BACKBONES.find(spec)
+        if isinstance(own, BackboneSpec):
+            return replace(own, name=spec.kind)
+        if isinstance(own, Backbone) and not isinstance(own, type):
+            return own
+        if not callable(own):
+            raise BackboneError(
+                f"backbone {spec}: it is of the type {type(own).__name__}; a builder(checkpoint, "
+                "device, **options), a BackboneSpec or a Backbone is wanted"
+            )
+        return BackboneSpec(own, "", name=spec.kind)
+    if spec.kind in _REMOTE:
+        if not spec.argument:
+            raise BackboneError(f"backbone {spec}: no address; write {spec.kind}:ADDRESS")
+        return replace(_REMOTE[spec.kind], name=f"{spec.kind}:{spec.argument}")
+    known = available().get(spec.kind)
+    if known is None:
+        BACKBONES.find(spec)  # raises, with the known ones
+    if spec.argument:
+        raise BackboneError(
+            f"backbone {spec.kind!r} has no argument behind a colon; options stand behind a "
+            f"question mark, as {spec.kind}?option=value"
+        )
+    return known
+
+
+def _read_options(spec: Spec, factory: BackboneSpec) -> dict[str, Any]:
+    """Convert a spec's options to the types that `load` and the builder declare."""
+    if not spec.options:
+        return {}
+    if "key" in spec.options and spec.kind in _REMOTE:
+        raise BackboneError(
+            f"backbone {spec.kind}:{spec.argument}: a key must not stand in a spec, which is kept "
+            "in records; give it as key= or in MEDSEG_SERVICE_KEY"
+        )
+    builder = _builder(factory)
+    if isinstance(builder, BackboneSpec):  # an entry point may name a whole spec
+        builder = _builder(builder)
+    settled = dict(factory.options)
+    declared = {
+        name: kind for name, kind in declared_options(builder, 2).items() if name not in settled
+    }
+    return convert_options(
+        f"backbone {spec}",
+        spec.options,
+        {**declared, **_LOAD_OPTIONS},
+        BackboneError,
+        takes_any_option(builder),
+    )
+
+
 def _load_remote(
-    name: str,
-    remote: BackboneSpec,
+    spec: Spec,
+    factory: BackboneSpec,
     checkpoint: str | Path | None,
     device: str,
     cache_bytes: int | None,
@@ -151,14 +256,14 @@ def _load_remote(
 ) -> Backbone:
     if checkpoint is not None or store is not None:
         raise BackboneError(
-            f"backbone {name!r} is in another process: give checkpoint= and store= there"
+            f"backbone {spec.text!r} is in another process: give checkpoint= and store= there"
         )
-    key = (name, device, cache_bytes, repr(sorted(options.items())))
+    key = (factory.name, device, cache_bytes, repr(sorted(options.items())))
     with _LOCK:
         if key not in _LOADED:
             # Masks are made where the rollouts are, and those are mostly without a GPU.
             chosen = torch.device("cpu") if device == "auto" else choose_device(device)
-            backbone = _build(replace(remote, name=name), name, chosen, options)
+            backbone = _build(factory, factory.name, chosen, options)
             if cache_bytes is not None:
                 embedding_cache(backbone).max_bytes = cache_bytes
             _LOADED[key] = backbone
@@ -217,28 +322,48 @@ def find_checkpoint(
     )
 
 
-def _build(spec: BackboneSpec, path: Any, device: Any, options: dict) -> Backbone:
+def _builder(spec: BackboneSpec) -> Any:
+    """Return the builder; a string is imported, and may lead to another `BackboneSpec`.
+
+    Raises:
+        BackboneError: It cannot be imported; the message says how to install what it needs.
+    """
+    if not isinstance(spec.builder, str):
+        return spec.builder
     try:
-        builder: Any = spec.builder
-        if isinstance(builder, str):
-            try:
-                builder = EntryPoint(spec.name, builder, ENTRY_POINT_GROUP).load()
-            except AttributeError as error:  # the module is there, the name in it is not
-                raise ImportError(error) from error
-        if isinstance(builder, BackboneSpec):  # an entry point may name a whole spec
-            path = find_checkpoint(builder, path, options.get("random_weights", False))
-            return _build(builder, path, device, options)
-        assert callable(builder)
+        return EntryPoint(spec.name, spec.builder, BACKBONES.group).load()
+    except (ImportError, AttributeError) as error:  # or the name in the module is not there
+        raise _cannot_import(spec, error) from error
+
+
+def _cannot_import(spec: BackboneSpec, error: Exception) -> BackboneError:
+    extra = spec.extra
+    way_out = f'pip install "medseg-gym[{extra[0]}]"' if extra else "install what it needs"
+    return BackboneError(f"backbone {spec.name!r} cannot be imported: {error}; {way_out}")
+
+
+def _build(spec: BackboneSpec, path: Any, device: Any, options: dict[str, Any]) -> Backbone:
+    builder = _builder(spec)
+    if isinstance(builder, BackboneSpec):  # an entry point may name a whole spec
+        builder = replace(builder, name=spec.name)
+        path = find_checkpoint(builder, path, options.get("random_weights", False))
+        return _build(builder, path, device, options)
+    if not callable(builder):
+        raise BackboneError(
+            f"backbone {spec.name!r}: it is of the type {type(builder).__name__}; "
+            f"{BACKBONES.signature} is wanted"
+        )
+    try:
+        inspect.signature(builder).bind_partial(path, device)
+    except TypeError as error:
+        raise BackboneError(
+            f"backbone {spec.name!r}: {getattr(builder, '__qualname__', builder)}"
+            f"{inspect.signature(builder)} cannot be called as {BACKBONES.signature}: {error}"
+        ) from None
+    try:
         return builder(path, device, **dict(spec.options), **options)
     except ImportError as error:
-        raise BackboneError(
-            f"backbone {spec.name!r} cannot be imported: {error}; "
-            + (
-                f'pip install "medseg-gym[{spec.extra[0]}]"'
-                if spec.extra
-                else "install what it needs"
-            )
-        ) from error
+        raise _cannot_import(spec, error) from error
     except TypeError as error:
         if "unexpected keyword" in str(error) or "multiple values" in str(error):
             raise BackboneError(f"backbone {spec.name!r}: {error}") from error

@@ -14,10 +14,9 @@ Builder = Callable[..., Backbone]  # (checkpoint: Path | None, device, **options
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """What the registry knows of a backbone before it is loaded.
+    """Builder of a backbone and what is known before it is called.
 
     Args:
-        name: As given to `load`.
         builder: A callable `(checkpoint, device, **options) -> Backbone`, or "module:callable",
             imported when first needed.
         summary: One line for `medseg backbones list`.
@@ -29,9 +28,9 @@ class BackboneSpec:
         kinds: Prompt kinds, likewise.
         extra: The extra of this package that brings what the builder imports, and a module that is
             missing without it.
+        name: Its kind; the registry sets it.
     """
 
-    name: str
     builder: Builder | str
     summary: str
     checkpoint: str | None = None
@@ -41,6 +40,7 @@ class BackboneSpec:
     image_size: int | None = None
     kinds: tuple[str, ...] = ("box", "point")
     extra: tuple[str, str] | None = None
+    name: str = ""
 
     @property
     def missing_extra(self) -> str | None:

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+import medseg_gym
 from medseg_gym.cli.cases import cases_app
 from medseg_gym.cli.serve import serve
 from medseg_gym.cli.trajectories import trajectories_app
@@ -24,7 +25,6 @@ from medseg_gym.errors import MedSegError
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Interactive medical image segmentation as gymnasium environments. Not for clinical use.",
 )
 backbones_app = typer.Typer(no_args_is_help=True, help="Who segments.")
 app.add_typer(cases_app, name="cases")
@@ -34,6 +34,24 @@ app.command("serve")(serve)
 console = make_console()
 
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*extra == ['\"](?P<extra>[\w-]+)")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"medseg-gym {medseg_gym.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def medseg(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Interactive medical image segmentation as gymnasium environments. Not for clinical use."""
 
 
 @app.command()
@@ -48,10 +66,11 @@ def demo(
     limit: Annotated[int | None, typer.Option(help="Only the first so many cases.")] = None,
 ) -> None:
     """Play the bundled real cases with oracle, heuristic and random policies."""
+    from medseg_gym.backbones import split as split_specs
     from medseg_gym.cli.demo import run_demo
 
     run_demo(
-        out, cases, split, backbones.split(","), num_envs=num_envs, limit=limit, console=console
+        out, cases, split, split_specs(backbones), num_envs=num_envs, limit=limit, console=console
     )
 
 
@@ -117,11 +136,10 @@ def check_backbone(
 def add_installed_commands(to: typer.Typer) -> None:
     """Let installed packages add commands: entry points "medseg_gym.commands", called with the app.
 
-    This is how `agents` adds its own: nothing in this package imports it.
+    This is how `medseg_agents` adds its own: nothing in this package imports it.
 
     Raises:
-        MedSegError: An entry point cannot be loaded, for instance because another installed
-            package is called `agents` too.
+        MedSegError: An entry point cannot be loaded.
     """
     for entry in entry_points(group="medseg_gym.commands"):
         try:

@@ -145,7 +145,7 @@ class PolicyRunner:
             options,
             place.source.name,
             envs.backbone,
-            envs.core.view.settings,
+            envs.view.settings,
             self.policy.name,
             self.policy.sees_truth,
         )

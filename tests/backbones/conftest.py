@@ -25,6 +25,6 @@ def pictures() -> tuple[np.ndarray, ...]:
 @pytest.fixture
 def fresh_registry(monkeypatch):
     """What a test registers or loads is forgotten after it."""
-    monkeypatch.setattr(registry, "_SPECS", dict(registry._SPECS))
     monkeypatch.setattr(registry, "_LOADED", {})
-    return registry
+    with registry.BACKBONES.temporarily():
+        yield registry

@@ -61,7 +61,7 @@ def test_other_options_give_another_instance():
 
 
 def test_another_file_gives_another_instance_and_another_path_to_it_does_not(weights, monkeypatch):
-    register(BackboneSpec("mine", Mine, "own"))
+    register("mine", BackboneSpec(Mine, "own"))
     other = weights.with_name("other.pth")
     other.touch()
     monkeypatch.chdir(weights.parent)
@@ -95,7 +95,7 @@ def test_an_unknown_option_is_named(option):
 
 
 def test_an_option_that_the_name_has_settled_is_refused(weights):
-    register(BackboneSpec("mine", build_strictly, "own", options=(("steps", 2),)))
+    register("mine", BackboneSpec(build_strictly, "own", options=(("steps", 2),)))
     assert load("mine").options == {"steps": 2}
     with pytest.raises(BackboneError, match=r"'mine': .*steps"):
         load("mine", steps=3)
@@ -132,7 +132,7 @@ def test_every_official_file_has_a_page(name):
 
 def test_the_directory_of_the_variable_is_searched(monkeypatch, weights):
     monkeypatch.setenv("MEDSEG_CHECKPOINTS", str(weights.parent))
-    register(BackboneSpec("mine", Mine, "own", checkpoint=weights.name, page="https://a.b"))
+    register("mine", BackboneSpec(Mine, "own", checkpoint=weights.name, page="https://a.b"))
     assert load("mine").checkpoint == weights
     assert load("mine") is load("mine", checkpoint=weights)
     (weights.parent / VIT_B).write_text("no weights at all")
@@ -145,7 +145,7 @@ def test_a_given_checkpoint_goes_before_the_variable(monkeypatch, weights, tmp_p
     folder.mkdir()
     (folder / weights.name).touch()
     monkeypatch.setenv("MEDSEG_CHECKPOINTS", str(folder))
-    register(BackboneSpec("mine", Mine, "own", checkpoint=weights.name, page="https://a.b"))
+    register("mine", BackboneSpec(Mine, "own", checkpoint=weights.name, page="https://a.b"))
     assert load("mine", checkpoint=weights).checkpoint == weights
 
 
@@ -156,7 +156,7 @@ def test_a_checkpoint_that_is_no_file_is_named(tmp_path, place):
 
 
 def test_a_failed_load_is_tried_again(monkeypatch, weights):
-    register(BackboneSpec("mine", Mine, "own", checkpoint=weights.name, page="https://a.b"))
+    register("mine", BackboneSpec(Mine, "own", checkpoint=weights.name, page="https://a.b"))
     monkeypatch.delenv("MEDSEG_CHECKPOINTS", raising=False)
     with pytest.raises(CheckpointError):
         load("mine")
@@ -166,7 +166,7 @@ def test_a_failed_load_is_tried_again(monkeypatch, weights):
 
 # somebody else's ----------------------------------------------------------------------------------
 def test_a_registered_backbone_is_built_with_its_options(weights):
-    register(BackboneSpec("mine", Mine, "own", options=(("size", "s"),)))
+    register("mine", BackboneSpec(Mine, "own", options=(("size", "s"),)))
     made = load("mine", checkpoint=weights, device="cpu", steps=4)
     assert isinstance(made, Mine) and made.checkpoint == weights
     assert made.options == {"size": "s", "steps": 4} and made.device == torch.device("cpu")
@@ -175,7 +175,7 @@ def test_a_registered_backbone_is_built_with_its_options(weights):
 
 def test_a_name_is_registered_once():
     with pytest.raises(BackboneError, match="'ellipse' is registered already"):
-        register(BackboneSpec("ellipse", Mine, "own"))
+        register("ellipse", BackboneSpec(Mine, "own"))
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def other_package(tmp_path, monkeypatch):
         "    made = EllipseBackbone(device, radius)\n"
         "    made.name, made.checkpoint = 'other', checkpoint\n"
         "    return made\n"
-        "SPEC = BackboneSpec('other_spec', build, 'theirs', 'other.pth', 'https://other.org',\n"
+        "SPEC = BackboneSpec(build, 'theirs', 'other.pth', 'https://other.org',\n"
         "                    (('radius', 0.4),))\n"
     )
     monkeypatch.syspath_prepend(site)
@@ -240,3 +240,51 @@ def test_a_remote_backbone_names_the_extra_that_it_lacks(monkeypatch):
     monkeypatch.delitem(sys.modules, "medseg_gym.backbones.remote.http", raising=False)
     with pytest.raises(BackboneError, match=r"medseg-gym\[serve\]"):
         load("http:http://127.0.0.1:9")
+
+
+# options in the text and backbones of a user's own ------------------------------------------------
+def test_options_may_stand_in_the_text(weights):
+    assert load("ellipse?radius=0.1", device="cpu") is load("ellipse", device="cpu", radius=0.1)
+    register("mine", BackboneSpec(build_strictly, "own"))
+    made = load(f"mine?steps=2&checkpoint={weights}&device=cpu")
+    assert made.options == {"steps": 2} and made.checkpoint == weights
+    for text, words in (
+        ("mine?steps=x", "steps cannot be 'x': a whole number"),
+        ("mine?step=2", r"no option 'step' \(did you mean 'steps'"),
+        ("mine:steps=2", r"behind a question mark"),
+        ("http:http://127.0.0.1:9?key=secret", "a key must not stand in a spec"),
+        ("http", "no address; write http:ADDRESS"),
+        ("elipse", r"unknown backbone 'elipse' \(did you mean 'ellipse'"),
+    ):
+        with pytest.raises(BackboneError, match=words):
+            load(text)
+    with pytest.raises(BackboneError, match="'steps' is given in the spec and beside it"):
+        load("mine?steps=2", steps=3)
+
+
+OWN = """
+from medseg_gym.backbones import BackboneSpec, EllipseBackbone
+def build(checkpoint, device, *, radius: float = 0.2):
+    return EllipseBackbone(device, radius)
+SPEC = BackboneSpec(build, "mine", options=(("radius", 0.3),))
+MADE = EllipseBackbone("cpu", 0.4)
+def strange():
+    return MADE
+limit = 3
+"""
+
+
+def test_backbones_of_a_file_by_their_path(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    assert load(f"{file}:build?radius=0.1").radius == 0.1
+    assert load(f"{file}:SPEC").radius == 0.3
+    assert load(f"{file}:MADE").radius == 0.4
+    for name, words in (
+        ("strange", r"strange\(\) cannot be called as builder\(checkpoint, device, \*\*options\)"),
+        ("limit", r"of the type int; a builder\(checkpoint"),
+        ("MADE?radius=1", "go with a backbone's name"),
+        ("MADEE", "did you mean 'MADE'"),
+    ):
+        with pytest.raises(BackboneError, match=words):
+            load(f"{file}:{name}")

@@ -39,8 +39,8 @@ def tiny_name(tiny_sam):
     def build(checkpoint, device, decode_batch=64):
         return SamBackbone(tiny_sam, name="tiny", device=device, decode_batch=decode_batch)
 
-    with patch.dict(registry._SPECS), patch.dict(registry._LOADED):
-        register(BackboneSpec("tiny", build, "for tests"))
+    with registry.BACKBONES.temporarily(), patch.dict(registry._LOADED):
+        register("tiny", BackboneSpec(build, "for tests"))
         yield "tiny"
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import medseg_gym
 from medseg_gym.backbones import Backbone, available
-from medseg_gym.backbones.registry import find_checkpoint
+from medseg_gym.backbones.registry import BACKBONES, find_checkpoint
 from medseg_gym.envs.core import EnvCore
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.errors import BackboneError
+from medseg_gym.option_values import TRUE
 from medseg_gym.policy import Policy
 
 _OPTIONS = ("max_steps", "prompt_memory", "mask_input", "multimask", "image_size")
@@ -76,11 +77,14 @@ def option_facts(
 
 def _checkpoint(options: EnvOptions) -> Path | None:
     name = options.backbone
-    if not isinstance(name, str) or name not in available():
+    spec = BACKBONES.parse(name) if isinstance(name, str) else None
+    known = spec and available().get(spec.kind)
+    if not spec or not known:
         return None if options.checkpoint is None else Path(options.checkpoint)
-    random_weights = (options.backbone_options or {}).get("random_weights", False)
+    random_weights = {**spec.options, **(options.backbone_options or {})}.get("random_weights")
+    file = options.checkpoint or spec.options.get("checkpoint")
     try:
-        return find_checkpoint(available()[name], options.checkpoint, random_weights)
+        return find_checkpoint(known, file, str(random_weights).lower() in TRUE)
     except BackboneError:
         return None
 
