@@ -32,7 +32,9 @@ class Policy(Protocol):
     Attributes:
         name: Shown in tables.
         sees_truth: False: `act(observations)`, nothing else. True: `act(observations, episodes)`,
-            with the Episode of every slot; every table marks such a policy as an oracle.
+            with the Episode of every slot; every table marks such a policy as an oracle. Such a
+            policy may have a method `use_engine(engine)`, and is then given the environment's
+            `EpisodeEngine` before it plays, to preview prompts with.
     """
 
     name: str
@@ -60,6 +62,13 @@ class Policy(Protocol):
 def ask(policy: Policy, observations: Observations, episodes: Sequence[Episode]) -> Any:
     """Call `policy.act` with what it may see."""
     return policy.act(observations, episodes) if policy.sees_truth else policy.act(observations)
+
+
+def give_engine(policy: Policy, envs: CoreVectorEnv) -> None:
+    """Call `policy.use_engine(envs.engine)`, where a policy that sees the truth has that method."""
+    use_engine = getattr(policy, "use_engine", None)
+    if policy.sees_truth and use_engine is not None:
+        use_engine(envs.engine)
 
 
 def close_policy(policy: Policy) -> None:
@@ -187,6 +196,7 @@ def play_or_give_up(
             "play_cases needs environments that do not reset by themselves: "
             'use make_envs(...), or autoreset_mode="disabled" and .unwrapped'
         )
+    give_engine(policy, envs)
     size = envs.num_envs
     for batch, start in enumerate(range(0, len(keys), size)):
         part = [key for key in keys[start : start + size] if key not in skip]

@@ -74,8 +74,6 @@ class Expert(OracleScript):
             step.
         retries: Other clicks to try in one turn.
         min_iou: `accepts` refuses episodes that end below it.
-        engine: Engine that previews clicks, `envs.engine`; None is enough for an expert that never
-            has to look ahead.
 
     Raises:
         PolicyError: An option out of its range, or a tool that the view does not have.
@@ -90,7 +88,6 @@ class Expert(OracleScript):
         tau: float = 0.01,
         retries: float = 3,
         min_iou: float = 0.7,
-        engine: EpisodeEngine | None = None,
     ) -> None:
         if not (0 <= tau < 1 and 0 <= min_iou <= 1 and retries in range(1000)):
             raise PolicyError(
@@ -103,8 +100,12 @@ class Expert(OracleScript):
         super().__init__(codec)
         self.tau, self.retries, self.min_iou = tau, int(retries), min_iou
         self.name = self.name_with(tau=(tau, 0.01), retries=(retries, 3), min_iou=(min_iou, 0.7))
-        self.engine = engine
+        self.engine: EpisodeEngine | None = None
         self.effort = Effort()
+
+    def use_engine(self, engine: EpisodeEngine) -> None:
+        """Preview clicks with this engine, in which the episodes run."""
+        self.engine = engine
 
     @abstractmethod
     def begins_with_box(self, slot: int) -> bool:
@@ -191,7 +192,7 @@ class Expert(OracleScript):
         if self.engine is None:
             raise PolicyError(
                 f"{self.name} looks ahead, which needs the engine of its environment: "
-                "make it with engine=envs.engine"
+                "call use_engine(envs.engine) first, as play_cases does"
             )
         clicks = [search.click for search in searches if search.click is not None]
         return self.engine.preview([search.episode for search in searches], clicks)
@@ -233,7 +234,6 @@ class Hybrid(Expert):
         retries: See `Expert`.
         min_iou: See `Expert`.
         boxes: Share of episodes that begin with a box, in [0, 1].
-        engine: See `Expert`.
     """
 
     name = "hybrid"
@@ -246,11 +246,10 @@ class Hybrid(Expert):
         retries: float = 3,
         min_iou: float = 0.7,
         boxes: float = 0.5,
-        engine: EpisodeEngine | None = None,
     ) -> None:
         if not 0 <= boxes <= 1:
             raise PolicyError(f"hybrid needs 0 <= boxes <= 1, got {boxes}")
-        super().__init__(codec, tau, retries, min_iou, engine)
+        super().__init__(codec, tau, retries, min_iou)
         self.boxes = boxes
         self.name = self.name_with(boxes=(boxes, 0.5))
         self._with_box: dict[int, bool] = {}

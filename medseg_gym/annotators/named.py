@@ -13,7 +13,6 @@ from medseg_gym.annotators.click import OracleClick
 from medseg_gym.annotators.expert import BoxToPoint, Hybrid, SequentialClick
 from medseg_gym.annotators.noisy import Noisy
 from medseg_gym.annotators.scripted import CentreBox, OracleScript, RandomActions, StopAtOnce
-from medseg_gym.episodes import EpisodeEngine
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import Policy
 from medseg_gym.prompts import ArrayCodec
@@ -53,7 +52,7 @@ def register_policy(name: str, factory: Callable[..., Policy]) -> None:
     _POLICIES[name] = factory
 
 
-def make_policy(text: str, codec: ArrayCodec, engine: EpisodeEngine | None = None) -> Policy:
+def make_policy(text: str, codec: ArrayCodec) -> Policy:
     """Build a policy from "name" or "name:option=number:option=number".
 
     "noisy-NAME" is any oracle with the slips of `Noisy`, whose options come beside its own; where
@@ -62,8 +61,6 @@ def make_policy(text: str, codec: ArrayCodec, engine: EpisodeEngine | None = Non
     Args:
         text: As above.
         codec: Of the view it plays through (`envs.unwrapped.codec`).
-        engine: Engine of the environment (`envs.unwrapped.engine`), for experts, who look ahead
-            with it; the other policies need none.
 
     Raises:
         PolicyError: Unknown name or option, a value that is not a number, or slips for a policy
@@ -73,10 +70,7 @@ def make_policy(text: str, codec: ArrayCodec, engine: EpisodeEngine | None = Non
     plain = name.removeprefix(NOISY)
     factory, own, slips = _find(name)
     values = _read(text, settings, [*own, *(slip for slip in slips if slip not in own)])
-    options: dict[str, Any] = {k: v for k, v in values.items() if k in own and k not in slips}
-    if "engine" in inspect.signature(factory).parameters:
-        options["engine"] = engine
-    policy = factory(codec, **options)
+    policy = factory(codec, **{k: v for k, v in values.items() if k in own and k not in slips})
     if plain == name:
         return policy
     if not isinstance(policy, OracleScript):
@@ -112,8 +106,7 @@ def _find(name: str, others: Sequence[str] = ()) -> tuple[Callable[..., Any], li
 
 
 def _options_of(factory: Callable[..., Any]) -> list[str]:
-    surroundings = ("codec", "engine", "expert")
-    return [p for p in inspect.signature(factory).parameters if p not in surroundings]
+    return [p for p in inspect.signature(factory).parameters if p not in ("codec", "expert")]
 
 
 def _read(text: str, settings: Sequence[str], known: Sequence[str]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medseg_gym.envs.views.array import Observations
-from medseg_gym.episodes import Episode
+from medseg_gym.episodes import Episode, EpisodeEngine
 from medseg_gym.prompts import AddBox, ArrayCodec, Prompt, Stop
 
 
@@ -89,6 +89,9 @@ class OracleScript(ScriptedPolicy):
     """
 
     sees_truth = True
+
+    def use_engine(self, engine: EpisodeEngine) -> None:
+        """Take the engine in which the episodes run; experts look ahead with it, others do not."""
 
     def act(  # type: ignore[override]
         self, observations: Observations, episodes: Sequence[Episode]

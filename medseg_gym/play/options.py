@@ -63,7 +63,7 @@ class BuiltIn:
 
     def build(self, envs: Any) -> Policy:
         """Make it for a vector environment."""
-        return make_policy(self.name, envs.codec, envs.engine)
+        return make_policy(self.name, envs.codec)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,8 +55,11 @@ def validate(model: Sam, device: torch.device) -> Validation:
     ):
         envs = make_envs(SLOTS, cases=source, backbone=backbone, max_steps=5, device=str(device))
         for policy in ("oracle-box", "oracle-box:loosen=0.2", "oracle-click"):
-            player = make_policy(policy, envs.codec, envs.engine)
-            played = [p.episode for batch in play_cases(envs, player, source.keys) for p in batch]
+            played = [
+                p.episode
+                for batch in play_cases(envs, make_policy(policy, envs.codec), source.keys)
+                for p in batch
+            ]
             steps = [
                 sum(e.steps[min(k, len(e.steps) - 1)].dice for e in played) / len(played)
                 for k in range(5)

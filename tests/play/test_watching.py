@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.play.conftest import BOX
 
 from medseg_gym.annotators import make_policy
 from medseg_gym.errors import CaseFailed, MedSegError, PolicyError
@@ -15,6 +14,7 @@ from medseg_gym.play import BuiltIn, PageOptions
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.serving.middleware.api_keys import ApiKeys
 from medseg_gym.trajectories import TrajectoryStore, replay_store
+from tests.play.conftest import BOX
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def test_a_policy_plays_as_it_does_in_its_own_environment(open_page, record) -> 
     cases = {"cases": "samples", "split": "test", "backbone": "ellipse", "device": "cpu"}
     envs = make_envs(1, max_steps=6, **cases)
     for number, given in enumerate(policies):
-        policy = make_policy(given.name, envs.codec, envs.engine)
+        policy = make_policy(given.name, envs.codec)
         for key in ("brain1-z017", "lung2-z015"):
             ((expected,),) = play_cases(envs, policy, [key])
             for _ in range(2):  # the second time it is not recorded again

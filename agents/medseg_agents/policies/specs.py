@@ -87,7 +87,7 @@ def make_policy_spec(text: str) -> PolicySpec:
         if "/" in text and not colon:
             raise PolicyError(f"policy {text!r}: there is no such folder")
         check_policy(text, [f"{kind}:..." for kind in _KINDS])
-        return PolicySpec(text, lambda envs: make_policy(text, envs.codec, envs.engine))
+        return PolicySpec(text, lambda envs: make_policy(text, envs.codec))
     if isinstance(factory, str):
         module, _, attribute = factory.partition(":")
         factory = getattr(import_module(module), attribute)
