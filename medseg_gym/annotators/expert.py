@@ -31,7 +31,7 @@ from medseg_gym.prompts import AddPoint, ArrayCodec, Prompt, Stop
 
 @dataclass
 class Effort:
-    """What the quality check saw so far, over all slots.
+    """Counts of the quality check so far, over all slots.
 
     Args:
         searches: Turns in which a click was looked for.
@@ -109,10 +109,10 @@ class Expert(OracleScript):
 
     @abstractmethod
     def begins_with_box(self, slot: int) -> bool:
-        """Whether the first prompt of a slot's episode is a box; else it is a click."""
+        """Return True if the first prompt of a slot's episode is a box; else it is a click."""
 
     def accepts(self, episode: Episode) -> bool:
-        """Whether a finished episode is good enough to learn from."""
+        """Return True if a finished episode is good enough to learn from."""
         return episode.iou >= self.min_iou
 
     def choose_all(self, slots: Sequence[int], episodes: Sequence[Episode]) -> list[Prompt]:
@@ -199,7 +199,7 @@ class Expert(OracleScript):
 
 
 def gain(episode: Episode, state: MaskState) -> float:
-    """What an episode's IoU would gain by going on to a state."""
+    """Return what an episode's IoU would gain by going on to a state."""
     counts = state.intersection, state.pixels, episode.truth_pixels
     return iou_from_counts(*counts) - episode.iou
 

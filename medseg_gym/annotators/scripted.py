@@ -106,7 +106,7 @@ class OracleScript(ScriptedPolicy):
         return actions
 
     def accepts(self, episode: Episode) -> bool:
-        """Whether a finished episode is worth keeping as a trajectory to learn from."""
+        """Return True if a finished episode is worth keeping as a trajectory to learn from."""
         return True
 
     def choose(self, slot: int) -> Prompt:

@@ -1,4 +1,4 @@
-"""How episodes are seen: gymnasium environments over one engine.
+"""Gymnasium environments: episodes of one engine, seen as arrays or as conversations.
 
 `MedSegEnv` and `MedSegVectorEnv` show arrays, `MedSegChatEnv` and `MedSegChatVectorEnv` show
 conversations; `EnvOptions` and `ChatOptions` are their arguments. All are made of an
