@@ -1,4 +1,4 @@
-"""Who may act: the Policy protocol, and playing given cases with one."""
+"""The Policy protocol, and playing given cases with a policy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class Policy(Protocol):
     Attributes:
         name: Shown in tables.
         sees_truth: False: `act(observations)`, nothing else. True: `act(observations, episodes)`,
-            with the Episode of every slot; every table marks such a policy as an oracle.
+            with the Episode of every slot; every table marks such a policy as an oracle. Such a
+            policy may have a method `use_engine(engine)`, and is then given the environment's
+            `EpisodeEngine` before it plays, to preview prompts with.
     """
 
     name: str
@@ -62,6 +64,13 @@ def ask(policy: Policy, observations: Observations, episodes: Sequence[Episode])
     return policy.act(observations, episodes) if policy.sees_truth else policy.act(observations)
 
 
+def give_engine(policy: Policy, envs: CoreVectorEnv) -> None:
+    """Call `policy.use_engine(envs.engine)`, where a policy that sees the truth has that method."""
+    use_engine = getattr(policy, "use_engine", None)
+    if policy.sees_truth and use_engine is not None:
+        use_engine(envs.engine)
+
+
 def close_policy(policy: Policy) -> None:
     """Let go of connections and the like, where a policy has a `close`."""
     close = getattr(policy, "close", None)
@@ -85,7 +94,7 @@ class Played:
         episode: Everything that happened, masks included.
         rewards: One per step.
         seconds: Its share of the wall time, encoding included.
-        answers: What a model said in each step, as it said it; empty for the array view.
+        answers: The model's answer in each step, word for word; empty for the array view.
         cut_off: Steps lost to an answer that ran into its limit before it held a call.
     """
 
@@ -138,7 +147,7 @@ def play_cases(
 
     Args:
         envs: With autoreset "disabled".
-        policy: Who plays.
+        policy: The policy that plays.
         keys: Of the cases, in order.
         seed: Of the policy.
         skip_batches: Numbers of batches that need not be played again.
@@ -171,13 +180,13 @@ def play_or_give_up(
 
     Args:
         envs: With autoreset "disabled".
-        policy: Who plays.
+        policy: The policy that plays.
         keys: Of the cases, in order; they decide which ones share a batch.
         seed: Of the policy.
         skip: Keys among them that need not be played.
 
     Yields:
-        What became of the cases of one batch, in the order of `keys`.
+        The outcomes of one batch, in the order of `keys`.
 
     Raises:
         PolicyError: An environment that resets by itself, or a policy without an action for a slot.
@@ -187,18 +196,19 @@ def play_or_give_up(
             "play_cases needs environments that do not reset by themselves: "
             'use make_envs(...), or autoreset_mode="disabled" and .unwrapped'
         )
+    give_engine(policy, envs)
     size = envs.num_envs
     for batch, start in enumerate(range(0, len(keys), size)):
-        part = [key for key in keys[start : start + size] if key not in skip]
-        if not part:
+        batch_keys = [key for key in keys[start : start + size] if key not in skip]
+        if not batch_keys:
             continue
         # A short batch leaves slots over. They repeat its first case (already encoded) where they
         # have no episode to idle in yet. An episode that ended costs neither decoding nor a policy
         # that knows by it that no answer is awaited.
-        padding = [part[0]] * (size - len(part))
+        padding = [batch_keys[0]] * (size - len(batch_keys))
         empty = np.array([episode is None for episode in envs.engine.episodes])
-        mask = (np.arange(size) < len(part)) | empty
-        yield _play_batch(envs, policy, part, padding, mask, seed, batch)
+        mask = (np.arange(size) < len(batch_keys)) | empty
+        yield _play_batch(envs, policy, batch_keys, padding, mask, seed, batch)
 
 
 def _play_batch(
@@ -246,17 +256,19 @@ def _play_batch(
     engine = envs.engine
     outcomes: list[Played | GivenUp] = []
     for slot, key in enumerate(keys):
-        episode, said = engine.episode(slot), tuple(answers[slot])
+        episode, texts = engine.episode(slot), tuple(answers[slot])
         if slot in failed:
-            outcomes.append(GivenUp(key, batch, episode, failed[slot], seconds[slot], said))
+            outcomes.append(GivenUp(key, batch, episode, failed[slot], seconds[slot], texts))
         else:
             earned = tuple(rewards[slot])
-            outcomes.append(Played(key, batch, episode, earned, seconds[slot], said, cut_off[slot]))
+            outcomes.append(
+                Played(key, batch, episode, earned, seconds[slot], texts, cut_off[slot])
+            )
     return outcomes
 
 
 def _was_cut(answer: str, episode: Episode) -> bool:
-    """Whether the newest step was lost because its answer was cut off."""
+    """Return True if the newest step was lost because its answer was cut off."""
     return isinstance(answer, CutAnswer) and episode.steps[-1].error == answer.why
 
 
@@ -270,19 +282,19 @@ def make_envs(num_envs: int, env_id: str = "MedSeg-v0", **options: Any) -> CoreV
 
 
 def caveats(policy: Policy, backbone: Backbone, episodes: Sequence[Episode]) -> list[str]:
-    """What a table must say beside a result.
+    """List what a table must say beside a result.
 
     Args:
-        policy: Who played.
-        backbone: Who segmented.
-        episodes: What was played.
+        policy: The policy that played.
+        backbone: The segmenter.
+        episodes: Those that were played.
 
     Returns:
         Among "oracle", "synthetic" and "not trained for clicks" (or boxes, or texts).
     """
-    found = ["oracle"] if policy.sees_truth else []
+    notes = ["oracle"] if policy.sees_truth else []
     if any(episode.case.synthetic for episode in episodes):
-        found.append("synthetic")
+        notes.append("synthetic")
     kinds = {"box": "boxes", "point": "clicks", "text": "texts"}
     used = {
         "box" if isinstance(step.prompt, AddBox) else "point"
@@ -292,5 +304,5 @@ def caveats(policy: Policy, backbone: Backbone, episodes: Sequence[Episode]) -> 
     }
     untrained = [kinds[kind] for kind in sorted(used - backbone.trained_kinds)]
     if untrained:
-        found.append(f"not trained for {' and '.join(untrained)}")
-    return found
+        notes.append(f"not trained for {' and '.join(untrained)}")
+    return notes

@@ -37,7 +37,7 @@ from medseg_gym.backbones import Backbone
 from medseg_gym.cases import left_out_note
 from medseg_gym.display.terminal import make_console
 from medseg_gym.envs.vector import CoreVectorEnv
-from medseg_gym.policy import Policy, ask, case_generator, make_envs
+from medseg_gym.policy import Policy, ask, case_generator, give_engine, make_envs
 from medseg_gym.statistics import bootstrap_interval
 
 POLICIES = (
@@ -88,7 +88,7 @@ def measure(
         left_out[spec] = dict(envs.source.left_out)
         played: dict[str, list[CaseRecord]] = {}
         for name in names:
-            policy = annotators.make(name, envs.codec, envs.engine)
+            policy = annotators.make(name, envs.codec)
             with console.status(f"{backbone} on {spec}: {name}"):
                 played[name] = evaluate(envs, policy, keys, seed)
             labels = {"backbone": f"{backbone} on {spec}", "policy": policy.name}
@@ -209,7 +209,7 @@ def measure_time(backbone: Backbone, slots: int, max_steps: int) -> list[dict[st
     for name in ("sequential-click?retries=0", "sequential-click", "box-to-point"):
         played = []
         for repeat in range(3):
-            policy = annotators.make(name, envs.codec, envs.engine)
+            policy = annotators.make(name, envs.codec)
             played.append(_time_turns(envs, policy, keys, seed=repeat))
         # The first repeat encodes and warms up.
         medians = np.median(np.array(played[1:]), axis=0)
@@ -224,6 +224,7 @@ def _time_turns(
     envs: CoreVectorEnv, policy: Policy, keys: list[str], seed: int
 ) -> list[tuple[float, float, float, int]]:
     engine, codec = envs.engine, envs.codec
+    give_engine(policy, envs)
     preview, ahead = engine.preview, [0.0]
 
     def timed_preview(*arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Who knows the truth: simulated experts, and beside them the baselines that do not.
+"""Annotators: simulated experts who see the truth, and baselines that do not.
 
 `OracleBox`, `OracleClick` and `OracleBoxClick` follow one rule. The experts (`BoxToPoint`,
 `SequentialClick`, `Hybrid`) also check what a click would do before they make it, as MedSAM-Agent

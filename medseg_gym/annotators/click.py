@@ -1,4 +1,4 @@
-"""Where an annotator clicks: the deepest point of the worse error, as RITM simulates a user.
+"""Simulated clicks: the deepest point of the worse error, as RITM simulates a user.
 
 Sofiiuk et al., "Reviving iterative training with mask guidance for interactive segmentation",
 arXiv 2102.06583, section 3.3; MedSAM-Agent simulates its clicks alike. `ErrorClicks.draw` is what
@@ -173,7 +173,7 @@ class ErrorClicks:
 def next_click(
     mask: np.ndarray, truth: np.ndarray, clicked: Iterable[Pixel] = ()
 ) -> AddPoint | None:
-    """Where a careful user clicks next; see `ErrorClicks.deepest`."""
+    """Return the click of a careful user; see `ErrorClicks.deepest`."""
     return ErrorClicks(mask, truth).deepest(clicked)
 
 

@@ -31,7 +31,7 @@ from medseg_gym.prompts import AddPoint, ArrayCodec, Prompt, Stop
 
 @dataclass
 class Effort:
-    """What the quality check saw so far, over all slots.
+    """Counts of the quality check so far, over all slots.
 
     Args:
         searches: Turns in which a click was looked for.
@@ -74,8 +74,6 @@ class Expert(OracleScript):
             step.
         retries: Other clicks to try in one turn.
         min_iou: `accepts` refuses episodes that end below it.
-        engine: Engine that previews clicks, `envs.engine`; None is enough for an expert that never
-            has to look ahead.
 
     Raises:
         PolicyError: An option out of its range, or a tool that the view does not have.
@@ -90,7 +88,6 @@ class Expert(OracleScript):
         tau: float = 0.01,
         retries: float = 3,
         min_iou: float = 0.7,
-        engine: EpisodeEngine | None = None,
     ) -> None:
         if not (0 <= tau < 1 and 0 <= min_iou <= 1 and retries in range(1000)):
             raise PolicyError(
@@ -103,15 +100,19 @@ class Expert(OracleScript):
         super().__init__(codec)
         self.tau, self.retries, self.min_iou = tau, int(retries), min_iou
         self.name = self.name_with(tau=(tau, 0.01), retries=(retries, 3), min_iou=(min_iou, 0.7))
-        self.engine = engine
+        self.engine: EpisodeEngine | None = None
         self.effort = Effort()
+
+    def use_engine(self, engine: EpisodeEngine) -> None:
+        """Preview clicks with this engine, in which the episodes run."""
+        self.engine = engine
 
     @abstractmethod
     def begins_with_box(self, slot: int) -> bool:
-        """Whether the first prompt of a slot's episode is a box; else it is a click."""
+        """Return True if the first prompt of a slot's episode is a box; else it is a click."""
 
     def accepts(self, episode: Episode) -> bool:
-        """Whether a finished episode is good enough to learn from."""
+        """Return True if a finished episode is good enough to learn from."""
         return episode.iou >= self.min_iou
 
     def choose_all(self, slots: Sequence[int], episodes: Sequence[Episode]) -> list[Prompt]:
@@ -191,14 +192,14 @@ class Expert(OracleScript):
         if self.engine is None:
             raise PolicyError(
                 f"{self.name} looks ahead, which needs the engine of its environment: "
-                "make it with engine=envs.engine"
+                "call use_engine(envs.engine) first, as play_cases does"
             )
         clicks = [search.click for search in searches if search.click is not None]
         return self.engine.preview([search.episode for search in searches], clicks)
 
 
 def gain(episode: Episode, state: MaskState) -> float:
-    """What an episode's IoU would gain by going on to a state."""
+    """Return what an episode's IoU would gain by going on to a state."""
     counts = state.intersection, state.pixels, episode.truth_pixels
     return iou_from_counts(*counts) - episode.iou
 
@@ -233,7 +234,6 @@ class Hybrid(Expert):
         retries: See `Expert`.
         min_iou: See `Expert`.
         boxes: Share of episodes that begin with a box, in [0, 1].
-        engine: See `Expert`.
     """
 
     name = "hybrid"
@@ -246,11 +246,10 @@ class Hybrid(Expert):
         retries: float = 3,
         min_iou: float = 0.7,
         boxes: float = 0.5,
-        engine: EpisodeEngine | None = None,
     ) -> None:
         if not 0 <= boxes <= 1:
             raise PolicyError(f"hybrid needs 0 <= boxes <= 1, got {boxes}")
-        super().__init__(codec, tau, retries, min_iou, engine)
+        super().__init__(codec, tau, retries, min_iou)
         self.boxes = boxes
         self.name = self.name_with(boxes=(boxes, 0.5))
         self._with_box: dict[int, bool] = {}

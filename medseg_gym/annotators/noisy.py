@@ -10,7 +10,7 @@ import numpy as np
 from medseg_gym.annotators.box import disturb, widen
 from medseg_gym.annotators.click import clicked_pixels, masks_to_host, next_click
 from medseg_gym.annotators.scripted import OracleScript
-from medseg_gym.episodes import Episode
+from medseg_gym.episodes import Episode, EpisodeEngine
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import AddBox, AddPoint, Prompt, Stop
 
@@ -65,6 +65,10 @@ class Noisy(OracleScript):
             early=(early, 0.05),
             late=(late, 0.1),
         )
+
+    def use_engine(self, engine: EpisodeEngine) -> None:
+        """Hand the engine on to the expert."""
+        self.expert.use_engine(engine)
 
     def reset(self, slots: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
         """Begin new episodes."""

@@ -11,7 +11,6 @@ from medseg_gym.annotators.click import OracleClick
 from medseg_gym.annotators.expert import BoxToPoint, Hybrid, SequentialClick
 from medseg_gym.annotators.noisy import Noisy
 from medseg_gym.annotators.scripted import CentreBox, OracleScript, RandomActions, StopAtOnce
-from medseg_gym.episodes import EpisodeEngine
 from medseg_gym.errors import PolicyError
 from medseg_gym.option_values import convert_options, declared_options, takes_any_option
 from medseg_gym.policy import Policy
@@ -38,9 +37,6 @@ ANNOTATORS: Registry[Policy] = Registry(
     },
     PolicyError,
 )
-ENGINE = "engine"
-"""Parameter of factories that look ahead; the environment gives it, no spec does."""
-
 _OFTEN_NOISY = ("box-to-point", "hybrid", "sequential-click")
 
 
@@ -64,9 +60,7 @@ def register(kind: str, factory: str | Factory[Policy]) -> None:
     ANNOTATORS.register(kind, factory)
 
 
-def make(
-    text: str, codec: ArrayCodec, engine: EpisodeEngine | None = None, **options: Any
-) -> Policy:
+def make(text: str, codec: ArrayCodec, **options: Any) -> Policy:
     """Build a policy from its spec, "KIND" or "KIND?option=value&option=value".
 
     "noisy-KIND" is any oracle with the slips of `Noisy`, whose options stand beside its own; where
@@ -76,8 +70,6 @@ def make(
     Args:
         text: The spec.
         codec: Of the view it plays through (`envs.unwrapped.codec`).
-        engine: Engine of the environment (`envs.unwrapped.engine`), for experts, who look ahead
-            with it; the other policies need none.
         **options: Further options.
 
     Raises:
@@ -87,8 +79,6 @@ def make(
     spec, factory = _find(text)
     slips = _slips(spec)
     values = {**_options(spec, factory), **options}
-    if ENGINE in declared_options(factory, 1):
-        values[ENGINE] = engine
     policy = ANNOTATORS.call(
         spec, factory, codec, **{name: v for name, v in values.items() if name not in slips}
     )
@@ -153,7 +143,6 @@ def _options(spec: Spec, factory: Factory[Policy]) -> dict[str, Any]:
     """Return a spec's options, converted; those of `Noisy` too, where it is noisy."""
     ANNOTATORS.options_of(Spec(spec.text, spec.kind, spec.argument, PolicyError), factory, 1)
     declared = {**declared_options(factory, 1), **_slips(spec)}
-    declared.pop(ENGINE, None)
     return convert_options(
         f"policy {spec}", spec.options, declared, PolicyError, takes_any_option(factory)
     )

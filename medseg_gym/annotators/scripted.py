@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medseg_gym.envs.views.array import Observations
-from medseg_gym.episodes import Episode
+from medseg_gym.episodes import Episode, EpisodeEngine
 from medseg_gym.prompts import AddBox, ArrayCodec, Prompt, Stop
 
 
@@ -90,6 +90,9 @@ class OracleScript(ScriptedPolicy):
 
     sees_truth = True
 
+    def use_engine(self, engine: EpisodeEngine) -> None:
+        """Take the engine in which the episodes run; experts look ahead with it, others do not."""
+
     def act(  # type: ignore[override]
         self, observations: Observations, episodes: Sequence[Episode]
     ) -> np.ndarray:
@@ -103,7 +106,7 @@ class OracleScript(ScriptedPolicy):
         return actions
 
     def accepts(self, episode: Episode) -> bool:
-        """Whether a finished episode is worth keeping as a trajectory to learn from."""
+        """Return True if a finished episode is worth keeping as a trajectory to learn from."""
         return True
 
     def choose(self, slot: int) -> Prompt:

@@ -53,7 +53,7 @@ def run_demo(
             progress.update(bar, total=len(keys) * len(policies) * len(backbones))
             for name in policies:
                 progress.update(bar, description=f"{backbone}, {name}")
-                policy = annotators.make(name, envs.codec, envs.engine)
+                policy = annotators.make(name, envs.codec)
                 episodes = played[backbone, name] = []
                 for batch in play_cases(envs, policy, keys):
                     episodes += batch

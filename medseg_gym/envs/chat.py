@@ -1,4 +1,4 @@
-"""MedSegChatEnv: one model, one image, one target, in words and pictures."""
+"""MedSegChatEnv: one model, one image, one target, in words and images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class MedSegChatEnv(CoreEnv):
     """Segment a medical image by tool calls in a conversation. Id: `MedSegChat-v0`.
 
     The same episodes as `MedSegEnv` (cases, prompts, masks, reward, ends), seen by a
-    vision-language model: every user turn is a picture and a text, every answer one tool call.
+    vision-language model: every user turn is an image and a text, every answer one tool call.
 
     **Action.** Any str, read by `prompts.read_answer`, whose module lists the rules (dialects, what
     is repaired, which of several calls counts). The calls, with whole numbers 0..999 of width and
@@ -43,7 +43,7 @@ class MedSegChatEnv(CoreEnv):
     | image | Box(0, 255, (P, P, 3), uint8) | the case squashed to P x P under the mask in green |
 
     After the end, `text` is `ChatTexts.over` and `image` shows the final mask. `messages()` is the
-    whole conversation and `pictures()` what it shows; how much of it a model gets is its policy's
+    whole conversation and `images()` its images; how much of it a model gets is its policy's
     business.
 
     **Reward, end, reset, info**: as in `MedSegEnv`; `info` also has `repairs`, what was forgiven or
@@ -80,12 +80,12 @@ class MedSegChatEnv(CoreEnv):
         return view
 
     def messages(self) -> list[Message]:
-        """The conversation so far, see `chat_view.Message` and `ChatView.messages`."""
+        """Return the conversation so far, see `chat_view.Message` and `ChatView.messages`."""
         return self.view.messages(self.episode)
 
-    def pictures(self) -> list[np.ndarray]:
-        """The pictures of `messages()`, in order, each (P, P, 3) uint8."""
-        return self.view.pictures(self.episode)
+    def images(self) -> list[np.ndarray]:
+        """Return the images of `messages()`, in order, each (P, P, 3) uint8."""
+        return self.view.images(self.episode)
 
     @property
     def tool_schemas(self) -> list[dict[str, Any]]:

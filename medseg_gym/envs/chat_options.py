@@ -19,13 +19,13 @@ _ARRAY_ONLY = {
 
 @dataclass(frozen=True, kw_only=True)
 class ChatOptions(EnvOptions):
-    """What `gym.make("MedSegChat-v0", ...)` and `gym.make_vec("MedSegChat-v0", ...)` take.
+    """Arguments of `gym.make("MedSegChat-v0", ...)` and `gym.make_vec("MedSegChat-v0", ...)`.
 
     Those of `EnvOptions` but `bins` and `targets`, which belong to arrays; `max_steps` is the limit
     of turns, `tools` also decides what the system prompt tells of. And:
 
     Args:
-        image_size: Side P of the square picture that the model is shown, in pixels.
+        image_size: Side P of the square image that the model is shown, in pixels.
         texts: Words: "full", "terse" (for tiny models), a `ChatTexts`, or its arguments as a
             mapping.
         overlay: How the mask is shown: "fill", its "outline", or "none" (the model never sees it).
@@ -35,7 +35,7 @@ class ChatOptions(EnvOptions):
             rewards for the form of answers give nothing for it.
         coordinates: How the model writes places, which system prompt, tool schemas, conversations
             and exports all follow: "grid1000", whole numbers 0..999 of width and height;
-            "fraction", numbers 0..1; "pixel", pixels of the picture that it is shown, 0..P-1.
+            "fraction", numbers 0..1; "pixel", pixels of the image that it is shown, 0..P-1.
     """
 
     image_size: int = 512

@@ -55,16 +55,16 @@ class MedSegChatVectorEnv(CoreVectorEnv):
         return view
 
     def messages(self, slot: int) -> list[Message]:
-        """A slot's conversation so far, see `chat_view.Message` and `ChatView.messages`."""
+        """Return a slot's conversation so far, see `chat_view.Message` and `ChatView.messages`."""
         return self.view.messages(self.engine.episode(slot))
 
-    def pictures(self, slot: int) -> list[np.ndarray]:
-        """The pictures of `messages(slot)`, in order, each (P, P, 3) uint8."""
-        return self.view.pictures(self.engine.episode(slot))
+    def images(self, slot: int) -> list[np.ndarray]:
+        """Return the images of `messages(slot)`, in order, each (P, P, 3) uint8."""
+        return self.view.images(self.engine.episode(slot))
 
     @property
     def system_messages(self) -> list[Message]:
-        """What every conversation begins with: the system message, or nothing."""
+        """System message that every conversation begins with; empty where there is none."""
         return self.view.system_messages
 
     @property

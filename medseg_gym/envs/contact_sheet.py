@@ -1,4 +1,4 @@
-"""Picture sheets and animated GIFs of finished episodes."""
+"""Contact sheets and animated GIFs of finished episodes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def contact_sheet(
     Args:
         episodes: (label, episode) pairs; the label is shown under the image.
         path: Of the PNG.
-        side: Longer edge of each picture, in pixels.
+        side: Longer edge of each image, in pixels.
 
     Returns:
         The path.

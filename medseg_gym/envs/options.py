@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvOptions:
-    """What `gym.make("MedSeg-v0", ...)` and `gym.make_vec("MedSeg-v0", ...)` take.
+    """Arguments of `gym.make("MedSeg-v0", ...)` and `gym.make_vec("MedSeg-v0", ...)`.
 
     Args:
         cases: What is segmented: a spec for `load_cases`, a CaseSource or a sequence of Cases.

@@ -60,8 +60,8 @@ def draw_case(
         for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
             shrunk &= np.roll(inside, shift, axis)
         frame[inside & ~shrunk] = TRUTH_COLOUR
-    picture = Image.fromarray(frame)
-    draw = ImageDraw.Draw(picture)
+    drawing = Image.fromarray(frame)
+    draw = ImageDraw.Draw(drawing)
     if box is not None:
         corners = (box.x1 * width, box.y1 * height, box.x2 * width, box.y2 * height)
         draw.rectangle(corners, outline=BOX_COLOUR, width=max(1, side // 190))
@@ -70,7 +70,7 @@ def draw_case(
         x, y = point.x * width, point.y * height
         colour = POSITIVE_COLOUR if point.positive else NEGATIVE_COLOUR
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
-    return np.asarray(picture).copy()
+    return np.asarray(drawing).copy()
 
 
 def draw_episode(episode: Episode, side: int = 384, step: int | None = None) -> np.ndarray:
@@ -115,13 +115,13 @@ def draw_frame(episode: Episode) -> np.ndarray:
     Returns:
         `FRAME_SHAPE` uint8; even sides, as video codecs want them.
     """
-    picture = draw_episode(episode, FRAME_SIDE)
+    drawing = draw_episode(episode, FRAME_SIDE)
     # The caption keeps its distance to the image, and both stand in the middle.
     canvas = np.full(FRAME_SHAPE, BACKGROUND, np.uint8)
     top, left = (
-        (room - side) // 2 for room, side in zip(FRAME_SHAPE, picture.shape[:2], strict=False)
+        (room - side) // 2 for room, side in zip(FRAME_SHAPE, drawing.shape[:2], strict=False)
     )
-    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    canvas[top : top + drawing.shape[0], left : left + drawing.shape[1]] = drawing
     return canvas
 
 

@@ -1,4 +1,8 @@
-"""What happens: episodes, the engine that steps them, rewards and metrics."""
+"""Episodes, the engine that steps them, rewards, metrics and summaries.
+
+An `Episode` is one case being segmented, `EpisodeEngine` the only place where a step happens, and
+`EpisodeSummary` the one definition of an episode's numbers.
+"""
 
 from medseg_gym.episodes import metrics, rewards
 from medseg_gym.episodes.engine import DecodeOptions, EpisodeEngine, StepResult, episode_info

@@ -23,7 +23,7 @@ from medseg_gym.prompts import AddBox, AddPoint, Prompt
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How prompts become decoder rows; one rule for training and inference.
+    """Rule by which prompts become decoder rows, the same for training and inference.
 
     Args:
         prompt_memory: "all" gives the decoder every prompt in force. "newest" gives it the newest
@@ -63,7 +63,7 @@ class EpisodeEngine:
     distinct image size, and one transfer to the host.
 
     Args:
-        backbone: Who segments.
+        backbone: The segmenter.
         num_slots: Slots, each holding an `Episode` or None.
         reward: Name or `Reward`.
         max_steps: Actions per episode, at least 1.
@@ -122,7 +122,7 @@ class EpisodeEngine:
         _check_slots(slots, cases)
         limits = [given or self.max_steps for given in max_steps or [None] * len(slots)]
         try:
-            found = self.cache.get(
+            embeddings = self.cache.get(
                 self.backbone, [c.image for c in cases], [c.content_hash for c in cases]
             )
         except NonFiniteError as error:
@@ -133,7 +133,7 @@ class EpisodeEngine:
             names = _case_names([cases[i] for i in ill])
             raise NonFiniteError(error.backbone, error.what, ill, names) from None
         started = []
-        for slot, case, limit, embedding in zip(slots, cases, limits, found, strict=True):
+        for slot, case, limit, embedding in zip(slots, cases, limits, embeddings, strict=True):
             truth = torch.from_numpy(case.mask.copy()).to(self.backbone.device)
             episode = Episode(case, truth, limit, embedding)
             self.episodes[slot] = episode
@@ -193,7 +193,7 @@ class EpisodeEngine:
     def preview(
         self, episodes: Sequence[Episode], prompts: Sequence[AddBox | AddPoint]
     ) -> list[MaskState]:
-        """What a prompt would make of each episode, without taking a step.
+        """Make the state that a prompt would lead to in each episode, without taking a step.
 
         Rows, decode and counts are those of `step`, in one call; nothing is recorded or changed.
 
@@ -247,8 +247,8 @@ class EpisodeEngine:
             )
         ]
 
-    def _kept(self, part: torch.Tensor) -> torch.Tensor:
-        return part.clone() if self.own_memory else part
+    def _kept(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.clone() if self.own_memory else tensor
 
     def _row(
         self,

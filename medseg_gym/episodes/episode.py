@@ -24,7 +24,7 @@ Effect = Literal["decode", "restore", "clear", "stop", "invalid"]
 
 @dataclass(frozen=True, eq=False)
 class MaskState:
-    """What undo goes back to: the prompts in force and the mask they made.
+    """Prompts in force and the mask that they made; undo goes back to an earlier one.
 
     Args:
         mask: H x W bool, on the backbone's device.
@@ -138,7 +138,7 @@ class Episode:
 
     # what may happen --------------------------------------------------------------------------
     def judge(self, prompt: Prompt | PromptError | None) -> tuple[Effect, str]:
-        """What a prompt would do now, and the error if nothing.
+        """Judge what a prompt would do now: its effect, and the error if it is invalid.
 
         Args:
             prompt: None or the error itself for an action that could not be read.

@@ -55,7 +55,7 @@ def measure_masks(
     """
     _check_sizes(backbone, logits, truths)
     groups = group_by_shape(logits)
-    told = None if prediction is None else row_sums(prediction.logits) + prediction.iou
+    low_sums = None if prediction is None else row_sums(prediction.logits) + prediction.iou
     stacks, counts = [], []
     for members in groups:
         stacked = torch.stack([logits[i] for i in members])
@@ -63,19 +63,19 @@ def measure_masks(
         both = masks & torch.stack([truths[i] for i in members])
         stacks.append(masks)
         sums = row_sums(stacked)
-        if told is not None:
-            sums += told if len(groups) == 1 else told[members]
+        if low_sums is not None:
+            sums += low_sums if len(groups) == 1 else low_sums[members]
         counts.append(torch.stack([masks.sum((1, 2)), both.sum((1, 2)), sums.isfinite()], dim=1))
     rows = torch.cat(counts).tolist()
     if not all(finite for _, _, finite in rows):
         _find_not_finite(backbone, prediction, logits)
     pairs = iter(rows)
-    found: dict[int, MeasuredMask] = {}
+    measured: dict[int, MeasuredMask] = {}
     for members, masks in zip(groups, stacks, strict=True):
         for i, mask in zip(members, masks, strict=True):
             pixels, intersection, _ = next(pairs)
-            found[i] = MeasuredMask(mask, pixels, intersection)
-    return [found[i] for i in range(len(logits))]
+            measured[i] = MeasuredMask(mask, pixels, intersection)
+    return [measured[i] for i in range(len(logits))]
 
 
 def check_prediction(backbone: str, prediction: Prediction, count: int) -> None:
@@ -96,7 +96,7 @@ def _check_sizes(
     backbone: str, logits: Sequence[torch.Tensor], truths: Sequence[torch.Tensor]
 ) -> None:
     """Other sizes would be broadcast silently, and count pixels that are not there."""
-    sizes = [tuple(part.shape) for part in logits]
+    sizes = [tuple(tensor.shape) for tensor in logits]
     wanted = [tuple(truth.shape) for truth in truths]
     if sizes != wanted:
         raise BackboneError(

@@ -48,10 +48,10 @@ class EpisodeSummary:
     that is not known, and then they are in `invalid`."""
 
     stopped: bool
-    """Whether the agent ended the episode by Stop."""
+    """True if the agent ended the episode by Stop."""
 
     done: bool
-    """Whether the episode is over: stopped, or no step left."""
+    """True if the episode is over: stopped, or no step left."""
 
     stop_regret: float
     """Best Dice of the episode, the empty mask's included, minus `dice`: what stopping at the best
@@ -73,7 +73,7 @@ class EpisodeSummary:
 
     @property
     def last_info(self) -> dict[str, Any]:
-        """What the step that ends an episode adds to `info`: the entries of `LAST_INFO`."""
+        """Entries that the step which ends an episode adds to `info`: the fields `LAST_INFO`."""
         return {name: getattr(self, name) for name in LAST_INFO}
 
     @classmethod

@@ -63,7 +63,7 @@ class BuiltIn:
 
     def build(self, envs: Any) -> Policy:
         """Make it for a vector environment."""
-        return annotators.make(self.name, envs.codec, envs.engine)
+        return annotators.make(self.name, envs.codec)
 
 
 @dataclass(frozen=True, kw_only=True)

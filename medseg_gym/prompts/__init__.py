@@ -1,4 +1,4 @@
-"""What an agent can do, and how it is written down as arrays and as tool calls.
+"""Prompts, the actions of an agent, and codecs that write them as arrays and as tool calls.
 
 A prompt holds fractions of width and height in [0, 1]; a codec puts them on a grid of cells, and
 `Coordinates` says how a model writes them. `read_answer` is the one reader of what models say.

@@ -46,7 +46,7 @@ from medseg_gym.prompts.tool_calls import TOOL_CALL_OF_TOOL, call_names
 from medseg_gym.prompts.types import TOOLS, AddBox, AddPoint, Clear, Prompt, Stop, Undo
 
 Thinking = bool | Literal["refuse"]
-"""Whether thoughts are invited (True), read past (False) or make an answer unreadable."""
+"""Thoughts are invited (True), read past (False), or make an answer unreadable ("refuse")."""
 
 _CANDIDATES = 8
 _BARE: dict[str, Prompt] = {"undo_action": Undo(), "clear_action": Clear(), "stop_action": Stop()}
@@ -54,7 +54,7 @@ _BARE: dict[str, Prompt] = {"undo_action": Undo(), "clear_action": Clear(), "sto
 
 @dataclass(frozen=True)
 class Answer:
-    """What was made of an answer.
+    """An answer as it was read.
 
     Args:
         prompt: What it asks for; None if it cannot be read.
@@ -76,7 +76,7 @@ def read_answer(
     """Read an answer; see the module for the rules.
 
     Args:
-        text: All that the model said.
+        text: The whole answer of the model.
         tools: Subset of `TOOLS` that may be used.
         thinking: "refuse" refuses an answer with a thought in it; else thoughts are read past.
         coordinates: How places are written.
@@ -89,7 +89,7 @@ def read_answer(
         return Answer(None, "thinking is not allowed here; answer with one tool call alone")
     first_error, others = "", 0
     answer: Answer | None = None
-    for candidate in islice(candidates(spoken.said), _CANDIDATES):
+    for candidate in islice(candidates(spoken.text), _CANDIDATES):
         try:
             prompt, repairs = _read_candidate(candidate, tools, coordinates)
         except PromptError as error:

@@ -158,9 +158,9 @@ def python_call(name: str, plain: list[Any], named: dict[str, Any]) -> dict[str,
         values, rest = plain[:count], plain[count:]
     if not place or place in named or len(rest) > 1 or (rest and "point_type" in named):
         raise PromptError(f"arguments of {brief(name)} need their names, got {brief(plain)}")
-    found = {place: values, **named}
+    arguments_by_name = {place: values, **named}
     if rest and place == "point_2d":
-        found["point_type"] = rest[0]
+        arguments_by_name["point_type"] = rest[0]
     elif rest:
         raise PromptError(f"arguments of {brief(name)} need their names, got {brief(plain)}")
-    return {"name": name, "arguments": found}
+    return {"name": name, "arguments": arguments_by_name}

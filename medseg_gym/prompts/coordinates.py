@@ -1,4 +1,4 @@
-"""How a model writes places in an image: the one object that reading and writing share.
+"""Coordinates: notation of places in an image, shared by reading and writing.
 
 System prompt, tool schemas, the reader of answers, conversations and exports all take their words
 and numbers from it, so that a model is told, trained and read in the same way.
@@ -17,7 +17,7 @@ from medseg_gym.prompts.grid import TOOL_CALL_BINS, to_cell, to_fraction
 from medseg_gym.prompts.lenient_json import read_lenient_json
 
 COORDINATES = ("grid1000", "fraction", "pixel")
-"""What the option `coordinates` of the chat environment takes."""
+"""Values of the option `coordinates` of the chat environment."""
 
 _DECIMALS = 4
 _CORNERS = (("x1", "y1", "x2", "y2"), ("x", "y"))
@@ -26,12 +26,12 @@ _DEEPEST, _LONGEST = 4, 400
 
 @dataclass(frozen=True)
 class Coordinates:
-    """How places are written.
+    """Notation of places in tool calls.
 
     Args:
         kind: "grid1000": cells 0..999 of width and height; "fraction": 0..1 with up to four
-            decimals; "pixel": pixels of the square picture that is shown.
-        side: Side of that picture in pixels, at least 2; for "pixel" alone.
+            decimals; "pixel": pixels of the square image that is shown.
+        side: Side of that image in pixels, at least 2; for "pixel" alone.
 
     Raises:
         PromptError: Unknown kind, or no side where one is needed.
@@ -46,7 +46,7 @@ class Coordinates:
                 f"coordinates must be one of {', '.join(COORDINATES)}, got {self.kind!r}"
             )
         if self.kind == "pixel" and self.side < 2:
-            raise PromptError(f"pixel coordinates need a picture of 2 pixels, got {self.side}")
+            raise PromptError(f"pixel coordinates need an image of 2 pixels, got {self.side}")
 
     @property
     def bins(self) -> int:

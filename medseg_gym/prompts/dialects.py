@@ -1,4 +1,4 @@
-"""Where the calls are in an answer, in the dialects that models are trained on.
+"""Find the calls in an answer, in the dialects that models are trained on.
 
 A dialect is mostly a pair of marks with something between them, so marks are found first, all by
 one expression, and what stands between is read by its form, whatever the marks are: JSON, a name
@@ -59,7 +59,7 @@ _QUOTES = re.compile(r'<\|"\|>|<escape>')
 
 @dataclass
 class Candidate:
-    """What could be a call.
+    """A piece of an answer that could be a call.
 
     Args:
         call: `{"name": ..., "arguments": ...}` or a shape that `call_shapes.read_call` knows.
@@ -73,7 +73,7 @@ class Candidate:
 
 
 def candidates(text: str) -> Iterator[Candidate]:
-    """What could be calls, in order.
+    """Yield the pieces of an answer that could be calls, in order.
 
     Args:
         text: An answer without thoughts, with the marks of DeepSeek in plain characters
@@ -162,8 +162,8 @@ def _json_calls(block: Block) -> Iterator[Candidate]:
         begin = body.find("{")
         repairs.append("words before the call")
     if begin < 0:
-        said = brief(body.strip())
-        yield Candidate(error=f"the tool call is not valid JSON: {said} holds no object")
+        problem = brief(body.strip())
+        yield Candidate(error=f"the tool call is not valid JSON: {problem} holds no object")
         return
     try:
         value, end, forgiven = read_value(body, begin, cut)
@@ -171,8 +171,8 @@ def _json_calls(block: Block) -> Iterator[Candidate]:
         yield Candidate(error=f"the tool call is not valid JSON: {error}")
         end = body.find("}", error.at) + 1 or len(body)  # what is inside of it is no call
     else:
-        more = _JSON.search(body, end)
-        if not more and body[end:].strip():
+        separator = _JSON.search(body, end)
+        if not separator and body[end:].strip():
             repairs.append("words after the call")
         for call in calls_in(value, repairs):
             yield Candidate(call, "", (*repairs, *forgiven))
@@ -182,8 +182,8 @@ def _json_calls(block: Block) -> Iterator[Candidate]:
 def _scan_json(text: str, at: int, cut: bool, repairs: tuple[str, ...]) -> Iterator[Candidate]:
     """Objects that begin like a call, from a place on; what is inside of one is not looked at."""
     while begin := _JSON.search(text, at):
-        found, at = _json_at(text, begin.start(), cut, repairs)
-        yield from found
+        matched, at = _json_at(text, begin.start(), cut, repairs)
+        yield from matched
 
 
 def _json_at(
@@ -196,16 +196,16 @@ def _json_at(
         inner = text.find("}", max(error.at, at + 1))  # what is inside of it is no call
         return [Candidate(error=error_text)], inner + 1 if inner >= 0 else len(text)
     listed = list(repairs)
-    found = [Candidate(call, "", (*listed, *forgiven)) for call in calls_in(value, listed)]
-    return found, end
+    matched = [Candidate(call, "", (*listed, *forgiven)) for call in calls_in(value, listed)]
+    return matched, end
 
 
 def _python_calls(body: str, unit: re.Match[str], block: Block) -> Iterator[Candidate]:
     at: int | None = unit.start()
-    while at is not None and (found := _PYTHON_UNIT.match(body, at)):
-        calls, end = _python_unit(body, found, not block.closed, block.repairs)
+    while at is not None and (matched := _PYTHON_UNIT.match(body, at)):
+        calls, end = _python_unit(body, matched, not block.closed, block.repairs)
         yield from calls
-        following = _PYTHON_UNIT.search(body, max(end, found.end()))
+        following = _PYTHON_UNIT.search(body, max(end, matched.end()))
         at = following.start() if following else None
 
 
@@ -213,30 +213,30 @@ def _python_unit(
     text: str, unit: re.Match[str], cut: bool, repairs: tuple[str, ...]
 ) -> tuple[list[Candidate], int]:
     """The call, or the list of calls, that begins at a match of `_PYTHON_UNIT`; and its end."""
-    found: list[Candidate] = []
+    matched: list[Candidate] = []
     name, at = unit["name"], unit.end()
     while True:
         try:
             plain, named, at, forgiven = read_call_arguments(text, at, cut=True)
             call = python_call(name, plain, named)
         except UnreadableJson as error:
-            said = f"the call of {brief(name)} cannot be read: {error}"
-            return [Candidate(error=said)], error.at
+            problem = f"the call of {brief(name)} cannot be read: {error}"
+            return [Candidate(error=problem)], error.at
         except PromptError as error:
-            found.append(Candidate(error=str(error)))
+            matched.append(Candidate(error=str(error)))
         else:
-            found.append(Candidate(call, "", (*repairs, *forgiven)))
+            matched.append(Candidate(call, "", (*repairs, *forgiven)))
         if not unit["list"]:
-            return found, at
-        more = _COMMA.match(text, at)
-        after = more.end() if more else at
-        if more and (following := _CALL.match(text, after)):
+            return matched, at
+        separator = _COMMA.match(text, at)
+        after = separator.end() if separator else at
+        if separator and (following := _CALL.match(text, after)):
             name, at = following["name"], following.end()
             continue
         closing = _BRACKET.match(text, after)
         if closing is None and (cut or not _END.match(text, after)):
             return [Candidate(error="the list of calls breaks off before its bracket")], after
-        return found, closing.end() if closing else after
+        return matched, closing.end() if closing else after
 
 
 # without marks ----------------------------------------------------------------------------------
@@ -247,8 +247,8 @@ def _without_marks(text: str) -> Iterator[Candidate]:
     among_words = False
     while begin := _BARE.search(text, at):
         if begin["python"]:
-            found, at = _python_unit(text, _unit_at(text, begin.start()), True, ("no tags",))
-            waiting = waiting if among_words else [*waiting, *found][:_MOST]
+            matched, at = _python_unit(text, _unit_at(text, begin.start()), True, ("no tags",))
+            waiting = waiting if among_words else [*waiting, *matched][:_MOST]
             at = max(at, begin.end())
             rest = _noise_end(text, at)
             if rest == len(text):
@@ -261,11 +261,11 @@ def _without_marks(text: str) -> Iterator[Candidate]:
         yield from waiting
         waiting = []
         if begin["json"]:
-            found, at = _json_at(text, begin.start(), True, ("no tags",))
+            matched, at = _json_at(text, begin.start(), True, ("no tags",))
         else:
             one, at = _with_json(begin, text, True, ("no tags",))
-            found, at = [one], max(at, begin.end())
-        yield from found
+            matched, at = [one], max(at, begin.end())
+        yield from matched
     yield from waiting
 
 
@@ -276,14 +276,14 @@ def _unit_at(text: str, at: int) -> re.Match[str]:
 
 
 def _line_of(text: str, at: int) -> int:
-    """Where the blanks before a place in its line begin."""
+    """Return where the blanks before a place in its line begin."""
     while at and text[at - 1] in " \t":
         at -= 1
     return at
 
 
 def _noise_end(text: str, at: int) -> int:
-    """Where something other than brackets, fences and marks begins."""
+    """Return where something other than brackets, fences and marks begins."""
     noise = _NOISE.match(text, at)
     assert noise is not None
     return noise.end()

@@ -34,16 +34,16 @@ def read_elements(body: str) -> dict[str, Any]:
     before = body[: begins[0].start()] if begins else body
     if before.strip():
         raise ValueError(f"an element is missing where {before.strip()[:40]!r} stands")
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for number, begin in enumerate(begins):
         limit = begins[number + 1].start() if number + 1 < len(begins) else len(body)
         end = _END.search(body, begin.end(), limit)
         value = _value(body[begin.end() : end.start() if end else limit])
         key = begin["parameter"] or begin["key"]
-        if key in found and found[key] != value:
+        if key in parameters and parameters[key] != value:
             raise ValueError(f"{key[:40]!r} is given twice")
-        found[key] = value
-    return found
+        parameters[key] = value
+    return parameters
 
 
 def _value(text: str) -> Any:

@@ -152,13 +152,13 @@ class _Reader:
         return float(text)
 
     def string(self, mark: str) -> str:
-        found = _STRINGS[mark].match(self.text, self.at + 1)
-        if found is None:
+        match = _STRINGS[mark].match(self.text, self.at + 1)
+        if match is None:
             error = self.refuse("a string is not closed that begins")
             error.at = len(self.text)
             raise error
-        self.at = found.end()
-        inner = found.group(1)
+        self.at = match.end()
+        inner = match.group(1)
         if mark == '"':
             try:
                 return str(json.loads(f'"{inner}"', strict=False))
@@ -181,7 +181,7 @@ class _Reader:
         return word.group()
 
     def closes(self, closer: str) -> bool:
-        """Whether the container ends here; the end of a whole text ends them all."""
+        """Return True if the container ends here; the end of a whole text ends them all."""
         mark = self.peek()
         if mark == closer:
             self.at += 1
@@ -195,30 +195,30 @@ class _Reader:
 
     def items(self, depth: int) -> dict[str, Any]:
         self.at += 1
-        found: dict[str, Any] = {}
+        container: dict[str, Any] = {}
         while not self.closes("}"):
-            if found and not self.comma("}"):
+            if container and not self.comma("}"):
                 break
             key = self.key()
             if self.peek() != ":":
                 raise self.refuse(f"a colon is missing after {key[:40]!r}")
             self.at += 1
-            self.put(found, key, self.value(depth + 1))
-        return found
+            self.put(container, key, self.value(depth + 1))
+        return container
 
-    def put(self, found: dict[str, Any], key: str, value: Any) -> None:
-        if key in found and found[key] != value:
+    def put(self, container: dict[str, Any], key: str, value: Any) -> None:
+        if key in container and container[key] != value:
             raise self.refuse(f"{key[:40]!r} is given twice")
-        found[key] = value
+        container[key] = value
 
     def elements(self, closer: str, depth: int) -> list[Any]:
         self.at += 1
-        found: list[Any] = []
+        container: list[Any] = []
         while not self.closes(closer):
-            if found and not self.comma(closer):
+            if container and not self.comma(closer):
                 break
-            found.append(self.value(depth + 1))
-        return found
+            container.append(self.value(depth + 1))
+        return container
 
     def arguments(self) -> tuple[list[Any], dict[str, Any]]:
         plain: list[Any] = []

@@ -1,4 +1,4 @@
-"""The marks that models put round their calls, and what stands between them."""
+"""The marks that models put round their calls, and the text between them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MARK = re.compile(
 
 @dataclass
 class Block:
-    """What stands between two marks.
+    """Text between two marks.
 
     Args:
         name: Of the call, where the first mark says it.
@@ -57,7 +57,7 @@ def plain_marks(text: str) -> str:
 
 
 def find_blocks(text: str) -> Iterator[Block]:
-    """What stands between marks, in order; nothing where there are none but ends of a turn."""
+    """Yield the text between marks, in order; nothing where there are only ends of a turn."""
     opened: re.Match[str] | None = None
     seen, at = False, 0
     while mark := MARK.search(text, at):

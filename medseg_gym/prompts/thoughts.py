@@ -1,4 +1,4 @@
-"""What a model thought is no part of what it said.
+"""Separate the thoughts of a model from its answer.
 
 Reasoning models put their thoughts between marks that differ from family to family. A call in a
 thought is one that the model considered; it is never done.
@@ -29,23 +29,23 @@ class Spoken:
     """An answer without its thoughts.
 
     Args:
-        said: What is left.
+        text: The answer that is left.
         thoughts: What was taken out, in order.
         closer: The mark with which the last thought should have ended; "" if it did.
     """
 
-    said: str
+    text: str
     thoughts: tuple[str, ...]
     closer: str = ""
 
 
 def take_out_thoughts(text: str) -> Spoken:
-    """Split an answer into what was said and what was thought.
+    """Split an answer into its text and its thoughts.
 
     A mark that ends a thought without one that begins it makes a thought of all before it: a chat
     template had opened it already. A thought that does not end takes all the rest.
     """
-    said: list[str] = []
+    kept: list[str] = []
     thoughts: list[str] = []
     at, inside, closer = 0, "", ""
     for mark in _MARK.finditer(text):
@@ -55,38 +55,38 @@ def take_out_thoughts(text: str) -> Spoken:
                 thoughts.append(text[at : mark.start()])
                 at, inside = mark.end(), ""
         elif not ends:
-            said.append(text[at : mark.start()])
+            kept.append(text[at : mark.start()])
             at, inside, closer = mark.end(), kind, _closer_of(mark)
         elif kind not in _NEVER_ALONE:
-            thoughts.append("".join([*said, text[at : mark.start()]]))
-            said, at = [], mark.end()
+            thoughts.append("".join([*kept, text[at : mark.start()]]))
+            kept, at = [], mark.end()
     if inside:
-        return Spoken("".join(said), (*thoughts, text[at:]), closer)
-    return Spoken("".join([*said, text[at:]]), tuple(thoughts))
+        return Spoken("".join(kept), (*thoughts, text[at:]), closer)
+    return Spoken("".join([*kept, text[at:]]), tuple(thoughts))
 
 
 def _kind_of(mark: re.Match[str]) -> tuple[str, bool]:
     """Which family a mark is of, and whether it ends a thought."""
-    found = mark.groupdict()
+    groups = mark.groupdict()
     for family in _NEVER_ALONE:
-        if found[family] or found[f"{family}_end"]:
-            return family, bool(found[f"{family}_end"])
-    if found["medgemma"]:
-        return "medgemma", found["medgemma"] == "95"
-    tag = next(found[name] for name in ("tag", "tag2", "tag3", "tag4", "tag5") if found[name])
-    edge = (found["edge"] or found["edge2"] or "").lower()
-    slash = found["slash"] or found["slash2"] or found["slash3"]
+        if groups[family] or groups[f"{family}_end"]:
+            return family, bool(groups[f"{family}_end"])
+    if groups["medgemma"]:
+        return "medgemma", groups["medgemma"] == "95"
+    tag = next(groups[name] for name in ("tag", "tag2", "tag3", "tag4", "tag5") if groups[name])
+    edge = (groups["edge"] or groups["edge2"] or "").lower()
+    slash = groups["slash"] or groups["slash2"] or groups["slash3"]
     family = f"{mark.group()[0]}{mark.group()[1] if edge else ''}{tag.lower()}"
     return family, bool(slash) or edge == "end"
 
 
 def _closer_of(mark: re.Match[str]) -> str:
     text = mark.group()
-    found = mark.groupdict()
-    if found["harmony"] or found["gemma"]:
-        return "<|end|>" if found["harmony"] else "<channel|>"
-    if found["medgemma"]:
+    groups = mark.groupdict()
+    if groups["harmony"] or groups["gemma"]:
+        return "<|end|>" if groups["harmony"] else "<channel|>"
+    if groups["medgemma"]:
         return "<unused95>"
-    if found["edge"] or found["edge2"]:
+    if groups["edge"] or groups["edge2"]:
         return text.replace("START", "END").replace("begin", "end")
     return f"{text[0]}/{text[1:]}"

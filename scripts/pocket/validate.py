@@ -57,9 +57,7 @@ def validate(model: Sam, device: torch.device) -> Validation:
         for policy in ("oracle-box", "oracle-box?loosen=0.2", "oracle-click"):
             played = [
                 p.episode
-                for batch in play_cases(
-                    envs, annotators.make(policy, envs.codec, envs.engine), source.keys
-                )
+                for batch in play_cases(envs, annotators.make(policy, envs.codec), source.keys)
                 for p in batch
             ]
             steps = [

@@ -59,7 +59,7 @@ def caller(tmp_path_factory, small_cases):
         for turn in range(3):
             texts |= set(observations["text"])
             observations, *_ = envs.step([said(turn, variant)] * len(small_cases))
-        conversations += [(envs.messages(s), envs.pictures(s)) for s in range(len(small_cases))]
+        conversations += [(envs.messages(s), envs.images(s)) for s in range(len(small_cases))]
     size = TinyConfig(image_size=64, hidden=64, layers=2, vision_layers=1)
     path = build_tiny(tmp_path_factory.mktemp("caller"), sorted(texts), size)
     model, processor = load_model(path), load_processor(path)

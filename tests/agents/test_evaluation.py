@@ -20,7 +20,7 @@ from medseg_gym.policy import caveats, make_envs, play_cases
 
 def run(cases, policy="random", num_envs=2, file=None, **options):
     envs = make_envs(num_envs, cases=cases, backbone="ellipse", max_steps=4, **options)
-    found = annotators.make(policy, envs.codec, envs.engine)
+    found = annotators.make(policy, envs.codec)
     keys = list(envs.source.keys)
     record_file = file and RecordFile(file, run_settings(envs, found, keys, seed=0))
     return evaluate(envs, found, file=record_file)
@@ -82,12 +82,12 @@ def test_an_environment_that_resets_itself_is_refused(small_cases):
 
     envs = gym.make_vec("MedSeg-v0", num_envs=2, cases=small_cases, backbone="ellipse").unwrapped
     with pytest.raises(PolicyError, match="disabled"):
-        next(play_cases(envs, annotators.make("stop", envs.codec, envs.engine), ["tall"]))
+        next(play_cases(envs, annotators.make("stop", envs.codec), ["tall"]))
 
 
 def test_untrained_clicks_are_labelled(small_cases):
     envs = make_envs(1, cases=small_cases[:1], backbone="ellipse")
-    policy = annotators.make("oracle-click", envs.codec, envs.engine)
+    policy = annotators.make("oracle-click", envs.codec)
     ((played,),) = play_cases(envs, policy, ["wide"])
 
     class BoxTrained:
@@ -116,7 +116,7 @@ def with_spacing(cases):
 def test_records_hold_the_metrics_of_the_final_mask(small_cases):
     cases = with_spacing(small_cases)
     envs = make_envs(2, cases=cases, backbone="ellipse", max_steps=4)
-    policy = annotators.make("random", envs.codec, envs.engine)
+    policy = annotators.make("random", envs.codec)
     played = [p for batch in play_cases(envs, policy, [c.key for c in cases]) for p in batch]
     records = evaluate(envs, policy)
     for record, case, episode in zip(records, cases, (p.episode for p in played), strict=True):

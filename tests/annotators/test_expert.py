@@ -61,7 +61,7 @@ def play(name, cases, num_envs=4, max_steps=6, seed=0, backbone=None, **options)
     envs = make_envs(
         num_envs, cases=cases, backbone=backbone, max_steps=max_steps, image_size=16, **options
     )
-    policy = annotators.make(name, envs.codec, envs.engine)
+    policy = annotators.make(name, envs.codec)
     keys = [case.key for case in cases]
     return policy, [p.episode for batch in play_cases(envs, policy, keys, seed) for p in batch]
 
@@ -145,7 +145,8 @@ def test_a_turn_looks_at_most_once_and_retries_times_in_one_decode_per_try(retri
     cases = [blobs(seed) for seed in range(8)]
     backbone = CountingBackbone()
     envs = make_envs(8, cases=cases, backbone=backbone, image_size=16, max_steps=5)
-    policy = annotators.make(f"hybrid?retries={retries}", envs.codec, envs.engine)
+    policy = annotators.make(f"hybrid?retries={retries}", envs.codec)
+    policy.use_engine(envs.engine)
     observations, _ = envs.reset(options={"case": [case.key for case in cases]})
     policy.reset(range(8), [np.random.default_rng(i) for i in range(8)])
     for _ in range(5):
@@ -172,8 +173,8 @@ def test_no_pixel_is_tried_twice(bins):
     case = Case("noise", np.zeros((20, 20, 3), np.uint8), mask, target="noise")
     engine = Watching(EllipseBackbone())
     engine.reset([0], [case])
-    tau = 0.9 * (1 - mask.mean())
-    policy = BoxToPoint(ArrayCodec(bins), tau=tau, retries=300, engine=engine)
+    policy = BoxToPoint(ArrayCodec(bins), tau=0.9 * (1 - mask.mean()), retries=300)
+    policy.use_engine(engine)
     policy.reset([0], [np.random.default_rng(0)])
     for _ in range(2):
         actions = policy.act({}, [engine.episode(0)])
@@ -187,7 +188,8 @@ def test_it_takes_over_from_another_agent():
     case = blobs(4)
     (episode,) = engine.reset([0], [case])
     engine.step([0], [AddPoint(0.02, 0.02)])
-    policy = BoxToPoint(ArrayCodec(), tau=0, engine=engine)
+    policy = BoxToPoint(ArrayCodec(), tau=0)
+    policy.use_engine(engine)
     policy.reset([0], [np.random.default_rng(0)])
     (prompt,) = policy.codec.decode(policy.act({}, [episode]))
     assert isinstance(prompt, AddPoint)  # there are prompts already

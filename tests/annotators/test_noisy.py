@@ -123,7 +123,7 @@ def test_where_there_is_no_target_it_stops_at_once(small_cases):
 def test_without_slips_it_is_the_expert(name, small_cases):
     def play(text):
         envs = make_envs(2, cases=small_cases, backbone=EllipseBackbone(), max_steps=4)
-        policy = annotators.make(text, envs.codec, envs.engine)
+        policy = annotators.make(text, envs.codec)
         found = play_cases(envs, policy, [case.key for case in small_cases], seed=1)
         return [[s.prompt for s in p.episode.steps] for batch in found for p in batch]
 
@@ -136,9 +136,7 @@ def test_slips_are_the_same_for_any_number_of_slots_and_differ_by_seed():
 
     def play(num_envs, seed):
         envs = make_envs(num_envs, cases=cases, backbone=EllipseBackbone(), max_steps=5)
-        policy = annotators.make(
-            "noisy-hybrid?wrong=0.3&late=0.5&early=0.2", envs.codec, envs.engine
-        )
+        policy = annotators.make("noisy-hybrid?wrong=0.3&late=0.5&early=0.2", envs.codec)
         found = play_cases(envs, policy, [case.key for case in cases], seed=seed)
         return {p.key: [s.prompt for s in p.episode.steps] for batch in found for p in batch}
 

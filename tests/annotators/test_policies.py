@@ -41,7 +41,7 @@ def test_disturbed_boxes_stay_in_the_image_and_within_their_bounds(seed, loosen,
 def test_every_policy_plays_every_case_and_repeats_itself(name, small_cases):
     def play(num_envs):
         envs = make_envs(num_envs, cases=small_cases, backbone="ellipse", max_steps=4)
-        policy = annotators.make(name, envs.codec, envs.engine)
+        policy = annotators.make(name, envs.codec)
         keys = list(envs.source.keys)
         return [p for batch in play_cases(envs, policy, keys, seed=3) for p in batch]
 
@@ -61,7 +61,7 @@ def test_every_policy_plays_every_case_and_repeats_itself(name, small_cases):
 def test_oracles_stop_at_once_where_there_is_no_target(small_cases):
     envs = make_envs(1, cases=[small_cases[-1]], backbone="ellipse")
     for name in ("oracle-box", "oracle-click"):
-        policy = annotators.make(name, envs.codec, envs.engine)
+        policy = annotators.make(name, envs.codec)
         ((played,),) = play_cases(envs, policy, ["absent"])
         assert [s.prompt for s in played.episode.steps] == [Stop()] and played.episode.dice == 1
 
@@ -70,7 +70,7 @@ def test_oracle_box_beats_the_centre_box(small_cases):
     envs = make_envs(4, cases=small_cases[:3], backbone="ellipse")
     scores = {}
     for name in ("oracle-box", "centre-box"):
-        policy = annotators.make(name, envs.codec, envs.engine)
+        policy = annotators.make(name, envs.codec)
         played = next(play_cases(envs, policy, ["wide", "tall", "sq"]))
         scores[name] = np.mean([p.episode.dice for p in played])
     assert scores["oracle-box"] > 0.9 > scores["centre-box"] > 0

@@ -112,7 +112,7 @@ def test_the_conversation_and_its_pictures(small_cases):
     assert seen[1]["text"] == "This is the mask so far. 4 calls left."
     assert seen[2]["text"].startswith("That call changed nothing: no <tool_call>")
     assert seen[2]["text"].endswith("3 calls left.")
-    messages, pictures = env.messages(), env.pictures()
+    messages, pictures = env.messages(), env.images()
     assert [m["role"] for m in messages] == ["system", *["user", "assistant"] * 3, "user"]
     users = [m["content"] for m in messages if m["role"] == "user"]
     assert users == [[{"type": "image"}, {"type": "text", "text": o["text"]}] for o in seen]
@@ -124,8 +124,8 @@ def test_the_conversation_and_its_pictures(small_cases):
     observation, *_, terminated, _, info = env.step(STOP)
     assert terminated and info["stopped"] and observation["text"] == "The episode is over."
     assert [m["role"] for m in env.messages()] == ["system", *["user", "assistant"] * 4]
-    assert len(env.pictures()) == 4
-    np.testing.assert_array_equal(env.pictures()[0], plain)
+    assert len(env.images()) == 4
+    np.testing.assert_array_equal(env.images()[0], plain)
 
 
 def test_the_model_is_told_why_an_answer_was_refused_and_pays_for_it(small_cases):
@@ -159,7 +159,7 @@ def test_the_truth_is_in_no_message(small_cases):
         env.reset(options={"case": "tall"})
         for answer in (BOX, "nonsense", CLICK):
             env.step(answer)
-        seen.append((json.dumps(env.messages()), np.stack(env.pictures()).tobytes()))
+        seen.append((json.dumps(env.messages()), np.stack(env.images()).tobytes()))
     assert seen[0] == seen[1]
 
 
@@ -175,7 +175,7 @@ def test_none_sits_a_step_out(small_cases):
     assert again["text"] == observations["text"]
     np.testing.assert_array_equal(again["image"], observations["image"])
     assert envs.messages(1)[-1]["content"][1]["text"] == observations["text"][1]
-    assert len(envs.pictures(0)) == 2
+    assert len(envs.images(0)) == 2
     envs.close()
 
 

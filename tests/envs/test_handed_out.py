@@ -120,10 +120,10 @@ def test_chat_schemas_and_messages_are_fresh(small_cases):
     envs.tool_schemas[0]["function"]["name"] = "other"
     envs.system_messages[0]["content"].clear()
     envs.messages(0).clear()
-    envs.pictures(0)[0][:] = 0
+    envs.images(0)[0][:] = 0
     assert envs.tool_schemas[0]["function"]["name"] != "other"
     assert envs.system_messages[0]["content"] and envs.messages(0)
-    assert envs.pictures(0)[0].any()
+    assert envs.images(0)[0].any()
 
 
 def test_environments_with_their_spaces_can_be_pickled_and_set(small_cases):

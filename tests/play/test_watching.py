@@ -47,7 +47,7 @@ def test_a_policy_plays_as_it_does_in_its_own_environment(open_page, record) -> 
     cases = {"cases": "samples", "split": "test", "backbone": "ellipse", "device": "cpu"}
     envs = make_envs(1, max_steps=6, **cases)
     for number, given in enumerate(policies):
-        policy = annotators.make(given.name, envs.codec, envs.engine)
+        policy = annotators.make(given.name, envs.codec)
         for key in ("brain1-z017", "lung2-z015"):
             ((expected,),) = play_cases(envs, policy, [key])
             for _ in range(2):  # the second time it is not recorded again

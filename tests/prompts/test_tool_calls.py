@@ -187,5 +187,5 @@ def test_fractions_where_cells_or_pixels_are_asked_for_are_refused():
 def test_unknown_coordinates_are_refused():
     with pytest.raises(PromptError, match="one of grid1000, fraction, pixel, got 'percent'"):
         Coordinates("percent")
-    with pytest.raises(PromptError, match="need a picture"):
+    with pytest.raises(PromptError, match="need an image"):
         Coordinates("pixel")

@@ -44,7 +44,7 @@ def test_an_exported_chat_replayed_shows_the_same(chat, make_store, small_cases,
             for m in env.messages()
         ]
         assert shown == row["messages"]
-        for image, picture in zip(images, env.pictures(), strict=True):
+        for image, picture in zip(images, env.images(), strict=True):
             np.testing.assert_array_equal(image, picture)
     assert compared == sum(len(one.steps) for one in store) > 50
 

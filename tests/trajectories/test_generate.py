@@ -35,7 +35,7 @@ def test_every_case_once_per_rollout_and_as_the_policy_plays(tmp_path):
     assert counted[0] == (20, 0) and sum(counted[1:]) == 20 == len(store)
     assert {(k.seed, k.rollout) for k in store.keys()} == {(3, 0), (3, 1)}
     envs = make_envs(4, cases="phantoms:chest", backbone="ellipse")
-    policy = annotators.make("hybrid", envs.codec, envs.engine)
+    policy = annotators.make("hybrid", envs.codec)
     for batch in play_cases(envs, policy, options.keys(), seed=3):
         for played in batch:
             one = store.episode((played.key, 3, 0))

@@ -4,36 +4,7 @@
 `medseg train grpo` and `medseg train chat-ppo` run. Needs the extras "rllib" and "llm".
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from medseg_agents.grpo.algorithm import ChatAlgorithm, ChatPPOConfig, GRPOConfig
-    from medseg_agents.grpo.module import HFChatModule
-    from medseg_agents.grpo.rollout.runner import ChatEnvRunner
-    from medseg_agents.grpo.train import train_chat
-
-_WHERE = {
-    "ChatAlgorithm": "algorithm",
-    "ChatEnvRunner": "rollout.runner",
-    "ChatPPOConfig": "algorithm",
-    "GRPOConfig": "algorithm",
-    "HFChatModule": "module",
-    "train_chat": "train",
-}
-
-__all__ = [
-    "ChatAlgorithm",
-    "ChatEnvRunner",
-    "ChatPPOConfig",
-    "GRPOConfig",
-    "HFChatModule",
-    "train_chat",
-]
-
-
-def __getattr__(name: str) -> Any:
-    # Late, so that the command line starts without Ray.
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+# Late, so that the command line starts without Ray.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -79,7 +79,7 @@ def _chat(cases: Sequence[Case], view: ChatView, max_steps: int) -> dict[str, An
         messages.append(text_message("assistant", first_answer(start.case.mask, view.coordinates)))
     return {
         "messages": messages,
-        "images": [{"bytes": png(view.picture(cases[0])), "path": None}],
+        "images": [{"bytes": png(view.image(cases[0])), "path": None}],
         "case": cases[0].key,
         "seed": 0,
         "rollout": 0,

@@ -46,7 +46,7 @@ def write_rows(path: str | Path, keys: Sequence[str] | None = None, **options: A
                 "data_source": "medseg_gym",
                 "agent_name": "tool_agent",
                 "prompt": messages,
-                "images": [{"bytes": png(view.picture(case))}],
+                "images": [{"bytes": png(view.image(case))}],
                 "reward_model": {"style": "rule", "ground_truth": key},
                 "extra_info": {
                     "index": index,

@@ -1,1 +1,1 @@
-"""How an episode is shown and how actions are read: as arrays, or as a conversation."""
+"""Views: show an episode and read actions, as arrays or as a conversation."""

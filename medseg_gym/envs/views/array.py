@@ -68,7 +68,7 @@ class ArrayView:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What of the view decides the numbers of a run."""
+        """Settings of the view that decide the numbers of a run; JSON."""
         return {"bins": self.codec.bins, "image_size": self.side, "tools": list(self.tools)}
 
     def check_actions(self, actions: Any, count: int) -> np.ndarray:
@@ -106,7 +106,7 @@ class ArrayView:
         """Nothing: an episode holds all that this view shows."""
 
     def start_info(self) -> dict[str, Any]:
-        """What the view adds to `info` at reset."""
+        """Return the entries that the view adds to `info` at reset: none."""
         return {}
 
     def row(self, observations: Observations, index: int) -> dict[str, Any]:

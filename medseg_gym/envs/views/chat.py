@@ -29,7 +29,7 @@ from medseg_gym.prompts import ArrayCodec, Coordinates, Thinking, encode_tool_ca
 
 Message = dict[str, Any]
 """`{"role": "system" | "user" | "assistant", "content": [part, ...]}`; a part is
-`{"type": "text", "text": ...}` or `{"type": "image"}`, whose pictures lie beside the messages, in
+`{"type": "text", "text": ...}` or `{"type": "image"}`, whose images lie beside the messages, in
 order. Qwen's chat templates and TRL take them as they are."""
 
 
@@ -39,12 +39,12 @@ def text_message(role: str, text: str) -> Message:
 
 
 def user_message(text: str) -> Message:
-    """A user turn: the picture, then the text."""
+    """Return a user turn: the image, then the text."""
     return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
 
 
 def chat_coordinates(options: ChatOptions) -> Coordinates:
-    """How a model writes places under these options; pixels are those of the picture it is shown.
+    """Return how a model writes places; pixels are those of the image that it is shown.
 
     Raises:
         PromptError: Unknown kind of coordinates.
@@ -81,7 +81,7 @@ class ChatView:
         )
         self.coordinates = chat_coordinates(options)
         self._tools = ArrayCodec(tools=options.tools).tools
-        self._said: WeakKeyDictionary[Episode, dict[int, str]] = WeakKeyDictionary()
+        self._answers: WeakKeyDictionary[Episode, dict[int, str]] = WeakKeyDictionary()
 
     # what there is ------------------------------------------------------------------------------
     @property
@@ -96,13 +96,13 @@ class ChatView:
 
     @property
     def system_messages(self) -> list[Message]:
-        """What every conversation begins with: the system message, or nothing."""
+        """System message that every conversation begins with; empty where there is none."""
         system = self.texts.system_prompt(self.tools, self.thinking is True, self.coordinates)
         return [text_message("system", system)] if system else []
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What of the view decides the numbers of a run."""
+        """Settings of the view that decide the numbers of a run; JSON."""
         texts = {**vars(self.texts), "calls": dict(self.texts.calls)}
         return {
             "view": "chat",
@@ -138,8 +138,8 @@ class ChatView:
                 self._paint(images[i], mask)
         return {"text": tuple(map(self._newest_text, episodes)), "image": images}
 
-    def picture(self, case: Case, mask: torch.Tensor | None = None) -> np.ndarray:
-        """The picture of a turn.
+    def image(self, case: Case, mask: torch.Tensor | None = None) -> np.ndarray:
+        """Return the image of a turn.
 
         Args:
             case: Whose image it is.
@@ -189,7 +189,7 @@ class ChatView:
         """The whole conversation so far, see `Message`.
 
         It ends with the user turn that waits for an answer, or, when the episode is over, with the
-        model's last answer. Each user turn has one picture, see `pictures`. What a step said is
+        model's last answer. Each user turn has one image, see `images`. What a step said is
         what the model said; where that is not known (a replayed recording), the tool call of its
         prompt.
 
@@ -207,26 +207,26 @@ class ChatView:
             messages.append(user_message(self._newest_text(episode)))
         return messages
 
-    def pictures(self, episode: Episode) -> list[np.ndarray]:
-        """The pictures of `messages`, in order, each P x P x 3 uint8."""
+    def images(self, episode: Episode) -> list[np.ndarray]:
+        """Return the images of `messages`, in order, each P x P x 3 uint8."""
         states = [episode.start, *(step.state for step in episode.steps)]
         shown = states[: len(states) - 1] if episode.done else states
         return [
-            self.picture(episode.case, None if state is episode.start else state.mask)
+            self.image(episode.case, None if state is episode.start else state.mask)
             for state in shown
         ]
 
     def answers(self, episode: Episode) -> list[str]:
-        """What the model said in each step.
+        """Return the model's answer in each step.
 
         Raises:
             MedSegError: A step whose answer is not known and that holds no prompt.
         """
-        said = self._said.get(episode, {})
+        known = self._answers.get(episode, {})
         answers = []
         for number, step in enumerate(episode.steps):
-            if number in said:
-                answers.append(said[number])
+            if number in known:
+                answers.append(known[number])
             elif step.prompt is not None:
                 answers.append(encode_tool_call(step.prompt, self.coordinates))
             else:
@@ -253,10 +253,10 @@ class ChatView:
         """
         answers = None if isinstance(actions, (str, bytes)) else list(actions)
         if answers is None or len(answers) != count:
-            found = "a str" if answers is None else f"{len(answers)} entries"
+            got = "a str" if answers is None else f"{len(answers)} entries"
             raise MedSegError(
                 f"actions must be a sequence of {count} answers, one str (or None) per slot, "
-                f"got {found}"
+                f"got {got}"
             )
         for slot, answer in enumerate(answers):
             if answer is not None and not isinstance(answer, str):
@@ -272,7 +272,7 @@ class ChatView:
         return [None if i in idle else action for i, action in enumerate(actions)]
 
     def read(self, actions: Sequence[str]) -> list[Reading]:
-        """What answers ask for; no str makes it raise."""
+        """Read what answers ask for; no str makes it raise."""
         readings = []
         for action in actions:
             answer = read_answer(action, self.tools, self.thinking, self.coordinates)
@@ -281,9 +281,9 @@ class ChatView:
         return readings
 
     def keep(self, episodes: Sequence[Episode], actions: Sequence[str]) -> None:
-        """Remember what was said, as it was said."""
+        """Remember answers word for word."""
         for episode, action in zip(episodes, actions, strict=True):
-            self._said.setdefault(episode, {})[len(episode.steps) - 1] = action
+            self._answers.setdefault(episode, {})[len(episode.steps) - 1] = action
 
     def start_info(self) -> dict[str, Any]:
         """`repairs`: what was forgiven in the newest answer."""

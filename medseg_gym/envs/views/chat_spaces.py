@@ -23,7 +23,7 @@ class AnyText(Text):
         super().__init__(_LONGEST, min_length=0, charset=string.printable, seed=seed)
 
     def contains(self, x: Any) -> bool:
-        """Whether `x` is a str."""
+        """Return True if `x` is a str."""
         return isinstance(x, str)
 
     def sample(self, mask: Any = None, probability: Any = None) -> str:
@@ -41,7 +41,7 @@ class AnyText(Text):
         return f"{type(self).__name__}()"
 
     def __eq__(self, other: Any) -> bool:
-        """Whether `other` is a space of the same kind."""
+        """Return True if `other` is an equal space."""
         return type(self) is type(other) and vars_of(self) == vars_of(other)
 
     __hash__ = None  # type: ignore[assignment]
@@ -72,5 +72,5 @@ class AnswerText(AnyText):
 
 
 def vars_of(space: AnyText) -> Any:
-    """What two spaces of the same kind must share to be equal."""
+    """Return the values that make two spaces of the same kind equal."""
     return getattr(space, "tools", None), getattr(space, "coordinates", None)

@@ -1,4 +1,4 @@
-"""What the chat environment says: system prompt, turns and tool schemas, all replaceable.
+"""Words of the chat environment: system prompt, turns and tool schemas, all replaceable.
 
 The environment, the export for fine-tuning and every policy take their words from here, so that a
 model is trained on exactly what it is shown.
@@ -102,7 +102,7 @@ class ChatTexts:
 
 
 FIELDS = ("target", "modality", "max_steps", "steps_left", "calls_left", "error")
-"""What the turns of `ChatTexts` may mention."""
+"""Fields that the turns of `ChatTexts` may mention."""
 
 TERSE = ChatTexts(
     system="",
@@ -115,7 +115,7 @@ TERSE = ChatTexts(
 """As few words as will do, for models too small to read: no system prompt, no reasons."""
 
 PRESETS = {"full": ChatTexts(), "terse": TERSE}
-"""What the option `texts` takes by name."""
+"""Values of the option `texts` by name."""
 
 
 def read_texts(texts: str | ChatTexts | Mapping[str, Any]) -> ChatTexts:

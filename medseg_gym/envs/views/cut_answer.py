@@ -1,4 +1,4 @@
-"""An answer that ran into its limit: what was said so far, and why it ends there.
+"""An answer that ran into its limit, with the reason why it ends there.
 
 The text alone would be an ordinary unreadable answer, and neither the model nor whoever looks at
 `info` would learn that a larger limit is all that is missing.
@@ -16,15 +16,15 @@ class CutAnswer(str):
     """An answer as any other, that knows that it is not whole.
 
     Args:
-        said: What the model said before it was cut off.
+        text: The answer as far as it goes.
         why: What cut it off and the option that changes it, in words for model and user.
     """
 
     why: str
 
-    def __new__(cls, said: str, why: str) -> CutAnswer:
+    def __new__(cls, text: str, why: str) -> CutAnswer:
         """Make the text; `why` lies beside it."""
-        answer = super().__new__(cls, said)
+        answer = super().__new__(cls, text)
         answer.why = why
         return answer
 

@@ -1,4 +1,4 @@
-"""What a view is: how episodes are shown to an agent, and how its actions become prompts.
+"""The View protocol: show episodes to an agent, and read its actions as prompts.
 
 The engine plays; a view only translates. `ArrayView` shows arrays and reads integers, `ChatView`
 shows a conversation and reads text; `EnvCore` and environments are the same for both.
@@ -34,7 +34,7 @@ class Reading:
 
 
 class View(Protocol):
-    """How episodes are seen. The truth is never shown."""
+    """Translator between episodes and an agent. The truth is never shown."""
 
     @property
     def observation_space(self) -> spaces.Space:
@@ -53,7 +53,7 @@ class View(Protocol):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What of the view decides the numbers of a run; JSON."""
+        """Settings of the view that decide the numbers of a run; JSON."""
         ...
 
     def observe(self, episodes: Sequence[Episode]) -> Observations:
@@ -73,7 +73,7 @@ class View(Protocol):
         ...
 
     def read(self, actions: Any) -> list[Reading]:
-        """What n actions ask for."""
+        """Read what n actions ask for."""
         ...
 
     def keep(self, episodes: Sequence[Episode], actions: Any) -> None:
@@ -81,5 +81,5 @@ class View(Protocol):
         ...
 
     def start_info(self) -> dict[str, Any]:
-        """What the view adds to `info` at reset."""
+        """Entries that the view adds to `info` at reset."""
         ...

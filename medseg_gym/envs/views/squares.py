@@ -28,16 +28,16 @@ class Squares:
         if not 8 <= side <= 4096:
             raise MedSegError(f"image_size must be in 8..4096 pixels, got {side}")
         self.side = int(side)
-        self._pictures: WeakKeyDictionary[Case, np.ndarray] = WeakKeyDictionary()
+        self._images: WeakKeyDictionary[Case, np.ndarray] = WeakKeyDictionary()
 
     def image(self, case: Case) -> np.ndarray:
         """S x S x 3 uint8, made once per case and kept as long as the case is; do not write."""
-        if case not in self._pictures:
+        if case not in self._images:
             square = Image.fromarray(case.image).resize(
                 (self.side, self.side), Image.Resampling.BILINEAR
             )
-            self._pictures[case] = np.asarray(square)
-        return self._pictures[case]
+            self._images[case] = np.asarray(square)
+        return self._images[case]
 
     def masks(self, masks: Sequence[torch.Tensor]) -> np.ndarray:
         """Masks as N x S x S bool: each sampled at the centres of the square's pixels.
@@ -46,15 +46,15 @@ class Squares:
             masks: H x W bool each, on one device.
         """
         groups = group_by_shape(masks)
-        parts = []
+        samples = []
         for members in groups:
             stacked = torch.stack([masks[i] for i in members])
             rows, columns = (
                 ((torch.arange(self.side, device=stacked.device) + 0.5) * n / self.side).long()
                 for n in stacked.shape[1:]
             )
-            parts.append(stacked[:, rows[:, None], columns])
-        sampled = torch.cat(parts).to("cpu").numpy()
-        found = np.empty_like(sampled)
-        found[[i for members in groups for i in members]] = sampled
-        return found
+            samples.append(stacked[:, rows[:, None], columns])
+        sampled = torch.cat(samples).to("cpu").numpy()
+        in_order = np.empty_like(sampled)
+        in_order[[i for members in groups for i in members]] = sampled
+        return in_order

@@ -1,4 +1,4 @@
-"""How good a mask is, and how good the way to it was.
+"""Metrics of a mask, and of the way to it.
 
 `overlap` counts pixels (Dice, IoU), `surface` measures borders (HD95, NSD, boundary IoU),
 `interaction` reads a whole episode (NoC, area under Dice against turns, stop regret). Everywhere

@@ -1,4 +1,4 @@
-"""What a whole episode says: how soon the mask was good, and whether the agent stopped in time.
+"""Metrics of an episode: how soon its mask was good, and whether the agent stopped in time.
 
 A curve holds the score before the first turn and after each, so it has one entry more than there
 were turns. An episode that ended early keeps its last score for the turns it did not use. A turn is

@@ -1,4 +1,4 @@
-"""How many pixels two masks share.
+"""Overlap of two masks: Dice and IoU.
 
 Dice and IoU go by pixel counts, so they are exact whatever device counted. Two empty masks agree
 perfectly and score 1.

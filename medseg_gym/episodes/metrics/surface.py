@@ -1,4 +1,4 @@
-"""How far apart the borders of two masks are.
+"""Distances between the borders of two masks: HD95, NSD and boundary IoU.
 
 Border pixels are those of a mask with at least one of their four neighbours outside it; beyond the
 image is outside. Distances are Euclidean, from the centre of a border pixel of one mask to the
@@ -173,10 +173,10 @@ def _surface_distances(
             f"spacing must be two positive numbers (row, column), finite ones, got {spacing}"
         )
     borders = [mask & ~ndimage.binary_erosion(mask) for mask in _cropped(prediction, truth)]
-    found = []
+    distances = []
     for here, there in (borders, borders[::-1]):
         if there.any():
-            found.append(ndimage.distance_transform_edt(~there, sampling=spacing)[here])
+            distances.append(ndimage.distance_transform_edt(~there, sampling=spacing)[here])
         else:
-            found.append(np.full(np.count_nonzero(here), np.inf))
-    return found[0], found[1]
+            distances.append(np.full(np.count_nonzero(here), np.inf))
+    return distances[0], distances[1]

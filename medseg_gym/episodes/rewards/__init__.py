@@ -1,4 +1,4 @@
-"""What an action is worth: small objects called with the Episode after every step.
+"""Rewards: small objects called with the Episode after every step.
 
 | name | when it pays | what |
 |---|---|---|

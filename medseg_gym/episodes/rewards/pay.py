@@ -26,12 +26,12 @@ def pay(reward: Reward, episode: Episode) -> RewardValue:
         RewardError: Something else than a `RewardValue` of finite numbers, naming the reward, the
             case and the step.
     """
-    found: Any = reward(episode)
+    returned: Any = reward(episode)
     try:
-        value, terms = found
+        value, terms = returned
     except (TypeError, ValueError):
         raise _refused(
-            reward, episode, f"gave {_short(found)}; a reward returns RewardValue(value, terms)"
+            reward, episode, f"gave {_short(returned)}; a reward returns RewardValue(value, terms)"
         ) from None
     if not isinstance(terms, Mapping):
         raise _refused(
@@ -46,7 +46,7 @@ def pay(reward: Reward, episode: Episode) -> RewardValue:
 
 
 def reward_name(reward: Reward) -> str:
-    """What a reward is called: its `name`, or that of its function or class."""
+    """Return the name of a reward: its `name`, or that of its function or class."""
     plain = getattr(reward, "name", "") or getattr(reward, "__name__", "")
     return str(plain or type(reward).__name__)
 

@@ -1,4 +1,4 @@
-"""What a reward is."""
+"""The Reward protocol."""
 
 from __future__ import annotations
 

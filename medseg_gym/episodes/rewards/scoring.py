@@ -51,15 +51,15 @@ def score_episode(
         effect, error = episode.judge(prompt)
         mask = episode.state.mask
         if effect != "stop":
-            found = next(stored, None)
-            if found is None:
+            given = next(stored, None)
+            if given is None:
                 raise EpisodeError(f"step {number} has no mask: {len(masks)} masks were given")
-            if found.dtype != bool or found.shape != truth.shape:
+            if given.dtype != bool or given.shape != truth.shape:
                 raise EpisodeError(
-                    f"mask of step {number} is {found.dtype} {found.shape}, "
+                    f"mask of step {number} is {given.dtype} {given.shape}, "
                     f"expected bool {truth.shape}"
                 )
-            mask = torch.from_numpy(np.array(found))
+            mask = torch.from_numpy(np.array(given))
         state = None
         if effect == "decode":
             assert prompt is not None

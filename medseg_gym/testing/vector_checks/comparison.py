@@ -34,43 +34,43 @@ def snapshot(value: Any) -> Any:
 
 
 def difference(
-    expected: Any, found: Any, *, atol: float = 0.0, loose: bool = False, path: str = ""
+    expected: Any, actual: Any, *, atol: float = 0.0, loose: bool = False, path: str = ""
 ) -> str | None:
     """Says where two nested values first differ, or returns None if they do not.
 
     Args:
         expected: Nested dicts, tuples, lists, arrays, scalars, strings.
-        found: The same structure.
+        actual: The same structure.
         atol: Absolute tolerance for floats. Integers, booleans and strings are compared exactly;
             NaN equals NaN.
         loose: Compare numbers by value, in the dtype of `found` (a Python float against the
             float32 entry of an array), instead of asking for equal dtypes.
         path: Prefix of the place named in the answer.
     """
-    if isinstance(expected, Mapping) and isinstance(found, Mapping):
-        if expected.keys() != found.keys():
-            return f"{path} has keys {sorted(map(str, found))}, not {sorted(map(str, expected))}"
-        items = [(f"{path}[{key!r}]", expected[key], found[key]) for key in expected]
-    elif isinstance(expected, list | tuple) and isinstance(found, list | tuple):
-        if len(expected) != len(found):
-            return f"{path} has length {len(found)}, not {len(expected)}"
+    if isinstance(expected, Mapping) and isinstance(actual, Mapping):
+        if expected.keys() != actual.keys():
+            return f"{path} has keys {sorted(map(str, actual))}, not {sorted(map(str, expected))}"
+        items = [(f"{path}[{key!r}]", expected[key], actual[key]) for key in expected]
+    elif isinstance(expected, list | tuple) and isinstance(actual, list | tuple):
+        if len(expected) != len(actual):
+            return f"{path} has length {len(actual)}, not {len(expected)}"
         items = [
-            (f"{path}[{i}]", a, b) for i, (a, b) in enumerate(zip(expected, found, strict=True))
+            (f"{path}[{i}]", a, b) for i, (a, b) in enumerate(zip(expected, actual, strict=True))
         ]
     else:
-        a, b = _as_array(expected), _as_array(found)
+        a, b = _as_array(expected), _as_array(actual)
         if a is not None and b is not None:
             return _array_difference(a, b, atol, loose, path)
-        if isinstance(expected, np.ndarray) and isinstance(found, np.ndarray):  # of objects
-            if expected.shape != found.shape:
-                return f"{path} has shape {found.shape}, not {expected.shape}"
+        if isinstance(expected, np.ndarray) and isinstance(actual, np.ndarray):  # of objects
+            if expected.shape != actual.shape:
+                return f"{path} has shape {actual.shape}, not {expected.shape}"
             items = [
-                (f"{path}{list(index)}", expected[index], found[index])
+                (f"{path}{list(index)}", expected[index], actual[index])
                 for index in np.ndindex(expected.shape)
             ]
         else:
-            same = _opaque_equal(expected, found)
-            return None if same else f"{path} is {_short(found)}, not {_short(expected)}"
+            same = _opaque_equal(expected, actual)
+            return None if same else f"{path} is {_short(actual)}, not {_short(expected)}"
     for place, a, b in items:
         text = difference(a, b, atol=atol, loose=loose, path=place)
         if text is not None:
@@ -94,39 +94,39 @@ def _as_array(value: Any) -> np.ndarray | None:
 
 
 def _array_difference(
-    expected: np.ndarray, found: np.ndarray, atol: float, loose: bool, path: str
+    expected: np.ndarray, actual: np.ndarray, atol: float, loose: bool, path: str
 ) -> str | None:
-    if expected.shape != found.shape:
-        return f"{path} has shape {found.shape}, not {expected.shape}"
-    if expected.dtype != found.dtype:
+    if expected.shape != actual.shape:
+        return f"{path} has shape {actual.shape}, not {expected.shape}"
+    if expected.dtype != actual.dtype:
         if not loose:
-            return f"{path} has dtype {found.dtype}, not {expected.dtype}"
-        if expected.dtype.kind in "fc" and found.dtype.kind in "fc":
+            return f"{path} has dtype {actual.dtype}, not {expected.dtype}"
+        if expected.dtype.kind in "fc" and actual.dtype.kind in "fc":
             with np.errstate(over="ignore"):
-                expected = expected.astype(found.dtype)
-    same = np.asarray(expected == found)
-    if expected.dtype.kind in "fc" and found.dtype.kind in "fc":
+                expected = expected.astype(actual.dtype)
+    same = np.asarray(expected == actual)
+    if expected.dtype.kind in "fc" and actual.dtype.kind in "fc":
         with np.errstate(invalid="ignore", over="ignore"):
-            same = same | (np.isnan(expected) & np.isnan(found))
+            same = same | (np.isnan(expected) & np.isnan(actual))
             if atol > 0:
-                same = same | (np.abs(expected - found) <= atol)
+                same = same | (np.abs(expected - actual) <= atol)
     if same.all():
         return None
     index = tuple(int(i) for i in np.argwhere(~same)[0])
     place = f"{path}{list(index)}" if index else path
     many = f" ({int((~same).sum())} of {same.size} entries differ)" if same.size > 1 else ""
-    return f"{place} is {found[index]!s}, not {expected[index]!s}{many}"
+    return f"{place} is {actual[index]!s}, not {expected[index]!s}{many}"
 
 
-def _opaque_equal(expected: Any, found: Any) -> bool:
-    if isinstance(expected, str) and isinstance(found, str):
-        return str(expected) == str(found)
-    if type(expected) is not type(found):
+def _opaque_equal(expected: Any, actual: Any) -> bool:
+    if isinstance(expected, str) and isinstance(actual, str):
+        return str(expected) == str(actual)
+    if type(expected) is not type(actual):
         return False
     if type(expected).__eq__ is object.__eq__:  # identity says nothing across two runs
         return True
     try:
-        return bool(expected == found)
+        return bool(expected == actual)
     except Exception:
         return True
 
@@ -142,7 +142,7 @@ def slot_value(space: gym.Space, batched: Any, slot: int) -> Any:
         return {key: slot_value(sub, batched[key], slot) for key, sub in space.spaces.items()}
     if isinstance(space, gym.spaces.Tuple):
         pairs = zip(space.spaces, batched, strict=True)
-        return tuple(slot_value(sub, part, slot) for sub, part in pairs)
+        return tuple(slot_value(sub, value_part, slot) for sub, value_part in pairs)
     return batched[slot]
 
 
@@ -152,7 +152,7 @@ def slots_in(mask: Any) -> list[int]:
 
 
 def is_mask(infos: Mapping[str, Any], key: str) -> bool:
-    """Whether `key` is the mask `_name` of an entry `name` (and not an entry of its own)."""
+    """Return True if `key` is the mask `_name` of an entry `name` (and not an entry of its own)."""
     return key.startswith("_") and key[1:] in infos
 
 
@@ -185,7 +185,7 @@ def space_mismatch(space: gym.Space, value: Any, path: str) -> str | None:
         if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
             return f"{path} is {_short(value)}, not a tuple of {len(space.spaces)}"
         pairs = enumerate(zip(space.spaces, value, strict=True))
-        parts = [(f"{path}[{i}]", sub, part) for i, (sub, part) in pairs]
+        parts = [(f"{path}[{i}]", sub, value_part) for i, (sub, value_part) in pairs]
     else:
         fixed = gym.spaces.Box | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary
         if isinstance(space, fixed):
@@ -198,8 +198,8 @@ def space_mismatch(space: gym.Space, value: Any, path: str) -> str | None:
                 )
         inside = space.contains(value)
         return None if inside else f"{path} = {_short(value)} lies outside {_short(space)}"
-    for place, sub, part in parts:
-        text = space_mismatch(sub, part, place)
+    for place, sub, value_part in parts:
+        text = space_mismatch(sub, value_part, place)
         if text is not None:
             return text
     return None

@@ -65,10 +65,10 @@ def check_num_envs(subject: Subject) -> None:
     n = subject.num_envs
     for other in sorted({1, n + 1} - {n}):
         with subject.partner(other) as partner:
-            found = subject.play(envs=partner)
+            actual = subject.play(envs=partner)
         require_equal_stories(
             subject.reference,
-            found,
+            actual,
             f"the same episodes with num_envs={other} as with num_envs={n}",
             "something is divided by or indexed with the batch size; if only the last bits of "
             "floats differ, pass atol=",
@@ -79,7 +79,7 @@ def check_num_envs(subject: Subject) -> None:
 
 @dataclass
 class Departure:
-    """Where a slot first differs from the single environment."""
+    """Return where a slot first differs from the single environment."""
 
     index: int  # of the event in the slot's story
     expected: Event  # the single environment's
@@ -92,16 +92,18 @@ def first_departure(
 ) -> Departure | None:
     """Replays a slot of a rollout from `reset(seed=SEED)` in the single environment."""
     episode, step = 0, 0
-    for index, found in enumerate(rollout.story(slot)):
-        if found.kind == "reset":
+    for index, actual in enumerate(rollout.story(slot)):
+        if actual.kind == "reset":
             episode, step = episode + 1, 0
             seed = None if index else SEED + slot
             expected = Event("reset", *env.reset(seed=seed))
         else:
             step += 1
-            observation, reward, terminated, truncated, info = env.step(found.action)
-            expected = Event("step", observation, info, found.action, reward, terminated, truncated)
-        differs = event_difference(expected, found, atol=subject.atol, loose=True)
+            observation, reward, terminated, truncated, info = env.step(actual.action)
+            expected = Event(
+                "step", observation, info, actual.action, reward, terminated, truncated
+            )
+        differs = event_difference(expected, actual, atol=subject.atol, loose=True)
         if differs is not None:
             name, text = differs
             return Departure(index, expected, name, f"episode {episode}, step {step}: {text}")

@@ -12,7 +12,7 @@ from medseg_gym.testing.vector_checks.subject import Subject
 
 
 def check_returns_stay(subject: Subject) -> None:
-    """What `reset` and `step` returned is not changed by the calls that follow.
+    """Check that values which `reset` and `step` returned are not changed by later calls.
 
     Learners keep a rollout's observations until the update; from a reused buffer they all become
     the last one, silently.
@@ -54,12 +54,12 @@ def check_returns_are_the_callers(subject: Subject) -> None:
 
     try:  # what is spoilt should rather be a partner's
         with subject.partner(subject.num_envs) as partner:
-            found = subject.play(envs=partner, after_return=spoil)
+            actual = subject.play(envs=partner, after_return=spoil)
     except CheckSkipped:
-        found = subject.play(after_return=spoil)
+        actual = subject.play(after_return=spoil)
     require_equal_stories(
         subject.reference,
-        found,
+        actual,
         "the same episodes when the caller overwrites each return and each action after use",
         "a returned array or dict, or the action array, is the environment's own state or a view "
         "of it: hand out copies",

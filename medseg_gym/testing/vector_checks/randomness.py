@@ -21,7 +21,7 @@ _OTHER_SEEDS = 5  # resets looked at before a generator is said to stand still
 
 def require_equal_stories(
     expected: Rollout,
-    found: Rollout,
+    actual: Rollout,
     law: str,
     cause: str,
     *,
@@ -32,24 +32,24 @@ def require_equal_stories(
 
     Args:
         expected: The rollout that is taken as right.
-        found: The rollout compared with it.
+        actual: The rollout compared with it.
         law: What is expected, for the message.
         cause: The likely cause, for the message.
         slots: Slot of `found` by slot of `expected`; by default each its own.
         atol: Tolerance for floats.
     """
-    for (a, b), text in story_differences(expected, found, slots, atol).items():
+    for (a, b), text in story_differences(expected, actual, slots, atol).items():
         raise VectorEnvError(law, text, cause, slots=[a] if a == b else [a, b])
 
 
 def story_differences(
-    expected: Rollout, found: Rollout, slots: dict[int, int] | None = None, atol: float = 0.0
+    expected: Rollout, actual: Rollout, slots: dict[int, int] | None = None, atol: float = 0.0
 ) -> dict[tuple[int, int], str]:
-    """Where each pair of slots parts, for those that do; see `require_equal_stories`."""
+    """Return where each pair of slots differs, for those that do; see `require_equal_stories`."""
     n = len(expected.returns[0].slots)
     pairs = ({i: i for i in range(n)} if slots is None else slots).items()
     texts = {
-        (a, b): story_difference(expected.story(a), found.story(b), atol=atol) for a, b in pairs
+        (a, b): story_difference(expected.story(a), actual.story(b), atol=atol) for a, b in pairs
     }
     return {pair: text for pair, text in texts.items() if text is not None}
 
@@ -170,10 +170,10 @@ def check_fresh_partner(subject: Subject) -> None:
     """
     subject.need_determinism()
     with subject.partner(subject.num_envs) as partner:
-        found = subject.play(envs=partner)
+        actual = subject.play(envs=partner)
     require_equal_stories(
         subject.reference,
-        found,
+        actual,
         f"a newly built environment to play as this one from reset(seed={SEED})",
         "state that outlives reset(), or a generator seeded in __init__",
     )
@@ -190,7 +190,7 @@ def check_seed_per_slot(subject: Subject) -> None:
         "seeded with seed + i or seed[i]"
     )
     try:
-        found = subject.play(subject.seeds)
+        actual = subject.play(subject.seeds)
     except Exception as error:
         raise VectorEnvError(
             f"reset(seed={subject.seeds}) to be accepted",
@@ -199,7 +199,7 @@ def check_seed_per_slot(subject: Subject) -> None:
         ) from error
     subject.need_determinism()
     require_equal_stories(
-        subject.reference, found, f"reset(seed={SEED}) to equal reset(seed={subject.seeds})", cause
+        subject.reference, actual, f"reset(seed={SEED}) to equal reset(seed={subject.seeds})", cause
     )
 
 

@@ -1,4 +1,4 @@
-"""What a check says: passed, skipped and why, or which law broke, where and the way out."""
+"""Results of checks: passed, skipped and why, or which law broke, where and the way out."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ class VectorEnvError(AssertionError):
         check: Name of the check that failed, as listed in a `VectorEnvReport`.
         slots: The sub-environments concerned; empty where it is all of them or none in particular.
         expected: What the law asks for.
-        found: What the environment did, with the place of the first difference.
+        actual: What the environment did, with the place of the first difference.
         cause: The likely cause and the way out.
     """
 
     def __init__(
         self,
         expected: str,
-        found: str,
+        actual: str,
         cause: str,
         *,
         slots: Sequence[int] = (),
         check: str = "",
     ) -> None:
-        super().__init__(expected, found, cause)
+        super().__init__(expected, actual, cause)
         self.expected = expected
-        self.found = found
+        self.actual = actual
         self.cause = cause
         self.slots = tuple(int(slot) for slot in slots)
         self.check = check
@@ -39,7 +39,7 @@ class VectorEnvError(AssertionError):
         return (
             f"vector environment check '{self.check}' failed{where}\n"
             f"  expected: {self.expected}\n"
-            f"  found:    {self.found}\n"
+            f"  found:    {self.actual}\n"
             f"  likely cause: {self.cause}"
         )
 
@@ -63,7 +63,7 @@ class CheckResult:
 
 @dataclass
 class VectorEnvReport:
-    """What `check_vector_env` found: one result per check, in the order in which they ran."""
+    """Results of `check_vector_env`: one per check, in the order in which they ran."""
 
     env: str
     results: list[CheckResult] = field(default_factory=list)

@@ -32,9 +32,9 @@ def check_reset_mask(subject: Subject) -> None:
         mask = last.ended | (np.arange(n) == 0)
         return last.observations, mask, slots_in(~mask)
 
-    def require(expected: Any, found: Any, slots: list[int], law: str, cause: str) -> None:
+    def require(expected: Any, actual: Any, slots: list[int], law: str, cause: str) -> None:
         for i in slots:
-            a, b = slot_value(space, expected, i), slot_value(space, found, i)
+            a, b = slot_value(space, expected, i), slot_value(space, actual, i)
             text = difference(a, b, path="observation")
             if text is not None:
                 raise VectorEnvError(law, text, cause, slots=[i])

@@ -24,7 +24,7 @@ Kind = Literal["reset", "step"]
 
 @dataclass
 class Return:
-    """What one call of `reset` or `step` gave for all n slots.
+    """Return values of one call of `reset` or `step` for all n slots.
 
     `slots` (n,) bool: the slots that the call was about (a masked reset has fewer).
     `ignored` (n,) bool: the slots that a NEXT_STEP step reset instead of stepping.
@@ -71,19 +71,19 @@ class Event:
 
     @property
     def ended(self) -> bool:
-        """Whether this step ended its episode."""
+        """True if this step ended its episode."""
         return self.kind == "step" and bool(self.terminated or self.truncated)
 
 
 def event_difference(
-    expected: Event, found: Event, *, atol: float = 0.0, loose: bool = False
+    expected: Event, actual: Event, *, atol: float = 0.0, loose: bool = False
 ) -> tuple[str, str] | None:
     """The first field in which two events differ and how; None if they are equal.
 
     Infos are compared by value: the dtype of a batched info may depend on who else is in it.
     """
     for name in ("kind", "terminated", "truncated", "observation", "reward", "info"):
-        a, b = getattr(expected, name), getattr(found, name)
+        a, b = getattr(expected, name), getattr(actual, name)
         text = difference(a, b, atol=atol, loose=loose or name == "info", path=name)
         if text is not None:
             return name, text
@@ -91,11 +91,11 @@ def event_difference(
 
 
 def story_difference(
-    expected: Sequence[Event], found: Sequence[Event], *, atol: float = 0.0
+    expected: Sequence[Event], actual: Sequence[Event], *, atol: float = 0.0
 ) -> str | None:
-    """Where two slots' stories part, as far as both go; None if they do not."""
+    """Return where two slots' stories differ, as far as both go; None if they do not."""
     episode, step = 0, 0
-    for a, b in zip(expected, found, strict=False):
+    for a, b in zip(expected, actual, strict=False):
         episode, step = (episode + 1, 0) if a.kind == "reset" else (episode, step + 1)
         text = event_difference(a, b, atol=atol)
         if text is not None:
@@ -136,7 +136,7 @@ class Rollout:
         return slot_value(self.observation_space, r.observations, slot)
 
     def story(self, slot: int) -> list[Event]:
-        """What slot `slot` lived through, told alike for the three autoreset modes."""
+        """Return the events of slot `slot`, written alike for the three autoreset modes."""
         events: list[Event] = []
         for r in self.returns:
             if not r.slots[slot]:

@@ -55,4 +55,4 @@ def conversation(trajectory: Trajectory, case: Case, view: ChatView) -> Conversa
                 f"those of the chat, {view.tools}"
             )
     episode = rebuild_episode(trajectory, case)
-    return Conversation(view.messages(episode), [png(image) for image in view.pictures(episode)])
+    return Conversation(view.messages(episode), [png(image) for image in view.images(episode)])

@@ -236,7 +236,7 @@ def _verl_rows(
         yield {
             "data_source": facts.source,
             "prompt": [_flat(message) for message in view.messages(opening)],
-            "images": [{"bytes": png(image)} for image in view.pictures(opening)],
+            "images": [{"bytes": png(image)} for image in view.images(opening)],
             "reward_model": {"style": "rule", "ground_truth": {"bytes": png(case.mask)}},
             "extra_info": {
                 "target_description": facts.target,

@@ -184,7 +184,7 @@ def _play(task: _Task, report: Callable[[int], None]) -> None:
         max_steps=options.max_steps,
         reward=options.reward,
     )
-    policy = annotators.make(options.annotator, envs.codec, envs.engine)
+    policy = annotators.make(options.annotator, envs.codec)
     facts = shared_facts(envs.core, policy)
     facts["options"] = json.dumps(facts["options"], sort_keys=True)
     mine = tuple(facts[name] for name in _SETTINGS)

@@ -46,7 +46,7 @@ def test_what_the_model_is_shown(history, pictures, serve, build, small_cases):
     texts = [m["content"][-1]["text"] for m in messages]
     sent = last["messages"]
     urls = [part["image_url"]["url"] for m in sent for part in m["content"] if "image_url" in part]
-    shown = envs.pictures(0)[-pictures:]
+    shown = envs.images(0)[-pictures:]
     for url, picture in zip(urls, shown, strict=True):
         head, _, data = url.partition(",")
         assert head == "data:image/png;base64"
@@ -242,7 +242,7 @@ def test_a_model_server_answers_as_the_model_does_and_may_be_killed(
     keys = list(envs.source.keys)
     try:
         records = evaluate(envs, policy)
-        messages, pictures = envs.messages(0), envs.pictures(0)
+        messages, pictures = envs.messages(0), envs.images(0)
         file = RecordFile(tmp_path / "r.jsonl", run_settings(envs, policy, keys, 0))
         with pytest.raises(MedSegError, match=r"2 failed cases.*not reached"):
             evaluate(

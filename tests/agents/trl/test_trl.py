@@ -120,7 +120,7 @@ def test_grpo_learns_in_the_environment(caller, small_cases, backbone, tmp_path)
 
     def watched(completions, environments, **more):
         values = episode_return(completions, environments, **more)
-        seen.append([(e.outcome, e._env.messages(), e._env.pictures()) for e in environments])
+        seen.append([(e.outcome, e._env.messages(), e._env.images()) for e in environments])
         return values
 
     source = CaseList(small_cases)
@@ -275,7 +275,7 @@ def rolled(caller, small_cases, tmp_path_factory):
             made = super().__call__(prompts, trainer)
             counts.append(backbone.calls - before)
             envs = self.envs(len(prompts))
-            said = [(envs.messages(s), envs.pictures(s)) for s in range(len(prompts))]
+            said = [(envs.messages(s), envs.images(s)) for s in range(len(prompts))]
             returned.append((dict(made), said))
             return made
 
