@@ -224,3 +224,16 @@ def test_without_a_page_programs_find_a_description(serve) -> None:
     assert client.get("/").json()["description"] == "/docs"
     assert client.get("/page/main.js").status_code == 404
     assert isinstance(client, httpx.Client)
+
+
+def test_metrics_have_names_in_the_usual_form(serve) -> None:
+    _, client = serve()
+    kinds = dict(
+        line.split()[2:4]
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith("# TYPE medseg_") and not line.split()[2].endswith("_created")
+    )
+    assert {"medseg_requests_total", "medseg_request_seconds", "medseg_session_bytes"} <= set(kinds)
+    for name, kind in kinds.items():
+        assert name.endswith("_total") == (kind == "counter"), name
+        assert not name.endswith(("_ms", "_mb", "_count", "_sum", "_bucket")), name
