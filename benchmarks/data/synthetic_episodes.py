@@ -21,7 +21,8 @@ def _blob(generator: np.random.Generator, side: int) -> np.ndarray:
     radius_x, radius_y = generator.uniform(0.05, 0.25, 2)
     angle = np.arctan2(y - centre_y, x - centre_x)
     wave = 1 + 0.1 * np.sin(angle * generator.integers(3, 9))
-    return ((x - centre_x) / radius_x) ** 2 + ((y - centre_y) / radius_y) ** 2 < wave
+    mask: np.ndarray = ((x - centre_x) / radius_x) ** 2 + ((y - centre_y) / radius_y) ** 2 < wave
+    return mask
 
 
 @lru_cache(maxsize=4)

@@ -207,7 +207,8 @@ def difference(
 
 
 def _per_case(runs: Sequence[Sequence[CaseRecord]], pick: Any) -> np.ndarray:
-    return np.mean([[pick(record) for record in run] for run in runs], axis=0)
+    means: np.ndarray = np.mean([[pick(record) for record in run] for run in runs], axis=0)
+    return means
 
 
 def _name(method: str) -> str:

@@ -201,7 +201,8 @@ def _ask(
     content = answer.read()
     if answer.status != 200:
         raise RuntimeError(f"{method} {path.split('/')[1]}: {answer.status} {content[:200]!r}")
-    return json.loads(content)
+    message: dict[str, Any] = json.loads(content)
+    return message
 
 
 @dataclass

@@ -127,7 +127,8 @@ def serving(command: list[str]) -> Iterator[int]:
 
 def _get(port: int, path: str) -> str:
     with urllib.request.urlopen(f"http://{LOOPBACK}:{port}{path}", timeout=30) as answer:
-        return answer.read().decode()
+        text: str = answer.read().decode()
+        return text
 
 
 def _healthy(port: int) -> bool:

@@ -203,7 +203,8 @@ class _Session:
     @property
     def dice(self) -> float:
         """Dice now."""
-        return self._history[-1][3]
+        dice: float = self._history[-1][3]
+        return dice
 
 
 def _with(prompt: Prompt, box: AddBox | None, points: tuple[AddPoint, ...]) -> tuple:

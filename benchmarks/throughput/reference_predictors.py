@@ -255,7 +255,8 @@ class LiteMedSamReference(ReferencePredictor):
 
     def _corners(self, row: PromptsInForce, frame: tuple[int, int], size: Any) -> np.ndarray:
         scale = np.tile(np.array(frame[::-1]) / np.array(size[::-1]), 2)
-        return (row.arrays(*size)["box"] * scale)[None].astype(np.float32)
+        corners: np.ndarray = (row.arrays(*size)["box"] * scale)[None].astype(np.float32)
+        return corners
 
     def _finish(self, low: torch.Tensor, frame: tuple[int, int], size: Any, logits: bool) -> Answer:
         full = self._net.postprocess_masks(low, frame, size)[0, 0].float()

@@ -152,7 +152,8 @@ def over_segment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         sigma=float(rng.uniform(0.6, 1.6)),
         min_size=MIN_AREA,
     )
-    return (segments + 1).astype(np.int16)
+    regions: np.ndarray = (segments + 1).astype(np.int16)
+    return regions
 
 
 def teacher_masks(

@@ -158,15 +158,18 @@ class RayBackbone(RemoteBackbone):
         super().__init__(self._ask("facts"), device)
 
     def _encode(self, images: Mapping[str, np.ndarray]) -> Mapping[str, tuple[int, int]]:
-        return self._ask("encode", dict(images))
+        sizes: Mapping[str, tuple[int, int]] = self._ask("encode", dict(images))
+        return sizes
 
     def _decode(
         self, rows: Sequence[WireRow], images: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
+        decoded: tuple[np.ndarray, np.ndarray]
         try:
-            return self._ask("decode", list(rows), {})
+            decoded = self._ask("decode", list(rows), {})
         except MissingImages:  # dropped from its cache, or it was restarted
-            return self._ask("decode", list(rows), dict(images))
+            decoded = self._ask("decode", list(rows), dict(images))
+        return decoded
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         try:

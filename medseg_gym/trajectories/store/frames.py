@@ -169,4 +169,5 @@ def _is_torn(tail: bytes) -> bool:
         of_old = _MARK.match(tail, _BEFORE_TEXT) is not None and length >= _LENGTH.size + size
         if not of_old or zlib.crc32(tail[_HEAD.size :]) == checksum:
             return False  # in the second case the frame is whole, and its length is not its own
-    return len(written) < _HEAD.size + length
+    unfinished: bool = len(written) < _HEAD.size + length
+    return unfinished

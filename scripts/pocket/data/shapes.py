@@ -32,7 +32,8 @@ def _outline(rng: np.random.Generator, radius: float) -> np.ndarray:
         corners = int(rng.integers(3, 7))
         angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
         reach = radius * rng.uniform(0.6, 1.2, (corners, 1))
-        return centre + reach * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        outline: np.ndarray = centre + reach * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        return outline
     return blob(
         rng,
         centre,

@@ -33,19 +33,23 @@ class SB3PromptDistribution(Distribution):
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         """Log-probability, (B,), of B x 5 actions."""
-        return self.distribution.log_prob(x)
+        log_prob: torch.Tensor = self.distribution.log_prob(x)
+        return log_prob
 
     def entropy(self) -> torch.Tensor:
         """Entropy, (B,)."""
-        return self.distribution.entropy()
+        entropy: torch.Tensor = self.distribution.entropy()
+        return entropy
 
     def sample(self) -> torch.Tensor:
         """Draw actions, B x 5."""
-        return self.distribution.sample()
+        actions: torch.Tensor = self.distribution.sample()
+        return actions
 
     def mode(self) -> torch.Tensor:
         """The likeliest actions, B x 5."""
-        return self.distribution.mode()
+        actions: torch.Tensor = self.distribution.mode()
+        return actions
 
     def actions_from_params(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Not used."""
@@ -114,4 +118,5 @@ class PromptPolicy(ActorCriticPolicy):
 
     def predict_values(self, obs: PyTorchObs) -> torch.Tensor:
         """Values, (B,)."""
-        return self.network(obs)[1]
+        values: torch.Tensor = self.network(obs)[1]
+        return values

@@ -56,7 +56,10 @@ def read_tokenizer(folder: str | Path) -> Tokenizer:
             f"CLIP's tokenizer needs the package transformers ({error}): "
             'pip install "medseg-gym[imisnet]"'
         ) from None
-    return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    tokenizer: Callable[[list[str]], Mapping[str, Any]] = CLIPTokenizer.from_pretrained(
+        str(folder), local_files_only=True
+    )
+    return tokenizer
 
 
 class ImisNetBackbone(SamBackbone):
@@ -105,7 +108,8 @@ class ImisNetBackbone(SamBackbone):
         side = self.image_side
         ys, xs = ((2 * np.arange(side) + 1) * length // (2 * side) for length in image.shape[:2])
         pixels = torch.from_numpy(image[ys[:, None], xs]).to(self.device).permute(2, 0, 1).float()
-        return (pixels - self.model.pixel_mean) / self.model.pixel_std
+        normalised: torch.Tensor = (pixels - self.model.pixel_mean) / self.model.pixel_std
+        return normalised
 
     # decode -----------------------------------------------------------------------------------
     def decode(self, rows: Sequence[PromptRow]) -> Prediction:

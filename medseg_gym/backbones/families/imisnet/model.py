@@ -119,7 +119,8 @@ class ImisImageEncoder(nn.Module):
         vit = self.sam_encoder
         x = vit.patch_embed(pixels)
         x = x + resample_abs_pos_embed_nhwc(vit.pos_embed, x.shape[1:3])
-        return self.neck(vit.blocks(x).permute(0, 3, 1, 2))
+        embedding: torch.Tensor = self.neck(vit.blocks(x).permute(0, 3, 1, 2))
+        return embedding
 
 
 class DecoderOutput(NamedTuple):
@@ -246,7 +247,10 @@ class ImisNet(nn.Module):
     def embed_text(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Embed one sentence, 1 x L int64 token ids, to C: CLIP's pooled output, projected."""
         assert self.text_model is not None and self.text_out_dim is not None
-        return self.text_out_dim(self.text_model(input_ids=token_ids).pooler_output)[0]
+        embedding: torch.Tensor = self.text_out_dim(
+            self.text_model(input_ids=token_ids).pooler_output
+        )[0]
+        return embedding
 
 
 def _per_channel(values: tuple[float, ...]) -> torch.Tensor:

@@ -38,7 +38,8 @@ class PocketBackbone(SamBackbone):
         return decode(self.model, features, collate(rows, self.device), *gather_masks(rows))
 
     def _draw(self, hyper: torch.Tensor, upscaled: torch.Tensor) -> torch.Tensor:
-        return self.model.mask_decoder.masks(hyper[:, None], upscaled)[:, 0]
+        logits: torch.Tensor = self.model.mask_decoder.masks(hyper[:, None], upscaled)[:, 0]
+        return logits
 
 
 def build(checkpoint: Path | None, device: torch.device, **options: Any) -> PocketBackbone:

@@ -59,7 +59,8 @@ class Mix(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """B x C x h x w to the same."""
-        return x + self.out(F.gelu(self.spread(F.gelu(self.into(self.norm(x))))))
+        out: torch.Tensor = x + self.out(F.gelu(self.spread(F.gelu(self.into(self.norm(x))))))
+        return out
 
 
 class PocketPromptEncoder(PromptEncoder):
@@ -156,7 +157,8 @@ class PocketMaskDecoder(MaskDecoder):
         pointed = (directions @ where.mT).unflatten(1, (GROUPS, -1))  # B G c 4
         alike = pointed.mT @ directions.unflatten(1, (GROUPS, -1))  # B G 4 P
         alike = alike.flatten(1, 2).unflatten(2, image.shape[2:])
-        return self.mix(image + dense + self.draw(drawn) + self.alike(alike))
+        mixed: torch.Tensor = self.mix(image + dense + self.draw(drawn) + self.alike(alike))
+        return mixed
 
     def upscale(
         self,

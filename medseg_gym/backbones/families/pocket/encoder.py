@@ -36,7 +36,8 @@ class Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """B x C x h x w to the same."""
-        return x + self.second(F.gelu(self.first(self.norm(x))))
+        out: torch.Tensor = x + self.second(F.gelu(self.first(self.norm(x))))
+        return out
 
 
 def _down(before: int, after: int) -> nn.Module:

@@ -58,7 +58,8 @@ class SamBackbone(BatchedBackbone):
         resized = ResizeLongestSide(self.image_side).apply_image(image)
         pixels = torch.from_numpy(np.ascontiguousarray(resized)).to(self.device)
         pixels = pixels.permute(2, 0, 1).float()
-        return (pixels - self.model.pixel_mean) / self.model.pixel_std
+        normalised: torch.Tensor = (pixels - self.model.pixel_mean) / self.model.pixel_std
+        return normalised
 
     def _encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
         side = self.image_side

@@ -35,7 +35,8 @@ class PromptEmbedder:
         # Row label - INERT: nothing for padding, then SAM's labels -1, 0, 1, 2, 3.
         kinds = [e.weight for e in (self.encoder.not_a_point_embed, *self.encoder.point_embeddings)]
         table = torch.cat([torch.zeros_like(kinds[0]), *kinds])
-        return encoding * (batch.labels >= 0)[..., None] + table[batch.labels - INERT]
+        out: torch.Tensor = encoding * (batch.labels >= 0)[..., None] + table[batch.labels - INERT]
+        return out
 
     def with_outputs(
         self, decoder: Any, batch: TokenBatch

@@ -51,7 +51,10 @@ def _attend_to_image(
     scores = (queries @ into).flatten(1, 2) @ pixels.mT  # B x heads·N x P
     sums = (scores.softmax(dim=2) @ values).unflatten(1, (heads, -1))  # B x heads x N x C
     out = sums @ attention.v_proj.weight.unflatten(0, (heads, -1)).mT  # B x heads x N x D
-    return attention.out_proj(out.transpose(1, 2).flatten(2) + attention.v_proj.bias)
+    projected: torch.Tensor = attention.out_proj(
+        out.transpose(1, 2).flatten(2) + attention.v_proj.bias
+    )
+    return projected
 
 
 def _attend_from_image(

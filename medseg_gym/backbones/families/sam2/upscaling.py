@@ -84,4 +84,5 @@ class Upscaling:
         x = F.linear(x, *self._products[1]).unflatten(3, (4, -1)).flatten(2, 3)
         if finer:
             x += finer[0]
-        return self._last_activation(x).flatten(1, 2)
+        out: torch.Tensor = self._last_activation(x).flatten(1, 2)
+        return out

@@ -44,7 +44,7 @@ def test_every_case_once_in_order(whole):
 
 
 def test_it_is_what_evaluate_gives(whole):
-    """One evaluation loop: the same records as the single-process `medseg_agents.evaluation.evaluate`."""
+    """One evaluation loop: the same records as one process of `evaluate`."""
     from medseg_agents import policies
     from medseg_agents.evaluation.evaluate import evaluate
 
@@ -157,7 +157,7 @@ def words(out, workers):
 def start(out, workers, **pipes):
     """The command as a process of its own, to be killed."""
     program = [sys.executable, "-m", "medseg_gym.cli.main", *words(out, workers)]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     return subprocess.Popen(program, cwd=root, stdout=subprocess.DEVNULL, **pipes)
 
 

@@ -187,7 +187,7 @@ def test_the_command_killed_half_way_gives_the_same_numbers(tmp_path, monkeypatc
     finish(tmp_path / "a")
     assert "synthetic" in capsys.readouterr().out
     program = [sys.executable, "-m", "benchmarks.policies.compare", *words(tmp_path / "b")]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     process = subprocess.Popen(program, cwd=root, stdout=subprocess.DEVNULL)
     records = tmp_path / "b" / "records"
     while process.poll() is None:
@@ -225,7 +225,7 @@ def test_a_bad_command_line_ends_the_program_with_2(tmp_path):
     program = [sys.executable, "-m", "benchmarks.policies.compare", "--policies", "nobody"]
     result = subprocess.run(
         [*program, "--backbones", "ellipse", "--out", str(tmp_path)],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
     )
