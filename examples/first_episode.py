@@ -1,6 +1,6 @@
 """Play one episode by hand: a box, a click, stop; and write what it looked like.
 
-    python examples/first_episode.py
+python examples/first_episode.py
 """
 
 import gymnasium as gym

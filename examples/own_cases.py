@@ -1,6 +1,6 @@
 """Use your own images: a folder of images and masks on disk, or cases made in memory.
 
-    python examples/own_cases.py
+python examples/own_cases.py
 """
 
 from pathlib import Path

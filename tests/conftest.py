@@ -26,7 +26,6 @@ from medseg_gym.cases import Case
 from medseg_gym.prompts import AddBox, AddPoint
 
 
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Deal tests to processes (`pytest -n 2 --dist loadgroup`) by file, all that start Ray to one.

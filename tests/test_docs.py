@@ -1,4 +1,4 @@
-"""Every Python example in the README and in docs/ runs as it stands, and every link leads somewhere."""
+"""Every Python example in the README and in docs/ runs as it stands; every link leads somewhere."""
 
 import re
 import sys
@@ -49,7 +49,9 @@ def test_the_examples_of_extending_are_short():
 
 def anchors(page: Path) -> set[str]:
     """Anchors of a page's headings, as mkdocs and GitHub make them."""
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M)
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M
+    )
     words = (re.sub(r"[^\w\s-]", "", heading.lower()).strip() for heading in headings)
     return {re.sub(r"\s+", "-", word) for word in words}
 
