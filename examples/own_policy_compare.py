@@ -3,7 +3,8 @@
     python examples/own_policy_compare.py
     medseg compare --policies examples/own_policy_compare.py:BrightBox,oracle-box,stop
 
-A policy gets the observations of all slots and returns one action row per slot: tool, x1, y1, x2, y2.
+A policy gets the observations of all slots and returns one action row per slot: tool, x1, y1,
+x2, y2.
 """
 
 from pathlib import Path

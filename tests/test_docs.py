@@ -1,4 +1,4 @@
-"""Every Python example in the README and in docs/ runs as it stands, and every link leads somewhere."""
+"""Every Python example in the README and in docs/ runs as it stands; every link leads somewhere."""
 
 import re
 import sys

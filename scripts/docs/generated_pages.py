@@ -1,6 +1,7 @@
 """Hook of mkdocs that writes the reference pages: every command, and every public name.
 
-A page keeps a marker where the generated text goes, so that it also exists where nobody runs mkdocs.
+A page keeps a marker where the generated text goes, so that it also exists where nobody runs
+mkdocs.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ COMMANDS, ROOMS = "<!-- generated: commands -->", "<!-- generated: rooms -->"
 
 def on_config(config: Any) -> Any:
     """Put a page for each room of the packages under "API"."""
-    if any(item.get("Metrics") for item in _section(config.nav, "Reference") if len(item) == 1):
-        return config
     pages = [{room: f"reference/api/{room}.md"} for room in rooms()]
     for item in _section(config.nav, "Reference"):
         if "API" in item:

@@ -2,7 +2,8 @@
 
 `MedSegTool` is what `tool_config_path` names, once for each call; all of them share one worker that
 steps whatever episodes wait together. `compute_score` is the `custom_reward_function`;
-`write_rows` makes the parquet file. Importable without verl; how to use it: `docs/how-to/trl_verl.md`.
+`write_rows` makes the parquet file. Importable without verl; how to use it:
+`docs/how-to/trl_verl.md`.
 """
 
 from medseg_agents.verl.reward import compute_score
