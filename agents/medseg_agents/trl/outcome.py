@@ -1,4 +1,4 @@
-"""What came of an episode, in numbers that a trainer logs."""
+"""Outcome of an episode, in numbers that a trainer logs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Outcome:
 
 
 def outcome_of(episode: Episode, total: float) -> Outcome:
-    """The outcome of an episode.
+    """Return the outcome of an episode.
 
     Args:
         episode: Running or over.
@@ -55,7 +55,7 @@ def outcome_of(episode: Episode, total: float) -> Outcome:
 def log_outcomes(
     outcomes: Sequence[Outcome], log_metric: Callable[[str, float], None] | None
 ) -> None:
-    """Means over a batch, under `medseg/`: return, dice, turns, valid_rate, stop_rate.
+    """Log means over a batch, under `medseg/`: return, dice, turns, valid_rate, stop_rate.
 
     Args:
         outcomes: At least one.
