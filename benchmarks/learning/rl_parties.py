@@ -24,10 +24,10 @@ class Plan:
         cases: Spec of the training cases; as many as groups are drawn from it.
         backbone: Who segments.
         groups: Cases of an iteration.
-        group_size: Episodes of each.
+        num_generations: Episodes of each.
         max_steps: Calls of an episode.
         micro_batch: Episodes whose gradients are computed at once.
-        max_new_tokens: Of an answer.
+        max_completion_length: Of an answer.
         lr: Of AdamW; small, so that both go on playing as the checkpoint does.
         iterations: Timed ones of each, after one that is not.
         seed: Of draws.
@@ -37,10 +37,10 @@ class Plan:
     cases: str = "phantoms:abdomen"
     backbone: str = "pocket"
     groups: int = 8
-    group_size: int = 8
+    num_generations: int = 8
     max_steps: int = 5
     micro_batch: int = 16
-    max_new_tokens: int = 64
+    max_completion_length: int = 64
     lr: float = 1e-6
     iterations: int = 6
     seed: int = 0
@@ -48,7 +48,7 @@ class Plan:
     @property
     def episodes(self) -> int:
         """Of an iteration."""
-        return self.groups * self.group_size
+        return self.groups * self.num_generations
 
 
 @dataclass
@@ -97,10 +97,10 @@ def make_rllib(plan: Plan, source: CaseSource, view: dict[str, Any]) -> Any:
         .chat(
             model=plan.model,
             groups=plan.groups,
-            group_size=plan.group_size,
+            num_generations=plan.num_generations,
             micro_batch=plan.micro_batch,
-            max_new_tokens=plan.max_new_tokens,
-            loss="dapo",
+            max_completion_length=plan.max_completion_length,
+            loss_type="dapo",
             schedule="constant",
             warmup=0,
         )
@@ -110,13 +110,13 @@ def make_rllib(plan: Plan, source: CaseSource, view: dict[str, Any]) -> Any:
 
 def rllib_watches(clock: Clock) -> list[AbstractContextManager[Any]]:
     """Return the timers of RLlib."""
-    from medseg_agents.llm.generation import GenerationEngine
+    from medseg_agents.llm.generation import TransformersEngine
     from ray.rllib.core.learner.learner_group import LearnerGroup
 
     from medseg_gym.envs.chat_vector import MedSegChatVectorEnv
 
     return [
-        clock.watch(GenerationEngine, "answer", "generation"),
+        clock.watch(TransformersEngine, "generate", "generation"),
         clock.watch(MedSegChatVectorEnv, "step", "environment"),
         clock.watch(MedSegChatVectorEnv, "reset", "environment"),
         clock.watch(LearnerGroup, "update", "update"),
@@ -145,9 +145,9 @@ def make_trl(
         "output_dir": folder,
         "per_device_train_batch_size": plan.micro_batch,
         "gradient_accumulation_steps": plan.episodes // plan.micro_batch,
-        "num_generations": plan.group_size,
-        # Room for every turn's answer and image; TRL knows no limit of one answer.
-        "max_completion_length": plan.max_steps * (plan.max_new_tokens + _turn_tokens(view)),
+        "num_generations": plan.num_generations,
+        # Room for every turn's completion and image; TRL knows no limit of one completion.
+        "max_completion_length": plan.max_steps * (plan.max_completion_length + _turn_tokens(view)),
         "max_tool_calling_iterations": max(1, plan.max_steps - 1),
         "max_steps": plan.iterations + 1,
         "learning_rate": plan.lr,

@@ -4,8 +4,8 @@
 
 Both train the same checkpoint on the same cases with the same segmenter, in this process, one
 iteration each in turn, so that their ratio holds on a noisy machine. An iteration is `--groups`
-cases with `--group-size` episodes each, played, scored and learned from in one gradient step of
-AdamW over micro-batches of `--micro-batch` episodes. Both show the whole conversation with all its
+cases with `--num-generations` episodes each, played, scored and learned from in one gradient step
+of AdamW over micro-batches of `--micro-batch` episodes. Both show the whole conversation with all its
 images, draw at temperature 1, and use the DAPO loss without a reference. Images are embedded
 before the clock starts.
 
@@ -111,8 +111,8 @@ def compare(plan: Plan) -> list[Timed]:
 
     if plan.episodes % plan.micro_batch or plan.iterations < 1 or plan.max_steps < 2:
         raise MedSegError(
-            f"need iterations >= 1, max_steps >= 2 and groups * group_size ({plan.episodes}) a "
-            f"multiple of micro_batch ({plan.micro_batch})"
+            f"need iterations >= 1, max_steps >= 2 and groups * num_generations ({plan.episodes}) "
+            f"a multiple of micro_batch ({plan.micro_batch})"
         )
     if not Path(plan.model).is_dir():
         raise MedSegError(f"{plan.model}: no such checkpoint; 'make sft-tiny' makes one")
@@ -146,7 +146,7 @@ def measure(
     cases: Annotated[str, typer.Option(help="Training cases.")] = "phantoms:abdomen",
     backbone: Annotated[str, typer.Option(help="Who segments.")] = "pocket",
     groups: Annotated[int, typer.Option(help="Cases of an iteration.")] = 8,
-    group_size: Annotated[int, typer.Option(help="Episodes of a case.")] = 8,
+    num_generations: Annotated[int, typer.Option(help="Episodes of a case.")] = 8,
     max_steps: Annotated[int, typer.Option(help="Calls of an episode.")] = 5,
     micro_batch: Annotated[int, typer.Option(help="Episodes computed at once.")] = 16,
     iterations: Annotated[int, typer.Option(help="Timed iterations of each.")] = 6,
@@ -163,7 +163,7 @@ def measure(
         cases=cases,
         backbone=backbone,
         groups=groups,
-        group_size=group_size,
+        num_generations=num_generations,
         max_steps=max_steps,
         micro_batch=micro_batch,
         iterations=iterations,
@@ -198,7 +198,7 @@ def measure(
 def as_table(rows: list[dict[str, Any]], plan: Plan) -> Table:
     """One row a library: speed, what was played, seconds of an iteration by part."""
     table = Table(
-        title=f"{plan.groups} groups of {plan.group_size}, at most {plan.max_steps} turns, "
+        title=f"{plan.groups} groups of {plan.num_generations}, at most {plan.max_steps} turns, "
         f"{plan.backbone}, {plan.iterations} iterations each"
     )
     headers = ("library", "episodes/s", "s/iteration", "CPU s", "turns", "tokens", "Dice", *PARTS)

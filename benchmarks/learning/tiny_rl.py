@@ -40,12 +40,12 @@ class TinyRL:
     Args:
         iterations: Of GRPO and PPO.
         groups: Cases of a GRPO iteration.
-        group_size: Episodes of each.
+        num_generations: Episodes of each.
         ppo_cases: Episodes of a PPO iteration, one a case: its images are all different and its
             values are one more pass over them, so that half as many take as long.
         minibatches: Gradient steps of an iteration, GRPO and PPO.
         lr: Of GRPO and PPO.
-        max_new_tokens: Of an answer; a call has 19 to 22.
+        max_completion_length: Of an answer; a call has 19 to 22.
         sft_steps: Optimiser steps of the continued fine-tuning.
         sft_rate: Share of the chain's learning rates that it begins with.
         eval_every: Iterations between validations.
@@ -54,11 +54,11 @@ class TinyRL:
 
     iterations: int = 40
     groups: int = 16
-    group_size: int = 8
+    num_generations: int = 8
     ppo_cases: int = 64
     minibatches: int = 1
     lr: float = 5e-4
-    max_new_tokens: int = 32
+    max_completion_length: int = 32
     sft_steps: int = 1000
     sft_rate: float = 0.5
     eval_every: int = 20
@@ -137,7 +137,7 @@ def rl_config(method: str, start: Path, before: Chain, sizes: TinyRL, seed: int)
         "cases": before.cases,
         "backbone": before.backbone,
         "max_steps": before.max_steps,
-        "max_new_tokens": sizes.max_new_tokens,
+        "max_completion_length": sizes.max_completion_length,
         "iterations": sizes.iterations,
         "minibatches": sizes.minibatches,
         "lr": sizes.lr,
@@ -148,8 +148,8 @@ def rl_config(method: str, start: Path, before: Chain, sizes: TinyRL, seed: int)
     if method == "grpo":
         return GRPORun(
             groups=sizes.groups,
-            group_size=sizes.group_size,
-            advantage="group_to_go",
+            num_generations=sizes.num_generations,
+            advantage="reward_to_go",
             **given,
         )
     return ChatPPORun(groups=sizes.ppo_cases, **given)

@@ -31,7 +31,7 @@ def test_both_really_train_and_all_time_is_accounted_for(program, tmp_path):
     model = build_tiny(tmp_path / "model", ["liver in abdomen CT, 2 calls."], size)
     save_view(model, {"image_size": 64, "texts": "terse"}, {})
     arguments = ["--model", str(model), "--backbone", "ellipse", "--out", str(tmp_path)]
-    small = "--groups 2 --group-size 2 --micro-batch 2 --max-steps 2 --iterations 2"
+    small = "--groups 2 --num-generations 2 --micro-batch 2 --max-steps 2 --iterations 2"
     result = CliRunner().invoke(program, arguments + small.split())
     ray.shutdown()
     assert result.exit_code == 0, result.output

@@ -62,7 +62,8 @@ def reward_to_go(
     The advantage of a turn is the sum of rewards from it on, less the mean of that over the group's
     episodes that reached the turn. What an episode had gained before a turn is no merit of that
     turn and no noise in it. The first turn's advantage is that of `group_advantages`; a turn that
-    only one episode reached is compared with nothing and gets 0. Arguments and returns are those of `group_advantages`.
+    only one episode reached is compared with nothing and gets 0. Arguments and returns are those of
+    `group_advantages`.
     """
     returns = np.array([sum(episode) for episode in rewards], float)
     members = _members(groups)

@@ -21,7 +21,7 @@ VIEW_FILE = "medseg_view.json"
 
 
 def adapter_base(path: str | Path) -> str | None:
-    """Return the model that a folder of peft adapters belongs to; None for a folder that is a model."""
+    """Return the model that a folder of peft adapters belongs to; None for a model's own."""
     file = Path(path) / "adapter_config.json"
     if not file.is_file():
         return None
@@ -32,7 +32,7 @@ def adapter_base(path: str | Path) -> str | None:
 
 
 def load_processor(path: str | Path) -> Any:
-    """Load the processor of a checkpoint; that of the base model where a folder of adapters has none.
+    """Load the processor of a checkpoint; that of the base model where adapters have none.
 
     Raises:
         PolicyError: There is no such folder, or no processor with a chat template and images.

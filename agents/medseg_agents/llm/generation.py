@@ -77,7 +77,8 @@ class TransformersEngine:
 
     The batch is padded at the left. Without sampling the completions are those that each
     conversation would get alone, and with it too: each draws from its own generator, a fixed number
-    of times a turn. What the batch changes is the last bits of the logits, as everywhere in floating point.
+    of times a turn. What the batch changes is the last bits of the logits, as everywhere in
+    floating point.
 
     Args:
         model: A model that `AutoModelForImageTextToText` loads, adapters included.

@@ -1,8 +1,8 @@
 """Choice of the next token: forbidden tokens, and draws that belong to a slot.
 
 Every slot draws from numbers of its own, fixed before its turn begins. So what a slot generates
-depends on its own generator and its own logits; batch mates and the number of slots enter only through the
-last bits of the logits.
+depends on its own generator and its own logits; batch mates and the number of slots enter only
+through the last bits of the logits.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from medseg_agents.sft.config import SftError
 
 
 def load_conversations(paths: Sequence[str], cache: Path) -> tuple[Any, dict[str, Any]]:
-    """Rows of exported parquet files as a `datasets.Dataset` with `messages` and `images`.
+    """Load rows of exported parquet files as a `datasets.Dataset` with `messages` and `images`.
 
     Also returns how they were shown: arguments of `MedSegChat-v0`, empty where no file says so.
 
@@ -33,13 +33,13 @@ def load_conversations(paths: Sequence[str], cache: Path) -> tuple[Any, dict[str
                 f"{path} is a trajectory store; export it first: 'medseg trajectories export "
                 f"{path} FILE.parquet'"
             )
-        found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not found or not all(file.is_file() for file in found):
+        matches = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        if not matches or not all(file.is_file() for file in matches):
             raise SftError(
                 f"{path}: no exported trajectories (*.parquet) there; make them with 'medseg "
                 "trajectories export STORE FILE --format chat-parquet'"
             )
-        files += map(str, found)
+        files += map(str, matches)
     datasets.disable_progress_bars()
     try:
         rows = datasets.Dataset.from_parquet(

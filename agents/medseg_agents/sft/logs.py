@@ -1,4 +1,4 @@
-"""What a supervised run shows and writes while it runs."""
+"""Callbacks of a supervised run: its log, and the mark of whole checkpoints."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from medseg_agents.runs.log import RunLog
+from medseg_agents.sft.checkpoints import WHOLE
 
 
 class WholeCheckpoints(TrainerCallback):
     """Marks a checkpoint once all of it is on the disk, so that a torn one is never used."""
 
-    def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the mark."""
-        from medseg_agents.sft.train import WHOLE
-
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             os.sync()
@@ -26,7 +25,7 @@ class WholeCheckpoints(TrainerCallback):
 
 
 class LogRun(TrainerCallback):
-    """Keeps a `RunLog` of the trainer's figures; a resumed run goes on in it.
+    """Keeps a `RunLog` of the trainer's metrics; a resumed run goes on in it.
 
     Args:
         out: Folder of the run.
@@ -37,8 +36,8 @@ class LogRun(TrainerCallback):
         self.out, self.quiet = out, quiet
         self.log: RunLog | None = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Take up the rows of an earlier part of the run; later ones are played again."""
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take up the rows of an earlier start of the run; later ones are played again."""
         if state.is_world_process_zero:
             console = Console(quiet=True) if self.quiet else None
             self.log = RunLog(
@@ -46,18 +45,18 @@ class LogRun(TrainerCallback):
             )
             self.log.__enter__()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar."""
         if self.log is not None:
             self.log.advance(state.global_step)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Write one row."""
         if self.log is not None:
             numbers = {k: v for k, v in (logs or {}).items() if isinstance(v, (int, float))}
             self.log.write(state.global_step, numbers)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the files."""
         if self.log is not None:
             self.log.__exit__(None, None, None)

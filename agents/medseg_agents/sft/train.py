@@ -1,6 +1,6 @@
 """Supervised fine-tuning of a vision-language model on exported trajectories, with TRL.
 
-The loss is on the assistant's turns only, pictures included, full weights or LoRA. A run is a
+The loss is on the assistant's turns only, with their images, full weights or LoRA. A run is a
 folder: `config.json`, `checkpoints/`, `progress.jsonl`, `progress.csv`, `tensorboard/` and at the
 end `model/`, which is a policy spec (`llm:RUN/model`) that is shown the environment as the
 trajectories were. A run killed at any moment goes on from its newest whole checkpoint, with the
@@ -11,20 +11,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import zipfile
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from medseg_agents.runs.folder import read_json
+from medseg_agents.sft.checkpoints import check_checkpoint, newest_checkpoint
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import load_conversations
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_write, named_failures
-
-WHOLE = "whole"
-"""Name of the file that says that a checkpoint was written to its end."""
 
 
 def train_sft(
@@ -33,7 +28,7 @@ def train_sft(
     """Train, or go on training.
 
     Args:
-        config: What to do.
+        config: Settings of the run.
         out: Folder of the run.
         resume: Go on with the run in `out`; a finished one is left as it is.
         quiet: No progress bar.
@@ -63,31 +58,31 @@ def train_sft(
     processor = load_processor(start)
     model = load_model(start, dtype=config.dtype)
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
-    newest = _newest(out / "checkpoints")
+    newest = newest_checkpoint(out / "checkpoints")
     if newest is not None:
-        check_checkpoint(Path(newest))
+        check_checkpoint(newest)
     with named_failures(out / "checkpoints", SftError):
-        trainer.train(resume_from_checkpoint=newest)
-    with atomic_folder(finished, SftError) as part:
-        trainer.save_model(str(part))
-        processor.save_pretrained(part)
-        (part / "training_args.bin").unlink(missing_ok=True)  # a pickle; config.json says it all
-        save_view(part, view, {})
+        trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+    with atomic_folder(finished, SftError) as unfinished:
+        trainer.save_model(str(unfinished))
+        processor.save_pretrained(unfinished)
+        (unfinished / "training_args.bin").unlink(missing_ok=True)  # a pickle; see config.json
+        save_view(unfinished, view, {})
     shutil.rmtree(out / "cache", ignore_errors=True)
     return finished
 
 
 def _tiny(path: Path, rows: Any, view: dict[str, Any]) -> Path:
-    """The tiny model for what is trained on."""
+    """Build the tiny model for the texts that are trained on."""
     from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
     from medseg_gym.envs.views.chat_texts import read_texts
 
     words = {
-        part["text"]
+        item["text"]
         for messages in rows.select(range(min(len(rows), 1000)))["messages"]
         for message in messages
-        for part in message["content"]
-        if message["role"] != "assistant" and part["text"]
+        for item in message["content"]
+        if message["role"] != "assistant" and item["text"]
     }
     texts = read_texts(view.get("texts", "full"))
     words |= {texts.turn, texts.refused}
@@ -103,7 +98,7 @@ def make_trainer(
     held_out: Any = None,
     quiet: bool = True,
 ) -> Any:
-    """TRL's `SFTTrainer` for a configuration.
+    """Make TRL's `SFTTrainer` for a configuration.
 
     Args:
         config: See `SftConfig`.
@@ -195,7 +190,7 @@ def make_trainer(
 
 
 def _checkpointing(arguments: type) -> str:
-    """What transformers calls gradient checkpointing; it changed its name."""
+    """Return transformers' name for gradient checkpointing; it was renamed."""
     names = {f.name for f in fields(arguments)}
     new = "activation_checkpointing"
     return new if new in names else "gradient_checkpointing"
@@ -208,7 +203,7 @@ def _printer() -> type:
 
 
 def steps_of(config: SftConfig, rows: int) -> int:
-    """Optimiser steps of a run over so many rows, on one device."""
+    """Return the optimiser steps of a run over so many rows, on one device."""
     if config.steps:
         return config.steps
     batches = -(-rows // config.batch_size)
@@ -233,44 +228,3 @@ def _claim(out: Path, config: SftConfig, resume: bool) -> None:
         raise SftError(
             f"{out} holds a run with other settings ({', '.join(differs)}); name another folder"
         )
-
-
-def check_checkpoint(folder: Path) -> None:
-    """Refuse a checkpoint with a damaged file before transformers fails on it.
-
-    Args:
-        folder: Of the checkpoint.
-
-    Raises:
-        SftError: It names the file, and the checkpoint before this one.
-    """
-    others = sorted(p.name for p in folder.parent.glob("checkpoint-*") if p != folder)
-    way_out = f"; remove {folder} to go on from {others[-1]}" if others else f"; remove {folder}"
-    for file in sorted(folder.iterdir()):
-        try:
-            if file.suffix == ".json":
-                json.loads(file.read_bytes())
-            elif file.suffix == ".safetensors":
-                with safe_open(file, "pt") as opened:
-                    opened.keys()
-            elif file.suffix in (".pt", ".pth"):
-                with zipfile.ZipFile(file) as archive:
-                    if damaged := archive.testzip():
-                        raise ValueError(f"{damaged} has another checksum")
-        except (OSError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
-            raise SftError(f"{file} is damaged: {error}{way_out}") from error
-    if not (folder / "trainer_state.json").exists():
-        raise SftError(f"{folder / 'trainer_state.json'} is missing{way_out}")
-
-
-def _newest(checkpoints: Path) -> str | None:
-    """The newest checkpoint that was written to its end; torn ones are removed."""
-    newest: tuple[int, str] | None = None
-    for folder in checkpoints.glob("checkpoint-*"):
-        if not (folder / WHOLE).exists():
-            shutil.rmtree(folder)
-            continue
-        step = int(folder.name.rpartition("-")[2])
-        if newest is None or step > newest[0]:
-            newest = step, str(folder)
-    return newest[1] if newest else None

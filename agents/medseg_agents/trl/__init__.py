@@ -2,7 +2,7 @@
 
 `make_environment(...)` is an `environment_factory`: TRL generates, reads the calls and hands each
 to a `MedSegChat-v0` of its own. `ChatRollout` is a `rollout_func`: whole conversations on the
-native batch, one decoder call a turn for all; `ChatGRPOTrainer` gives their pictures to the loss.
+native batch, one decoder call a turn for all; `ChatGRPOTrainer` gives their images to the loss.
 Extra `llm`. What differs between the two, and from RLlib's: `docs/how-to/trl_verl.md`.
 """
 

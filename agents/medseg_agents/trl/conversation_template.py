@@ -31,7 +31,7 @@ def show_as_conversation(processor: Any) -> Any:
     """Change a processor's chat template in place, and pad at the left.
 
     TRL wants padding at the left and does not look: where no rollout of a batch made a call, its
-    loss would take the places of pictures from prompts that are padded at the other side.
+    loss would take the places of images from prompts that are padded at the other side.
 
     Args:
         processor: Of a checkpoint whose template TRL knows (`trl.chat_template_utils`), or whose

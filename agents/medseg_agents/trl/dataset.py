@@ -1,4 +1,4 @@
-"""Which cases are played: rows of a `datasets.Dataset`. TRL repeats each for its whole group."""
+"""Cases that are played, as rows of a `datasets.Dataset`. TRL repeats each for its whole group."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from medseg_gym.errors import PolicyError
 def environment_rows(
     source: CaseSource, limit: int | None = None, seed: int = 0, system: Sequence[Message] = ()
 ) -> Any:
-    """Rows for `make_environment`: `prompt` and `case`.
+    """Make rows for `make_environment`: `prompt` and `case`.
 
-    The prompt holds an empty user turn, which the environment's `reset` fills with picture and
-    task; no picture is stored.
+    The prompt holds an empty user turn, which the environment's `reset` fills with image and
+    task; no image is stored.
 
     Args:
         source: Cases, those that the environment has.
@@ -38,7 +38,7 @@ def environment_rows(
 
 
 def rollout_rows(source: CaseSource, limit: int | None = None, seed: int = 0) -> Any:
-    """Rows for `ChatRollout`, whose `prompt` is the case's key: the conversation is its own.
+    """Make rows for `ChatRollout`, whose `prompt` is the case's key: the conversation is its own.
 
     Args:
         source: Cases, those that the rollout has.

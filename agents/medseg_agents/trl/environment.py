@@ -57,11 +57,11 @@ class SegmentationEnvironment:
 
     @property
     def outcome(self) -> EpisodeSummary:
-        """How the episode stands.
+        """Summary of the episode as it stands.
 
         Raises:
             PolicyError: A tool failed for a reason that is not the model's, such as a dead
-                segmenter. TRL would have told the model and gone on.
+                segmenter. TRL would have shown it to the model and gone on.
         """
         if self._failure is not None:
             raise PolicyError(
@@ -76,7 +76,7 @@ class SegmentationEnvironment:
         return self._env.episode.done
 
     def _play(self, answer: str) -> str | Content:
-        """Take one step; what the model is shown next."""
+        """Take one step; return what the model is shown next."""
         if self._failure is not None:
             raise self._failure
         if not self.over:
@@ -87,7 +87,8 @@ class SegmentationEnvironment:
                 raise
             if not self.over:
                 return _content(observation)
-        return self._env.view.texts.over
+        over: str = self._env.view.texts.over
+        return over
 
 
 def _content(observation: Any) -> Content:
@@ -98,7 +99,7 @@ def _content(observation: Any) -> Content:
 
 
 def _tool(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A tool with the name, signature and words of `method`, which takes any arguments.
+    """Make a tool with the name, signature and words of `method`, which takes any arguments.
 
     TRL answers a call whose arguments do not fit by itself, without a step; so the suite does.
     """
@@ -111,27 +112,28 @@ def _tool(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_coordinates(tool: Callable[..., Any], coordinates: Coordinates) -> Callable[..., Any]:
-    """The tool, told in these coordinates: TRL reads docstring and annotations."""
+    """Describe the tool in these coordinates: TRL reads docstring and annotations."""
 
     @functools.wraps(tool)
-    def told(self: SegmentationEnvironment, *_: Any, **arguments: Any) -> str | Content:
-        return tool(self, **arguments)
+    def described(self: SegmentationEnvironment, *_: Any, **arguments: Any) -> str | Content:
+        shown: str | Content = tool(self, **arguments)
+        return shown
 
-    told.__doc__ = (tool.__doc__ or "").replace(GRID.span, coordinates.span)
+    described.__doc__ = (tool.__doc__ or "").replace(GRID.span, coordinates.span)
     if coordinates.schema["type"] == "number":
         annotations = tool.__annotations__
         places: dict[str, Any] = {
             name: "list[float]" for name in ("bbox_2d", "point_2d") if name in annotations
         }
-        told.__annotations__ = {**annotations, **places}
+        described.__annotations__ = {**annotations, **places}
         signature = inspect.signature(tool)
-        told.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        described.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[
                 one.replace(annotation=places.get(name, one.annotation))
                 for name, one in signature.parameters.items()
             ]
         )
-    return told
+    return described
 
 
 class _Tools:
@@ -191,7 +193,7 @@ class _Tools:
 
 
 def make_environment(**options: Any) -> type[SegmentationEnvironment]:
-    """An `environment_factory` for TRL's `GRPOTrainer`.
+    """Make an `environment_factory` for TRL's `GRPOTrainer`.
 
     Args:
         **options: Those of `MedSegChat-v0`, see `ChatOptions`; `tools` decides which methods there

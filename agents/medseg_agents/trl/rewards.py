@@ -1,4 +1,4 @@
-"""Reward functions for TRL: the suite's own return of each rollout, and what is logged of it."""
+"""Reward functions for TRL: the suite's own return of each rollout, and its metrics."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def episode_return(
     completions: Sequence[Sequence[dict[str, Any]]],
     environments: Sequence[SegmentationEnvironment],
     log_metric: Callable[[str, float], None] | None = None,
-    **more: Any,
+    **kwargs: Any,
 ) -> list[float]:
     """Return of each rollout that was played with `make_environment`.
 
     TRL ends a conversation when an answer holds no call that it can read, and at its own limit of
-    turns. So what the last answer said is made good first: calls that TRL read but did not execute
-    any more are, and an answer without a call is refused, which costs what it costs in
+    turns. So the last answer is made good first: calls that TRL read but no longer
+    executed are executed, and an answer without a call is refused, which costs what it costs in
     `MedSegChat-v0`. Neither happens in an episode that is over.
 
     Args:
         completions: Messages of each rollout.
         environments: The environment of each, as TRL gives them.
         log_metric: Given by TRL; gets the means that `log_outcomes` lists.
-        **more: Whatever else TRL passes; not looked at.
+        **kwargs: Whatever else TRL passes; not looked at.
 
     Raises:
         PolicyError: The segmenter failed in a rollout; TRL would have gone on.
@@ -54,7 +54,7 @@ def rollout_return(
     prompts: Sequence[str],
     outcome: Sequence[EpisodeSummary],
     log_metric: Callable[[str, float], None] | None = None,
-    **more: Any,
+    **kwargs: Any,
 ) -> list[float]:
     """Return of each rollout that `ChatRollout` played.
 
@@ -62,7 +62,7 @@ def rollout_return(
         prompts: One per rollout.
         outcome: As `ChatRollout` gives it.
         log_metric: Given by TRL; gets the means that `log_outcomes` lists.
-        **more: Whatever else TRL passes; not looked at.
+        **kwargs: Whatever else TRL passes; not looked at.
     """
     log_outcomes(outcome, log_metric)
     return [summary.episode_return for summary in outcome]

@@ -25,9 +25,9 @@ class _Slot:
 
     prompt: list[int]
     completion: list[int] = field(default_factory=list)
-    sampled: list[int] = field(default_factory=list)  # 1 where the model said it
+    sampled: list[int] = field(default_factory=list)  # 1 where the model generated it
     logprobs: list[float] = field(default_factory=list)
-    pictures: list[Image.Image] = field(default_factory=list)
+    images: list[Image.Image] = field(default_factory=list)
     pixels: list[torch.Tensor] = field(default_factory=list)
     grids: list[torch.Tensor] = field(default_factory=list)
 
@@ -42,11 +42,11 @@ class ChatRollout:
 
     A turn is one batched generation for all slots that wait for an answer, then one step of
     `MedSegChat-v0`'s native batch, with one decoder call. What the model is fed is what
-    `ChatPolicy` would feed it, all pictures included. Sampling follows the trainer's arguments
+    `ChatPolicy` would feed it, all images included. Sampling follows the trainer's arguments
     (`temperature`, `top_p`, `top_k`, ...), drawn from torch's generator as TRL's own.
 
     Args:
-        max_new_tokens: Of an answer.
+        max_new_tokens: Of one turn's completion.
         **options: Those of `MedSegChat-v0`, see `ChatOptions`.
     """
 
@@ -58,7 +58,7 @@ class ChatRollout:
         self._envs: MedSegChatVectorEnv | None = None
 
     def envs(self, count: int) -> MedSegChatVectorEnv:
-        """The environment with `count` slots; made anew when the number changes."""
+        """Return the environment with `count` slots; made anew when the number changes."""
         if self._envs is None or self._envs.num_envs != count:
             made = make_envs(count, "MedSegChat-v0", **self._options)
             assert isinstance(made, MedSegChatVectorEnv)
@@ -74,11 +74,11 @@ class ChatRollout:
 
         Returns:
             `prompt_ids`, `completion_ids`, `logprobs` (while sampling, over all tokens) and
-            `env_mask` (1 where the model said it), n lists each; `pictures`, n lists of PIL
+            `env_mask` (1 where the model generated it), n lists each; `images`, n lists of PIL
             images in the order of their place holders; `outcome`, n `EpisodeSummary`.
 
         Raises:
-            PolicyError: A trainer that would not give the pictures to the loss, prompts that are
+            PolicyError: A trainer that would not give the images to the loss, prompts that are
                 no keys, or a processor without `image_grid_thw`.
             CaseError: There is no such case.
         """
@@ -88,8 +88,9 @@ class ChatRollout:
 
         if not isinstance(trainer, ChatGRPOTrainer):
             raise PolicyError(
-                f"ChatRollout needs medseg_agents.trl.ChatGRPOTrainer, got {type(trainer).__name__}: "
-                "TRL's own trainer never gives the pictures that a rollout makes to the loss"
+                "ChatRollout needs medseg_agents.trl.ChatGRPOTrainer, got "
+                f"{type(trainer).__name__}: TRL's own trainer never gives the images that a rollout "
+                "makes to the loss"
             )
         if not all(isinstance(prompt, str) for prompt in prompts):
             raise PolicyError(
@@ -116,11 +117,11 @@ class ChatRollout:
         waiting = list(range(len(keys)))
         while waiting:
             self._show(slots, waiting, observations, processor, envs.system_messages)
-            said = self._generate([slots[i] for i in waiting], model, processor, config, forbid)
-            answers: list[str | None] = [None] * len(keys)
-            for index, answer in zip(waiting, said, strict=True):
-                answers[index] = answer
-            observations, _, ended, *_ = envs.step(answers)
+            texts = self._generate([slots[i] for i in waiting], model, processor, config, forbid)
+            actions: list[str | None] = [None] * len(keys)
+            for index, text in zip(waiting, texts, strict=True):
+                actions[index] = text
+            observations, _, ended, *_ = envs.step(actions)
             waiting = [index for index in waiting if not ended[index]]
         episodes = [envs.engine.episode(slot) for slot in range(len(keys))]
         return {
@@ -128,7 +129,7 @@ class ChatRollout:
             "completion_ids": [slot.completion for slot in slots],
             "logprobs": [slot.logprobs for slot in slots],
             "env_mask": [slot.sampled for slot in slots],
-            "pictures": [slot.pictures for slot in slots],
+            "images": [slot.images for slot in slots],
             "outcome": list(map(EpisodeSummary.of, episodes)),
         }
 
@@ -159,10 +160,10 @@ class ChatRollout:
                     "ChatRollout needs one that does not"
                 )
             rendered = [text[len(known) :] for text in rendered]
-        pictures = [Image.fromarray(observations["image"][index]) for index in waiting]
+        images = [Image.fromarray(observations["image"][index]) for index in waiting]
         given = processor(
             text=rendered,
-            images=[[picture] for picture in pictures],
+            images=[[image] for image in images],
             return_tensors="pt",
             padding=True,
             padding_side="left",
@@ -183,7 +184,7 @@ class ChatRollout:
                 if slot.completion[-1] != processor.tokenizer.eos_token_id:
                     slot.add([processor.tokenizer.eos_token_id])  # the answer was cut off
                 slot.add(tokens)
-            slot.pictures.append(pictures[row])
+            slot.images.append(images[row])
             slot.pixels.append(pixels[row])
             slot.grids.append(given["image_grid_thw"][row])
 
@@ -195,7 +196,7 @@ class ChatRollout:
         config: GenerationConfig,
         forbid: Forbid,
     ) -> list[str]:
-        """Draw an answer for each slot and keep its tokens."""
+        """Draw a completion for each slot and keep its tokens; return the texts."""
         rows = [torch.tensor(slot.prompt + slot.completion) for slot in slots]
         pad = processor.tokenizer.pad_token_id
         ids = torch.nn.utils.rnn.pad_sequence(rows, True, pad, padding_side="left")
@@ -204,7 +205,7 @@ class ChatRollout:
         inputs = {
             "input_ids": ids,
             "attention_mask": mask.long(),
-            "pixel_values": torch.cat([part for slot in slots for part in slot.pixels]),
+            "pixel_values": torch.cat([pixels for slot in slots for pixels in slot.pixels]),
             "image_grid_thw": torch.stack([grid for slot in slots for grid in slot.grids]),
             "mm_token_type_ids": (ids == model.config.image_token_id).long(),
         }
@@ -216,11 +217,11 @@ class ChatRollout:
         )
         new = made[:, ids.shape[1] :]
         logprobs = watch.of(made)
-        answers = []
+        texts = []
         for slot, tokens, values in zip(slots, new.tolist(), logprobs.tolist(), strict=True):
             ends = [i for i, token in enumerate(tokens) if token in config.eos_token_id]
-            said = ends[0] if ends else len(tokens)
-            count = said + 1 if ends else said
+            length = ends[0] if ends else len(tokens)
+            count = length + 1 if ends else length
             slot.add(tokens[:count], values[:count])
-            answers.append(processor.tokenizer.decode(tokens[:said], skip_special_tokens=False))
-        return answers
+            texts.append(processor.tokenizer.decode(tokens[:length], skip_special_tokens=False))
+        return texts

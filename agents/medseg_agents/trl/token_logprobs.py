@@ -19,26 +19,26 @@ class TokenLogprobs(LogitsProcessor):
     def __init__(self, start: int, temperature: float = 1.0) -> None:
         self.start, self.temperature = start, temperature
         self._last: torch.Tensor | None = None
-        self._found: list[torch.Tensor] = []
+        self._log_probs: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The scores, B x V, unchanged."""
+        """Return the scores, B x V, unchanged."""
         self._settle(input_ids)
         self._last = (scores.float() / self.temperature).log_softmax(dim=-1)
         return scores
 
     def of(self, sequences: torch.Tensor) -> torch.Tensor:
-        """B x T: of every new token, before any token was forbidden or left out.
+        """Return them, B x T, of every new token, before any token was forbidden or left out.
 
         Args:
             sequences: B x L, what `generate` returned.
         """
         self._settle(sequences)
-        return torch.stack(self._found, dim=1)
+        return torch.stack(self._log_probs, dim=1)
 
     def _settle(self, ids: torch.Tensor) -> None:
         """Look up the token that followed what was seen last."""
         if self._last is not None:
-            token = ids[:, self.start + len(self._found)]
-            self._found.append(self._last.gather(1, token[:, None])[:, 0])
+            token = ids[:, self.start + len(self._log_probs)]
+            self._log_probs.append(self._last.gather(1, token[:, None])[:, 0])
             self._last = None

@@ -1,4 +1,4 @@
-"""TRL's `GRPOTrainer` with the pictures of a rollout in its loss."""
+"""TRL's `GRPOTrainer` with the images of a rollout in its loss."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from medseg_gym.errors import PolicyError
 class ChatGRPOTrainer(trl.GRPOTrainer):
     """`GRPOTrainer` for `ChatRollout`.
 
-    TRL's trainer takes tokens and log-probabilities from a `rollout_func`, but no pictures: a
+    TRL's trainer takes tokens and log-probabilities from a `rollout_func`, but no images: a
     rollout that shows the model new ones would be trained as if the model had seen none. Those that
-    tools return do reach the loss. This class hands a rollout's pictures on as if tools had
+    tools return do reach the loss. This class hands a rollout's images on as if tools had
     returned them; everything else is TRL's. It overrides one private method and refuses versions
     of TRL in which that method gives something else.
 
@@ -37,14 +37,14 @@ class ChatGRPOTrainer(trl.GRPOTrainer):
 
     def _generate(self, prompts: list) -> tuple[Any, ...]:
         made = super()._generate(prompts)
-        if len(made) != 8 or not isinstance(made[5], dict) or "pictures" not in made[5]:
+        if len(made) != 8 or not isinstance(made[5], dict) or "images" not in made[5]:
             raise PolicyError(
                 f"TRL {trl.__version__} does not hand on what a rollout gives as expected; "
                 "ChatGRPOTrainer was written for TRL 1.16. Use make_environment with GRPOTrainer"
             )
-        pictures = made[5].pop("pictures")
-        self.tools = [_pictures]  # TRL looks for pictures in the answers of tools, where it has any
-        return (*made[:6], pictures, pictures)
+        images = made[5].pop("images")
+        self.tools = [_images]  # TRL looks for images in the answers of tools, where it has any
+        return (*made[:6], images, images)
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         try:
@@ -53,5 +53,5 @@ class ChatGRPOTrainer(trl.GRPOTrainer):
             self.tools = []
 
 
-def _pictures() -> None:
+def _images() -> None:
     """Stands where TRL asks whether there are tools; never called."""

@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
 
     @dataclass
     class ToolResponse:  # type: ignore[no-redef]
-        """What a tool answers, as verl's `ToolResponse`."""
+        """Result of a tool, as verl's `ToolResponse`."""
 
         text: str | None = None
         image: list[Any] | None = None
@@ -37,14 +37,14 @@ except ModuleNotFoundError as error:
             self.name = self.tool_schema["function"]["name"]
 
         def get_openai_tool_schema(self) -> Any:
-            """The function schema."""
+            """Return the function schema."""
             raise NotImplementedError
 
     def rollout_trace_op(function: Any) -> Any:
-        """Traces nothing."""
+        """Return the function as it is."""
         return function
 
 
 def tool_schema_of(schema: dict[str, Any]) -> Any:
-    """An OpenAI function schema as verl wants it; the schema itself without verl."""
+    """Return an OpenAI function schema as verl wants it; the schema itself without verl."""
     return OpenAIFunctionToolSchema.model_validate(schema) if HAVE_VERL else schema

@@ -14,9 +14,9 @@ def compute_score(
     ground_truth: Any,
     extra_info: dict[str, Any] | None = None,
     refused: float = -0.01,
-    **more: Any,
+    **kwargs: Any,
 ) -> dict[str, float]:
-    """Return of one rollout.
+    """Return the score of one rollout.
 
     verl ends a rollout whose last answer holds no call that it can read, and answers calls of
     unknown tools by itself. Such answers never reach the environment; each costs `refused` here, as
@@ -29,7 +29,7 @@ def compute_score(
         extra_info: With `medseg`, which `MedSegTool` leaves in the rollout's `extra_fields` (absent
             where no call reached a tool), and verl's `num_turns`.
         refused: Reward of a refused answer; the default is that of the reward `dice_gain`.
-        **more: Whatever else verl passes; not looked at.
+        **kwargs: Whatever else verl passes; not looked at.
 
     Returns:
         `score`, and to be logged `dice`, `turns`, `valid_rate`, `stopped`, `called`.

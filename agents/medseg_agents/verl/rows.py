@@ -18,7 +18,7 @@ from medseg_gym.trajectories.export.chat_format import png
 
 
 def write_rows(path: str | Path, keys: Sequence[str] | None = None, **options: Any) -> Path:
-    """Write a parquet file with a row per case: first picture, task, and what the tools are told.
+    """Write a parquet file with a row per case: first image, task, and the arguments of the tools.
 
     Args:
         path: Of the file.
@@ -65,7 +65,7 @@ def write_rows(path: str | Path, keys: Sequence[str] | None = None, **options: A
 
 
 def _text(message: dict[str, Any]) -> str:
-    """A message as verl reads it: text with `<image>` where a picture is."""
+    """Write a message as verl reads it: text with `<image>` where an image is."""
     return "".join(
-        "<image>" if part["type"] == "image" else part["text"] for part in message["content"]
+        "<image>" if item["type"] == "image" else item["text"] for item in message["content"]
     )

@@ -17,14 +17,14 @@ from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import write_call
 
 FIELD = "medseg"
-"""Where a rollout's standing is found in verl's `extra_fields`, by `compute_score`."""
+"""Entry of verl's `extra_fields` with a rollout's standing, which `compute_score` reads."""
 
 _workers: dict[str, EpisodeWorker] = {}
 _building = threading.Lock()
 
 
 def worker_of(options: dict[str, Any]) -> EpisodeWorker:
-    """The worker of this process for these arguments of `EpisodeWorker`; made when first asked for.
+    """Return the worker of this process for these arguments of `EpisodeWorker`; make it once.
 
     All tools of a configuration share it: a click sees the mask that the box has made.
     """
@@ -74,7 +74,7 @@ class MedSegTool(BaseTool):
         self._cases: dict[str, str | None] = {}  # by instance
 
     def get_openai_tool_schema(self) -> Any:
-        """The call as a function schema."""
+        """Return the call as a function schema."""
         return tool_schema_of(self._own_schema)
 
     async def create(self, instance_id: str | None = None, **kwargs: Any) -> tuple[str, Any]:
@@ -101,12 +101,12 @@ class MedSegTool(BaseTool):
             **kwargs: `agent_data`, of verl's agent loop.
 
         Returns:
-            The next picture and text, the step's reward, and the episode's standing (see `Turn`).
+            The next image and text, the step's reward, and the episode's standing (see `Turn`).
 
         Raises:
             PolicyError: The row names no case.
-            MedSegError: The segmenter failed. verl tells the model and goes on; `compute_score`
-                refuses the rollout.
+            MedSegError: The segmenter failed. verl shows it to the model and goes on;
+                `compute_score` refuses the rollout.
         """
         agent_data = kwargs.get("agent_data")
         fields = {} if agent_data is None else agent_data.extra_fields
@@ -129,11 +129,11 @@ class MedSegTool(BaseTool):
             fields[FIELD] = {"failure": f"{type(error).__name__}: {error}"}
             raise
         fields[FIELD] = turn.standing
-        shown = {"text": turn.text} | ({"image": [turn.picture]} if turn.picture else {})
+        shown = {"text": turn.text} | ({"image": [turn.image]} if turn.image else {})
         return ToolResponse(**shown), turn.reward, turn.standing
 
     async def calc_reward(self, instance_id: str, **kwargs: Any) -> float:
-        """Return of the instance's episode so far, for loops that name instances by episode."""
+        """Return the sum of rewards so far, for loops that name instances by episode."""
         return float(self.worker.standing(instance_id).get("episode_return", 0.0))
 
     async def release(self, instance_id: str, **kwargs: Any) -> None:

@@ -1,7 +1,7 @@
 """One thread that steps the episodes of many agent loops together.
 
 Whatever calls wait when the thread becomes free are one batch: their new images are encoded in one
-call, all steps are one `EpisodeEngine.step`, hence one decoder call, and pictures are drawn there,
+call, all steps are one `EpisodeEngine.step`, hence one decoder call, and images are drawn there,
 too. Callers wait in asyncio, of any event loop; no loop ever computes.
 """
 
@@ -32,18 +32,18 @@ _STANDING = (
 
 @dataclass(frozen=True)
 class Turn:
-    """What one call did.
+    """Result of one call.
 
     Args:
         text: The next user turn; when the episode is over, `ChatTexts.over`.
-        picture: Beside it; None when the episode is over.
+        image: Beside it; None when the episode is over.
         reward: Of the step; 0 in an episode that was over before.
         standing: The episode now: `case`, `episode_return`, `dice`, `start_dice`, `turns`, `valid`,
             `stopped` and `done` of `EpisodeSummary`, and `steps_left`.
     """
 
     text: str
-    picture: Image.Image | None
+    image: Image.Image | None
     reward: float
     standing: dict[str, Any]
 
@@ -70,7 +70,7 @@ class EpisodeWorker:
     """Episodes of `MedSegChat-v0` by id, stepped together.
 
     Args:
-        max_batch: Most episodes in one step.
+        max_batch: Episodes in one step at most.
         max_delay_ms: How long a call waits for others. A batch goes off earlier when it is full.
         **options: Those of `MedSegChat-v0`, see `ChatOptions`.
 
@@ -100,8 +100,9 @@ class EpisodeWorker:
 
     @property
     def view(self) -> ChatView:
-        """Words and pictures."""
-        return self.core.view
+        """View of the environment: its words and images."""
+        view: ChatView = self.core.view
+        return view
 
     # what callers use -------------------------------------------------------------------------
     async def step(self, episode: str, case: str, answer: str) -> Turn:
@@ -112,7 +113,7 @@ class EpisodeWorker:
         Args:
             episode: Id, chosen by the caller.
             case: Key of the case that it plays.
-            answer: What the model said, or a call in words.
+            answer: The model's completion, or a call in words.
 
         Raises:
             CaseError: There is no such case.
@@ -126,20 +127,20 @@ class EpisodeWorker:
         return await asyncio.wrap_future(call.future)
 
     def standing(self, episode: str) -> dict[str, Any]:
-        """How an episode stands (see `Turn`); empty where there is none."""
-        found = self._episodes.get(episode)
-        return dict(found.standing) if found else {}
+        """Return the standing of an episode (see `Turn`); empty where there is none."""
+        opened = self._episodes.get(episode)
+        return dict(opened.standing) if opened else {}
 
     def drop(self, episode: str) -> None:
         """Forget an episode before the next batch; without effect where there is none."""
         self._dropped.append(episode)
 
     def hold(self, episode: str) -> None:
-        """Count one more who needs an episode."""
+        """Count a further holder of an episode."""
         self._holders[episode] += 1
 
     def let_go(self, episode: str) -> None:
-        """Count one fewer; the last one's leaving drops it."""
+        """Count one holder less; the last one's leaving drops it."""
         self._holders[episode] -= 1
         if self._holders[episode] <= 0:
             del self._holders[episode]
@@ -190,8 +191,8 @@ class EpisodeWorker:
         results: list[Any] = list(begun)  # exceptions stay where they are
         active = [
             index
-            for index, found in enumerate(begun)
-            if isinstance(found, _Open) and found.slot is not None
+            for index, opened in enumerate(begun)
+            if isinstance(opened, _Open) and opened.slot is not None
         ]
         if active:
             slots = [begun[index].slot for index in active]
@@ -199,37 +200,37 @@ class EpisodeWorker:
             steps = self.core.step(slots, answers)
             shown = self.core.observe(slots)
             for row, (index, step) in enumerate(zip(active, steps, strict=True)):
-                found: _Open = begun[index]
-                found.standing = self._standing(found)
-                picture = None
+                opened: _Open = begun[index]
+                opened.standing = self._standing(opened)
+                image = None
                 if not step.terminated:
-                    picture = Image.fromarray(shown["image"][row])
+                    image = Image.fromarray(shown["image"][row])
                 text = shown["text"][row]
-                results[index] = Turn(text, picture, float(step.reward), dict(found.standing))
+                results[index] = Turn(text, image, float(step.reward), dict(opened.standing))
                 if step.terminated:
-                    self._free_slot(found)
+                    self._free_slot(opened)
         for index, result in enumerate(results):
             if isinstance(result, _Open):
                 results[index] = Turn(self.view.texts.over, None, 0.0, dict(result.standing))
         return results
 
     def _begin(self, calls: list[_Call]) -> list[_Open | Exception]:
-        """The episode of each call; those that are new begin in one call."""
-        found: list[_Open | Exception] = []
+        """Return the episode of each call; new ones begin in one call."""
+        episodes: list[_Open | Exception] = []
         new: list[_Open] = []
         for call in calls:
             known = self._episodes.get(call.episode)
             if known is None:
                 new.append(_Open(call.case, self._take_slot()))
-                found.append(new[-1])
+                episodes.append(new[-1])
             elif known.case != call.case:
-                found.append(
+                episodes.append(
                     PolicyError(
                         f"episode {call.episode!r} plays case {known.case!r}, not {call.case!r}"
                     )
                 )
             else:
-                found.append(known)
+                episodes.append(known)
         if new:
             slots = [opened.slot for opened in new if opened.slot is not None]
             try:
@@ -237,14 +238,14 @@ class EpisodeWorker:
             except Exception:
                 self._free += slots
                 raise
-            for call, opened in zip(calls, found, strict=True):
+            for call, opened in zip(calls, episodes, strict=True):
                 if isinstance(opened, _Open):
                     self._episodes[call.episode] = opened
-        return found
+        return episodes
 
-    def _standing(self, found: _Open) -> dict[str, Any]:
-        assert found.slot is not None
-        episode = self.core.engine.episode(found.slot)
+    def _standing(self, opened: _Open) -> dict[str, Any]:
+        assert opened.slot is not None
+        episode = self.core.engine.episode(opened.slot)
         summary = EpisodeSummary.of(episode)
         return {
             **{name: getattr(summary, name) for name in _STANDING},
@@ -257,18 +258,18 @@ class EpisodeWorker:
             return len(self.core.engine.episodes) - 1
         return self._free.pop()
 
-    def _free_slot(self, found: _Open) -> None:
+    def _free_slot(self, opened: _Open) -> None:
         """Give the slot of an episode back, masks and embedding with it."""
-        assert found.slot is not None
-        self.core.engine.episodes[found.slot] = None
-        self._free.append(found.slot)
-        found.slot = None
+        assert opened.slot is not None
+        self.core.engine.episodes[opened.slot] = None
+        self._free.append(opened.slot)
+        opened.slot = None
 
     def _forget(self) -> None:
         while self._dropped:
-            found = self._episodes.pop(self._dropped.popleft(), None)
-            if found is not None and found.slot is not None:
-                self._free_slot(found)
+            opened = self._episodes.pop(self._dropped.popleft(), None)
+            if opened is not None and opened.slot is not None:
+                self._free_slot(opened)
 
 
 def _no_draw(slot: int) -> Any:

@@ -5,7 +5,7 @@ from medseg_agents import policies
 from medseg_agents.llm import turn_cache
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.checkpoint import load_model, load_processor, save_view
-from medseg_agents.llm.generation import GenerationEngine, ModelOptions
+from medseg_agents.llm.generation import ModelOptions, TransformersEngine
 
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import make_envs, play_cases
@@ -24,7 +24,7 @@ def parts(tiny_path):
 
 
 def policy_of(parts, **options):
-    return ChatPolicy(GenerationEngine(*parts, options=ModelOptions(**options)), over="over.")
+    return ChatPolicy(TransformersEngine(*parts, options=ModelOptions(**options)), over="over.")
 
 
 def play(parts, slots, **options):

@@ -272,7 +272,7 @@ def test_the_two_optimisers_share_all_parameters_and_their_state():
     "name", ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt"]
 )
 def test_a_damaged_checkpoint_names_file_and_the_one_before(tmp_path, name):
-    from medseg_agents.sft.train import check_checkpoint
+    from medseg_agents.sft.checkpoints import check_checkpoint
     from safetensors.torch import save_file
 
     for step in (5, 10):

@@ -93,7 +93,7 @@ class OpenAIPolicy:
             self._slots[slot] = _Slot(generator=generator)
 
     def act(self, observations: dict[str, Any]) -> list[str | ConversationError]:
-        """Ask for the answers of all slots; "" for those that have ended, failed or were never reset.
+        """Ask for the answers of all slots; "" where it ended, failed or was never reset.
 
         Args:
             observations: `text`, n str, and `image`, n x P x P x 3 uint8: the newest user turns.
