@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from medseg_agents.evaluation.comparison import Arena, compare
+from medseg_agents.evaluation.comparison import compare
 from medseg_agents.evaluation.evaluate import CaseRecord
+from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.policies.location_prior import usual_box
 from medseg_agents.policies.specs import make_policy_spec
 from medseg_agents.runs.log import read_progress
@@ -70,7 +71,7 @@ def make_table(
         "oracle: what it learned from": make_policy_spec(before.annotator),
     }
     arenas = {
-        mode: Arena(
+        mode: CompareOptions(
             cases=before.cases,
             backbones=(before.backbone,),
             num_envs=before.num_envs,
@@ -136,7 +137,7 @@ def make_table(
     console.print(f"wrote result.json, result.csv, differences.csv, curve.png, table/ under {out}")
 
 
-def _play(label: str, spec: str, arena: Arena, out: Path, threads: int) -> None:
+def _play(label: str, spec: str, arena: CompareOptions, out: Path, threads: int) -> None:
     torch.set_num_threads(threads)
     compare([named(label, make_policy_spec(spec))], arena, out, Console(quiet=True))
 

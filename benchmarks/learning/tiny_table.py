@@ -9,7 +9,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from medseg_agents.evaluation.comparison import Arena, compare
+from medseg_agents.evaluation.comparison import compare
+from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.policies.location_prior import usual_box
 from medseg_agents.policies.specs import PolicySpec, make_policy_spec
 from medseg_agents.runs.log import read_progress
@@ -42,7 +43,7 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         "oracle: tight box": "oracle-box",
         "oracle: what it learned from": chain.annotator,
     }
-    arena = Arena(
+    options = CompareOptions(
         cases=chain.cases,
         backbones=(chain.backbone,),
         num_envs=chain.num_envs,
@@ -54,7 +55,7 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         named(label, make_policy_spec(text) if text else usual_box(chain.cases, chain.experts))
         for label, text in policy_specs.items()
     ]
-    found = compare(players, arena, out / "table", console)
+    found = compare(players, options, out / "table", console)
     found.write(out / "table")
     rows = [row_of(label, found.records[chain.backbone, label]) for label in policy_specs]
     result = {

@@ -14,7 +14,8 @@ from medseg_gym.trajectories.errors import TrajectoryError
 
 if TYPE_CHECKING:
     from medseg_gym.trajectories.export.export import export_store
-    from medseg_gym.trajectories.recording.generate import GenerateOptions, generate_episodes
+    from medseg_gym.trajectories.options import GenerateOptions
+    from medseg_gym.trajectories.recording.generate import generate_episodes
     from medseg_gym.trajectories.recording.recorder import Recorder, VectorRecorder
     from medseg_gym.trajectories.replaying.rebuild import StoredCases, rebuild_episode
     from medseg_gym.trajectories.replaying.replay import Replayed, replay_store
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "EpisodeFacts": "trajectory",
     "EpisodeKey": "trajectory",
-    "GenerateOptions": "recording.generate",
+    "GenerateOptions": "options",
     "RecordedStep": "trajectory",
     "Recorder": "recording.recorder",
     "Replayed": "replaying.replay",

@@ -11,8 +11,8 @@ import typer
 from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.arrays.rllib.config import RLlibPPOConfig
 from medseg_agents.arrays.sb3.config import SB3PPOConfig
-from medseg_agents.commands.options import with_options
 from medseg_agents.grpo.settings import ChatPPORun, ChatRun, GRPORun
+from medseg_gym.cli.from_dataclass import with_options
 from medseg_gym.display.terminal import make_console
 
 _Out = Annotated[Path, typer.Option(help="Folder of the run.")]

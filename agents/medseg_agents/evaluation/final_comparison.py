@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from medseg_agents.arrays.config import PPOSettings
-from medseg_agents.evaluation.comparison import Arena, Comparison, compare
+from medseg_agents.evaluation.comparison import Comparison, compare
+from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.policies.specs import make_policy_spec
 
 BASELINES = ("stop", "random", "centre-box", "oracle-click")
@@ -24,11 +25,12 @@ def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> 
         console: For the tables.
     """
     names = [*BASELINES, f"usual-box:{config.cases}", f"{kind}:{out}", f"{kind}:{out}?sampled=1"]
-    arena = Arena(
+    options = CompareOptions(
+        policies=tuple(names),
         cases=config.cases,
         split="test",
         backbones=(config.backbone,),
-        checkpoints={config.backbone: config.checkpoint} if config.checkpoint else {},
+        checkpoint=(f"{config.backbone}={config.checkpoint}",) if config.checkpoint else (),
         device=config.device,
         max_steps=config.max_steps,
         num_envs=config.num_envs,
@@ -36,7 +38,7 @@ def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> 
         limit=config.test_cases,
         by="modality",
     )
-    found = compare([make_policy_spec(name) for name in names], arena, out / "test", console)
+    found = compare([make_policy_spec(name) for name in names], options, out / "test", console)
     found.show(console)
     found.write(out / "test")
     return found

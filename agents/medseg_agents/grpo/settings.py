@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from medseg_agents.runs.settings import StoredSettings
 from medseg_gym.errors import MedSegError
+from medseg_gym.options import Options
 
 _CHOICES = {
     "advantage": ("group", "group_to_go", "gae"),
@@ -17,7 +17,7 @@ _CHOICES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatSettings(StoredSettings):
+class ChatSettings(Options):
     """What GRPO and turn-level PPO share: model, groups, objective.
 
     Args:

@@ -106,15 +106,13 @@ def load_network(
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """How a trained network plays.
-
-    Args:
-        sampled: Draw actions instead of taking the likeliest.
-        device: Of the network.
-    """
+    """How a trained network plays."""
 
     sampled: bool = False
+    """Draw actions instead of taking the likeliest."""
+
     device: str = "auto"
+    """Of the network."""
 
 
 def sb3(argument: str) -> PolicySpec:

@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from medseg_agents.runs.folder import previous_checkpoint, read_json
-from medseg_gym.storage.atomic_write import atomic_path, atomic_write
 from medseg_gym.errors import MedSegError
+from medseg_gym.storage.atomic_write import atomic_path, atomic_write
 
 _STRUCTURE, _ARRAYS = "state.json", "state.safetensors"
 _FORMAT = "medseg_gym algorithm state"

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from medseg_gym.storage.atomic_write import atomic_path, named_failures
-from medseg_gym.errors import MedSegError
-from medseg_gym.storage.line_files import append_rows, read_rows, write_rows
 from medseg_gym.display.terminal import make_console
+from medseg_gym.errors import MedSegError
+from medseg_gym.storage.atomic_write import atomic_path, named_failures
+from medseg_gym.storage.line_files import append_rows, read_rows, write_rows
 
 
 class RunLog:

@@ -12,16 +12,19 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from medseg_agents.runs.folder import read_json
+from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import load_conversations
-from medseg_gym.storage.atomic_write import atomic_folder, atomic_write, named_failures
+from medseg_gym.storage.atomic_write import atomic_folder, named_failures
+
+_FREE = ("device", "loader_workers")
+"""Settings in which a resumed run may differ."""
 
 WHOLE = "whole"
 """Name of the file that says that a checkpoint was written to its end."""
@@ -49,8 +52,10 @@ def train_sft(
     from medseg_agents.llm.checkpoint import load_model, load_processor, save_view
 
     out = Path(out)
-    _claim(out, config, resume)
-    finished = out / "model"
+    run = RunFolder(out)
+    # Killed before it began, a run is begun.
+    run.start(config, None, resume and run.config_file.exists(), free=_FREE, error=SftError)
+    finished = run.model
     if finished.is_dir():
         return finished
     rows, view = load_conversations(config.trajectories, out / "cache")
@@ -63,10 +68,10 @@ def train_sft(
     processor = load_processor(start)
     model = load_model(start, dtype=config.dtype)
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
-    newest = _newest(out / "checkpoints")
+    newest = _newest(run.checkpoint_folder)
     if newest is not None:
         check_checkpoint(Path(newest))
-    with named_failures(out / "checkpoints", SftError):
+    with named_failures(run.checkpoint_folder, SftError):
         trainer.train(resume_from_checkpoint=newest)
     with atomic_folder(finished, SftError) as part:
         trainer.save_model(str(part))
@@ -213,26 +218,6 @@ def steps_of(config: SftConfig, rows: int) -> int:
         return config.steps
     batches = -(-rows // config.batch_size)
     return max(1, int(-(-batches // config.accumulate) * config.epochs))
-
-
-def _claim(out: Path, config: SftConfig, resume: bool) -> None:
-    """Keep the settings beside the run, or compare them with those that are there."""
-    file = out / "config.json"
-    settings = json.loads(json.dumps(asdict(config)))
-    if not file.exists():
-        atomic_write(file, json.dumps(settings, indent=1), SftError)
-        return
-    if not resume:
-        raise SftError(
-            f"{out} holds a run; go on with --resume (resume=True) or name another folder"
-        )
-    there = read_json(file, SftError)
-    differs = [f.name for f in fields(config) if there.get(f.name) != settings[f.name]]
-    differs = [name for name in differs if name not in ("device", "loader_workers")]
-    if differs:
-        raise SftError(
-            f"{out} holds a run with other settings ({', '.join(differs)}); name another folder"
-        )
 
 
 def check_checkpoint(folder: Path) -> None:
