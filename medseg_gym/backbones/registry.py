@@ -18,6 +18,7 @@ from medseg_gym.backbones.families.official import OFFICIAL
 from medseg_gym.backbones.protocol import Backbone, choose_device
 from medseg_gym.backbones.spec import BackboneSpec
 from medseg_gym.errors import BackboneError, CheckpointError
+from medseg_gym.storage.cache_folder import cache_folder
 
 ENTRY_POINT_GROUP = "medseg_gym.backbones"
 CHECKPOINTS_VARIABLE = "MEDSEG_CHECKPOINTS"
@@ -180,8 +181,7 @@ def checkpoint_folders() -> list[Path]:
     The directories that `MEDSEG_CHECKPOINTS` names (as in PATH), then the user's cache directory.
     """
     named = [Path(p) for p in os.environ.get(CHECKPOINTS_VARIABLE, "").split(os.pathsep) if p]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    return [folder.expanduser() for folder in (*named, cache / "medseg_gym" / "checkpoints")]
+    return [*(folder.expanduser() for folder in named), cache_folder("checkpoints")]
 
 
 def find_checkpoint(
