@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -61,7 +62,9 @@ def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
     from medseg_agents.evaluation.final_comparison import compare_run
     from medseg_agents.runs.curve import plot_run
 
-    train: Any = getattr(import_module(f"medseg_agents.arrays.{kind}.train"), f"train_{kind}")
+    train: Callable[..., object] = getattr(
+        import_module(f"medseg_agents.arrays.{kind}.train"), f"train_{kind}"
+    )
     console = make_console()
     train(config, out, resume, console)
     plot_run(out)

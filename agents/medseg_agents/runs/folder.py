@@ -133,9 +133,9 @@ class RunFolder:
             MedSegError: The disk refuses; the checkpoints before are as they were.
         """
         final = self.checkpoint_folder / f"step-{step:09d}"
-        with atomic_folder(final) as part:
-            write(part)
-            shutil.copy(self.path / "view.json", part / "view.json")
+        with atomic_folder(final) as folder:
+            write(folder)
+            shutil.copy(self.path / "view.json", folder / "view.json")
         return final
 
     def checkpoints(self) -> dict[int, Path]:
