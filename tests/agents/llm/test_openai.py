@@ -149,12 +149,11 @@ def test_names_carry_options_of_view_and_policy():
 
 
 def test_commands_take_it(serve, small_cases, tmp_path):
-    from medseg_agents.evaluation.options import EvalOptions
+    from medseg_agents.commands.compare import compare_policies
+    from medseg_agents.evaluation.options import CompareOptions, EvalOptions
     from medseg_agents.evaluation.run import run_evaluation
     from typer.testing import CliRunner
 
-    from medseg_agents.commands.compare import compare_policies
-    from medseg_agents.evaluation.options import CompareOptions
     from medseg_gym.cli.main import add_installed_commands, app
 
     server = serve(lambda request, number: STOP if len(request["messages"]) > 2 else f"So: {BOX}")
