@@ -8,7 +8,7 @@
 
 import argparse
 
-from medseg_agents.policies.specs import make_policy_spec
+from medseg_agents import policies
 
 from medseg_gym.cases import load_cases
 from medseg_gym.policy import close_policy, make_envs, play_cases
@@ -23,7 +23,7 @@ args = parser.parse_args()
 
 # The spec says which view of the environment the model is shown, and builds the policy for it.
 # The key comes from the environment variable OPENAI_API_KEY; servers of your own need none.
-spec = make_policy_spec(f"openai:{args.model}?base_url={args.base_url}&history=2")
+spec = policies.make(f"openai:{args.model}?base_url={args.base_url}&history=2")
 cases = load_cases(args.cases, "test")
 envs = make_envs(
     min(4, args.limit),  # so many conversations at once

@@ -10,8 +10,10 @@ x2, y2.
 from pathlib import Path
 
 import numpy as np
-from medseg_agents.evaluation.comparison import Arena, compare
-from medseg_agents.policies.specs import PolicySpec, make_policy_spec
+from medseg_agents import policies
+from medseg_agents.evaluation.comparison import compare
+from medseg_agents.evaluation.options import CompareOptions
+from medseg_agents.policies import PolicySpec
 
 from medseg_gym.display.terminal import make_console
 
@@ -41,14 +43,14 @@ class BrightBox:
 
 
 if __name__ == "__main__":
-    arena = Arena(cases="samples", split="test", backbones=("ellipse",), limit=6, num_envs=6)
-    policies = [
+    options = CompareOptions(cases="samples", backbones=("ellipse",), limit=6, num_envs=6)
+    specs = [
         PolicySpec("bright-box", lambda envs: BrightBox()),
-        make_policy_spec("oracle-box"),  # shown the truth; every table says so
-        make_policy_spec("stop"),
+        policies.make("oracle-box"),  # shown the truth; every table says so
+        policies.make("stop"),
     ]
     console = make_console()
     out = Path("out/own_policy")
-    comparison = compare(policies, arena, out, console)
+    comparison = compare(specs, options, out, console)
     comparison.write(out)  # results.json, results.csv, dice_by_step.png
     comparison.show(console)

@@ -18,8 +18,8 @@ import inspect
 import json
 import textwrap
 import typing
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -39,12 +39,36 @@ class FieldDescription:
         topic: `topic` of the class that declares it.
         declared: Its type.
         default: Its default, or `dataclasses.MISSING`.
+        repeated: A tuple whose texts may hold commas, so that a command takes its option again for
+            each of them (see `repeated`).
+        short: Short flag of its option, or "".
     """
 
     text: str
     topic: str
     declared: Any
     default: Any
+    repeated: bool = False
+    short: str = ""
+
+
+def short(flag: str, default: Any) -> Any:
+    """Declare a field whose option has a short flag too.
+
+    Args:
+        flag: As "-n".
+        default: Of the field.
+    """
+    return field(default=default, metadata={"short": flag})
+
+
+def repeated(*default: str) -> Any:
+    """Declare a field of texts that may hold commas: a command takes its option again for each.
+
+    Args:
+        *default: Its default.
+    """
+    return field(default=default, metadata={"repeated": True})
 
 
 class Options:
@@ -62,6 +86,7 @@ class Options:
 
         Args:
             values: Value by field; lists become tuples, and texts what a field is declared as.
+                "algorithm", which `to_json` writes, must be the name of this class.
             where: File or section, for messages.
 
         Raises:
@@ -72,6 +97,10 @@ class Options:
         place = f"{where}: " if where else ""
         given: dict[str, Any] = {}
         for name, value in values.items():
+            if name == "algorithm" and name not in described:
+                if value != cls.__name__:
+                    raise MedSegError(f"{place}settings of {value}, not of {cls.__name__}")
+                continue
             if name not in described:
                 raise MedSegError(
                     f"{place}{cls.__name__} has no {name!r}{nearest(name, described)}; "
@@ -96,16 +125,13 @@ class Options:
         return cls.from_mapping(read_mapping(path), str(path))
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the fields as plain values, tuples as lists."""
+        """Return the fields as plain values: tuples as lists, paths as texts."""
         given: Any = self
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(given).items()
-        }
+        return {name: _plain(value) for name, value in asdict(given).items()}
 
     def to_json(self) -> str:
-        """Return the fields as JSON, for a run's `config.json`."""
-        return json.dumps(self.to_mapping(), indent=1)
+        """Return the fields as JSON for a run's `config.json`, with the class as "algorithm"."""
+        return json.dumps({"algorithm": type(self).__name__, **self.to_mapping()}, indent=1)
 
     def to_yaml(self) -> str:
         """Return the fields as YAML with their prose as comments, for `--print-config`."""
@@ -146,7 +172,9 @@ def _descriptions(config: type) -> dict[str, FieldDescription]:
     texts: dict[str, tuple[str, str]] = {}
     for base in reversed(config.__mro__):
         topic: str = getattr(base, "topic", "Options")
-        texts.update({name: (text, topic) for name, text in _prose_of(base).items()})
+        for name, text in _prose_of(base).items():
+            before = texts.get(name, ("", topic))  # another default alone leaves it as it was
+            texts[name] = (text or before[0], before[1])
     hints = typing.get_type_hints(config)
     described = {}
     for one in fields(config):
@@ -154,7 +182,14 @@ def _descriptions(config: type) -> dict[str, FieldDescription]:
             continue
         text, topic = texts.get(one.name, ("", getattr(config, "topic", "Options")))
         default = one.default if one.default_factory is MISSING else one.default_factory()
-        described[one.name] = FieldDescription(text, topic, hints[one.name], default)
+        described[one.name] = FieldDescription(
+            text,
+            topic,
+            hints[one.name],
+            default,
+            bool(one.metadata.get("repeated")),
+            one.metadata.get("short", ""),
+        )
     return described
 
 
@@ -185,9 +220,9 @@ def _prose_of(base: type) -> dict[str, str]:
 
 def _checked(value: Any, declared: Any) -> Any:
     """A plain value of a file as its declared type."""
-    if isinstance(value, (list, tuple)):
-        return tuple(value)
     choices = typing.get_args(declared) or (declared,)
+    if isinstance(value, (list, tuple)):
+        return tuple(_checked(one, kind) for one, kind in _elements(value, declared))
     if value is None:
         if type(None) in choices:
             return None
@@ -201,3 +236,21 @@ def _checked(value: Any, declared: Any) -> Any:
     if isinstance(value, dict):
         return value
     return convert(value if isinstance(value, str) else str(value), declared)
+
+
+def _elements(values: Sequence[Any], declared: Any) -> list[tuple[Any, Any]]:
+    """Values of a tuple with the type that each is declared as."""
+    for choice in (declared, *typing.get_args(declared)):
+        if typing.get_origin(choice) is tuple:
+            kinds = [kind for kind in typing.get_args(choice) if kind is not Ellipsis]
+            if len(kinds) == len(typing.get_args(choice)) != len(values):
+                raise ValueError(f"{len(kinds)} values are wanted")
+            return list(zip(values, kinds * len(values), strict=False))
+    raise ValueError(f"{declared} is wanted")
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON and YAML have it."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value

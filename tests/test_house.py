@@ -13,16 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"medseg_gym": ROOT, "medseg_agents": ROOT / "agents", "benchmarks": ROOT}
 
 ROOMS = [
-    [
-        "errors",
-        "object_paths",
-        "registry",
-        "option_values",
-        "options",
-        "storage",
-        "display",
-        "statistics",
-    ],
+    ["errors", "object_paths", "registry", "option_values", "options", "option_groups"],
+    ["storage", "display", "statistics"],
     ["cases", "prompts"],
     ["backbones"],
     ["episodes"],

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from medseg_gym.cli.from_dataclass import with_options
 from medseg_gym.errors import MedSegError
 from medseg_gym.option_values import convert, convert_options, declared_options
-from medseg_gym.options import Options, describe_fields
+from medseg_gym.options import Options, describe_fields, repeated, short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,3 +178,52 @@ def test_help_is_grouped_by_topic(run):
     _, result = run("--help")
     assert result.output.index("Cases") < result.output.index("--limit")
     assert result.output.index("Play") < result.output.index("--policy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetOptions(CaseOptions):
+    topic: ClassVar[str] = "Sheet"
+
+    cases: str = "phantoms"
+    sources: tuple[str, ...] = repeated("nifti:a?window=-100,300")
+    """Case specs."""
+
+    count: int = short("-n", 8)
+    seeds: tuple[int, ...] = (0,)
+    record: Path = Path("out")
+
+
+def test_another_default_keeps_prose_and_topic():
+    one = describe_fields(SheetOptions)["cases"]
+    assert (one.text, one.topic, one.default) == ("Case spec.", "Cases", "phantoms")
+
+
+def test_values_of_tuples_are_what_they_are_declared_as():
+    assert SheetOptions.from_mapping({"seeds": ["1", 2]}).seeds == (1, 2)
+    with pytest.raises(MedSegError, match="seeds cannot be"):
+        SheetOptions.from_mapping({"seeds": ["x"]})
+
+
+def test_a_file_of_another_class_is_refused():
+    assert SheetOptions.from_mapping({"algorithm": "SheetOptions"}) == SheetOptions()
+    with pytest.raises(MedSegError, match="settings of PPO, not of SheetOptions"):
+        SheetOptions.from_mapping({"algorithm": "PPO"})
+    assert SheetOptions(record=Path("a/b")).to_mapping()["record"] == "a/b"
+
+
+def test_repeated_and_short_options_and_what_printing_does_not_need():
+    seen = []
+
+    def draw(options: SheetOptions, out: Annotated[Path, typer.Option(help="Folder.")]):
+        """Draw."""
+        seen.append(options)
+
+    app = typer.Typer()
+    app.command("draw")(with_options(SheetOptions, draw))
+    arguments = ["--sources", "a,b", "--sources", "c", "-n", "3", "--seeds", "1,2"]
+    assert CliRunner().invoke(app, [*arguments, "--out", "x"]).exit_code == 0
+    expected = SheetOptions(sources=("a,b", "c"), count=3, seeds=(1, 2))
+    assert seen == [expected]
+    assert CliRunner().invoke(app, arguments).exit_code == 2  # --out is missing
+    printed = CliRunner().invoke(app, [*arguments, "--print-config"])
+    assert SheetOptions.from_mapping(yaml.safe_load(printed.output)) == expected and len(seen) == 1

@@ -60,7 +60,8 @@ def test_a_table_that_fits_is_as_rich_prints_it() -> None:
 
 @pytest.mark.parametrize("lines", [0, 3])
 def test_a_closed_pipe_loses_no_results(tmp_path, lines) -> None:
-    command = [sys.executable, "-m", "benchmarks.policies.compare", "--policies", "stop,centre-box"]
+    command = [sys.executable, "-m", "medseg_gym.cli.main", "compare"]
+    command += ["--policies", "stop,centre-box"]
     command += ["--backbones", "ellipse", "--limit", "4", "--out", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     for _ in range(lines):

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from medseg_agents import policies
-from medseg_agents.evaluation.comparison import Arena, compare
+from medseg_agents.evaluation.comparison import compare
 from medseg_agents.evaluation.evaluate import CaseRecord
+from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.policies.location_prior import location_prior
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
@@ -70,7 +71,7 @@ def make_table(
         "oracle: what it learned from": policies.make(before.annotator),
     }
     arenas = {
-        mode: Arena(
+        mode: CompareOptions(
             cases=before.cases,
             backbones=(before.backbone,),
             num_envs=before.num_envs,
@@ -136,7 +137,7 @@ def make_table(
     console.print(f"wrote result.json, result.csv, differences.csv, curve.png, table/ under {out}")
 
 
-def _play(label: str, spec: str, arena: Arena, out: Path, threads: int) -> None:
+def _play(label: str, spec: str, arena: CompareOptions, out: Path, threads: int) -> None:
     torch.set_num_threads(threads)
     compare([named(label, policies.make(spec))], arena, out, Console(quiet=True))
 

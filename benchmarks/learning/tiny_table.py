@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg_agents import policies
-from medseg_agents.evaluation.comparison import Arena, compare
+from medseg_agents.evaluation.comparison import compare
+from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.policies import PolicySpec
 from medseg_agents.policies.location_prior import location_prior
 from medseg_agents.runs.log import read_progress
@@ -43,7 +44,7 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         "oracle: tight box": "oracle-box",
         "oracle: what it learned from": chain.annotator,
     }
-    arena = Arena(
+    options = CompareOptions(
         cases=chain.cases,
         backbones=(chain.backbone,),
         num_envs=chain.num_envs,
@@ -55,7 +56,7 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         named(label, policies.make(text) if text else location_prior(chain.cases, chain.experts))
         for label, text in policy_specs.items()
     ]
-    comparison = compare(players, arena, out / "table", console)
+    comparison = compare(players, options, out / "table", console)
     comparison.write(out / "table")
     rows = [row_of(label, comparison.records[chain.backbone, label]) for label in policy_specs]
     result = {

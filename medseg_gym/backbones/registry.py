@@ -21,6 +21,7 @@ from medseg_gym.backbones.spec import BackboneSpec, Builder
 from medseg_gym.errors import BackboneError, CheckpointError
 from medseg_gym.option_values import convert_options, declared_options, takes_any_option
 from medseg_gym.registry import Registry, Spec
+from medseg_gym.storage.cache_folder import cache_folder
 
 CHECKPOINTS_VARIABLE = "MEDSEG_CHECKPOINTS"
 
@@ -285,8 +286,7 @@ def checkpoint_folders() -> list[Path]:
     The directories that `MEDSEG_CHECKPOINTS` names (as in PATH), then the user's cache directory.
     """
     named = [Path(p) for p in os.environ.get(CHECKPOINTS_VARIABLE, "").split(os.pathsep) if p]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    return [folder.expanduser() for folder in (*named, cache / "medseg_gym" / "checkpoints")]
+    return [*(folder.expanduser() for folder in named), cache_folder("checkpoints")]
 
 
 def find_checkpoint(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 from rich.console import Console
@@ -13,15 +14,21 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+from medseg_gym.cli.from_dataclass import with_options
 from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.errors import CaseError, MedSegError
+from medseg_gym.options import Options, short
 
-cases_app = typer.Typer(no_args_is_help=True, help="What is to be segmented.")
+if TYPE_CHECKING:
+    from medseg_gym.cases import Case
+
+cases_app = typer.Typer(no_args_is_help=True, help="Cases that are segmented.")
 
 Spec = Annotated[
     str,
@@ -31,9 +38,72 @@ Spec = Annotated[
         "dicom:PATH or folder:PATH, with options as PATH?name=value&name=value.",
     ),
 ]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave defective cases out instead of refusing.")
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions(Options):
+    """Options of `medseg cases list`."""
+
+    topic: ClassVar[str] = "Cases"
+
+    limit: int = 200
+    """Most cases counted per split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseCheckOptions(Options):
+    """Options of `medseg cases check`."""
+
+    topic: ClassVar[str] = "Cases"
+
+    limit: int | None = None
+    """Most cases read of a split, where they are not files."""
+
+    def __post_init__(self) -> None:
+        _at_least_one("limit", self.limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipOptions(Options):
+    """Defective cases."""
+
+    topic: ClassVar[str] = "Cases"
+
+    skip_bad: bool = False
+    """Leave defective cases out instead of refusing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetOptions(SkipOptions):
+    """Options of `medseg cases show`."""
+
+    split: str = "train"
+    """train, val or test."""
+
+    count: int = short("-n", 16)
+    """Cases."""
+
+    def __post_init__(self) -> None:
+        _at_least_one("count", self.count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions(SkipOptions):
+    """Options of `medseg cases convert`."""
+
+    to: str
+    """biomedparse or parquet."""
+
+    limit: int | None = None
+    """Most cases of a split."""
+
+    def __post_init__(self) -> None:
+        _at_least_one("limit", self.limit)
+
+
+def _at_least_one(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise MedSegError(f"{name} must be at least 1, got {value}")
 
 
 def _console() -> Console:
@@ -57,10 +127,9 @@ def _skipping(spec: str, skip_bad: bool) -> str:
     return files[1].adding(skip_bad="1")
 
 
-@cases_app.command("list")
 def list_cases(
+    options: ListOptions,
     spec: Annotated[str, typer.Argument(help="Case spec.")] = "samples",
-    limit: Annotated[int, typer.Option(help="Most cases counted per split.")] = 200,
 ) -> None:
     """Count the cases of a source by split, group and target."""
     from medseg_gym.cases import SPLITS, left_out_note, load_cases
@@ -77,15 +146,15 @@ def list_cases(
             console.print(f"{split}: {error}", markup=False)
             continue
         left_out.update(source.left_out)  # of all splits, so the same in each
-        counted = min(limit, len(source))
-        rows: dict[tuple[str, str], list] = {}
+        counted = min(options.limit, len(source))
+        rows: dict[tuple[str, str], list[Case]] = {}
         for index in range(counted):
             case = source[index]
             modality = case.modality + (" (synthetic)" if case.synthetic else "")
             rows.setdefault((modality, case.target), []).append(case)
-        for (modality, target), found in rows.items():
-            areas = [100 * case.area_fraction for case in found]
-            counts = (str(len({case.group for case in found})), str(len(found)))
+        for (modality, target), of_target in rows.items():
+            areas = [100 * case.area_fraction for case in of_target]
+            counts = (str(len({case.group for case in of_target})), str(len(of_target)))
             area = f"{min(areas):.2f}-{max(areas):.2f}"
             table.add_row(split, escape(modality), escape(target), *counts, area)
         if counted < len(source):
@@ -95,14 +164,10 @@ def list_cases(
         console.print(left_out_note(left_out), markup=False, highlight=False, soft_wrap=True)
 
 
-@cases_app.command()
 def check(
+    options: CaseCheckOptions,
     spec: Spec,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Most cases read of a split, where they are not files."),
-    ] = None,
 ) -> None:
     """Read every case once: counts, sizes, targets, areas, every defect; exit code 1 if any."""
     from medseg_gym.cases.check import check_cases
@@ -111,31 +176,31 @@ def check(
     with _progress() as progress:
         bar = progress.add_task("reading", total=None)
         report = check_cases(
-            spec, limit, lambda done, total: progress.update(bar, completed=done, total=total)
+            spec,
+            options.limit,
+            lambda done, total: progress.update(bar, completed=done, total=total),
         )
     if as_json:
         typer.echo(json.dumps(report.as_dict()))
     else:
         console = _console()
-        for part in tables(report):
-            console.print(part, soft_wrap=not isinstance(part, Table))
+        for block in tables(report):
+            console.print(block, soft_wrap=not isinstance(block, Table))
     if report.bad:
         raise typer.Exit(1)
 
 
-@cases_app.command()
 def show(
+    options: SheetOptions,
     spec: Spec,
-    out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("out/cases.png"),
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Cases.")] = 16,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
-    skip_bad: SkipBad = False,
+    out: Annotated[Path, typer.Option(help="Image to write.")] = Path("out/cases.png"),
 ) -> None:
     """Draw cases with their truth on a contact sheet."""
     from medseg_gym.cases import load_cases
     from medseg_gym.cases.contact_sheet import draw_sheet
 
-    path, errors = draw_sheet(load_cases(_skipping(spec, skip_bad), split), count, out)
+    source = load_cases(_skipping(spec, options.skip_bad), options.split)
+    path, errors = draw_sheet(source, options.count, out)
     console = _console()
     console.print(f"wrote {path}", markup=False, soft_wrap=True)
     for error in errors:
@@ -144,32 +209,37 @@ def show(
         raise typer.Exit(1)
 
 
-@cases_app.command()
 def convert(
+    options: ConvertOptions,
     spec: Spec,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
-    to: Annotated[str, typer.Option(help="biomedparse or parquet.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="Most cases of a split.")] = None,
-    skip_bad: SkipBad = False,
 ) -> None:
-    """Write all cases in another layout; killed, the same command goes on."""
+    """Write all cases in another format; killed, the same command goes on."""
     from medseg_gym.cases import left_out_note
     from medseg_gym.cases.source import load_splits
     from medseg_gym.cases.writers import convert_cases
 
-    spec = _skipping(spec, skip_bad)
-    bars: dict[str, object] = {}
+    spec = _skipping(spec, options.skip_bad)
+    bars: dict[str, TaskID] = {}
     with _progress() as progress:
 
         def update(split: str, done: int, total: int) -> None:
             if split not in bars:
                 bars[split] = progress.add_task(split, total=total)
-            progress.update(bars[split], completed=done)  # type: ignore[arg-type]
+            progress.update(bars[split], completed=done)
 
-        written = convert_cases(spec, to, out, limit, update)
+        written = convert_cases(spec, options.to, out, options.limit, update)
     counts = ", ".join(f"{split} {count}" for split, count in written.items())
     console = _console()
-    console.print(f"wrote {counts} cases; read them as {to}:{out}", markup=False, soft_wrap=True)
+    console.print(
+        f"wrote {counts} cases; read them as {options.to}:{out}", markup=False, soft_wrap=True
+    )
     left_out = next(iter(load_splits(spec).values())).left_out
     if left_out:
         console.print(left_out_note(left_out), markup=False, highlight=False, soft_wrap=True)
+
+
+cases_app.command("list")(with_options(ListOptions, list_cases))
+cases_app.command("check")(with_options(CaseCheckOptions, check))
+cases_app.command("show")(with_options(SheetOptions, show))
+cases_app.command("convert")(with_options(ConvertOptions, convert))

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from medseg_gym.errors import MedSegError
-from medseg_gym.options import Options, describe_fields, read_mapping
+from medseg_gym.options import FieldDescription, Options, describe_fields, read_mapping
 
 O = TypeVar("O", bound=Options)  # noqa: E741
 
@@ -28,10 +28,22 @@ _CONFIG = Annotated[
         rich_help_panel="Configuration",
     ),
 ]
+
+
+def _let_others_miss(context: typer.Context, printing: bool) -> bool:
+    """What a command needs besides is not needed to print its options."""
+    if printing:
+        for parameter in context.command.params:
+            parameter.required = False
+    return printing
+
+
 _PRINT = Annotated[
     bool,
     typer.Option(
         "--print-config",
+        is_eager=True,
+        callback=_let_others_miss,
         help="Print all options with their values as YAML, for --config, and end.",
         rich_help_panel="Configuration",
     ),
@@ -43,7 +55,8 @@ def with_options(config: type[Options], command: Callable[..., None]) -> Callabl
 
     Args:
         config: Its fields are texts, numbers, truth values, Literals, or tuples of texts (comma
-            between). A field without a default is required, on the command line or in the file.
+            between, or the option again where the field is `repeated`). A field without a default
+            is required, on the command line or in the file.
         command: `command(config, **own)`, with the options of its own annotated for typer.
 
     Returns:
@@ -55,10 +68,14 @@ def with_options(config: type[Options], command: Callable[..., None]) -> Callabl
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
-            default=_shown(one.default),
+            default=_shown(one),
             annotation=Annotated[
-                _cli_type(one.declared, one.default is MISSING),
-                typer.Option(help=one.text, rich_help_panel=one.topic),
+                _cli_type(one),
+                typer.Option(
+                    *((one.short, "--" + name.replace("_", "-")) if one.short else ()),
+                    help=one.text,
+                    rich_help_panel=one.topic,
+                ),
             ],
         )
         for name, one in described.items()
@@ -123,15 +140,18 @@ def _is_tuple(declared: Any) -> bool:
     )
 
 
-def _cli_type(declared: Any, required: bool) -> Any:
+def _cli_type(one: FieldDescription) -> Any:
+    declared = one.declared
     if _is_tuple(declared):
-        declared = str
+        declared = list[str] if one.repeated else str
     elif typing.get_origin(declared) is typing.Literal:
         declared = str  # checked by the dataclass, whose message names the choices
-    return declared | None if required else declared
+    return declared | None if one.default in (MISSING, None) else declared
 
 
-def _shown(default: Any) -> Any:
-    if default is MISSING:
+def _shown(one: FieldDescription) -> Any:
+    if one.default is MISSING:
         return None
-    return ",".join(default) if isinstance(default, tuple) else default
+    if isinstance(one.default, tuple):
+        return list(one.default) if one.repeated else ",".join(map(str, one.default))
+    return one.default

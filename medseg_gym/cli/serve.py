@@ -3,75 +3,138 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, ClassVar
 
-import typer
 from rich.console import Console
 
 from medseg_gym.errors import MedSegError
+from medseg_gym.option_groups import LoadOptions, SegmenterOptions
+from medseg_gym.options import Options, repeated
 from medseg_gym.serving.limits import Limits
 
 _KEPT_OUT = ("cache_bytes", "store")  # of this machine; they change no mask
-_LIMIT_NAMES = ", ".join(field.name for field in fields(Limits))
 
 
-def serve(
-    backbone: Annotated[str, typer.Option(help="As in `medseg backbones list`.")] = "pocket",
-    checkpoint: Annotated[Path | None, typer.Option(help="Weight file.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the encoder's input.")] = None,
-    random_weights: Annotated[bool, typer.Option(help="For timing, without a file.")] = False,
-    cache_bytes: Annotated[int | None, typer.Option(help="Budget of embeddings.")] = None,
-    store: Annotated[Path | None, typer.Option(help="Keep embeddings on disk here.")] = None,
-    host: Annotated[str, typer.Option(help="Other than loopback needs keys.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8265,
-    keys_file: Annotated[
-        Path | None, typer.Option(help="Lines owner:key. Or MEDSEG_SERVICE_KEY for one owner.")
-    ] = None,
-    max_batch: Annotated[
-        int | None, typer.Option(help="Rows in one decoder call; 64, but 16 on a CPU.")
-    ] = None,
-    max_delay_ms: Annotated[float, typer.Option(help="Longest wait for others.")] = 2.0,
-    limit: Annotated[
-        list[str] | None, typer.Option(help=f"NAME=VALUE, repeatable: {_LIMIT_NAMES}.")
-    ] = None,
-    prompt_memory: Annotated[str, typer.Option(help="all, or newest as MedSAM-Agent.")] = "all",
-    multimask: Annotated[str, typer.Option(help="auto, always or never.")] = "auto",
-    cases: Annotated[
-        list[str] | None, typer.Option(help="On the page, repeatable: samples, phantoms, ...")
-    ] = None,
-    record: Annotated[Path, typer.Option(help="Where the page records.")] = Path("out/play"),
-    archive: Annotated[
-        list[Path] | None, typer.Option(help="More trajectory stores to browse, repeatable.")
-    ] = None,
-    game_steps: Annotated[int, typer.Option(help="Actions in a game on the page.")] = 10,
-    no_page: Annotated[bool, typer.Option("--no-page", help="Serve programs alone.")] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
-    ray: Annotated[bool, typer.Option("--ray", help="Stateless routes on Ray Serve.")] = False,
-    ray_address: Annotated[str | None, typer.Option(help="A running cluster.")] = None,
-    replicas: Annotated[int, typer.Option(help="With --ray: how many, or at least.")] = 1,
-    max_replicas: Annotated[int | None, typer.Option(help="With --ray: scale up to.")] = None,
-    gpus: Annotated[float, typer.Option(help="With --ray: GPUs of one replica.")] = 0,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingOptions(LoadOptions, SegmenterOptions):
+    """The segmenter that is served."""
+
+    cache_bytes: int | None = None
+    """Budget of embeddings in memory."""
+
+    store: str | None = None
+    """Folder where embeddings are also kept on disk."""
+
+    prompt_memory: str = "all"
+    """all, or newest as MedSAM-Agent."""
+
+    multimask: str = "auto"
+    """auto, always or never."""
+
+    def load_arguments(self) -> dict[str, Any]:
+        """Return the arguments of `backbones.load` that were given."""
+        values = {"cache_bytes": self.cache_bytes, "store": self.store}
+        given = {name: value for name, value in values.items() if value is not None}
+        return {**super().load_arguments(), **given}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddressOptions(Options):
+    """Address, keys and bounds of the service."""
+
+    topic: ClassVar[str] = "Service"
+
+    host: str = "127.0.0.1"
+    """Other than loopback needs keys."""
+
+    port: int = 8265
+    """0 takes a free one."""
+
+    keys_file: str | None = None
+    """Lines owner:key. Or MEDSEG_SERVICE_KEY for one owner."""
+
+    max_batch: int | None = None
+    """Rows in one decoder call; 64, but 16 on a CPU."""
+
+    max_delay_ms: float = 2.0
+    """Longest wait for others."""
+
+    limit: tuple[str, ...] = repeated()
+    """A bound of the service as NAME=VALUE, repeatable, such as max_sessions=64; an unknown name is
+    answered with all names, and `Limits` describes them.
+    """
+
+    log_level: str = "info"
+    """debug, info, warning or error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageSwitches(Options):
+    """The page for people."""
+
+    topic: ClassVar[str] = "Page"
+
+    page: bool = True
+    """Serve the page too, not programs alone."""
+
+    cases: tuple[str, ...] = repeated("samples", "phantoms")
+    """On the page, repeatable: samples, phantoms, ..."""
+
+    record: Path = Path("out/play")
+    """Folder where the page records."""
+
+    archive: tuple[str, ...] = repeated()
+    """More trajectory stores to browse, repeatable."""
+
+    game_steps: int = 10
+    """Actions in a game on the page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayOptions(Options):
+    """Ray Serve."""
+
+    topic: ClassVar[str] = "Ray Serve"
+
+    ray: bool = False
+    """Stateless routes on Ray Serve."""
+
+    ray_address: str | None = None
+    """A running cluster."""
+
+    replicas: int = 1
+    """How many, or at least."""
+
+    max_replicas: int | None = None
+    """Scale up to so many."""
+
+    gpus: float = 0
+    """GPUs of one replica."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions(RayOptions, PageSwitches, AddressOptions, EmbeddingOptions):
+    """Options of `medseg serve`."""
+
+    def limits(self) -> Limits:
+        """Return the bounds of the service."""
+        max_batch = self.max_batch
+        if max_batch is None:
+            # On a CPU larger batches are no faster, but need more memory meanwhile.
+            max_batch = 16 if _on_cpu(self.device, self.ray) else 64
+        return read_limits(self.limit, max_batch=max_batch, max_delay_ms=self.max_delay_ms)
+
+
+def serve(options: ServeOptions) -> None:
     """Serve one batched segmenter to many rollout workers and programs. Not for clinical use."""
-    if max_batch is None:
-        # On a CPU larger batches are no faster, but need more memory meanwhile.
-        max_batch = 16 if _on_cpu(device, ray) else 64
-    limits = read_limits(limit or [], max_batch=max_batch, max_delay_ms=max_delay_ms)
-    keys = _find_keys(keys_file)
-    given = {
-        "dtype": dtype,
-        "image_size": image_size,
-        "random_weights": random_weights or None,
-        "cache_bytes": cache_bytes,
-        "store": store and str(store),
-    }
-    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    limits = options.limits()
+    keys = _find_keys(options.keys_file)
+    arguments = options.load_arguments()
     try:
-        if ray:
+        if options.ray:
             import medseg_gym.serving.ray_serve.server as ray_server
             from medseg_gym.serving.ray_serve.app import RayArguments
         else:
@@ -79,23 +142,29 @@ def serve(
             from medseg_gym.serving.logs import log_json
             from medseg_gym.serving.middleware.api_keys import ApiKeys
     except ImportError as error:
-        extra = "serve-ray" if ray else "serve"
+        extra = "serve-ray" if options.ray else "serve"
         raise MedSegError(
             f'the service needs what is not installed ({error}): pip install "medseg-gym[{extra}]"'
         ) from error
-    if ray:
-        arguments = RayArguments(
-            backbone=backbone,
-            checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
-            device=device,
-            backbone_options=options,
+    if options.ray:
+        given = RayArguments(
+            backbone=options.backbone,
+            checkpoint=options.checkpoint and str(Path(options.checkpoint).resolve()),
+            device=options.device,
+            backbone_options=arguments,
             keys_file=None,
             keys=keys,
             limits={f.name: getattr(limits, f.name) for f in fields(limits)},
             local_only=not keys,
         )
         running = ray_server.ray_service(
-            arguments, host, port, ray_address, replicas, max_replicas, {"num_gpus": gpus}
+            given,
+            options.host,
+            options.port,
+            options.ray_address,
+            options.replicas,
+            options.max_replicas,
+            {"num_gpus": options.gpus},
         )
         with running as url:
             Console(stderr=True).print(f"listening on {url}", highlight=False)
@@ -104,31 +173,34 @@ def serve(
     from medseg_gym import backbones
     from medseg_gym.episodes import DecodeOptions
 
-    log_json(log_level)
-    decoding = DecodeOptions(prompt_memory=prompt_memory, multimask=multimask)  # type: ignore[arg-type]
+    log_json(options.log_level)
+    decoding = DecodeOptions(
+        prompt_memory=options.prompt_memory,  # type: ignore[arg-type]
+        multimask=options.multimask,  # type: ignore[arg-type]
+    )
     extensions = []
-    if not no_page:
+    if options.page:
         from medseg_gym.play import PageExtension, PageOptions
 
         page = PageOptions(
-            cases=cases or PageOptions.cases,
-            record=record,
-            archives=archive or (),
-            max_steps=game_steps,
+            cases=options.cases,
+            record=options.record,
+            archives=[Path(folder) for folder in options.archive],
+            max_steps=options.game_steps,
             provenance={
-                "backbone": backbone,
-                "checkpoint": checkpoint,
-                "backbone_options": {k: v for k, v in options.items() if k not in _KEPT_OUT},
+                "backbone": options.backbone,
+                "checkpoint": options.checkpoint and Path(options.checkpoint),
+                "backbone_options": {k: v for k, v in arguments.items() if k not in _KEPT_OUT},
             },
         )
         extensions.append(PageExtension(page))
-    loaded = backbones.load(backbone, checkpoint, device, **options)
-    service = server.make_service(loaded, host, limits, ApiKeys(keys), decoding, extensions)
-    server.serve(service, host, port)
+    loaded = backbones.load(options.backbone, options.checkpoint, options.device, **arguments)
+    service = server.make_service(loaded, options.host, limits, ApiKeys(keys), decoding, extensions)
+    server.serve(service, options.host, options.port)
 
 
-def read_limits(entries: list[str], **given: Any) -> Limits:
-    """Limits from NAME=VALUE entries.
+def read_limits(entries: Sequence[str], **given: Any) -> Limits:
+    """Read limits from NAME=VALUE entries.
 
     Raises:
         MedSegError: An unknown name or a value that is no number.
@@ -153,10 +225,10 @@ def _on_cpu(device: str, ray: bool) -> bool:
     return choose_device(device).type == "cpu"
 
 
-def _find_keys(path: Path | None) -> dict[str, str]:
+def _find_keys(path: str | None) -> dict[str, str]:
     if path is not None:
         from medseg_gym.serving.middleware.api_keys import read_keys
 
-        return read_keys(path)
+        return read_keys(Path(path))
     key = os.environ.get("MEDSEG_SERVICE_KEY")
     return {"team": key} if key else {}

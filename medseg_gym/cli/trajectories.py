@@ -17,14 +17,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from medseg_gym.cli.from_dataclass import with_options
 from medseg_gym.display.terminal import Table, make_console
+from medseg_gym.trajectories.options import (
+    ExportOptions,
+    GenerateOptions,
+    ReplayOptions,
+    RescoreOptions,
+    ShowOptions,
+)
 
-trajectories_app = typer.Typer(no_args_is_help=True, help="What is kept of episodes.")
+trajectories_app = typer.Typer(no_args_is_help=True, help="Episodes kept on disk.")
 
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")]
-CasesOption = Annotated[
-    str | None, typer.Option(help="Case spec to look in instead of the recorded one.")
-]
 
 
 def _console() -> Console:
@@ -36,47 +41,17 @@ def _progress(console: Console) -> Progress:
     return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
 
 
-@trajectories_app.command()
 def generate(
+    options: GenerateOptions,
     out: Annotated[Path, typer.Option(help="Folder of the store; goes on if it is there.")],
-    cases: Annotated[str, typer.Option(help="Case spec.")] = "samples",
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
-    annotator: Annotated[
-        str, typer.Option(help="Policy, as hybrid or hybrid?tau=0.02.")
-    ] = "hybrid",
-    backbone: Annotated[str, typer.Option(help="Who segments.")] = "pocket",
-    checkpoint: Annotated[str | None, typer.Option(help="Weight file.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    num_envs: Annotated[int, typer.Option(help="Episodes at once in each worker.")] = 8,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many cases.")] = None,
-    rollouts: Annotated[int, typer.Option(help="Episodes per case.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the policy; part of the episodes' keys.")] = 0,
-    max_steps: Annotated[int, typer.Option(help="Actions per episode.")] = 5,
-    reward: Annotated[str, typer.Option(help="Name of the reward.")] = "dice_gain",
 ) -> None:
     """Play cases with an annotator and keep every step; killed, the same command goes on."""
     from medseg_gym.trajectories.export.summary import summarise_store
-    from medseg_gym.trajectories.recording.generate import GenerateOptions, generate_episodes
+    from medseg_gym.trajectories.recording.generate import generate_episodes
 
-    options = GenerateOptions(
-        cases=cases,
-        split=split,
-        annotator=annotator,
-        backbone=backbone,
-        checkpoint=checkpoint,
-        device=device,
-        num_envs=num_envs,
-        workers=workers,
-        limit=limit,
-        rollouts=rollouts,
-        seed=seed,
-        max_steps=max_steps,
-        reward=reward,
-    )
     console = _console()
     with _progress(console) as progress:
-        bar = progress.add_task(f"{annotator} on {backbone}", total=None)
+        bar = progress.add_task(f"{options.annotator} on {options.backbone}", total=None)
         store = generate_episodes(
             out,
             options,
@@ -86,7 +61,6 @@ def generate(
     console.print(summarise_store(store).render(str(out)))
 
 
-@trajectories_app.command()
 def summary(
     store: StorePath,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -96,18 +70,17 @@ def summary(
     from medseg_gym.trajectories.store.reader import TrajectoryStore
 
     opened = TrajectoryStore(store)
-    found = summarise_store(opened)
+    counts = summarise_store(opened)
     if as_json:
-        typer.echo(json.dumps(found.as_dict()))
+        typer.echo(json.dumps(counts.as_dict()))
         return
     console = _console()
-    console.print(found.render(str(store)))
+    console.print(counts.render(str(store)))
     if opened.damaged:
         names = ", ".join(path.name for path in opened.damaged)
         console.print(f"set aside because they were damaged: {names}", highlight=False)
 
 
-@trajectories_app.command()
 def recover(store: StorePath) -> None:
     """Make chunks of what killed writers left; damaged journals are set aside as .damaged."""
     from medseg_gym.trajectories.store import recovery
@@ -118,16 +91,7 @@ def recover(store: StorePath) -> None:
     _console().print(f"{count} journals of writers that are gone became chunks", highlight=False)
 
 
-@trajectories_app.command()
-def replay(
-    store: StorePath,
-    backbone: Annotated[str | None, typer.Option(help="None loads the recorded one.")] = None,
-    checkpoint: Annotated[str | None, typer.Option(help="Weight file.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    cases: CasesOption = None,
-    num_envs: Annotated[int, typer.Option(help="Episodes at once.")] = 8,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many episodes.")] = None,
-) -> None:
+def replay(options: ReplayOptions, store: StorePath) -> None:
     """Play the stored prompts again, compare masks and rewards; exit code 1 if they differ."""
     from medseg_gym.trajectories.replaying.replay import (
         LOGIT_TOLERANCE,
@@ -138,40 +102,42 @@ def replay(
 
     opened, console = TrajectoryStore(store), _console()
     with _progress(console) as progress:
-        bar = progress.add_task("replay", total=min(len(opened), limit or len(opened)))
-        found = replay_store(
+        total = min(len(opened), options.limit or len(opened))
+        bar = progress.add_task("replay", total=total)
+        replayed = replay_store(
             opened,
-            backbone,
-            checkpoint,
-            device,
-            cases,
-            num_envs,
-            limit,
+            options.backbone,
+            options.checkpoint,
+            options.device,
+            options.cases,
+            options.num_envs,
+            options.limit,
             lambda count: progress.advance(bar, count),
         )
     table = Table(title=f"replay of {store}")
-    for header in ("", "found", "allowed"):
+    for header in ("", "measured", "allowed"):
         table.add_column(header, justify="left" if not header else "right")
-    table.add_row("episodes", str(found.episodes), "")
-    table.add_row("steps", str(found.steps), "")
-    table.add_row("steps equal in every bit", str(found.exact), "")
-    table.add_row("mask pixels that differ", str(found.pixels), f"|logit| <= {LOGIT_TOLERANCE:g}")
-    table.add_row("largest Dice difference", f"{found.max_dice:.3g}", f"{SCORE_TOLERANCE:g}")
-    table.add_row("largest reward difference", f"{found.max_reward:.3g}", f"{SCORE_TOLERANCE:g}")
-    if found.rewards_skipped:
-        table.add_row("episodes whose reward has no name", str(found.rewards_skipped), "")
-    table.add_row("steps outside the tolerance", str(len(found.mismatches)), "0")
+    table.add_row("episodes", str(replayed.episodes), "")
+    table.add_row("steps", str(replayed.steps), "")
+    table.add_row("steps equal in every bit", str(replayed.exact), "")
+    table.add_row(
+        "mask pixels that differ", str(replayed.pixels), f"|logit| <= {LOGIT_TOLERANCE:g}"
+    )
+    table.add_row("largest Dice difference", f"{replayed.max_dice:.3g}", f"{SCORE_TOLERANCE:g}")
+    table.add_row("largest reward difference", f"{replayed.max_reward:.3g}", f"{SCORE_TOLERANCE:g}")
+    if replayed.rewards_skipped:
+        table.add_row("episodes whose reward has no name", str(replayed.rewards_skipped), "")
+    table.add_row("steps outside the tolerance", str(len(replayed.mismatches)), "0")
     console.print(table)
-    for key, step, what in found.mismatches[:20]:
+    for key, step, what in replayed.mismatches[:20]:
         console.print(f"{key.case} seed {key.seed} rollout {key.rollout} step {step}: {what}")
-    if found.mismatches:
+    if replayed.mismatches:
         raise typer.Exit(1)
 
 
-@trajectories_app.command()
 def rescore(
+    options: RescoreOptions,
     store: StorePath,
-    reward: Annotated[str, typer.Option(help="Name of the reward.")],
     out: Annotated[Path | None, typer.Option(help="Store for the episodes so valued.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line per episode.")] = False,
 ) -> None:
@@ -179,19 +145,19 @@ def rescore(
     from medseg_gym.trajectories.replaying.rescore import rescore_store
     from medseg_gym.trajectories.store.reader import TrajectoryStore
 
-    opened, console = TrajectoryStore(store), _console()
+    opened, console, reward = TrajectoryStore(store), _console(), options.reward
     returns: list[tuple[float, float]] = []
     equal = steps = same = 0
-    for found in rescore_store(opened, reward, out):
-        old, new = found.old.rewards, found.new.rewards
+    for rescored in rescore_store(opened, reward, out):
+        old, new = rescored.old.rewards, rescored.new.rewards
         returns.append((sum(old), sum(new)))
-        if found.old.facts.options.get("reward") == reward:  # else nothing should be equal
+        if rescored.old.facts.options.get("reward") == reward:  # else nothing should be equal
             equal += sum(a == b for a, b in zip(old, new, strict=True))
             same += len(old)
         steps += len(old)
         if as_json:
-            terms = [dict(step.terms) for step in found.new.steps]
-            line = {**found.new.key._asdict(), "reward": reward, "rewards": new, "terms": terms}
+            terms = [dict(step.terms) for step in rescored.new.steps]
+            line = {**rescored.new.key._asdict(), "reward": reward, "rewards": new, "terms": terms}
             typer.echo(json.dumps(line))
     if as_json:
         return
@@ -213,56 +179,47 @@ def rescore(
     console.print(words)
 
 
-@trajectories_app.command()
 def show(
+    options: ShowOptions,
     store: StorePath,
-    out: Annotated[Path, typer.Argument(metavar="OUT.png", help="Picture to write.")],
-    count: Annotated[int, typer.Option("-n", "--count", help="Episodes.")] = 8,
-    cases: CasesOption = None,
+    out: Annotated[Path, typer.Argument(metavar="OUT.png", help="Image to write.")],
 ) -> None:
-    """Draw a sheet with an episode a row."""
+    """Draw a contact sheet with an episode a row."""
     from medseg_gym.trajectories.export.contact_sheet import show_store
     from medseg_gym.trajectories.store.reader import TrajectoryStore
 
-    _console().print(f"wrote {show_store(TrajectoryStore(store), out, count, cases)}")
+    sheet = show_store(TrajectoryStore(store), out, options.count, options.cases)
+    _console().print(f"wrote {sheet}")
 
 
-@trajectories_app.command()
 def export(
+    options: ExportOptions,
     store: StorePath,
     out: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")],
-    format: Annotated[
-        str, typer.Option(help="chat-parquet, jsonl or verl-parquet.")
-    ] = "chat-parquet",
-    image_size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 512,
-    texts: Annotated[str, typer.Option(help="full, or terse for tiny models.")] = "full",
-    overlay: Annotated[str, typer.Option(help="The mask: fill, outline or none.")] = "fill",
-    overlay_strength: Annotated[float, typer.Option(help="1 paints opaque.")] = 0.5,
-    coordinates: Annotated[
-        str, typer.Option(help="How calls write places: grid1000, fraction or pixel.")
-    ] = "grid1000",
-    cases: CasesOption = None,
 ) -> None:
     """Write the accepted episodes as a training set, as MedSegChat-v0 would show them."""
     from medseg_gym.envs.chat_options import ChatOptions
     from medseg_gym.trajectories.export.export import export_store
     from medseg_gym.trajectories.store.reader import TrajectoryStore
 
-    chat = ChatOptions.read(
-        {
-            "image_size": image_size,
-            "texts": texts,
-            "overlay": overlay,
-            "overlay_strength": overlay_strength,
-            "coordinates": coordinates,
-        }
-    )
+    chat = ChatOptions.read(options.chat())
     opened, console = TrajectoryStore(store), _console()
     with _progress(console) as progress:
-        bar = progress.add_task(format, total=len(opened))
-        found = export_store(opened, out, format, chat, cases, lambda: progress.advance(bar))
+        bar = progress.add_task(options.format, total=len(opened))
+        exported = export_store(
+            opened, out, options.format, chat, options.cases, lambda: progress.advance(bar)
+        )
     console.print(
-        f"wrote {found.rows} rows to {out}; left out: {found.filtered} not accepted, "
-        f"{found.unreadable} with unreadable actions, {found.repeated} on a case already there, "
-        f"{found.truthless} without a known truth"
+        f"wrote {exported.rows} rows to {out}; left out: {exported.filtered} not accepted, "
+        f"{exported.unreadable} with unreadable actions, {exported.repeated} on a case already "
+        f"there, {exported.truthless} without a known truth"
     )
+
+
+trajectories_app.command("generate")(with_options(GenerateOptions, generate))
+trajectories_app.command("summary")(summary)
+trajectories_app.command("recover")(recover)
+trajectories_app.command("replay")(with_options(ReplayOptions, replay))
+trajectories_app.command("rescore")(with_options(RescoreOptions, rescore))
+trajectories_app.command("show")(with_options(ShowOptions, show))
+trajectories_app.command("export")(with_options(ExportOptions, export))

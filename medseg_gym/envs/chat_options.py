@@ -23,27 +23,31 @@ class ChatOptions(EnvOptions):
 
     Those of `EnvOptions` but `bins` and `targets`, which belong to arrays; `max_steps` is the limit
     of turns, `tools` also decides what the system prompt tells of. And:
-
-    Args:
-        image_size: Side P of the square image that the model is shown, in pixels.
-        texts: Words: "full", "terse" (for tiny models), a `ChatTexts`, or its arguments as a
-            mapping.
-        overlay: How the mask is shown: "fill", its "outline", or "none" (the model never sees it).
-        overlay_strength: 1 paints opaque, 0.5 half transparent, 0 nothing.
-        thinking: Thoughts (`<think>...</think>` and their kin) are read past. True also invites
-            them in the system prompt; "refuse" makes an answer with a thought unreadable, so that
-            rewards for the form of answers give nothing for it.
-        coordinates: How the model writes places, which system prompt, tool schemas, conversations
-            and exports all follow: "grid1000", whole numbers 0..999 of width and height;
-            "fraction", numbers 0..1; "pixel", pixels of the image that it is shown, 0..P-1.
     """
 
     image_size: int = 512
+    """Side P of the square picture that the model is shown, in pixels."""
+
     texts: str | ChatTexts | Mapping[str, Any] = field(default="full")
+    """Words: "full", "terse" (for tiny models), a `ChatTexts`, or its arguments as a mapping."""
+
     overlay: Literal["fill", "outline", "none"] = "fill"
+    """How the mask is shown: "fill", its "outline", or "none" (the model never sees it)."""
+
     overlay_strength: float = 0.5
+    """1 paints opaque, 0.5 half transparent, 0 nothing."""
+
     thinking: Thinking = False
+    """Thoughts (`<think>...</think>` and their kin) are read past. True also invites them in the
+    system prompt; "refuse" makes an answer with a thought unreadable, so that rewards for the form
+    of answers give nothing for it.
+    """
+
     coordinates: str = "grid1000"
+    """How the model writes places, which system prompt, tool schemas, conversations and exports all
+    follow: "grid1000", whole numbers 0..999 of width and height; "fraction", numbers 0..1; "pixel",
+    pixels of the picture that it is shown, 0..P-1.
+    """
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> ChatOptions:

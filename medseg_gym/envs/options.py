@@ -18,43 +18,55 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvOptions:
-    """Arguments of `gym.make("MedSeg-v0", ...)` and `gym.make_vec("MedSeg-v0", ...)`.
-
-    Args:
-        cases: What is segmented: a spec for `load_cases`, a CaseSource or a sequence of Cases.
-        split: "train", "val" or "test"; for a spec only.
-        backbone: Who segments: a name for `backbones.load`, or a Backbone.
-        checkpoint: Weight file of a named backbone; None uses its official file where it is found.
-        device: "auto" is CUDA where there is one.
-        backbone_options: More arguments of a named backbone, see `backbones.load`.
-        reward: Name for `rewards.make`, or a Reward.
-        max_steps: Actions per episode; running out of them terminates it.
-        prompt_memory: "all" prompts in force go to the decoder, or the "newest" alone.
-        mask_input: Feed the previous logits back where the backbone takes them.
-        multimask: "auto" (three masks for a single click, else one), "always" or "never".
-        text_prompt: Also tell a backbone that takes text (see its `prompt_kinds`) the target.
-        image_size: Side S of the observed square, in pixels.
-        bins: Cells per axis of the action's grid.
-        tools: Subset of `TOOLS` that the agent may use.
-        targets: Vocabulary of target texts; None takes the case source's own.
-    """
+    """What `gym.make("MedSeg-v0", ...)` and `gym.make_vec("MedSeg-v0", ...)` take."""
 
     cases: str | CaseSource | Sequence[Case] = "samples"
+    """What is segmented: a spec for `load_cases`, a CaseSource or a sequence of Cases."""
+
     split: str = "train"
+    """"train", "val" or "test"; for a spec only."""
+
     backbone: str | Backbone = "pocket"
+    """Who segments: a name for `backbones.load`, or a Backbone."""
+
     checkpoint: str | Path | None = None
+    """Weight file of a named backbone; None uses its official file where it is found."""
+
     device: str = "auto"
+    """"auto" is CUDA where there is one."""
+
     backbone_options: Mapping[str, Any] | None = None
+    """More arguments of a named backbone, see `backbones.load`."""
+
     reward: str | Reward = "dice_gain"
+    """Name for `rewards.make`, or a Reward."""
+
     max_steps: int = 5
+    """Actions per episode; running out of them terminates it."""
+
     prompt_memory: Literal["all", "newest"] = "all"
+    """"all" prompts in force go to the decoder, or the "newest" alone."""
+
     mask_input: bool = True
+    """Feed the previous logits back where the backbone takes them."""
+
     multimask: Literal["auto", "always", "never"] = "auto"
+    """"auto" (three masks for a single click, else one), "always" or "never"."""
+
     text_prompt: bool = False
+    """Also tell a backbone that takes text (see its `prompt_kinds`) the target."""
+
     image_size: int = 128
+    """Side S of the observed square, in pixels."""
+
     bins: int = TOOL_CALL_BINS
+    """Cells per axis of the action's grid."""
+
     tools: Sequence[str] = TOOLS
+    """Subset of `TOOLS` that the agent may use."""
+
     targets: Sequence[str] | None = None
+    """Vocabulary of target texts; None takes the case source's own."""
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> EnvOptions:

@@ -23,21 +23,23 @@ from medseg_gym.prompts import AddBox, AddPoint, Prompt
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """Rule by which prompts become decoder rows, the same for training and inference.
-
-    Args:
-        prompt_memory: "all" gives the decoder every prompt in force. "newest" gives it the newest
-            one alone once there are logits, which is what MedSAM-Agent does.
-        mask_input: Feed the previous logits back, where the backbone takes them.
-        multimask: "auto" asks for three masks and keeps the best predicted IoU when the row is
-            exactly one click, as SAM's authors advise; "always" and "never" do so in every row.
-        text: Add the case's target text to every row, for backbones that take text.
-    """
+    """How prompts become decoder rows; one rule for training and inference."""
 
     prompt_memory: Literal["all", "newest"] = "all"
+    """"all" gives the decoder every prompt in force. "newest" gives it the newest one alone once
+    there are logits, which is what MedSAM-Agent does.
+    """
+
     mask_input: bool = True
+    """Feed the previous logits back, where the backbone takes them."""
+
     multimask: Literal["auto", "always", "never"] = "auto"
+    """"auto" asks for three masks and keeps the best predicted IoU when the row is exactly one
+    click, as SAM's authors advise; "always" and "never" do so in every row.
+    """
+
     text: bool = False
+    """Add the case's target text to every row, for backbones that take text."""
 
     def __post_init__(self) -> None:
         for name, choices in (

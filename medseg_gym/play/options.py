@@ -70,30 +70,36 @@ class BuiltIn:
 class PageOptions:
     """Options of the web page.
 
-    Args:
-        cases: Cases that can be played: sources, or specs for `load_cases`, every split of each.
-        record: Folder of the recordings; made when the first game begins.
-        archives: More trajectory stores to browse and to compare with; nothing is written to them.
-        policies: Policies that can be watched; None takes some annotators and baselines.
-        max_steps: Actions in a game, of people and policies alike.
-        reward: Name for `rewards.make`.
-        image_bytes: Limit of uploaded images on disk, in bytes for each owner.
-        provenance: Arguments of `EnvOptions` that say which backbone and weights the service runs
-            (backbone, checkpoint, device, backbone_options); they are recorded, so that
-            `medseg trajectories replay` can load the same.
-
     Raises:
         MedSegError: Nothing to play, two policies of one name, or a number out of range.
     """
 
     cases: Sequence[str | CaseSource | Sequence[Case]] = ("samples", "phantoms")
+    """What can be played: sources, or specs for `load_cases`, every split of each."""
+
     record: Path = Path("out/play")
+    """Folder for what is recorded; made when the first game begins."""
+
     archives: Sequence[Path] = ()
+    """More trajectory stores to browse and to compare with; nothing is written to them."""
+
     policies: Sequence[PagePolicy] | None = None
+    """Who can play beside people; None takes some experts and baselines."""
+
     max_steps: int = 10
+    """Actions in a game, of people and policies alike."""
+
     reward: str = "dice_gain"
+    """Name for `rewards.make`."""
+
     image_bytes: int = 1 << 30
+    """Most bytes of people's own images on disk, for each owner."""
+
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `EnvOptions` that say which backbone and weights the service runs (backbone,
+    checkpoint, device, backbone_options); they are recorded, so that `medseg trajectories replay`
+    can load the same.
+    """
 
     def __post_init__(self) -> None:
         if not self.cases:

@@ -1,6 +1,6 @@
 from .errors import TrajectoryError as TrajectoryError
 from .export.export import export_store as export_store
-from .recording.generate import GenerateOptions as GenerateOptions
+from .options import GenerateOptions as GenerateOptions
 from .recording.generate import generate_episodes as generate_episodes
 from .recording.recorder import Recorder as Recorder
 from .recording.recorder import VectorRecorder as VectorRecorder

@@ -14,45 +14,58 @@ RECIPES = ("distil", "scratch")
 
 @dataclass(frozen=True, kw_only=True)
 class PocketConfig:
-    """Settings of a run; two runs with the same settings draw the same images and prompts.
-
-    Args:
-        recipe: "distil" learns LiteMedSAM's embeddings beside the masks, and also from its masks;
-            "scratch" sees no teacher and has its embedding say which neighbours belong together
-            and where the edges are.
-        steps: Optimiser steps.
-        seed: Of weights, images and prompts.
-        images: Images in a step of one process.
-        targets: Targets drawn in each image.
-        rounds: Most rounds of prompts in a step; the number is drawn from 1 to this.
-        rate: Peak learning rate of AdamW.
-        warmup: Steps until it is reached.
-        decay: Share of the steps, at the end, in which it falls to nothing.
-        ema: Decay of the averaged weights that are validated and shipped.
-        distil_weight: Of the embedding loss at the start; it falls to a tenth by the end.
-        auxiliary_weight: Of the affinity and edge losses.
-        bfloat16: Forward passes under autocast.
-        start: Weight file to start from; None starts from fresh weights.
-        validate_every: Steps between validations.
-        save_every: Steps between checkpoints.
-    """
+    """Settings of a run; two runs with the same settings draw the same images and prompts."""
 
     recipe: str = "distil"
+    """"distil" learns LiteMedSAM's embeddings beside the masks, and also from its masks; "scratch"
+    sees no teacher and has its embedding say which neighbours belong together and where the edges
+    are.
+    """
+
     steps: int = 3900
+    """Optimiser steps."""
+
     seed: int = 0
+    """Of weights, images and prompts."""
+
     images: int = 6
+    """Images in a step of one process."""
+
     targets: int = 2
+    """Targets drawn in each image."""
+
     rounds: int = 5
+    """Most rounds of prompts in a step; the number is drawn from 1 to this."""
+
     rate: float = 1.5e-3
+    """Peak learning rate of AdamW."""
+
     warmup: int = 100
+    """Steps until it is reached."""
+
     decay: float = 0.4
+    """Share of the steps, at the end, in which it falls to nothing."""
+
     ema: float = 0.998
+    """Decay of the averaged weights that are validated and shipped."""
+
     distil_weight: float = 1.0
+    """Of the embedding loss at the start; it falls to a tenth by the end."""
+
     auxiliary_weight: float = 0.3
+    """Of the affinity and edge losses."""
+
     bfloat16: bool = True
+    """Forward passes under autocast."""
+
     start: str | None = None
+    """Weight file to start from; None starts from fresh weights."""
+
     validate_every: int = 500
+    """Steps between validations."""
+
     save_every: int = 100
+    """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:

@@ -1,91 +1,163 @@
-"""Every knob of a training run, in one place."""
+"""Settings of PPO on the array view; nothing here imports torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from medseg_agents.runs.settings import StoredSettings
 from medseg_gym.errors import MedSegError
+from medseg_gym.option_groups import RewardOptions, SegmenterOptions
+from medseg_gym.options import Options
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOSettings(StoredSettings):
-    """PPO on the array view; what SB3 and RLlib share.
+class TrainingCases(Options):
+    """Cases that are trained on."""
 
-    Args:
-        cases: What is trained on: the "train" split of this spec.
-        pool: Training cases drawn once and kept in memory with their embeddings; None takes the
-            whole split, which for drawn cases means that every episode draws and encodes anew.
-        backbone: Who segments.
-        checkpoint: Weight file of the backbone.
-        device: Of the backbone and of the network.
-        reward: Name or formula for `rewards.make`.
-        max_steps: Actions per episode.
-        image_size: Side of the observed square. 64 is enough for a click and four times as fast as
-            the environment's 128.
-        bins: Cells per axis of the action's grid; with half the `image_size` every cell has a
-            place of its own in the network.
-        tools: What the agent may do. Fewer tools learn faster: with clicks alone, exploration is
-            over one place instead of two corners.
-        seed: Of the network, the pool and the draws of cases.
-        steps: Environment steps in all slots together.
-        num_envs: Slots; one decoder call serves them all.
-        rollout: Steps per slot between two updates.
-        minibatch: Rows of one gradient step.
-        epochs: Passes over a rollout.
-        learning_rate: Of Adam at the start; falls to a tenth of it in a straight line.
-        gamma: Discount. 1: the return is Dice at the end minus the cost.
-        gae_lambda: Of the advantage estimate.
-        clip: Range of the probability ratio.
-        entropy: Weight of the entropy bonus at the start. With too little of it, small targets
-            that were not hit by chance early on are never found.
-        final_entropy: Its weight at the end; between them it is a straight line.
-        value_weight: Weight of the value's squared error.
-        width: See `NetworkConfig`.
-        stop_bias: See `NetworkConfig`.
-        clone: Folder of stored trajectories to imitate before the first rollout; None starts from
-            fresh weights. See `medseg_agents.arrays.cloning`.
-        clone_epochs: Passes over them.
-        clone_learning_rate: Of Adam, falling to zero along a half cosine.
-        eval_every: Environment steps between evaluations on the "val" split; 0 never evaluates.
-        eval_cases: Cases of one evaluation.
-        checkpoint_every: Environment steps between checkpoints.
-        test_cases: Cases of the "test" split in the final comparison; 0 leaves it out.
-    """
+    topic: ClassVar[str] = "Cases"
 
     cases: str = "phantoms:abdomen"
+    """What is trained on: the "train" split of this spec."""
+
     pool: int | None = 4000
-    backbone: str = "pocket"
-    checkpoint: str | None = None
-    device: str = "auto"
-    reward: str = "dice_gain"
-    max_steps: int = 5
+    """Training cases drawn once and kept in memory with their embeddings; None takes the whole
+    split, which for drawn cases means that every episode draws and encodes anew.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewOptions(Options):
+    """How the agent is shown an episode, and what it may do."""
+
+    topic: ClassVar[str] = "View"
+
     image_size: int = 64
+    """Side of the observed square. 64 is enough for a click and four times as fast as the
+    environment's 128.
+    """
+
     bins: int = 32
+    """Cells per axis of the action's grid; with half the `image_size` every cell has a place of its
+    own in the network.
+    """
+
     tools: tuple[str, ...] = ("positive_point", "negative_point", "stop")
-    seed: int = 0
-    steps: int = 100_000
-    num_envs: int = 16
-    rollout: int = 32
-    minibatch: int = 256
-    epochs: int = 3
-    learning_rate: float = 1e-3
-    gamma: float = 1.0
-    gae_lambda: float = 0.95
-    clip: float = 0.2
-    entropy: float = 0.01
-    final_entropy: float = 0.01
-    value_weight: float = 0.5
+    """What the agent may do. Fewer tools learn faster: with clicks alone, exploration is over one
+    place instead of two corners.
+    """
+
+
+@dataclass(frozen=True)
+class NetworkSize(Options):
+    """Size and start of the network."""
+
+    topic: ClassVar[str] = "Network"
+
     width: int = 16
+    """Channels at the finest level (half the observation's side); twice and four times as many at
+    the next two.
+    """
+
     stop_bias: float = -2.0
+    """Logit that Stop starts with, beside 0 for the others. A first policy that stops in most first
+    steps sees too few clicks to learn where they pay, and learns that stopping is best.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloneOptions(Options):
+    """Imitation of stored trajectories before the first rollout."""
+
+    topic: ClassVar[str] = "Cloning"
+
     clone: str | None = None
+    """Folder of stored trajectories to imitate before the first rollout; None starts from fresh
+    weights. See `medseg_agents.arrays.cloning`.
+    """
+
     clone_epochs: int = 12
+    """Passes over them."""
+
     clone_learning_rate: float = 2e-3
+    """Of Adam, falling to zero along a half cosine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressOptions(Options):
+    """Evaluation and checkpoints of a run."""
+
+    topic: ClassVar[str] = "Evaluation and checkpoints"
+
     eval_every: int = 20_000
+    """Environment steps between evaluations on the "val" split; 0 never evaluates."""
+
     eval_cases: int = 64
+    """Cases of one evaluation."""
+
     checkpoint_every: int = 20_000
+    """Environment steps between checkpoints."""
+
     test_cases: int = 500
+    """Cases of the "test" split in the final comparison; 0 leaves it out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOSettings(
+    ProgressOptions,
+    CloneOptions,
+    NetworkSize,
+    RewardOptions,
+    ViewOptions,
+    SegmenterOptions,
+    TrainingCases,
+):
+    """PPO on the array view; what SB3 and RLlib share."""
+
+    topic: ClassVar[str] = "PPO"
+
+    device: str = "auto"
+    """Of the backbone and of the network: auto, cpu, cuda, ..."""
+
+    seed: int = 0
+    """Of the network, the pool and the draws of cases."""
+
+    steps: int = 100_000
+    """Environment steps in all slots together."""
+
+    num_envs: int = 16
+    """Slots; one decoder call serves them all."""
+
+    rollout: int = 32
+    """Steps per slot between two updates."""
+
+    minibatch: int = 256
+    """Rows of one gradient step."""
+
+    epochs: int = 3
+    """Passes over a rollout."""
+
+    learning_rate: float = 1e-3
+    """Of Adam at the start; falls to a tenth of it in a straight line."""
+
+    gamma: float = 1.0
+    """Discount. 1: the return is Dice at the end minus the cost."""
+
+    gae_lambda: float = 0.95
+    """Of the advantage estimate."""
+
+    clip: float = 0.2
+    """Range of the probability ratio."""
+
+    entropy: float = 0.01
+    """Weight of the entropy bonus at the start. With too little of it, small targets that were not
+    hit by chance early on are never found.
+    """
+
+    final_entropy: float = 0.01
+    """Its weight at the end; between them it is a straight line."""
+
+    value_weight: float = 0.5
+    """Weight of the value's squared error."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "num_envs", "rollout", "minibatch", "epochs", "width"):

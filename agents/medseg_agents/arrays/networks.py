@@ -15,7 +15,7 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional
 
-from medseg_agents.arrays.config import PPOSettings
+from medseg_agents.arrays.config import NetworkSize, PPOSettings
 from medseg_agents.arrays.distribution import PromptDistribution, count_maps, tool_names
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import TOOLS
@@ -25,21 +25,11 @@ _STRIDE = 8  # from the observation to the coarsest level
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """Size and start of the network.
+class NetworkConfig(NetworkSize):
+    """Size and start of the network, and the tools that it chooses among."""
 
-    Args:
-        width: Channels at the finest level (half the observation's side); twice and four times as
-            many at the next two.
-        stop_bias: Logit that Stop starts with, beside 0 for the others. A first policy that stops
-            in most first steps sees too few clicks to learn where they pay, and learns that
-            stopping is best.
-        tools: Of the view, any order; None means all six.
-    """
-
-    width: int = 16
-    stop_bias: float = -2.0
     tools: tuple[str, ...] | None = None
+    """Of the view, any order; None means all six."""
 
     @classmethod
     def of(cls, settings: PPOSettings) -> NetworkConfig:

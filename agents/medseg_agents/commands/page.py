@@ -3,34 +3,57 @@
 from __future__ import annotations
 
 import webbrowser
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from medseg_gym.display.terminal import make_console
 from medseg_gym.errors import MedSegError
+from medseg_gym.option_groups import SegmenterOptions
+from medseg_gym.options import Options, repeated
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameOptions(Options):
+    """Games on the page."""
+
+    topic: ClassVar[str] = "Games"
+
+    cases: tuple[str, ...] = repeated("samples", "phantoms")
+    """Case specs, repeatable: samples, phantoms, ..."""
+
+    policy: tuple[str, ...] = repeated()
+    """To watch beside you, repeatable: sb3:RUN, llm:PATH, openai:MODEL, ..."""
+
+    steps: int = 10
+    """Actions in a game."""
+
+    reward: str = "dice_gain"
+    """Name of the reward."""
+
+    record: Path = Path("out/play")
+    """Folder where games are recorded."""
+
+    archive: tuple[str, ...] = repeated()
+    """More trajectory stores to browse, repeatable."""
+
+    port: int = 8265
+    """On this machine; 0 takes a free one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayPageOptions(SegmenterOptions, GameOptions):
+    """Options of `medseg play`."""
 
 
 def play(
-    policy: Annotated[
-        list[str] | None,
-        typer.Option(help="To watch beside you, repeatable: sb3:RUN, llm:PATH, openai:MODEL, ..."),
-    ] = None,
-    cases: Annotated[
-        list[str] | None, typer.Option(help="Case specs, repeatable: samples, phantoms, ...")
-    ] = None,
-    backbone: Annotated[str, typer.Option(help="Who segments.")] = "pocket",
-    checkpoint: Annotated[Path | None, typer.Option(help="Weight file.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    record: Annotated[Path, typer.Option(help="Where games are recorded.")] = Path("out/play"),
-    archive: Annotated[
-        list[Path] | None, typer.Option(help="More trajectory stores to browse, repeatable.")
-    ] = None,
-    steps: Annotated[int, typer.Option(help="Actions in a game.")] = 10,
-    reward: Annotated[str, typer.Option(help="Name of the reward.")] = "dice_gain",
-    port: Annotated[int, typer.Option(help="On this machine; 0 takes a free one.")] = 8265,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say where it is.")] = False,
+    options: PlayPageOptions,
+    *,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Only print the address.")
+    ] = False,
 ) -> None:
     """Play in the browser what agents play. Not for clinical use."""
     from medseg_agents import policies
@@ -45,25 +68,28 @@ def play(
         raise MedSegError(
             f'the page needs what is not installed ({error}): pip install "medseg-gym[serve]"'
         ) from error
-    given = [policies.make(text) for text in policy or []]
+    given = [policies.make(text) for text in options.policy]
     names = {one.name for one in given}
     page = PageOptions(
-        cases=cases or PageOptions.cases,
-        record=record,
-        archives=archive or (),
+        cases=options.cases,
+        record=options.record,
+        archives=[Path(folder) for folder in options.archive],
         policies=[*given, *(BuiltIn(name) for name in DEFAULT_POLICIES if name not in names)],
-        max_steps=steps,
-        reward=reward,
-        provenance={"backbone": backbone, "checkpoint": checkpoint},
+        max_steps=options.steps,
+        reward=options.reward,
+        provenance={
+            "backbone": options.backbone,
+            "checkpoint": options.checkpoint and Path(options.checkpoint),
+        },
     )
     log_json("warning")
-    loaded = backbones.load(backbone, checkpoint, device)
+    loaded = backbones.load(options.backbone, options.checkpoint, options.device)
     service = server.make_service(loaded, extensions=[PageExtension(page)])
     console = make_console()
 
-    def tell(url: str) -> None:
-        console.print(f"{url}  records under {record}; Ctrl+C ends it", highlight=False)
+    def announce(url: str) -> None:
+        console.print(f"{url}  records under {options.record}; Ctrl+C ends it", highlight=False)
         if not no_browser:
             webbrowser.open(url)
 
-    server.serve(service, port=port, on_start=tell)
+    server.serve(service, port=options.port, on_start=announce)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from medseg_agents.commands.options import with_options
 from medseg_agents.sft.config import SftConfig
 from medseg_agents.sft.train import train_sft
+from medseg_gym.cli.from_dataclass import with_options
 from medseg_gym.display.terminal import make_console
 
 

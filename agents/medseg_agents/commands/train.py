@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.arrays.rllib.config import RLlibPPOConfig
 from medseg_agents.arrays.sb3.config import SB3PPOConfig
-from medseg_agents.commands.options import with_options
 from medseg_agents.grpo.settings import ChatPPORun, ChatRun, GRPORun
-from medseg_gym.cli.from_dataclass import with_options as with_declared_options
+from medseg_gym.cli.from_dataclass import with_options
 from medseg_gym.display.terminal import make_console
 
 _Out = Annotated[Path, typer.Option(help="Folder of the run.")]
@@ -26,8 +26,8 @@ def add_trainers(app: typer.Typer) -> None:
     """Add the reinforcement learners to `medseg train`."""
     app.command("sb3-ppo")(with_options(SB3PPOConfig, sb3_ppo))
     app.command("rllib-ppo")(with_options(RLlibPPOConfig, rllib_ppo))
-    app.command("grpo")(with_declared_options(GRPORun, grpo))
-    app.command("chat-ppo")(with_declared_options(ChatPPORun, chat_ppo))
+    app.command("grpo")(with_options(GRPORun, grpo))
+    app.command("chat-ppo")(with_options(ChatPPORun, chat_ppo))
 
 
 def sb3_ppo(config: SB3PPOConfig, *, out: _Out, resume: _Resume = False) -> None:
@@ -62,7 +62,9 @@ def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
     from medseg_agents.evaluation.final_comparison import compare_run
     from medseg_agents.runs.curve import plot_run
 
-    train: Any = getattr(import_module(f"medseg_agents.arrays.{kind}.train"), f"train_{kind}")
+    train: Callable[..., object] = getattr(
+        import_module(f"medseg_agents.arrays.{kind}.train"), f"train_{kind}"
+    )
     console = make_console()
     train(config, out, resume, console)
     plot_run(out)

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from medseg_agents import policies
 from medseg_agents.arrays.config import PPOSettings
-from medseg_agents.evaluation.comparison import Arena, Comparison, compare
+from medseg_agents.evaluation.comparison import Comparison, compare
+from medseg_agents.evaluation.options import CompareOptions
 
 BASELINES = ("stop", "random", "centre-box", "oracle-click")
 """Beside the target's location prior, which is of the run's own cases."""
@@ -25,11 +26,12 @@ def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> 
     """
     trained = f"{kind}:{out}"
     names = [*BASELINES, f"location-prior:{config.cases}", trained, f"{trained}?sampled=1"]
-    arena = Arena(
+    options = CompareOptions(
+        policies=tuple(names),
         cases=config.cases,
         split="test",
         backbones=(config.backbone,),
-        checkpoints={config.backbone: config.checkpoint} if config.checkpoint else {},
+        checkpoint=(f"{config.backbone}={config.checkpoint}",) if config.checkpoint else (),
         device=config.device,
         max_steps=config.max_steps,
         num_envs=config.num_envs,
@@ -37,7 +39,7 @@ def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> 
         limit=config.test_cases,
         by="modality",
     )
-    comparison = compare([policies.make(name) for name in names], arena, out / "test", console)
+    comparison = compare([policies.make(name) for name in names], options, out / "test", console)
     comparison.show(console)
     comparison.write(out / "test")
     return comparison

@@ -1,89 +1,199 @@
-"""Options of `medseg run` and `medseg eval`."""
+"""Options of `medseg run`, `medseg eval` and `medseg compare`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from medseg_agents.evaluation.failed_cases import MAX_FAILURES
+from medseg_gym.cases import CaseSource
 from medseg_gym.errors import MedSegError
+from medseg_gym.option_groups import CaseOptions, DeviceOptions, EpisodeOptions, SegmenterOptions
+from medseg_gym.options import Options, repeated
+
+MANY_CASES = 1000
+FEW_CASES = 200
+"""Of a source of more than `MANY_CASES` cases a comparison plays the first `FEW_CASES`."""
+
+BY = ("modality", "group", "target")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Options of segmenting one image.
+class ImageOptions(Options):
+    """The image to be segmented, and how it is decoded."""
 
-    Args:
-        target: What to segment, in words.
-        policy: Folder of a language model, openai:MODEL, sb3:RUN, rllib:RUN, or the name of a
-            baseline; with a mask also of an expert.
-        backbone: Who segments.
-        checkpoint: Weight file of the backbone; left out takes its official one where it is found.
-        device: auto, cpu, cuda, ...
-        modality: CT, MRI, ...; some policies are told.
-        window: Intensities shown black and white, for images of more than 8 bits: LOW,HIGH,
-            percentiles, or a preset for CT (soft, lung, bone, ...); a DICOM file may have its own.
-        mask_channel: Which channel of the truth's file is the mask, where it does not say so
-            itself: auto, alpha, colour or index.
-        orientation: shown turns image and truth as EXIF says that they are shown, stored leaves
-            them as they are stored.
-        max_steps: Actions at most.
-        seed: Of the policy.
-        side: Longer edge of the step images, in pixels.
-    """
+    topic: ClassVar[str] = "Image"
 
     target: str
-    policy: str
-    backbone: str = "pocket"
-    checkpoint: str | None = None
-    device: str = "auto"
+    """What to segment, in words."""
+
     modality: str = ""
+    """CT, MRI, ...; some policies are told."""
+
     window: str | None = None
+    """Intensities shown black and white, for images of more than 8 bits: LOW,HIGH, percentiles, or
+    a preset for CT (soft, lung, bone, ...); a DICOM file may have its own.
+    """
+
     mask_channel: str = "auto"
+    """Which channel of the truth's file is the mask, where it does not say so itself: auto, alpha,
+    colour or index.
+    """
+
     orientation: str = "shown"
-    max_steps: int = 5
-    seed: int = 0
-    side: int = 512
+    """shown turns image and truth as EXIF says that they are shown, stored leaves them as they are
+    stored.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions:
-    """Options of an evaluation.
+class RunOptions(EpisodeOptions, SegmenterOptions, ImageOptions):
+    """Options of `medseg run`."""
 
-    Args:
-        cases: Case spec: samples, phantoms, biomedparse:PATH, parquet:PATH, nifti:PATH, ...
-        split: train, val or test.
-        policy: Folder of a language model, openai:MODEL, sb3:RUN, rllib:RUN, or the name of an
-            expert or baseline.
-        backbone: Who segments.
-        checkpoint: Weight file of the backbone; left out takes its official one where it is found.
-        device: auto, cpu, cuda, ...; with auto and several GPUs, worker i takes GPU i.
-        num_envs: Cases played at once by a worker; it decides what is in a batch.
-        workers: Processes.
-        threads: torch threads of each worker; part of the settings, for sums depend on it.
-        limit: First so many cases; left out plays all.
-        seed: Of the policy.
-        max_steps: Actions per episode.
-        max_failures: End the run at so many failed cases of this call (a model's server that stays
-            away or refuses a conversation fails a case); the same command plays them again.
+    topic: ClassVar[str] = "Policy"
+
+    policy: str
+    """Folder of a language model, openai:MODEL, sb3:RUN, rllib:RUN, or the name of a baseline; with
+    a mask also of an expert.
     """
 
-    cases: str = "samples"
-    split: str = "test"
-    policy: str = "centre-box"
-    backbone: str = "pocket"
-    checkpoint: str | None = None
-    device: str = "auto"
-    num_envs: int = 8
-    workers: int = 1
-    threads: int = 1
-    limit: int | None = None
     seed: int = 0
-    max_steps: int = 5
+    """Of the policy."""
+
+    side: int = 512
+    """Longer edge of the images of the steps, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayingOptions(EpisodeOptions, CaseOptions):
+    """Playing the cases of a split."""
+
+    topic: ClassVar[str] = "Playing"
+
+    num_envs: int = 8
+    """Cases played at once by a worker; it decides what is in a batch."""
+
     max_failures: int = MAX_FAILURES
+    """End the run of a policy at so many failed cases of this call (a model's server that stays
+    away or refuses a conversation fails a case); the same command plays them again.
+    """
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "workers", "threads", "max_steps", "max_failures"):
+        for name in ("num_envs", "max_steps", "max_failures"):
             if getattr(self, name) < 1:
                 raise MedSegError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.limit is not None and self.limit < 1:
             raise MedSegError(f"limit must be at least 1, got {self.limit}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions(PlayingOptions, SegmenterOptions):
+    """Options of `medseg eval`."""
+
+    topic: ClassVar[str] = "Policy"
+
+    policy: str = "centre-box"
+    """Folder of a language model, openai:MODEL, sb3:RUN, rllib:RUN, or the name of an expert or
+    baseline.
+    """
+
+    seed: int = 0
+    """Of the policy."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, ...; with auto and several GPUs, worker i takes GPU i."""
+
+    workers: int = 1
+    """Processes."""
+
+    threads: int = 1
+    """torch threads of each worker; part of the settings, for sums depend on it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("workers", "threads"):
+            if getattr(self, name) < 1:
+                raise MedSegError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(PlayingOptions, DeviceOptions):
+    """Options of `medseg compare`."""
+
+    topic: ClassVar[str] = "Comparison"
+
+    policies: tuple[str, ...] = ("random", "stop", "centre-box", "oracle-box", "oracle-click")
+    """Policy specs: oracle-box:loosen=0.2, sb3:RUN, rllib:RUN, llm:PATH, openai:MODEL, ..."""
+
+    backbones: tuple[str, ...] = ("pocket", "lite_medsam", "ellipse")
+    """Names, as in `medseg backbones list`."""
+
+    checkpoint: tuple[str, ...] = repeated()
+    """Weight file of a backbone, as BACKBONE=FILE; may be repeated."""
+
+    device: str = "auto"
+    """Of the backbones: auto, cpu, cuda, ..."""
+
+    num_envs: int = 16
+    """Slots of the vector environment."""
+
+    seeds: tuple[int, ...] = (0,)
+    """Of the policies; each plays every case once per seed."""
+
+    limit: int | None = None
+    """First so many cases; left out takes 200 of a source of over 1000."""
+
+    min_area: float = 0.0
+    """Leave out targets below this share of the image, e.g. 0.003."""
+
+    by: str = "modality"
+    """Rows per modality, group or target."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.by not in BY:
+            raise MedSegError(f"by must be modality, group or target, got {self.by!r}")
+        for text in self.checkpoint:
+            if "=" not in text:
+                raise MedSegError(f"checkpoint must be BACKBONE=FILE, got {text!r}")
+
+    @property
+    def checkpoints(self) -> dict[str, str]:
+        """Weight file by backbone."""
+        pairs = (text.partition("=") for text in self.checkpoint)
+        return {backbone: file for backbone, _, file in pairs}
+
+    @property
+    def title(self) -> str:
+        """Of tables and plots."""
+        area = f", area >= {self.min_area:.1%}" if self.min_area else ""
+        return f"{self.cases}, {self.split} split{area}"
+
+    def case_limit(self, source: CaseSource) -> int | None:
+        """Return how many cases of a source are looked at; None is all."""
+        return FEW_CASES if self.limit is None and len(source) > MANY_CASES else self.limit
+
+    def left_out(self, source: CaseSource, keys: Sequence[str]) -> dict[str, int]:
+        """Count what the reader and `min_area` left out, by reason.
+
+        Args:
+            source: The cases.
+            keys: Of them that are played.
+        """
+        small = len(source.keys[: self.case_limit(source)]) - len(keys)
+        reason = f"cases of this split under {self.min_area:.2%} of their image (--min-area)"
+        return {**source.left_out, **({reason: small} if small else {})}
+
+    def keys(self, source: CaseSource) -> list[str]:
+        """Return the keys of the cases to play.
+
+        Raises:
+            MedSegError: None is left.
+        """
+        keys = list(source.keys[: self.case_limit(source)])
+        if self.min_area:
+            keys = [k for i, k in enumerate(keys) if source[i].area_fraction >= self.min_area]
+        if not keys:
+            raise MedSegError(f"no case of {source.name!r} covers {self.min_area:.2%} of its image")
+        return keys

@@ -28,6 +28,7 @@ from medseg_agents.evaluation.evaluate import (
 )
 from medseg_agents.evaluation.failed_cases import FailedCase, FailureLimit
 from medseg_agents.evaluation.options import EvalOptions
+from medseg_agents.runs.folder import RunFolder
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import close_policy, make_envs, play_or_give_up
@@ -107,7 +108,9 @@ class _Run:
         """A worker says what decides its numbers: the first opens the file, the others agree."""
         if self.file is None:
             self.settings = settings
-            self.file = RecordFile(self.out / "records.jsonl", settings)
+            run = RunFolder(self.out)
+            self.file = RecordFile(run.records_file, settings)
+            run.write_config(self.options)
             if self.file.records:
                 self.on_batch(self.file.records)
             size, played = self.options.num_envs, self.file.played

@@ -32,32 +32,39 @@ from medseg_gym.errors import PolicyError
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """How a model is loaded and asked, and how its answer is drawn.
-
-    Args:
-        temperature: 0 takes the likeliest token; above, tokens are drawn.
-        top_p: Draw among the likeliest tokens that together have this probability.
-        top_k: Draw among so many likeliest tokens; 0 is all.
-        max_new_tokens: Of an answer.
-        history: "all" pictures, the newest k, or "none" (see `history.read_history`).
-        batch: Slots that the model answers at once; None is all of them.
-        keep_cache: Keep keys and values between turns where that is exact (see `turn_cache`).
-        dtype: Of the weights: "auto" as they are stored, or a torch type's name.
-        device_map: As transformers takes it, such as "auto" or "cuda:1"; None is an accelerator
-            where there is one, else the CPU.
-        merge: Fold adapters into the weights, which answers faster.
-    """
+    """How a model is loaded and asked, and how its answer is drawn."""
 
     temperature: float = 0.0
+    """0 takes the likeliest token; above, tokens are drawn."""
+
     top_p: float = 1.0
+    """Draw among the likeliest tokens that together have this probability."""
+
     top_k: int = 0
+    """Draw among so many likeliest tokens; 0 is all."""
+
     max_new_tokens: int = 128
+    """Of an answer."""
+
     history: str | int = "all"
+    """"all" pictures, the newest k, or "none" (see `history.read_history`)."""
+
     batch: int | None = None
+    """Slots that the model answers at once; None is all of them."""
+
     keep_cache: bool = True
+    """Keep keys and values between turns where that is exact (see `turn_cache`)."""
+
     dtype: str = "auto"
+    """Of the weights: "auto" as they are stored, or a torch type's name."""
+
     device_map: str | None = None
+    """As transformers takes it, such as "auto" or "cuda:1"; None is an accelerator where there is
+    one, else the CPU.
+    """
+
     merge: bool = True
+    """Fold adapters into the weights, which answers faster."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "history", read_history(self.history))

@@ -60,27 +60,31 @@ _CALL_WORDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class TinyConfig:
-    """Size of the model.
-
-    Args:
-        image_size: Side of the picture, in pixels; a multiple of `patch` times 2.
-        patch: Side of a patch; four patches are an image token.
-        vocabulary: Tokens of the byte-pair encoding.
-        hidden: Width, of text and vision alike.
-        layers: Of the language model.
-        vision_layers: Of the vision tower.
-        heads: Of both; the language model has half as many for keys and values.
-        seed: Of the weights.
-    """
+    """Size of the model."""
 
     image_size: int = 128
+    """Side of the picture, in pixels; a multiple of `patch` times 2."""
+
     patch: int = 8
+    """Side of a patch; four patches are an image token."""
+
     vocabulary: int = 512
+    """Tokens of the byte-pair encoding."""
+
     hidden: int = 128
+    """Width, of text and vision alike."""
+
     layers: int = 4
+    """Of the language model."""
+
     vision_layers: int = 4
+    """Of the vision tower."""
+
     heads: int = 4
+    """Of both; the language model has half as many for keys and values."""
+
     seed: int = 0
+    """Of the weights."""
 
     def __post_init__(self) -> None:
         if self.image_size < 32 or self.image_size % (2 * self.patch):

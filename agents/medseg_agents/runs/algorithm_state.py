@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from medseg_agents.runs.folder import previous_checkpoint, read_json
-from medseg_gym.storage.atomic_write import atomic_path, atomic_write
 from medseg_gym.errors import MedSegError
+from medseg_gym.storage.atomic_write import atomic_path, atomic_write
 
 _STRUCTURE, _ARRAYS = "state.json", "state.safetensors"
 _FORMAT = "medseg_gym algorithm state"
@@ -31,15 +31,15 @@ def save_state(algo: Any, folder: Path) -> None:
 
     Args:
         algo: Of RLlib, or anything with `get_state`.
-        folder: Where it goes; made if it is missing.
+        folder: To write into; made if it is missing.
 
     Raises:
         MedSegError: The disk refuses, or the state holds something that is no plain value.
     """
     arrays: dict[str, torch.Tensor] = {}
     structure = {"format": _FORMAT, "version": 1, "state": _pack(algo.get_state(), arrays, "state")}
-    with atomic_path(folder / _ARRAYS) as part:
-        save_file(arrays, part)
+    with atomic_path(folder / _ARRAYS) as file:
+        save_file(arrays, file)
     atomic_write(folder / _STRUCTURE, json.dumps(structure))
 
 

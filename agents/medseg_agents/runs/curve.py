@@ -56,6 +56,6 @@ def plot_curves(
 
 
 def _draw(panel: Any, rows: Sequence[Mapping[str, Any]], key: str, **look: Any) -> None:
-    part = [(row["step"], row[key]) for row in rows if key in row]
-    if part:
-        panel.plot(*zip(*part, strict=True), **look)
+    points = [(row["step"], row[key]) for row in rows if key in row]
+    if points:
+        panel.plot(*zip(*points, strict=True), **look)

@@ -1,4 +1,4 @@
-"""The folder of a training run: its settings, its view, its log and its checkpoints."""
+"""The folder of a run: its options, its view, its log and its checkpoints."""
 
 from __future__ import annotations
 
@@ -6,23 +6,29 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
 from medseg_gym.errors import MedSegError, PolicyError
 from medseg_gym.options import Options
+from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
+
+O = TypeVar("O", bound=Options)  # noqa: E741
 
 _STEP = re.compile(r"step-(\d{9})")
 _FREE = ("steps", "eval_every", "eval_cases", "checkpoint_every", "test_cases")
 
 
 class RunFolder:
-    """`config.json`, `view.json`, `progress.jsonl`, `progress.csv`, `tensorboard/`, `checkpoints/`.
+    """A run on disk, of every kind: `config.json`, logs, checkpoints and what it made.
 
-    A checkpoint is a folder `checkpoints/step-000123456` that appears whole or not at all, so that
-    a run killed at any moment goes on from the newest one.
+    - `config.json`: the options, with the class of them as "algorithm";
+    - `view.json`: the view of the environment, of runs that train on one;
+    - `progress.jsonl`, `progress.csv`, `tensorboard/`: see `RunLog`;
+    - `checkpoints/step-000123456/`: each appears whole or not at all, so that a run killed at any
+      moment goes on from the newest one (supervised runs: `checkpoint-N` of TRL's trainer);
+    - `model/`: the finished model of a run that trains a language model;
+    - `records.jsonl` and `records/`: the cases that an evaluation or a comparison played.
 
     Args:
         path: Of the run.
@@ -31,45 +37,87 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
+    @property
+    def config_file(self) -> Path:
+        """File of the options."""
+        return self.path / "config.json"
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Folder that holds the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """Folder of the finished model, which plays as `llm:RUN/model`."""
+        return self.path / "model"
+
+    @property
+    def records_file(self) -> Path:
+        """File of the cases that an evaluation played."""
+        return self.path / "records.jsonl"
+
     def start(
         self,
-        config: Any,
-        view: dict[str, Any],
+        config: Options,
+        view: dict[str, Any] | None,
         resume: bool,
         env_id: str = "MedSeg-v0",
         free: Sequence[str] = _FREE,
+        error: type[MedSegError] = MedSegError,
     ) -> None:
         """Claim the folder for a run.
 
         Args:
-            config: Its settings, a dataclass with `to_json` and `read` (see `PPOSettings`).
-            view: Arguments of the environment that belong to the view.
+            config: Its options.
+            view: Arguments of the environment that belong to the view; None keeps no `view.json`.
             resume: Go on with what is there.
             env_id: Of the environment.
-            free: Settings in which a resumed run may differ: its length, where it may go on for
+            free: Options in which a resumed run may differ: its length, where it may go on for
                 longer, and what does not touch learning (evaluation, checkpoints, machines).
+            error: Raised about the folder.
 
         Raises:
             MedSegError: The folder holds a run and `resume` is False, or another run.
         """
-        file = self.path / "config.json"
-        if file.exists():
+        if self.config_file.exists():
             if not resume:
-                raise MedSegError(f"{self.path} holds a run; give another --out, or --resume")
-            kind, kept = type(config), read_json(file)
-            old = kind.from_mapping(kept) if isinstance(config, Options) else kind.read(kept)
-            before, now = asdict(old), asdict(config)
+                raise error(f"{self.path} holds a run; give another --out, or --resume")
+            before, now = self.read_config(type(config), error).to_mapping(), config.to_mapping()
             differing = sorted(k for k in now if k not in free and before[k] != now[k])
             if differing:
-                raise MedSegError(
-                    f"{self.path} holds a run with another {', '.join(differing)}; resume it with "
-                    "the same settings, or give another --out"
+                raise error(
+                    f"{self.path} holds a run with other settings: another "
+                    f"{', '.join(differing)}; resume it with the same settings, or give another "
+                    "--out"
                 )
         elif resume:
-            raise MedSegError(f"{self.path} holds no run to resume (no config.json)")
-        atomic_write(file, config.to_json())
-        seen = {"env_id": env_id, "view": view}
-        atomic_write(self.path / "view.json", json.dumps(seen, indent=1))
+            raise error(f"{self.path} holds no run to resume (no config.json)")
+        self.write_config(config, error)
+        if view is not None:
+            seen = {"env_id": env_id, "view": view}
+            atomic_write(self.path / "view.json", json.dumps(seen, indent=1), error)
+
+    def write_config(self, config: Options, error: type[MedSegError] = MedSegError) -> None:
+        """Keep the options of a run beside it.
+
+        Args:
+            config: The options.
+            error: Raised when the disk refuses.
+        """
+        atomic_write(self.config_file, config.to_json(), error)
+
+    def read_config(self, kind: type[O], error: type[MedSegError] = MedSegError) -> O:
+        """Return the options of the run.
+
+        Args:
+            kind: Class of the options.
+            error: Raised when the file is missing or damaged.
+
+        Raises:
+            MedSegError: As `error`, or of the options: another algorithm, a field that is unknown.
+        """
+        return kind.from_mapping(read_json(self.config_file, error), str(self.config_file))
 
     def save(self, step: int, write: Callable[[Path], object]) -> Path:
         """Keep a checkpoint.
@@ -84,20 +132,20 @@ class RunFolder:
         Raises:
             MedSegError: The disk refuses; the checkpoints before are as they were.
         """
-        final = self.path / "checkpoints" / f"step-{step:09d}"
-        with atomic_folder(final) as part:
-            write(part)
-            shutil.copy(self.path / "view.json", part / "view.json")
+        final = self.checkpoint_folder / f"step-{step:09d}"
+        with atomic_folder(final) as folder:
+            write(folder)
+            shutil.copy(self.path / "view.json", folder / "view.json")
         return final
 
     def checkpoints(self) -> dict[int, Path]:
-        """Folders of checkpoints by steps taken, oldest first."""
-        found = {}
-        for path in sorted((self.path / "checkpoints").glob("step-*")):
+        """Return the folders of checkpoints by steps taken, oldest first."""
+        folders = {}
+        for path in sorted(self.checkpoint_folder.glob("step-*")):
             match = _STEP.fullmatch(path.name)
             if match:
-                found[int(match[1])] = path
-        return found
+                folders[int(match[1])] = path
+        return folders
 
     def prune(self, keep: int) -> None:
         """Remove all checkpoints but the `keep` newest."""
@@ -105,13 +153,13 @@ class RunFolder:
             shutil.rmtree(path)
 
     def newest(self) -> tuple[int, Path] | None:
-        """Steps and folder of the newest checkpoint, or None."""
-        found = self.checkpoints()
-        return max(found.items()) if found else None
+        """Return steps and folder of the newest checkpoint, or None."""
+        checkpoints = self.checkpoints()
+        return max(checkpoints.items()) if checkpoints else None
 
 
 def find_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint that a path means, and its view.
+    """Return the checkpoint that a path means, and its view.
 
     Args:
         path: Of a run, whose newest checkpoint counts, or of a checkpoint.
@@ -138,7 +186,7 @@ def find_checkpoint(path: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def previous_checkpoint(path: Path) -> str:
-    """What an error about a file of a checkpoint says of the checkpoint before it.
+    """Return a hint at the checkpoint before a damaged one, for the end of an error.
 
     Args:
         path: Of the checkpoint, or of something in it.
@@ -147,8 +195,8 @@ def previous_checkpoint(path: Path) -> str:
         A clause for the end of the error; "" where there is none before it.
     """
     folder = next((p for p in (path, *path.parents) if _STEP.fullmatch(p.name)), path)
-    found = (p for p in folder.parent.glob("step-*") if _STEP.fullmatch(p.name))
-    earlier = sorted(p for p in found if p.name < folder.name)
+    siblings = (p for p in folder.parent.glob("step-*") if _STEP.fullmatch(p.name))
+    earlier = sorted(p for p in siblings if p.name < folder.name)
     if not earlier:
         return ""
     return f"; the checkpoint before it is {earlier[-1]}: move {folder.name} away to go on from it"
@@ -159,18 +207,18 @@ def read_json(path: Path, error: type[MedSegError] = MedSegError) -> dict[str, A
 
     Args:
         path: Of the file.
-        error: What a failure is raised as.
+        error: Raised about it.
 
     Raises:
         MedSegError: As `error`: the file is missing, damaged, or something else.
     """
     hint = previous_checkpoint(path)
     try:
-        found = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes())
     except OSError as cause:
         raise error(f"{path} cannot be read: {cause.strerror}{hint}") from cause
     except ValueError as cause:
         raise error(f"{path} is damaged: {cause}{hint}") from cause
-    if not isinstance(found, dict):
+    if not isinstance(values, dict):
         raise error(f"{path} is damaged: a JSON object was expected{hint}")
-    return found
+    return values

@@ -1,4 +1,4 @@
-"""What a run says while it trains: a live line, JSON lines, CSV and TensorBoard."""
+"""The log of a run: a live line, JSON lines, CSV and TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from medseg_gym.storage.atomic_write import atomic_path, named_failures
-from medseg_gym.errors import MedSegError
-from medseg_gym.storage.line_files import append_rows, read_rows, write_rows
 from medseg_gym.display.terminal import make_console
+from medseg_gym.errors import MedSegError
+from medseg_gym.storage.atomic_write import atomic_path, named_failures
+from medseg_gym.storage.line_files import append_rows, read_rows, write_rows
 
 
 class RunLog:
@@ -30,8 +30,8 @@ class RunLog:
         total: Steps of the whole run.
         step: Steps taken before.
         console: Where the bar goes; a console that is no terminal gets one line a row instead.
-        shown: Figures that stand beside the bar.
-        unit: What the steps are.
+        shown: Metrics that stand beside the bar.
+        unit: Name of a step.
     """
 
     def __init__(
@@ -109,20 +109,20 @@ class RunLog:
         self._show(step, finite)
 
     def _show(self, step: int, values: Mapping[str, float]) -> None:
-        shown = [f"{step}/{self.total} {self.unit}"]
+        texts = [f"{step}/{self.total} {self.unit}"]
         for key in self.shown:
             if key in values:
-                shown.append(f"{key} {values[key]:.3f}")
+                texts.append(f"{key} {values[key]:.3f}")
         if "steps_per_second" in values:
-            shown.append(f"{values['steps_per_second']:.3g} {self.unit}/s")
+            texts.append(f"{values['steps_per_second']:.3g} {self.unit}/s")
         if self.console.is_terminal:
-            self._bar.update(self._task, completed=step, description=", ".join(shown))
+            self._bar.update(self._task, completed=step, description=", ".join(texts))
         else:
-            self.console.print(", ".join(shown), highlight=False)
+            self.console.print(", ".join(texts), highlight=False)
 
 
 def read_progress(folder: Path) -> list[dict[str, Any]]:
-    """Rows of a run's log, without a last line that a kill tore.
+    """Return the rows of a run's log, without a last line that a kill tore.
 
     Raises:
         MedSegError: A line is damaged.

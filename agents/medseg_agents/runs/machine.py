@@ -1,4 +1,4 @@
-"""Which machine a number was measured on."""
+"""The machine that a number was measured on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def describe_machine(device: str = "cpu") -> str:
-    """One line: processor, cores, accelerator, Python and torch versions.
+    """Describe it in one line: processor, cores, accelerator, Python and torch versions.
 
     Args:
         device: The torch device in use; a GPU is named.

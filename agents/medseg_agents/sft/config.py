@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from medseg_gym.errors import MedSegError
+from medseg_gym.options import Options
 
 
 class SftError(MedSegError):
@@ -12,68 +14,121 @@ class SftError(MedSegError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftConfig:
-    """A supervised run.
+class StartOptions(Options):
+    """The model that is trained."""
 
-    Args:
-        model: Folder of the checkpoint to start from: Qwen3-VL, or any chat model with an image
-            processor that transformers loads. "tiny" builds a small one that knows nothing (see
-            `llm.tiny`), with a tokenizer made from the trajectories' texts.
-        trajectories: Parquet files of `medseg trajectories export`, or folders of them. Where there
-            are several, their rows are mixed.
-        validation: Files or folders like `trajectories`, whose loss is logged at every checkpoint.
-        epochs: Passes over the rows.
-        steps: Optimiser steps; replaces `epochs`.
-        batch_size: Conversations a step on each device.
-        accumulate: Batches gathered into one optimiser step.
-        optimiser: "adamw", or "muon" (Muon on the matrices, AdamW on the rest), which suits a
-            tiny model trained from nothing.
-        lr: Of AdamW.
-        muon_lr: Of Muon.
-        weight_decay: Of both.
-        schedule: "cosine", "linear" or "constant".
-        warmup: Optimiser steps over which the rate rises.
-        final_rate: Share of the rate that is left at the end of a falling schedule.
-        max_grad_norm: Gradients are clipped to it.
-        lora_rank: 0 trains all weights; else the rank of adapters on all linear layers.
-        lora_alpha: Scale of the adapters; None is twice the rank.
-        dtype: Of the weights: "auto" as they are stored, "float32" or "bfloat16".
-        bf16: Compute in bfloat16 (autocast). None does where the device is a GPU that can.
-        gradient_checkpointing: Compute activations twice instead of keeping them.
-        max_length: Tokens of a conversation that are kept; None keeps all.
-        device: "auto" takes an accelerator where there is one, "cpu" does not.
-        loader_workers: Processes that prepare batches; 0 does it in this one.
-        log_every: Optimiser steps between log lines.
-        save_every: Optimiser steps between checkpoints.
-        seed: Of the order of rows and of new adapters.
-    """
+    topic: ClassVar[str] = "Model"
 
     model: str = "tiny"
-    trajectories: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
-    epochs: float = 1.0
-    steps: int | None = None
-    batch_size: int = 8
-    accumulate: int = 1
-    optimiser: str = "adamw"
-    lr: float = 1e-5
-    muon_lr: float = 0.02
-    weight_decay: float = 0.01
-    schedule: str = "cosine"
-    warmup: int = 50
-    final_rate: float = 0.05
-    max_grad_norm: float = 1.0
+    """Folder of the checkpoint to start from: Qwen3-VL, or any chat model with an image processor
+    that transformers loads. "tiny" builds a small one that knows nothing (see `llm.tiny`), with a
+    tokenizer made from the trajectories' texts.
+    """
+
     lora_rank: int = 0
+    """0 trains all weights; else the rank of adapters on all linear layers."""
+
     lora_alpha: int | None = None
+    """Scale of the adapters; None is twice the rank."""
+
     dtype: str = "auto"
+    """Of the weights: "auto" as they are stored, "float32" or "bfloat16"."""
+
     bf16: bool | None = None
+    """Compute in bfloat16 (autocast). None does where the device is a GPU that can."""
+
     gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversationOptions(Options):
+    """Conversations that are trained on."""
+
+    topic: ClassVar[str] = "Data"
+
+    trajectories: tuple[str, ...] = ()
+    """Parquet files of `medseg trajectories export`, or folders of them. Where there are several,
+    their rows are mixed.
+    """
+
+    validation: tuple[str, ...] = ()
+    """Files or folders like `trajectories`, whose loss is logged at every checkpoint."""
+
     max_length: int | None = None
-    device: str = "auto"
-    loader_workers: int = 0
-    log_every: int = 20
-    save_every: int = 200
+    """Tokens of a conversation that are kept; None keeps all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserOptions(Options):
+    """Length of the run, batches and optimiser."""
+
+    topic: ClassVar[str] = "Optimisation"
+
+    epochs: float = 1.0
+    """Passes over the rows."""
+
+    steps: int | None = None
+    """Optimiser steps; replaces `epochs`."""
+
+    batch_size: int = 8
+    """Conversations a step on each device."""
+
+    accumulate: int = 1
+    """Batches gathered into one optimiser step."""
+
+    optimiser: str = "adamw"
+    """"adamw", or "muon" (Muon on the matrices, AdamW on the rest), which suits a tiny model
+    trained from nothing.
+    """
+
+    lr: float = 1e-5
+    """Of AdamW."""
+
+    muon_lr: float = 0.02
+    """Of Muon."""
+
+    weight_decay: float = 0.01
+    """Of both."""
+
+    schedule: str = "cosine"
+    """"cosine", "linear" or "constant"."""
+
+    warmup: int = 50
+    """Optimiser steps over which the rate rises."""
+
+    final_rate: float = 0.05
+    """Share of the rate that is left at the end of a falling schedule."""
+
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to it."""
+
     seed: int = 0
+    """Of the order of rows and of new adapters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions(Options):
+    """Where a run is computed, and how often it is logged and kept."""
+
+    topic: ClassVar[str] = "Machine, logs and checkpoints"
+
+    device: str = "auto"
+    """"auto" takes an accelerator where there is one, "cpu" does not."""
+
+    loader_workers: int = 0
+    """Processes that prepare batches; 0 does it in this one."""
+
+    log_every: int = 20
+    """Optimiser steps between log lines."""
+
+    save_every: int = 200
+    """Optimiser steps between checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig(MachineOptions, OptimiserOptions, ConversationOptions, StartOptions):
+    """A supervised run."""
 
     def __post_init__(self) -> None:
         for name in ("trajectories", "validation"):

@@ -9,17 +9,19 @@ same weights in the end as one that was left alone.
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from medseg_agents.runs.folder import read_json
+from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.checkpoints import check_checkpoint, newest_checkpoint
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import load_conversations
-from medseg_gym.storage.atomic_write import atomic_folder, atomic_write, named_failures
+from medseg_gym.storage.atomic_write import atomic_folder, named_failures
+
+_FREE = ("device", "loader_workers")
+"""Settings in which a resumed run may differ."""
 
 
 def train_sft(
@@ -44,8 +46,10 @@ def train_sft(
     from medseg_agents.llm.checkpoint import load_model, load_processor, save_view
 
     out = Path(out)
-    _claim(out, config, resume)
-    finished = out / "model"
+    run = RunFolder(out)
+    # Killed before it began, a run is begun.
+    run.start(config, None, resume and run.config_file.exists(), free=_FREE, error=SftError)
+    finished = run.model
     if finished.is_dir():
         return finished
     rows, view = load_conversations(config.trajectories, out / "cache")
@@ -58,10 +62,10 @@ def train_sft(
     processor = load_processor(start)
     model = load_model(start, dtype=config.dtype)
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
-    newest = newest_checkpoint(out / "checkpoints")
+    newest = newest_checkpoint(run.checkpoint_folder)
     if newest is not None:
         check_checkpoint(newest)
-    with named_failures(out / "checkpoints", SftError):
+    with named_failures(run.checkpoint_folder, SftError):
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
     with atomic_folder(finished, SftError) as unfinished:
         trainer.save_model(str(unfinished))
@@ -208,23 +212,3 @@ def steps_of(config: SftConfig, rows: int) -> int:
         return config.steps
     batches = -(-rows // config.batch_size)
     return max(1, int(-(-batches // config.accumulate) * config.epochs))
-
-
-def _claim(out: Path, config: SftConfig, resume: bool) -> None:
-    """Keep the settings beside the run, or compare them with those that are there."""
-    file = out / "config.json"
-    settings = json.loads(json.dumps(asdict(config)))
-    if not file.exists():
-        atomic_write(file, json.dumps(settings, indent=1), SftError)
-        return
-    if not resume:
-        raise SftError(
-            f"{out} holds a run; go on with --resume (resume=True) or name another folder"
-        )
-    there = read_json(file, SftError)
-    differs = [f.name for f in fields(config) if there.get(f.name) != settings[f.name]]
-    differs = [name for name in differs if name not in ("device", "loader_workers")]
-    if differs:
-        raise SftError(
-            f"{out} holds a run with other settings ({', '.join(differs)}); name another folder"
-        )

@@ -15,6 +15,7 @@ from typing import Any
 
 from medseg_gym.errors import MedSegError
 from medseg_gym.storage.atomic_write import atomic_write
+from medseg_gym.storage.cache_folder import cache_folder
 
 FORMAT = 1
 SAVE_EVERY = 30.0  # seconds: what a kill can cost
@@ -25,8 +26,7 @@ _log = logging.getLogger(__name__)
 
 def index_folder() -> Path:
     """Return the folder of indices: `medseg_gym/index` in the user's cache directory."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return cache / "medseg_gym" / "index"
+    return cache_folder("index")
 
 
 def index_path(name: str, *identity: object) -> Path:

@@ -18,18 +18,18 @@ IMAGE_OPTIONS = ("window", "mask_channel", "orientation")
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """The options of `IMAGE_OPTIONS`, read.
-
-    Args:
-        window: Intensities shown black and white in images of more than 8 bits a sample; None
-            refuses such images.
-        mask_channel: Which channel of a mask file is the mask; see `masks.read_labels`.
-        stored: Leave images and masks as they are stored, whatever orientation EXIF gives.
-    """
+    """The options of `IMAGE_OPTIONS`, read."""
 
     window: HasLimits | None = None
+    """Intensities shown black and white in images of more than 8 bits a sample; None refuses such
+    images.
+    """
+
     mask_channel: str = "auto"
+    """Which channel of a mask file is the mask; see `masks.read_labels`."""
+
     stored: bool = False
+    """Leave images and masks as they are stored, whatever orientation EXIF gives."""
 
     @classmethod
     def of(cls, spec: FileSpec) -> ImageOptions:

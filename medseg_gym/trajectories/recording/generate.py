@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gym import annotators
-from medseg_gym.cases import load_cases
 from medseg_gym.episodes import Episode
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.trajectories.errors import TrajectoryError
+from medseg_gym.trajectories.options import GenerateOptions
 from medseg_gym.trajectories.recording.provenance import shared_facts
 from medseg_gym.trajectories.recording.recorder import VectorRecorder
 from medseg_gym.trajectories.store.folder import make_folder
@@ -34,54 +34,6 @@ from medseg_gym.trajectories.trajectory import EpisodeKey
 _SETTINGS = ("cases", "split", "policy", "backbone", "checkpoint", "checkpoint_hash", "options")
 
 Jobs = dict[int, list[int]]  # rollout -> numbers of batches
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerateOptions:
-    """Options of a generation: cases, policy, backbone, seeds.
-
-    Args:
-        cases: Spec for `load_cases`.
-        split: "train", "val" or "test".
-        annotator: Policy for `annotators.make`.
-        backbone: Name for `backbones.load`.
-        checkpoint: Weight file; None finds the official one.
-        device: "auto" is CUDA where there is one.
-        num_envs: Episodes played at once by a worker; it decides what is in a batch.
-        workers: Processes; 1 plays in this one.
-        limit: First so many cases; None plays all.
-        rollouts: Episodes per case.
-        seed: Of the policy, and part of the keys.
-        max_steps: Actions per episode.
-        reward: Name for `rewards.make`.
-    """
-
-    cases: str = "samples"
-    split: str = "train"
-    annotator: str = "hybrid"
-    backbone: str = "pocket"
-    checkpoint: str | None = None
-    device: str = "auto"
-    num_envs: int = 8
-    workers: int = 1
-    limit: int | None = None
-    rollouts: int = 1
-    seed: int = 0
-    max_steps: int = 5
-    reward: str = "dice_gain"
-
-    def __post_init__(self) -> None:
-        for name in ("num_envs", "workers", "rollouts"):
-            if getattr(self, name) < 1:
-                raise TrajectoryError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.limit is not None and self.limit < 1:
-            raise TrajectoryError(f"limit must be at least 1, got {self.limit}")
-        if not 0 <= self.seed < 2**63:
-            raise TrajectoryError(f"seed must be in 0..2**63 - 1, got {self.seed}")
-
-    def keys(self) -> list[str]:
-        """Of the cases to play."""
-        return list(load_cases(self.cases, self.split).keys[: self.limit])
 
 
 def generate_episodes(

@@ -10,9 +10,8 @@ import pytest
 from medseg_agents.evaluation.evaluate import RecordFile, evaluate, run_settings
 from medseg_agents.evaluation.summary import as_tables, summarise, summarise_by, write_csv
 
-from benchmarks.policies.compare import compare
 from medseg_gym import annotators
-from medseg_gym.cli.main import run as run_program
+from medseg_gym.cli.main import main
 from medseg_gym.episodes import metrics
 from medseg_gym.errors import MedSegError, PolicyError
 from medseg_gym.policy import caveats, make_envs, play_cases
@@ -179,15 +178,15 @@ def test_the_command_killed_half_way_gives_the_same_numbers(tmp_path, monkeypatc
         ]
 
     def finish(out):  # as the program does, in this process
-        monkeypatch.setattr(sys, "argv", ["compare_policies", *words(out)])
+        monkeypatch.setattr(sys, "argv", ["medseg", "compare", *words(out)])
         with pytest.raises(SystemExit) as ended:
-            run_program(compare)
+            main()
         assert not ended.value.code
 
     finish(tmp_path / "a")
     assert "synthetic" in capsys.readouterr().out
-    program = [sys.executable, "-m", "benchmarks.policies.compare", *words(tmp_path / "b")]
-    root = Path(__file__).parents[3]
+    program = [sys.executable, "-m", "medseg_gym.cli.main", "compare", *words(tmp_path / "b")]
+    root = Path(__file__).parents[2]
     process = subprocess.Popen(program, cwd=root, stdout=subprocess.DEVNULL)
     records = tmp_path / "b" / "records"
     while process.poll() is None:
@@ -217,12 +216,12 @@ def test_the_command_killed_half_way_gives_the_same_numbers(tmp_path, monkeypatc
 )
 def test_bad_command_lines_end_in_one_line(arguments, words, tmp_path, refusal):
     common = ["--out", str(tmp_path), "--backbones", "ellipse"]
-    error = refusal(*common, *arguments, entry=lambda: run_program(compare))
+    error = refusal("compare", *common, *arguments)
     assert words in error and error.count("\n") == 1
 
 
 def test_a_bad_command_line_ends_the_program_with_2(tmp_path):
-    program = [sys.executable, "-m", "benchmarks.policies.compare", "--policies", "nobody"]
+    program = [sys.executable, "-m", "medseg_gym.cli.main", "compare", "--policies", "nobody"]
     result = subprocess.run(
         [*program, "--backbones", "ellipse", "--out", str(tmp_path)],
         cwd=Path(__file__).parents[3],

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 from medseg_agents import policies
-from medseg_agents.evaluation.comparison import Arena, compare
+from medseg_agents.evaluation.comparison import compare
+from medseg_agents.evaluation.options import CompareOptions
 from rich.console import Console
 
 from medseg_gym.cases import Case, CaseList
@@ -37,9 +38,11 @@ CASES = "left-out-lesions:some"
 
 
 def played(out, **options):
-    arena = Arena(cases=CASES, backbones=("ellipse",), num_envs=2, max_steps=2, **options)
+    compared = CompareOptions(
+        cases=CASES, backbones=("ellipse",), num_envs=2, max_steps=2, **options
+    )
     console = Console(record=True, width=60)
-    found = compare([policies.make("oracle-box")], arena, out, console)
+    found = compare([policies.make("oracle-box")], compared, out, console)
     found.show(console)
     found.write(out)
     return found, console.export_text()
@@ -68,9 +71,11 @@ def test_the_area_that_a_comparison_asks_for_is_counted(tmp_path):
 
 
 def test_nothing_left_out_leaves_no_trace(tmp_path):
-    arena = Arena(cases="left-out-lesions:", backbones=("ellipse",), num_envs=2, max_steps=2)
+    compared = CompareOptions(
+        cases="left-out-lesions:", backbones=("ellipse",), num_envs=2, max_steps=2
+    )
     console = Console(record=True)
-    found = compare([policies.make("oracle-box")], arena, tmp_path, console)
+    found = compare([policies.make("oracle-box")], compared, tmp_path, console)
     found.show(console)
     assert "eft out" not in console.export_text() and "left_out" not in found.settings[0]
 

@@ -149,11 +149,11 @@ def test_names_carry_options_of_view_and_policy():
 
 
 def test_commands_take_it(serve, small_cases, tmp_path):
-    from medseg_agents.evaluation.options import EvalOptions
+    from medseg_agents.commands.compare import compare_policies
+    from medseg_agents.evaluation.options import CompareOptions, EvalOptions
     from medseg_agents.evaluation.run import run_evaluation
     from typer.testing import CliRunner
 
-    from benchmarks.policies.compare import compare
     from medseg_gym.cli.main import add_installed_commands, app
 
     server = serve(lambda request, number: STOP if len(request["messages"]) > 2 else f"So: {BOX}")
@@ -174,7 +174,8 @@ def test_commands_take_it(serve, small_cases, tmp_path):
     assert found.settings["policy"] == "openai:m"
     assert found.settings["policy_settings"]["url"] == server.url
 
-    compare(policies=f"stop,{name}", backbones="ellipse", limit=4, num_envs=2, out=tmp_path / "c")
+    compared = CompareOptions(policies=("stop", name), backbones=("ellipse",), limit=4, num_envs=2)
+    compare_policies(compared, out=tmp_path / "c")
     rows = json.loads((tmp_path / "c" / "results.json").read_text())["rows"]
     assert {row["policy"] for row in rows} == {"stop", "openai:m"}
 

@@ -378,12 +378,14 @@ def test_eval_of_nothing_but_failed_cases_is_an_error(serve, invoke, tmp_path):
 
 
 def test_a_comparison_leaves_failed_cases_out_on_both_sides(serve, tmp_path, capsys):
-    from benchmarks.policies.compare import compare
+    from medseg_agents.commands.compare import compare_policies
+    from medseg_agents.evaluation.options import CompareOptions
 
     server = serve(lambda request, number: REFUSED if "body" in target_of(request) else STOP)
     name = f"openai:m?base_url={server.url}&image_size=32"
-    options = {"cases": "phantoms:abdomen", "backbones": "ellipse", "limit": 8, "num_envs": 4}
-    compare(policies=f"centre-box,{name}", by="target", out=tmp_path, **options)
+    options = {"cases": "phantoms:abdomen", "backbones": ("ellipse",), "limit": 8, "num_envs": 4}
+    compared = CompareOptions(policies=("centre-box", name), by="target", **options)
+    compare_policies(compared, out=tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     count = len(results["failed"])
     assert 0 < count < 8 and all("not this one" in one["failed"] for one in results["failed"])
@@ -398,12 +400,13 @@ def test_a_comparison_leaves_failed_cases_out_on_both_sides(serve, tmp_path, cap
 
 
 def test_two_policies_of_one_name_keep_their_rows(serve, tmp_path):
-    from benchmarks.policies.compare import compare
+    from medseg_agents.commands.compare import compare_policies
+    from medseg_agents.evaluation.options import CompareOptions
 
     server = serve(lambda request, number: REFUSED if "body" in target_of(request) else STOP)
     names = [f"openai:m?base_url={server.url}&image_size=32&history={k}" for k in (1, 2)]
-    options = {"cases": "phantoms:abdomen", "backbones": "ellipse", "limit": 8, "num_envs": 4}
-    compare(policies=",".join(names), out=tmp_path, **options)
+    options = {"cases": "phantoms:abdomen", "backbones": ("ellipse",), "limit": 8, "num_envs": 4}
+    compare_policies(CompareOptions(policies=tuple(names), **options), out=tmp_path)
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["policy"] for row in rows if row["subset"] == rows[0]["subset"]] == ["openai:m"] * 2
 

@@ -75,9 +75,9 @@ def test_a_resumed_log_drops_what_is_played_again_and_counts_on(tmp_path):
 
 def test_settings_round_trip_and_name_what_is_wrong():
     config = SB3PPOConfig(tools=("stop", "box"), clone="out/x", seed=3)
-    assert SB3PPOConfig.read(json.loads(config.to_json())) == config
-    with pytest.raises(MedSegError, match=r"unknown fields \['learing_rate'\]"):
-        SB3PPOConfig.read({"learing_rate": 1})
+    assert SB3PPOConfig.from_mapping(json.loads(config.to_json())) == config
+    with pytest.raises(MedSegError, match=r"no 'learing_rate' \(did you mean 'learning_rate'"):
+        SB3PPOConfig.from_mapping({"learing_rate": 1})
     with pytest.raises(MedSegError, match="multiple of"):
         SB3PPOConfig(minibatch=100)
     assert config.learning_rate_at(0) == config.learning_rate

@@ -177,7 +177,7 @@ def restore(path: str | Path) -> PromptPPO:
     """
     folder = Path(path).absolute()
     refuse_pickles(folder)
-    config = RLlibPPOConfig.read(read_json(folder / _SETTINGS))
+    config = RLlibPPOConfig.from_mapping(read_json(folder / _SETTINGS))
     options = {"backbone_options": {"key": ""}} if is_service(config.backbone) else {}
     algo: PromptPPO = ppo_config(config, **options).build_algo()
     algo.restore_from_path(str(folder))

@@ -13,52 +13,69 @@ DEFAULT_URL = "https://api.openai.com/v1"
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIOptions:
-    """How a server is asked.
-
-    Args:
-        base_url: Where it is, up to "/v1"; None takes `OPENAI_BASE_URL`, else OpenAI's own.
-        key_env: Environment variable with the API key. Without it only servers other than OpenAI's
-            are asked, with a key that means nothing.
-        temperature: 0 takes the likeliest token; None leaves it to the server, as models that
-            reason may demand.
-        top_p: None leaves it to the server.
-        max_tokens: Of an answer, thoughts included. One that runs into it before it held a call is
-            a lost step, which says so.
-        limit_name: How the server calls that limit; models that reason at OpenAI want
-            "max_completion_tokens".
-        send_seed: Send a seed that depends on the policy's seed, case and turn, so that a server
-            that honours it draws the same again.
-        history: "all" pictures, the newest k, or "none" (see `history.read_history`).
-        native_tools: Send the tool schemas beside the messages. Calls that come back as
-            `tool_calls`, with or without this, are read like those in the text, and go back into
-            the conversation as they came.
-        detail: "low", "high" or "auto" for servers that know picture detail; None says nothing.
-        concurrency: Requests under way at once, at least 1.
-        timeout: Seconds for one try.
-        retries: Further tries after 408, 409, 429, 5xx, a broken connection, a time-out or what is
-            no answer, with growing waits or as long as the server says.
-        longest_wait: Seconds that are waited at most before a further try. Where a server asks for
-            more, it is not asked again.
-        price_in: Dollars for a million prompt tokens.
-        price_out: Dollars for a million tokens of answers.
-    """
+    """How a server is asked."""
 
     base_url: str | None = None
+    """Where it is, up to "/v1"; None takes `OPENAI_BASE_URL`, else OpenAI's own."""
+
     key_env: str = "OPENAI_API_KEY"
+    """Environment variable with the API key. Without it only servers other than OpenAI's are asked,
+    with a key that means nothing.
+    """
+
     temperature: float | None = 0.0
+    """0 takes the likeliest token; None leaves it to the server, as models that reason may demand.
+    """
+
     top_p: float | None = None
+    """None leaves it to the server."""
+
     max_tokens: int = 512
+    """Of an answer, thoughts included. One that runs into it before it held a call is a lost step,
+    which says so.
+    """
+
     limit_name: str = "max_tokens"
+    """How the server calls that limit; models that reason at OpenAI want "max_completion_tokens".
+    """
+
     send_seed: bool = True
+    """Send a seed that depends on the policy's seed, case and turn, so that a server that honours
+    it draws the same again.
+    """
+
     history: str | int = "all"
+    """"all" pictures, the newest k, or "none" (see `history.read_history`)."""
+
     native_tools: bool = False
+    """Send the tool schemas beside the messages. Calls that come back as `tool_calls`, with or
+    without this, are read like those in the text, and go back into the conversation as they came.
+    """
+
     detail: str | None = None
+    """"low", "high" or "auto" for servers that know picture detail; None says nothing."""
+
     concurrency: int = 8
+    """Requests under way at once, at least 1."""
+
     timeout: float = 120.0
+    """Seconds for one try."""
+
     retries: int = 5
+    """Further tries after 408, 409, 429, 5xx, a broken connection, a time-out or what is no answer,
+    with growing waits or as long as the server says.
+    """
+
     longest_wait: float = 120.0
+    """Seconds that are waited at most before a further try. Where a server asks for more, it is not
+    asked again.
+    """
+
     price_in: float = 0.0
+    """Dollars for a million prompt tokens."""
+
     price_out: float = 0.0
+    """Dollars for a million tokens of answers."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "history", read_history(self.history))

@@ -48,36 +48,45 @@ def _clip_base() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ImisNetConfig:
-    """Sizes of an IMISNet; the defaults are IMISNet-B.
-
-    Args:
-        image_size: Side of the square that images are squashed to; a multiple of 16.
-        encoder_embed_dim: Width of the image encoder.
-        encoder_depth: Blocks of the image encoder.
-        encoder_num_heads: Attention heads of the image encoder.
-        encoder_global_attn_indexes: Blocks that attend to the whole image; the others attend
-            within windows of 14 x 14 patches.
-        timm_neck_chans: Width of timm's own neck: never run, but present in the weight file.
-        prompt_embed_dim: Width of image embedding, prompts and decoder.
-        decoder_mlp_dim: Hidden width of the decoder's blocks.
-        iou_head_hidden_dim: Hidden width of the IoU and semantic heads.
-        text_config: Arguments of transformers' `CLIPTextConfig`; None leaves the text encoder
-            out, and with it the need for transformers.
-        encoder_image_size: Side that the encoder's position table was made for, resampled to
-            `image_size` at every pass; None means `image_size`.
-    """
+    """Sizes of an IMISNet; the defaults are IMISNet-B."""
 
     image_size: int = 1024
+    """Side of the square that images are squashed to; a multiple of 16."""
+
     encoder_embed_dim: int = 768
+    """Width of the image encoder."""
+
     encoder_depth: int = 12
+    """Blocks of the image encoder."""
+
     encoder_num_heads: int = 12
+    """Attention heads of the image encoder."""
+
     encoder_global_attn_indexes: tuple[int, ...] = (2, 5, 8, 11)
+    """Blocks that attend to the whole image; the others attend within windows of 14 x 14 patches.
+    """
+
     timm_neck_chans: int = 256
+    """Width of timm's own neck: never run, but present in the weight file."""
+
     prompt_embed_dim: int = 768
+    """Width of image embedding, prompts and decoder."""
+
     decoder_mlp_dim: int = 2048
+    """Hidden width of the decoder's blocks."""
+
     iou_head_hidden_dim: int = 256
+    """Hidden width of the IoU and semantic heads."""
+
     text_config: Mapping[str, Any] | None = field(default_factory=_clip_base)
+    """Arguments of transformers' `CLIPTextConfig`; None leaves the text encoder out, and with it
+    the need for transformers.
+    """
+
     encoder_image_size: int | None = None
+    """Side that the encoder's position table was made for, resampled to `image_size` at every pass;
+    None means `image_size`.
+    """
 
     def __post_init__(self) -> None:
         for name in ("image_size", "encoder_image_size"):

@@ -1,0 +1,95 @@
+"""Options that several commands share, one class per topic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from medseg_gym.options import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseOptions(Options):
+    """Cases that are played."""
+
+    topic: ClassVar[str] = "Cases"
+
+    cases: str = "samples"
+    """Case spec: samples, phantoms, biomedparse:PATH, parquet:PATH, nifti:PATH, dicom:PATH or
+    folder:PATH, with options as PATH?name=value&name=value.
+    """
+
+    split: str = "test"
+    """train, val or test."""
+
+    limit: int | None = None
+    """First so many cases; left out plays all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions(Options):
+    """Where a segmenter runs."""
+
+    topic: ClassVar[str] = "Segmenter"
+
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu, cuda, cuda:1, ..."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightOptions(DeviceOptions):
+    """Weights of a segmenter, and where it runs."""
+
+    checkpoint: str | None = None
+    """Weight file; left out takes the backbone's official one where it is found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterOptions(WeightOptions):
+    """The segmenter that is prompted."""
+
+    backbone: str = "pocket"
+    """Name, as in `medseg backbones list`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions(Options):
+    """How a segmenter is loaded."""
+
+    topic: ClassVar[str] = "Segmenter"
+
+    dtype: str | None = None
+    """float32, bfloat16 or float16; left out takes the backbone's own."""
+
+    image_size: int | None = None
+    """Side of the encoder's input, for backbones that let it be chosen."""
+
+    random_weights: bool = False
+    """Fresh weights instead of a file, for timing."""
+
+    def load_arguments(self) -> dict[str, Any]:
+        """Return the arguments of `backbones.load` that were given."""
+        values = {
+            "dtype": self.dtype,
+            "image_size": self.image_size,
+            "random_weights": self.random_weights or None,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeOptions(Options):
+    """Episodes that are played."""
+
+    topic: ClassVar[str] = "Episodes"
+
+    max_steps: int = 5
+    """Actions per episode; running out of them ends it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardOptions(EpisodeOptions):
+    """Episodes whose reward matters."""
+
+    reward: str = "dice_gain"
+    """Name or formula for `rewards.make`."""

@@ -1,0 +1,129 @@
+"""Options of `medseg trajectories`; nothing here imports torch or pyarrow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from medseg_gym.cases import load_cases
+from medseg_gym.option_groups import CaseOptions, RewardOptions, SegmenterOptions, WeightOptions
+from medseg_gym.options import Options, short
+from medseg_gym.trajectories.errors import TrajectoryError
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions(RewardOptions, SegmenterOptions, CaseOptions):
+    """Options of `medseg trajectories generate`."""
+
+    topic: ClassVar[str] = "Playing"
+
+    split: str = "train"
+
+    annotator: str = "hybrid"
+    """Policy for `make_policy`, as hybrid or hybrid:tau=0.02."""
+
+    rollouts: int = 1
+    """Episodes per case."""
+
+    seed: int = 0
+    """Of the policy, and part of the episodes' keys."""
+
+    num_envs: int = 8
+    """Episodes played at once by a worker; it decides what is in a batch."""
+
+    workers: int = 1
+    """Processes; 1 plays in this one."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "workers", "rollouts"):
+            if getattr(self, name) < 1:
+                raise TrajectoryError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.limit is not None and self.limit < 1:
+            raise TrajectoryError(f"limit must be at least 1, got {self.limit}")
+        if not 0 <= self.seed < 2**63:
+            raise TrajectoryError(f"seed must be in 0..2**63 - 1, got {self.seed}")
+
+    def keys(self) -> list[str]:
+        """Of the cases to play."""
+        return list(load_cases(self.cases, self.split).keys[: self.limit])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelocatedCases(Options):
+    """Where the cases of a store lie now."""
+
+    topic: ClassVar[str] = "Cases"
+
+    cases: str | None = None
+    """Case spec to look in instead of the recorded one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions(WeightOptions, RelocatedCases):
+    """Options of `medseg trajectories replay`."""
+
+    topic: ClassVar[str] = "Playing"
+
+    backbone: str | None = None
+    """Name, as in `medseg backbones list`; left out takes the recorded one."""
+
+    num_envs: int = 8
+    """Episodes at once."""
+
+    limit: int | None = None
+    """Only the first so many episodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescoreOptions(Options):
+    """Options of `medseg trajectories rescore`."""
+
+    topic: ClassVar[str] = "Reward"
+
+    reward: str
+    """Name or formula of the reward, for `rewards.make`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(RelocatedCases):
+    """Options of `medseg trajectories show`."""
+
+    topic: ClassVar[str] = "Contact sheet"
+
+    count: int = short("-n", 8)
+    """Episodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(RelocatedCases):
+    """Options of `medseg trajectories export`."""
+
+    topic: ClassVar[str] = "Export"
+
+    format: str = "chat-parquet"
+    """chat-parquet, jsonl or verl-parquet."""
+
+    image_size: int = 512
+    """Side of the images in pixels."""
+
+    texts: str = "full"
+    """full, or terse for tiny models."""
+
+    overlay: str = "fill"
+    """The mask: fill, outline or none."""
+
+    overlay_strength: float = 0.5
+    """1 paints opaque."""
+
+    coordinates: str = "grid1000"
+    """How calls write places: grid1000, fraction or pixel."""
+
+    def chat(self) -> dict[str, Any]:
+        """Return the arguments of the chat environment."""
+        return {
+            "image_size": self.image_size,
+            "texts": self.texts,
+            "overlay": self.overlay,
+            "overlay_strength": self.overlay_strength,
+            "coordinates": self.coordinates,
+        }
