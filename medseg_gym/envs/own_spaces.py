@@ -28,9 +28,10 @@ class CopiedSpace:
 
     def _space(self, instance: Any) -> Space:
         try:
-            return instance.__dict__[self._key]
+            space: Space = instance.__dict__[self._key]
         except KeyError:
             raise AttributeError(f"{type(instance).__name__} has no {self._key[5:]} yet") from None
+        return space
 
 
 class SeededSpace(CopiedSpace):

@@ -52,7 +52,7 @@ class Coordinates:
     def bins(self) -> int:
         """Different values per axis."""
         if self.kind == "fraction":
-            return 10**_DECIMALS
+            return int(10**_DECIMALS)
         return self.side if self.kind == "pixel" else TOOL_CALL_BINS
 
     # words --------------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ class Return:
         """Slots whose episode ended with this call, shape (n,), bool."""
         if self.kind == "reset":
             return np.zeros_like(self.slots)
-        return np.logical_or(self.terminations, self.truncations)
+        ended: np.ndarray = np.logical_or(self.terminations, self.truncations)
+        return ended
 
     def outputs(self) -> dict[str, Any]:
         """The objects the environment handed out, by name."""
@@ -119,7 +120,8 @@ class Rollout:
     @property
     def ends(self) -> np.ndarray:
         """Number of episodes that ended in each slot, shape (n,)."""
-        return np.sum([r.ended for r in self.returns], axis=0)
+        ends: np.ndarray = np.sum([r.ended for r in self.returns], axis=0)
+        return ends
 
     @property
     def steps_to_first_end(self) -> int:

@@ -167,11 +167,11 @@ class Subject:
             except Exception as error:
                 problem = problem or f"{type(error).__name__}: {error}"
                 continue
-            problem = self._partner_problem(envs, num_envs)
-            if problem is None:
+            mismatch = self._partner_problem(envs, num_envs)
+            if mismatch is None:
                 return envs
             envs.close()
-            problem = problem
+            problem = mismatch
         raise CheckSkipped(f"gym.make_vec from envs.spec gave {problem}; pass make_vector=")
 
     @contextmanager
