@@ -199,7 +199,8 @@ class Registry(Generic[T]):
         """
         spec = self.parse(spec) if isinstance(spec, str) else spec
         if spec.is_own:
-            return load_object(spec.kind, self.noun, self.error)
+            own: Factory[T] = load_object(spec.kind, self.noun, self.error)
+            return own
         factory = self._kinds.get(spec.kind)
         if factory is None:
             factory = _entry_points(self.group).get(spec.kind)
