@@ -210,7 +210,8 @@ def build_model(processor: Qwen3VLProcessor, config: TinyConfig) -> Qwen3VLForCo
         model.model.visual.pos_embed.weight.copy_(0.3 * _waves(grid, config.hidden))
     model.generation_config.eos_token_id = [token(_TURN_END), token(_END)]
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _waves(grid: int, width: int) -> torch.Tensor:

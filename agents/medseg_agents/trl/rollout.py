@@ -89,8 +89,8 @@ class ChatRollout:
         if not isinstance(trainer, ChatGRPOTrainer):
             raise PolicyError(
                 "ChatRollout needs medseg_agents.trl.ChatGRPOTrainer, got "
-                f"{type(trainer).__name__}: TRL's own trainer never gives the images that a rollout "
-                "makes to the loss"
+                f"{type(trainer).__name__}: TRL's own trainer never gives the images that a "
+                "rollout makes to the loss"
             )
         if not all(isinstance(prompt, str) for prompt in prompts):
             raise PolicyError(

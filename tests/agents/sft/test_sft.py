@@ -128,8 +128,8 @@ def test_a_run_goes_on_with_the_same_settings_only(data, trained):
 _RUN = """
 import sys, json, torch
 torch.set_num_threads(1)
-from medseg_agents.sft import train_sft
-from medseg_agents.sft_config import SftConfig
+from medseg_agents.sft.config import SftConfig
+from medseg_agents.sft.train import train_sft
 train_sft(SftConfig(**json.loads(sys.argv[1])), sys.argv[2], resume=True, quiet=True)
 """
 

@@ -51,8 +51,11 @@ def process_images(
             of[-1].append(places[key])
     made: dict[str, torch.Tensor] = {}
     if distinct:
-        images = [Image.fromarray(image.pixels) for image in distinct]
-        made = dict(processor.image_processor(images=images, return_tensors="pt"))
+        made = dict(
+            processor.image_processor(
+                images=[Image.fromarray(image.pixels) for image in distinct], return_tensors="pt"
+            )
+        )
     grid = made.get("image_grid_thw")
     flat = [place for row in of for place in row]
     return ProcessedImages(
