@@ -16,7 +16,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class ImageBody(Strict):
+class Picture(Strict):
     """An image: `picture`, or `pixels` with `size`."""
 
     picture: str | None = Field(
@@ -53,7 +53,7 @@ class EncodeRequest(Strict):
 
     backbone: str | None = Field(None, description="Fingerprint that the service must have.")
     hashes: Annotated[list[Hash], FailFast()] = []
-    images: Annotated[list[ImageBody], FailFast()] = []
+    images: Annotated[list[Picture], FailFast()] = []
 
 
 class ImageFacts(BaseModel):
@@ -76,7 +76,7 @@ class DecodeRequest(Strict):
     """Rows to be decoded."""
 
     backbone: str | None = Field(None, description="Fingerprint that the service must have.")
-    images: Annotated[list[ImageBody], FailFast()] = []
+    images: Annotated[list[Picture], FailFast()] = []
     rows: Annotated[list[Row], FailFast()] = Field(min_length=1)
     dtype: Literal["float32", "float16"] = Field(
         "float32", description="Of the logits in the answer; float16 halves it and rounds."

@@ -23,7 +23,7 @@ from medseg_gym.serving.routes.messages import (
     DecodeAnswer,
     DecodeRequest,
     EncodeRequest,
-    ImageBody,
+    Picture,
     Row,
 )
 from medseg_gym.serving.routes.validation import parse
@@ -103,7 +103,7 @@ def _check_points(rows: Sequence[Row], limits: Limits) -> None:
         )
 
 
-def _read_images(images: Sequence[ImageBody], allowance: Allowance) -> list[tuple[str, np.ndarray]]:
+def _read_images(images: Sequence[Picture], allowance: Allowance) -> list[tuple[str, np.ndarray]]:
     decoded = []
     for i, image in enumerate(images):
         pixels = _read_image(image, allowance, f"images[{i}]")
@@ -111,7 +111,7 @@ def _read_images(images: Sequence[ImageBody], allowance: Allowance) -> list[tupl
     return decoded
 
 
-def _read_image(image: ImageBody, allowance: Allowance, name: str) -> np.ndarray:
+def _read_image(image: Picture, allowance: Allowance, name: str) -> np.ndarray:
     text = image.picture if image.pixels is None else image.pixels
     both = image.picture is not None and image.pixels is not None
     if text is None or both or (image.pixels is None) != (image.size is None):
