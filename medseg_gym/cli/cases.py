@@ -155,8 +155,8 @@ def convert(
 ) -> None:
     """Write all cases in another layout; killed, the same command goes on."""
     from medseg_gym.cases import left_out_note
-    from medseg_gym.cases.writers import convert_cases
     from medseg_gym.cases.source import load_splits
+    from medseg_gym.cases.writers import convert_cases
 
     spec = _skipping(spec, skip_bad)
     bars: dict[str, object] = {}

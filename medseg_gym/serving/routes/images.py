@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from medseg_gym.cases import Case, hash_pixels
-from medseg_gym.cases.image_files.images import read_image_size, png_bytes, read_image
+from medseg_gym.cases.image_files.images import png_bytes, read_image, read_image_size
 from medseg_gym.cases.volumes import parse_window
 from medseg_gym.prompts import AddBox, AddPoint
 from medseg_gym.serving.errors import ServiceError
