@@ -26,6 +26,7 @@ from medseg_agents.runs.machine import describe_machine
 
 from benchmarks.data.case_files import DECODERS, SPECS, WRITERS
 from medseg_gym.display.terminal import Table, make_console
+from medseg_gym.storage.atomic_write import atomic_write
 
 COLD_FLOOR, WARM_FLOOR, READING_FLOOR = 60.0, 2.0, 1.5
 
@@ -134,7 +135,7 @@ def measure(
     console.print(f"Measured on: {machine}")
     out.mkdir(parents=True, exist_ok=True)
     results = {"machine": machine, "indexing": indexed, "reading": read}
-    (out / "results.json").write_text(json.dumps(results, indent=1))
+    atomic_write(out / "results.json", json.dumps(results, indent=1))
     slow = [
         row["format"]
         for row in indexed

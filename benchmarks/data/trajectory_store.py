@@ -21,6 +21,7 @@ import typer
 from benchmarks.data.synthetic_episodes import SIDE, synthetic_episode, write_synthetic_episode
 from benchmarks.data.writer_kills import kill_writers
 from medseg_gym.display.terminal import Table, make_console
+from medseg_gym.storage.atomic_write import atomic_write
 from medseg_gym.trajectories.store.reader import TrajectoryStore
 from medseg_gym.trajectories.store.writer import TrajectoryWriter
 
@@ -125,7 +126,7 @@ def main(
     )
     console.print(f"Measured on: {results['machine']}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1))
+    atomic_write(out, json.dumps(results, indent=1))
     if killed.lost or killed.lost_steps:
         raise typer.Exit(1)
 

@@ -54,6 +54,7 @@ from medseg_gym.backbones.cache import embedding_cache
 from medseg_gym.cases import load_cases
 from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.errors import MedSegError
+from medseg_gym.storage.atomic_write import atomic_write
 
 
 def take_turns(trainer: Any, ours: Timed, theirs: Timed, iterate: Callable[[], None]) -> None:
@@ -192,7 +193,7 @@ def measure(
         "cpu_ratio": cpu_ratio,
         "seconds": {one.library: one.seconds for one in (ours, theirs)},
     }
-    (out / "results.json").write_text(json.dumps(results, indent=1))
+    atomic_write(out / "results.json", json.dumps(results, indent=1))
 
 
 def as_table(rows: list[dict[str, Any]], plan: Plan) -> Table:

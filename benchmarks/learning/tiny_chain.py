@@ -36,6 +36,7 @@ from rich.console import Console
 from benchmarks.shared.sizes import claim, read_settings
 from medseg_gym.display.terminal import make_console
 from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.storage.atomic_write import atomic_write
 
 SHARD = 2000  # images of a file of first turns
 
@@ -109,7 +110,7 @@ class Stages:
             took = self.taken.setdefault(name, {"wall_minutes": 0.0, "cpu_minutes": 0.0})
             took["wall_minutes"] += (time.perf_counter() - wall) / 60
             took["cpu_minutes"] += (_cpu_seconds() - cpu) / 60
-            self.file.write_text(json.dumps(self.taken, indent=1))
+            atomic_write(self.file, json.dumps(self.taken, indent=1))
 
 
 def _cpu_seconds() -> float:

@@ -25,6 +25,7 @@ from benchmarks.learning.tiny_table import named
 from benchmarks.shared.workers import worker_pool
 from medseg_gym.display.terminal import Table
 from medseg_gym.statistics import bootstrap_interval
+from medseg_gym.storage.atomic_write import atomic_write
 
 _MODES = {"greedy": "", "sampled": "?temperature=1"}
 _PAIRS = (("grpo", "start"), ("grpo", "sft"), ("ppo", "sft"), ("sft", "start"), ("grpo", "ppo"))
@@ -123,7 +124,7 @@ def make_table(
         "rows": rows,
         "differences": differences,
     }
-    (out / "result.json").write_text(json.dumps(result, indent=1))
+    atomic_write(out / "result.json", json.dumps(result, indent=1))
     for name, content in (("result.csv", rows), ("differences.csv", differences)):
         with (out / name).open("w", newline="") as file:
             writer = csv.DictWriter(file, list(content[0]))

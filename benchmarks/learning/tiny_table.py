@@ -20,6 +20,7 @@ from rich.console import Console
 from medseg_gym.display.plots import drawing
 from medseg_gym.display.terminal import Table
 from medseg_gym.statistics import bootstrap_interval
+from medseg_gym.storage.atomic_write import atomic_write
 
 
 def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], console: Console) -> None:
@@ -65,7 +66,7 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         "stages": taken,
         "rows": rows,
     }
-    (out / "result.json").write_text(json.dumps(result, indent=1))
+    atomic_write(out / "result.json", json.dumps(result, indent=1))
     with (out / "result.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

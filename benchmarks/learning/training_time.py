@@ -27,6 +27,7 @@ from medseg_agents.runs.machine import describe_machine
 
 from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.envs.medseg_vector import MedSegVectorEnv
+from medseg_gym.storage.atomic_write import atomic_write
 
 PARTS = ("environment", "policy", "library", "update")
 
@@ -170,7 +171,7 @@ def measure(
     console.print(f"Measured on: {machine}")
     out.mkdir(parents=True, exist_ok=True)
     results = {"machine": machine, "settings": shared, "rows": rows, "memory_mib": memory}
-    (out / "results.json").write_text(json.dumps(results, indent=1))
+    atomic_write(out / "results.json", json.dumps(results, indent=1))
 
 
 def play_on(trainer: Any, steps: int) -> tuple[float, float]:

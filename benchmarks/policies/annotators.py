@@ -39,6 +39,7 @@ from medseg_gym.display.terminal import make_console
 from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.policy import Policy, ask, case_generator, give_engine, make_envs
 from medseg_gym.statistics import bootstrap_interval
+from medseg_gym.storage.atomic_write import atomic_write
 
 POLICIES = (
     "oracle-box,oracle-click,sequential-click,box-to-point,hybrid,noisy-sequential-click,"
@@ -130,7 +131,7 @@ def measure(
         "differences": differences,
         "timings": timings,
     }
-    (out / "results.json").write_text(json.dumps(results, indent=1))
+    atomic_write(out / "results.json", json.dumps(results, indent=1))
     write_csv([flat(row, machine) for row in rows], out / "results.csv")
     plot_dice_by_step(rows, out / "dice_by_step.png", title)
     plot_lengths(rows, out / "lengths.png", title)

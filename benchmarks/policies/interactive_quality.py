@@ -38,6 +38,7 @@ from medseg_gym.display.terminal import make_console
 from medseg_gym.envs.contact_sheet import contact_sheet
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import Policy, make_envs, play_cases
+from medseg_gym.storage.atomic_write import atomic_write
 
 
 def measure(
@@ -94,7 +95,7 @@ def measure(
         "rows": rows,
         "differences": gaps,
     }
-    (out / "results.json").write_text(json.dumps(results, indent=1, allow_nan=False))
+    atomic_write(out / "results.json", json.dumps(results, indent=1, allow_nan=False))
     write_csv([{**row, "machine": machine} for row in rows], out / "results.csv")
     console.print(f"wrote results.json, results.csv, curves and contact sheets under {out}")
 

@@ -48,6 +48,7 @@ from medseg_gym.episodes import EpisodeEngine
 from medseg_gym.errors import MedSegError
 from medseg_gym.prompts import AddPoint
 from medseg_gym.serving.routes.images import mask_text
+from medseg_gym.storage.atomic_write import atomic_write
 
 OWNER, STRANGER = "owner-key-0123456789", "stranger-key-0123456789"
 
@@ -72,7 +73,7 @@ def measure(
             result = disturb(port, requests, first_seed, backbones.load(backbone))
     result |= {"machine": describe_machine(), "backbone": backbone, "seed": first_seed}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps(result, indent=1))
+    atomic_write(out / "results.json", json.dumps(result, indent=1))
     console = make_console()
     for name, value in result.items():
         console.print(f"{name}: {value}", highlight=False, soft_wrap=True)

@@ -37,6 +37,7 @@ from medseg_gym.cases import Case, CaseSource, load_cases
 from medseg_gym.cli.main import run
 from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.errors import MedSegError
+from medseg_gym.storage.atomic_write import atomic_write
 
 FLOOR = 3.0
 FLAT = 0.05
@@ -78,7 +79,7 @@ def measure(
     result |= {"machine": machine, "clients": clients, "sessions": sessions, "group": group}
     report(result)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps(result, indent=1))
+    atomic_write(out / "results.json", json.dumps(result, indent=1))
     if check_floors and (broken := broken_floors(result)):
         raise MedSegError("; ".join(broken))
 

@@ -24,6 +24,7 @@ from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.errors import MedSegError
 from medseg_gym.play import PageExtension, PageOptions
 from medseg_gym.serving.server import make_service, running
+from medseg_gym.storage.atomic_write import atomic_write
 
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 
@@ -82,7 +83,7 @@ def measure(
     console.print(f"Measured on: {latencies['machine']}", soft_wrap=True)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(latencies, indent=1) + "\n")
+        atomic_write(out, json.dumps(latencies, indent=1) + "\n")
 
 
 def _click(tab: Any, url: str, cases: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from medseg_agents.runs.machine import describe_machine
 from medseg_gym.cases import load_cases
 from medseg_gym.cases.phantoms import CASES_PER_IMAGE, SCENES
 from medseg_gym.display.terminal import Table, make_console
+from medseg_gym.storage.atomic_write import atomic_write
 
 
 def measure(
@@ -47,7 +48,7 @@ def measure(
     machine = f"{describe_machine()}, load {os.getloadavg()[0]:.1f}"
     console.print(f"Measured on: {machine}")
     out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps({"machine": machine, "images_per_s": rates}))
+    atomic_write(out / "results.json", json.dumps({"machine": machine, "images_per_s": rates}))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from medseg_gym import backbones
 from medseg_gym.backbones import embedding_cache
 from medseg_gym.cases import CaseList, load_cases
 from medseg_gym.display.terminal import Table, make_console
+from medseg_gym.storage.atomic_write import atomic_write
 
 IMAGES = 8  # distinct ones, encoded before the clock starts
 EPISODE = 5
@@ -85,7 +86,7 @@ def measure(
     console.print(f"Measured on: {machine}")
     out.mkdir(parents=True, exist_ok=True)
     results = {"machine": machine, "rows": rows, "encode_ms": encoding}
-    (out / "results.json").write_text(json.dumps(results, indent=1))
+    atomic_write(out / "results.json", json.dumps(results, indent=1))
 
 
 def steps_per_second(

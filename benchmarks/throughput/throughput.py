@@ -40,6 +40,7 @@ from medseg_gym import backbones
 from medseg_gym.backbones import Backbone
 from medseg_gym.backbones.registry import BACKBONES
 from medseg_gym.display.terminal import make_console
+from medseg_gym.storage.atomic_write import atomic_write
 
 
 def throughput(
@@ -102,7 +103,7 @@ def throughput(
 
     def keep() -> None:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "throughput.json").write_text(json.dumps(results, indent=1))
+        atomic_write(out / "throughput.json", json.dumps(results, indent=1))
         write_rows(rows, out / "throughput.csv", machine)
         write_rows(decodes, out / "decoding.csv", machine)
 

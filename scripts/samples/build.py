@@ -21,8 +21,7 @@ from pathlib import Path
 
 from medseg_gym.storage.atomic_write import atomic_folder
 from scripts.samples.chest import add_chest
-from scripts.samples.errors import BuildError
-from scripts.samples.fetching import read_files
+from scripts.samples.fetching import BuildError, read_files
 from scripts.samples.index import write_index
 from scripts.samples.lesions import add_lesions
 from scripts.samples.nuclei import add_nuclei

@@ -11,8 +11,12 @@ import venv
 import zipfile
 from pathlib import Path
 
-from scripts.samples.errors import BuildError
+from medseg_gym.errors import MedSegError
 from scripts.samples.origins import RADIOMICS, Origin
+
+
+class BuildError(MedSegError):
+    """A source of the pack is missing or not what it should be."""
 
 
 def run_pip(python: str, *arguments: str) -> None:

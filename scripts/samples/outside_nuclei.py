@@ -21,8 +21,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import loadmat
 
-from scripts.samples.errors import BuildError
-from scripts.samples.fetching import fetch
+from scripts.samples.fetching import BuildError, fetch
 from scripts.samples.origins import Origin
 
 CELLSEG = Origin(

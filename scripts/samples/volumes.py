@@ -7,7 +7,7 @@ import io
 import numpy as np
 from scipy import ndimage
 
-from scripts.samples.errors import BuildError
+from scripts.samples.fetching import BuildError
 
 MIN_PIXELS = 20  # a labelled slice with fewer is dropped
 MIN_LARGEST = 0.9  # share of the largest piece, for a chest CT target that one box describes

@@ -21,8 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scripts.samples.errors import BuildError
-from scripts.samples.fetching import fetch, read_files
+from scripts.samples.fetching import BuildError, fetch, read_files
 from scripts.samples.lesions import LESIONS
 from scripts.samples.origins import NILEARN, RADIOMICS, SLICERIO, STARDIST
 from scripts.samples.volumes import read_volume

@@ -97,7 +97,8 @@ def _field_labels(rng: np.random.Generator) -> np.ndarray:
     field = smooth_noise(rng, int(rng.integers(3, 10)))
     field = field + float(rng.uniform(0, 0.5)) * smooth_noise(rng, int(rng.integers(12, 40)))
     cuts = np.sort(rng.uniform(0.1, 0.9, int(rng.integers(1, 4))))
-    return np.digitize(field, np.quantile(field[::4, ::4], cuts)) + 1
+    labels: np.ndarray = np.digitize(field, np.quantile(field[::4, ::4], cuts)) + 1
+    return labels
 
 
 def _render(rng: np.random.Generator, labels: np.ndarray, mode: str) -> np.ndarray:

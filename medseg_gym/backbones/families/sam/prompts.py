@@ -61,12 +61,12 @@ class PromptEmbedder:
             mask_input: B x H x W logits, None if no row has any.
             has_mask: B bool, which rows have one; None for all.
         """
-        no_mask = self.encoder.no_mask_embed.weight[:, :, None, None]
+        no_mask: torch.Tensor = self.encoder.no_mask_embed.weight[:, :, None, None]
         if mask_input is None:
             return no_mask
         if self.mask_limit is not None:
             mask_input = mask_input.clamp(-self.mask_limit, self.mask_limit)
-        dense = self.encoder.mask_downscaling(mask_input[:, None])
+        dense: torch.Tensor = self.encoder.mask_downscaling(mask_input[:, None])
         return (
             dense
             if has_mask is None

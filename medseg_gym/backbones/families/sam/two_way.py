@@ -32,7 +32,8 @@ def _attend(
         split(attention.v_proj(v)),
         attn_mask=None if key_mask is None else key_mask[:, None, None, :],
     )
-    return attention.out_proj(out.transpose(1, 2).flatten(2))
+    projected: torch.Tensor = attention.out_proj(out.transpose(1, 2).flatten(2))
+    return projected
 
 
 def _attend_to_image(
