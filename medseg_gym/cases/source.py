@@ -171,8 +171,8 @@ def load_cases(
         spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
             made on demand), files on disk as "biomedparse:PATH", "parquet:PATH", "folder:PATH",
             "nifti:PATH" or "dicom:PATH" (docs/how-to/data.md), "pool:SIZE:SPEC" (some cases of
-            another spec, drawn once and kept in memory), "unlabelled:PATH" (images without a truth that
-            people dropped onto the page of `medseg serve`), the name of a registered loader, a
+            another spec, drawn once and kept in memory), "unlabelled:PATH" (images without a truth
+            that people dropped onto the page of `medseg serve`), the name of a registered loader, a
             CaseSource (returned as it is), or a sequence of Cases.
         split: "train", "val" or "test"; ignored where `spec` is a source or a sequence.
 
