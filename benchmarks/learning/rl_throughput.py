@@ -5,8 +5,8 @@
 Both train the same checkpoint on the same cases with the same segmenter, in this process, one
 iteration each in turn, so that their ratio holds on a noisy machine. An iteration is `--groups`
 cases with `--num-generations` episodes each, played, scored and learned from in one gradient step
-of AdamW over micro-batches of `--micro-batch` episodes. Both show the whole conversation with all its
-images, draw at temperature 1, and use the DAPO loss without a reference. Images are embedded
+of AdamW over micro-batches of `--micro-batch` episodes. Both show the whole conversation with all
+its images, draw at temperature 1, and use the DAPO loss without a reference. Images are embedded
 before the clock starts.
 
 TRL generates for all rollouts at once, keeps keys and values within an answer, computes no old

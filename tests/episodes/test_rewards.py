@@ -136,7 +136,7 @@ def test_a_reward_object_is_taken_as_it_is():
 
 
 def test_misuse_is_refused(forgetful):
-    with pytest.raises(MedSegError, match="unknown reward 'dice'.*; known: dice_gain"):
+    with pytest.raises(MedSegError, match=r"unknown reward 'dice'.*; known: dice_gain"):
         rewards.make("dice")
     with pytest.raises(MedSegError, match="'dice_gain' is registered already"):
         rewards.register("dice_gain", IouLevel)
