@@ -38,7 +38,7 @@ config = (
     )
     .training(lr=1e-4, num_epochs=1, grad_clip=0.3)
     # Two cases an iteration, each played four times: a return counts against its group's mean.
-    .chat(model=str(model), groups=2, group_size=4, max_new_tokens=16)
+    .chat(model=str(model), groups=2, num_generations=4, max_completion_length=16)
 )
 
 algorithm = config.build_algo()  # an ordinary RLlib algorithm; Ray Tune takes the config too
