@@ -247,7 +247,8 @@ def _time_turns(
         own = time.perf_counter() - began - ahead[0]
         if turn == 0:
             began = time.perf_counter()
-            preview([envs.engine.episode(slot) for slot in slots], codec.decode(actions))
+            prompts: Any = codec.decode(actions)
+            preview([envs.engine.episode(slot) for slot in slots], prompts)
             decode = time.perf_counter() - began
             observations, *_ = envs.step(actions)
         turns.append((own, ahead[0], decode, effort_in(policy).looks - looked))

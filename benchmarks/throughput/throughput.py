@@ -166,7 +166,8 @@ def _needs_file(text: str) -> bool:
 
 def _load(text: str, file: str | None, random_weights: bool, device: str) -> Backbone:
     fresh = random_weights and file is None and _needs_file(text)
-    return backbones.load(text, file, device, **({"random_weights": True} if fresh else {}))
+    options: dict[str, Any] = {"random_weights": True} if fresh else {}
+    return backbones.load(text, file, device, **options)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from medseg_gym.annotators.box_click import OracleBoxClick
 from medseg_gym.annotators.click import ErrorClicks, OracleClick, deepest_pixel, next_click
 from medseg_gym.annotators.expert import BoxToPoint, Effort, Expert, Hybrid, SequentialClick
 from medseg_gym.annotators.noisy import Noisy
-from medseg_gym.annotators.registry import check, make, names, register, split
+from medseg_gym.annotators.registry import begins_spec, check, make, names, register, split
 from medseg_gym.annotators.scripted import (
     CentreBox,
     OracleScript,
@@ -35,6 +35,7 @@ __all__ = [
     "ScriptedPolicy",
     "SequentialClick",
     "StopAtOnce",
+    "begins_spec",
     "check",
     "deepest_pixel",
     "disturb",

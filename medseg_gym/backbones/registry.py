@@ -39,7 +39,7 @@ BACKBONES: Registry[Any] = Registry(
     "backbone",
     "medseg_gym.backbones",
     "builder(checkpoint, device, **options)",
-    {**OFFICIAL, **_REMOTE},
+    {**OFFICIAL, **_REMOTE},  # type: ignore[dict-item]  # specs stand for factories here
     BackboneError,
 )
 """Kinds of backbones; a factory is a `BackboneSpec` or a builder."""
@@ -147,7 +147,8 @@ def load(
     spec = BACKBONES.parse(name)
     factory = _factory_of(spec)
     if isinstance(factory, Backbone) and not isinstance(factory, type):
-        return load(factory, checkpoint, **dict(spec.options), **options)
+        loading: dict[str, Any] = {**spec.options, **options}
+        return load(factory, checkpoint, **loading)
     given = _read_options(spec, factory)
     settings: dict[str, Any] = {
         "checkpoint": checkpoint,

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import typer
 
 from medseg_gym.cli.console import console
-from medseg_gym.option_groups import CaseOptions
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoOptions(CaseOptions):
-    """Options of `medseg demo`."""
-
-    topic: ClassVar[str] = "Demo"
-
-    backbones: tuple[str, ...] = ("pocket", "lite_medsam", "ellipse")
-    """Names, comma between; the images are of the first."""
-
-    num_envs: int = 8
-    """Slots of the vector environment."""
+from medseg_gym.cli.demo_options import DemoOptions
 
 
 def demo(

@@ -8,14 +8,17 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import entry_points, requires
 from importlib.util import find_spec
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+import medseg_gym
 from medseg_gym.cli.backbones import backbones_app
 from medseg_gym.cli.cases import cases_app
 from medseg_gym.cli.console import console
-from medseg_gym.cli.demo import DemoOptions, demo
+from medseg_gym.cli.demo import demo
+from medseg_gym.cli.demo_options import DemoOptions
 from medseg_gym.cli.from_dataclass import with_options
 from medseg_gym.cli.serve import ServeOptions, serve
 from medseg_gym.cli.trajectories import trajectories_app
@@ -37,6 +40,24 @@ _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*extra == ['\"](?P<extra>[\w-]+)")
 
 
 app.command("demo")(with_options(DemoOptions, demo))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"medseg-gym {medseg_gym.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def medseg(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Interactive medical image segmentation as gymnasium environments. Not for clinical use."""
 
 
 @cache

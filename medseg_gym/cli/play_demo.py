@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from medseg_gym import annotators
-from medseg_gym.cli.demo import DemoOptions
+from medseg_gym.cli.demo_options import DemoOptions
 from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.envs.contact_sheet import contact_sheet, episode_gif
 from medseg_gym.policy import Played, caveats, make_envs, play_cases

@@ -70,7 +70,7 @@ def test_other_weights_never_meet(tiny_sam, larger_sam):
 WRITER = """
 import sys, torch
 from medseg_gym.backbones import Embedding
-from medseg_gym.backbones.store import EmbeddingStore
+from medseg_gym.backbones.embedding_store import EmbeddingStore
 class Fake:
     device, dtype, image_side, name = torch.device("cpu"), torch.float32, 64, "fake"
     model = torch.nn.Linear(2, 2)

@@ -355,7 +355,7 @@ def test_coordinates_are_told_read_and_written_alike(coordinates, values, rule, 
     assert box.x1 == pytest.approx(0.25, abs=0.02) and box.x2 == pytest.approx(0.75, abs=0.02)
     view = env.view
     assert view.settings["coordinates"] == coordinates
-    view._said.clear()  # as a recording knows prompts alone
+    view._answers.clear()  # as a recording knows prompts alone
     assert view.answers(env.episode) == [text]
     env.action_space.seed(0)
     for _ in range(20):

@@ -144,7 +144,7 @@ def test_a_damaged_index_or_picture_is_named(open_page, record) -> None:
     (picture,) = (record / "images").glob("*.png")
     picture.write_bytes(png(noise(4)))
     status, words = client.refusal("POST", "games", json={"place": "own", "key": made["key"]})
-    assert status == 422 and "not the picture" in words
+    assert status == 422 and "not the image" in words
     with (record / "images" / "images.jsonl").open("a") as file:
         file.write("{broken\n")
     status, words = client.refusal("GET", "cases", params={"place": "own"})

@@ -86,7 +86,7 @@ def test_replay_asks_before_it_goes_to_another_machine(
 ):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it went there"))
     store = rewritten(make_store(), tmp_path / "theirs", address)
-    with pytest.raises(TrajectoryError, match="if pictures and your key may be sent there, name"):
+    with pytest.raises(TrajectoryError, match="if images and your key may be sent there, name"):
         replay_store(store, cases=list(small_cases))
 
 

@@ -68,7 +68,7 @@ def test_cases_that_changed_or_are_gone_are_named(make_store, small_cases):
         replay_store(store)
     with pytest.raises(TrajectoryError, match="not there any more"):
         replay_store(store, cases=[replace(c, key=c.key + "x") for c in small_cases])
-    with pytest.raises(TrajectoryError, match="another picture"):
+    with pytest.raises(TrajectoryError, match="another image"):
         replay_store(store, cases=[replace(c, image=255 - c.image) for c in small_cases])
     with pytest.raises(TrajectoryError, match="another truth"):
         replay_store(store, cases=[replace(c, mask=~c.mask) for c in small_cases])

@@ -101,8 +101,8 @@ class EpisodeWorker:
     @property
     def view(self) -> ChatView:
         """View of the environment: its words and images."""
-        view: ChatView = self.core.view
-        return view
+        assert isinstance(self.core.view, ChatView)
+        return self.core.view
 
     # what callers use -------------------------------------------------------------------------
     async def step(self, episode: str, case: str, answer: str) -> Turn:

@@ -235,6 +235,7 @@ class NiftiFormat(DatasetFormat):
             channel = self.channel
         modality = self.spec.options.get("modality") or self._modality(pair, scan, channels)
         try:
+            names: Names | None
             if self.labels is not None:
                 names = Names(self.labels, "labels=")
             else:

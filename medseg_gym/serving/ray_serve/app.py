@@ -113,7 +113,7 @@ class BatchedRows:
         self.served = served
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="segmenter")
         self._metrics = metrics
-        collect = serve.batch(
+        collect: Any = serve.batch(
             max_batch_size=limits.max_batch, batch_wait_timeout_s=limits.max_delay_ms / 1000
         )
         self._encode = collect(self._batched("encode", functools.partial(encode_together, served)))

@@ -171,7 +171,7 @@ class Subject:
             if mismatch is None:
                 return envs
             envs.close()
-            problem = mismatch
+            problem = str(mismatch)
         raise CheckSkipped(f"gym.make_vec from envs.spec gave {problem}; pass make_vector=")
 
     @contextmanager

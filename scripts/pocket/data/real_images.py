@@ -74,7 +74,7 @@ def add_average_brain(arrays: Arrays, cache: Path) -> None:
     labels[volumes["wm"] > TISSUE_THRESHOLD] = 2
     window = percentiles(volumes["t1"][volumes["t1"] > 0])
     for axis, plane in enumerate(("sagittal", "coronal", "axial")):
-        length = labels.shape[axis]
+        length: int = labels.shape[axis]
         for place in range(length // 8, length - length // 8, SAGITTAL_STEP):
             slices = [np.rot90(np.take(v, place, axis)) for v in (volumes["t1"], labels)]
             arrays[f"image/mni-{plane}-{place:03d}"] = grey(slices[0], window)
@@ -148,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(options.output, **arrays)
+    np.savez_compressed(options.output, **arrays)  # type: ignore[arg-type]
     count = sum(name.startswith("image/") for name in arrays)
     print(f"{count} images, {len(arrays) - count} with labels: {options.output}")
     return 0

@@ -117,7 +117,7 @@ def test_files_that_cannot_be_used(files):
     Image.new("L", (9, 9)).save(files / "small.png")
     for image, mask, words in (
         ("none.png", None, "there is no file .*none.png"),
-        ("words.txt", None, r"unknown kind of picture '.txt'; give one of .png"),
+        ("words.txt", None, r"unknown kind of image '.txt'; give one of .png"),
         ("torn.png", None, r"torn.png"),
         ("scan.png", "small.png", r"small.png is 9 x 9 pixels but .*scan.png is 40 x 24"),
         ("scan.png", "none.png", r"none.png"),

@@ -127,7 +127,7 @@ def test_keys(serve, build, small_cases, monkeypatch):
     ("text", "words"),
     [
         ("openai:", "names nothing"),
-        ("openai:m?warmth=1", "no option 'warmth'; known: base_url, .*thinking"),
+        ("openai:m?warmth=1", "no option 'warmth'; it takes: base_url, .*thinking"),
         ("openai:m?temperature=hot", "temperature cannot be 'hot'"),
         ("openai:m?history=0", "history must be"),
         ("openai:m?concurrency=0", "concurrency"),

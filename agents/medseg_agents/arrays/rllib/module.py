@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -71,7 +72,7 @@ class PromptModule(TorchRLModule, ValueFunctionAPI):
     def setup(self) -> None:
         """Build the network."""
         config: dict[str, Any] = dict(self.model_config)  # type: ignore[arg-type]
-        given = {name: config[name] for name in NetworkConfig.__annotations__ if name in config}
+        given = {f.name: config[f.name] for f in fields(NetworkConfig) if f.name in config}
         spaces: tuple[Any, Any] = self.observation_space, self.action_space
         self.network = PromptNetwork(*spaces, NetworkConfig(**given))
         self.network.to(memory_format=torch.channels_last)

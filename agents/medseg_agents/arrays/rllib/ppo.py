@@ -179,6 +179,6 @@ def restore(path: str | Path) -> PromptPPO:
     refuse_pickles(folder)
     config = RLlibPPOConfig.from_mapping(read_json(folder / _SETTINGS))
     options = {"backbone_options": {"key": ""}} if is_service(config.backbone) else {}
-    algo: PromptPPO = ppo_config(config, **options).build_algo()
+    algo: Any = ppo_config(config, **options).build_algo()
     algo.restore_from_path(str(folder))
     return algo

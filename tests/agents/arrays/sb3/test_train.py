@@ -55,7 +55,7 @@ def test_a_run_leaves_logs_and_checkpoints(run):
     steps = [row["step"] for row in rows]
     assert steps == sorted(steps) and steps[-1] == 128
     trained = [row for row in rows if "return" in row]
-    wanted = {"return", "dice", "length", "steps_per_second", "train/entropy", "train/value_loss"}
+    wanted = {"return", "dice", "turns", "steps_per_second", "train/entropy", "train/value_loss"}
     assert wanted <= set(trained[0])
     assert sum("val/dice" in row for row in rows) == 2
     names = [p.name for p in sorted((path / "checkpoints").iterdir())]
