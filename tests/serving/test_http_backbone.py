@@ -143,7 +143,7 @@ def test_a_forked_child_opens_connections_of_its_own(serve, monkeypatch) -> None
 
 @pytest.mark.parametrize("name", ["http:", "http://", "http:http://", "https:"])
 def test_what_is_no_address_is_said_so(name) -> None:
-    with pytest.raises(BackboneError, match="is not|no address"):
+    with pytest.raises(BackboneError, match=r"is not|no address"):
         backbones.load(name)
 
 
