@@ -8,7 +8,7 @@ import psutil
 
 PROGRAM = """
 import os, time
-from benchmarks.workers import worker_pool
+from benchmarks.shared.workers import worker_pool
 
 def number(wait):
     time.sleep(wait)
