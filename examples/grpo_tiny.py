@@ -46,7 +46,7 @@ for iteration in range(args.iterations):
     metrics = algorithm.train()["env_runners"]
     print(
         f"iteration {iteration + 1}: return {metrics['episode_return_mean']:.3f}, "
-        f"valid calls {metrics['valid_calls']:.2f}"
+        f"valid calls {metrics['valid_rate']:.2f}"
     )
 algorithm.stop()
 ray.shutdown()

@@ -132,7 +132,7 @@ def test_the_documented_configuration_is_one_that_serve_takes() -> None:
     from medseg_gym.serving.limits import Limits
     from medseg_gym.serving.ray_serve.app import RayArguments, application
 
-    path = Path(__file__).parents[2] / "docs" / "ray_serve.yaml"
+    path = Path(__file__).parents[2] / "docs" / "how-to" / "ray_serve.yaml"
     found = ServeDeploySchema.parse_obj(yaml.safe_load(path.read_text()))
     (app,) = found.applications
     arguments = RayArguments(**app.args)
