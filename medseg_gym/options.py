@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import sys
 import textwrap
 import typing
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ O = TypeVar("O", bound="Options")  # noqa: E741
 
 @dataclass(frozen=True)
 class FieldDescription:
-    """What is said about a field.
+    """Prose, type and default of a field.
 
     Args:
         text: The string under it, on one line; "" where there is none.
@@ -172,7 +173,7 @@ def _descriptions(config: type) -> dict[str, FieldDescription]:
     texts: dict[str, tuple[str, str]] = {}
     for base in reversed(config.__mro__):
         topic: str = getattr(base, "topic", "Options")
-        for name, text in _prose_of(base).items():
+        for name, text in _prose_in(base.__module__).get(base.__qualname__, {}).items():
             before = texts.get(name, ("", topic))  # another default alone leaves it as it was
             texts[name] = (text or before[0], before[1])
     hints = typing.get_type_hints(config)
@@ -202,13 +203,29 @@ def describe_fields(config: type) -> dict[str, FieldDescription]:
     return dict(_descriptions(config))
 
 
-def _prose_of(base: type) -> dict[str, str]:
-    """Strings under annotated names in the body of one class."""
+@cache
+def _prose_in(module: str) -> dict[str, dict[str, str]]:
+    """Return the strings under fields, by qualified name of the class; a file is read once."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-    except (OSError, TypeError, SyntaxError):  # built in, or without its source
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (KeyError, OSError, TypeError, SyntaxError):  # built in, or without its source
         return {}
-    (body,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef))
+    prose: dict[str, dict[str, str]] = {}
+
+    def visit(node: ast.AST, prefix: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.ClassDef):
+                prose[prefix + child.name] = _prose_under(child.body)
+                visit(child, f"{prefix}{child.name}.")
+            elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                visit(child, f"{prefix}{child.name}.<locals>.")
+
+    visit(tree, "")
+    return prose
+
+
+def _prose_under(body: Sequence[ast.stmt]) -> dict[str, str]:
+    """Return the strings under annotated names in the body of one class."""
     prose: dict[str, str] = {}
     for node, after in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
