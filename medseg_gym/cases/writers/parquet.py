@@ -10,6 +10,7 @@ from typing import Any
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.cases.parquet.arrow import pa, pq
+from medseg_gym.cases.reinforcement_schema import reinforcement_schema
 from medseg_gym.cases.writers.case_writer import (
     CaseWriter,
     case_fields,
@@ -21,28 +22,16 @@ ROWS = 128
 """Rows of a file: what a kill can cost."""
 
 _GROUP = 32  # rows of a row group: what reading one case reads
-_PNG = pa.struct([("bytes", pa.binary())])
-SCHEMA = pa.schema(
+SCHEMA = reinforcement_schema(
     [
-        ("data_source", pa.string()),
-        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        ("images", pa.list_(_PNG)),
-        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", _PNG)])),
-        (
-            "extra_info",
-            pa.struct(
-                [
-                    ("target_description", pa.string()),
-                    ("split", pa.string()),
-                    ("key", pa.string()),
-                    ("modality", pa.string()),
-                    ("spacing", pa.list_(pa.float64())),
-                    ("group", pa.string()),
-                    ("source", pa.string()),
-                    ("synthetic", pa.bool_()),
-                ]
-            ),
-        ),
+        ("target_description", pa.string()),
+        ("split", pa.string()),
+        ("key", pa.string()),
+        ("modality", pa.string()),
+        ("spacing", pa.list_(pa.float64())),
+        ("group", pa.string()),
+        ("source", pa.string()),
+        ("synthetic", pa.bool_()),
     ]
 )
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from medseg_gym.cases import Case, CaseSource
+from medseg_gym.cases.reinforcement_schema import reinforcement_schema
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.views.chat import ChatView, Message
 from medseg_gym.envs.views.chat_texts import ChatTexts
@@ -54,25 +55,13 @@ CHAT_SCHEMA = pa.schema(
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
 _VIEW = b"medseg_view"  # key in the metadata of a "chat-parquet" file
-_PNG = pa.struct([("bytes", pa.binary())])
-VERL_SCHEMA = pa.schema(
+VERL_SCHEMA = reinforcement_schema(
     [
-        ("data_source", pa.string()),
-        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
-        ("images", pa.list_(_PNG)),
-        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", _PNG)])),
-        (
-            "extra_info",
-            pa.struct(
-                [
-                    ("target_description", pa.string()),
-                    ("case", pa.string()),
-                    ("cases", pa.string()),
-                    ("split", pa.string()),
-                    ("max_steps", pa.int32()),
-                ]
-            ),
-        ),
+        ("target_description", pa.string()),
+        ("case", pa.string()),
+        ("cases", pa.string()),
+        ("split", pa.string()),
+        ("max_steps", pa.int32()),
     ]
 )
 
