@@ -28,7 +28,7 @@ class CaseOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions(Options):
-    """Where a segmenter runs."""
+    """Device of a segmenter."""
 
     topic: ClassVar[str] = "Segmenter"
 
@@ -93,3 +93,18 @@ class RewardOptions(EpisodeOptions):
 
     reward: str = "dice_gain"
     """Name or formula for `rewards.make`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentOptions(RewardOptions, SegmenterOptions):
+    """The environment that is trained in, besides its cases and its view."""
+
+    def env_options(self) -> dict[str, Any]:
+        """Return the arguments of the environment besides cases, split and view."""
+        return {
+            "backbone": self.backbone,
+            "checkpoint": self.checkpoint,
+            "device": self.device,
+            "reward": self.reward,
+            "max_steps": self.max_steps,
+        }

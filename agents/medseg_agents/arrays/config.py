@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from medseg_gym.errors import MedSegError
-from medseg_gym.option_groups import RewardOptions, SegmenterOptions
+from medseg_gym.option_groups import EnvironmentOptions
 from medseg_gym.options import Options
 
 
@@ -17,7 +17,7 @@ class TrainingCases(Options):
     topic: ClassVar[str] = "Cases"
 
     cases: str = "phantoms:abdomen"
-    """What is trained on: the "train" split of this spec."""
+    """Case spec; its "train" split is trained on."""
 
     pool: int | None = 4000
     """Training cases drawn once and kept in memory with their embeddings; None takes the whole
@@ -42,7 +42,7 @@ class ViewOptions(Options):
     """
 
     tools: tuple[str, ...] = ("positive_point", "negative_point", "stop")
-    """What the agent may do. Fewer tools learn faster: with clicks alone, exploration is over one
+    """Tools of the agent. Fewer tools learn faster: with clicks alone, exploration is over one
     place instead of two corners.
     """
 
@@ -106,9 +106,8 @@ class PPOSettings(
     ProgressOptions,
     CloneOptions,
     NetworkSize,
-    RewardOptions,
     ViewOptions,
-    SegmenterOptions,
+    EnvironmentOptions,
     TrainingCases,
 ):
     """PPO on the array view; what SB3 and RLlib share."""
@@ -194,14 +193,4 @@ class PPOSettings(
             "bins": self.bins,
             "tools": list(self.tools),
             "targets": list(targets),
-        }
-
-    def env_options(self) -> dict[str, Any]:
-        """Arguments of the environment besides cases, split and view."""
-        return {
-            "backbone": self.backbone,
-            "checkpoint": self.checkpoint,
-            "device": self.device,
-            "reward": self.reward,
-            "max_steps": self.max_steps,
         }

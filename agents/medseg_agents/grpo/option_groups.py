@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from medseg_gym.option_groups import EnvironmentOptions
 from medseg_gym.options import Options
 
 
@@ -159,28 +160,13 @@ class OptimiserSettings(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpisodeSettings(Options):
+class EpisodeSettings(EnvironmentOptions):
     """Cases, segmenter, and how the model is shown them."""
 
     topic: ClassVar[str] = "Cases and environment"
 
     cases: str = "phantoms:abdomen"
     """Case spec; its "train" split is trained on."""
-
-    backbone: str = "pocket"
-    """Spec of the segmenter."""
-
-    checkpoint: str | None = None
-    """Weight file of the backbone."""
-
-    device: str = "auto"
-    """Of the backbone: auto, cpu, cuda, ..."""
-
-    reward: str = "dice_gain"
-    """Name or formula for `rewards.make`."""
-
-    max_steps: int = 5
-    """Calls of an episode."""
 
     image_size: int | None = None
     """Side of the image that the model is shown; None as the checkpoint was trained."""

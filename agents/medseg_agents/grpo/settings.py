@@ -76,16 +76,6 @@ class ChatRun(ProgressSettings, MachineSettings, EpisodeSettings, UpdateSettings
         """Value by field of `ChatSettings`."""
         return {field.name: getattr(self, field.name) for field in fields(ChatSettings)}
 
-    def env_options(self) -> dict[str, Any]:
-        """Return the arguments of the environment besides cases, split and view."""
-        return {
-            "backbone": self.backbone,
-            "checkpoint": self.checkpoint,
-            "device": self.device,
-            "reward": self.reward,
-            "max_steps": self.max_steps,
-        }
-
     def view(self) -> dict[str, Any]:
         """Return the arguments of the view: the checkpoint's own, unless these settings differ."""
         from medseg_agents.llm.checkpoint import read_view
