@@ -8,7 +8,6 @@ conversation it is given. A folder without that file is shown the environment's 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -125,13 +124,6 @@ def read_view(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise PolicyError(
             f"{file}: must hold objects 'view' and 'policy' ({error}); delete it to use defaults"
         ) from None
-
-
-def copy_view(source: str | Path, target: str | Path) -> None:
-    """Take the view of one checkpoint over to another, where there is one."""
-    file = Path(source) / VIEW_FILE
-    if file.is_file():
-        shutil.copy(file, Path(target) / VIEW_FILE)
 
 
 def _folder(path: str | Path) -> Path:
