@@ -1,1 +1,1 @@
-"""Who plays: evaluation and, with their libraries installed, the trainers."""
+"""Policies that play and learn: evaluation and, with their libraries installed, the trainers."""

@@ -282,7 +282,7 @@ def _storable(backbone: Backbone) -> Backbone:
 
 
 def checkpoint_folders() -> list[Path]:
-    """Where official weight files are looked for, in order.
+    """Return the folders that may hold official weight files, in order.
 
     The directories that `MEDSEG_CHECKPOINTS` names (as in PATH), then the user's cache directory.
     """

@@ -31,7 +31,7 @@ _CONFIG = Annotated[
 
 
 def _let_others_miss(context: typer.Context, printing: bool) -> bool:
-    """What a command needs besides is not needed to print its options."""
+    """Print the options alone: what a command needs besides is not asked for."""
     if printing:
         for parameter in context.command.params:
             parameter.required = False

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvOptions:
-    """What `gym.make("MedSeg-v0", ...)` and `gym.make_vec("MedSeg-v0", ...)` take."""
+    """Arguments of `gym.make("MedSeg-v0", ...)` and `gym.make_vec("MedSeg-v0", ...)`."""
 
     cases: str | CaseSource | Sequence[Case] = "samples"
-    """What is segmented: a spec for `load_cases`, a CaseSource or a sequence of Cases."""
+    """Cases: a spec for `load_cases`, a CaseSource or a sequence of Cases."""
 
     split: str = "train"
     """"train", "val" or "test"; for a spec only."""
 
     backbone: str | Backbone = "pocket"
-    """Who segments: a name for `backbones.load`, or a Backbone."""
+    """Segmenter: a name for `backbones.load`, or a Backbone."""
 
     checkpoint: str | Path | None = None
     """Weight file of a named backbone; None uses its official file where it is found."""

@@ -75,7 +75,7 @@ class PageOptions:
     """
 
     cases: Sequence[str | CaseSource | Sequence[Case]] = ("samples", "phantoms")
-    """What can be played: sources, or specs for `load_cases`, every split of each."""
+    """Cases that can be played: sources, or specs for `load_cases`, every split of each."""
 
     record: Path = Path("out/play")
     """Folder for what is recorded; made when the first game begins."""
@@ -84,7 +84,7 @@ class PageOptions:
     """More trajectory stores to browse and to compare with; nothing is written to them."""
 
     policies: Sequence[PagePolicy] | None = None
-    """Who can play beside people; None takes some experts and baselines."""
+    """Policies that can play beside people; None takes some experts and baselines."""
 
     max_steps: int = 10
     """Actions in a game, of people and policies alike."""

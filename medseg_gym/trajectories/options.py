@@ -50,7 +50,7 @@ class GenerateOptions(RewardOptions, SegmenterOptions, CaseOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RelocatedCases(Options):
-    """Where the cases of a store lie now."""
+    """Present place of the cases of a store."""
 
     topic: ClassVar[str] = "Cases"
 

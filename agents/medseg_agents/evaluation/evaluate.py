@@ -133,7 +133,7 @@ class CaseRecord:
 
 
 Outcome = CaseRecord | FailedCase
-"""What became of a case."""
+"""Record of a case, played or failed."""
 
 
 def outcome_of(

@@ -26,7 +26,7 @@ class ImageOptions(Options):
     topic: ClassVar[str] = "Image"
 
     target: str
-    """What to segment, in words."""
+    """The structure to segment, in words."""
 
     modality: str = ""
     """CT, MRI, ...; some policies are told."""

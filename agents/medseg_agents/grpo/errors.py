@@ -1,4 +1,4 @@
-"""What goes wrong in training a policy that chats."""
+"""Errors of training a policy that chats."""
 
 from medseg_gym.errors import MedSegError
 

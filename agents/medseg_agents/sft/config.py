@@ -109,7 +109,7 @@ class OptimiserOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class MachineOptions(Options):
-    """Where a run is computed, and how often it is logged and kept."""
+    """The machine that computes a run, and how often it is logged and kept."""
 
     topic: ClassVar[str] = "Machine, logs and checkpoints"
 

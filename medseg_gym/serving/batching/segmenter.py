@@ -89,7 +89,7 @@ class Segmenter:
 
     @property
     def facts(self) -> ServedFacts:
-        """What a client has to know of the backbone."""
+        """Facts of the backbone that a client has to know."""
         return self.served.facts
 
     @property

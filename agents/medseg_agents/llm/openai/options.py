@@ -16,7 +16,7 @@ class OpenAIOptions:
     """How a server is asked."""
 
     base_url: str | None = None
-    """Where it is, up to "/v1"; None takes `OPENAI_BASE_URL`, else OpenAI's own."""
+    """Address of the server, up to "/v1"; None takes `OPENAI_BASE_URL`, else OpenAI's own."""
 
     key_env: str = "OPENAI_API_KEY"
     """Environment variable with the API key. Without it only servers other than OpenAI's are asked,
@@ -94,5 +94,5 @@ class OpenAIOptions:
 
     @property
     def url(self) -> str:
-        """Where the server is."""
+        """Return the address of the server."""
         return self.base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
