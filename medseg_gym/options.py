@@ -43,6 +43,8 @@ class FieldDescription:
         repeated: A tuple whose texts may hold commas, so that a command takes its option again for
             each of them (see `repeated`).
         short: Short flag of its option, or "".
+        splitter: "module:function" that divides the text of its option, or "" for commas (see
+            `specs`).
     """
 
     text: str
@@ -51,6 +53,7 @@ class FieldDescription:
     default: Any
     repeated: bool = False
     short: str = ""
+    splitter: str = ""
 
 
 def short(flag: str, default: Any) -> Any:
@@ -70,6 +73,16 @@ def repeated(*default: str) -> Any:
         *default: Its default.
     """
     return field(default=default, metadata={"repeated": True})
+
+
+def specs(splitter: str, *default: str) -> Any:
+    """Declare a field of specs, whose own options may hold commas.
+
+    Args:
+        splitter: `split` of the specs' registry as "module:function", imported when it is needed.
+        *default: Its default.
+    """
+    return field(default=default, metadata={"splitter": splitter})
 
 
 class Options:
@@ -190,6 +203,7 @@ def _descriptions(config: type) -> dict[str, FieldDescription]:
             default,
             bool(one.metadata.get("repeated")),
             one.metadata.get("short", ""),
+            one.metadata.get("splitter", ""),
         )
     return described
 

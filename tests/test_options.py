@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from medseg_gym.cli.from_dataclass import with_options
 from medseg_gym.errors import MedSegError
 from medseg_gym.option_values import convert, convert_options, declared_options
-from medseg_gym.options import Options, describe_fields, repeated, short
+from medseg_gym.options import Options, describe_fields, repeated, short, specs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,3 +227,26 @@ def test_repeated_and_short_options_and_what_printing_does_not_need():
     assert CliRunner().invoke(app, arguments).exit_code == 2  # --out is missing
     printed = CliRunner().invoke(app, [*arguments, "--print-config"])
     assert SheetOptions.from_mapping(yaml.safe_load(printed.output)) == expected and len(seen) == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecOptions(Options):
+    backbones: tuple[str, ...] = specs("medseg_gym.backbones:split", "pocket", "ellipse")
+    """Backbone specs."""
+
+
+@pytest.mark.parametrize(
+    ("text", "backbones"),
+    [
+        (None, ("pocket", "ellipse")),
+        ("ellipse?sizes=1,2,pocket", ("ellipse?sizes=1,2", "pocket")),
+        ("pocket", ("pocket",)),
+    ],
+)
+def test_lists_of_specs_are_split_where_a_spec_begins(text, backbones):
+    seen = []
+    app = typer.Typer()
+    app.command("play")(with_options(SpecOptions, lambda options: seen.append(options)))
+    app.command("other")(lambda: None)
+    CliRunner().invoke(app, ["play", *(["--backbones", text] if text else [])])
+    assert seen == [SpecOptions(backbones=backbones)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from medseg_gym.option_groups import CaseOptions
+from medseg_gym.options import specs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,9 @@ class DemoOptions(CaseOptions):
 
     topic: ClassVar[str] = "Demo"
 
-    backbones: tuple[str, ...] = ("pocket", "lite_medsam", "ellipse")
+    backbones: tuple[str, ...] = specs(
+        "medseg_gym.backbones:split", "pocket", "lite_medsam", "ellipse"
+    )
     """Names, comma between; the images are of the first."""
 
     num_envs: int = 8

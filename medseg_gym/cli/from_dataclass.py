@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from medseg_gym.errors import MedSegError
+from medseg_gym.object_paths import load_object
 from medseg_gym.options import FieldDescription, Options, describe_fields, read_mapping
 
 O = TypeVar("O", bound=Options)  # noqa: E741
@@ -120,7 +121,7 @@ def _merged(
     for name, value in values.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
-            merged[name] = _value(value, described[name].declared)
+            merged[name] = _value(value, described[name])
     lacking = [n for n, one in described.items() if one.default is MISSING and n not in merged]
     if lacking and set(merged) <= set(described):  # a misspelt one is named before a missing one
         flags = ", ".join("--" + name.replace("_", "-") for name in lacking)
@@ -128,8 +129,10 @@ def _merged(
     return merged
 
 
-def _value(value: Any, declared: Any) -> Any:
-    if _is_tuple(declared) and isinstance(value, str):
+def _value(value: Any, one: FieldDescription) -> Any:
+    if _is_tuple(one.declared) and isinstance(value, str):
+        if one.splitter:
+            return tuple(load_object(one.splitter)(value))
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
 

@@ -14,7 +14,6 @@ model's server fails on is left out in every row, and the table says so.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -37,10 +36,7 @@ def compare_policies(
     from medseg_agents.runs.folder import RunFolder
 
     console = make_console()
-    # Options of a spec may hold commas too: what was split at each is put together and split again.
-    texts = policies.split(",".join(options.policies))
-    options = replace(options, policies=tuple(texts))
-    policy_specs = [policies.make(text) for text in texts]
+    policy_specs = [policies.make(text) for text in options.policies]
     RunFolder(out).write_config(options)
     comparison = compare(policy_specs, options, out, console)
     comparison.write(out)  # first: who reads the tables may go away

@@ -10,7 +10,7 @@ from medseg_agents.evaluation.failed_cases import MAX_FAILURES
 from medseg_gym.cases import CaseSource
 from medseg_gym.errors import MedSegError
 from medseg_gym.option_groups import CaseOptions, DeviceOptions, EpisodeOptions, SegmenterOptions
-from medseg_gym.options import Options, repeated
+from medseg_gym.options import Options, repeated, specs
 
 MANY_CASES = 1000
 FEW_CASES = 200
@@ -123,10 +123,17 @@ class CompareOptions(PlayingOptions, DeviceOptions):
 
     topic: ClassVar[str] = "Comparison"
 
-    policies: tuple[str, ...] = ("random", "stop", "centre-box", "oracle-box", "oracle-click")
-    """Policy specs: oracle-box:loosen=0.2, sb3:RUN, rllib:RUN, llm:PATH, openai:MODEL, ..."""
+    policies: tuple[str, ...] = specs(
+        "medseg_agents.policies:split",
+        *("random", "stop", "centre-box", "oracle-box", "oracle-click"),
+    )
+    """Policy specs, comma between: oracle-box?loosen=0.2, sb3:RUN, rllib:RUN, llm:PATH,
+    openai:MODEL, ...
+    """
 
-    backbones: tuple[str, ...] = ("pocket", "lite_medsam", "ellipse")
+    backbones: tuple[str, ...] = specs(
+        "medseg_gym.backbones:split", "pocket", "lite_medsam", "ellipse"
+    )
     """Names, as in `medseg backbones list`."""
 
     checkpoint: tuple[str, ...] = repeated()
