@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.server
 import json
@@ -109,6 +110,15 @@ def test_a_request_in_several_parts_names_its_own_row() -> None:
     rows = [WireRow(key, (0.1, 0.1, 0.8, 0.8)) for key in images]
     with pytest.raises(NonFiniteError) as error:
         decode_together(served, [(rows, images)], max_rows=1)
+    assert error.value.rows == (2,)
+
+
+def test_so_does_one_that_the_segmenter_divides(serve) -> None:
+    service, _ = serve(Broken(), max_batch=1)
+    images = {hash_pixels(case.image): case.image for case in CASES}
+    rows = [WireRow(key, (0.1, 0.1, 0.8, 0.8)) for key in images]
+    with pytest.raises(NonFiniteError) as error:
+        asyncio.run(service.segmenter.decode(rows, images))
     assert error.value.rows == (2,)
 
 

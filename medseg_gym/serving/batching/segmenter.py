@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.backbones import Backbone
+from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.remote.ends import ServedBackbone
 from medseg_gym.backbones.remote.micro_batching import (
     BatcherStoppedError,
@@ -158,7 +159,10 @@ class Segmenter:
             for piece in pieces:
                 given = {r.image: images[r.image] for r in rows[piece] if r.image in images}
                 job = self._submit("decode", (rows[piece], given), len(rows[piece]), True)
-                made.append(await asyncio.wrap_future(job))
+                try:
+                    made.append(await asyncio.wrap_future(job))
+                except NonFiniteError as error:
+                    raise error.starting_at(piece.start) from None
         logits, iou = zip(*made, strict=True)
         return (
             (logits[0], iou[0]) if len(made) == 1 else (np.concatenate(logits), np.concatenate(iou))
