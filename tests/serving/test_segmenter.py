@@ -158,7 +158,7 @@ def test_stopping_finishes_what_was_accepted_and_refuses_the_rest() -> None:
 
 def test_a_caller_that_goes_away_leaves_no_slot_behind() -> None:
     backbone = Counting()
-    segmenter = make(backbone, max_sessions=2, max_delay_ms=50)
+    segmenter = make(backbone, max_sessions=2, max_delay_ms=500)
 
     async def work() -> list:
         for i in range(6):
@@ -167,7 +167,7 @@ def test_a_caller_that_goes_away_leaves_no_slot_behind() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.2)
         return [await segmenter.start(case(9)), await segmenter.start(case(8))]
 
     assert {slot for slot, _ in run(segmenter, work)} == {0, 1}
