@@ -53,7 +53,8 @@ def depth_bound(error: np.ndarray) -> float:
         return 0.0
     height, width = (side.stop - side.start for side in crop)
     disc = math.sqrt(np.count_nonzero(error) / math.pi) + math.sqrt(0.5)
-    return min((height + 1) / 2, (width + 1) / 2, disc)
+    bound: float = min((height + 1) / 2, (width + 1) / 2, disc)
+    return bound
 
 
 def deepest_pixel(error: np.ndarray, avoid: Iterable[Pixel] = ()) -> tuple[float, Pixel]:

@@ -362,7 +362,8 @@ def _build(spec: BackboneSpec, path: Any, device: Any, options: dict[str, Any]) 
             f"{inspect.signature(builder)} cannot be called as {BACKBONES.signature}: {error}"
         ) from None
     try:
-        return builder(path, device, **dict(spec.options), **options)
+        built: Backbone = builder(path, device, **dict(spec.options), **options)
+        return built
     except ImportError as error:
         raise _cannot_import(spec, error) from error
     except TypeError as error:

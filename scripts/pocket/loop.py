@@ -211,7 +211,7 @@ class Run:
     ) -> torch.Tensor:
         affinity = self.pupil.affinity(embedding, batch.regions.to(self.device))
         numbers["affinity"] = float(affinity.detach())
-        extra = self.config.auxiliary_weight * affinity
+        extra: torch.Tensor = self.config.auxiliary_weight * affinity
         if self.pupil.read is not None and len(batch.taught):
             seen = embedding[batch.taught.to(self.device)]
             distil = self.pupil.read(seen, batch.embeddings.to(self.device))

@@ -147,7 +147,10 @@ class DicomFormat(DatasetFormat):
         return mask
 
     def _shown(self, name: str, frame: int, segment: int, labelmap: bool) -> np.ndarray:
-        return segment_values(self.path(name), name, frame) == (segment if labelmap else 1)
+        mask: np.ndarray = segment_values(self.path(name), name, frame) == (
+            segment if labelmap else 1
+        )
+        return mask
 
     def _facts(self, name: str) -> Facts:
         try:

@@ -57,7 +57,8 @@ def _bits(path: Path) -> int | None:
     from pydicom import dcmread
 
     header = dcmread(path, stop_before_pixels=True, specific_tags=["BitsAllocated"])
-    return header.get("BitsAllocated")
+    bits: int | None = header.get("BitsAllocated")
+    return bits
 
 
 def read_frame_of_whole(path: Path, name: str, frame: int) -> tuple[np.ndarray, Any]:

@@ -51,7 +51,8 @@ class Plane:
     def normal(self) -> np.ndarray:
         """(3,) float, unit normal, along x down."""
         normal = np.cross(self.along, self.down)
-        return normal / np.linalg.norm(normal)
+        unit: np.ndarray = normal / np.linalg.norm(normal)
+        return unit
 
     @cached_property
     def affine(self) -> np.ndarray:
@@ -98,11 +99,13 @@ class Plane:
     def points(self, pixels: np.ndarray) -> np.ndarray:
         """Return positions of (N, 2) rows and columns, (N, 3) float in mm; reverses `pixels`."""
         rows, columns = pixels[:, :1] * self.spacing[0], pixels[:, 1:] * self.spacing[1]
-        return self.position + rows * self.down + columns * self.along
+        points: np.ndarray = self.position + rows * self.down + columns * self.along
+        return points
 
     def distance(self, points: np.ndarray) -> np.ndarray:
         """Return the signed distance of (N, 3) points along the normal, in mm."""
-        return (points - self.position) @ self.normal
+        distances: np.ndarray = (points - self.position) @ self.normal
+        return distances
 
     def parallel(self, other: Plane) -> bool:
         """Return whether both are turned alike, within a tenth of a degree or so."""

@@ -62,7 +62,8 @@ class _Patient:
     def at(self, x: float, y: float, jitter: float = 0.04) -> np.ndarray:
         spot = np.array([[x * self.width, y * self.depth]])
         spot += self.rng.normal(size=(1, 2)) * jitter * self.width
-        return turn(spot, self.angle)[0] + self.middle
+        position: np.ndarray = turn(spot, self.angle)[0] + self.middle
+        return position
 
     def organ(
         self,
@@ -203,7 +204,7 @@ def _render(rng: np.random.Generator, labels: np.ndarray, hard: bool) -> np.ndar
 
 def _masks(labels: np.ndarray) -> dict[str, np.ndarray]:
     def of(*names: str) -> np.ndarray:
-        mask = labels == _LABEL[names[0]]
+        mask: np.ndarray = labels == _LABEL[names[0]]
         for name in names[1:]:
             mask |= labels == _LABEL[name]
         return mask

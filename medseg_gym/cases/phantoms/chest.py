@@ -42,7 +42,8 @@ def _lung(rng: np.random.Generator, side: int, unit: float, middle: np.ndarray) 
         2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
         + (3 * p1 - p0 - 3 * p2 + p3) * t**3
     )  # fmt: skip
-    return np.clip(smooth * unit * (side, 1.0) + middle, 2, 253)
+    outline: np.ndarray = np.clip(smooth * unit * (side, 1.0) + middle, 2, 253)
+    return outline
 
 
 def _ribs(rng: np.random.Generator, unit: float, middle: np.ndarray) -> np.ndarray:
@@ -68,7 +69,8 @@ def _ribs(rng: np.random.Generator, unit: float, middle: np.ndarray) -> np.ndarr
     bones += drawn(*clavicles) * np.float32(rng.uniform(0.08, 0.16))
     spine = np.abs(COLUMNS - np.float32(middle[0])) < 0.11 * unit
     discs = 0.75 + 0.25 * np.sin(ROWS * np.float32(6.3 / (0.17 * unit)))
-    return bones + spine * discs * np.float32(rng.uniform(0.05, 0.11))
+    skeleton: np.ndarray = bones + spine * discs * np.float32(rng.uniform(0.05, 0.11))
+    return skeleton
 
 
 def _draw(rng: np.random.Generator, hard: bool, without: str) -> Drawing:

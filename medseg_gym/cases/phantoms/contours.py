@@ -59,7 +59,10 @@ def blob(
     ripple += coefficients[1] @ _BASIS[sines + low : sines + low + count]
     x, y = (_CIRCLE * np.clip(1.0 + ripple, 0.4, 1.6)[:, None]).T
     y = y * (1.0 - taper * x) * aspect + bend * (x * x - 0.4)
-    return turn(np.stack([x, y], axis=1) * radius, angle) + np.asarray(centre, dtype=float)
+    contour: np.ndarray = turn(np.stack([x, y], axis=1) * radius, angle) + np.asarray(
+        centre, dtype=float
+    )
+    return contour
 
 
 def turn(points: np.ndarray, angle: float) -> np.ndarray:
@@ -76,7 +79,8 @@ def scaled(outline: np.ndarray, factor: float, grow: float = 0.0) -> np.ndarray:
     if grow:
         length = np.sqrt((offset**2).sum(axis=1, keepdims=True))
         offset = offset * (1.0 + grow / np.maximum(length, 1.0))
-    return centre + offset * factor
+    contour: np.ndarray = centre + offset * factor
+    return contour
 
 
 def mirrored(outline: np.ndarray, x: float) -> np.ndarray:

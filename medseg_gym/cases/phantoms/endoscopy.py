@@ -87,7 +87,8 @@ def _frame(rng: np.random.Generator) -> np.ndarray:
     edge = rng.uniform(3, 14)
     corner = rng.uniform(200, 240)
     x, y = np.abs(COLUMNS - 127.5), np.abs(ROWS - 127.5)
-    return (x < 127.5 - edge) & (y < 127.5 - edge) & (x + y < corner)
+    view: np.ndarray = (x < 127.5 - edge) & (y < 127.5 - edge) & (x + y < corner)
+    return view
 
 
 def _add_findings(
@@ -105,7 +106,7 @@ def _add_findings(
 
     def put(
         name: str, size: float, rough: float, aspect: float, bend: float = 0.0, taper: float = 0.0
-    ):
+    ) -> tuple[np.ndarray, np.ndarray]:
         nonlocal free
         at = place_in(rng, free, size * 1.2)
         outline = blob(rng, at, size, aspect, rng.uniform(0, 6.3), rough, bend, taper)
@@ -138,7 +139,7 @@ def _add_findings(
     tint(colour, mask, rgb(1 + 0.2 * redness, 1 - redness, 1 - redness))
     bulge = rng.uniform(0.8, 1.5) if hard else rng.uniform(3, 7)
     height[mask] += bulge
-    dome = 2 * bulge * blur(mask, max(6, size / 3)) * mask
+    dome: np.ndarray = 2 * bulge * blur(mask, max(6, size / 3)) * mask
     if hard:
         mask, _ = put("angioectasia", rng.uniform(1.4, 2.8), 0.15, 0.9)
         tint(colour, mask, 0.0, rgb(0.6, 0.05, 0.06))

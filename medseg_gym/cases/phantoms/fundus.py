@@ -110,7 +110,8 @@ def _add_lesions(
         at = place_in(rng, free, size * 1.3)
         outline = blob(rng, at, size, aspect * rng.uniform(0.8, 1.2), rng.uniform(0, 3), rough)
         free = free & ~filled(scaled(outline, 1.3))
-        return filled(outline) & around
+        mask: np.ndarray = filled(outline) & around
+        return mask
 
     def wanted(name: str, share: float) -> bool:
         return name != without and (hard or rng.random() < share)

@@ -54,14 +54,16 @@ def speckle(rng: np.random.Generator, axial: float, lateral: float) -> np.ndarra
     parts = rng.standard_normal((2, SIZE, SIZE), dtype=np.float32)
     parts = gaussian_filter(parts, (0, axial, lateral), truncate=2.5, mode="reflect")
     power = parts[0] ** 2 + parts[1] ** 2
-    return np.sqrt(power / power.mean())
+    speckle: np.ndarray = np.sqrt(power / power.mean())
+    return speckle
 
 
 def blur(field: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur of a (256, 256) field; wide ones are done on a coarser grid."""
     field = np.asarray(field, dtype=np.float32)
     if sigma < 1.8:
-        return gaussian_filter(field, sigma, truncate=2.5, mode="nearest")
+        blurred: np.ndarray = gaussian_filter(field, sigma, truncate=2.5, mode="nearest")
+        return blurred
     small, step = _halved(field), 2
     if sigma >= 6:
         small, step = _halved(small), 4
@@ -71,7 +73,8 @@ def blur(field: np.ndarray, sigma: float) -> np.ndarray:
 def _halved(field: np.ndarray) -> np.ndarray:
     """Average 2 x 2 pixels."""
     rows = field[::2] + field[1::2]
-    return (rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25)
+    means: np.ndarray = (rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25)
+    return means
 
 
 def vary(rng: np.random.Generator, value: float, spread: float) -> float:
@@ -173,4 +176,5 @@ def tint(
 
 def squared_distance(point: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return the (256, 256) float32 squared distance to (x, y) in pixels."""
-    return (COLUMNS - np.float32(point[0])) ** 2 + (ROWS - np.float32(point[1])) ** 2
+    squared: np.ndarray = (COLUMNS - np.float32(point[0])) ** 2 + (ROWS - np.float32(point[1])) ** 2
+    return squared

@@ -90,7 +90,9 @@ def read_slice(header: VolumeHeader, voxel_axis: int, index: int, channel: int) 
     with _errors(header.path):
         data = _load(header.path).dataobj
         if len(data.shape) == 2:
-            return _unscaled(data, (slice(None),) * 2).reshape(header.shape)[tuple(place)]
+            volume = _unscaled(data, (slice(None),) * 2).reshape(header.shape)
+            plane: np.ndarray = volume[tuple(place)]
+            return plane
         return _unscaled(data, (*place, *_beyond(data.shape, channel)))
 
 
@@ -105,7 +107,8 @@ def _unscaled(data: Any, place: tuple) -> np.ndarray:
     from nibabel.openers import ImageOpener
 
     with ImageOpener(data.file_like) as file:
-        return fileslice(file, place, data.shape, data.dtype, data.offset, order="F")
+        values: np.ndarray = fileslice(file, place, data.shape, data.dtype, data.offset, order="F")
+        return values
 
 
 def _load(path: Path) -> Any:

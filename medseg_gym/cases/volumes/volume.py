@@ -155,7 +155,7 @@ class Volume:
 
         def decode() -> np.ndarray:
             with self._naming():
-                array = self._file.read_volume(self.header, channel)
+                array: np.ndarray = self._file.read_volume(self.header, channel)
             array.flags.writeable = False
             return array
 

@@ -116,7 +116,8 @@ def _own(spec: Spec, reward: Any, options: dict[str, Any]) -> Reward:
             f"reward {spec}: {getattr(reward, '__name__', type(reward).__name__)}"
             f"{inspect.signature(reward)} cannot be called as {wanted}: {problem}"
         ) from None
+    own: Reward = reward
     if not values:
-        return reward
-    bound = functools.partial(reward, **values)
+        return own
+    bound = functools.partial(own, **values)
     return functools.update_wrapper(bound, reward)

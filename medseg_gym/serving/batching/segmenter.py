@@ -178,11 +178,15 @@ class Segmenter:
         self, rows: Sequence[WireRow], images: Mapping[str, np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
         """`decode` for another thread of this process, which waits."""
-        return self._submit("decode", (rows, images), len(rows) + len(images)).result()
+        future: Future[tuple[np.ndarray, np.ndarray]] = self._submit(
+            "decode", (rows, images), len(rows) + len(images)
+        )
+        return future.result()
 
     def encode_now(self, images: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
         """`encode` for another thread of this process, which waits."""
-        return self._submit("encode", images, len(images)).result()
+        future: Future[dict[str, tuple[int, int]]] = self._submit("encode", images, len(images))
+        return future.result()
 
     def stop(self) -> None:
         """Finish what was accepted, refuse the rest, end the thread."""

@@ -179,6 +179,7 @@ def restore(path: str | Path) -> PromptPPO:
     refuse_pickles(folder)
     config = RLlibPPOConfig.from_mapping(read_json(folder / _SETTINGS))
     options = {"backbone_options": {"key": ""}} if is_service(config.backbone) else {}
-    algo: Any = ppo_config(config, **options).build_algo()
+    algo = ppo_config(config, **options).build_algo()
+    assert isinstance(algo, PromptPPO)  # RLlib's annotation is that of every algorithm
     algo.restore_from_path(str(folder))
     return algo

@@ -24,7 +24,8 @@ def _attend(
     heads = attention.num_heads
 
     def split(x: torch.Tensor) -> torch.Tensor:  # B x N x C -> B x heads x N x C/heads
-        return x.unflatten(2, (heads, -1)).transpose(1, 2)
+        parts: torch.Tensor = x.unflatten(2, (heads, -1)).transpose(1, 2)
+        return parts
 
     out = F.scaled_dot_product_attention(
         split(attention.q_proj(q)),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 CACHE_BYTES = 128_000_000
+
+Value = TypeVar("Value")
 
 
 class ByteCache:
@@ -23,18 +25,20 @@ class ByteCache:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, make: Callable[[], Any], nbytes: Callable[[Any], int]) -> Any:
+    def get(
+        self, key: Hashable, make: Callable[[], Value], nbytes: Callable[[Value], int]
+    ) -> Value:
         """Return the value of `key`, made if it is not at hand.
 
         Args:
-            key: Names the value.
+            key: Names the value, and with it its type.
             make: Makes it; may run twice where two threads ask at once.
             nbytes: Size of a value in bytes.
         """
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
-                return self._values[key][0]
+                return cast(Value, self._values[key][0])
         value = make()
         size = nbytes(value)
         if size > self.limit:
