@@ -115,7 +115,7 @@ def convert(text: str, declared: Any) -> Any:
         any_length = len(arguments) > len(inner) or origin is list
         kinds = inner * len(parts) if any_length else inner
         if len(kinds) != len(parts):
-            raise ValueError(f"{len(kinds)} values with + between them are wanted")
+            raise ValueError(f"{len(kinds)} values with commas (or +) between them are wanted")
         return (origin or declared)(
             convert(part, kind) for part, kind in zip(parts, kinds, strict=True)
         )

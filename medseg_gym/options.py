@@ -109,6 +109,25 @@ class Options:
         """
         described = describe_fields(cls)
         place = f"{where}: " if where else ""
+        given = cls.checked(values, where)
+        lacking = [n for n, one in described.items() if one.default is MISSING and n not in given]
+        if lacking:
+            raise MedSegError(f"{place}{cls.__name__} needs {', '.join(lacking)}")
+        return cls(**given)
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+        """Return plain values as their declared types; see `from_mapping`, but none may be missing.
+
+        Args:
+            values: Value by field.
+            where: File or section, for messages.
+
+        Raises:
+            MedSegError: A field that does not exist, or a value of another type.
+        """
+        described = describe_fields(cls)
+        place = f"{where}: " if where else ""
         given: dict[str, Any] = {}
         for name, value in values.items():
             if name == "algorithm" and name not in described:
@@ -124,10 +143,7 @@ class Options:
                 given[name] = _checked(value, described[name].declared)
             except ValueError as error:
                 raise MedSegError(f"{place}{name} cannot be {value!r}: {error}") from None
-        lacking = [n for n, one in described.items() if one.default is MISSING and n not in given]
-        if lacking:
-            raise MedSegError(f"{place}{cls.__name__} needs {', '.join(lacking)}")
-        return cls(**given)
+        return given
 
     @classmethod
     def read(cls: type[O], path: str | Path) -> O:
@@ -148,18 +164,30 @@ class Options:
         return json.dumps({"algorithm": type(self).__name__, **self.to_mapping()}, indent=1)
 
     def to_yaml(self) -> str:
-        """Return the fields as YAML with their prose as comments, for `--print-config`."""
+        """Return the fields as YAML with their prose as comments."""
+        return self.template(self.to_mapping())
+
+    @classmethod
+    def template(cls, values: Mapping[str, Any]) -> str:
+        """Return YAML of all fields with their prose as comments, for `--print-config`.
+
+        Args:
+            values: Value by field, as `checked` returns it; others have their defaults. A field
+                that has neither stands there as a comment, to be filled in.
+        """
         import yaml
 
-        described = describe_fields(type(self))
         lines: list[str] = []
         topic = None
-        for name, value in self.to_mapping().items():
-            one = described[name]
+        for name, one in describe_fields(cls).items():
+            value = _plain(values.get(name, one.default))
             if one.topic != topic:
                 topic = one.topic
                 lines += [*([""] if lines else []), f"# --- {topic}"]
             lines += [f"# {line}" for line in textwrap.wrap(one.text, 96)]
+            if value is MISSING:
+                lines.append(f"# {name}:  (a value is needed)")
+                continue
             lines.append(yaml.safe_dump({name: value}, default_flow_style=True, width=10**6)[1:-2])
         return "\n".join(lines) + "\n"
 

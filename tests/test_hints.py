@@ -43,14 +43,14 @@ NEEDS = {
 
 def packages(extra: str) -> set[str]:
     """Names of what an extra brings, extras within it included."""
-    found = set()
+    result = set()
     for text in EXTRAS[extra]:
         name, _, inner = re.match(r"([\w.-]+)(\[([^\]]*)\])?", text).groups()  # type: ignore[union-attr]
         if name == "medseg-gym":
             for one in inner.split(","):
-                found |= packages(one)
-        found.add(name.lower())
-    return found
+                result |= packages(one)
+        result.add(name.lower())
+    return result
 
 
 def hints() -> list[tuple[str, str]]:
@@ -64,9 +64,9 @@ def hints() -> list[tuple[str, str]]:
 
 
 def test_hints_name_extras_that_there_are() -> None:
-    found = hints()
-    assert len(found) > 12
-    assert {extra for _, extra in found} <= set(EXTRAS)
+    result = hints()
+    assert len(result) > 12
+    assert {extra for _, extra in result} <= set(EXTRAS)
 
 
 def test_a_hint_brings_what_is_missing_there() -> None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"medseg_gym": ROOT, "medseg_agents": ROOT / "agents", "benchmarks": ROOT}
 
 ROOMS = [
-    ["errors", "object_paths", "registry", "option_values", "options", "option_groups"],
+    ["errors", "object_paths", "specs", "registry", "option_values", "options", "option_groups"],
     ["storage", "display", "statistics"],
     ["cases", "prompts"],
     ["backbones"],
@@ -35,12 +35,12 @@ CROWDED = 13
 
 def modules() -> dict[str, Path]:
     """Every module of the three packages by name."""
-    found = {}
+    result = {}
     for package, root in PACKAGES.items():
         for file in (root / package).rglob("*.py"):
             parts = file.relative_to(root).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
-    return found
+            result[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return result
 
 
 MODULES = modules()

@@ -37,12 +37,12 @@ def test_damage_elsewhere_is_named_or_a_value(tmp_path_factory, place, bits):
     path.write_bytes(data)
     line = WHOLE[:place].count(b"\n")
     try:
-        found = read_rows(path)
+        result = read_rows(path)
     except MedSegError as error:
         assert str(error).startswith(f"{path}:{line + 1}: ")
     else:
         others = [row for i, row in enumerate(ROWS) if i != line]
-        assert all(row in found for row in others) or WHOLE[place] == ord("\n")
+        assert all(row in result for row in others) or WHOLE[place] == ord("\n")
 
 
 def test_what_a_line_may_not_be(tmp_path):

@@ -250,3 +250,27 @@ def test_lists_of_specs_are_split_where_a_spec_begins(text, backbones):
     app.command("other")(lambda: None)
     CliRunner().invoke(app, ["play", *(["--backbones", text] if text else [])])
     assert seen == [SpecOptions(backbones=backbones)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeedyOptions(Options):
+    reward: str
+    """Name of the reward."""
+
+    count: int = 2
+    """Episodes."""
+
+
+def test_printed_options_leave_a_place_for_what_is_needed():
+    def play(options: NeedyOptions) -> None:
+        raise AssertionError("printed alone")
+
+    app = typer.Typer()
+    app.command("play")(with_options(NeedyOptions, play))
+    app.command("other")(lambda: None)
+    printed = CliRunner().invoke(app, ["play", "--count", "3", "--print-config"])
+    assert printed.exit_code == 0, printed.output
+    assert "# Name of the reward.\n# reward:  (a value is needed)\n" in printed.output
+    assert yaml.safe_load(printed.output) == {"count": 3}
+    filled = printed.output.replace("# reward:  (a value is needed)", "reward: iou")
+    assert NeedyOptions.from_mapping(yaml.safe_load(filled)) == NeedyOptions(reward="iou", count=3)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from medseg_gym import registry
 from medseg_gym.errors import MedSegError
 from medseg_gym.object_paths import load_object
-from medseg_gym.registry import Registry, read_options, split_specs, takes_spec, write_options
+from medseg_gym.registry import Registry, takes_spec
+from medseg_gym.specs import read_options, split_specs, write_options
 
 
 @pytest.fixture

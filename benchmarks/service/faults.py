@@ -143,9 +143,9 @@ class Fuzz:
         """Send so many; counts."""
         schema = schemathesis.openapi.from_url(f"{self.url}/openapi.json")
         work = [
-            (found.ok(), mode)
-            for found in schema.get_all_operations()
-            if isinstance(found, Ok)
+            (actual.ok(), mode)
+            for actual in schema.get_all_operations()
+            if isinstance(actual, Ok)
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
         ]
         for turn in range(100):  # hypothesis ends early where a route takes few requests

@@ -15,7 +15,8 @@ from medseg_gym.errors import PolicyError
 from medseg_gym.option_values import convert_options, declared_options, takes_any_option
 from medseg_gym.policy import Policy
 from medseg_gym.prompts import ArrayCodec
-from medseg_gym.registry import Factory, Registry, Spec, split_specs
+from medseg_gym.registry import Factory, Registry
+from medseg_gym.specs import Spec, split_specs
 
 NOISY = "noisy-"
 """Before the kind of any oracle: the same with a human hand (see `Noisy`)."""

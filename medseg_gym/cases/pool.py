@@ -9,7 +9,8 @@ import numpy as np
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.source import CaseList, CaseSource, load_cases
 from medseg_gym.errors import CaseError
-from medseg_gym.registry import Spec, takes_spec
+from medseg_gym.registry import takes_spec
+from medseg_gym.specs import Spec
 
 _ARGUMENT = re.compile(r"(\d+)(?:@(\d+))?:(.+)")
 

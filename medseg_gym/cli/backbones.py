@@ -25,7 +25,7 @@ class CheckOptions(LoadOptions, WeightOptions):
 def list_backbones() -> None:
     """Show the known backbones and whether what they need is at hand."""
     from medseg_gym.backbones import available
-    from medseg_gym.backbones.registry import checkpoint_folders, find_checkpoint
+    from medseg_gym.backbones.checkpoint_files import checkpoint_folders, find_checkpoint
     from medseg_gym.errors import CheckpointError
 
     table = Table(title="backbones")

@@ -94,11 +94,12 @@ def with_options(config: type[Options], command: Callable[..., None]) -> Callabl
     def run(context: typer.Context, **values: Any) -> None:
         file, printing = values.pop("config_file"), values.pop("print_config")
         given = _merged(context, config, file, {name: values.pop(name) for name in described})
-        options = config.from_mapping(given, str(file) if file else "")
+        where = str(file) if file else ""
         if printing:
-            typer.echo(options.to_yaml(), nl=False)
+            typer.echo(config.template(config.checked(given, where)), nl=False)
             raise typer.Exit
-        command(options, **values)
+        _require(config, given)
+        command(config.from_mapping(given, where), **values)
 
     first = inspect.Parameter(
         "context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context
@@ -122,11 +123,15 @@ def _merged(
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             merged[name] = _value(value, described[name])
-    lacking = [n for n, one in described.items() if one.default is MISSING and n not in merged]
-    if lacking and set(merged) <= set(described):  # a misspelt one is named before a missing one
+    return merged
+
+
+def _require(config: type[Options], given: Mapping[str, Any]) -> None:
+    described = describe_fields(config)
+    lacking = [n for n, one in described.items() if one.default is MISSING and n not in given]
+    if lacking and set(given) <= set(described):  # a misspelt one is named before a missing one
         flags = ", ".join("--" + name.replace("_", "-") for name in lacking)
         raise MedSegError(f"give {flags}, or set it in the file of --config")
-    return merged
 
 
 def _value(value: Any, one: FieldDescription) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from medseg_gym.errors import MedSegError
 from medseg_gym.option_groups import LoadOptions, SegmenterOptions
-from medseg_gym.options import Options, repeated
+from medseg_gym.options import Options, describe_fields, repeated
 from medseg_gym.serving.limits import Limits
 
 _KEPT_OUT = ("cache_bytes", "store")  # of this machine; they change no mask
@@ -154,7 +154,7 @@ def serve(options: ServeOptions) -> None:
             backbone_options=arguments,
             keys_file=None,
             keys=keys,
-            limits={f.name: getattr(limits, f.name) for f in fields(limits)},
+            limits=limits.to_mapping(),
             local_only=not keys,
         )
         running = ray_server.ray_service(
@@ -205,16 +205,13 @@ def read_limits(entries: Sequence[str], **given: Any) -> Limits:
     Raises:
         MedSegError: An unknown name or a value that is no number.
     """
-    known: dict[str, Any] = {field.name: type(field.default) for field in fields(Limits)}
     for entry in entries:
-        name, _, value = entry.partition("=")
-        try:
-            given[name] = known[name](value)
-        except (KeyError, ValueError):
-            raise MedSegError(
-                f"--limit {entry}: write NAME=NUMBER with one of {', '.join(known)}"
-            ) from None
-    return Limits(**given)
+        name, equals, value = entry.partition("=")
+        if not equals:
+            names = ", ".join(describe_fields(Limits))
+            raise MedSegError(f"--limit {entry}: write NAME=NUMBER with one of {names}")
+        given[name] = value
+    return Limits.from_mapping(given, "--limit")
 
 
 def _on_cpu(device: str, ray: bool) -> bool:

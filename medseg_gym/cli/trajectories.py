@@ -202,7 +202,7 @@ def export(
     from medseg_gym.trajectories.export.export import export_store
     from medseg_gym.trajectories.store.reader import TrajectoryStore
 
-    chat = ChatOptions.read(options.chat())
+    chat = ChatOptions.from_arguments(options.chat())
     opened, console = TrajectoryStore(store), _console()
     with _progress(console) as progress:
         bar = progress.add_task(options.format, total=len(opened))

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.views.chat_texts import ChatTexts
-from medseg_gym.errors import MedSegError
 from medseg_gym.prompts import Thinking
-
-_ARRAY_ONLY = {
-    "bins": "tool calls are on a grid of 1000 cells, or as coordinates= says",
-    "targets": "the target is told in words",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +19,14 @@ class ChatOptions(EnvOptions):
     of turns, `tools` also decides what the system prompt tells of. And:
     """
 
+    noun: ClassVar[str] = "MedSegChat"
+    refused: ClassVar[Mapping[str, str]] = {
+        "bins": "tool calls are on a grid of 1000 cells, or as coordinates= says",
+        "targets": "the target is told in words",
+    }
+
     image_size: int = 512
-    """Side P of the square picture that the model is shown, in pixels."""
+    """Side P of the square image that the model is shown, in pixels."""
 
     texts: str | ChatTexts | Mapping[str, Any] = field(default="full")
     """Words: "full", "terse" (for tiny models), a `ChatTexts`, or its arguments as a mapping."""
@@ -46,24 +46,5 @@ class ChatOptions(EnvOptions):
     coordinates: str = "grid1000"
     """How the model writes places, which system prompt, tool schemas, conversations and exports all
     follow: "grid1000", whole numbers 0..999 of width and height; "fraction", numbers 0..1; "pixel",
-    pixels of the picture that it is shown, 0..P-1.
+    pixels of the image that it is shown, 0..P-1.
     """
-
-    @classmethod
-    def read(cls, options: Mapping[str, Any]) -> ChatOptions:
-        """Build from keyword arguments.
-
-        Raises:
-            MedSegError: An argument that does not exist or belongs to the array view.
-        """
-        for name, reason in _ARRAY_ONLY.items():
-            if name in options:
-                raise MedSegError(f"MedSegChat environments take no argument {name!r}: {reason}")
-        known = [f.name for f in fields(cls) if f.name not in _ARRAY_ONLY]
-        unknown = [name for name in options if name not in known]
-        if unknown:
-            raise MedSegError(
-                f"MedSegChat environments take no argument {', '.join(map(repr, unknown))}; "
-                f"known: {', '.join(known)}"
-            )
-        return cls(**options)

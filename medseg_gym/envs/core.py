@@ -16,7 +16,7 @@ from medseg_gym.envs.views.array import ArrayView
 from medseg_gym.envs.views.chat import ChatView
 from medseg_gym.envs.views.cut_answer import explain_cut
 from medseg_gym.envs.views.protocol import Observations, View
-from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine, StepResult, episode_info
+from medseg_gym.episodes import Episode, EpisodeEngine, StepResult, episode_info
 from medseg_gym.errors import BackboneError, CaseError, MedSegError
 from medseg_gym.prompts import TOOLS, ArrayCodec
 
@@ -45,9 +45,7 @@ class EnvCore:
             num_slots,
             options.reward,
             options.max_steps,
-            DecodeOptions(
-                options.prompt_memory, options.mask_input, options.multimask, options.text_prompt
-            ),
+            options,
         )
         self.view = make_view(options, self.source)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from medseg_gym.cases import Case, CaseSource
-from medseg_gym.errors import MedSegError
+from medseg_gym.episodes.decode_options import DecodeOptions
+from medseg_gym.errors import MedSegError, nearest
 from medseg_gym.prompts import TOOL_CALL_BINS, TOOLS
 
 if TYPE_CHECKING:
@@ -16,9 +17,21 @@ if TYPE_CHECKING:
     from medseg_gym.episodes.rewards import Reward
 
 
+E = TypeVar("E", bound="EnvOptions")
+
+
 @dataclass(frozen=True, kw_only=True)
-class EnvOptions:
-    """Arguments of `gym.make("MedSeg-v0", ...)` and `gym.make_vec("MedSeg-v0", ...)`."""
+class EnvOptions(DecodeOptions):
+    """Arguments of `gym.make("MedSeg-v0", ...)` and `gym.make_vec("MedSeg-v0", ...)`.
+
+    Attributes:
+        noun: Name of the environments in messages.
+        refused: Inherited arguments that they do not take, each with the reason.
+    """
+
+    topic: ClassVar[str] = "Environment"
+    noun: ClassVar[str] = "MedSeg"
+    refused: ClassVar[Mapping[str, str]] = {}
 
     cases: str | CaseSource | Sequence[Case] = "samples"
     """Cases: a spec for `load_cases`, a CaseSource or a sequence of Cases."""
@@ -44,18 +57,6 @@ class EnvOptions:
     max_steps: int = 5
     """Actions per episode; running out of them terminates it."""
 
-    prompt_memory: Literal["all", "newest"] = "all"
-    """"all" prompts in force go to the decoder, or the "newest" alone."""
-
-    mask_input: bool = True
-    """Feed the previous logits back where the backbone takes them."""
-
-    multimask: Literal["auto", "always", "never"] = "auto"
-    """"auto" (three masks for a single click, else one), "always" or "never"."""
-
-    text_prompt: bool = False
-    """Also tell a backbone that takes text (see its `prompt_kinds`) the target."""
-
     image_size: int = 128
     """Side S of the observed square, in pixels."""
 
@@ -69,17 +70,21 @@ class EnvOptions:
     """Vocabulary of target texts; None takes the case source's own."""
 
     @classmethod
-    def read(cls, options: Mapping[str, Any]) -> EnvOptions:
-        """Build from keyword arguments.
+    def from_arguments(cls: type[E], options: Mapping[str, Any]) -> E:
+        """Build from keyword arguments, which may be objects.
 
         Raises:
-            MedSegError: An argument that does not exist.
+            MedSegError: An argument that does not exist (with the nearest), or that belongs to
+                another view.
         """
-        known = [f.name for f in fields(cls)]
-        unknown = [name for name in options if name not in known]
-        if unknown:
-            raise MedSegError(
-                f"MedSeg environments take no argument {', '.join(map(repr, unknown))}; "
-                f"known: {', '.join(known)}"
-            )
+        for name, reason in cls.refused.items():
+            if name in options:
+                raise MedSegError(f"{cls.noun} environments take no argument {name!r}: {reason}")
+        known = [f.name for f in fields(cls) if f.name not in cls.refused]
+        for name in options:
+            if name not in known:
+                raise MedSegError(
+                    f"{cls.noun} environments take no argument {name!r}{nearest(name, known)}; "
+                    f"known: {', '.join(known)}"
+                )
         return cls(**options)

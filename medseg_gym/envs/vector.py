@@ -45,7 +45,7 @@ class CoreVectorEnv(EnvAttributes, VectorEnv[Observations, Any, Any]):
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
-        self.options = self.options_class.read(options)
+        self.options = self.options_class.from_arguments(options)
         self.core = EnvCore(self.options, num_envs)
         self.num_envs = num_envs
         self.autoreset_mode = _read_mode(autoreset_mode)

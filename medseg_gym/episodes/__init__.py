@@ -5,7 +5,8 @@ An `Episode` is one case being segmented, `EpisodeEngine` the only place where a
 """
 
 from medseg_gym.episodes import metrics, rewards
-from medseg_gym.episodes.engine import DecodeOptions, EpisodeEngine, StepResult, episode_info
+from medseg_gym.episodes.decode_options import DecodeOptions
+from medseg_gym.episodes.engine import EpisodeEngine, StepResult, episode_info
 from medseg_gym.episodes.episode import Episode, MaskState, Step
 from medseg_gym.episodes.summary import EpisodeSummary, mean_summary
 from medseg_gym.errors import EpisodeError

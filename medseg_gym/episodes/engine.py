@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,40 +13,12 @@ from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.protocol import Backbone, PromptRow
 from medseg_gym.cases import Case
 from medseg_gym.episodes import rewards
+from medseg_gym.episodes.decode_options import DecodeOptions
 from medseg_gym.episodes.episode import Episode, MaskState
 from medseg_gym.episodes.masks import check_prediction, measure_masks
 from medseg_gym.episodes.summary import EpisodeSummary
 from medseg_gym.errors import EpisodeError, PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Prompt
-
-
-@dataclass(frozen=True)
-class DecodeOptions:
-    """How prompts become decoder rows; one rule for training and inference."""
-
-    prompt_memory: Literal["all", "newest"] = "all"
-    """"all" gives the decoder every prompt in force. "newest" gives it the newest one alone once
-    there are logits, which is what MedSAM-Agent does.
-    """
-
-    mask_input: bool = True
-    """Feed the previous logits back, where the backbone takes them."""
-
-    multimask: Literal["auto", "always", "never"] = "auto"
-    """"auto" asks for three masks and keeps the best predicted IoU when the row is exactly one
-    click, as SAM's authors advise; "always" and "never" do so in every row.
-    """
-
-    text: bool = False
-    """Add the case's target text to every row, for backbones that take text."""
-
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("prompt_memory", ("all", "newest")),
-            ("multimask", ("auto", "always", "never")),
-        ):
-            if getattr(self, name) not in choices:
-                raise EpisodeError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
 
 
 class StepResult(NamedTuple):
@@ -269,7 +240,7 @@ class EpisodeEngine:
             logits = None
         ambiguous = box is None and len(points) == 1
         multimask = {"auto": ambiguous, "always": True, "never": False}[options.multimask]
-        text = episode.case.target if options.text else None
+        text = episode.case.target if options.text_prompt else None
         return PromptRow(episode.embedding, box, points, logits, multimask, text)
 
 

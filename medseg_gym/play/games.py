@@ -138,7 +138,7 @@ class GameBook:
             prompt_memory=decode.prompt_memory,
             mask_input=decode.mask_input,
             multimask=decode.multimask,
-            text_prompt=decode.text,
+            text_prompt=decode.text_prompt,
             **{"backbone": segmenter.served.backbone, **self.options.provenance},
         )
 

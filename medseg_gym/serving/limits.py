@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from medseg_gym.errors import MedSegError
+from medseg_gym.options import Options
 
 
-@dataclass(frozen=True)
-class Limits:
+@dataclass(frozen=True, kw_only=True)
+class Limits(Options):
     """Limits of the service, each with the answer to requests that exceed it.
 
     Raises:
         MedSegError: A limit is not positive (`max_delay_ms` may be 0).
     """
+
+    topic: ClassVar[str] = "Service"
 
     max_batch: int = 64
     """Most prompt rows in one decoder call of the micro-batcher."""

@@ -57,14 +57,14 @@ def _section(nav: list[Any], name: str) -> list[Any]:
 
 def rooms() -> dict[str, Path]:
     """Rooms, each a folder or a file of a package, by dotted name."""
-    found = {}
+    result = {}
     for package, folder in PACKAGES.items():
         for path in sorted(folder.iterdir()):
             if path.is_dir() and (path / "__init__.py").exists():
-                found[f"{package}.{path.name}"] = path
+                result[f"{package}.{path.name}"] = path
             elif path.suffix == ".py" and not path.name.startswith("_"):
-                found[f"{package}.{path.stem}"] = path
-    return found
+                result[f"{package}.{path.stem}"] = path
+    return result
 
 
 def room_page(room: str, path: Path) -> str:

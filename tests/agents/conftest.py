@@ -28,8 +28,8 @@ def small_run() -> dict:
     }
 
 
-def said(turn, variant):
-    """What the model learns to say: a box, then a click or nothing readable, then stop."""
+def answers(turn, variant):
+    """Completions to learn: a box, then a click or nothing readable, then stop."""
     from medseg_gym.prompts import AddBox, AddPoint, Stop, encode_tool_call
 
     box = AddBox(0.2505, 0.2505, 0.7505, 0.7505 if variant % 2 else 0.5005)
@@ -58,7 +58,7 @@ def caller(tmp_path_factory, small_cases):
         observations, _ = envs.reset(options={"case": [case.key for case in small_cases]})
         for turn in range(3):
             texts |= set(observations["text"])
-            observations, *_ = envs.step([said(turn, variant)] * len(small_cases))
+            observations, *_ = envs.step([answers(turn, variant)] * len(small_cases))
         conversations += [(envs.messages(s), envs.images(s)) for s in range(len(small_cases))]
     size = TinyConfig(image_size=64, hidden=64, layers=2, vision_layers=1)
     path = build_tiny(tmp_path_factory.mktemp("caller"), sorted(texts), size)

@@ -370,14 +370,14 @@ def test_deep_pixels_are_drawn_more_often():
     bins=st.sampled_from([2, 16, 40, 1000]),
 )
 def test_click_pixels_are_those_of_its_cell_and_its_own(x, y, shape, bins):
-    found = click_pixels(AddPoint(x, y), shape, bins)
+    result = click_pixels(AddPoint(x, y), shape, bins)
     own = min(int(y * shape[0]), shape[0] - 1), min(int(x * shape[1]), shape[1] - 1)
     rows = {r for r in range(shape[0]) if to_cell((r + 0.5) / shape[0], bins) == to_cell(y, bins)}
     columns = {
         c for c in range(shape[1]) if to_cell((c + 0.5) / shape[1], bins) == to_cell(x, bins)
     }
     expected = {(r, c) for r in rows | {own[0]} for c in columns | {own[1]}}
-    assert set(found) == expected and len(found) == len(expected)
+    assert set(result) == expected and len(result) == len(expected)
 
 
 @given(mask=masks, bins=st.sampled_from([2, 5, 1000]))

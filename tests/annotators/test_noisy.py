@@ -47,7 +47,7 @@ def a_case(seed: int = 0, side: int = 40) -> Case:
 
 
 def ask_many(policy, turns=1, case=None):
-    """What a policy does in many slots that all play one case, turn by turn."""
+    """Actions of a policy in many slots that all play one case, turn by turn."""
     engine = EpisodeEngine(Blank(), num_slots=SLOTS, max_steps=turns + 1)
     episodes = engine.reset(range(SLOTS), [case or a_case()] * SLOTS)
     policy.reset(range(SLOTS), [np.random.default_rng([7, i]) for i in range(SLOTS)])
@@ -124,8 +124,8 @@ def test_without_slips_it_is_the_expert(name, small_cases):
     def play(text):
         envs = make_envs(2, cases=small_cases, backbone=EllipseBackbone(), max_steps=4)
         policy = annotators.make(text, envs.codec)
-        found = play_cases(envs, policy, [case.key for case in small_cases], seed=1)
-        return [[s.prompt for s in p.episode.steps] for batch in found for p in batch]
+        result = play_cases(envs, policy, [case.key for case in small_cases], seed=1)
+        return [[s.prompt for s in p.episode.steps] for batch in result for p in batch]
 
     clean = "&".join(f"{option}=0" for option in CLEAN)
     assert play(f"noisy-{name}?{clean}") == play(name)
@@ -137,8 +137,8 @@ def test_slips_are_the_same_for_any_number_of_slots_and_differ_by_seed():
     def play(num_envs, seed):
         envs = make_envs(num_envs, cases=cases, backbone=EllipseBackbone(), max_steps=5)
         policy = annotators.make("noisy-hybrid?wrong=0.3&late=0.5&early=0.2", envs.codec)
-        found = play_cases(envs, policy, [case.key for case in cases], seed=seed)
-        return {p.key: [s.prompt for s in p.episode.steps] for batch in found for p in batch}
+        result = play_cases(envs, policy, [case.key for case in cases], seed=seed)
+        return {p.key: [s.prompt for s in p.episode.steps] for batch in result for p in batch}
 
     once = play(1, seed=5)
     assert once == play(4, seed=5) == play(9, seed=5)

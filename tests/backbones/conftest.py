@@ -12,19 +12,19 @@ from medseg_gym.backbones import registry
 def pictures() -> tuple[np.ndarray, ...]:
     """Wide, tall, odd, square and tiny images; the last but one is grey."""
     rng = np.random.default_rng(7)
-    found = []
+    result = []
     for height, width in ((40, 90), (75, 31), (53, 67), (64, 64), (5, 7)):
         y, x = np.mgrid[:height, :width]
         waves = 110 + 60 * np.sin(x / 5)[..., None] + 40 * np.cos(y / 4)[..., None]
         picture = waves + rng.normal(0, 25, (height, width, 3))
-        found.append(picture.clip(0, 255).astype(np.uint8))
-    found[3] = np.repeat(found[3][..., :1], 3, axis=2)
-    return tuple(found)
+        result.append(picture.clip(0, 255).astype(np.uint8))
+    result[3] = np.repeat(result[3][..., :1], 3, axis=2)
+    return tuple(result)
 
 
 @pytest.fixture
 def fresh_registry(monkeypatch):
-    """What a test registers or loads is forgotten after it."""
+    """Forget after each test what it registered or loaded."""
     monkeypatch.setattr(registry, "_LOADED", {})
     with registry.BACKBONES.temporarily():
         yield registry

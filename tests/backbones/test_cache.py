@@ -33,8 +33,8 @@ class Encoder:
 def ask(cache: EmbeddingCache, encoder: Encoder, values: list[int]) -> None:
     """Request images by value, and check that each answer belongs to its image."""
     images = [np.full((1, 1, 3), value, np.uint8) for value in values]
-    found = cache.get(encoder, images, [f"hash of {value}" for value in values])
-    assert [int(embedding.features[0][0]) for embedding in found] == values
+    result = cache.get(encoder, images, [f"hash of {value}" for value in values])
+    assert [int(embedding.features[0][0]) for embedding in result] == values
 
 
 def counted(cache: EmbeddingCache) -> tuple[int, int, int]:

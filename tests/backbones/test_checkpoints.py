@@ -38,8 +38,8 @@ def refused(path: Path) -> str:
     return message
 
 
-def same(found: dict[str, torch.Tensor]) -> bool:
-    return list(found) == list(WEIGHTS) and all(torch.equal(found[k], WEIGHTS[k]) for k in found)
+def same(result: dict[str, torch.Tensor]) -> bool:
+    return list(result) == list(WEIGHTS) and all(torch.equal(result[k], WEIGHTS[k]) for k in result)
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -62,8 +62,8 @@ def test_state_dicts_are_read_wrapped_or_bare(tmp_path, content, zipped):
 def test_safetensors_are_read(tmp_path):
     path = tmp_path / "weights.safetensors"
     save_file(WEIGHTS, path)
-    found = read_state_dict(path)
-    assert same({key: found[key] for key in WEIGHTS}) and len(found) == 2
+    result = read_state_dict(path)
+    assert same({key: result[key] for key in WEIGHTS}) and len(result) == 2
 
 
 def test_a_missing_file_and_a_directory(tmp_path):

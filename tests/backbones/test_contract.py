@@ -1,4 +1,4 @@
-"""What every backbone must keep, whoever wrote it: walked over all that need no weight file."""
+"""The contract of backbones, over all that need no weight file."""
 
 from __future__ import annotations
 

@@ -43,9 +43,9 @@ def test_a_box_holds_its_inscribed_ellipse(size, box):
     area = (box.x2 - box.x1) * width * (box.y2 - box.y1) * height
     assert mask.sum() == pytest.approx(math.pi / 4 * area, rel=0.02)
     rows, columns = np.nonzero(mask)
-    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    result = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     asked = np.array([box.x1, box.y1, box.x2, box.y2]) * [width, height, width, height]
-    assert np.abs(found - asked).max() <= 3, "the ellipse touches all four sides"
+    assert np.abs(result - asked).max() <= 3, "the ellipse touches all four sides"
     assert np.array_equal(mask, mask[::-1, ::-1]) == (box.x1 == 0)
 
 

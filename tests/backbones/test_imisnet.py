@@ -101,8 +101,8 @@ def mini_rows(mini, embedding):
 @needs_transformers
 def test_one_batch_gives_what_stock_modules_give_row_by_row(mini, mini_backbone):
     rows = mini_rows(mini, mini_backbone.encode([mini["in.image"]])[0])
-    found = mini_backbone.decode(list(rows.values()))
-    for name, logits, iou in zip(rows, found.logits, found.iou, strict=True):
+    result = mini_backbone.decode(list(rows.values()))
+    for name, logits, iou in zip(rows, result.logits, result.iou, strict=True):
         np.testing.assert_allclose(logits, mini[f"out.{name}.logits"], atol=1e-4, err_msg=name)
         np.testing.assert_allclose(iou, mini[f"out.{name}.iou"], atol=1e-4, err_msg=name)
 
@@ -148,8 +148,8 @@ def test_official_reference():
             "text": prompt_row(embedding, text="anything"),
             "points_after_box": prompt_row(embedding, points, mask=before),
         }
-        found = backbone.decode(list(rows.values()))
-        for name, logits, iou in zip(rows, found.logits, found.iou, strict=True):
+        result = backbone.decode(list(rows.values()))
+        for name, logits, iou in zip(rows, result.logits, result.iou, strict=True):
             mask, score = tiny[f"out.{name}.low_res_masks"], tiny[f"out.{name}.iou_pred"]
             np.testing.assert_allclose(logits, mask[0, 0], atol=1e-4, err_msg=name)
             np.testing.assert_allclose(iou, score[0, 0], atol=1e-4, err_msg=name)
@@ -202,8 +202,8 @@ def test_the_best_of_three_masks_is_taken_whatever_the_row_asks(mini, wordless):
     one, three = (
         prompt_row(embedding, [(20, 30, 1)], multimask=multimask) for multimask in (False, True)
     )
-    found = wordless.decode([one, three])
-    assert torch.equal(found.logits[0], found.logits[1])
+    result = wordless.decode([one, three])
+    assert torch.equal(result.logits[0], result.logits[1])
 
 
 def test_masks_come_back_through_the_square_input(mini, wordless):

@@ -59,10 +59,10 @@ def test_it_agrees_with_its_own_package(backbone, embeddings, package, wide):
         padded = F.pad(scaled, (0, 0, 0, 256 - short))
         logits = package(padded, corners[None].astype(np.float32))
         reference = package.postprocess_masks(logits, (short, 256), (height, width))[0, 0]
-    found = backbone.decode([PromptRow(embeddings[1], BOX)])
-    assert found.logits.shape == (1, 256, 256)
-    assert (found.logits[0] - logits[0, 0]).abs().max() < 1e-4
-    (full,) = backbone.to_image(found.logits, embeddings[1:])
+    result = backbone.decode([PromptRow(embeddings[1], BOX)])
+    assert result.logits.shape == (1, 256, 256)
+    assert (result.logits[0] - logits[0, 0]).abs().max() < 1e-4
+    (full,) = backbone.to_image(result.logits, embeddings[1:])
     clear = reference.abs() > 1e-4
     assert full.shape == (height, width) and bool(
         (full > 0)[clear].eq((reference > 0)[clear]).all()
@@ -78,8 +78,8 @@ def test_a_tight_box_segments_a_real_organ(backbone, embeddings, case):
         (columns.max() + 1) / width,
         (rows.max() + 1) / height,
     )
-    found = backbone.decode([PromptRow(embeddings[0], box)])
-    mask = backbone.to_image(found.logits, embeddings[:1])[0].numpy() > 0
+    result = backbone.decode([PromptRow(embeddings[0], box)])
+    mask = backbone.to_image(result.logits, embeddings[:1])[0].numpy() > 0
     assert 2 * (mask & case.mask).sum() / (mask.sum() + case.mask.sum()) > 0.8
 
 

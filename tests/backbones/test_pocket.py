@@ -27,9 +27,9 @@ def backbone():
 def cases():
     """Twelve phantoms of the val split, two of each modality, and the first real test case."""
     source = load_cases("phantoms", "val")
-    found = [source[4 * page] for page in range(12)]
-    assert len({case.modality for case in found}) == 6
-    return [*found, load_cases("samples", "test")[0]]
+    result = [source[4 * page] for page in range(12)]
+    assert len({case.modality for case in result}) == 6
+    return [*result, load_cases("samples", "test")[0]]
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +104,14 @@ def test_clicks_make_it_better(backbone, cases, embeddings):
 
 
 def test_training_and_use_are_one_path(backbone, embeddings):
-    """What the training loop computes for all four masks, the backbone computes for the one."""
+    """The training loop's four masks hold the one that the backbone computes."""
     first = backbone.decode([PromptRow(embeddings[0], AddBox(0.2, 0.2, 0.7, 0.8))])
     rows = [
         PromptRow(embeddings[0], None, (AddPoint(0.4, 0.5),), multimask=True),
         PromptRow(embeddings[1], AddBox(0.2, 0.2, 0.7, 0.8), (AddPoint(0.4, 0.5, False),),
                   first.logits[0]),
     ]  # fmt: skip
-    found = backbone.decode(rows)
+    result = backbone.decode(rows)
     with torch.no_grad():
         features = [
             torch.stack(part) for part in zip(*(r.embedding.features for r in rows), strict=True)
@@ -122,8 +122,8 @@ def test_training_and_use_are_one_path(backbone, embeddings):
     assert four.shape == (2, 4, 128, 128)
     best = int(raw.scores[0, 1:].argmax()) + 1
     for row, mask in ((0, best), (1, 0)):
-        assert torch.allclose(found.logits[row], four[row, mask], atol=1e-5)
-        assert torch.allclose(found.iou[row], raw.scores[row, mask], atol=1e-6)
+        assert torch.allclose(result.logits[row], four[row, mask], atol=1e-5)
+        assert torch.allclose(result.iou[row], raw.scores[row, mask], atol=1e-6)
 
 
 def test_prompt_maps_lie_where_the_prompts_are():

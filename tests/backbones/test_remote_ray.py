@@ -67,15 +67,15 @@ def test_masks_are_those_of_the_local_backbone(served, small_cases):
 
 
 def test_episodes_score_as_they_do_locally(served):
-    found = []
+    result = []
     for name in ("pocket", "ray:pocket-of-all"):
         envs = make_envs(2, cases="samples", split="test", backbone=name, max_steps=2)
         from medseg_gym import annotators
 
         policy = annotators.make("oracle-click", envs.codec)
         keys = list(envs.source.keys[:4])
-        found.append([p.episode.dice for batch in play_cases(envs, policy, keys) for p in batch])
-    np.testing.assert_allclose(found[0], found[1], atol=1e-3)
+        result.append([p.episode.dice for batch in play_cases(envs, policy, keys) for p in batch])
+    np.testing.assert_allclose(result[0], result[1], atol=1e-3)
 
 
 def test_rows_of_many_callers_share_a_decode_and_do_not_cross(served):

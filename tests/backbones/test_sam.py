@@ -73,13 +73,13 @@ def test_it_agrees_with_the_predictor(model, pictures, picture):
                 rows.append(PromptRow(embedding, box, points, given_mask, multimask))
                 fed = None if mask_input is None else mask_input[None]
                 questions.append((box, points, fed, multimask))
-    found = backbone.decode(rows)
-    full = backbone.to_image(found.logits, [embedding] * len(rows))
+    result = backbone.decode(rows)
+    full = backbone.to_image(result.logits, [embedding] * len(rows))
     undecided = 0
     for i, question in enumerate(questions):
         reference, low, iou = ask(predictor, image, *question)
-        assert np.abs(found.logits[i].numpy() - low).max() < TOLERANCE
-        assert abs(float(found.iou[i]) - iou) < TOLERANCE
+        assert np.abs(result.logits[i].numpy() - low).max() < TOLERANCE
+        assert abs(float(result.iou[i]) - iou) < TOLERANCE
         clear = np.abs(reference) > TOLERANCE
         assert full[i].shape == image.shape[:2]
         assert ((full[i].numpy() > 0) == (reference > 0))[clear].all()
@@ -112,16 +112,16 @@ def test_multimask_takes_the_best_of_three_by_predicted_iou(tiny_sam, encoded, p
             )
             best = int(iou.argmax())
             chosen.add(best)
-            found = backbone.decode([PromptRow(embedding, None, (point,), None, True)])
-            assert np.abs(found.logits[0].numpy() - low[best]).max() < TOLERANCE
-            assert abs(float(found.iou[0]) - iou[best]) < TOLERANCE
+            result = backbone.decode([PromptRow(embedding, None, (point,), None, True)])
+            assert np.abs(result.logits[0].numpy() - low[best]).max() < TOLERANCE
+            assert abs(float(result.iou[0]) - iou[best]) < TOLERANCE
     assert len(chosen) > 1, "the choice was never tested"
 
 
 # row independence ---------------------------------------------------------------------------------
 @st.composite
 def row_plans(draw):
-    """What a row holds; which picture, how many clicks, a mask or none."""
+    """Contents of a row: which image, how many clicks, a mask or none."""
     box = draw(st.none() | st.from_type(AddBox).filter(lambda box: not box.is_empty))
     fewest = 1 if box is None else 0
     points = tuple(draw(st.lists(st.from_type(AddPoint), min_size=fewest, max_size=6)))
@@ -157,8 +157,8 @@ def test_the_same_batch_twice_is_bit_identical(tiny_backbone, encoded):
 
 @pytest.mark.parametrize("encode_batch", [1, 2, 8])
 def test_an_embedding_depends_on_its_image_alone(tiny_sam, pictures, encoded, encode_batch):
-    found = SamBackbone(tiny_sam, encode_batch=encode_batch).encode(pictures[::-1])
-    for embedding, alone, picture in zip(found[::-1], encoded, pictures, strict=True):
+    result = SamBackbone(tiny_sam, encode_batch=encode_batch).encode(pictures[::-1])
+    for embedding, alone, picture in zip(result[::-1], encoded, pictures, strict=True):
         assert (embedding.features[0] - alone.features[0]).abs().max() < TOLERANCE
         assert embedding.image_size == picture.shape[:2]
         storage = embedding.features[0].untyped_storage()

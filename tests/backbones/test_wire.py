@@ -35,16 +35,16 @@ EMBEDDING = RemoteEmbedding((), (5, 7), (183, 256), "ab" * 16, IMAGE)
 def test_a_row_comes_back_as_it_went(box, points, mask, multimask, text) -> None:
     logits = None if mask is None else torch.tensor(mask).reshape(2, 3)
     row = PromptRow(EMBEDDING, box, tuple(points), logits, multimask, text)
-    found = unpack_row(pack_row(row), EMBEDDING, torch.device("cpu"))
-    assert (found.box, found.points, found.multimask, found.text) == (
+    result = unpack_row(pack_row(row), EMBEDDING, torch.device("cpu"))
+    assert (result.box, result.points, result.multimask, result.text) == (
         box,
         tuple(points),
         multimask,
         text,
     )
-    assert (found.mask_input is None) == (logits is None)
+    assert (result.mask_input is None) == (logits is None)
     if logits is not None:
-        assert torch.equal(found.mask_input, logits)
+        assert torch.equal(result.mask_input, logits)
 
 
 def test_a_local_embedding_is_refused() -> None:
@@ -121,9 +121,9 @@ def test_a_remote_backbone_gives_what_the_local_one_gives() -> None:
             ]
         )
     served.cache.clear()  # the serving side forgets: the client sends the pixels again
-    found, expected = remote.decode(rows[0]), local.decode(rows[1])
-    assert torch.equal(found.logits, expected.logits) and torch.equal(found.iou, expected.iou)
-    masks = remote.to_image(found.logits, [row.embedding for row in rows[0]])
+    result, expected = remote.decode(rows[0]), local.decode(rows[1])
+    assert torch.equal(result.logits, expected.logits) and torch.equal(result.iou, expected.iou)
+    masks = remote.to_image(result.logits, [row.embedding for row in rows[0]])
     like = local.to_image(expected.logits, [row.embedding for row in rows[1]])
     assert all(torch.equal(a, b) for a, b in zip(masks, like, strict=True))
 

@@ -68,7 +68,7 @@ def test_differences_are_taken_case_by_case():
 
     first = [Record(str(i), (0, 0.5 + 0.01 * i, 0.8)) for i in range(6)]
     second = [Record(str(i), (0, 0.4 + 0.01 * i)) for i in range(6)]
-    found = compare(first, second, max_steps=2)
-    assert found["means"][0] == pytest.approx(0.1)
-    assert found["intervals"][0] == pytest.approx((0.1, 0.1))
-    assert found["n"] == found["groups"] == 6 and found["means"][1] > found["means"][0]
+    actual = compare(first, second, max_steps=2)
+    assert actual["means"][0] == pytest.approx(0.1)
+    assert actual["intervals"][0] == pytest.approx((0.1, 0.1))
+    assert actual["n"] == actual["groups"] == 6 and actual["means"][1] > actual["means"][0]

@@ -26,5 +26,5 @@ def test_indexing_is_timed_cold_and_warm(tmp_path):
     assert row["cases"] == 10 and row["files"] == 20 and not row["defects"]
     assert all(row[f"{a}_{b}"] > 0 for a in ("open", "check") for b in ("cold", "warm"))
     begin = time.perf_counter()
-    found = time_index(f"biomedparse:{tmp_path / 'biomedparse-many'}", "check", tmp_path / "new")
-    assert 0 < found["seconds"] < time.perf_counter() - begin
+    result = time_index(f"biomedparse:{tmp_path / 'biomedparse-many'}", "check", tmp_path / "new")
+    assert 0 < result["seconds"] < time.perf_counter() - begin

@@ -36,16 +36,16 @@ def test_both_really_train_and_all_time_is_accounted_for(program, tmp_path):
     ray.shutdown()
     assert result.exit_code == 0, result.output
     assert "times as many episodes a second" in result.output
-    found = json.loads((tmp_path / "results.json").read_text())
-    assert [row["library"] for row in found["rows"]] == ["RLlib", "TRL environment_factory"]
-    for row in found["rows"]:
+    actual = json.loads((tmp_path / "results.json").read_text())
+    assert [row["library"] for row in actual["rows"]] == ["RLlib", "TRL environment_factory"]
+    for row in actual["rows"]:
         parts = [row[f"{part}_seconds"] for part in PARTS]
         assert min(parts) > 0
         assert sum(parts) == pytest.approx(row["seconds_per_iteration"], rel=0.05)
         assert row["episodes_per_second"] == pytest.approx(4 / row["seconds_per_iteration"])
         assert 1 <= row["turns"] <= 2 and row["tokens"] > 0
-    seconds = [sum(values) for values in found["seconds"].values()]
-    assert found["ratio"] == pytest.approx(seconds[1] / seconds[0]) and len(found["ratios"]) == 2
+    seconds = [sum(values) for values in actual["seconds"].values()]
+    assert actual["ratio"] == pytest.approx(seconds[1] / seconds[0]) and len(actual["ratios"]) == 2
 
 
 def test_numbers_that_do_not_fit_are_refused(program, tmp_path):

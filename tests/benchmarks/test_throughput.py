@@ -215,9 +215,9 @@ def test_program_runs_end_to_end(tiny_name, tmp_path):
         "--decode-rows", "4", "--observed-size", "32", "--out", str(tmp_path), "--check-floors",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    found = json.loads((tmp_path / "throughput.json").read_text())
-    assert len(found["rows"]) == 16 and len(found["decoding"]) == 1
-    for row in found["rows"]:
+    actual = json.loads((tmp_path / "throughput.json").read_text())
+    assert len(actual["rows"]) == 16 and len(actual["decoding"]) == 1
+    for row in actual["rows"]:
         assert not row["note"] and row["steps_per_s"] > 0
         shares = [row[f"share_{part}"] for part in (*PARTS, "other")]
         assert sum(shares) == pytest.approx(1) and min(shares) >= 0
@@ -269,8 +269,8 @@ def test_floors_are_compared_with_the_rows_they_are_about():
         row(workload="mixed", decoder_calls_per_step=1.6),
     ]
     decodes = [{"backbone": "medsam2", "image_side": 512, "ratio_b": 1.9}]
-    found = [(verdict, value) for _, verdict, value in check_floors(steps, decodes, "cpu")]
-    assert found == [
+    actual = [(verdict, value) for _, verdict, value in check_floors(steps, decodes, "cpu")]
+    assert actual == [
         ("passed", 4.5),
         ("missed", 17.0),
         ("not measured", None),

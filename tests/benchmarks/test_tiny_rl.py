@@ -37,9 +37,9 @@ def test_seeds_are_averaged_case_by_case_and_differences_are_paired():
     assert row["return"] == pytest.approx(0.275 + 0.1 - 0.01)
     assert row["return_low"] < row["return"] < row["return_high"]
     assert row["return_by_seed"] == "0.265 0.465"
-    found = difference("two - one", [two], [one])
+    result = difference("two - one", [two], [one])
     # Every case differs by as much: what cases have in common is no uncertainty.
-    assert found["return_low"] == pytest.approx(0.2) == found["return_high"]
+    assert result["return_low"] == pytest.approx(0.2) == result["return_high"]
 
 
 def test_what_cannot_be_gone_on_with_is_named(tmp_path):

@@ -82,10 +82,10 @@ def test_both_views_play_the_same_episode(small_cases):
     for prompt in [*prompts, Stop()]:
         infos[0].pop("repairs")
         assert infos[0] == infos[1]
-        said = chat.step(encode_tool_call(prompt))
+        replies = chat.step(encode_tool_call(prompt))
         done = array.step(array.codec.encode(prompt))
-        infos = [said[4], done[4]]
-        assert said[1:4] == done[1:4]
+        infos = [replies[4], done[4]]
+        assert replies[1:4] == done[1:4]
     np.testing.assert_array_equal(chat.episode.state.mask, array.episode.state.mask)
 
 
@@ -116,8 +116,8 @@ def test_the_conversation_and_its_pictures(small_cases):
     assert [m["role"] for m in messages] == ["system", *["user", "assistant"] * 3, "user"]
     users = [m["content"] for m in messages if m["role"] == "user"]
     assert users == [[{"type": "image"}, {"type": "text", "text": o["text"]}] for o in seen]
-    said = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
-    assert said == [f"The blob.\n{BOX}", "what?", CLICK]
+    replies = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
+    assert replies == [f"The blob.\n{BOX}", "what?", CLICK]
     for picture, one in zip(pictures, seen, strict=True):
         np.testing.assert_array_equal(picture, one["image"])
     pictures[0][:] = 0  # a copy: the environment's own is left alone
@@ -204,7 +204,7 @@ def test_options_of_the_array_view_and_unknown_ones_are_refused(small_cases):
     for options, words in (
         ({"bins": 10}, "'bins': tool calls are on a grid of 1000"),
         ({"targets": ["a"]}, "'targets': the target is told in words"),
-        ({"imagesize": 10}, "no argument 'imagesize'; known: "),
+        ({"imagesize": 10}, "no argument 'imagesize' .did you mean 'image_size'.*known: "),
         ({"overlay": "dots"}, "overlay must be fill, outline or none"),
         ({"overlay_strength": 2}, "overlay_strength must be in 0..1"),
         ({"texts": "loud"}, "texts must be one of full, terse"),

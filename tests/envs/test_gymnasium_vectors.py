@@ -134,14 +134,14 @@ def assert_like_native(env_id, envs, steps=4):
     pairs = [(envs.reset(seed=3), native.reset(seed=3))]
     for _ in range(steps):
         pairs.append((envs.step(actions(env_id, 2)), native.step(actions(env_id, 2))))
-    for found, expected in pairs:
-        assert found[-1]["case"].tolist() == expected[-1]["case"].tolist()
+    for result, expected in pairs:
+        assert result[-1]["case"].tolist() == expected[-1]["case"].tolist()
         for key, value in expected[0].items():
             if key == "text":
-                assert type(found[0][key]) is tuple and found[0][key] == value
+                assert type(result[0][key]) is tuple and result[0][key] == value
             else:
-                np.testing.assert_array_equal(found[0][key], value)
-        for ours, theirs in zip(found[1:-1], expected[1:-1], strict=True):
+                np.testing.assert_array_equal(result[0][key], value)
+        for ours, theirs in zip(result[1:-1], expected[1:-1], strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-6)
     envs.close()
 

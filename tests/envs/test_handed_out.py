@@ -1,4 +1,4 @@
-"""What an environment hands out belongs to whoever asked: changing it changes nothing else."""
+"""Arrays that an environment returns belong to the caller: changing them changes nothing else."""
 
 from __future__ import annotations
 

@@ -65,12 +65,12 @@ def rollout(envs, seeds, steps: int, action_seed: int = 5):
     """Observations, rewards, ends and infos of `steps` random steps, actions by slot seed."""
     observation, info = envs.reset(seed=list(seeds))
     generators = [np.random.default_rng([action_seed, seed]) for seed in seeds]
-    found = [(observation, None, None, info)]
+    result = [(observation, None, None, info)]
     for _ in range(steps):
         actions = np.stack([g.integers(envs.single_action_space.nvec) for g in generators])
         observation, rewards, terminations, _, info = envs.step(actions)
-        found.append((observation, rewards, terminations, info))
-    return found
+        result.append((observation, rewards, terminations, info))
+    return result
 
 
 def test_slot_permutation_permutes_results_bit_by_bit(small_cases, tiny_backbone):

@@ -107,11 +107,11 @@ def test_slots_and_their_order_do_not_matter(small_cases, order, scripts, spare)
     shuffled = EpisodeEngine(ELLIPSE, num_slots=5 + spare, max_steps=MAX_STEPS)
     expected = play(together, range(5), small_cases, scripts)
     slots = [place + spare for place in order]
-    found = play(shuffled, slots, small_cases, scripts)
+    actual = play(shuffled, slots, small_cases, scripts)
     for i, slot in enumerate(slots):
         alone = EpisodeEngine(ELLIPSE, max_steps=MAX_STEPS)
         (by_itself,) = play(alone, [0], [small_cases[i]], [scripts[i]])
-        assert expected[i] == found[i] == by_itself  # rewards, ends and infos, bit for bit
+        assert expected[i] == actual[i] == by_itself  # rewards, ends and infos, bit for bit
         for engine, place in ((shuffled, slot), (alone, 0)):
             pairs = zip(engine.episode(place).steps, together.episode(i).steps, strict=True)
             for step, reference in pairs:

@@ -31,13 +31,13 @@ class Reader:
         return [torch.ones(e.image_size) for e in embeddings]
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_the_target_is_told_where_it_was_asked_for(told, small_cases):
+@pytest.mark.parametrize("shown_text", [True, False])
+def test_the_target_is_told_where_it_was_asked_for(shown_text, small_cases):
     reader = Reader()
-    env = gym.make("MedSeg-v0", backbone=reader, cases=small_cases, text_prompt=told)
+    env = gym.make("MedSeg-v0", backbone=reader, cases=small_cases, text_prompt=shown_text)
     env.reset(options={"case": "wide"})
     env.step([0, 100, 100, 900, 900])
-    assert reader.texts == ["blob" if told else None]
+    assert reader.texts == ["blob" if shown_text else None]
 
 
 def test_text_for_a_backbone_that_takes_none_is_refused_before_any_episode(small_cases):

@@ -1,4 +1,4 @@
-"""What a backbone gives is a finite number, or an error that names backbone and case."""
+"""Numbers of a backbone are finite, or an error names backbone and case."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class Broken(EllipseBackbone):
         self.where, self.value = where, value
 
     def encode(self, images):
-        found = super().encode(images)
+        result = super().encode(images)
         if self.where != "embeddings":
-            return found
+            return result
         return [
             Embedding(
                 (torch.zeros(3), torch.full((2, 2), self.value if e.image_size == ILL else 0.0)),
                 e.image_size,
                 e.input_size,
             )
-            for e in found
+            for e in result
         ]
 
     def decode(self, rows):

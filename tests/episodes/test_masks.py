@@ -22,9 +22,9 @@ def test_rows_of_any_sizes_keep_their_order_and_truth(sizes, seed):
     generator = torch.Generator().manual_seed(seed)
     logits = [torch.randn(size, generator=generator) for size in sizes]
     truths = [torch.randn(size, generator=generator) > 0 for size in sizes]
-    found = measure_masks(logits, truths)
-    assert len(found) == len(sizes)
-    for (mask, pixels, intersection), values, truth in zip(found, logits, truths, strict=True):
+    result = measure_masks(logits, truths)
+    assert len(result) == len(sizes)
+    for (mask, pixels, intersection), values, truth in zip(result, logits, truths, strict=True):
         assert torch.equal(mask, values > 0)
         assert pixels == sum(v > 0 for v in values.flatten().tolist())
         assert intersection == int((mask & truth).sum())

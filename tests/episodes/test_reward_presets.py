@@ -105,7 +105,7 @@ def slow_medsam_agent(truth, prompts, masks):
 
 def slow_ibis_agent(truth, prompts, masks):
     """The page, step by step; masks of the steps, a Stop's being the one before it."""
-    found, before = [], NOTHING
+    actual, before = [], NOTHING
     for n, prompt in enumerate(prompts, start=1):
         after = before if type(prompt) is Stop else masks[n - 1]
         iou, previous = iou_dice(after, truth)[0], iou_dice(before, truth)[0]
@@ -123,9 +123,9 @@ def slow_ibis_agent(truth, prompts, masks):
             click = 1 if (row, column) in (missed if prompt.positive else false) else -1
         length = 1 if n <= 5 else Fraction(-(n - 5), 5)
         terms = (int(prompt is not None), tier, click, int(iou > previous), length)
-        found.append((Fraction(sum(terms)) / 5, terms))
+        actual.append((Fraction(sum(terms)) / 5, terms))
         before = after
-    return found
+    return actual
 
 
 @given(recorded())

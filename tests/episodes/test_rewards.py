@@ -40,7 +40,7 @@ class IouLevel:
 
 @pytest.fixture
 def forgetful():
-    """What a test registers is forgotten after it."""
+    """Forget after each test what it registered."""
     with rewards.registry.REWARDS.temporarily():
         yield
 

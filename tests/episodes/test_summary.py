@@ -67,9 +67,9 @@ def test_vector_environments_tell_it_of_the_slots_that_ended(small_cases, mode):
     envs.reset(seed=0)
     _, _, ended, _, infos = envs.step(np.array([[5, 0, 0, 0, 0], [0, 1, 1, 500, 500]]))
     assert ended.tolist() == [True, False]
-    told = infos["final_info"] if mode == "same_step" else infos
-    assert told["turns"][0] == 1 and told["episode_return"][0] == 0
-    assert told["_turns"].tolist() == [True, False]
+    shown_text = infos["final_info"] if mode == "same_step" else infos
+    assert shown_text["turns"][0] == 1 and shown_text["episode_return"][0] == 0
+    assert shown_text["_turns"].tolist() == [True, False]
 
 
 def test_before_the_first_action(small_cases):

@@ -80,12 +80,12 @@ def test_monai_has_no_distance_from_an_empty_mask_either():
 
 def border(mask):
     padded = np.pad(mask, 1)
-    found = []
+    result = []
     for r, c in np.argwhere(padded):
         around = padded[r - 1, c], padded[r + 1, c], padded[r, c - 1], padded[r, c + 1]
         if not all(around):
-            found.append((r, c))
-    return found
+            result.append((r, c))
+    return result
 
 
 @given(pairs(6), SPACINGS, st.sampled_from([0, 1, 2.0, 3.5]))

@@ -94,7 +94,7 @@ class Tab:
         assert true()
 
     def spot(self, x: float, y: float, canvas: str = "#you-canvas") -> tuple[float, float]:
-        """Where a fraction of the image is on the screen, unless it is zoomed."""
+        """Place on the screen of a fraction of the image, unless it is zoomed."""
         frame = self.at(canvas).bounding_box()
         size = re.search("([0-9]+) \N{MULTIPLICATION SIGN} ([0-9]+)", self.text("#facts"))
         assert size is not None
@@ -110,8 +110,8 @@ class Tab:
         self.page.mouse.move(*self.spot(x2, y2), steps=4)
         self.page.mouse.up()
 
-    def click(self, x: float, y: float, **more: Any) -> None:
-        self.page.mouse.click(*self.spot(x, y), **more)
+    def click(self, x: float, y: float, **extra: Any) -> None:
+        self.page.mouse.click(*self.spot(x, y), **extra)
 
     def pixels(self, canvas: str = "#you-canvas") -> np.ndarray:
         """(H, W, 3) int as the canvas is shown, without its edge, where the focus ring is."""

@@ -27,29 +27,29 @@ class Client:
         self.url = url
         self.http = httpx.Client(base_url=url, timeout=30, trust_env=False, headers=headers)
 
-    def ask(self, method: str, path: str, **more: Any) -> Any:
-        answer = self.http.request(method, f"/api/{path}", **more)
+    def ask(self, method: str, path: str, **extra: Any) -> Any:
+        answer = self.http.request(method, f"/api/{path}", **extra)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    def refusal(self, method: str, path: str, **more: Any) -> tuple[int, str]:
-        answer = self.http.request(method, f"/api/{path}", **more)
+    def refusal(self, method: str, path: str, **extra: Any) -> tuple[int, str]:
+        answer = self.http.request(method, f"/api/{path}", **extra)
         assert answer.status_code >= 400, answer.text
         return answer.status_code, answer.json()["detail"]
 
-    def begin(self, index: int = 0, place: str = "c0", **more: Any) -> dict[str, Any]:
-        return self.ask("POST", "games", json={"place": place, "index": index, **more})
+    def begin(self, index: int = 0, place: str = "c0", **extra: Any) -> dict[str, Any]:
+        return self.ask("POST", "games", json={"place": place, "index": index, **extra})
 
     def step(
-        self, game: dict[str, Any], tool: str, at: Sequence[float] = (), **more: Any
+        self, game: dict[str, Any], tool: str, at: Sequence[float] = (), **extra: Any
     ) -> dict[str, Any]:
-        body = {"tool": tool, "at": list(at), "expected": game["recorded"], **more}
+        body = {"tool": tool, "at": list(at), "expected": game["recorded"], **extra}
         return self.ask("POST", f"games/{game['game']}/steps", json=body)
 
     def play(
-        self, index: int = 0, place: str = "c0", at: Sequence[float] = BOX, **more: Any
+        self, index: int = 0, place: str = "c0", at: Sequence[float] = BOX, **extra: Any
     ) -> Any:
-        game = self.step(self.begin(index, place, **more), "box", at)
+        game = self.step(self.begin(index, place, **extra), "box", at)
         return self.step(game, "stop")
 
     def watch(self, policy: str, place: str, key: str) -> dict[str, Any]:
@@ -95,14 +95,14 @@ def open_page(record, small_cases) -> Iterator[Callable[..., tuple[Service, Clie
 
 def scattered(count: int = 6) -> list[Case]:
     """Cases of as many groups, for intervals."""
-    found = []
+    result = []
     for number in range(count):
         mask = np.zeros((32, 32), bool)
         mask[8 : 12 + 2 * number, 6:20] = True
         image = np.full((32, 32, 3), 40 + 10 * number, np.uint8)
         image[mask] = 200
         group = f"patient {number}"
-        found.append(
+        result.append(
             Case(f"case-{number}", image, mask, "square", "CT", group=group, synthetic=True)
         )
-    return found
+    return result

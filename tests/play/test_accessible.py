@@ -83,9 +83,9 @@ def test_text_stands_out(tab, scheme) -> None:  # noqa: F811
         else:
             one.at(f"[data-view={view}]").click()
         one.page.wait_for_timeout(300)
-        found = one.page.evaluate(_CONTRAST)
-        assert len(found) > 10
-        weak = [entry for entry in found if entry["ratio"] < entry["least"]]
+        result = one.page.evaluate(_CONTRAST)
+        assert len(result) > 10
+        weak = [entry for entry in result if entry["ratio"] < entry["least"]]
         assert weak == [], view
         if view in ("help", "own"):
             one.page.keyboard.press("Escape")
@@ -118,7 +118,7 @@ def test_focus_goes_through_the_page_in_order_and_is_seen(tab) -> None:  # noqa:
     seen: list[int] = []
     for _ in range(70):
         one.page.keyboard.press("Tab")
-        found = one.page.evaluate(
+        result = one.page.evaluate(
             """() => {
               const e = document.activeElement;
               if (e === document.body) return null;
@@ -126,10 +126,10 @@ def test_focus_goes_through_the_page_in_order_and_is_seen(tab) -> None:  # noqa:
               return [[...document.querySelectorAll("*")].indexOf(e), style.outlineStyle, e.id];
             }"""
         )
-        if found is None:
+        if result is None:
             break
-        assert found[1] != "none", found
-        seen.append(found[0])
+        assert result[1] != "none", result
+        seen.append(result[0])
     assert len(seen) > 25 and seen == sorted(seen)
     wanted = one.page.evaluate(
         """() => [...document.querySelectorAll("button, input, select, canvas")]

@@ -67,10 +67,10 @@ def tab(chromium, url) -> Iterator[Callable[..., Tab]]:
     """Open tabs; afterwards nothing was asked of another machine, and no script failed."""
     contexts, tabs = [], []
 
-    def open(context: Any = None, at: str = url, wait: bool = True, **more: Any) -> Tab:
+    def open(context: Any = None, at: str = url, wait: bool = True, **extra: Any) -> Tab:
         if context is None:
-            more.setdefault("viewport", {"width": 1280, "height": 800})
-            context = chromium.new_context(**more)
+            extra.setdefault("viewport", {"width": 1280, "height": 800})
+            context = chromium.new_context(**extra)
             contexts.append(context)
         tabs.append(Tab(context.new_page(), at))
         return tabs[-1].open(wait)
@@ -358,8 +358,8 @@ def test_own_images_and_bad_files(tab, tmp_path, record) -> None:
     assert one.text("#dice") == NO_SCORE and one.at("#watch").is_disabled()
     one.at("#stop").click()
     one.steps(2)
-    found = [e for e in TrajectoryStore(record / "people") if not e.facts.truth_known]
-    assert len(found) == 1 and found[0].facts.target.startswith("kidney <img")
+    result = [e for e in TrajectoryStore(record / "people") if not e.facts.truth_known]
+    assert len(result) == 1 and result[0].facts.target.startswith("kidney <img")
     assert one.page.evaluate("() => window.hit") is None
 
 
@@ -493,7 +493,7 @@ def test_markup_in_any_text_is_shown_as_text(tab, tmp_path) -> None:
 
 
 def refound(one: Tab) -> str:
-    """What the list of recordings says, asked again."""
+    """The list of recordings, asked for again."""
     one.at("[data-view=recordings]").click()
     one.page.wait_for_timeout(200)
     return one.text("#rec-count")
@@ -527,8 +527,8 @@ def test_the_first_drag_after_a_name_counts(tab, record) -> None:
     assert one.at("#steps .tool-name").all_inner_texts() == ["box"]
     one.page.keyboard.press("s")
     one.steps(2)
-    (found,) = [e for e in TrajectoryStore(record / "people") if e.facts.policy == "person:Zoe"]
-    assert [step.tool for step in found.steps] == ["box", "stop"]
+    (result,) = [e for e in TrajectoryStore(record / "people") if e.facts.policy == "person:Zoe"]
+    assert [step.tool for step in result.steps] == ["box", "stop"]
 
 
 @pytest.mark.parametrize("button", ["left", "right"])
@@ -545,8 +545,8 @@ def test_the_first_click_after_a_name_and_an_exam_counts(tab, record, button) ->
     one.at("#stop").click()
     one.steps(2)
     name = f"person:Yan {button}"
-    (found,) = [e for e in TrajectoryStore(record / "people") if e.facts.policy == name]
-    assert found.facts.options["exam"] is True and len(found.steps) == 2
+    (result,) = [e for e in TrajectoryStore(record / "people") if e.facts.policy == name]
+    assert result.facts.options["exam"] is True and len(result.steps) == 2
 
 
 def test_a_good_example_is_one_that_was_ticked_and_met_something(tab, record) -> None:
@@ -595,8 +595,8 @@ def test_two_tabs_at_once(tab, record) -> None:
     copy.steps(4)
     copy.page.keyboard.press("s")
     copy.steps(5)
-    found = [e for e in TrajectoryStore(record / "people") if len(e.steps) == 5]
-    tools = [step.tool for step in found[-1].steps]
+    result = [e for e in TrajectoryStore(record / "people") if len(e.steps) == 5]
+    tools = [step.tool for step in result[-1].steps]
     assert tools == ["box", "negative_point", "negative_point", "undo", "stop"]
 
 

@@ -80,12 +80,12 @@ def test_own_images_that_cannot_be_read_do_not_shut_the_page(open_page, record) 
     index.write_bytes(b"{broken\n" + index.read_bytes())
     assert client.ask("GET", "setup")["places"][0]["name"] == "c0"
     assert client.play(0)["done"]
-    for method, path, more in (
+    for method, path, extra in (
         ("GET", "cases", {"params": {"place": "own"}}),
         ("POST", "games", {"json": {"place": "own", "index": 0}}),
         ("POST", "images", {"files": {"image": ("a.png", png(noise(3)))}, "data": {"target": "x"}}),
     ):
-        answer = client.http.request(method, f"/api/{path}", **more)
+        answer = client.http.request(method, f"/api/{path}", **extra)
         assert str(record) not in answer.text
 
 

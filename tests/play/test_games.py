@@ -1,4 +1,4 @@
-"""What people do on the page is an episode like any other, and is recorded as one."""
+"""A game on the page is an episode like any other, and is recorded as one."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def test_a_recorded_game_is_what_an_environment_records(open_page, record, tmp_p
     # So it replays, re-scores and exports as the environment's does.
     stores = TrajectoryStore(record / "people"), TrajectoryStore(tmp_path / "env")
     for store in stores:
-        found = replay_store(store, device="cpu")
-        assert (found.exact, found.mismatches) == (len(STEPS), [])
+        result = replay_store(store, device="cpu")
+        assert (result.exact, result.mismatches) == (len(STEPS), [])
     for reward in ("dice_gain", "medsam_agent"):
         values = [[one.new.rewards for one in rescore_store(store, reward)] for store in stores]
         assert values[0] == values[1]
@@ -88,14 +88,14 @@ def test_every_step_is_on_disk_when_it_is_answered(open_page, record) -> None:
     game = client.begin()
     for number, tool in enumerate(("box", "undo", "undo"), start=1):
         game = client.step(game, tool, BOX if tool == "box" else [])
-        (found,) = TrajectoryStore(record / "people").episodes(unfinished=True)
-        assert len(found.steps) == number == game["recorded"]
+        (result,) = TrajectoryStore(record / "people").episodes(unfinished=True)
+        assert len(result.steps) == number == game["recorded"]
     assert not game["steps"][0]["valid"] and "nothing to undo" in game["steps"][0]["error"]
     assert client.ask("DELETE", f"games/{game['game']}")
     status, words = client.refusal("GET", f"games/{game['game']}")
     assert status == 404 and "recorded" in words
-    (found,) = TrajectoryStore(record / "people").episodes(unfinished=True)
-    assert len(found.steps) == 3
+    (result,) = TrajectoryStore(record / "people").episodes(unfinished=True)
+    assert len(result.steps) == 3
 
 
 def test_tries_are_counted_and_steps_run_out(open_page, record) -> None:
@@ -111,8 +111,8 @@ def test_tries_are_counted_and_steps_run_out(open_page, record) -> None:
     )
     assert status == 409 and "over" in words
     client.begin(player="Anna")  # nothing done: no try
-    found = sorted(TrajectoryStore(record / "people"), key=lambda one: one.key.rollout)
-    assert [(one.key.rollout, one.accepted) for one in found] == [(0, True), (1, False)]
+    result = sorted(TrajectoryStore(record / "people"), key=lambda one: one.key.rollout)
+    assert [(one.key.rollout, one.accepted) for one in result] == [(0, True), (1, False)]
 
 
 def test_a_game_that_meets_nothing_is_no_good_example(open_page, record, tmp_path) -> None:
@@ -122,8 +122,8 @@ def test_a_game_that_meets_nothing_is_no_good_example(open_page, record, tmp_pat
     game = client.step(client.begin(0, "c2"), "box", [0.02, 0.02, 0.98, 0.98], accepted=True)
     assert game["accepted"] is None  # not over
     assert client.step(game, "stop", accepted=True)["dice"] > 0
-    found = export_store(TrajectoryStore(record / "people"), tmp_path / "chat.jsonl", "jsonl")
-    assert (found.rows, found.filtered) == (1, 1)
+    result = export_store(TrajectoryStore(record / "people"), tmp_path / "chat.jsonl", "jsonl")
+    assert (result.rows, result.filtered) == (1, 1)
 
 
 def test_a_game_takes_another_name_until_something_has_happened(open_page, record) -> None:
@@ -136,8 +136,8 @@ def test_a_game_takes_another_name_until_something_has_happened(open_page, recor
     status, words = client.refusal("PATCH", path, json={"player": "Ben"})
     assert status == 409 and "has begun" in words
     client.step({**game, "recorded": 1}, "stop")
-    (found,) = TrajectoryStore(record / "people")
-    assert found.facts.policy == "person:Anna <b>" and found.facts.options["exam"] is True
+    (result,) = TrajectoryStore(record / "people")
+    assert result.facts.policy == "person:Anna <b>" and result.facts.options["exam"] is True
 
 
 def test_an_exam_tells_no_score_and_nobody_is_told_the_truth_before_the_end(open_page) -> None:
@@ -275,8 +275,8 @@ def test_names_are_kept_plain(open_page, record) -> None:
     _, client = open_page()
     game = client.play(player="oracle-box\n")
     assert game["player"] == "oracle-box"
-    (found,) = TrajectoryStore(record / "people")
-    assert found.facts.policy == "person:oracle-box"
+    (result,) = TrajectoryStore(record / "people")
+    assert result.facts.policy == "person:oracle-box"
 
 
 def test_a_restart_forgets_games_but_nothing_recorded(open_page, record) -> None:
@@ -296,14 +296,14 @@ def test_a_restart_forgets_games_but_nothing_recorded(open_page, record) -> None
 
 def test_the_shelf_lists_finds_and_shows(open_page) -> None:
     _, client = open_page(["samples", "phantoms:brain"])
-    found = client.ask("GET", "cases", params={"place": "c2", "find": "BRAIN1", "count": 5})
-    assert found["total"] is None and len(found["cases"]) == 5
-    assert {case["target"] for case in found["cases"]} == {"enhancing brain tumour in T1 MRI"}
-    found = client.ask("GET", "cases", params={"place": "c2", "find": "brain1", "start": 5})
-    assert found["total"] == 7 and len(found["cases"]) == 2
-    found = client.ask("GET", "cases", params={"place": "c3", "start": 99_998})
-    assert found["total"] == 100_000 and len(found["cases"]) == 2
-    assert found["cases"][0]["synthetic"]
+    result = client.ask("GET", "cases", params={"place": "c2", "find": "BRAIN1", "count": 5})
+    assert result["total"] is None and len(result["cases"]) == 5
+    assert {case["target"] for case in result["cases"]} == {"enhancing brain tumour in T1 MRI"}
+    result = client.ask("GET", "cases", params={"place": "c2", "find": "brain1", "start": 5})
+    assert result["total"] == 7 and len(result["cases"]) == 2
+    result = client.ask("GET", "cases", params={"place": "c3", "start": 99_998})
+    assert result["total"] == 100_000 and len(result["cases"]) == 2
+    assert result["cases"][0]["synthetic"]
     small = client.http.get("/api/thumbnail", params={"place": "c3", "index": 7})
     assert small.headers["content-type"] == "image/jpeg" and small.content[:2] == b"\xff\xd8"
     case = load_cases("samples", "test")[0]

@@ -12,21 +12,21 @@ from medseg_gym.play.stores.leader_board import board, collect
 from tests.play.conftest import scattered
 
 
-def row(policy: str, case: int, dice: float, rollout: int = 0, **more):
-    options = {"max_steps": more.pop("max_steps", 5), "exam": more.pop("exam", False)}
+def row(policy: str, case: int, dice: float, rollout: int = 0, **extra):
+    options = {"max_steps": extra.pop("max_steps", 5), "exam": extra.pop("exam", False)}
     return {
         "policy": policy,
         "case": f"case-{case}",
         "cases": "samples",
-        "split": more.pop("split", "test"),
+        "split": extra.pop("split", "test"),
         "group": f"patient {case}",
         "rollout": rollout,
         "dice": dice,
-        "backbone": more.pop("backbone", "pocket"),
+        "backbone": extra.pop("backbone", "pocket"),
         "options": json.dumps(options),
         "synthetic": False,
         "sees_truth": False,
-        **more,
+        **extra,
     }
 
 
@@ -43,18 +43,18 @@ def test_the_first_finished_try_counts_and_nothing_from_another_game() -> None:
         row("person:Anna", 3, 0.9, max_steps=7),
         row("person:Anna", 4, math.nan),
     ]
-    found = collect(rows, "pocket", 5)
-    assert list(found[ANNA].dice.values()) == [0.5] and found[ANNA].tries == 3
-    assert list(found[Player("person:Anna", True)].dice.values()) == [0.7]
-    assert len(found) == 2
+    result = collect(rows, "pocket", 5)
+    assert list(result[ANNA].dice.values()) == [0.5] and result[ANNA].tries == 3
+    assert list(result[Player("person:Anna", True)].dice.values()) == [0.7]
+    assert len(result) == 2
 
 
 def test_rows_are_paired_with_mine() -> None:
     mine = [row("person:Anna", case, 0.1 * case) for case in range(6)]
     others = [row("bot", case, 0.1 * case + 0.05) for case in range(3, 12)]
-    found = board(collect([*mine, *others], "pocket", 5), ANNA)
-    assert found["compared"] and found["cases"] == 6
-    bot, me = found["rows"]
+    result = board(collect([*mine, *others], "pocket", 5), ANNA)
+    assert result["compared"] and result["cases"] == 6
+    bot, me = result["rows"]
     assert (bot["player"], bot["n"], bot["person"]) == ("bot", 3, False)
     assert bot["dice"] == pytest.approx(0.45) and bot["mine"] == pytest.approx(0.4)
     assert bot["difference"] == pytest.approx(0.05)
@@ -76,8 +76,8 @@ def test_the_board_of_what_was_played(open_page) -> None:
     assert keys == [f"case-{i}" for i in range(6)]
     for key in keys:
         assert client.watch("p2", "c0", key)["error"] == ""
-    found = client.ask("GET", "board", params={"player": "Anna", "place": "c0"})
-    by_name = {(r["player"], r["exam"]): r for r in found["rows"]}
+    result = client.ask("GET", "board", params={"player": "Anna", "place": "c0"})
+    by_name = {(r["player"], r["exam"]): r for r in result["rows"]}
     oracle, me, exam = by_name["oracle-box", False], by_name["Anna", False], by_name["Anna", True]
     assert oracle["oracle"] and oracle["n"] == me["n"] == 6 and oracle["synthetic"]
     low, high = oracle["difference_interval"]

@@ -29,9 +29,9 @@ from tests.play.conftest import BOX
 from tests.serving.conftest import noise, png
 
 
-def send(client, content: bytes, target: str = "left kidney", **more: str):
+def send(client, content: bytes, target: str = "left kidney", **extra: str):
     files = {"image": ("Mueller_Hans_1950.png", content, "image/png")}
-    return client.ask("POST", "images", files=files, data={"target": target, **more})
+    return client.ask("POST", "images", files=files, data={"target": target, **extra})
 
 
 def test_an_own_image_is_played_and_recorded_without_scores(open_page, record, tmp_path) -> None:
@@ -47,8 +47,8 @@ def test_an_own_image_is_played_and_recorded_without_scores(open_page, record, t
     store = TrajectoryStore(record / "people")
     (one,) = store
     assert one.facts.truth == b"" and math.isnan(one.dice) and math.isnan(one.rewards[0])
-    found = replay_store(store, device="cpu")
-    assert (found.exact, found.mismatches) == (2, [])
+    result = replay_store(store, device="cpu")
+    assert (result.exact, result.mismatches) == (2, [])
     assert list(rescore_store(store, "medsam_agent")) == []
     with pytest.raises(TrajectoryError, match="not known"):
         rescore_trajectory(one, "dice_gain")
@@ -72,8 +72,8 @@ def test_the_same_image_twice_is_one_case_and_shows_among_places(open_page, reco
     other = send(client, png(noise(3)), "spleen")
     assert first == again and other["key"] != first["key"]
     assert client.ask("GET", "setup")["places"][-1]["title"] == "your own images"
-    found = client.ask("GET", "cases", params={"place": "own"})["cases"]
-    assert [case["target"] for case in found] == ["left kidney", "spleen"]
+    result = client.ask("GET", "cases", params={"place": "own"})["cases"]
+    assert [case["target"] for case in result] == ["left kidney", "spleen"]
     assert client.http.get("/api/thumbnail", params={"place": "own", "index": 1}).is_success
     assert len(list((record / "images").glob("*.png"))) == 1
 
@@ -81,9 +81,9 @@ def test_the_same_image_twice_is_one_case_and_shows_among_places(open_page, reco
 def test_files_that_cannot_be_used_are_named(open_page) -> None:
     _, client = open_page(limits={"max_pixels": 10_000}, image_bytes=30_000)
 
-    def refusal(content: bytes, **more: str) -> str:
+    def refusal(content: bytes, **extra: str) -> str:
         files = {"image": ("a.png", content, "image/png")}
-        status, words = client.refusal("POST", "images", files=files, data={"target": "x", **more})
+        status, words = client.refusal("POST", "images", files=files, data={"target": "x", **extra})
         assert status in (422, 507)
         return words
 

@@ -103,8 +103,8 @@ def test_what_goes_wrong_with_a_policy_is_said(open_page) -> None:
         BuiltIn("no-such-policy")
     _, client = open_page(policies=policies)
     assert client.watch("p0", "c0", "wide")["error"] == "the model's server is gone"
-    found = client.watch("p1", "c0", "wide")["error"]
-    assert "log" in found and "secret" not in found
+    result = client.watch("p1", "c0", "wide")["error"]
+    assert "log" in result and "secret" not in result
     body = {"policy": "p9", "place": "c0", "key": "wide"}
     assert client.refusal("POST", "watch", json=body)[0] == 404
     body = {"policy": "p0", "place": "c0", "key": "nothing"}

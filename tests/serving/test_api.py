@@ -159,10 +159,10 @@ def test_strangers_get_no_500_and_leave_nothing(serve) -> None:
     url = str(client.base_url).rstrip("/")
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     statuses: set[int] = set()
-    for found in schema.get_all_operations():
+    for result in schema.get_all_operations():
 
         @settings(max_examples=6, suppress_health_check=list(HealthCheck))
-        @given(request=found.ok().as_strategy())
+        @given(request=result.ok().as_strategy())
         def send(request) -> None:
             answer = request.call(base_url=url)
             statuses.add(answer.status_code)

@@ -1,4 +1,4 @@
-"""Who may ask, and that nobody sees what is another's."""
+"""Keys decide who may send requests, and nobody sees what is another's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stranger or a greedy client sends costs little: headers, errors, pixels and work."""
+"""Requests of a stranger or a greedy client cost little: headers, errors, pixels and work."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def blank_png(side: int) -> str:
 
 
 def send(client, *parts: bytes) -> bytes:
-    """What a connection answers until it is closed; a reset counts as an end."""
+    """Bytes that a connection answers until it is closed; a reset counts as an end."""
     with connect(client) as connection:
         try:
             for part in parts:
@@ -206,8 +206,8 @@ def test_every_answer_says_that_it_is_for_this_site_alone(serve) -> None:
         ("POST", "/session/add_click", {"headers": key, "data": {"a": "b" * 70_000}}),
         ("OPTIONS", "/v1/decode", {"headers": {**key, "Origin": "http://evil.example"}}),
     ]  # fmt: skip
-    for method, path, more in asked:
-        answer = client.request(method, path, **more)
+    for method, path, extra in asked:
+        answer = client.request(method, path, **extra)
         policy = answer.headers.get_list("cross-origin-resource-policy")
         assert policy == ["same-origin"], (method, path, answer.status_code)
         assert answer.headers.get_list("x-content-type-options") == ["nosniff"]

@@ -44,16 +44,16 @@ class Broken(EllipseBackbone):
         self.where, self.decodes = where, 0
 
     def encode(self, images):
-        found = super().encode(images)
+        result = super().encode(images)
         if self.where != "embeddings":
-            return found
+            return result
         return [
             Embedding(
                 (torch.full((2,), math.nan if e.image_size == ILL else 0.0),),
                 e.image_size,
                 e.input_size,
             )
-            for e in found
+            for e in result
         ]
 
     def decode(self, rows):
@@ -97,11 +97,11 @@ def test_other_clients_of_the_same_batch_are_not_concerned() -> None:
     served = ServedBackbone(Broken())
     images = [{hash_pixels(case.image): case.image} for case in CASES]
     requests = [([WireRow(key, (0.1, 0.1, 0.8, 0.8))], given) for given in images for key in given]
-    found = together(lambda payloads: decode_together(served, payloads, max_rows=8), requests)
-    assert [isinstance(one, NonFiniteError) for one in found] == [False, False, True]
-    assert found[2].rows == (0,)
-    again = pickle.loads(pickle.dumps(found[2]))  # as Ray sends it
-    assert str(again) == str(found[2]) and again.rows == (0,)
+    result = together(lambda payloads: decode_together(served, payloads, max_rows=8), requests)
+    assert [isinstance(one, NonFiniteError) for one in result] == [False, False, True]
+    assert result[2].rows == (0,)
+    again = pickle.loads(pickle.dumps(result[2]))  # as Ray sends it
+    assert str(again) == str(result[2]) and again.rows == (0,)
 
 
 def test_a_request_in_several_parts_names_its_own_row() -> None:

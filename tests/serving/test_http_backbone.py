@@ -42,15 +42,15 @@ def test_an_environment_over_http_is_the_local_one(serve, pocket) -> None:
     for _ in range(8):
         actions = remote.action_space.sample()
         pairs.append((remote.step(actions), local.step(actions)))
-    for found, expected in pairs:
+    for result, expected in pairs:
         for key, value in expected[0].items():
             if key == "mask":  # a pixel whose logit is within 0.001 of zero may differ
-                assert (found[0][key] != value).mean() < 1e-4
+                assert (result[0][key] != value).mean() < 1e-4
             else:
-                np.testing.assert_array_equal(found[0][key], value)
+                np.testing.assert_array_equal(result[0][key], value)
         if len(expected) == 5:
-            np.testing.assert_allclose(found[1], expected[1], atol=1e-3)
-            np.testing.assert_array_equal(found[2], expected[2])
+            np.testing.assert_allclose(result[1], expected[1], atol=1e-3)
+            np.testing.assert_array_equal(result[2], expected[2])
     assert backbones.load(name) is backbones.load(name)
     assert backbones.load(name).name == "pocket"
 
@@ -80,9 +80,9 @@ def test_large_requests_go_in_parts(serve, pocket) -> None:
         points = (AddPoint(0.1 * i, 0.5),)
         rows.append(PromptRow(far, points=points, mask_input=logits if i % 2 else None))
         like.append(PromptRow(near, points=points, mask_input=logits if i % 2 else None))
-    found, expected = backbone.decode(rows), pocket.decode(like)
-    torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=0)
-    torch.testing.assert_close(found.iou, expected.iou, atol=1e-4, rtol=0)
+    result, expected = backbone.decode(rows), pocket.decode(like)
+    torch.testing.assert_close(result.logits, expected.logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(result.iou, expected.iou, atol=1e-4, rtol=0)
 
 
 def test_a_dead_service_raises_with_its_address_and_scores_nothing() -> None:

@@ -201,6 +201,10 @@ def test_limits_are_checked_and_read_from_the_command_line() -> None:
             Limits(**{name: 0})
     limits = read_limits(["max_steps=7", "session_idle_seconds=2.5"], max_batch=3)
     assert (limits.max_steps, limits.session_idle_seconds, limits.max_batch) == (7, 2.5, 3)
-    for entry in ("max_steps", "max_steps=x", "nothing=3"):
-        with pytest.raises(MedSegError, match="write NAME=NUMBER"):
+    for entry, message in (
+        ("max_steps", "write NAME=NUMBER"),
+        ("max_steps=x", "max_steps cannot be 'x'"),
+        ("max_stepz=3", "did you mean 'max_steps'"),
+    ):
+        with pytest.raises(MedSegError, match=message):
             read_limits([entry])

@@ -109,6 +109,7 @@ def test_the_command_refuses_what_cannot_be(refusal, monkeypatch) -> None:
     command = [sys.executable, "-m", "medseg_gym.cli.main", *serve, "--host", "0.0.0.0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and "set a key in MEDSEG_SERVICE_KEY" in done.stderr, done.stderr
-    assert "write NAME=NUMBER" in refusal(*serve, "--limit", "sessions=3")
+    assert "write NAME=NUMBER" in refusal(*serve, "--limit", "sessions")
+    assert "did you mean 'max_sessions'" in refusal(*serve, "--limit", "sessions=3")
     monkeypatch.setenv("MEDSEG_SERVICE_KEY", "short")
     assert "at least 16" in refusal(*serve)

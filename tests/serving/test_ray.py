@@ -32,9 +32,9 @@ pytestmark = [
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket() as result:
+        result.bind(("127.0.0.1", 0))
+        return result.getsockname()[1]
 
 
 def processes_of(deployment: str) -> list[psutil.Process]:
@@ -78,9 +78,9 @@ def test_replicas_give_the_local_results_even_when_one_is_killed() -> None:
                     for _ in chosen
                 ]  # fmt: skip
                 pairs = list(zip(chosen, prompts, strict=True))
-                found = remote.decode([PromptRow(far[i], **p) for i, p in pairs])
+                result = remote.decode([PromptRow(far[i], **p) for i, p in pairs])
                 expected = local.decode([PromptRow(near[i], **p) for i, p in pairs])
-                torch.testing.assert_close(found.logits, expected.logits, atol=1e-3, rtol=0)
+                torch.testing.assert_close(result.logits, expected.logits, atol=1e-3, rtol=0)
 
         compare(np.random.default_rng(0))
         replicas = processes_of("Segmenter")
@@ -133,8 +133,8 @@ def test_the_documented_configuration_is_one_that_serve_takes() -> None:
     from medseg_gym.serving.ray_serve.app import RayArguments, application
 
     path = Path(__file__).parents[2] / "docs" / "how-to" / "ray_serve.yaml"
-    found = ServeDeploySchema.parse_obj(yaml.safe_load(path.read_text()))
-    (app,) = found.applications
+    result = ServeDeploySchema.parse_obj(yaml.safe_load(path.read_text()))
+    (app,) = result.applications
     arguments = RayArguments(**app.args)
     Limits(**arguments.limits)
     assert app.import_path == f"{application.__module__}:{application.__name__}"

@@ -102,12 +102,12 @@ def test_only_the_culprit_fails() -> None:
             segmenter.step(slot, AddBox(left, 0.1, 0.5, 0.9))
             for (slot, _), left in zip(begun, lefts, strict=True)
         ]
-        found = await asyncio.gather(*steps, return_exceptions=True)
+        result = await asyncio.gather(*steps, return_exceptions=True)
         assert [len(episode.steps) for _, episode in begun] == [1, 0, 1, 1]
-        return found
+        return result
 
-    found = run(segmenter, work)
-    assert [isinstance(f, RuntimeError) for f in found] == [False, True, False, False]
+    result = run(segmenter, work)
+    assert [isinstance(f, RuntimeError) for f in result] == [False, True, False, False]
 
 
 def test_poisoned_and_missing_images_fail_alone() -> None:

@@ -1,4 +1,4 @@
-"""What is exported for fine-tuning is what the chat environment shows, to the pixel."""
+"""Exports for fine-tuning hold what the chat environment shows, to the pixel."""
 
 import io
 
@@ -24,7 +24,7 @@ from medseg_gym.trajectories import TrajectoryError, TrajectoryStore, VectorReco
 def test_an_exported_chat_replayed_shows_the_same(chat, make_store, small_cases, tmp_path):
     store = TrajectoryStore(make_store())
     file = tmp_path / "chat.parquet"
-    export_store(store, file, chat=ChatOptions.read(chat), cases=list(small_cases))
+    export_store(store, file, chat=ChatOptions.from_arguments(chat), cases=list(small_cases))
     rows = pq.read_table(file).to_pylist()
     env = gym.make("MedSegChat-v0", backbone="ellipse", cases=small_cases, **chat).unwrapped
     compared = 0
@@ -62,8 +62,8 @@ def test_conversations_are_recorded_and_exported(small_cases, tmp_path):
     store = TrajectoryStore(tmp_path / "s")
     assert len(store) > 3 and next(iter(store)).facts.options["view"] == "chat"
     chat = ChatOptions(image_size=24)
-    found = export_store(store, tmp_path / "c", chat=chat, cases=list(small_cases))
-    assert found.rows + found.unreadable == len(store) and found.rows
+    result = export_store(store, tmp_path / "c", chat=chat, cases=list(small_cases))
+    assert result.rows + result.unreadable == len(store) and result.rows
 
 
 def test_a_tool_that_the_chat_has_not_is_named(make_store, small_cases, tmp_path):

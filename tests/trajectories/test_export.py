@@ -42,9 +42,9 @@ def test_chats_say_what_was_played(format, make_store, small_cases, tmp_path):
     store = TrajectoryStore(make_store())
     file = tmp_path / "out" / "chat"
     chat = ChatOptions(image_size=24)
-    found = export_store(store, file, format, chat, cases=list(small_cases))
+    result = export_store(store, file, format, chat, cases=list(small_cases))
     rows = read_chat(file, format)
-    assert found.rows == len(rows) == len(store)
+    assert result.rows == len(rows) == len(store)
     by_key = {case.key: case for case in small_cases}
     for row, one in zip(rows, store, strict=True):
         messages, case = row["messages"], by_key[one.key.case]
@@ -94,11 +94,11 @@ def test_chats_are_written_in_the_coordinates_of_their_view(
 
 def test_verl_rows(make_store, small_cases, tmp_path):
     store = TrajectoryStore(make_store())
-    found = export_store(
+    result = export_store(
         store, tmp_path / "v", "verl-parquet", ChatOptions(image_size=16), cases=list(small_cases)
     )
     rows = pq.read_table(tmp_path / "v").to_pylist()
-    assert found.rows == len(rows) == 5 and found.repeated == len(store) - 5
+    assert result.rows == len(rows) == 5 and result.repeated == len(store) - 5
     by_key = {case.key: case for case in small_cases}
     for row in rows:
         case = by_key[row["extra_info"]["case"]]
@@ -123,10 +123,10 @@ def test_filtered_and_unreadable_episodes_stay_out(make_store, small_cases, tmp_
             writer.add([(id, step) for step in steps], verdicts)
     store = TrajectoryStore(path)
     small = ChatOptions(image_size=24)
-    found = export_store(store, tmp_path / "c", chat=small, cases=list(small_cases))
-    assert found.unreadable == 1 and found.filtered == len(store) // 2
-    assert found.rows == len(store) - found.filtered - 1
-    assert pq.read_table(tmp_path / "c").num_rows == found.rows
+    result = export_store(store, tmp_path / "c", chat=small, cases=list(small_cases))
+    assert result.unreadable == 1 and result.filtered == len(store) // 2
+    assert result.rows == len(store) - result.filtered - 1
+    assert pq.read_table(tmp_path / "c").num_rows == result.rows
     sheet = decode(show_store(store, tmp_path / "s.png", 3, list(small_cases)).read_bytes())
     assert sheet.shape[0] > 3 * 100 and sheet.shape[1] > 3 * 240
 

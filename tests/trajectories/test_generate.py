@@ -54,8 +54,8 @@ def test_a_store_of_other_settings_is_refused(tmp_path):
     for changed in ({"max_steps": 3}, {"annotator": "oracle-box"}, {"reward": "medsam_agent"}):
         with pytest.raises(TrajectoryError, match="other settings"):
             generate_episodes(tmp_path / "s", GenerateOptions(**{**small, **changed}))
-    more = contents_of(tmp_path / "s", **{**small, "seed": 1, "annotator": "oracle-box"})
-    assert len(more) == 8 and before.items() <= more.items()
+    extra = contents_of(tmp_path / "s", **{**small, "seed": 1, "annotator": "oracle-box"})
+    assert len(extra) == 8 and before.items() <= extra.items()
 
 
 def contents_of(path, **options):
@@ -106,21 +106,21 @@ def test_the_commands(tmp_path):
 
     path = tmp_path / "s"
     generate_episodes(path, GenerateOptions(**OPTIONS))
-    found = call("replay", path)
-    assert found.exit_code == 0 and "steps outside the tolerance" in found.output
-    found = call("rescore", path, "--reward", "dice_gain")
-    assert "equal in every bit" in found.output and found.exit_code == 0
-    found = call("rescore", path, "--reward", "medsam_agent")  # another: nothing should be equal
-    assert "equal" not in found.output and " steps" in found.output and found.exit_code == 0
-    found = call("rescore", path, "--reward", "medsam_agent", "--json")
-    assert len([json.loads(line) for line in found.output.splitlines()]) == 10
+    result = call("replay", path)
+    assert result.exit_code == 0 and "steps outside the tolerance" in result.output
+    result = call("rescore", path, "--reward", "dice_gain")
+    assert "equal in every bit" in result.output and result.exit_code == 0
+    result = call("rescore", path, "--reward", "medsam_agent")  # another: nothing should be equal
+    assert "equal" not in result.output and " steps" in result.output and result.exit_code == 0
+    result = call("rescore", path, "--reward", "medsam_agent", "--json")
+    assert len([json.loads(line) for line in result.output.splitlines()]) == 10
     assert call("rescore", path, "--reward", "medsam_agent", "--out", tmp_path / "r").exit_code == 0
-    found = call("replay", tmp_path / "r", "--limit", 4)
-    assert found.exit_code == 0, found.output
+    result = call("replay", tmp_path / "r", "--limit", 4)
+    assert result.exit_code == 0, result.output
     assert json.loads(call("summary", path, "--json").output)["episodes"] == 10
     assert call("show", path, tmp_path / "sheet.png", "-n", 2).exit_code == 0
-    found = call("export", path, tmp_path / "chat.parquet")
-    assert found.exit_code == 0 and "wrote" in found.output
+    result = call("export", path, tmp_path / "chat.parquet")
+    assert result.exit_code == 0 and "wrote" in result.output
 
 
 def test_replay_exits_with_1_where_something_differs(tmp_path):
@@ -133,8 +133,8 @@ def test_replay_exits_with_1_where_something_differs(tmp_path):
         for one in TrajectoryStore(tmp_path / "s"):
             id = writer.begin(one.facts)
             writer.add([(id, replace(step, reward=step.reward + 0.1)) for step in one.steps])
-    found = CliRunner().invoke(trajectories_app, ["replay", str(tmp_path / "changed")])
-    assert found.exit_code == 1 and "reward differs by 0.1" in found.output
+    result = CliRunner().invoke(trajectories_app, ["replay", str(tmp_path / "changed")])
+    assert result.exit_code == 1 and "reward differs by 0.1" in result.output
 
 
 @pytest.mark.parametrize(

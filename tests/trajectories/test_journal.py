@@ -76,25 +76,25 @@ def read(path, data):
 
 
 def assert_law(path, data, frames=FRAMES, numbered=True):
-    found, said = read(path, data)
-    for id, one in found.items():
+    result, answers = read(path, data)
+    for id, one in result.items():
         original = ORIGINALS[id]
         assert one.facts == original.facts
         assert one.steps == original.steps[: len(one.steps)], "never another step, never a hole"
-    if not said:
+    if not answers:
         # What is missing is the end of the file, and nothing behind it could be read.
         kept = read_frames(data).frames
         assert [one[:2] for one in kept] == [
             one[:2] for one in read_frames(b"".join(frames[: len(kept)])).frames
         ]
         assert not any(one in data for one in frames[len(kept) :])
-    for id, original in ORIGINALS.items() if numbered or not said else ():
+    for id, original in ORIGINALS.items() if numbered or not answers else ():
         mine = [one for one in frames if f'"{id}"'.encode() in one]
         if all(one in data for one in mine):
             steps = len(mine) - 1
-            assert len(found[id].steps) == steps, "intact, and behind damage perhaps"
-            assert original.steps[:steps] == found[id].steps
-    return said
+            assert len(result[id].steps) == steps, "intact, and behind damage perhaps"
+            assert original.steps[:steps] == result[id].steps
+    return answers
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +104,9 @@ def folder(tmp_path_factory):
 
 def test_an_undamaged_journal_is_read_whole(folder):
     for frames in (FRAMES, OLD):
-        found, said = read(folder, b"".join(frames))
-        assert not said and list(found) == list(ORIGINALS)
-        assert sum(len(one.steps) for one in found.values()) == len(FRAMES) - 1 - len(ORIGINALS)
+        result, answers = read(folder, b"".join(frames))
+        assert not answers and list(result) == list(ORIGINALS)
+        assert sum(len(one.steps) for one in result.values()) == len(FRAMES) - 1 - len(ORIGINALS)
 
 
 @settings(max_examples=300, deadline=None)
@@ -115,39 +115,39 @@ def test_flipped_bytes(folder, flips):
     data = bytearray(WHOLE)
     for place, bits in flips.items():
         data[place] ^= bits
-    said = assert_law(folder, bytes(data))
+    answers = assert_law(folder, bytes(data))
     if len(flips) == 1:
         last = len(WHOLE) - len(FRAMES[-1])
-        assert said or next(iter(flips)) >= last, "only the end can pass for torn"
+        assert answers or next(iter(flips)) >= last, "only the end can pass for torn"
 
 
 @settings(max_examples=200, deadline=None)
 @given(start=PLACES, length=st.integers(1, len(WHOLE)))
 def test_cut_bytes(folder, start, length):
-    said = assert_law(folder, WHOLE[:start] + WHOLE[start + length :])
+    answers = assert_law(folder, WHOLE[:start] + WHOLE[start + length :])
     if start + length >= len(WHOLE):
-        assert not said, "this is what a kill leaves"
+        assert not answers, "this is what a kill leaves"
 
 
 @settings(max_examples=200, deadline=None)
 @given(
     place=PLACES,
-    more=st.one_of(
+    extra=st.one_of(
         st.binary(min_size=1, max_size=64),
         st.integers(0, len(FRAMES) - 1).map(FRAMES.__getitem__),
         st.integers(1, 5000).map(bytes),
     ),
 )
-def test_inserted_bytes(folder, place, more):
-    assert_law(folder, WHOLE[:place] + more + WHOLE[place:])
+def test_inserted_bytes(folder, place, extra):
+    assert_law(folder, WHOLE[:place] + extra + WHOLE[place:])
 
 
 @settings(max_examples=100, deadline=None)
 @given(place=st.integers(0, len(FRAMES) - 1), count=st.integers(1, len(FRAMES)))
 def test_whole_frames_cut_or_repeated(folder, place, count):
     rest = FRAMES[place + count :]
-    said = assert_law(folder, b"".join(FRAMES[:place] + rest))
-    assert said == bool(rest) or not place
+    answers = assert_law(folder, b"".join(FRAMES[:place] + rest))
+    assert answers == bool(rest) or not place
     assert assert_law(folder, b"".join(FRAMES[: place + 1] + FRAMES[place:])), "a frame twice"
 
 
@@ -162,8 +162,8 @@ def test_a_damaged_head_anywhere_loses_no_other_episode(folder, place, field):
         data[start + bit // 8] ^= 1 << bit % 8
         assert assert_law(folder, bytes(data)), "every one is said"
         if field == "length":
-            found, _ = read(folder, bytes(data))
-            assert len(found) == len(ORIGINALS), "the other length tells where it ends"
+            result, _ = read(folder, bytes(data))
+            assert len(result) == len(ORIGINALS), "the other length tells where it ends"
 
 
 def test_every_end_of_a_kill_is_dropped_without_a_word(folder):
@@ -178,8 +178,8 @@ def test_journals_of_0_1_0(folder, place, bits):
     data = bytearray(b"".join(OLD))
     data[place] ^= bits
     # These do not say which step they are, so what ran across the damage is kept up to it.
-    said = assert_law(folder, bytes(data), OLD, numbered=False)
-    assert said or place >= len(data) - len(OLD[-1])
+    answers = assert_law(folder, bytes(data), OLD, numbered=False)
+    assert answers or place >= len(data) - len(OLD[-1])
 
 
 def test_what_had_ended_before_damage_or_began_after_it_is_kept_of_0_1_0(folder):
@@ -187,9 +187,9 @@ def test_what_had_ended_before_damage_or_began_after_it_is_kept_of_0_1_0(folder)
     for hit in range(1, len(alone)):
         data = bytearray(b"".join(alone))
         data[len(b"".join(alone[:hit])) + 3] ^= 64
-        found, said = read(folder, bytes(data))
+        result, answers = read(folder, bytes(data))
         last = hit == len(alone) - 1  # an unnumbered frame says nothing of its length
-        assert (said or last) and len(found) >= len(ORIGINALS) - 1
+        assert (answers or last) and len(result) >= len(ORIGINALS) - 1
 
 
 def test_a_length_that_was_damaged_costs_nothing_and_the_file_is_set_aside(tmp_path):
@@ -212,10 +212,10 @@ def test_a_length_that_was_damaged_costs_nothing_and_the_file_is_set_aside(tmp_p
     with pytest.raises(TrajectoryError, match=r"51 finished .*kept as 1-x-000000.journal.damaged"):
         TrajectoryWriter(store)
     assert (store / f"{damaged.name}.damaged").read_bytes() == data
-    found = TrajectoryStore(store)
-    assert sorted(found.keys()) == sorted(one.key for one in expected)
-    assert [path.name for path in found.damaged] == [f"{damaged.name}.damaged"]
-    assert all(found.episode(one.key).steps == one.steps for one in expected)
+    result = TrajectoryStore(store)
+    assert sorted(result.keys()) == sorted(one.key for one in expected)
+    assert [path.name for path in result.damaged] == [f"{damaged.name}.damaged"]
+    assert all(result.episode(one.key).steps == one.steps for one in expected)
     with TrajectoryWriter(store) as again:  # it is said once
         write_synthetic_episode(again, synthetic_episode("later", 0, SIDE))
     assert len(TrajectoryStore(store)) == 52
@@ -253,8 +253,8 @@ def test_the_command_line_recovers_and_says_what_it_set_aside(tmp_path):
 def test_a_text_that_looks_like_a_frame_is_none(folder):
     trap = frame(1, {"begin": "evil"}).decode("latin-1")
     inside = b"".join([header_frame(), frame(1, {"begin": trap[:4], "mark": '{"of": ' + trap})])
-    found = read_frames(inside)
-    assert len(found.frames) == 2 and not found.damaged
+    result = read_frames(inside)
+    assert len(result.frames) == 2 and not result.damaged
 
 
 def test_rows_carry_no_name_of_a_frame():

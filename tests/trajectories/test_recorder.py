@@ -87,8 +87,8 @@ def test_what_is_read_is_what_happened(mode, limit, small_cases, tmp_path_factor
                     recorder.reset(options={"reset_mask": np.arange(num_envs) == 0})
             recorder.close()
         store = TrajectoryStore(path)
-        found = [*store, *store.episodes(unfinished=True)]
-        assert len(found) == len(witness.steps)
+        actual = [*store, *store.episodes(unfinished=True)]
+        assert len(actual) == len(witness.steps)
         assert store.duplicates == 0
 
         def order(steps, outcomes):
@@ -96,13 +96,13 @@ def test_what_is_read_is_what_happened(mode, limit, small_cases, tmp_path_factor
 
         expected = [(witness.episodes[i], rows) for i, rows in witness.steps.items()]
         expected.sort(key=lambda pair: (pair[0].case.key, order(pair[0].steps, pair[1])))
-        found.sort(
+        actual.sort(
             key=lambda t: (
                 t.key.case,
                 order(t.steps, [(s.reward, s.terminated, s.truncated) for s in t.steps]),
             )
         )
-        for trajectory, (episode, outcomes) in zip(found, expected, strict=True):
+        for trajectory, (episode, outcomes) in zip(actual, expected, strict=True):
             assert trajectory.key.case == episode.case.key and trajectory.key.seed == 5
             assert_equal(trajectory, episode, outcomes)
 

@@ -22,15 +22,15 @@ from medseg_gym.trajectories.store.mask_codec import pack_mask
 @pytest.mark.parametrize("options", [{}, {"prompt_memory": "newest", "max_episode_steps": 2}])
 def test_replay_of_the_control_is_exact(num_envs, options, make_store, small_cases):
     store = TrajectoryStore(make_store(autoreset_mode="same_step", **options))
-    found = replay_store(store, cases=list(small_cases), num_envs=num_envs)
-    assert found.episodes == len(store) > 10
-    assert found.exact == found.steps and not found.mismatches
+    result = replay_store(store, cases=list(small_cases), num_envs=num_envs)
+    assert result.episodes == len(store) > 10
+    assert result.exact == result.steps and not result.mismatches
 
 
 def test_replay_of_a_learned_backbone_is_within_tolerance(make_store, small_cases, tiny_backbone):
     store = TrajectoryStore(make_store(backbone=tiny_backbone))
-    found = replay_store(store, tiny_backbone, cases=list(small_cases), num_envs=5)
-    assert found.episodes == len(store) and not found.mismatches
+    result = replay_store(store, tiny_backbone, cases=list(small_cases), num_envs=5)
+    assert result.episodes == len(store) and not result.mismatches
     with pytest.raises(TrajectoryError, match="recorded backbone 'tiny' is not at hand"):
         replay_store(store, cases=list(small_cases))
 
@@ -50,12 +50,12 @@ def test_replay_notices_changes(make_store, small_cases, tmp_path):
         mask = np.zeros((facts.height, facts.width), bool)
         return replace(step, mask=pack_mask(~mask), reward=step.reward + 0.01)
 
-    found = replay_store(change(path, tmp_path / "far", far), cases=list(small_cases))
-    assert len(found.mismatches) == found.steps and found.exact == 0
-    assert "mask pixels" in found.mismatches[0][2] and "reward" in found.mismatches[0][2]
+    result = replay_store(change(path, tmp_path / "far", far), cases=list(small_cases))
+    assert len(result.mismatches) == result.steps and result.exact == 0
+    assert "mask pixels" in result.mismatches[0][2] and "reward" in result.mismatches[0][2]
     close = change(path, tmp_path / "close", lambda s, f: replace(s, dice=s.dice + 5e-4))
-    found = replay_store(close, cases=list(small_cases))
-    assert not found.mismatches and found.exact == 0 and found.max_dice == pytest.approx(5e-4)
+    result = replay_store(close, cases=list(small_cases))
+    assert not result.mismatches and result.exact == 0 and result.max_dice == pytest.approx(5e-4)
     with pytest.raises(TrajectoryError, match="not 'other'"):
         other = EllipseBackbone()
         other.name = "other"
@@ -78,13 +78,13 @@ def test_cases_that_changed_or_are_gone_are_named(make_store, small_cases):
 def test_rescoring_gives_the_recorded_rewards(reward, make_store):
     store = TrajectoryStore(make_store(reward=reward, max_episode_steps=3))
     truncated = 0
-    for found in rescore_store(store, reward):
-        assert found.new.rewards == found.old.rewards  # every bit
-        for new, old in zip(found.new.steps, found.old.steps, strict=True):
+    for result in rescore_store(store, reward):
+        assert result.new.rewards == result.old.rewards  # every bit
+        for new, old in zip(result.new.steps, result.old.steps, strict=True):
             assert {k: new.terms[k] for k in old.terms if k in new.terms} == {
                 k: v for k, v in old.terms.items() if k in new.terms
             }
-        truncated += found.old.steps[-1].truncated
+        truncated += result.old.steps[-1].truncated
     assert truncated
 
 
@@ -108,8 +108,8 @@ def test_rescoring_into_a_new_store(make_store, tmp_path, small_cases):
             )[-1].value
             == one.rewards[-1]
         )
-    found = replay_store(new, cases=list(small_cases))  # with the new reward
-    assert found.exact == found.steps
+    result = replay_store(new, cases=list(small_cases))  # with the new reward
+    assert result.exact == result.steps
 
 
 def test_rebuilt_episodes_are_what_was_played(make_store, small_cases):

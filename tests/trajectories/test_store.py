@@ -27,8 +27,8 @@ def episodes(count, seed=0):
 def assert_holds(store, expected):
     assert sorted(store.keys()) == sorted(one.key for one in expected)
     for one in expected:
-        found = store.episode(one.key)
-        assert (found.facts, found.steps) == (one.facts, one.steps)
+        actual = store.episode(one.key)
+        assert (actual.facts, actual.steps) == (one.facts, one.steps)
 
 
 def leave_a_journal(path, count=3):
@@ -42,8 +42,8 @@ def leave_a_journal(path, count=3):
 
 
 def journal(path):
-    (found,) = path.glob("*.journal")
-    return found
+    (actual,) = path.glob("*.journal")
+    return actual
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 8), (31, 17), (256, 200)])
@@ -99,10 +99,10 @@ def test_running_episodes_are_carried_over_and_kept_as_unfinished(tmp_path):
         writer.add([(id, running.steps[0])])
         for one in episodes(5):
             write_synthetic_episode(writer, one)
-        (found,) = TrajectoryStore(tmp_path).episodes(unfinished=True)
-        assert found.steps == running.steps[:1]
-    (found,) = TrajectoryStore(tmp_path).episodes(unfinished=True)
-    assert found.steps == running.steps[:1]
+        (actual,) = TrajectoryStore(tmp_path).episodes(unfinished=True)
+        assert actual.steps == running.steps[:1]
+    (actual,) = TrajectoryStore(tmp_path).episodes(unfinished=True)
+    assert actual.steps == running.steps[:1]
     with pytest.raises(TrajectoryError, match="closed"):
         write_synthetic_episode(writer, running)
 
@@ -246,8 +246,8 @@ def test_a_chunk_that_is_gone_is_missed(tmp_path):
     assert_holds(TrajectoryStore(tmp_path), episodes(5))  # chunks without a line count too
     with TrajectoryWriter(tmp_path) as writer:
         write_synthetic_episode(writer, synthetic_episode("later", 0, SIDE))
-    found = [json.loads(line) for line in (tmp_path / MANIFEST).read_text().splitlines()]
-    assert len(found) == 2 and found[0] == lines[0], "nothing is written onto half a line"
+    actual = [json.loads(line) for line in (tmp_path / MANIFEST).read_text().splitlines()]
+    assert len(actual) == 2 and actual[0] == lines[0], "nothing is written onto half a line"
 
 
 def test_a_recovered_journal_is_in_the_manifest(tmp_path):
@@ -324,8 +324,8 @@ def test_without_pyarrow_the_extra_is_named():
         "try:\n    from medseg_gym.trajectories import TrajectoryStore\n"
         "except TrajectoryError as error:\n    print(error)\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "medseg-gym[trajectories]" in found.stdout, found.stderr
+    actual = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "medseg-gym[trajectories]" in actual.stdout, actual.stderr
 
 
 def test_reading_needs_no_torch(tmp_path):
@@ -334,5 +334,5 @@ def test_reading_needs_no_torch(tmp_path):
         "import sys; from medseg_gym.trajectories import TrajectoryStore\n"
         f"print(len(TrajectoryStore({str(tmp_path)!r})), 'torch' in sys.modules)\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert found.stdout == "3 False\n", found.stderr
+    actual = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert actual.stdout == "3 False\n", actual.stderr

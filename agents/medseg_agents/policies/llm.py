@@ -9,7 +9,8 @@ from medseg_agents.llm.checkpoint import read_view
 from medseg_agents.llm.generation import ModelOptions
 from medseg_agents.policies.options import policy_and_view
 from medseg_agents.policies.specs import PolicySpec
-from medseg_gym.registry import Spec, takes_spec
+from medseg_gym.registry import takes_spec
+from medseg_gym.specs import Spec
 
 
 @takes_spec

@@ -18,7 +18,8 @@ from medseg_gym.annotators.box import tight_box
 from medseg_gym.annotators.scripted import ScriptedPolicy
 from medseg_gym.cases import load_cases
 from medseg_gym.prompts import AddBox, ArrayCodec, Prompt, Stop
-from medseg_gym.registry import Spec, takes_spec
+from medseg_gym.registry import takes_spec
+from medseg_gym.specs import Spec
 
 CASES = 2400
 """Training cases that the boxes come from."""

@@ -23,7 +23,8 @@ from medseg_gym.backbones.protocol import choose_device
 from medseg_gym.envs.views.protocol import Observations
 from medseg_gym.errors import PolicyError
 from medseg_gym.option_values import convert_options, declared_options
-from medseg_gym.registry import Spec, takes_spec
+from medseg_gym.registry import takes_spec
+from medseg_gym.specs import Spec
 from medseg_gym.storage.atomic_write import atomic_write
 
 _UNUSABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)

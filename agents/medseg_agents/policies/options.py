@@ -7,7 +7,7 @@ from typing import Any
 
 from medseg_gym.errors import PolicyError
 from medseg_gym.option_values import convert_options, declared_options
-from medseg_gym.registry import Spec
+from medseg_gym.specs import Spec
 
 CHAT_VIEW: dict[str, Any] = {
     "image_size": int,

@@ -9,7 +9,8 @@ from medseg_agents.policies.specs import PolicySpec
 from medseg_gym import annotators
 from medseg_gym.annotators.registry import ANNOTATORS
 from medseg_gym.errors import PolicyError
-from medseg_gym.registry import Factory, Registry, split_specs
+from medseg_gym.registry import Factory, Registry
+from medseg_gym.specs import split_specs
 
 POLICIES: Registry[PolicySpec] = Registry(
     "policy",

@@ -17,7 +17,8 @@ from medseg_agents.policies.registry import make
 from medseg_agents.policies.specs import PolicySpec
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import Policy
-from medseg_gym.registry import Spec, takes_spec
+from medseg_gym.registry import takes_spec
+from medseg_gym.specs import Spec
 
 
 class ShuffledImages:

@@ -206,7 +206,7 @@ def make_environment(**options: Any) -> type[SegmentationEnvironment]:
     Raises:
         MedSegError: An option, case source or backbone that cannot be used.
     """
-    chat = ChatOptions.read(options)
+    chat = ChatOptions.from_arguments(options)
     shared = {**options, "cases": load_cases(chat.cases, chat.split)}
     coordinates = chat_coordinates(chat)
     body = {

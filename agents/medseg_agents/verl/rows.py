@@ -34,7 +34,7 @@ def write_rows(path: str | Path, keys: Sequence[str] | None = None, **options: A
     """
     import torch
 
-    chat = ChatOptions.read(options)
+    chat = ChatOptions.from_arguments(options)
     source, view = load_cases(chat.cases, chat.split), ChatView(chat)
     rows = []
     for index, key in enumerate(source.keys if keys is None else keys):

@@ -56,7 +56,7 @@ class MedSegTool(BaseTool):
 
     def __init__(self, config: dict[str, Any], tool_schema: Any = None) -> None:
         options = dict(config.get("options") or {})
-        chat = ChatOptions.read(
+        chat = ChatOptions.from_arguments(
             {k: v for k, v in options.items() if k not in ("max_batch", "max_delay_ms")}
         )
         schemas = {

@@ -84,7 +84,7 @@ class EpisodeWorker:
                 f"need max_batch >= 1 and max_delay_ms >= 0, got {max_batch}, {max_delay_ms}"
             )
         self.max_batch, self.max_delay = max_batch, max_delay_ms / 1000
-        self.core = EnvCore(ChatOptions.read(options), num_slots=1)
+        self.core = EnvCore(ChatOptions.from_arguments(options), num_slots=1)
         self.core.engine.own_memory = True  # episodes end at different times
         self.batches = 0
         # Touched by the thread alone:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,10 +21,18 @@ from medseg_gym.cases.files.records import Pixels, Record
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.files.splits import split_named
 from medseg_gym.cases.image_files.masks import as_mask
-from medseg_gym.cases.image_files.options import IMAGE_OPTIONS, ImageOptions
+from medseg_gym.cases.image_files.options import ImageFileOptions, ImageOptions
 
 _ANNOTATIONS = {"train.json", "val.json", "valid.json", "validation.json", "test.json"}
 _LOSSY = (".jpg", ".jpeg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiomedParseOptions(ImageFileOptions):
+    """Options of `BiomedParseFormat`."""
+
+    sentences: Literal["all", "first"] = "all"
+    """How many of a mask's sentences become cases."""
 
 
 class BiomedParseFormat(DatasetFormat):
@@ -33,19 +42,15 @@ class BiomedParseFormat(DatasetFormat):
     each; an image is its own group unless the option `group` says how file names tell patients or
     volumes. Foreground is mask > 0. The modality comes from the file name
     (`NAME_MODALITY_SITE.png`), or else from the sentence.
-
-    Options besides the shared ones:
-        sentences: "all" (default) or "first": how many of a mask's sentences become cases.
-        window, mask_channel, orientation: See `ImageOptions`.
     """
 
     name = "biomedparse"
     version = 2
-    options = ("sentences", *IMAGE_OPTIONS)
+    options = BiomedParseOptions
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
-        self._first_only = spec.text("sentences", "all", ("all", "first")) == "first"
+        self._first_only = spec.read(BiomedParseOptions).sentences == "first"
         self._images = ImageOptions.of(spec)
 
     def index(self, file_cache: FileCache) -> Iterator[Record | Defect]:

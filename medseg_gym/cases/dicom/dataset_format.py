@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from medseg_gym.cases.dicom.images import read_rgb_frame
 from medseg_gym.cases.dicom.planes import Plane
 from medseg_gym.cases.dicom.records import record_of, turned
 from medseg_gym.cases.dicom.series import Series, assemble, series_of
-from medseg_gym.cases.dicom.truth.contours import HOLES, draw, place_contours
+from medseg_gym.cases.dicom.truth.contours import draw, place_contours
 from medseg_gym.cases.dicom.truth.placed import Placed
 from medseg_gym.cases.dicom.truth.regridding import carry, carry_segments, lies_elsewhere
 from medseg_gym.cases.dicom.truth.segment_slices import place_segments
@@ -24,8 +24,8 @@ from medseg_gym.cases.files import Damaged, DatasetFormat, Defect, FileCache, Pi
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.spec import FileSpec
-from medseg_gym.cases.volumes import RESAMPLING, parse_window, require
-from medseg_gym.cases.volumes.slices import SliceChoice
+from medseg_gym.cases.volumes import parse_window, require
+from medseg_gym.cases.volumes.slices import SliceChoice, SliceOptions
 from medseg_gym.errors import CaseError
 
 _NEVER_DICOM = (
@@ -34,23 +34,24 @@ _NEVER_DICOM = (
 ).split()
 
 
+@dataclass(frozen=True, kw_only=True)
+class DicomOptions(SliceOptions):
+    """Options of `DicomFormat`."""
+
+    window: str = ""
+    """"file" (default: the file's own window; without one soft tissue for CT, else percentiles of
+    the frame), "file:2" (its second), or as `medseg_gym.cases.volumes.parse_window`."""
+
+    holes: Literal["drawn", "nested"] = "drawn"
+    """Of an RTSTRUCT. "drawn": closed planar contours of a region in one plane are united, and
+    holes are keyholes and contours of type CLOSEDPLANAR_XOR. "nested": contours strictly inside
+    another one are holes too, and islands within those."""
+
+
 class DicomFormat(DatasetFormat):
     """DICOM files under a folder, whatever they are called.
 
     Slices are those that were acquired or reconstructed, shown in the radiological view.
-
-    Options:
-        window: "file" (default: the file's own window; without one soft tissue for CT, else
-            percentiles of the frame), "file:2" (its second), or as
-            `medseg_gym.cases.volumes.parse_window`.
-        min_area: Pixels that a target has on a slice, at least (default 20).
-        slices: "all" (default), "top:N" (the N largest per series and target) or "every:N".
-
-        holes: Of an RTSTRUCT. "drawn" (default): closed planar contours of a region in one plane
-            are united, and holes are keyholes and contours of type CLOSEDPLANAR_XOR. "nested":
-            contours strictly inside another one are holes too, and islands within those.
-        resample: Of a SEG. "nearest" carries frames that lie on another pixel grid than the images
-            over to them; by default they are refused.
 
     Contours belong to the nearest slice, within half the distance of slices (exactly halfway, to
     the image that they refer to, else to the lower slice); others are left out and counted. Pixels
@@ -73,16 +74,16 @@ class DicomFormat(DatasetFormat):
     name = "dicom"
     version = 2
     index_options = ("holes", "resample")  # the rest is decided on what the index remembers
-    options = ("window", "min_area", "slices", "holes", "resample")
+    options = DicomOptions
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
         require(self.name, "pydicom", "nibabel")
-        self.nested_holes = spec.text("holes", "drawn", choices=HOLES) == "nested"
-        self.resample = spec.text("resample", "off", choices=RESAMPLING)
+        given = spec.read(DicomOptions)
+        self.nested_holes, self.resample = given.holes == "nested", given.resample
         self.choice = SliceChoice.of(spec)
         try:
-            self.window = parse_window(spec.text("window"), "", own=True)
+            self.window = parse_window(given.window, "", own=True)
         except CaseError as error:
             raise spec.wrong("window", str(error)) from error
 

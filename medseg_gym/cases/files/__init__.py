@@ -14,7 +14,7 @@ from medseg_gym.cases.files.defects import Damaged, Defect, decoding, error_text
 from medseg_gym.cases.files.file_cache import FileCache
 from medseg_gym.cases.files.records import Facts, Pixels, Record
 from medseg_gym.cases.files.source import FileCaseSource, index_dataset, open_split
-from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.files.spec import FileOptions, FileSpec, WrongOption
 
 __all__ = [
     "ByteCache",
@@ -25,9 +25,11 @@ __all__ = [
     "FileCache",
     "FileCaseSource",
     "FileData",
+    "FileOptions",
     "FileSpec",
     "Pixels",
     "Record",
+    "WrongOption",
     "check_pixels",
     "check_voxels",
     "decoding",

@@ -17,8 +17,10 @@ from medseg_gym.cases.files.defects import Damaged, Defect
 from medseg_gym.cases.files.file_cache import FileCache, index_path
 from medseg_gym.cases.files.grouping import Grouping, straddling
 from medseg_gym.cases.files.records import Facts, Record
+from medseg_gym.cases.files.spec import FileOptions
 from medseg_gym.cases.source import SPLITS
 from medseg_gym.errors import CaseError
+from medseg_gym.options import describe_fields
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class FileData:
 
     def __init__(self, dataset_format: DatasetFormat) -> None:
         self.dataset_format, self.spec = dataset_format, dataset_format.spec
-        self.skip_bad = self.spec.flag("skip_bad")
+        self.skip_bad = self.spec.read(FileOptions).skip_bad
         self._grouping = Grouping(self.spec)
         self._require_root()
         self.records: tuple[Record, ...] = ()
@@ -185,7 +187,8 @@ class FileData:
         if mask.shape != image.shape[:2]:
             other = f"its image {record.files[0]!r}" if len(record.files) > 1 else "the image"
             way_out = ""
-            if mask.shape == image.shape[1::-1] and "orientation" in self.dataset_format.options:
+            known = describe_fields(self.dataset_format.options)
+            if mask.shape == image.shape[1::-1] and "orientation" in known:
                 way_out = "; orientation=stored leaves both as they are stored, whatever EXIF says"
             raise Damaged(
                 record.files[-1],
@@ -240,7 +243,8 @@ class FileData:
             ) from error
 
     def _index(self, level: str) -> Any:
-        counting = self.dataset_format.options
+        shared = describe_fields(FileOptions)
+        counting = tuple(n for n in describe_fields(self.dataset_format.options) if n not in shared)
         if level == "structure" and self.dataset_format.index_options is not None:
             counting = self.dataset_format.index_options
         own = {k: v for k, v in self.spec.options.items() if k in counting}

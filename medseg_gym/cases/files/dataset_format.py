@@ -11,7 +11,7 @@ from medseg_gym.cases.files.access.byte_cache import ByteCache
 from medseg_gym.cases.files.defects import Defect
 from medseg_gym.cases.files.file_cache import FileCache
 from medseg_gym.cases.files.records import Pixels, Record
-from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.files.spec import FileOptions, FileSpec
 
 
 class DatasetFormat(ABC):
@@ -34,11 +34,11 @@ class DatasetFormat(ABC):
     version: ClassVar[int] = 1
     """Raised whenever `index` remembers something else for the same files."""
 
-    options: ClassVar[tuple[str, ...]] = ()
-    """Options taken besides the shared ones."""
+    options: ClassVar[type[FileOptions]] = FileOptions
+    """Options of the format; read them with `spec.read`."""
 
     index_options: ClassVar[tuple[str, ...] | None] = None
-    """Those that change what `index` remembers; None is all of them."""
+    """Those that change what `index` remembers; None is all but the shared ones."""
 
     def __init__(self, spec: FileSpec) -> None:
         self.spec = spec

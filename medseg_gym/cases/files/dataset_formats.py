@@ -8,7 +8,7 @@ from medseg_gym.cases.files.dataset_format import DatasetFormat
 from medseg_gym.cases.files.source import FileCaseSource, open_split
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.source import CASES
-from medseg_gym.registry import Spec
+from medseg_gym.specs import Spec
 
 
 class FormatLoader:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from medseg_gym.cases.files.defects import Defect
 from medseg_gym.cases.files.records import Record
-from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.files.spec import FileOptions, FileSpec
 from medseg_gym.cases.files.splits import DEFAULT_SHARES, parse_shares, split_of_group
 
 
@@ -25,13 +25,13 @@ class Grouping:
 
     def __init__(self, spec: FileSpec) -> None:
         self.spec = spec
-        self._shares = DEFAULT_SHARES
-        if "splits" in spec.options:
-            self._shares = parse_shares(spec.options["splits"])
+        options = spec.read(FileOptions)
+        self._shares = parse_shares(options.splits) if "splits" in spec.options else DEFAULT_SHARES
+        self._modality = options.modality
         self._pattern: re.Pattern[str] | None = None
-        if "group" in spec.options:
+        if options.group:
             try:
-                self._pattern = re.compile(spec.options["group"])
+                self._pattern = re.compile(options.group)
             except re.error as error:
                 raise spec.wrong("group", f"not a regular expression: {error}") from error
 
@@ -52,7 +52,7 @@ class Grouping:
                 return Defect(record.files[0], cause, key=record.key)
             group = match[1] if match.re.groups else match[0]
         split = record.split or split_of_group(group, self._shares)
-        modality = self.spec.options.get("modality", record.modality)
+        modality = self._modality or record.modality
         return replace(record, group=group, split=split, modality=modality)
 
 

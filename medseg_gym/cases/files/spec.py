@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 from medseg_gym.errors import CaseError, nearest
-from medseg_gym.option_values import FALSE, TRUE
-from medseg_gym.registry import divide_argument, read_options, write_options
+from medseg_gym.option_values import convert
+from medseg_gym.options import Options, describe_fields
+from medseg_gym.specs import divide_argument, read_options, write_options
 
-SHARED_OPTIONS = ("skip_bad", "splits", "group", "modality")
-"""Options that every file-backed source takes."""
+F = TypeVar("F", bound="FileOptions")
+
+
+class WrongOption(ValueError):
+    """A value that an option cannot have.
+
+    Args:
+        option: Its name.
+        way_out: A value that it can have.
+    """
+
+    def __init__(self, option: str, way_out: str) -> None:
+        super().__init__(f"{option}: {way_out}")
+        self.option, self.way_out = option, way_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions(Options):
+    """Options of every file-backed source; a format's own are a subclass."""
+
+    topic: ClassVar[str] = "Files"
+
+    skip_bad: bool = False
+    """Leave defective cases out instead of refusing the data set."""
+
+    splits: str = ""
+    """Shares of train, val and test by which groups are dealt where the data name no split, as
+    "80,10,10"; or one of the names for all."""
+
+    group: str = ""
+    """Regular expression that tells the group (patient, volume) in a group's name: its first part
+    in brackets, or all that it matches."""
+
+    modality: str = ""
+    """Modality of all cases, instead of what the files say."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +68,19 @@ class FileSpec:
     options: dict[str, str]
 
     @classmethod
-    def parse(cls, name: str, argument: str, known: Iterable[str] = ()) -> FileSpec:
+    def parse(cls, name: str, argument: str, declared: type[FileOptions] = FileOptions) -> FileSpec:
         """Read the text behind the colon.
 
         Args:
             name: Name of the format.
             argument: The text.
-            known: Options that this format takes besides `SHARED_OPTIONS`.
+            declared: Options of the format.
 
         Raises:
-            CaseError: No path, or an option that is unknown, repeated or without a value.
+            CaseError: No path, or an option that is unknown, repeated or has a value that it cannot
+                have.
         """
-        known = (*SHARED_OPTIONS, *known)
+        known = tuple(describe_fields(declared))
         text, query = divide_argument(argument)
         try:
             path = Path(text).expanduser()
@@ -63,50 +98,33 @@ class FileSpec:
                     f"{name}:{argument}: unknown option {option!r}{nearest(option, known)}; known: "
                     f"{', '.join(known)}"
                 )
-        return cls(name, argument, path, options)
+        spec = cls(name, argument, path, options)
+        spec.read(declared)
+        return spec
 
     def __str__(self) -> str:
         return f"{self.name}:{self.argument}"
 
-    def text(self, option: str, default: str = "", choices: Iterable[str] = ()) -> str:
-        """Value of an option.
+    def read(self, declared: type[F]) -> F:
+        """Return the options as a dataclass has them; those that it does not have are left out.
+
+        Args:
+            declared: The dataclass.
 
         Raises:
-            CaseError: It is none of the choices, where there are any.
+            CaseError: An option has a value that it cannot have.
         """
-        value, choices = self.options.get(option, default), tuple(choices)
-        if choices and value not in choices:
-            raise self.wrong(option, "use one of " + ", ".join(choices))
-        return value
-
-    def flag(self, option: str) -> bool:
-        """Whether an option is switched on: 1, true, yes, on.
-
-        Raises:
-            CaseError: It is neither on nor off.
-        """
-        value = self.options.get(option, "").lower()
-        if value not in (*TRUE, *FALSE, ""):
-            raise self.wrong(option, "use 1 or 0")
-        return value in TRUE
-
-    def number(
-        self, option: str, default: float, low: float = float("-inf"), high: float = float("inf")
-    ) -> float:
-        """Value of an option as a finite number.
-
-        Raises:
-            CaseError: It is not a number, or outside of [low, high].
-        """
-        if option not in self.options:
-            return default
+        values: dict[str, Any] = {}
+        for option, one in describe_fields(declared).items():
+            if option in self.options:
+                try:
+                    values[option] = convert(self.options[option], one.declared)
+                except ValueError as error:
+                    raise self.wrong(option, str(error)) from None
         try:
-            value = float(self.options[option])
-        except ValueError:
-            raise self.wrong(option, "give a number") from None
-        if not low <= value <= high or value in (float("inf"), float("-inf")):
-            raise self.wrong(option, f"give a number from {low:g} to {high:g}")
-        return value
+            return declared(**values)
+        except WrongOption as error:
+            raise self.wrong(error.option, error.way_out) from error
 
     def wrong(self, option: str, way_out: str) -> CaseError:
         """Return an error about the value of an option, to be raised."""

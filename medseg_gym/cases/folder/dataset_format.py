@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,11 +17,10 @@ from medseg_gym.cases.files.defects import Damaged, Defect
 from medseg_gym.cases.files.file_cache import FileCache
 from medseg_gym.cases.files.modality import modality_of
 from medseg_gym.cases.files.records import Pixels, Record
-from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.files.spec import FileSpec, WrongOption
 from medseg_gym.cases.files.splits import split_named
 from medseg_gym.cases.folder.kinds import (
     IGNORED,
-    KINDS,
     binary,
     describe_value,
     names_of_values,
@@ -30,7 +29,7 @@ from medseg_gym.cases.folder.kinds import (
 )
 from medseg_gym.cases.folder.pairing import Role, naming
 from medseg_gym.cases.image_files.images import SUFFIXES
-from medseg_gym.cases.image_files.options import IMAGE_OPTIONS, ImageOptions
+from medseg_gym.cases.image_files.options import ImageFileOptions, ImageOptions
 from medseg_gym.errors import CaseError
 
 
@@ -40,6 +39,40 @@ class _Pair:
     masks: list[tuple[str, Role]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions(ImageFileOptions):
+    """Options of `FolderFormat`."""
+
+    images: str = ""
+    """Pattern of image files; see `Patterns`."""
+
+    masks: str = ""
+    """Pattern of mask files; see `Patterns`."""
+
+    kind: Literal["binary", "index", "instance", "color"] = "binary"
+    """"index": values are classes; "instance": values are objects of one class; "color": colours
+    are classes."""
+
+    labels: str = ""
+    """Names of values for index and color: `1:liver,2:spleen,255:-` (`-` ignores a value), or a
+    JSON file of the same."""
+
+    target: str = ""
+    """Target of binary and instance masks, where no `{target}` says it."""
+
+    threshold: float | None = None
+    """Binary foreground is above it, 0 to 65535."""
+
+    spacing: tuple[float, float] | None = None
+    """ROW,COLUMN millimetres a pixel."""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 65535:
+            raise WrongOption("threshold", "give a number from 0 to 65535")
+        if self.spacing is not None and min(self.spacing) <= 0:
+            raise WrongOption("spacing", "give positive millimetres")
+
+
 class FolderFormat(DatasetFormat):
     """Images and masks that belong together by name.
 
@@ -47,47 +80,31 @@ class FolderFormat(DatasetFormat):
     Every mask file of an image gives a case (kinds binary) or one for each value in it. The split
     is `{split}` of the pattern, or a folder called after one, or else chosen by group; an image is
     its own group unless `{group}` or the option `group` says otherwise.
-
-    Options besides the shared ones:
-        images, masks: Patterns; see `Patterns`.
-        kind: "binary" (default); "index": values are classes; "instance": values are objects of
-            one class; "color": colours are classes.
-        labels: Names of values for index and color: `1:liver,2:spleen,255:-` (`-` ignores a value),
-            or a JSON file of the same.
-        target: What binary and instance masks show, where no `{target}` says it.
-        threshold: Binary foreground is above it.
-        window, mask_channel, orientation: See `ImageOptions`.
-        spacing: ROW,COLUMN millimetres a pixel.
     """
 
     name = "folder"
     version = 2
-    options = (
-        *("images", "masks", "kind", "labels", "target", "threshold", "spacing"),
-        *IMAGE_OPTIONS,
-    )
+    options = FolderOptions
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
-        self._kind = spec.text("kind", "binary", KINDS)
+        given = spec.read(FolderOptions)
+        self._kind = given.kind
         try:
-            self._naming = naming(spec.text("images"), spec.text("masks"))
+            self._naming = naming(given.images, given.masks)
         except CaseError as error:
             raise CaseError(f"{spec}: {error}") from error
         by_value = self._kind in ("index", "color")
         self._names = names_of_values(spec, self._kind) if by_value else {}
-        self._target = spec.text("target").strip()
-        if not by_value and not self._target and "{target}" not in spec.text("masks"):
+        self._target = given.target.strip()
+        if not by_value and not self._target and "{target}" not in given.masks:
             raise CaseError(
                 f"{spec}: nothing says what the masks show; give target=polyp or a {{target}} in "
                 "the pattern masks=, or name the values with kind=index&labels=1:liver,2:spleen"
             )
-        given = "threshold" in spec.options
-        self._threshold = spec.number("threshold", 0, 0, 65535) if given else None
+        self._threshold = given.threshold
         self._images = ImageOptions.of(spec)
-        self._spacing = _two_numbers(spec, "spacing")
-        if self._spacing and min(self._spacing) <= 0:
-            raise spec.wrong("spacing", "give positive millimetres")
+        self._spacing = given.spacing
 
     def index(self, file_cache: FileCache) -> Iterator[Record | Defect]:
         """Pair images with masks; what values a mask has is remembered until it changes.
@@ -209,15 +226,3 @@ def _record(key: str, text: str, place: Any, common: dict[str, Any]) -> Record:
 def _split_in(path: str) -> str:
     splits = {split_named(folder) for folder in path.split("/")[:-1]} - {""}
     return splits.pop() if len(splits) == 1 else ""
-
-
-def _two_numbers(spec: FileSpec, option: str) -> tuple[float, float] | None:
-    if option not in spec.options:
-        return None
-    try:
-        first, second = (float(number) for number in spec.options[option].split(","))
-        if not (abs(first) < float("inf") and abs(second) < float("inf")):
-            raise ValueError
-    except ValueError:
-        raise spec.wrong(option, "give two numbers with a comma between") from None
-    return first, second

@@ -14,7 +14,6 @@ from medseg_gym.cases.files.defects import Damaged
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.errors import CaseError
 
-KINDS = ("binary", "index", "instance", "color")
 MAX_VALUES = 10_000
 """Distinct values of one mask file; more is no mask."""
 
@@ -38,7 +37,7 @@ def names_of_values(spec: FileSpec, kind: str) -> dict[int, str]:
     Raises:
         CaseError: The option is missing or cannot be used.
     """
-    given = spec.text("labels")
+    given = spec.options.get("labels", "")
     example = "labels=ff0000:polyp,00ff00:tool" if kind == "color" else "labels=1:liver,2:spleen"
     if not given:
         raise CaseError(f"{spec}: kind={kind} needs names for the values: {example}")
@@ -85,7 +84,7 @@ def numbers(labels: np.ndarray, kind: str, name: str) -> np.ndarray:
 
     Args:
         labels: (H, W) or (H, W, 3), from `read_labels`.
-        kind: One of `KINDS` but "binary".
+        kind: One of `FolderOptions.kind` but "binary".
         name: Of the file, for the error.
 
     Returns:
@@ -123,7 +122,7 @@ def values_of(labels: np.ndarray, kind: str, name: str) -> list[tuple[int, int]]
 
     Args:
         labels: (H, W) or (H, W, 3), from `read_labels`.
-        kind: One of `KINDS` but "binary".
+        kind: One of `FolderOptions.kind` but "binary".
         name: Of the file, for the error.
 
     Returns:

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.files.spec import FileOptions, FileSpec
 from medseg_gym.cases.image_files.images import HasLimits, read_image
-from medseg_gym.cases.image_files.masks import CHANNELS, read_labels
+from medseg_gym.cases.image_files.masks import read_labels
 from medseg_gym.errors import CaseError
 
-IMAGE_OPTIONS = ("window", "mask_channel", "orientation")
-"""Options of every format whose images and masks are image files."""
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFileOptions(FileOptions):
+    """Options of every format whose images and masks are image files."""
+
+    topic: ClassVar[str] = "Image files"
+
+    window: str = ""
+    """LOW,HIGH: intensities shown black and white in images of more than 8 bits a sample, which are
+    refused without it; see `medseg_gym.cases.volumes.parse_window`."""
+
+    mask_channel: Literal["auto", "alpha", "colour", "color", "index"] = "auto"
+    """Which channel of a mask file is the mask; see `image_files.masks.read_labels`."""
+
+    orientation: Literal["shown", "stored"] = "shown"
+    """"shown" turns images and masks as their EXIF orientation says, "stored" leaves them."""
 
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """The options of `IMAGE_OPTIONS`, read."""
+    """How images and masks are decoded."""
 
     window: HasLimits | None = None
     """Intensities shown black and white in images of more than 8 bits a sample; None refuses such
@@ -40,16 +55,15 @@ class ImageOptions:
         """
         from medseg_gym.cases.volumes import parse_window  # which itself needs this package
 
+        given = spec.read(ImageFileOptions)
         window = None
-        if text := spec.text("window"):
+        if given.window:
             try:
-                window = parse_window(text, "")
+                window = parse_window(given.window, "")
             except CaseError as error:
                 numbers = "as LOW,HIGH give two numbers; LOW must be below HIGH"
                 raise spec.wrong("window", f"{numbers} ({error})") from error
-        channel = spec.text("mask_channel", "auto", CHANNELS)
-        orientation = spec.text("orientation", "shown", ("shown", "stored"))
-        return cls(window, channel, orientation == "stored")
+        return cls(window, given.mask_channel, given.orientation == "stored")
 
     def image(self, source: Path | bytes, name: str, place: str = "") -> np.ndarray:
         """Decode an image; see `read_image`.

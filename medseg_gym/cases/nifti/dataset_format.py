@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from medseg_gym.cases.files import (
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.modality import modality_of
-from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.files.spec import FileSpec, WrongOption
 from medseg_gym.cases.nifti.areas import whole_numbers
 from medseg_gym.cases.nifti.dataset_json import FILE, Dataset, read_dataset
 from medseg_gym.cases.nifti.labels import labels_option
@@ -27,8 +29,6 @@ from medseg_gym.cases.nifti.scan import Scan, scan_pair
 from medseg_gym.cases.nifti.targets import find_targets
 from medseg_gym.cases.nifti.value_names import Names, names_beside
 from medseg_gym.cases.volumes import (
-    AXES,
-    RESAMPLING,
     Volume,
     fit_labels,
     parse_window,
@@ -36,31 +36,43 @@ from medseg_gym.cases.volumes import (
     show,
     volume_suffix,
 )
-from medseg_gym.cases.volumes.slices import SliceChoice, joined
+from medseg_gym.cases.volumes.slices import SliceChoice, SliceOptions, joined
 from medseg_gym.errors import CaseError
 
 _LETTERS = {"axial": "z", "coronal": "y", "sagittal": "x"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class NiftiOptions(SliceOptions):
+    """Options of `NiftiFormat`."""
+
+    axis: Literal["axial", "coronal", "sagittal"] = "axial"
+    """Direction in which volumes are cut."""
+
+    labels: str = ""
+    """Names of the label values: a .json file with "labels" as in dataset.json or that mapping
+    alone (relative to PATH or to the working folder), or "1:liver,2:tumour"; "ignore" leaves a
+    value out. By default dataset.json, BIDS' tables (dseg.tsv), or the names in a .seg.nrrd, else
+    "label 1", "label 2", ... Of labels with several channels see `find_targets`."""
+
+    channel: int = 0
+    """Which image channel: nnU-Net's `_0001` files, or the fourth axis."""
+
+    image: str = ""
+    """A word of the image's name, where a case has several images ("flair")."""
+
+    nan: float = math.nan
+    """Intensity that voxels count as that are NaN or infinite, before the window is applied
+    (percentiles never see them); by default a slice that has any is refused."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.channel <= 9999:
+            raise WrongOption("channel", "give a number from 0 to 9999")
+
+
 class NiftiFormat(DatasetFormat):
     """Volumes under a folder: .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd.
-
-    Options:
-        axis: "axial" (default), "coronal" or "sagittal".
-        window: See `medseg_gym.cases.volumes.parse_window`.
-        min_area: Pixels that a target has on a slice, at least (default 20).
-        slices: "all" (default), "top:N" (the N largest per volume and target) or "every:N".
-        labels: Names of the label values: a .json file with "labels" as in dataset.json or that
-            mapping alone (relative to PATH or to the working folder), or "1:liver,2:tumour";
-            "ignore" leaves a value out. By default dataset.json, BIDS' tables (dseg.tsv), or the
-            names in a .seg.nrrd, else "label 1", "label 2", ... Of labels with several channels
-            see `find_targets`.
-        channel: Which image channel: nnU-Net's `_0001` files, or the fourth axis (default 0).
-        image: A word of the image's name, where a case has several images ("flair").
-        nan: Intensity that voxels count as that are NaN or infinite, before the window is applied
-            (percentiles never see them); by default a slice that has any is refused.
-        resample: "nearest" carries labels that lie on another grid over to the grid of their image;
-            by default they are refused. The order and direction of voxel axes may differ anyway.
 
     Labels are whole numbers, within `areas.TOLERANCE` where storage is scaled or in floating point.
 
@@ -74,29 +86,18 @@ class NiftiFormat(DatasetFormat):
     name = "nifti"
     version = 2
     index_options = ("axis", "resample")  # the rest is decided on what the index remembers
-    options = (
-        "axis",
-        "window",
-        "min_area",
-        "slices",
-        "labels",
-        "channel",
-        "image",
-        "nan",
-        "resample",
-    )
+    options = NiftiOptions
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)
         require(self.name, "nibabel")
-        self.axis = spec.text("axis", "axial", choices=AXES)
-        self.channel = int(spec.number("channel", 0, low=0, high=9999))
-        self.image_word = spec.text("image")
-        self.resample = spec.text("resample", "off", choices=RESAMPLING)
-        self.nan = spec.number("nan", math.nan)  # NaN: refuse
+        given = spec.read(NiftiOptions)
+        self.axis, self.channel, self.image_word = given.axis, given.channel, given.image
+        self.resample, self._window = given.resample, given.window
+        self.nan = given.nan  # NaN: refuse
         self.choice = SliceChoice.of(spec)
         try:
-            parse_window(spec.text("window"), "")
+            parse_window(given.window, "")
         except CaseError as error:
             raise spec.wrong("window", str(error)) from error
         self.labels = labels_option(spec)
@@ -139,7 +140,7 @@ class NiftiFormat(DatasetFormat):
         """See `DatasetFormat.read`."""
         image, label = (self._volume(name) for name in record.files[:2])
         place = record.place
-        window = parse_window(self.spec.text("window"), place["modality"])
+        window = parse_window(self._window, place["modality"])
         low, high = window.limits(lambda a, b: image.percentiles(a, b, place["channel"]))
         where = f"slice {place['slice']}"
         plane = image.plane(place["slice"], place["channel"])

@@ -123,7 +123,7 @@ def labels_option(spec: FileSpec) -> Any:
     Raises:
         CaseError: They cannot be used.
     """
-    text = spec.text("labels")
+    text = spec.options.get("labels", "")
     if not text:
         return None
     try:

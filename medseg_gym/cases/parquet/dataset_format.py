@@ -22,7 +22,7 @@ from medseg_gym.cases.files.records import Pixels, Record
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.files.splits import split_named
 from medseg_gym.cases.image_files.masks import as_mask
-from medseg_gym.cases.image_files.options import IMAGE_OPTIONS, ImageOptions
+from medseg_gym.cases.image_files.options import ImageFileOptions, ImageOptions
 from medseg_gym.cases.parquet.rows import RowReader
 
 COLUMNS = ("images", "reward_model", "extra_info")
@@ -36,14 +36,11 @@ class ParquetFormat(DatasetFormat):
     what the file name says, or else chosen by group; rows with the same image are one group.
     Foreground is a value above 127, or the other one where a mask has 0 and one other value. A
     image that was scaled down, as for a language model, is scaled to the size of its mask.
-
-    Options besides the shared ones:
-        window, mask_channel, orientation: See `ImageOptions`.
     """
 
     name = "parquet"
     version = 2
-    options = IMAGE_OPTIONS
+    options = ImageFileOptions
 
     def __init__(self, spec: FileSpec) -> None:
         super().__init__(spec)

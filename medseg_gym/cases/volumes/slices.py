@@ -4,12 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.files.spec import FileOptions, FileSpec, WrongOption
 from medseg_gym.errors import CaseError
 
 MIN_AREA = 20
 """Pixels of a target on a slice, at least; the packaged samples have the same floor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceOptions(FileOptions):
+    """Options of every format whose cases are slices of volumes."""
+
+    topic: ClassVar[str] = "Volumes"
+
+    window: str = ""
+    """Intensities shown black and white; see `medseg_gym.cases.volumes.parse_window`."""
+
+    min_area: int = MIN_AREA
+    """Pixels that a target has on a slice, at least."""
+
+    slices: str = "all"
+    """"all", "top:N" (the N largest per volume and target) or "every:N"."""
+
+    resample: Literal["off", "nearest"] = "off"
+    """"nearest" carries masks that lie on another grid over to the grid of their images; "off"
+    refuses them. The order and direction of axes may differ anyway."""
+
+    def __post_init__(self) -> None:
+        if self.min_area < 0:
+            raise WrongOption("min_area", "give a whole number from 0 on")
 
 
 @dataclass(frozen=True)
@@ -34,9 +59,9 @@ class SliceChoice:
         Raises:
             CaseError: One cannot be used.
         """
-        area = int(spec.number("min_area", MIN_AREA, low=0))
+        given = spec.read(SliceOptions)
         try:
-            return cls.parse(spec.text("slices", "all"), area)
+            return cls.parse(given.slices, given.min_area)
         except CaseError as error:
             raise spec.wrong("slices", str(error)) from error
 

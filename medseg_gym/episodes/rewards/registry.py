@@ -16,7 +16,8 @@ from medseg_gym.episodes.rewards.medsam_agent import MedSamAgent
 from medseg_gym.episodes.rewards.protocol import Reward
 from medseg_gym.episodes.rewards.stop_regret import StopRegret
 from medseg_gym.errors import MedSegError
-from medseg_gym.registry import Factory, Registry, Spec
+from medseg_gym.registry import Factory, Registry
+from medseg_gym.specs import Spec
 
 REWARDS: Registry[Reward] = Registry(
     "reward",

@@ -10,7 +10,8 @@ from typing import Any
 
 import medseg_gym
 from medseg_gym.backbones import Backbone, available
-from medseg_gym.backbones.registry import BACKBONES, find_checkpoint
+from medseg_gym.backbones.checkpoint_files import find_checkpoint
+from medseg_gym.backbones.registry import BACKBONES
 from medseg_gym.envs.core import EnvCore
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.errors import BackboneError

@@ -140,7 +140,11 @@ def _engine(
         rewards.make(reward)
     except MedSegError:
         reward = "dice_gain"  # not compared, see _has_named_reward
-    decode = DecodeOptions(options["prompt_memory"], options["mask_input"], options["multimask"])
+    decode = DecodeOptions(
+        prompt_memory=options["prompt_memory"],
+        mask_input=options["mask_input"],
+        multimask=options["multimask"],
+    )
     return EpisodeEngine(loaded, slots, reward, options["max_steps"], decode)
 
 

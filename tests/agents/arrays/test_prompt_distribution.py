@@ -25,15 +25,15 @@ def make(tools, bins=CELLS, cells=CELLS, rows=1, seed=0):
 def all_actions(tools, cells):
     """Every action, unused entries 0."""
     places = list(itertools.product(range(cells), repeat=2))
-    found = []
+    result = []
     for row, tool in enumerate(tools):
         if tool == "box":
-            found += [(row, *a, *b) for a in places for b in places]
+            result += [(row, *a, *b) for a in places for b in places]
         elif tool.endswith("point"):
-            found += [(row, *a, 0, 0) for a in places]
+            result += [(row, *a, 0, 0) for a in places]
         else:
-            found.append((row, 0, 0, 0, 0))
-    return torch.tensor(found)
+            result.append((row, 0, 0, 0, 0))
+    return torch.tensor(result)
 
 
 @given(tool_sets, st.integers(0, 99))

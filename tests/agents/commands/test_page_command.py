@@ -23,9 +23,9 @@ def test_a_policy_by_name_plays_beside_people(tmp_path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ})
     try:
         assert process.stdout is not None
-        found = re.search(r"http://\S+", process.stdout.readline())
-        assert found is not None
-        with httpx.Client(base_url=found[0], timeout=60, trust_env=False) as client:
+        result = re.search(r"http://\S+", process.stdout.readline())
+        assert result is not None
+        with httpx.Client(base_url=result[0], timeout=60, trust_env=False) as client:
             setup = client.get("/api/setup").json()
             assert (
                 setup["policies"][0]["name"].startswith("location-prior")

@@ -19,10 +19,10 @@ from medseg_gym.policy import caveats, make_envs, play_cases
 
 def run(cases, policy="random", num_envs=2, file=None, **options):
     envs = make_envs(num_envs, cases=cases, backbone="ellipse", max_steps=4, **options)
-    found = annotators.make(policy, envs.codec)
+    actual = annotators.make(policy, envs.codec)
     keys = list(envs.source.keys)
-    record_file = file and RecordFile(file, run_settings(envs, found, keys, seed=0))
-    return evaluate(envs, found, file=record_file)
+    record_file = file and RecordFile(file, run_settings(envs, actual, keys, seed=0))
+    return evaluate(envs, actual, file=record_file)
 
 
 def without_time(records):
@@ -92,8 +92,8 @@ def test_untrained_clicks_are_labelled(small_cases):
     class BoxTrained:
         trained_kinds = frozenset({"box"})
 
-    found = caveats(policy, BoxTrained(), [played.episode])
-    assert found == ["oracle", "synthetic", "not trained for clicks"]
+    actual = caveats(policy, BoxTrained(), [played.episode])
+    assert actual == ["oracle", "synthetic", "not trained for clicks"]
 
 
 def test_summaries(small_cases):
@@ -142,9 +142,9 @@ def test_metrics_without_a_value_are_valid_json_and_counted(policy, small_cases,
     json.dumps(row, allow_nan=False)
     assert (row["cases_mm"], row["cases_px"]) == (2, 3)
     for unit in ("mm", "px"):
-        found = [r.hd95 for r in records if r.unit == unit and r.hd95 is not None]
-        assert row[f"hd95_{unit}_n"] == len(found)
-        assert row[f"hd95_{unit}"] == (pytest.approx(sum(found) / len(found)) if found else None)
+        actual = [r.hd95 for r in records if r.unit == unit and r.hd95 is not None]
+        assert row[f"hd95_{unit}_n"] == len(actual)
+        assert row[f"hd95_{unit}"] == (pytest.approx(sum(actual) / len(actual)) if actual else None)
     if policy == "stop":  # four empty masks that should not be, and one that should
         assert [r.hd95 for r in records] == [None] * 4 + [0.0]
         assert row["hd95_mm"] is None and row["nsd_mm"] == 0 and row["hd95_px"] == 0

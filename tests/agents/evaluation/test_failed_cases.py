@@ -24,9 +24,9 @@ from medseg_gym.policy import GivenUp, Played, make_envs, play_cases, play_or_gi
 @pytest.fixture(scope="module")
 def records(small_cases):
     envs = make_envs(5, cases=small_cases, backbone="ellipse", max_steps=4)
-    found = evaluate(envs, annotators.make("oracle-box", envs.codec))
+    result = evaluate(envs, annotators.make("oracle-box", envs.codec))
     envs.close()
-    return found
+    return result
 
 
 def failing(record, reason="no"):

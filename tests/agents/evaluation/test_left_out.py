@@ -42,10 +42,10 @@ def played(out, **options):
         cases=CASES, backbones=("ellipse",), num_envs=2, max_steps=2, **options
     )
     console = Console(record=True, width=60)
-    found = compare([policies.make("oracle-box")], compared, out, console)
-    found.show(console)
-    found.write(out)
-    return found, console.export_text()
+    result = compare([policies.make("oracle-box")], compared, out, console)
+    result.show(console)
+    result.write(out)
+    return result, console.export_text()
 
 
 def test_a_comparison_says_it_in_tables_and_files(tmp_path):
@@ -62,10 +62,10 @@ def test_a_comparison_says_it_in_tables_and_files(tmp_path):
 
 
 def test_the_area_that_a_comparison_asks_for_is_counted(tmp_path):
-    found, text = played(tmp_path, min_area=0.05)
-    (reason,) = set(found.left_out) - {REASON}
-    assert found.left_out[reason] == 1 and "5.00%" in reason and "--min-area" in reason
-    assert found.rows[0]["n"] == 2 and f"{reason}: 1." in text
+    result, text = played(tmp_path, min_area=0.05)
+    (reason,) = set(result.left_out) - {REASON}
+    assert result.left_out[reason] == 1 and "5.00%" in reason and "--min-area" in reason
+    assert result.rows[0]["n"] == 2 and f"{reason}: 1." in text
     with pytest.raises(MedSegError, match="no case of 'lesions' covers"):
         played(tmp_path, min_area=0.9)
 
@@ -75,9 +75,9 @@ def test_nothing_left_out_leaves_no_trace(tmp_path):
         cases="left-out-lesions:", backbones=("ellipse",), num_envs=2, max_steps=2
     )
     console = Console(record=True)
-    found = compare([policies.make("oracle-box")], compared, tmp_path, console)
-    found.show(console)
-    assert "eft out" not in console.export_text() and "left_out" not in found.settings[0]
+    result = compare([policies.make("oracle-box")], compared, tmp_path, console)
+    result.show(console)
+    assert "eft out" not in console.export_text() and "left_out" not in result.settings[0]
 
 
 def test_an_evaluation_says_it(tmp_path, monkeypatch, capsys):

@@ -54,7 +54,7 @@ def test_a_tear_anywhere_is_dropped_and_the_run_goes_on(small_cases, tmp_path):
     lines = whole.split(b"\n")
     ends = [len(b"\n".join(lines[:n])) for n in range(1, len(lines))]
     # In the middle of every record, the first of a batch among them, and at both sides of its end.
-    for end in {end + more for end in ends for more in (-20, 0, 1, 20)}:
+    for end in {end + extra for end in ends for extra in (-20, 0, 1, 20)}:
         path.write_bytes(whole[:end])
         for _ in range(2):  # the file is whole again when it has been opened once
             again = RecordFile(path, settings)

@@ -95,22 +95,22 @@ def test_options_below_one_are_refused(name):
 
 
 def test_results_in_the_reference_layout(whole):
-    found = results_layout(whole.records)
-    mean = found.pop("mean")
-    assert list(found) == [record.case for record in whole.records]
+    result = results_layout(whole.records)
+    mean = result.pop("mean")
+    assert list(result) == [record.case for record in whole.records]
     for record in whole.records:
         entry = {"dice": record.dice[-1], "iou": record.iou[-1], "exp": record.target}
-        assert found[record.case] == entry
-    classes = {entry["exp"] for entry in found.values()}
+        assert result[record.case] == entry
+    classes = {entry["exp"] for entry in result.values()}
     assert set(mean["class_dice"]) == set(mean["class_iou"]) == classes and len(classes) > 1
     for score in ("dice", "iou"):
         by_class = {
-            name: [e[score] for e in found.values() if e["exp"] == name] for name in classes
+            name: [e[score] for e in result.values() if e["exp"] == name] for name in classes
         }
         means = {name: sum(values) / len(values) for name, values in by_class.items()}
         assert mean[f"class_{score}"] == pytest.approx(means)
         assert mean[f"mean_class_{score}"] == pytest.approx(sum(means.values()) / len(means))
-        assert mean[f"mean_{score}"] == pytest.approx(sum(e[score] for e in found.values()) / 18)
+        assert mean[f"mean_{score}"] == pytest.approx(sum(e[score] for e in result.values()) / 18)
     with pytest.raises(MedSegError, match='may not be called "mean"'):
         results_layout([replace(whole.records[0], case="mean")])
 
@@ -221,7 +221,7 @@ def test_a_killed_worker_is_no_score(tmp_path, finish):
 
 def workers_of(parent: int) -> list[int]:
     """Processes that multiprocessing has started for a process, by /proc."""
-    found = []
+    result = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -230,5 +230,5 @@ def workers_of(parent: int) -> list[int]:
             except OSError:
                 continue
             if int(status[1]) == parent and b"spawn_main" in words:
-                found.append(int(entry.name))
-    return found
+                result.append(int(entry.name))
+    return result

@@ -23,8 +23,8 @@ def files(small_cases, tmp_path):
     return tmp_path
 
 
-def options(policy="centre-box", **more):
-    return RunOptions(target="blob", policy=policy, backbone="ellipse", **more)
+def options(policy="centre-box", **extra):
+    return RunOptions(target="blob", policy=policy, backbone="ellipse", **extra)
 
 
 def words_in(value):

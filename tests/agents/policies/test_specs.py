@@ -42,7 +42,7 @@ def test_names_that_there_are_pass() -> None:
 def test_commands_refuse_it_before_they_load_anything(refusal, command, monkeypatch) -> None:
     from medseg_gym import backbones
 
-    def load(*args: object, **more: object) -> None:
+    def load(*args: object, **extra: object) -> None:
         raise AssertionError("loaded")
 
     monkeypatch.setattr(backbones, "load", load)

@@ -88,7 +88,7 @@ def keeping(trainer_class):
 
 
 def text_of(processor, made, row):
-    """What the model read and said in a row, without padding."""
+    """Prompt and completions of a row, without padding."""
     parts = (("prompt_ids", "prompt_mask"), ("completion_ids", "completion_mask"))
     read = torch.cat([made[ids][row][made[mask][row].bool()] for ids, mask in parts])
     return processor.tokenizer.decode(read)

@@ -42,7 +42,7 @@ class Counting(EllipseBackbone):
 
 
 class AgentData:
-    """What a tool sees of verl's own `AgentData`."""
+    """The part of verl's own `AgentData` that a tool reads."""
 
     def __init__(self, request_id):
         self.request_id, self.extra_fields = request_id, {}

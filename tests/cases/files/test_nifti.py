@@ -388,7 +388,7 @@ def test_windows_are_presets_percentiles_or_numbers(tmp_path):
         ("window=5,1", "LOW,HIGH"),
         ("slices=few", "top:NUMBER"),
         ("labels=liver", "VALUE:NAME"),
-        ("channel=x", "give a number"),
+        ("channel=x", "a whole number is wanted"),
         ("colour=1", "unknown option 'colour'"),
     ],
 )

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg_gym.cases import SPLITS, CaseError
-from medseg_gym.cases.files import FileSpec
+from medseg_gym.cases.files import FileOptions, FileSpec, WrongOption
 from medseg_gym.cases.files.modality import modality_of
 from medseg_gym.cases.files.splits import parse_shares, split_named, split_of_group
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlaneOptions(FileOptions):
+    axis: int = 0
+    """Number of the axis."""
+
+    window: str = ""
+    """Shown intensities."""
+
+    view: Literal["a", "b"] = "a"
+    """Direction."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.axis <= 2:
+            raise WrongOption("axis", "give a number from 0 to 2")
+
+
 def parse(argument: str) -> FileSpec:
-    return FileSpec.parse("folder", argument, ("axis", "window"))
+    return FileSpec.parse("folder", argument, PlaneOptions)
 
 
 def test_options_follow_a_question_mark(tmp_path):
@@ -24,7 +42,8 @@ def test_options_follow_a_question_mark(tmp_path):
     spec = parse(f"{odd}?axis=2&window=-160%2C240&group=^(p\\d+?)_")
     assert spec.path == odd
     assert spec.options == {"axis": "2", "window": "-160,240", "group": "^(p\\d+?)_"}
-    assert spec.number("axis", 0) == 2 and spec.text("window") == "-160,240"
+    assert spec.read(PlaneOptions) == PlaneOptions(axis=2, window="-160,240", group="^(p\\d+?)_")
+    assert spec.read(FileOptions) == FileOptions(group="^(p\\d+?)_")
     assert parse("/nowhere?group=a?b").options == {"group": "a?b"}
 
 
@@ -41,11 +60,11 @@ def test_the_home_directory_is_known(monkeypatch, tmp_path):
     assert parse("~/data").path == tmp_path / "data"
 
 
-@given(st.dictionaries(st.sampled_from(["axis", "window", "group", "modality"]), st.text()))
+@given(st.dictionaries(st.sampled_from(["splits", "window", "group", "modality"]), st.text()))
 def test_options_written_into_a_spec_are_read_back(options):
     name, _, argument = parse("/data/x").adding(**options, skip_bad="1").partition(":")
     assert (name, parse(argument).options) == ("folder", {**options, "skip_bad": "1"})
-    assert parse(argument).path == Path("/data/x") and parse(argument).flag("skip_bad")
+    assert parse(argument).path == Path("/data/x") and parse(argument).read(FileOptions).skip_bad
 
 
 @pytest.mark.parametrize(
@@ -67,15 +86,16 @@ def test_a_spec_that_cannot_be_read_says_why(argument, words):
 @pytest.mark.parametrize("value", ["x", "nan", "inf", "3", ""])
 def test_numbers_are_checked(value):
     with pytest.raises(CaseError, match="option axis="):
-        parse(f"/data?axis={value}").number("axis", 0, 0, 2)
+        parse(f"/data?axis={value}")
 
 
 def test_flags_and_choices_are_checked():
-    assert parse("/d?skip_bad=yes").flag("skip_bad") and not parse("/d?skip_bad=0").flag("skip_bad")
+    assert parse("/d?skip_bad=yes").read(FileOptions).skip_bad
+    assert not parse("/d?skip_bad=0").read(FileOptions).skip_bad
     with pytest.raises(CaseError, match="use 1 or 0"):
-        parse("/d?skip_bad=maybe").flag("skip_bad")
+        parse("/d?skip_bad=maybe")
     with pytest.raises(CaseError, match="use one of a, b"):
-        parse("/d?axis=c").text("axis", "a", ("a", "b"))
+        parse("/d?view=c")
 
 
 @given(st.text())

@@ -1,4 +1,4 @@
-"""What the pupil looks at: views, made-up shapes, augmentation, batches by number."""
+"""Images of the pupil: views, made-up shapes, augmentation, batches by number."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def test_a_view_keeps_labels_on_their_pixels(seed, height, width, whole):
     labels = np.zeros((height, width), np.int16)
     labels[height // 3 :, width // 4 :] = 7
     image = (labels > 0).astype(np.uint8) * 200
-    small, found = square_view(image, labels, np.random.default_rng(seed), whole)
+    small, result = square_view(image, labels, np.random.default_rng(seed), whole)
     assert small.shape == (SIDE, SIDE, 3) and small.dtype == np.uint8
-    assert found.shape == (SIDE, SIDE) and set(np.unique(found)) <= {0, 7}
+    assert result.shape == (SIDE, SIDE) and set(np.unique(result)) <= {0, 7}
     # Bilinear against nearest: they may differ beside a border alone.
-    differ = (small[:, :, 0] > 100) != (found == 7)
+    differ = (small[:, :, 0] > 100) != (result == 7)
     scale = SIDE / (0.35 * max(height, width))
     assert differ.mean() < 0.02 * max(1, scale)
 
@@ -75,16 +75,16 @@ def test_zoom_moves_image_and_planes_together(seed):
     planes = np.zeros((1, 64, 64), np.int32)
     planes[0, 20:44, 16:40] = 5
     image = np.repeat((planes[0] > 0).astype(np.uint8)[:, :, None] * 255, 3, axis=2)
-    moved, found = zoom(image, planes, np.random.default_rng(seed))
-    differ = (moved[:, :, 0] > 127) != (found[0] == 5)
-    assert differ.mean() < 0.03 and set(np.unique(found)) <= {0, 5}
+    moved, result = zoom(image, planes, np.random.default_rng(seed))
+    differ = (moved[:, :, 0] > 127) != (result[0] == 5)
+    assert differ.mean() < 0.03 and set(np.unique(result)) <= {0, 5}
 
 
 @given(seeds)
 def test_recolouring_keeps_the_shape(seed):
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
-    found = recolour(image, np.random.default_rng(seed))
-    assert found.shape == image.shape and found.dtype == np.uint8
+    result = recolour(image, np.random.default_rng(seed))
+    assert result.shape == image.shape and result.dtype == np.uint8
 
 
 @pytest.mark.parametrize("recipe", ["distil", "scratch"])

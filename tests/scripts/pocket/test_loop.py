@@ -21,17 +21,17 @@ SMALL = {"images": 1, "targets": 1, "rounds": 2, "validate_every": 100, "save_ev
 @pytest.fixture
 def no_validation(monkeypatch):
     """Validation plays 102 cases; the loop's own laws need none of it."""
-    found = loop.Validation(0.5, 0.5, (0.1,) * 5, 0.5, (0.1,) * 5)
-    monkeypatch.setattr(loop, "validate", lambda model, device: found)
+    result = loop.Validation(0.5, 0.5, (0.1,) * 5, 0.5, (0.1,) * 5)
+    monkeypatch.setattr(loop, "validate", lambda model, device: result)
 
 
 def run(folder, teaching, steps, stop_after=None, **options):
     folder.mkdir(exist_ok=True)
     training = loop.Run(PocketConfig(steps=steps, **{**SMALL, **options}), teaching, folder)
     numbers = []
-    for found in training.train():
-        numbers.append(found)
-        if found["step"] == stop_after:
+    for result in training.train():
+        numbers.append(result)
+        if result["step"] == stop_after:
             break
     return training, numbers
 
@@ -120,13 +120,13 @@ def test_weights_are_written_in_half_precision(tmp_path):
 
 
 def test_the_curve_is_drawn(tmp_path):
-    found = loop.Validation(0.5, 0.4, (0.1, 0.2, 0.3, 0.4, 0.5), 0.5, (0.1,) * 5)
+    result = loop.Validation(0.5, 0.4, (0.1, 0.2, 0.3, 0.4, 0.5), 0.5, (0.1,) * 5)
     lines = [{"step": s, "iou_first": 0.1, "iou_last": 0.2} for s in range(1, 50)]
-    lines[-1]["validation"] = found.as_dict()
+    lines[-1]["validation"] = result.as_dict()
     (tmp_path / "curve.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     plot_curve(tmp_path / "curve.jsonl", tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 5000
-    assert found.score == pytest.approx((0.45 + 0.3 + 0.15) / 2.5)
+    assert result.score == pytest.approx((0.45 + 0.3 + 0.15) / 2.5)
 
 
 def test_settings_survive_a_file_and_are_checked(tmp_path):

@@ -1,4 +1,4 @@
-"""Where mutants register with the check that must fail, and how a change of steps becomes one."""
+"""Registry of mutants, each with the check that must fail on it."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from medseg_agents.llm.openai.options import OpenAIOptions
 from medseg_agents.llm.openai.policy import OpenAIPolicy
 from medseg_agents.policies.options import policy_and_view
 from medseg_agents.policies.specs import PolicySpec
-from medseg_gym.registry import Spec, takes_spec
+from medseg_gym.registry import takes_spec
+from medseg_gym.specs import Spec
 
 
 @takes_spec

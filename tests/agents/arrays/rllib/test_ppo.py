@@ -179,11 +179,11 @@ def test_remote_runners_and_learners_restore_with_their_own_weights(config, tmp_
     restored = restore(tmp_path / "algorithm")
     try:
         # Before any training: every runner has the learners' weights, not fresh ones.
-        found = restored.env_runner_group.foreach_env_runner(
+        actual = restored.env_runner_group.foreach_env_runner(
             lambda runner: runner.module.get_state(), local_env_runner=False
         )
-        assert len(found) == 2
-        for state in found:
+        assert len(actual) == 2
+        for state in actual:
             for key, value in learned.items():
                 assert np.allclose(np.asarray(state[key]), np.asarray(value)), key
         per_learner = restored.learner_group.foreach_learner(

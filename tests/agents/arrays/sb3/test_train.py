@@ -103,15 +103,15 @@ def test_the_same_checkpoint_gives_the_same_actions_in_a_fresh_process(run):
 def test_sampled_actions_do_not_depend_on_the_number_of_slots(run):
     path, _ = run
     policy_spec = policies.make(f"sb3:{path}?sampled=1")
-    found = []
+    result = []
     for slots in (1, 3):
         envs = make_envs(
             slots, cases="phantoms:fundus", split="test", backbone="ellipse", max_steps=3,
             **policy_spec.view,
         )  # fmt: skip
         records = evaluate(envs, policy_spec.build(envs), list(envs.source.keys[:6]), seed=5)
-        found.append([(r.case, r.tools, r.dice) for r in records])
-    assert found[0] == found[1]
+        result.append([(r.case, r.tools, r.dice) for r in records])
+    assert result[0] == result[1]
 
 
 def test_a_killed_run_goes_on_to_its_end(small_run, tmp_path):

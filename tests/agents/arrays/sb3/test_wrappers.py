@@ -123,13 +123,13 @@ def test_stacked_frames_are_those_of_the_steps(small_cases):
     plain, stacked = adapter(small_cases), VecFrameStack(adapter(small_cases), n_stack=2)
     for env in (plain, stacked):
         env.seed(4)
-    previous, found = plain.reset(), stacked.reset()
+    previous, result = plain.reset(), stacked.reset()
     click = np.tile([0, 5, 5, 0, 0], (3, 1))
     for _ in range(2):
-        newest, found = plain.step(click)[0], stacked.step(click)[0]
+        newest, result = plain.step(click)[0], stacked.step(click)[0]
         for key, value in newest.items():
             both = np.concatenate([previous[key], value], -1)
-            np.testing.assert_array_equal(found[key], both)
+            np.testing.assert_array_equal(result[key], both)
         previous = newest
 
 
