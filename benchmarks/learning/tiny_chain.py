@@ -50,7 +50,7 @@ class Chain:
         image_size: Side of the image that the model sees.
         experts: Training cases that experts play.
         annotator: Who plays them.
-        pictures: Images of stage 3; they follow those of stage 1.
+        images: Images of stage 3; they follow those of stage 1.
         first_steps: Optimiser steps of stage 4.
         mixed_steps: Optimiser steps of stage 5.
         batch: Conversations a step.
@@ -67,7 +67,7 @@ class Chain:
     image_size: int = 96
     experts: int = 2400
     annotator: str = "hybrid?boxes=0.75"
-    pictures: int = 10000
+    images: int = 10000
     first_steps: int = 2400
     mixed_steps: int = 900
     batch: int = 8
@@ -176,10 +176,10 @@ def draw_first_turns(chain: Chain, out: Path, workers: int) -> None:
     """Stage 3, a file at a time."""
     start = -(-chain.experts // 4)
     jobs = []
-    for number, first in enumerate(range(start, start + chain.pictures, SHARD)):
+    for number, first in enumerate(range(start, start + chain.images, SHARD)):
         file = out / "first_turns" / f"{number:03d}.parquet"
         if not file.exists():
-            last = min(first + SHARD, start + chain.pictures)
+            last = min(first + SHARD, start + chain.images)
             jobs.append((file, chain, first, last))
     if not jobs:
         return

@@ -63,12 +63,12 @@ def read_case(
     if orientation not in ("shown", "stored"):
         raise CaseError(f"orientation={orientation!r}: use shown or stored")
     limits = parse_window(window, modality) if window else None
-    pictures = ImageOptions(limits, mask_channel, orientation == "stored")
-    pixels = _read_pixels(image, modality, window, pictures)
+    decoding = ImageOptions(limits, mask_channel, orientation == "stored")
+    pixels = _read_pixels(image, modality, window, decoding)
     height, width, _ = pixels.shape
     truth = np.zeros((height, width), bool)
     if mask is not None:
-        truth = as_mask(pictures.labels(mask, str(mask)), str(mask))
+        truth = as_mask(decoding.labels(mask, str(mask)), str(mask))
         if truth.shape != (height, width):
             raise CaseError(
                 f"{mask} is {truth.shape[1]} x {truth.shape[0]} pixels but {image} is "
@@ -78,13 +78,13 @@ def read_case(
 
 
 def _read_pixels(
-    path: Path, modality: str, window: str | None, pictures: ImageOptions
+    path: Path, modality: str, window: str | None, decoding: ImageOptions
 ) -> np.ndarray:
     if not path.is_file():
         raise CaseError(f"there is no file {path}")
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
-        return pictures.image(path, str(path))
+        return decoding.image(path, str(path))
     if suffix in DICOM_SUFFIXES:
         return _read_dicom(path, modality, parse_window(window or "", modality, own=True))
     raise CaseError(

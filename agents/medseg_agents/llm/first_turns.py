@@ -1,6 +1,6 @@
-"""Chats of many first turns on one picture: a cheap start for a model that has never seen anything.
+"""Chats of many first turns on one image: a cheap start for a model that has never seen anything.
 
-An exported episode shows a new picture every turn, and pictures are what costs. Here one picture is
+An exported episode shows a new image every turn, and images are what costs. Here one image is
 asked about every target in it, in the words of the environment's first turn, and the answers are
 what an expert that begins with a box answers first: the tight box. The files are like those of
 `medseg trajectories export --format chat-parquet`, so that the same training takes both.
@@ -29,25 +29,25 @@ from medseg_gym.trajectories.export.export import write_chats
 def write_first_turns(
     path: str | Path,
     cases: str | CaseSource,
-    pictures: range,
+    images: range,
     chat: ChatOptions,
     split: str = "train",
-    per_picture: int = 4,
-    on_picture: Callable[[], None] | None = None,
+    per_image: int = 4,
+    on_image: Callable[[], None] | None = None,
 ) -> None:
-    """Write one chat per picture.
+    """Write one chat per image.
 
     Args:
         path: Of the parquet file; it appears when it is whole.
-        cases: Spec or source whose cases come picture by picture, `per_picture` of each.
-        pictures: Numbers; picture i holds the cases from i * `per_picture` on.
+        cases: Spec or source whose cases come image by image, `per_image` of each.
+        images: Numbers; image i holds the cases from i * `per_image` on.
         chat: How they are shown, and for how many steps (`max_steps`).
         split: "train" or "val", for a spec. Never "test": that is what the model is measured on.
-        per_picture: Cases that share a picture.
-        on_picture: Called after each.
+        per_image: Cases that share an image.
+        on_image: Called after each.
 
     Raises:
-        PolicyError: Cases of the test split, or neighbours that do not share a picture.
+        PolicyError: Cases of the test split, or neighbours that do not share an image.
         TrajectoryError: The file cannot be written.
     """
     if split == "test":
@@ -55,11 +55,11 @@ def write_first_turns(
     source, view = load_cases(cases, split), ChatView(chat)
 
     def rows() -> Iterator[dict[str, Any]]:
-        for number in pictures:
-            together = [source[number * per_picture + k] for k in range(per_picture)]
+        for number in images:
+            together = [source[number * per_image + k] for k in range(per_image)]
             yield _chat(together, view, chat.max_steps)
-            if on_picture:
-                on_picture()
+            if on_image:
+                on_image()
 
     write_chats(path, rows(), chat)
 
@@ -67,11 +67,11 @@ def write_first_turns(
 def _chat(cases: Sequence[Case], view: ChatView, max_steps: int) -> dict[str, Any]:
     if len({case.content_hash for case in cases}) > 1:
         raise PolicyError(
-            f"cases {cases[0].key!r} to {cases[-1].key!r} do not share a picture; give per_picture "
+            f"cases {cases[0].key!r} to {cases[-1].key!r} do not share an image; give per_image "
             "as the source has it"
         )
     starts = [Episode(case, torch.from_numpy(case.mask.copy()), max_steps) for case in cases]
-    messages = view.messages(starts[0])  # as the environment begins, picture and all
+    messages = view.messages(starts[0])  # as the environment begins, image and all
     for start in starts:
         if start is not starts[0]:
             (question,) = view.observe([start])["text"]

@@ -63,7 +63,7 @@ class TinyConfig:
     """Size of the model."""
 
     image_size: int = 128
-    """Side of the picture, in pixels; a multiple of `patch` times 2."""
+    """Side of the image, in pixels; a multiple of `patch` times 2."""
 
     patch: int = 8
     """Side of a patch; four patches are an image token."""
@@ -137,7 +137,7 @@ def build_tokenizer(texts: Sequence[str], vocabulary: int = 512) -> PreTrainedTo
 
 
 def build_processor(texts: Sequence[str], config: TinyConfig) -> Qwen3VLProcessor:
-    """Tokenizer, picture and video processors and Qwen3-VL's chat template."""
+    """Tokenizer, image and video processors and Qwen3-VL's chat template."""
     pixels = config.image_size**2
     options: dict[str, Any] = {
         "patch_size": config.patch,

@@ -46,7 +46,7 @@ class SegmentationEnvironment:
             **row: Other columns of the dataset; not looked at.
 
         Returns:
-            The first user turn, picture and text, which TRL adds to the row's prompt.
+            The first user turn, image and text, which TRL adds to the row's prompt.
 
         Raises:
             CaseError: There is no such case.

@@ -211,7 +211,7 @@ def test_first_turns_are_never_of_the_test_split(tmp_path):
     with pytest.raises(PolicyError, match="train or the val"):
         write_first_turns(tmp_path / "x.parquet", "phantoms", range(1), CHAT, split="test")
     with pytest.raises(PolicyError, match="do not share a picture"):
-        write_first_turns(tmp_path / "x.parquet", "phantoms", range(1), CHAT, per_picture=5)
+        write_first_turns(tmp_path / "x.parquet", "phantoms", range(1), CHAT, per_image=5)
 
 
 def test_first_turns_begin_as_the_environment_does(data):
