@@ -210,7 +210,7 @@ def test_what_cannot_be_trained_on_is_said(data, tmp_path):
 def test_first_turns_are_never_of_the_test_split(tmp_path):
     with pytest.raises(PolicyError, match="train or the val"):
         write_first_turns(tmp_path / "x.parquet", "phantoms", range(1), CHAT, split="test")
-    with pytest.raises(PolicyError, match="do not share a picture"):
+    with pytest.raises(PolicyError, match="do not share an image"):
         write_first_turns(tmp_path / "x.parquet", "phantoms", range(1), CHAT, per_image=5)
 
 
