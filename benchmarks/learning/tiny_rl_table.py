@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from medseg_agents import policies
+from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.comparison import compare
-from medseg_agents.evaluation.evaluate import CaseRecord
 from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.policies.location_prior import location_prior
 from medseg_agents.runs.log import read_progress

@@ -20,7 +20,8 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from medseg_agents.evaluation.evaluate import CaseRecord, evaluate
+from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.evaluate import evaluate
 from medseg_agents.evaluation.summary import plot_dice_by_step, summarise, write_csv
 from medseg_agents.runs.machine import describe_machine
 

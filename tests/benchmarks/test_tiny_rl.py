@@ -1,7 +1,7 @@
 """The table of reinforcement learning: seeds, differences, and what is refused."""
 
 import pytest
-from medseg_agents.evaluation.evaluate import CaseRecord
+from medseg_agents.evaluation.case_record import CaseRecord
 
 from benchmarks.learning.tiny_rl import TinyRL, read_chain
 from benchmarks.learning.tiny_rl_table import difference, return_regret, row_over_seeds

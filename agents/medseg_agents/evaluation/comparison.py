@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from medseg_agents.evaluation.evaluate import CaseRecord, RecordFile, evaluate, run_settings
+from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.evaluate import RecordFile, evaluate, run_settings
 from medseg_agents.evaluation.failed_cases import (
     FailedCase,
     need_played,

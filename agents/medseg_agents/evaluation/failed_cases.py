@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from medseg_gym.errors import MedSegError
 
 if TYPE_CHECKING:  # options take their default from here, and need no torch
-    from medseg_agents.evaluation.evaluate import CaseRecord
+    from medseg_agents.evaluation.case_record import CaseRecord
     from medseg_gym.policy import GivenUp
 
 MAX_FAILURES = 20

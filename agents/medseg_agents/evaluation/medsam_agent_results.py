@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg_agents.evaluation.evaluate import CaseRecord
+from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_gym.errors import MedSegError
 from medseg_gym.storage.atomic_write import atomic_write
 

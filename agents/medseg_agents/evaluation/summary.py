@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg_agents.evaluation.evaluate import CaseRecord
+from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.failed_cases import FailedCase, failure_notes, lost_subsets
 from medseg_gym.display.plots import drawing, label
 from medseg_gym.display.terminal import Table

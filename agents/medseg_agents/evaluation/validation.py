@@ -7,7 +7,8 @@ from typing import Any
 
 from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.arrays.networks import PromptNetwork
-from medseg_agents.evaluation.evaluate import CaseRecord, evaluate
+from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.evaluate import evaluate
 from medseg_agents.policies.network import NetworkPolicy
 from medseg_gym.episodes import mean_summary
 from medseg_gym.policy import make_envs

@@ -28,7 +28,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from medseg_agents.evaluation.evaluate import CaseRecord
+from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.grpo.connectors import GROUP
 from medseg_agents.grpo.errors import LostGroups
 from medseg_agents.grpo.learner import ITERATION, ChatLearner

@@ -17,7 +17,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
 
-from medseg_agents.evaluation.evaluate import CaseRecord, record_of
+from medseg_agents.evaluation.case_record import CaseRecord, record_of
 from medseg_agents.grpo.connectors import GROUP, LOG_PROBS, NUM_IMAGES, PROMPT, TOKENS
 from medseg_agents.grpo.metrics import episode_metrics, length_metrics, reward_metrics
 from medseg_agents.llm.chat_policy import ChatPolicy

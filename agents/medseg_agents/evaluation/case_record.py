@@ -1,0 +1,165 @@
+"""CaseRecord: the numbers of one played case, as run files keep them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medseg_gym.annotators.box import box_iou, tight_box
+from medseg_gym.envs.vector import CoreVectorEnv
+from medseg_gym.episodes import Episode, EpisodeSummary, metrics
+from medseg_gym.errors import MedSegError
+from medseg_gym.policy import Played, Policy, caveats
+from medseg_gym.prompts import AddBox, encode_tool_call
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """Record of one policy on one case.
+
+    Args:
+        case: Key.
+        group: Patient, volume or image.
+        modality: Of the image.
+        target: What was to be segmented.
+        synthetic: True for synthetic images.
+        area: Share of the image that the target covers.
+        dice: Before the first step and after each, so one more than `tools`.
+        iou: Likewise.
+        hd95: Of the final mask, in `unit`; None where one of the masks is empty, so that there is
+            no distance.
+        nsd: Of the final mask at a tolerance of `metrics.NSD_TOLERANCE` in `unit`.
+        unit: "mm", or "px" for a case without spacing.
+        boundary_iou: Of the final mask.
+        tools: Used, in order; "" for an unreadable action.
+        invalid: Actions that changed nothing, those in `cut_off` aside.
+        stopped: Whether the policy stopped by itself.
+        episode_return: Sum of rewards.
+        seconds: Share of the wall time.
+        notes: What a table must say beside it (see `medseg_gym.policy.caveats`).
+        batch: Number of the batch it was played in.
+        batch_size: Cases in that batch.
+        first_box_iou: IoU of the first box drawn with the tight box round the target; None where
+            no box was drawn or there is no target.
+        calls: What was asked for in each step, as a tool call on the grid of 1000 whatever the
+            coordinates of the view; "" for an unreadable action.
+        answers: What a model said in each step, as it said it; empty for policies without words.
+        cut_off: Steps lost to an answer that ran into its limit before it held a call.
+    """
+
+    case: str
+    group: str
+    modality: str
+    target: str
+    synthetic: bool
+    area: float
+    dice: tuple[float, ...]
+    iou: tuple[float, ...]
+    hd95: float | None
+    nsd: float
+    unit: str
+    boundary_iou: float
+    tools: tuple[str, ...]
+    invalid: int
+    stopped: bool
+    episode_return: float
+    seconds: float
+    notes: tuple[str, ...]
+    batch: int
+    batch_size: int
+    first_box_iou: float | None = None
+    calls: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    cut_off: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what would make every mean of a table NaN.
+
+        Raises:
+            MedSegError: A score or measurement that is not a finite number.
+        """
+        measured: dict[str, Sequence[Any]] = {"dice": self.dice, "iou": self.iou}
+        for name in ("area", "nsd", "boundary_iou", "episode_return", "seconds"):
+            measured[name] = (getattr(self, name),)
+        if self.hd95 is not None:
+            measured["hd95"] = (self.hd95,)
+        for name, numbers in measured.items():
+            if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers):
+                raise MedSegError(
+                    f"case {self.case!r}: {name} must be finite, got {getattr(self, name)}"
+                )
+
+    @property
+    def turns(self) -> int:
+        """Actions taken."""
+        return len(self.tools)
+
+    @property
+    def summary(self) -> EpisodeSummary:
+        """Numbers of the episode."""
+        return EpisodeSummary(
+            case=self.case,
+            dice=self.dice[-1],
+            iou=self.iou[-1],
+            start_dice=self.dice[0],
+            first_dice=self.dice_after(1),
+            episode_return=self.episode_return,
+            turns=self.turns,
+            invalid=self.invalid,
+            cut_off=self.cut_off,
+            stopped=self.stopped,
+            done=True,
+            stop_regret=metrics.stop_regret(self.dice),
+        )
+
+    def dice_after(self, step: int) -> float:
+        """Dice after `step` actions; a finished episode keeps its last one."""
+        return self.dice[min(step, len(self.dice) - 1)]
+
+
+def record_of(played: Played, policy: Policy, envs: CoreVectorEnv, batch_size: int) -> CaseRecord:
+    """Return the record of a finished episode.
+
+    Args:
+        played: The episode.
+        policy: Who played.
+        envs: Where.
+        batch_size: Cases in its batch.
+    """
+    episode, case, summary = played.episode, played.episode.case, played.summary
+    mask = episode.state.mask.cpu().numpy()
+    surface = metrics.surface_scores(mask, case.mask, case.spacing)
+    return CaseRecord(
+        case=case.key,
+        group=case.group,
+        modality=case.modality,
+        target=case.target,
+        synthetic=case.synthetic,
+        area=case.area_fraction,
+        dice=(episode.start_dice, *(step.dice for step in episode.steps)),
+        iou=(episode.start_iou, *(step.iou for step in episode.steps)),
+        hd95=surface.hd95 if math.isfinite(surface.hd95) else None,
+        nsd=surface.nsd,
+        unit=surface.unit,
+        boundary_iou=metrics.boundary_iou(mask, case.mask),
+        tools=tuple(step.tool for step in episode.steps),
+        invalid=summary.invalid,
+        stopped=summary.stopped,
+        episode_return=summary.episode_return,
+        seconds=played.seconds,
+        notes=tuple(caveats(policy, envs.backbone, [episode])),
+        batch=played.batch,
+        batch_size=batch_size,
+        first_box_iou=_first_box_iou(episode),
+        calls=tuple(encode_tool_call(s.prompt) if s.prompt else "" for s in episode.steps),
+        answers=played.answers,
+        cut_off=summary.cut_off,
+    )
+
+
+def _first_box_iou(episode: Episode) -> float | None:
+    drawn = next((s.prompt for s in episode.steps if isinstance(s.prompt, AddBox)), None)
+    target = tight_box(episode.case.mask)
+    return None if drawn is None or target is None else box_iou(drawn, target)
