@@ -1,7 +1,7 @@
 """Cases, the images and targets to segment, and the sources they are read from.
 
-A `Case` is one image with one truth mask; a `CaseSource` is a lazy collection of them, opened by
-`load_cases`. Nothing here needs torch.
+A `Case` is one image with one truth mask, a `VolumeCase` one scan with one; a `CaseSource` is a lazy
+collection of cases, opened by `load_cases`. Nothing here needs torch.
 """
 
 from medseg_gym.cases.case import Case, hash_pixels
@@ -14,6 +14,7 @@ from medseg_gym.cases.source import (
     names,
     register,
 )
+from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.windowing import window_to_rgb
 from medseg_gym.errors import CaseError
 
@@ -23,6 +24,7 @@ __all__ = [
     "CaseError",
     "CaseList",
     "CaseSource",
+    "VolumeCase",
     "hash_pixels",
     "left_out_note",
     "load_cases",
