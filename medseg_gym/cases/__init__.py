@@ -1,7 +1,7 @@
 """Cases, the images and targets to segment, and the sources they are read from.
 
-A `Case` is one image with one truth mask, a `VolumeCase` one scan with one; a `CaseSource` is a lazy
-collection of cases, opened by `load_cases`. Nothing here needs torch.
+A `Case` is one image with one truth mask, a `VolumeCase` one scan with one. A `CaseSource` is a
+lazy collection of cases, opened by `load_cases`. Nothing here needs torch.
 """
 
 from medseg_gym.cases.case import Case, hash_pixels

@@ -14,8 +14,6 @@ from medseg_gym.cases.dicom.truth.placed import Placed
 from medseg_gym.cases.dicom.truth.structures import Contour, StructureSet
 from medseg_gym.cases.files import Defect
 
-"""Values of the option `holes`; see `DicomFormat`."""
-
 _NOWHERE = "that lie where no image is, over half a spacing from the nearest one"
 _EMPTY = "that hold no pixel of their slice, or cancel each other"
 
