@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from medseg_gym.cases import CaseError, VolumeCase
-from medseg_gym.cases.volumes.geometry import VolumeGeometry
-from medseg_gym.cases.volumes.scan import longest_axis, read_volume_file
+from medseg_gym.cases.volumes import VolumeGeometry, longest_axis
+from medseg_gym.cases.volumes.scan import read_volume_file
 
 IMAGE = np.arange(4 * 5 * 6, dtype=np.uint8).reshape(4, 5, 6)
 MASK = IMAGE > 60

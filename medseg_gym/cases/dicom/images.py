@@ -13,6 +13,7 @@ from medseg_gym.cases.dicom.frames import CACHE_BYTES, read_frame, read_frame_of
 from medseg_gym.cases.dicom.planes import frame_item
 from medseg_gym.cases.files import Damaged, decoding, require_file
 from medseg_gym.cases.volumes import CT_WINDOWS, Window, by_value, show
+from medseg_gym.cases.volumes.windows import NothingToSee
 from medseg_gym.errors import CaseError
 
 
@@ -61,7 +62,7 @@ def _shown(
         pixels = _through_palette(pixels, header)
     if pixels.ndim == 3:
         if (pixels == pixels[:1, :1]).all():
-            raise CaseError("all pixels are the same: there is nothing to see")
+            raise NothingToSee("all pixels are the same: there is nothing to see")
         return _eight_bits(pixels, header)
 
     def percentiles(low: float, high: float) -> tuple[float, float]:

@@ -5,6 +5,7 @@ grid than their image are refused or carried over; the windows turn scanner inte
 images.
 """
 
+from medseg_gym.cases.volumes.geometry import VolumeGeometry, longest_axis
 from medseg_gym.cases.volumes.grids import WAY_OUT, Grid, name_grids
 from medseg_gym.cases.volumes.orientation import AXES, View, view_of
 from medseg_gym.cases.volumes.requirements import require
@@ -22,9 +23,11 @@ __all__ = [
     "ResampledLabels",
     "View",
     "Volume",
+    "VolumeGeometry",
     "Window",
     "by_value",
     "fit_labels",
+    "longest_axis",
     "name_grids",
     "nearest",
     "parse_window",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg_gym.cases.volumes.orientation import View, view_of
+from medseg_gym.cases.volumes.orientation import AXES, View, view_of
 from medseg_gym.errors import CaseError
 
 
@@ -21,8 +21,8 @@ class VolumeGeometry:
         view: How the voxel axes become slices, rows and columns.
         path: File, or folder of a DICOM series, that the volume was read from; None for one that
             was made.
-        frames: Of a DICOM series, file (relative to `path`) and number of the frame of each slice,
-            in the order in which slices are shown; else empty.
+        frames: Of a DICOM series, file (relative to `path`) and number of each frame, in the order
+            of the third voxel axis; else empty.
     """
 
     shape: tuple[int, int, int]
@@ -81,3 +81,18 @@ class VolumeGeometry:
 
     def _turns(self) -> tuple[slice, ...]:
         return tuple(slice(None, None, -1 if flip else 1) for flip in self.view.flips)
+
+
+def longest_axis(shape: tuple[int, ...], affine: np.ndarray) -> str:
+    """Return the axis along which slices lie furthest apart; "axial" where all are alike.
+
+    Args:
+        shape: Three voxel counts.
+        affine: (4, 4) float, voxel indices to millimetres right, front, up.
+
+    Raises:
+        CaseError: An affine without three directions.
+    """
+    apart = [view_of(shape, affine, axis).spacing[0] for axis in AXES]
+    largest = max(apart)
+    return AXES[next(i for i, one in enumerate(apart) if one > largest * 0.999)]

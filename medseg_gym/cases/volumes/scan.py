@@ -8,27 +8,11 @@ import numpy as np
 
 from medseg_gym.cases.files import Damaged
 from medseg_gym.cases.volume_case import VolumeCase
-from medseg_gym.cases.volumes.geometry import VolumeGeometry
-from medseg_gym.cases.volumes.orientation import AXES, view_of
+from medseg_gym.cases.volumes.geometry import VolumeGeometry, longest_axis
 from medseg_gym.cases.volumes.resampling import fit_labels
 from medseg_gym.cases.volumes.volume import Volume
 from medseg_gym.cases.volumes.windows import parse_window, show
 from medseg_gym.errors import CaseError
-
-
-def longest_axis(shape: tuple[int, ...], affine: np.ndarray) -> str:
-    """Return the axis along which slices lie furthest apart; "axial" where all are alike.
-
-    Args:
-        shape: Three voxel counts.
-        affine: (4, 4) float, voxel indices to millimetres right, front, up.
-
-    Raises:
-        CaseError: An affine without three directions.
-    """
-    apart = [view_of(shape, affine, axis).spacing[0] for axis in AXES]
-    largest = max(apart)
-    return AXES[next(i for i, one in enumerate(apart) if one > largest * 0.999)]
 
 
 def read_volume_file(

@@ -83,6 +83,10 @@ def parse_window(text: str, modality: str, own: bool = False) -> Window:
     return Window("numbers", low, high)
 
 
+class NothingToSee(CaseError):
+    """All pixels are the same."""
+
+
 def show(plane: np.ndarray, low: float, high: float) -> np.ndarray:
     """Show a slice as RGB.
 
@@ -103,7 +107,7 @@ def show(plane: np.ndarray, low: float, high: float) -> np.ndarray:
             "replace them in the file (numpy.nan_to_num)"
         )
     if (plane == plane.flat[0]).all():
-        raise CaseError(f"all pixels are {plane.flat[0]:g}: there is nothing to see")
+        raise NothingToSee(f"all pixels are {plane.flat[0]:g}: there is nothing to see")
     top = high if high > low else low + 1.0
     return by_value(plane, lambda values: window_to_rgb(values, low, top))
 

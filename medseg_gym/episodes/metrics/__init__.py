@@ -16,12 +16,14 @@ from medseg_gym.episodes.metrics.surface import (
     nsd,
     surface_scores,
 )
+from medseg_gym.episodes.metrics.volume import VolumeScores, volume_scores
 
 __all__ = [
     "BOUNDARY_RATIO",
     "NSD_TOLERANCE",
     "NoC",
     "SurfaceScores",
+    "VolumeScores",
     "boundary_iou",
     "dice",
     "dice_auc",
@@ -33,4 +35,5 @@ __all__ = [
     "nsd",
     "stop_regret",
     "surface_scores",
+    "volume_scores",
 ]

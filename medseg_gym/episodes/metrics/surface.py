@@ -1,11 +1,12 @@
 """Distances between the borders of two masks: HD95, NSD and boundary IoU.
 
-Border pixels are those of a mask with at least one of their four neighbours outside it; beyond the
-image is outside. Distances are Euclidean, from the centre of a border pixel of one mask to the
-nearest one of the other. This is what MONAI computes by default (`compute_hausdorff_distance`,
-`compute_surface_dice` with `use_subvoxels=False`) and what the tests compare with. DeepMind's
-`surface-distance` weighs the pieces of an outline between the pixels by their length instead, and
-medpy takes one percentile over both directions together: those numbers differ a little.
+Border pixels are those of a mask with at least one of their four neighbours (six in a volume)
+outside it; beyond the image is outside. Distances are Euclidean, from the centre of a border pixel
+of one mask to the nearest one of the other. This is what MONAI computes by default
+(`compute_hausdorff_distance`, `compute_surface_dice` with `use_subvoxels=False`) and what the tests
+compare with. DeepMind's `surface-distance` weighs the pieces of an outline between the pixels by
+their length instead, and medpy takes one percentile over both directions together: those numbers
+differ a little.
 
 With a spacing everything is in millimetres; without one it is in pixels, and `SurfaceScores.unit`
 says which.
@@ -20,8 +21,8 @@ from scipy import ndimage
 
 from medseg_gym.episodes.metrics.overlap import check_masks
 
-Spacing = tuple[float, float]
-"""Millimetres per pixel: (row, column)."""
+Spacing = tuple[float, ...]
+"""Millimetres per pixel (row, column), or per voxel (slice, row, column)."""
 
 NSD_TOLERANCE = 2.0
 """Tolerance of NSD in tables: mm where the spacing is known, else pixels (Ma et al. 2024: 2)."""
@@ -53,9 +54,9 @@ def surface_scores(
     """HD95 and NSD from one pass of distances; see `hd95` and `nsd`.
 
     Args:
-        prediction: (H, W) bool.
-        truth: (H, W) bool.
-        spacing: Millimetres per pixel (row, column); None measures in pixels.
+        prediction: (H, W) or (D, H, W) bool.
+        truth: (H, W) or (D, H, W) bool.
+        spacing: Millimetres per pixel; None measures in pixels.
         tolerance: Of NSD, in mm or, without a spacing, in pixels.
 
     Raises:
@@ -86,9 +87,9 @@ def hd95(prediction: np.ndarray, truth: np.ndarray, spacing: Spacing | None = No
     as in surface-distance, where MONAI gives NaN.
 
     Args:
-        prediction: (H, W) bool.
-        truth: (H, W) bool.
-        spacing: Millimetres per pixel (row, column).
+        prediction: (H, W) or (D, H, W) bool.
+        truth: (H, W) or (D, H, W) bool.
+        spacing: Millimetres per pixel.
 
     Raises:
         ValueError: As `surface_scores`.
@@ -108,10 +109,10 @@ def nsd(
     share of both borders that an expert would not move. Two empty masks score 1, one empty mask 0.
 
     Args:
-        prediction: (H, W) bool.
-        truth: (H, W) bool.
+        prediction: (H, W) or (D, H, W) bool.
+        truth: (H, W) or (D, H, W) bool.
         tolerance: In mm, or in pixels without a spacing.
-        spacing: Millimetres per pixel (row, column).
+        spacing: Millimetres per pixel.
 
     Raises:
         ValueError: As `surface_scores`.
@@ -152,12 +153,11 @@ def boundary_iou(
 
 def _cropped(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both masks where either has a pixel, with a rim of one pixel that is outside."""
-    either = prediction | truth
-    rows, columns = np.flatnonzero(either.any(1)), np.flatnonzero(either.any(0))
-    if not rows.size:
-        return np.zeros((1, 1), bool), np.zeros((1, 1), bool)
-    window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    return np.pad(prediction[window], 1), np.pad(truth[window], 1)
+    box = ndimage.find_objects((prediction | truth).view(np.uint8))
+    if not box or box[0] is None:
+        empty = np.zeros((1,) * prediction.ndim, bool)
+        return empty, empty
+    return np.pad(prediction[box[0]], 1), np.pad(truth[box[0]], 1)
 
 
 def _surface_distances(
@@ -168,10 +168,12 @@ def _surface_distances(
     Where the other border does not exist they are inf.
     """
     prediction, truth = check_masks(prediction, truth)
-    if spacing is not None and not (len(spacing) == 2 and all(0 < s < np.inf for s in spacing)):
-        raise ValueError(
-            f"spacing must be two positive numbers (row, column), finite ones, got {spacing}"
-        )
+    axes = prediction.ndim
+    if spacing is not None and not (len(spacing) == axes and all(0 < s < np.inf for s in spacing)):
+        which = "two positive numbers (row, column)"
+        if axes == 3:
+            which = "three positive numbers (slice, row, column)"
+        raise ValueError(f"spacing must be {which}, finite ones, got {spacing}")
     borders = [mask & ~ndimage.binary_erosion(mask) for mask in _cropped(prediction, truth)]
     distances = []
     for here, there in (borders, borders[::-1]):
