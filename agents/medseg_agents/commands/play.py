@@ -6,11 +6,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from medseg_agents.evaluation.options import EvalOptions, RunOptions
 from medseg_gym.cli.from_dataclass import with_options
-from medseg_gym.display.terminal import make_console
+from medseg_gym.display.terminal import Console, make_console
 from medseg_gym.errors import MedSegError
 
 
@@ -22,18 +29,28 @@ def add_play_commands(app: typer.Typer) -> None:
 
 def run_one(
     options: RunOptions,
-    image: Annotated[Path, typer.Argument(help="PNG, JPEG, TIFF, BMP, WebP, GIF, PNM or DICOM.")],
+    image: Annotated[
+        Path,
+        typer.Argument(
+            help="PNG, JPEG, TIFF, BMP, WebP, GIF, PNM or DICOM; or a scan: .nii, .nii.gz, .nrrd, "
+            ".mha, a folder or a file of many frames of DICOM."
+        ),
+    ],
     mask: Annotated[Path | None, typer.Option(help="Truth; without it nothing is scored.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder; left out is out/run/NAME OF THE IMAGE.")
     ] = None,
 ) -> None:
-    """Segment one image: writes mask.png, step_N.png and record.json. Not for clinical use."""
+    """Segment one image or scan: writes its mask, images and record.json. Not for clinical use."""
     from medseg_agents.evaluation.single_image import run_image
+    from medseg_agents.evaluation.volume_run import is_volume
 
-    out = out or Path("out/run") / image.stem
-    record = run_image(image, options, out, mask)
+    out = out or Path("out/run") / image.name.partition(".")[0]
     console = make_console()
+    if is_volume(image):
+        _run_scan(options, image, mask, out, console)
+        return
+    record = run_image(image, options, out, mask)
     for number, step in enumerate(record["steps"], start=1):
         line = f"{number}. {step['call'] or '(unreadable)'}"
         if not step["valid"]:
@@ -44,6 +61,33 @@ def run_one(
     score = f"Dice {record['dice']:.3f}" if "dice" in record else "no truth, so no score"
     console.print(f"{record['mask_pixels']} pixels, {score}; wrote mask.png, step_N.png and")
     console.print(f"record.json under {out}", soft_wrap=True)
+
+
+def _run_scan(
+    options: RunOptions, scan: Path, truth: Path | None, out: Path, console: Console
+) -> None:
+    from medseg_agents.evaluation.volume_run import run_volume
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        bar = progress.add_task("slices", total=None)
+        record = run_volume(
+            scan,
+            options,
+            out,
+            truth,
+            lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    size = f", {record['mask_ml']:.1f} mL" if "mask_ml" in record else ""
+    console.print(f"{record['mask_voxels']} voxels{size} in {record['slices']} slices")
+    if "scores" in record:
+        shown = {name: "none" if v is None else f"{v:.3f}" for name, v in record["scores"].items()}
+        console.print("3D: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
+    else:
+        console.print("no truth, so no score")
+    for reason, count in record["left_out"].items():
+        console.print(f"left out: {count} {reason}", soft_wrap=True)
+    console.print(f"wrote {', '.join(record['files'])} under {out}", soft_wrap=True)
 
 
 def evaluate_all(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from medseg_agents.evaluation.failed_cases import MAX_FAILURES
 from medseg_gym.cases import CaseSource
@@ -48,7 +48,42 @@ class ImageOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(EpisodeOptions, SegmenterOptions, ImageOptions):
+class ScanOptions(ImageOptions):
+    """A scan: which part of its files, how it is cut, and what is written of its mask."""
+
+    topic: ClassVar[str] = "Scans"
+
+    axis: Literal["auto", "axial", "coronal", "sagittal"] = "auto"
+    """Direction in which a scan is cut; auto is the one in which its slices lie furthest apart."""
+
+    channel: int | None = None
+    """Volume along a fourth axis, where a file has several."""
+
+    series: str = ""
+    """SeriesInstanceUID, where a DICOM folder holds several series."""
+
+    label: str = ""
+    """The target in the truth: value in a label file (left out takes all that are not 0), name of
+    the segment or region in DICOM (left out is the target).
+    """
+
+    resample: Literal["off", "nearest"] = "off"
+    """nearest carries a truth on another grid over to the scan's; off refuses it."""
+
+    save: tuple[str, ...] = ("nifti",)
+    """Forms of the mask, comma between: nifti, seg (DICOM SEG, for DICOM scans), png (slices)."""
+
+    keep_identifiers: bool = False
+    """Copy the patient's name, number and birth date into a DICOM SEG."""
+
+    def __post_init__(self) -> None:
+        wrong = [one for one in self.save if one not in ("nifti", "seg", "png")]
+        if wrong:
+            raise MedSegError(f"save must be of nifti, seg, png, got {wrong[0]!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(EpisodeOptions, SegmenterOptions, ScanOptions):
     """Options of `medseg run`."""
 
     topic: ClassVar[str] = "Policy"

@@ -89,7 +89,8 @@ def _read_pixels(
         return _read_dicom(path, modality, parse_window(window or "", modality, own=True))
     raise CaseError(
         f"{path}: unknown kind of image {path.suffix!r}; give one of "
-        f"{', '.join((*SUFFIXES, *DICOM_SUFFIXES))}. Slices of volumes: medseg eval --cases nifti:"
+        f"{', '.join((*SUFFIXES, *DICOM_SUFFIXES))}; or a scan: .nii, .nii.gz, .nrrd, .mha or a "
+        "folder of DICOM"
     )
 
 
@@ -165,12 +166,8 @@ def run_image(
             "oracle": policy.sees_truth,
             "backbone": envs.backbone.name,
             "trained_for": sorted(envs.backbone.trained_kinds),
-            "options": {**asdict(options), "view": envs.view.settings},
-            **(
-                _what_was_given_up(played)
-                if isinstance(played, GivenUp)
-                else _what_happened(played, scored=mask is not None)
-            ),
+            "options": {**options.to_mapping(), "view": envs.view.settings},
+            **outcome_of_case(played, scored=mask is not None),
         }
         usage = getattr(policy, "usage", None)
         if is_dataclass(usage) and not isinstance(usage, type):
@@ -191,6 +188,18 @@ def run_image(
         Image.fromarray(drawn).save(out / f"step_{step}.png")
     write_json(record, out / "record.json")
     return record
+
+
+def outcome_of_case(played: Played | GivenUp, scored: bool) -> dict[str, Any]:
+    """Return the steps and the outcome of a case for a record.
+
+    Args:
+        played: The case, played or given up.
+        scored: Whether there is a truth to score with.
+    """
+    if isinstance(played, GivenUp):
+        return _what_was_given_up(played)
+    return _what_happened(played, scored)
 
 
 def _what_was_given_up(given_up: GivenUp) -> dict[str, Any]:
@@ -244,7 +253,7 @@ def _pixels(prompt: Prompt | None, width: int, height: int) -> list[float] | Non
     return [round(v * size, 2) for v, size in zip(fractions, (width, height) * 2, strict=False)]
 
 
-def draw_step(episode: Episode, step: int, side: int, scored: bool) -> np.ndarray:
+def draw_step(episode: Episode, step: int, side: int, scored: bool, place: str = "") -> np.ndarray:
     """The image with mask and prompts after so many steps, and a caption.
 
     Args:
@@ -252,6 +261,7 @@ def draw_step(episode: Episode, step: int, side: int, scored: bool) -> np.ndarra
         step: After how many steps.
         side: Longer edge, in pixels.
         scored: Show the truth's outline and Dice.
+        place: What the second line of the caption begins with.
 
     Returns:
         (h, w, 3) uint8.
@@ -268,5 +278,5 @@ def draw_step(episode: Episode, step: int, side: int, scored: bool) -> np.ndarra
     dice = newest.dice if newest else episode.start_dice
     score = f"  Dice {dice:.3f}" if scored else ""
     return add_caption(
-        frame, (episode.case.target, f"step {step}/{episode.max_steps}  {action}{score}")
+        frame, (episode.case.target, f"{place}step {step}/{episode.max_steps}  {action}{score}")
     )

@@ -1,0 +1,245 @@
+"""One scan from files, one target in words, one policy: a mask on the scan's own grid.
+
+The policy plays every slice as an image of its own. Without a truth nothing is scored: no Dice is
+invented, and policies that are shown the truth refuse.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import medseg_gym
+from medseg_agents import policies
+from medseg_agents.evaluation.medsam_agent_results import write_json
+from medseg_agents.evaluation.options import RunOptions
+from medseg_agents.evaluation.single_image import DICOM_SUFFIXES, draw_step, outcome_of_case
+from medseg_gym.cases import Case, CaseList, VolumeCase
+from medseg_gym.cases.volumes import volume_suffix
+from medseg_gym.cases.volumes.scan import read_volume_file
+from medseg_gym.cases.writers.volume_masks import (
+    write_nifti_mask,
+    write_segmentation,
+    write_slices,
+)
+from medseg_gym.episodes import metrics
+from medseg_gym.errors import CaseError, PolicyError
+from medseg_gym.policy import GivenUp, close_policy, make_envs, play_or_give_up
+from medseg_gym.storage.atomic_write import atomic_path
+
+SHOWN = 12
+"""Slices of the contact sheet: those with the largest masks."""
+
+SLOTS = 8
+
+
+def is_volume(path: Path) -> bool:
+    """Whether `medseg run` takes a path for a scan: a folder, a volume file, many frames."""
+    if path.is_dir() or volume_suffix(path.name):
+        return True
+    if path.suffix.lower() not in DICOM_SUFFIXES or not path.is_file():
+        return False
+    from medseg_gym.cases.dicom.facts import read_facts
+
+    return int(read_facts(path, str(path)).get("frames", 1)) > 1
+
+
+def read_volume(
+    path: Path, options: RunOptions, truth: Path | None
+) -> tuple[VolumeCase, dict[str, int]]:
+    """Read a scan and its truth.
+
+    Args:
+        path: Volume file, or folder or file of DICOM.
+        options: How.
+        truth: Label file, SEG or RTSTRUCT; None leaves the truth unknown.
+
+    Returns:
+        The case, and counts of what was left out by reason.
+
+    Raises:
+        CaseError: It cannot be used.
+    """
+    window = options.window or ""
+    if volume_suffix(path.name) and path.is_file():
+        value: int | None = None
+        if options.label:
+            try:
+                value = int(options.label)
+            except ValueError:
+                raise CaseError(
+                    f"--label {options.label}: of a volume file give the value of the target"
+                ) from None
+        case = read_volume_file(
+            path,
+            options.target,
+            truth,
+            options.modality,
+            window,
+            options.axis,
+            options.channel,
+            value,
+            options.resample,
+        )
+        return case, {}
+    from medseg_gym.cases.dicom.scan import read_series
+
+    return read_series(
+        path,
+        options.target,
+        truth,
+        options.modality,
+        window,
+        options.axis,
+        options.series,
+        options.label,
+    )
+
+
+def run_volume(
+    path: Path,
+    options: RunOptions,
+    out: Path,
+    truth: Path | None = None,
+    on_slices: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Segment a scan and write its mask, `sheet.png` and `record.json`.
+
+    Args:
+        path: See `read_volume`.
+        options: How.
+        out: Folder; made if it is not there.
+        truth: See `read_volume`.
+        on_slices: Called with the slices that are done and all of them.
+
+    Returns:
+        What `record.json` holds.
+
+    Raises:
+        CaseError: Scan or truth cannot be used.
+        PolicyError: The policy cannot be used, or it is shown the truth and there is none.
+        CaseFailed: A model's server failed on a slice; `record.json` says so, and there is no mask.
+        MedSegError: The backbone cannot be used, or a model's server.
+    """
+    case, left_out = read_volume(path, options, truth)
+    if "seg" in options.save and not (case.geometry and case.geometry.frames):
+        raise CaseError(f"{path}: --save seg needs a scan that is DICOM; give nifti")
+    scored = truth is not None
+    # The placeholder of an unknown truth is never scored: see `scored`.
+    slices = [_playable(case, index) for index in range(case.depth)]
+    policy_spec = policies.make(options.policy)
+    envs = make_envs(
+        min(SLOTS, case.depth),
+        policy_spec.env_id,
+        cases=CaseList(slices, name=path.name, split="test"),
+        backbone=options.backbone,
+        checkpoint=options.checkpoint,
+        device=options.device,
+        max_steps=options.max_steps,
+        **policy_spec.view,
+    )
+    policy = policy_spec.build(envs)
+    mask = np.zeros(case.mask.shape, bool)
+    records: list[dict[str, Any]] = []
+    largest: list[tuple[int, int, np.ndarray]] = []
+    try:
+        if policy.sees_truth and not scored:
+            raise PolicyError(
+                f"policy {policy.name!r} is shown the truth, and there is none; give --mask TRUTH, "
+                "or a policy that needs no truth"
+            )
+        record = {
+            "image": str(path),
+            "slices": case.depth,
+            "size": [case.width, case.height],
+            "spacing_mm": case.spacing,
+            "axis": case.geometry.view.axis if case.geometry else "",
+            "target": case.target,
+            "truth": None if truth is None else str(truth),
+            "left_out": left_out,
+            "medseg_gym": medseg_gym.__version__,
+            "policy": policy.name,
+            "oracle": policy.sees_truth,
+            "backbone": envs.backbone.name,
+            "trained_for": sorted(envs.backbone.trained_kinds),
+            "options": {**options.to_mapping(), "view": envs.view.settings},
+        }
+        for batch in play_or_give_up(envs, policy, [one.key for one in slices], options.seed):
+            for played in batch:
+                index = len(records)
+                records.append({"slice": index, **outcome_of_case(played, scored)})
+                if isinstance(played, GivenUp):
+                    out.mkdir(parents=True, exist_ok=True)
+                    write_json({**record, "played": records}, out / "record.json")
+                    raise played.error
+                episode = played.episode
+                mask[index] = episode.state.mask.cpu().numpy()
+                tile = (episode.state.pixels, -index)
+                if len(largest) < SHOWN or tile > largest[0][:2]:
+                    drawn = draw_step(episode, len(episode.steps), 256, scored, f"slice {index}  ")
+                    push = heapq.heappush if len(largest) < SHOWN else heapq.heapreplace
+                    push(largest, (*tile, drawn))
+            if on_slices:
+                on_slices(len(records), case.depth)
+    finally:
+        close_policy(policy)
+        envs.close()
+    record |= {"mask_voxels": int(mask.sum()), "seconds": sum(r["seconds"] for r in records)}
+    if case.spacing:
+        record["mask_ml"] = float(mask.sum()) * math.prod(case.spacing) / 1000
+    if scored:
+        record["scores"] = _scores(mask, case)
+    record["played"] = records
+    files = _write(out, case, mask, options)
+    _sheet(out / "sheet.png", [drawn for _, _, drawn in sorted(largest, key=lambda one: -one[1])])
+    record["files"] = files
+    write_json(record, out / "record.json")
+    return record
+
+
+def _playable(case: VolumeCase, index: int) -> Case:
+    """Return a slice whose placeholder of an unknown truth counts as an empty mask."""
+    return replace(case.slice_case(index), truth_known=True)
+
+
+def _scores(mask: np.ndarray, case: VolumeCase) -> dict[str, float | None]:
+    if case.spacing is None:
+        return {"dice": metrics.dice(mask, case.mask)}
+    scores = metrics.volume_scores(mask, case.mask, case.spacing)._asdict()
+    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
+
+
+def _write(out: Path, case: VolumeCase, mask: np.ndarray, options: RunOptions) -> list[str]:
+    assert case.geometry is not None  # it was read from files
+    out.mkdir(parents=True, exist_ok=True)
+    files = []
+    if "nifti" in options.save:
+        write_nifti_mask(out / "mask.nii.gz", mask, case.geometry)
+        files.append("mask.nii.gz")
+    if "seg" in options.save:
+        keep = options.keep_identifiers
+        write_segmentation(out / "mask.dcm", mask, case.geometry, case.target, keep)
+        files.append("mask.dcm")
+    if "png" in options.save:
+        write_slices(out / "slices", mask)
+        files.append("slices/")
+    return [*files, "sheet.png", "record.json"]
+
+
+def _sheet(file: Path, tiles: list[np.ndarray]) -> None:
+    columns = min(4, len(tiles))
+    height, width, _ = np.max([tile.shape for tile in tiles], axis=0)
+    rows = -(-len(tiles) // columns)
+    sheet = np.full((rows * height, columns * width, 3), 24, np.uint8)
+    for number, tile in enumerate(tiles):
+        top, left = number // columns * height, number % columns * width
+        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    with atomic_path(file) as unfinished:
+        Image.fromarray(sheet).save(unfinished, format="png")
