@@ -68,7 +68,7 @@ def test_dicom_in_and_a_segmentation_out(tmp_path):
     arguments = ["run", str(tmp_path / "in"), "--target", "lung", "--policy", "oracle-box"]
     arguments += ["--backbone", "ellipse", "--mask", str(tmp_path / "truth.dcm")]
     arguments += ["--save", "seg,nifti", "--out", str(tmp_path / "out")]
-    add_installed_commands()
+    add_installed_commands(app)
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "3D: dice 0." in done.output and "mask.dcm" in done.output
