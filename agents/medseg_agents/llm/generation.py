@@ -25,6 +25,7 @@ from medseg_agents.llm.processed_images import (
     process_new,
     tokenize,
 )
+from medseg_agents.llm.prompt_tokens import MarkedPrompt, PromptTokens
 from medseg_agents.llm.sampling import Forbid, SlotDraws, end_tokens, forbidden_tokens
 from medseg_gym.envs.views.chat import Message
 from medseg_gym.errors import PolicyError
@@ -103,6 +104,7 @@ class TransformersEngine:
     ) -> None:
         self.model, self.processor, self.system = model, processor, list(system)
         self.options = options or ModelOptions()
+        self._prompt_tokens = PromptTokens(processor)
         self._forbid = Forbid(forbidden_tokens(model, processor))
         self._config = GenerationConfig(
             max_new_tokens=self.options.max_new_tokens,
@@ -126,21 +128,15 @@ class TransformersEngine:
         history = self.options.history
         shown = [one.dialogue.shown(self.system, history) for one in conversations]
         tokenizer = self.processor.tokenizer
-        texts = self.processor.apply_chat_template(
-            [messages for messages, _ in shown], tokenize=False, add_generation_prompt=True
-        )
+        prompts = [
+            self._prompt_tokens.mark(messages, one.dialogue.tokens)
+            for one, (messages, _) in zip(conversations, shown, strict=True)
+        ]
         if self._keeps:
-            given = self._with_kept(conversations, texts)
+            given = self._with_kept(conversations, prompts)
         else:
-            given = self.processor(
-                text=texts,
-                images=[images for _, images in shown],
-                padding=True,
-                padding_side="left",
-                return_tensors="pt",
-                add_special_tokens=False,  # the template has them
-            )
-            given = dict(given.to(self.model.device))
+            read = self._prompt_tokens.read(prompts, [images for _, images in shown])
+            given = dict(read.to(self.model.device))
         ids, mask = given["input_ids"], given["attention_mask"]
         processors, draws = self._processors(conversations, ids.shape[1])
         made = self.model.generate(
@@ -161,6 +157,7 @@ class TransformersEngine:
             # others, so only what ends a completion is taken off.
             text = tokenizer.decode(new[:stop], skip_special_tokens=False)
             one.dialogue.completions.append(text)
+            one.dialogue.tokens.append(new[:stop])
             completions.append(
                 Completion(
                     text,
@@ -194,13 +191,13 @@ class TransformersEngine:
         return chosen, draws
 
     def _with_kept(
-        self, conversations: Sequence[Conversation], texts: Sequence[str]
+        self, conversations: Sequence[Conversation], prompts: Sequence[MarkedPrompt]
     ) -> dict[str, Any]:
         """Return the model's inputs where neither earlier turns nor images are computed again."""
         from transformers import DynamicCache
 
         process_new(self.processor, conversations)
-        read = tokenize(self.processor, texts, [one.processed for one in conversations])
+        read = tokenize(self._prompt_tokens, prompts, [one.processed for one in conversations])
         given: dict[str, Any] = {k: value.to(self.model.device) for k, value in read.items()}
         given["position_ids"] = turn_cache.positions(self.model, given)
         cache_name = turn_cache.cache_argument(self.model)

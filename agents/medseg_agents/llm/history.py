@@ -40,11 +40,14 @@ class Dialogue:
         texts: Of the user's turns.
         images: Of the user's turns, of whatever type the policy keeps.
         completions: Of the model; one fewer than `texts` while it is the model's turn.
+        tokens: Of each completion as it was drawn, without the one that ends it; empty where the
+            model's tokens are not known.
     """
 
     texts: list[str] = field(default_factory=list)
     images: list[Any] = field(default_factory=list)
     completions: list[str] = field(default_factory=list)
+    tokens: list[list[int]] = field(default_factory=list)
 
     def shown(
         self, system: Sequence[Message], history: str | int

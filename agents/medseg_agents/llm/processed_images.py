@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from medseg_agents.llm.prompt_tokens import MarkedPrompt, PromptTokens, pad_left
 from medseg_agents.llm.turn_cache import without_adapters
 
 
@@ -62,38 +63,40 @@ def process_new(processor: Any, conversations: Sequence[Any]) -> None:
 
 
 def tokenize(
-    processor: Any, texts: Sequence[str], images: Sequence[Sequence[ProcessedImage]]
+    prompt_tokens: PromptTokens,
+    prompts: Sequence[MarkedPrompt],
+    images: Sequence[Sequence[ProcessedImage]],
 ) -> dict[str, torch.Tensor]:
     """Tokenize conversations as the processor does, without processing their images again.
 
     Args:
-        processor: Of the model.
-        texts: From its chat template, one place holder an image.
-        images: Of each text, in order.
+        prompt_tokens: Of the model's processor.
+        prompts: One place holder an image.
+        images: Of each prompt, in order.
 
     Returns:
         `input_ids`, `attention_mask` and `mm_token_type_ids`, B x L, padded at the left;
         `image_grid_thw`, images x 3.
     """
+    processor = prompt_tokens.processor
     holder = processor.image_token
     whole = []
-    for text, shown in zip(texts, images, strict=True):
-        *before, last = text.split(holder)
+    for prompt, shown in zip(prompts, images, strict=True):
+        *before, last = prompt.text.split(holder)
         filled = [
             words + holder * image.tokens for words, image in zip(before, shown, strict=False)
         ]
         whole.append("".join(filled) + last)
-    made = processor.tokenizer(
-        whole,
-        padding=True,
-        padding_side="left",
-        return_tensors="pt",
-        add_special_tokens=False,  # the template has them
-    )
+    read = prompt_tokens.marked.tokenizer(whole, add_special_tokens=False)  # the template has them
+    rows = [
+        torch.tensor(prompt_tokens.fill(ids, prompt))
+        for ids, prompt in zip(read["input_ids"], prompts, strict=True)
+    ]
+    ids = pad_left(rows, processor.tokenizer.pad_token_id)
     return {
-        "input_ids": made["input_ids"],
-        "attention_mask": made["attention_mask"],
-        "mm_token_type_ids": (made["input_ids"] == processor.image_token_id).long(),
+        "input_ids": ids,
+        "attention_mask": pad_left([torch.ones_like(row) for row in rows], 0),
+        "mm_token_type_ids": (ids == processor.image_token_id).long(),
         "image_grid_thw": torch.stack([p.grid for shown in images for p in shown]),
     }
 

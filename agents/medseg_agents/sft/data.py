@@ -60,3 +60,27 @@ def load_conversations(paths: Sequence[str], cache: Path) -> tuple[Any, dict[str
                 f"{views[files[0]]}); export them alike, for a model is played as it was trained"
             )
     return rows, views[files[0]]
+
+
+def leave_out_spelled(rows: Any, processor: Any) -> tuple[Any, int]:
+    """Leave out conversations whose words spell a special token of the tokenizer.
+
+    The trainer would read them as that token: a turn's end, or an image that is not there.
+
+    Args:
+        rows: Of `load_conversations`.
+        processor: Of the model.
+
+    Returns:
+        The other rows, and how many were left out.
+    """
+    from medseg_agents.llm.prompt_tokens import spelled_tokens
+
+    spelled = spelled_tokens(processor)
+
+    def is_plain(messages: Any) -> bool:
+        parts = (part for message in messages for part in message["content"])
+        return not any(spelled.search(part.get("text") or "") for part in parts)
+
+    kept = rows.filter(is_plain, input_columns=["messages"])
+    return kept, len(rows) - len(kept)

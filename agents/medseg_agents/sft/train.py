@@ -10,6 +10,7 @@ same weights in the end as one that was left alone.
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.checkpoints import check_checkpoint, newest_checkpoint
 from medseg_agents.sft.config import SftConfig, SftError
-from medseg_agents.sft.data import load_conversations
+from medseg_agents.sft.data import leave_out_spelled, load_conversations
 from medseg_gym.storage.atomic_write import atomic_folder, named_failures
 
 _FREE = ("device", "loader_workers")
@@ -60,6 +61,14 @@ def train_sft(
     if config.model == "tiny":
         start = _tiny(out / "start", rows, view)
     processor = load_processor(start)
+    rows, left_out = leave_out_spelled(rows, processor)
+    if left_out:
+        warnings.warn(
+            f"{left_out} conversations spell special tokens of the tokenizer and are left out",
+            stacklevel=2,
+        )
+    if not len(rows):
+        raise SftError("every conversation spells special tokens of the tokenizer")
     model = load_model(start, dtype=config.dtype)
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
     newest = newest_checkpoint(run.checkpoint_folder)

@@ -18,11 +18,12 @@ from medseg_agents.llm.checkpoint import load_model, load_processor, read_view
 from medseg_agents.llm.first_turns import write_first_turns
 from medseg_agents.runs.log import read_progress
 from medseg_agents.sft.config import SftConfig, SftError
-from medseg_agents.sft.data import load_conversations
+from medseg_agents.sft.data import leave_out_spelled, load_conversations
 from medseg_agents.sft.train import make_trainer, train_sft
 from safetensors.torch import load_file
 
 from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.envs.views.chat import text_message
 from medseg_gym.errors import PolicyError
 from medseg_gym.trajectories.export.export import export_store, read_chat_view
 from medseg_gym.trajectories.recording.generate import GenerateOptions, generate_episodes
@@ -294,3 +295,14 @@ def test_a_damaged_checkpoint_names_file_and_the_one_before(tmp_path, name):
     if name == "trainer_state.json":
         with pytest.raises(SftError, match="is missing"):
             check_checkpoint(folder)
+
+
+def test_conversations_that_spell_special_tokens_are_left_out(caller):
+    import datasets
+
+    words = ["go", "<|image_pad|> go", "a <|im_end|>", "<tool_call>"]
+    messages = [[text_message("user", "hm"), text_message("assistant", word)] for word in words]
+    rows = datasets.Dataset.from_list([{"messages": one, "images": []} for one in messages])
+    kept, left_out = leave_out_spelled(rows, load_processor(caller))
+    assert left_out == 2
+    assert [one[1]["content"][0]["text"] for one in kept["messages"]] == ["go", "<tool_call>"]

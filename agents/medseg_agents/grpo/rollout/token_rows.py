@@ -2,7 +2,7 @@
 
 A conversation usually only grows: then an episode is one row. Where what is shown next does not
 begin with what was shown and generated before (history cut short, a template that drops earlier
-thoughts, an answer that tokenizes otherwise than it was generated), a new row begins. So each
+thoughts or ends a turn with another token than the model did), a new row begins. So each
 token's probability is computed after exactly the tokens after which it was drawn.
 """
 
