@@ -207,8 +207,8 @@ class CoreVectorEnv(EnvAttributes, VectorEnv[Observations, Any, Any]):
                 free slots than sources.
         """
         given = self._check_slots("sources", sources)
-        taken = self._free_slots(given) if targets is None else self._check_slots(
-            "targets", targets
+        taken = (
+            self._free_slots(given) if targets is None else self._check_slots("targets", targets)
         )
         if len(taken) != len(given) or len(set(taken)) < len(taken) or set(taken) & set(given):
             raise MedSegError(

@@ -168,11 +168,11 @@ def test_free_slots_are_those_that_have_ended(small_cases):
     with pytest.raises(EpisodeError, match="slot 0 has no episode"):
         envs.fork([0])
     envs.reset(seed=0)
-    with pytest.raises(MedSegError, match="1 episodes to fork, but only 0 slots of 4 are free"):
+    with pytest.raises(MedSegError, match="1 episodes to fork, but only 0 slots"):
         envs.fork([0])
     stop, box = 6, 0
     envs.step(actions_of(envs, [box, stop, box, stop]))
-    with pytest.raises(EpisodeError, match="slot 1 .* is over"):
+    with pytest.raises(EpisodeError, match=r"slot 1 .* is over"):
         envs.fork([1], [0])
     assert envs.fork([0, 2]) == [1, 3]
     assert envs.episodes[1].case is envs.episodes[0].case
