@@ -123,6 +123,19 @@ def test_history_that_is_cut_short_branches_too(make):
     assert 0 < learned(result)["sampling/max_ratio_deviation"] < 1e-3
 
 
+@pytest.mark.slow
+def test_branches_reach_learners_in_other_processes(make):
+    alone = make(branch="turn")
+    spread = make(branch="turn", runners=1)
+    results = [algo.train() for algo in (alone, spread)]
+    assert 0 < learned(results[1])["sampling/max_ratio_deviation"] < 1e-3
+    for name in ("branch/turn", "episode_return_mean"):
+        assert results[0]["env_runners"][name] == pytest.approx(results[1]["env_runners"][name])
+    ours, theirs = weights_of(alone), weights_of(spread)
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=2e-5)
+
+
 def grown(seed, length, max_turns=5):
     """A trunk that ends after `length` turns unless its group branches before."""
     image = np.zeros((2, 2, 3), np.uint8)

@@ -23,7 +23,7 @@ CASES = 4
 def small_spec(small_cases):
     """The cases that the model knows the words of, by a spec as a store keeps it."""
     with source.CASES.temporarily():
-        source.CASES.register("small", lambda argument, split, **options: CaseList(small_cases[:CASES]))
+        source.CASES.register("small", lambda argument, split: CaseList(small_cases[:CASES]))
         yield
     source._open.cache_clear()
 
