@@ -127,8 +127,9 @@ def export_pairs(
         raise TrajectoryError(
             f"{store.path} gives no pair: {len(store)} episodes, {counts.states} states with two "
             f"different calls, {counts.close} of them worth the same within {margin}, "
-            f"{counts.alone} episodes that share no such state; play cases several times "
-            "(generate --rollouts), or give a smaller margin"
+            f"{counts.alone} episodes that share no such state, {counts.unreadable} with an action "
+            "that could not be read; play cases several times (generate --rollouts), or give a "
+            "smaller margin"
         )
     found = StoredCases(cases)
     rows = (_row(store, state, better, worse, view, found) for state, better, worse in pairs)
