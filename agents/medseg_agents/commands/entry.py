@@ -7,6 +7,7 @@ import typer
 from medseg_agents.commands.compare import compare_policies
 from medseg_agents.commands.page import PlayPageOptions, play
 from medseg_agents.commands.play import add_play_commands
+from medseg_agents.commands.preferences import add_preferences
 from medseg_agents.commands.sft import add_sft
 from medseg_agents.commands.train import add_trainers
 from medseg_agents.evaluation.options import CompareOptions
@@ -22,4 +23,5 @@ def add_commands(app: typer.Typer) -> None:
     app.command("play")(with_options(PlayPageOptions, play))
     add_trainers(train_app)
     add_sft(train_app)
+    add_preferences(train_app)
     app.add_typer(train_app, name="train")

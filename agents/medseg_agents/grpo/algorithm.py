@@ -29,11 +29,12 @@ from ray.rllib.utils.metrics import (
 )
 
 from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.grpo.case_choice import Group
 from medseg_agents.grpo.connectors import GROUP
 from medseg_agents.grpo.errors import LostGroups
 from medseg_agents.grpo.learner import ITERATION, ChatLearner
 from medseg_agents.grpo.module import HFChatModule
-from medseg_agents.grpo.rollout.runner import ChatEnvRunner, Group
+from medseg_agents.grpo.rollout.runner import ChatEnvRunner
 from medseg_agents.grpo.settings import ChatSettings
 from medseg_agents.runs.algorithm_state import load_state, save_state
 from medseg_gym.cases import load_cases

@@ -25,6 +25,10 @@ PROMPT, TOKENS, LOG_PROBS, NUM_IMAGES = "prompt", "tokens", "token_log_probs", "
 GROUP = "group"
 """Entry of an episode's `custom_data` with the number of its group."""
 
+IMAGES_BEFORE = "images_before"
+"""Entry of an episode's `custom_data` with images that its first prompt holds beside its own: those
+of the trunk's turns that it branched from."""
+
 
 class TurnsToTokens(ConnectorV2):
     """Turns of the episodes as rows of tokens."""
@@ -36,15 +40,10 @@ class TurnsToTokens(ConnectorV2):
         rows: list[TokenRow] = []
         known: dict[int, HashedImage] = {}
         for number, episode in enumerate(episodes):
-            images: list[HashedImage] = []
+            images = [_hashed(p, known) for p in episode.custom_data.get(IMAGES_BEFORE, ())]
             turns = []
             for turn in range(len(episode)):
-                pixels = episode.get_observations(turn)["image"]
-                # Slots of one group show the same array at first: hash it once.
-                image = known.get(id(pixels))
-                if image is None or image.pixels is not pixels:
-                    image = known[id(pixels)] = HashedImage.of(pixels)
-                images.append(image)
+                images.append(_hashed(episode.get_observations(turn)["image"], known))
                 extra = {
                     name: episode.get_extra_model_outputs(name, turn)
                     for name in (PROMPT, TOKENS, LOG_PROBS, NUM_IMAGES)
@@ -156,11 +155,19 @@ class TurnGAE(ConnectorV2):
         return batch
 
 
+def _hashed(pixels: np.ndarray, known: dict[int, HashedImage]) -> HashedImage:
+    """Hash an image; slots of one group show the same array at first: that one once."""
+    image = known.get(id(pixels))
+    if image is None or image.pixels is not pixels:
+        image = known[id(pixels)] = HashedImage.of(pixels)
+    return image
+
+
 def _rewards(episode: Any) -> list[float]:
     return [float(reward) for reward in episode.get_rewards()]
 
 
 __all__ = [
-    *("GROUP", "LOG_PROBS", "NUM_IMAGES", "PROMPT", "ROWS", "TOKENS"),
+    *("GROUP", "IMAGES_BEFORE", "LOG_PROBS", "NUM_IMAGES", "PROMPT", "ROWS", "TOKENS"),
     *("GroupAdvantages", "TurnGAE", "TurnsToTokens"),
 ]

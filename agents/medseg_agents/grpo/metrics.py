@@ -12,6 +12,7 @@ from medseg_gym.episodes import Episode, EpisodeSummary
 
 REWARD = "reward/"
 LENGTH = "completion_length/"
+BRANCH = "branch/"
 RATIO_DEVIATION = "sampling/max_ratio_deviation"
 
 _OF_EPISODES = ("dice", "turns", "valid_rate", "stopped", "return_regret")
@@ -75,6 +76,19 @@ def length_metrics(lengths: Sequence[int], clipped: int) -> dict[str, float]:
     }
 
 
+def branch_metrics(turns: Sequence[int], short: int) -> dict[str, float]:
+    """Return where groups branched.
+
+    Args:
+        turns: Of each group, the first turn that is its episodes' own.
+        short: Groups whose trunk ended before the turn that was drawn.
+    """
+    return {
+        f"{BRANCH}turn": float(np.mean(turns)),
+        f"{BRANCH}short_trunks": short / len(turns),
+    }
+
+
 def learner_metrics(sums: Mapping[str, float], first_step: bool) -> dict[str, float]:
     """Return the metrics of a gradient step.
 
@@ -110,7 +124,11 @@ def read_result(result: dict[str, Any]) -> dict[str, float]:
     whole = max(1e-9, playing + segmenting + update)
     metrics = {
         **{name: played[key] for key, name in _PLAYED.items()},
-        **{name: value for name, value in played.items() if name.startswith((REWARD, LENGTH))},
+        **{
+            name: value
+            for name, value in played.items()
+            if name.startswith((REWARD, LENGTH, BRANCH))
+        },
         "share/generation": playing / whole,
         "share/segmentation": segmenting / whole,
         "share/update": update / whole,

@@ -72,6 +72,12 @@ class AdvantageSettings(Options):
     groups: int = 16
     """Cases of an iteration."""
 
+    branch: Literal["start", "turn"] = "start"
+    """Where the episodes of a group begin. "start": at the start of their case. "turn": all in one
+    state, at a turn that a trunk was played to and that is drawn per group; then credit goes to
+    that turn and those behind it, and the trunk's are prompt alone (the "vine" of TRPO, Schulman
+    et al. 2015, section 5.2; compare VinePPO, Kazemnejad et al. 2024)."""
+
     advantage: Literal["group", "reward_to_go", "gae"] = "group"
     """"group": an episode's return less its group's mean, for all its tokens (GRPO, Shao et al.
     2024, section 4.1.2). "reward_to_go": the rewards from a turn on, less the mean of that over

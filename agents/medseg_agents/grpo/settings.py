@@ -47,6 +47,11 @@ class ChatSettings(
                 f"advantage {self.advantage!r} compares episodes of one case: num_generations must "
                 f"be at least 2, got {self.num_generations}"
             )
+        if self.branch == "turn" and self.num_generations < 2:
+            raise MedSegError(
+                "branch 'turn' compares episodes that go on from one state: num_generations must "
+                f"be at least 2, got {self.num_generations}"
+            )
         if self.groups % self.minibatches:
             raise MedSegError(
                 f"groups ({self.groups}) must be a multiple of minibatches ({self.minibatches}): "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -33,6 +34,19 @@ class Conversation:
     dialogue: Dialogue = field(default_factory=Dialogue)
     cache: SlotCache | None = None
     processed: list[ProcessedImage] = field(default_factory=list)
+
+    def fork(self, generator: np.random.Generator) -> Conversation:
+        """Return a copy that goes on by itself, drawn with a generator of its own.
+
+        Turns, images and what the engine keeps are shared: nothing ever writes into them.
+        """
+        forked = copy.copy(self)
+        forked.generator, forked.dialogue = generator, copy.copy(self.dialogue)
+        for one in (forked, forked.dialogue):
+            for name, value in list(vars(one).items()):
+                if isinstance(value, list):
+                    setattr(one, name, list(value))
+        return forked
 
     def show(self, text: str, image: np.ndarray) -> None:
         """Add the user's turn: its text, and its image, P x P x 3 uint8."""

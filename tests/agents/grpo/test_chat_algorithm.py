@@ -5,10 +5,10 @@ import pytest
 import ray
 import torch
 from medseg_agents.grpo import GRPOConfig, learner
+from medseg_agents.grpo.case_choice import Group
 from medseg_agents.grpo.connectors import GROUP
 from medseg_agents.grpo.errors import LogProbMismatch, LostGroups
 from medseg_agents.grpo.rollout import collate
-from medseg_agents.grpo.rollout.runner import Group
 
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.backbones.remote.ray import serve

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,22 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
 
 from medseg_agents.evaluation.case_record import CaseRecord, record_of
-from medseg_agents.grpo.connectors import GROUP, LOG_PROBS, NUM_IMAGES, PROMPT, TOKENS
-from medseg_agents.grpo.metrics import episode_metrics, length_metrics, reward_metrics
+from medseg_agents.grpo.case_choice import Group
+from medseg_agents.grpo.connectors import (
+    GROUP,
+    IMAGES_BEFORE,
+    LOG_PROBS,
+    NUM_IMAGES,
+    PROMPT,
+    TOKENS,
+)
+from medseg_agents.grpo.metrics import (
+    branch_metrics,
+    episode_metrics,
+    length_metrics,
+    reward_metrics,
+)
+from medseg_agents.grpo.rollout.branches import BranchPoint, Trunk
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.engine import Completion, Conversation
 from medseg_gym.envs.contact_sheet import contact_sheet
@@ -28,25 +42,13 @@ from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.trajectories.recording.step_log import step_record
 
 
-@dataclass(frozen=True)
-class Group:
-    """Episodes of one case.
-
-    Args:
-        number: Of the group in the whole run; seeds its draws.
-        key: Of the case.
-    """
-
-    number: int
-    key: str
-
-
 class ChatEnvRunner(SingleAgentEnvRunner):
     """Plays groups of episodes through `MedSegChat-v0`; a turn is a step.
 
     Every slot plays exactly one episode, so that no length is favoured. Each turn the slots that
     still play generate as one batch and stepped with one decoder call; slots that have ended
     sit out. What an episode draws depends on the seed, its group and its number in it alone.
+    Groups that branch begin where their trunk has got to (see `branches`).
     """
 
     config: Any  # RLlib's annotations are those of every algorithm
@@ -91,6 +93,8 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         self._reward_terms: list[Counter[str]] = []
         self._lengths: list[int] = []
         self._clipped = 0
+        self._branch_turns: list[int] = []
+        self._short_trunks = 0
         counters = self.env.engine.cache.counters
         encoded = counters.encodes
         began = time.perf_counter()
@@ -110,35 +114,25 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         before = time.perf_counter()
         observations, _ = self.env.reset(options={"case": keys + keys[:1] * spare})
         self._spent["segmentation"] += time.perf_counter() - before
-        conversations = [
-            Conversation(np.random.default_rng([seed, group.number, k])) for group, k in members
-        ]
-        episodes = []
-        first: dict[int, dict[str, Any]] = {}
-        for slot, (group, _) in enumerate(members):
-            # Slots of a group begin with the same image: one array for all of them.
-            shown = first.setdefault(group.number, _row(observations, slot))
-            episode = SingleAgentEpisode()
-            episode.add_env_reset(observation=shown)
-            episode.custom_data[GROUP] = group.number
-            episodes.append(episode)
-            conversations[slot].show(shown["text"], shown["image"])
-        running = list(range(len(members)))
-        terms: list[Counter[str]] = [Counter() for _ in members]
         engine = self.module.engine(self.env.system_messages)
+        points = self._points(groups, observations, engine)
+        conversations, episodes = [], []
+        terms: list[Counter[str]] = []
+        for group, k in members:
+            # Episodes of a group share what they begin with: one array for all of them.
+            point = points[group.number]
+            generator = np.random.default_rng([seed, group.number, k])
+            conversations.append(point.conversation.fork(generator))
+            episode = SingleAgentEpisode()
+            episode.add_env_reset(observation=point.shown)
+            episode.custom_data[GROUP] = group.number
+            episode.custom_data[IMAGES_BEFORE] = point.before
+            episodes.append(episode)
+            terms.append(Counter(point.terms))
+        running = list(range(len(members)))
         while running:
-            before = time.perf_counter()
-            with self.module.autocast():
-                completions = engine.generate([conversations[slot] for slot in running])
-            between = time.perf_counter()
-            actions: list[str | None] = [None] * self.num_envs
-            for slot, completion in zip(running, completions, strict=True):
-                actions[slot] = completion.text
-                self._lengths.append(len(completion.tokens))
-                self._clipped += completion.cut
-            observations, rewards, ended, cut, infos = self.env.step(actions)
-            self._spent["generation"] += between - before
-            self._spent["segmentation"] += time.perf_counter() - between
+            completions, stepped = self._turn(engine, {s: conversations[s] for s in running})
+            observations, rewards, ended, cut, infos = stepped
             for slot, completion in zip(running, completions, strict=True):
                 shown = _row(observations, slot)
                 episodes[slot].add_env_step(
@@ -152,12 +146,66 @@ class ChatEnvRunner(SingleAgentEnvRunner):
                 conversations[slot].show(shown["text"], shown["image"])
                 terms[slot].update(self._terms(slot, float(rewards[slot]), infos))
             running = [slot for slot in running if not (ended[slot] or cut[slot])]
-        for slot, episode in enumerate(episodes):
-            paid = [float(reward) for reward in episode.get_rewards()]
+        for slot in range(len(members)):
             played = self.env.engine.episode(slot)
-            self._episode_metrics.append(episode_metrics(played, paid))
+            self._episode_metrics.append(episode_metrics(played, played.rewards))
         self._reward_terms += terms
         return episodes
+
+    def _turn(
+        self, engine: Any, conversations: Mapping[int, Conversation]
+    ) -> tuple[list[Completion], tuple[Any, ...]]:
+        """Play a turn of some slots; returns their completions, and what the step gave."""
+        before = time.perf_counter()
+        with self.module.autocast():
+            completions = engine.generate(list(conversations.values()))
+        between = time.perf_counter()
+        actions: list[str | None] = [None] * self.num_envs
+        for slot, completion in zip(conversations, completions, strict=True):
+            actions[slot] = completion.text
+            self._lengths.append(len(completion.tokens))
+            self._clipped += completion.cut
+        stepped = self.env.step(actions)
+        self._spent["generation"] += between - before
+        self._spent["segmentation"] += time.perf_counter() - between
+        return completions, stepped
+
+    def _points(
+        self, groups: Sequence[Group], observations: Any, engine: Any
+    ) -> dict[int, BranchPoint]:
+        """Where each group's episodes begin, by its number; the slots are there afterwards."""
+        settings, seed = self.config.settings, self.config.seed or 0
+        size, numbers = settings.num_generations, [group.number for group in groups]
+        starts = []
+        for index, number in enumerate(numbers):
+            shown = _row(observations, index * size)
+            # No episode's generator: those are numbered from 0 to size - 1.
+            conversation = Conversation(np.random.default_rng([seed, number, size]))
+            conversation.show(shown["text"], shown["image"])
+            starts.append(BranchPoint(0, conversation, shown))
+        if settings.branch == "start":
+            return dict(zip(numbers, starts, strict=True))
+        trunks = {}
+        for index, start in enumerate(starts):
+            drawn = np.random.default_rng([seed, numbers[index], size + 1])
+            (state,) = self.env.clone_state([index * size])
+            trunks[index * size] = Trunk(replace(start, state=state), drawn, self.config.max_turns)
+        while growing := {slot: trunk for slot, trunk in trunks.items() if trunk.grows}:
+            talks = {slot: trunk.conversation() for slot, trunk in growing.items()}
+            _, (observations, rewards, ended, cut, infos) = self._turn(engine, talks)
+            for slot, trunk in growing.items():
+                if ended[slot] or cut[slot]:
+                    trunk.ended = True
+                    continue
+                (state,) = self.env.clone_state([slot])
+                terms = self._terms(slot, float(rewards[slot]), infos)
+                trunk.add(talks[slot], _row(observations, slot), terms, state)
+        points = [trunk.branch_point() for trunk in trunks.values()]
+        for slot, point in zip(trunks, points, strict=True):
+            self.env.restore_state(range(slot, slot + size), [point.state] * size)
+        self._branch_turns += [point.turn for point in points]
+        self._short_trunks += sum(trunk.ended for trunk in trunks.values())
+        return dict(zip(numbers, points, strict=True))
 
     def _terms(self, slot: int, reward: float, infos: Mapping[str, Any]) -> Mapping[str, float]:
         """Terms of the reward of a slot's newest step."""
@@ -186,6 +234,8 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         }
         means |= reward_metrics(self._reward_terms)
         means |= length_metrics(self._lengths, self._clipped)
+        if self._branch_turns:
+            means |= branch_metrics(self._branch_turns, self._short_trunks)
         for name, value in means.items():
             self.metrics.log_value(name, value, window=1)
         tokens = sum(self._lengths)
