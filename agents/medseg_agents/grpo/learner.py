@@ -154,7 +154,9 @@ class ChatLearner(TorchLearner):
             last = number == len(micro_batches) - 1
             extra = dict(shared)
             if prompts:
-                extra |= {"prompts": prompts.tensors} if last else {"prompt_layers": prompts.leaves}
+                extra |= (
+                    {"prompts": prompts.last_pass()} if last else {"prompt_layers": prompts.leaves}
+                )
             with self._without_sync(not last):
                 loss = loss + self._accumulate(micro_batch, weights, totals, prompts, extra)
         sums = {name: float(value) for name, value in totals.items()}
@@ -216,9 +218,8 @@ class ChatLearner(TorchLearner):
         loss: torch.Tensor = losses[DEFAULT_MODULE_ID]
         value_of_loss = loss.detach().cpu()
         layers = out[DEFAULT_MODULE_ID].get("prompt_layers")
-        if prompts and layers:
-            loss = loss + prompts.carried(layers)
-        loss.backward()
+        also, gradients = prompts.carried(layers) if prompts and layers else ([], [])
+        torch.autograd.backward([loss, *also], [None, *gradients])
         for name, value in self._sums.items():
             before = totals.get(name)
             if before is None:

@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from medseg_agents.grpo.forward.prompt_cache import Layers
 from medseg_agents.grpo.rollout.processed_rows import pad, process_images
 from medseg_agents.grpo.rollout.token_rows import TokenRow
-
-Layers = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of each layer, each prompts x heads x tokens x width."""
 
 
 class SharedPrompts:
@@ -49,6 +47,7 @@ class SharedPrompts:
         self._numbers = {id(row): n for n, group in enumerate(groups) for row in group}
         self.lengths = [_length(group[0]) for group in groups]
         self.leaves: Layers = []
+        self._collected: list[tuple[torch.Tensor | None, torch.Tensor | None]] = []
         if not groups:
             return
         first = [group[0] for group in groups]
@@ -86,18 +85,32 @@ class SharedPrompts:
             (k.detach().requires_grad_(), v.detach().requires_grad_()) for k, v in layers
         ]
 
-    def carried(self, layers: Layers) -> torch.Tensor:
-        """Return what to add to the last loss, whose backward pass then carries on the gradients.
+    def last_pass(self) -> dict[str, Any]:
+        """Return the model's inputs for the pass with gradients, of the last micro-batch.
+
+        The keys and values computed before are let go; what was collected about them stays.
+        """
+        self._collected = [(k.grad, v.grad) for k, v in self.leaves]
+        self.leaves = []
+        return self.tensors
+
+    def carried(self, layers: Layers) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return where the last backward pass begins besides its loss, and with which gradients.
 
         Args:
             layers: Keys and values of the same prompts, computed with gradients.
+
+        Returns:
+            Keys and values, and what earlier micro-batches collected about each.
         """
-        total = layers[0][0].new_zeros(())
-        for now, before in zip(layers, self.leaves, strict=False):
-            for tensor, leaf in zip(now, before, strict=True):
-                if leaf.grad is not None and tensor.requires_grad:
-                    total = total + (tensor * leaf.grad).sum()
-        return total
+        tensors, gradients = [], []
+        for now, collected in zip(layers, self._collected, strict=False):
+            for tensor, gradient in zip(now, collected, strict=True):
+                if gradient is not None and tensor.requires_grad:
+                    tensors.append(tensor)
+                    gradients.append(gradient)
+        self._collected = []
+        return tensors, gradients
 
 
 def _length(row: TokenRow) -> int:

@@ -36,10 +36,13 @@ def gradients_of(algo, episodes, monkeypatch):
         {"micro_batch": 5, "lora_rank": 2, "beta": 0.1},
         {"micro_batch": 3, "history": "1"},
         {"micro_batch": 4, "history": "none", "loss_type": "grpo"},
+        {"micro_batch": 3, "gradient_checkpointing": True, "beta": 0.1, "logit_chunk": 7},
+        {"micro_batch": 64, "gradient_checkpointing": True, "lora_rank": 2},
     ],
 )
 def test_gradients_are_those_of_rows_computed_whole(make, monkeypatch, settings):
-    shared, whole = make(**settings), make(share_prompts=False, **settings)
+    plain = {**settings, "share_prompts": False, "gradient_checkpointing": False}
+    shared, whole = make(**settings), make(**plain)
     episodes = shared.env_runner.sample(groups=shared._groups(0))
     gradients, metrics = gradients_of(shared, episodes, monkeypatch)
     wanted, wanted_metrics = gradients_of(whole, episodes, monkeypatch)
@@ -87,8 +90,7 @@ def test_a_prompt_is_read_once_for_its_group_and_its_picture_encoded_once(make, 
 
 
 def test_what_cannot_share_is_computed_whole(make):
-    for settings in ({"gradient_checkpointing": True}, {"share_prompts": False}):
-        assert not make(**settings).own_module().shares_prompts
+    assert not make(share_prompts=False).own_module().shares_prompts
     assert not make("ppo").own_module().shares_prompts
     algo = make()
     assert algo.own_module().shares_prompts
