@@ -296,4 +296,3 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         """Write model (or adapters) and processor as a checkpoint that plays as `llm:FOLDER`."""
         self.lm.save_pretrained(folder)
         self.processor.save_pretrained(folder)
-

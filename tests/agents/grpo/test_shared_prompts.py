@@ -58,7 +58,7 @@ def test_gradients_are_those_of_rows_computed_whole(make, monkeypatch, settings)
 
 
 def test_a_prompt_is_read_once_for_its_group_and_its_picture_encoded_once(make, monkeypatch):
-    algo = make(micro_batch=3)
+    algo = make(micro_batch=6)
     episodes = algo.env_runner.sample(groups=algo._groups(0))
     inner = algo.own_module().base.model
     read, encoded = [], []
@@ -76,7 +76,7 @@ def test_a_prompt_is_read_once_for_its_group_and_its_picture_encoded_once(make, 
     monkeypatch.setattr(inner, "forward", counted)
     monkeypatch.setattr(inner, "get_image_features", counted_images)
     algo.learner_group.update(episodes=episodes, timesteps={})
-    parts = -(-16 // 3)
+    parts = -(-16 // 6)
     assert len(read) == parts + 2  # every part, and the prompts twice
     assert [grad for grad, *_ in read] == [False] + [True] * (parts + 1)
     longest = max(len(e.get_extra_model_outputs("prompt", 0)) for e in episodes)
