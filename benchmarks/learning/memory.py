@@ -1,13 +1,13 @@
 """Peak memory of a learner's gradient step, with and without what saves memory.
 
-    python -m benchmarks.learning.memory           # about ten minutes on one core, below 8 GB
+    python -m benchmarks.learning.memory           # minutes on one core, below 8 GB
     python -m benchmarks.learning.memory --small   # seconds, the tiny model alone
 
-Every row is a process of its own that takes two steps of `ChatLearner` on made-up rows of tokens
-and reads the second one's peak from Linux (`memory_step`). Models are random, of Qwen3-VL's
-architecture: the tiny one; one of 104 million parameters; and the same with a vocabulary of 151 936
-tokens, as Qwen3-VL has. The allocator gives freed memory back at once, so that what is read is what
-was held.
+Every row is a process of its own that takes a step of `ChatLearner` on made-up rows of tokens and
+reads its peak from Linux (`memory_step`). Models are random, of Qwen3-VL's
+architecture: the tiny one; one of 12 layers and 104 million parameters; and one with the vocabulary
+of Qwen3-VL, 151 936 tokens. The allocator gives freed memory back at once, so that what is read is
+what was held.
 """
 
 from __future__ import annotations
@@ -58,33 +58,37 @@ class Size:
 
 
 TINY = Size(
-    groups=16,
+    groups=8,
+    num_generations=2,
+    micro_batch=2,
     settings=(WHOLE, {}, {**WHOLE, **CHECKPOINTED}, CHECKPOINTED, ADAPTERS),
 )
-LARGE = {"image_size": 256, "patch": 16, "hidden": 768, "layers": 12, "heads": 12}
+LARGE = {"image_size": 128, "patch": 16, "hidden": 768, "layers": 12, "heads": 12}
 SIZES = {
     "tiny": TINY,
-    "104 M": Size(
+    "12 layers": Size(
         build=LARGE,
-        step={"image_size": 256, "prompt": 384, "turns": 2, "completion": 32},
+        step={"prompt": 160, "turns": 2, "completion": 16},
+        groups=1,
+        num_generations=2,
         micro_batch=2,
         settings=(
             WHOLE,
             {},
             {**WHOLE, **CHECKPOINTED},
             CHECKPOINTED,
-            ADAPTERS,
             {**ADAPTERS, **CHECKPOINTED},
         ),
     ),
-    "219 M, vocabulary 151 936": Size(
-        build=LARGE,
+    "vocabulary": Size(
+        build={**LARGE, "layers": 2},
         vocabulary=151936,
-        step={"image_size": 256, "prompt": 128, "turns": 2, "completion": 96},
+        step={"prompt": 32, "turns": 1, "completion": 128},
         groups=1,
+        num_generations=2,
+        micro_batch=2,
         settings=(
             {**CHECKPOINTED, **ALL_LOGITS},
-            CHECKPOINTED,
             {**CHECKPOINTED, **SMALL_CHUNKS},
             {**CHECKPOINTED, **ADAPTERS, **ALL_LOGITS},
             {**CHECKPOINTED, **ADAPTERS, **SMALL_CHUNKS},
@@ -146,11 +150,15 @@ def measure(
             for settings in size.settings:
                 rows.append({"size": name, **run_row(size, settings, Path(folder))})
                 del rows[-1]["model"]
+                _save(out, rows)  # a row may take minutes: none is lost
     console.print(as_table(rows))
-    machine = describe_machine()
-    console.print(f"Measured on: {machine}")
+    console.print(f"Measured on: {describe_machine()}")
+
+
+def _save(out: Path, rows: list[dict[str, Any]]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / "results.json", json.dumps({"machine": machine, "rows": rows}, indent=1))
+    results = {"machine": describe_machine(), "rows": rows}
+    atomic_write(out / "results.json", json.dumps(results, indent=1))
 
 
 def as_table(rows: list[dict[str, Any]]) -> Table:
@@ -163,7 +171,7 @@ def as_table(rows: list[dict[str, Any]]) -> Table:
         settings = row["settings"]
         chunk = settings.get("logit_chunk", 512)
         table.add_row(
-            row["size"],
+            f"{row['size']}, {row['parameters'] / 1e6:.0f} M",
             "adapters" if settings.get("lora_rank") else "all",
             "shared" if settings.get("share_prompts", True) else "whole rows",
             "checkpointed" if settings.get("gradient_checkpointing") else "kept",

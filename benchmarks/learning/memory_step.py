@@ -103,11 +103,11 @@ def forget_peak() -> None:
 
 
 def measure(step: Step) -> dict[str, float]:
-    """Take two steps; the first makes the optimiser's moments, the second is measured.
+    """Take a step, with an optimiser that has its moments already.
 
     Returns:
-        In bytes `held`, of the process before the second step without gradients, and `peak`, in
-        it; `seconds` of it; `parameters`, and `trained` ones; `tokens` of a step.
+        In bytes `held`, of the process before the step, without gradients, and `peak`, in it;
+        `seconds` of it; `parameters`, and `trained` ones; `tokens` of a step.
     """
     import torch
     from gymnasium.spaces import Discrete
@@ -127,9 +127,11 @@ def measure(step: Step) -> dict[str, float]:
     column[:] = rows
     batch = MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch({ROWS: column})}, len(rows))
     learner.before_gradient_based_update(timesteps={})
-    learner._update(batch)
-    for parameter in module.parameters():
-        parameter.grad = None
+    for optimiser in learner._named_optimizers.values():
+        for parameter in module.trained().values():
+            parameter.grad = torch.zeros_like(parameter)
+        optimiser.step()
+        optimiser.zero_grad()
     held = resident()
     forget_peak()
     began = time.perf_counter()
