@@ -20,7 +20,7 @@ from medseg_agents.grpo.objective import clipped_objective, k3, token_weights
 from medseg_agents.grpo.rollout.collate import collate
 from medseg_agents.grpo.rollout.token_rows import TokenRow
 from medseg_agents.grpo.settings import ChatSettings
-from medseg_agents.grpo.shared_prompts import SharedPrompts
+from medseg_agents.grpo.shared_prompts import SharedPrompts, prompt_slices
 
 ITERATION = "iteration"
 """Entry of `timesteps` with the number of the iteration, from 0."""
@@ -145,16 +145,9 @@ class ChatLearner(TorchLearner):
         for optimiser in self._optimizer_parameters:
             optimiser.zero_grad(set_to_none=True)
         weights = self._weights(rows)
-        size = self.settings.micro_batch
-        micro_batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-        prompts, shared = self._prompts(rows, len(micro_batches) > 1)
         totals: dict[str, torch.Tensor] = {}
         loss = torch.zeros(())
-        for number, micro_batch in enumerate(micro_batches):
-            last = number == len(micro_batches) - 1
-            extra = dict(shared)
-            if prompts:
-                extra |= {"prompts": prompts.tensors} if last else {"prompt_layers": prompts.leaves}
+        for micro_batch, prompts, extra, last in self._passes(rows):
             with self._without_sync(not last):
                 loss = loss + self._accumulate(micro_batch, weights, totals, prompts, extra)
         sums = {name: float(value) for name, value in totals.items()}
@@ -166,10 +159,33 @@ class ChatLearner(TorchLearner):
         self._steps_taken += 1
         return {}, {DEFAULT_MODULE_ID: loss}, {}
 
+    def _passes(
+        self, rows: list[TokenRow]
+    ) -> Iterator[tuple[list[TokenRow], SharedPrompts | None, dict[str, Any], bool]]:
+        """Deal a step's rows into micro-batches.
+
+        Yields:
+            Rows, the prompts that they may share, what else the module is given, and whether they
+            are the last ones.
+        """
+        size = self.settings.micro_batch
+        slices = prompt_slices(rows, size) if self.chat_module.shares_prompts else [rows]
+        for number, part in enumerate(slices):
+            micro_batches = [part[start : start + size] for start in range(0, len(part), size)]
+            prompts, shared = self._prompts(part, len(micro_batches) > 1)
+            for index, micro_batch in enumerate(micro_batches):
+                last = index == len(micro_batches) - 1
+                extra = dict(shared)
+                if prompts and last:
+                    extra["prompts"] = prompts.last_pass()
+                elif prompts:
+                    extra["prompt_layers"] = prompts.leaves
+                yield micro_batch, prompts, extra, last and number == len(slices) - 1
+
     def _prompts(
         self, rows: list[TokenRow], several: bool
     ) -> tuple[SharedPrompts | None, dict[str, Any]]:
-        """Shared first prompts of a step's rows, and the reference's keys and values of them."""
+        """Shared first prompts of a slice's rows, and the reference's keys and values of them."""
         module = self.chat_module
         if not module.shares_prompts:
             return None, {}
@@ -216,9 +232,8 @@ class ChatLearner(TorchLearner):
         loss: torch.Tensor = losses[DEFAULT_MODULE_ID]
         value_of_loss = loss.detach().cpu()
         layers = out[DEFAULT_MODULE_ID].get("prompt_layers")
-        if prompts and layers:
-            loss = loss + prompts.carried(layers)
-        loss.backward()
+        also, gradients = prompts.carried(layers) if prompts and layers else ([], [])
+        torch.autograd.backward([loss, *also], [None, *gradients])
         for name, value in self._sums.items():
             before = totals.get(name)
             if before is None:

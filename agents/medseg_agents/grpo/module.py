@@ -13,8 +13,15 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import nn
 
+from medseg_agents.grpo.forward.checkpointed_layers import checkpoint_layers
+from medseg_agents.grpo.forward.prompt_cache import (
+    Layers,
+    prefix_cache,
+    recorded,
+    recording_cache,
+)
+from medseg_agents.grpo.forward.token_log_probs import token_log_probs
 from medseg_agents.grpo.settings import ChatSettings
-from medseg_agents.grpo.shared_prompts import Layers
 from medseg_agents.llm.checkpoint import load_model, load_processor
 from medseg_agents.llm.generation import ModelOptions, TransformersEngine
 from medseg_agents.llm.processed_images import encode_distinct
@@ -76,8 +83,7 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
                 if ".visual." in name or ".vision_tower." in name:
                     parameter.requires_grad_(False)
         if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            model.enable_input_require_grads()
+            checkpoint_layers(model)
         return model
 
     @property
@@ -124,7 +130,6 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         return (
             settings.share_prompts
             and settings.num_generations > 1
-            and not settings.gradient_checkpointing  # transformers keeps no cache with it
             and self.shares_images
             and can_keep(self.base)
         )
@@ -136,10 +141,8 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
             prompts: `SharedPrompts.tensors`.
             reference: By the starting model.
         """
-        from transformers import DynamicCache
-
         with self.autocast(), self._model(reference) as model:
-            cache = DynamicCache()
+            cache = recording_cache()
             given = self._images(model, prompts)
             grids = given.get("image_grid_thw")
             given["position_ids"] = positions(model, {**prompts, "image_grid_thw": grids})
@@ -150,8 +153,7 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
                 **{cache_argument(model): cache},
                 **given,
             )
-        layers: list[Any] = cache.layers
-        return [(layer.keys, layer.values) for layer in layers]
+        return recorded(cache)
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Compute log-probabilities and entropies of completions, and values.
@@ -173,18 +175,18 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
             layers = outputs["prompt_layers"] = self.read_prompts(batch["prompts"])
         with self.autocast():
             hidden = self._hidden(self.lm, batch, layers)
-        logits = self._logits(self.lm, hidden, batch)
-        outputs["log_probs"] = _of(logits, batch["completion_ids"])
-        with torch.set_grad_enabled(self.settings.entropy != 0 and torch.is_grad_enabled()):
-            outputs["entropy"] = _entropy(logits)
+        outputs["log_probs"], outputs["entropy"] = self._log_probs(
+            self.lm, hidden, batch, self.settings.entropy != 0
+        )
         if hasattr(self, "value_head"):
             read = hidden.detach() if batch.get("value_only") else hidden
             outputs["values"] = self._values(read, batch)
         if self.settings.beta:
-            with torch.no_grad(), self.autocast(), self._model(reference=True) as model:
-                hidden = self._hidden(model, batch, batch.get("reference_layers"))
-                logits = self._logits(model, hidden, batch)
-                outputs["reference_log_probs"] = _of(logits, batch["completion_ids"])
+            with torch.no_grad(), self._model(reference=True) as model:
+                with self.autocast():
+                    hidden = self._hidden(model, batch, batch.get("reference_layers"))
+                # Outside of autocast, as the log-probabilities that they are compared with.
+                outputs["reference_log_probs"], _ = self._log_probs(model, hidden, batch)
         return outputs
 
     _forward = _forward_train
@@ -212,17 +214,12 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         self, model: Any, batch: dict[str, Any], prompt_layers: Layers | None = None
     ) -> torch.Tensor:
         """Last hidden states, (B * L) x width; see `collate`."""
-        from transformers import DynamicCache
-
         inner, given = without_adapters(model).model, self._images(model, batch)
         prefix = batch.get("prefix_length", 0)
         if prefix and prompt_layers is not None:
-            of, cache = batch["prompt_index"], DynamicCache()
-            for number, (keys, values) in enumerate(prompt_layers):
-                cache.update(keys[of], values[of], number)
             where = positions(model, {**batch, "image_grid_thw": batch["grids"]})
             given["position_ids"] = where[:, :, prefix:]
-            given[cache_argument(model)] = cache
+            given[cache_argument(model)] = prefix_cache(prompt_layers, batch["prompt_index"])
         elif "mm_token_type_ids" in inspect.signature(inner.forward).parameters:
             given["mm_token_type_ids"] = batch["mm_token_type_ids"]
         out = inner(
@@ -245,15 +242,19 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
             batch["image_index"].tolist(),
         )
 
-    def _logits(self, model: Any, hidden: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
-        """Logits of the completion tokens, N x V float32, as they are drawn from."""
-        base = without_adapters(model)
-        # Only of completion tokens: logits are the largest tensor of all.
-        logits: torch.Tensor = base.get_output_embeddings()(hidden[batch["logit_index"]]).float()
-        if self.settings.temperature != 1:
-            logits = logits / self.settings.temperature
-        forbidden = torch.tensor(self.forbidden, dtype=torch.long, device=logits.device)
-        return logits.index_fill(1, forbidden, -torch.inf)
+    def _log_probs(
+        self, model: Any, hidden: torch.Tensor, batch: dict[str, Any], entropy_learns: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and entropies of the N completion tokens, as they were drawn."""
+        return token_log_probs(
+            without_adapters(model).get_output_embeddings(),
+            hidden[batch["logit_index"]],  # of completion tokens alone
+            batch["completion_ids"],
+            temperature=self.settings.temperature,
+            forbidden=self.forbidden,
+            chunk=self.settings.logit_chunk,
+            entropy_learns=entropy_learns,
+        )
 
     # weights ------------------------------------------------------------------------------------
     def trained(self) -> dict[str, nn.Parameter]:
@@ -295,13 +296,3 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         """Write model (or adapters) and processor as a checkpoint that plays as `llm:FOLDER`."""
         self.lm.save_pretrained(folder)
         self.processor.save_pretrained(folder)
-
-
-def _of(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    return torch.log_softmax(logits, dim=-1).gather(1, chosen[:, None])[:, 0]
-
-
-def _entropy(logits: torch.Tensor) -> torch.Tensor:
-    log_probs = torch.log_softmax(logits, dim=-1)
-    # Forbidden tokens: 0 times minus infinity is 0 here.
-    return -(log_probs.exp() * log_probs.clamp(min=-1e4)).sum(-1)

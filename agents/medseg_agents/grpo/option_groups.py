@@ -143,8 +143,12 @@ class OptimiserSettings(Options):
     """Rows computed at once; gradients are accumulated over the rest."""
 
     share_prompts: bool = True
-    """Compute the first prompt of a group's episodes once a step (Qwen3-VL without gradient
-    checkpointing). False computes every row whole."""
+    """Compute the first prompt of a group's episodes once a step (Qwen3-VL). False computes every
+    row whole."""
+
+    logit_chunk: int = 512
+    """Completion tokens whose logits exist at once; they are computed a second time in the backward
+    pass where there are more. 0 computes all at once."""
 
     weight_decay: float = 0.0
     """Of AdamW (Loshchilov and Hutter 2019)."""

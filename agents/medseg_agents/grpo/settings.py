@@ -38,6 +38,8 @@ class ChatSettings(
                 raise MedSegError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
         _at_least_one(self, "num_generations", "groups", "minibatches", "micro_batch", "iterations")
         _at_least_one(self, "max_completion_length")
+        if self.logit_chunk < 0:
+            raise MedSegError(f"logit_chunk must be >= 0 (0: all tokens), got {self.logit_chunk}")
         if self.temperature <= 0:
             raise MedSegError(
                 f"completions are drawn: temperature must be > 0, got {self.temperature}"
