@@ -38,6 +38,7 @@ class ChatSettings(
                 raise MedSegError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
         _at_least_one(self, "num_generations", "groups", "minibatches", "micro_batch", "iterations")
         _at_least_one(self, "max_completion_length")
+        self.check_engine()
         if self.temperature <= 0:
             raise MedSegError(
                 f"completions are drawn: temperature must be > 0, got {self.temperature}"

@@ -10,12 +10,17 @@ import numpy as np
 from PIL import Image
 
 from medseg_agents.llm.history import Dialogue
-from medseg_agents.llm.processed_images import ProcessedImage
-from medseg_agents.llm.turn_cache import SlotCache
 from medseg_gym.envs.views.chat import Message
+from medseg_gym.errors import PolicyError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they import torch, which an engine elsewhere does not need
     from medseg_agents.llm.generation import ModelOptions
+    from medseg_agents.llm.processed_images import ProcessedImage
+    from medseg_agents.llm.turn_cache import SlotCache
+
+
+class EngineError(PolicyError):
+    """A generation engine failed, died, was late, or gave no whole answers."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ from transformers import (
 
 from medseg_agents.llm import turn_cache
 from medseg_agents.llm.engine import Completion, Conversation
+from medseg_agents.llm.engine_options import EngineOptions
 from medseg_agents.llm.history import read_history
 from medseg_agents.llm.processed_images import (
     ProcessedImage,
@@ -31,7 +32,7 @@ from medseg_gym.errors import PolicyError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
+class ModelOptions(EngineOptions):
     """How a model is loaded and asked, and how its answer is drawn."""
 
     temperature: float = 0.0
@@ -68,6 +69,7 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "history", read_history(self.history))
+        self.check_engine()
         if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0):
             raise PolicyError(
                 "sampling needs temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got "
