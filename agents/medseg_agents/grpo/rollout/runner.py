@@ -89,7 +89,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         self.metrics.log_value(WEIGHTS_SEQ_NO, self._weights_seq_no, window=1)
         size = self.config.settings.num_generations
         per_wave = max(1, self.num_envs // size)
-        self._spent = {"generation": 0.0, "segmentation": 0.0}
+        self._spent = {"generation": 0.0, "segmentation": 0.0, "weight_sync": 0.0}
         self._episode_metrics: list[dict[str, float]] = []
         self._reward_terms: list[Counter[str]] = []
         self._lengths: list[int] = []
@@ -240,8 +240,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         if self._sampler is None:
             self._sampler = ModuleSampler()
         engine = self._sampler.engine(self.module, system, temperature)
-        if self._sampler.seconds:
-            self.metrics.log_value("engine_sync_seconds", self._sampler.seconds, reduce="sum")
+        self.metrics.log_value("weight_sync_seconds", self._sampler.seconds, reduce="sum")
         return engine
 
     def weights_changed(self) -> None:
