@@ -4,8 +4,8 @@
 
 Every conversation has `--turns` turns with a new image each, and the model completes all
 conversations of a turn at once. Both engines are shown the same images and words, draw at
-temperature 1 and return log-probabilities, as in training. They take turns, `--repetitions` times, after
-one round that is not timed; while one generates, the other waits. `--engines` chooses among
+temperature 1 and return log-probabilities, as in training. They take turns, `--repetitions` times,
+after one round that is not timed; while one generates, the other waits. `--engines` chooses among
 `transformers` (keys and values kept between turns), `transformers-whole` (the whole conversation
 read in every turn) and `vllm`.
 

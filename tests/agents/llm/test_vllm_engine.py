@@ -6,6 +6,7 @@
 import os
 import signal
 import threading
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -182,7 +183,7 @@ def test_greedy_completions_and_prompts_are_those_of_transformers(sampler, parts
     theirs = play(
         TransformersEngine(*parts, SYSTEM, ModelOptions(max_new_tokens=12)), conversations(4)
     )
-    for a, b in zip(sum(ours, []), sum(theirs, []), strict=True):
+    for a, b in zip(chain(*ours), chain(*theirs), strict=True):
         assert a.text == b.text and a.cut == b.cut and a.num_images == b.num_images
         assert np.array_equal(a.prompt, b.prompt) and np.array_equal(a.tokens, b.tokens)
         assert len(a.log_probs) == len(b.log_probs) == 0

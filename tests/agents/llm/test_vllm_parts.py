@@ -161,7 +161,9 @@ def test_adapters_travel_where_the_vision_tower_has_none_that_learn(adapted, tmp
     assert not weights.adapters_travel(load_model(tiny_path))
     if kind == "language":
         weights.write_adapter(model, tmp_path)
-        assert not [name for name in load_file(tmp_path / "adapter_model.safetensors") if ".visual." in name]
+        assert not [
+            name for name in load_file(tmp_path / "adapter_model.safetensors") if ".visual." in name
+        ]
         read = PeftModel.from_pretrained(load_model(tiny_path), tmp_path).merge_and_unload()
         merged = model.merge_and_unload().state_dict()
         for name, value in read.state_dict().items():
@@ -177,7 +179,9 @@ def test_the_output_head_goes_along_though_it_is_tied(tiny_path, tmp_path):
     weights.write_weights(given, tmp_path)
     written = load_file(tmp_path / "model.safetensors")
     assert set(written) == set(given)
-    assert torch.equal(written["lm_head.weight"], written["model.language_model.embed_tokens.weight"])
+    assert torch.equal(
+        written["lm_head.weight"], written["model.language_model.embed_tokens.weight"]
+    )
 
 
 def test_an_environment_without_vllm_is_named(tiny_path, monkeypatch):

@@ -231,9 +231,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             return records, contact_sheet(episodes, Path(folder) / "sheet.png").read_bytes()
 
     # engine and its weights ----------------------------------------------------------------------
-    def _engine(
-        self, system: list[Message], temperature: float | None = None
-    ) -> GenerationEngine:
+    def _engine(self, system: list[Message], temperature: float | None = None) -> GenerationEngine:
         if self.config.settings.engine == "transformers":
             own: GenerationEngine = self.module.engine(system, temperature)
             return own

@@ -25,9 +25,7 @@ class Sampler:
         dtype: That it computes in.
     """
 
-    def __init__(
-        self, process: VLLMProcess, processor: Any, facts: ModelFacts, dtype: str
-    ) -> None:
+    def __init__(self, process: VLLMProcess, processor: Any, facts: ModelFacts, dtype: str) -> None:
         self.process, self.processor, self.facts, self.dtype = process, processor, facts, dtype
         self.images = SentImages()
         self.version = 0
@@ -102,7 +100,7 @@ class VLLMEngine:
         self._check(reply, found, count)
         self.cached_tokens += sum(reply["cached"])
         completions = []
-        for number, (one, prompt) in enumerate(zip(conversations, prompts, strict=True)):
+        for number, prompt in enumerate(prompts):
             read, chosen, log_probs = (found[number + count * part] for part in range(3))
             ended = len(chosen) > 0 and int(chosen[-1]) in facts.end_tokens
             text = processor.tokenizer.decode(

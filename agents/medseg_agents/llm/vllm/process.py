@@ -178,9 +178,7 @@ class VLLMProcess:
         self._end()
 
 
-def _end(
-    process: subprocess.Popen[bytes], stream: socket.socket, folders: Sequence[Path]
-) -> None:
+def _end(process: subprocess.Popen[bytes], stream: socket.socket, folders: Sequence[Path]) -> None:
     stream.close()
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)  # it keeps nothing that would have to be saved

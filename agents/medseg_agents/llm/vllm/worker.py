@@ -18,7 +18,7 @@ from typing import Any
 # The folder of this file holds modules that must not hide others' ones.
 sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).parent]
 
-import numpy as np
+import numpy as np  # noqa: E402
 
 
 def _load_wire() -> Any:
@@ -178,7 +178,7 @@ def _tensors(path: str) -> Iterator[tuple[str, Any]]:
 
     for file in sorted(Path(path).glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  (not a mapping)
+            for name in tensors.keys():
                 yield name, tensors.get_tensor(name)
 
 
