@@ -42,7 +42,7 @@ def checkpoint_weights(model: Any, trained: bool = False) -> dict[str, torch.Ten
         layer = layers.get(name.rpartition(".base_layer.weight")[0])
         if layer is not None:
             changes = [layer.get_delta_weight(adapter) for adapter in layer.active_adapters]
-            weights[plain] = parameter.detach() + sum(changes).detach()  # type: ignore[union-attr]
+            weights[plain] = parameter.detach() + sum(changes).detach()
         elif parameter.requires_grad or not trained:
             weights[plain] = parameter.detach()
     head = without_adapters(model).get_output_embeddings()
