@@ -235,7 +235,9 @@ class ChatAlgorithm(Algorithm):
 
     def _give_weights(self) -> None:
         self._given = True
-        if not self._shared:
+        if self._shared:  # the module has them; an engine in another process has not
+            self.env_runner.weights_changed()
+        else:
             with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
                 self.env_runner_group.sync_weights(
                     from_worker_or_learner_group=self.learner_group, inference_only=True

@@ -133,6 +133,7 @@ def read_result(result: dict[str, Any]) -> dict[str, float]:
         "share/segmentation": segmenting / whole,
         "share/update": update / whole,
         "time/update": update,
+        "time/weight_sync": played["weight_sync_seconds"],
         **{name: learned[name] for name in _LEARNED if name in learned},
     }
     norm = learned.get("gradients_default_optimizer_global_norm")

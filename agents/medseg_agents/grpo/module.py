@@ -6,6 +6,7 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ from medseg_agents.grpo.forward.prompt_cache import (
 from medseg_agents.grpo.forward.token_log_probs import token_log_probs
 from medseg_agents.grpo.settings import ChatSettings
 from medseg_agents.llm.checkpoint import load_model, load_processor
-from medseg_agents.llm.generation import ModelOptions, TransformersEngine
+from medseg_agents.llm.engine_options import EngineOptions, ModelOptions
+from medseg_agents.llm.generation import TransformersEngine
 from medseg_agents.llm.processed_images import encode_distinct
 from medseg_agents.llm.sampling import forbidden_tokens
 from medseg_agents.llm.turn_cache import cache_argument, can_keep, positions, without_adapters
@@ -97,20 +99,25 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
 
     # playing ------------------------------------------------------------------------------------
     def engine(self, system: list[Message], temperature: float | None = None) -> TransformersEngine:
-        """Make the engine that generates with this module's weights.
+        """Make the engine of transformers that generates with this module's weights.
 
         Args:
             system: Messages that conversations begin with.
             temperature: None is that of training, 0 takes the likeliest tokens.
         """
-        settings = self.settings
         self.lm.eval()
-        options = ModelOptions(
+        options = self.generation_options(temperature)
+        return TransformersEngine(self.lm, self.processor, system, options)
+
+    def generation_options(self, temperature: float | None = None) -> ModelOptions:
+        """Return how completions are drawn; see `engine`."""
+        settings = self.settings
+        return ModelOptions(
             temperature=settings.temperature if temperature is None else temperature,
             max_new_tokens=settings.max_completion_length,
             history=settings.history,
+            **{field.name: getattr(settings, field.name) for field in fields(EngineOptions)},
         )
-        return TransformersEngine(self.lm, self.processor, system, options)
 
     def autocast(self) -> Any:
         """Return a context of the settings' precision."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from medseg_agents.llm.engine_options import EngineOptions
 from medseg_gym.option_groups import EnvironmentOptions
 from medseg_gym.options import Options
 
@@ -43,7 +44,7 @@ class ModelSettings(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationSettings(Options):
+class GenerationSettings(EngineOptions):
     """How completions are drawn while training."""
 
     topic: ClassVar[str] = "Generation"
@@ -58,6 +59,10 @@ class GenerationSettings(Options):
     history: str = "all"
     """Images that the model is shown: "all", the newest k, or "none" (the task and the newest
     turn alone)."""
+
+    vllm_sleep: bool = False
+    """vLLM gives its GPU memory back while the learner learns (its sleep mode), so that both fit
+    on one GPU; without a GPU nothing changes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,6 +40,7 @@ class ChatSettings(
         _at_least_one(self, "max_completion_length")
         if self.logit_chunk < 0:
             raise MedSegError(f"logit_chunk must be >= 0 (0: all tokens), got {self.logit_chunk}")
+        self.check_engine()
         if self.temperature <= 0:
             raise MedSegError(
                 f"completions are drawn: temperature must be > 0, got {self.temperature}"

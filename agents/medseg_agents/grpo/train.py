@@ -24,6 +24,7 @@ _ALGORITHM, _MODEL = "algorithm", "model"
 _FREE = (
     *("eval_every", "eval_cases", "checkpoint_every", "keep", "device", "num_envs", "env_runners"),
     *("learners", "gpus_per_runner", "gpus_per_learner", "shared_backbone", "micro_batch"),
+    *("vllm_python", "vllm_options", "vllm_timeout", "vllm_sleep"),
 )
 """Settings that a resumed run may have changed: machines, evaluation and checkpoints."""
 _DRAWN = 6

@@ -11,12 +11,17 @@ import numpy as np
 from PIL import Image
 
 from medseg_agents.llm.history import Dialogue
-from medseg_agents.llm.processed_images import ProcessedImage
-from medseg_agents.llm.turn_cache import SlotCache
 from medseg_gym.envs.views.chat import Message
+from medseg_gym.errors import PolicyError
 
-if TYPE_CHECKING:
-    from medseg_agents.llm.generation import ModelOptions
+if TYPE_CHECKING:  # they import torch, which an engine elsewhere does not need
+    from medseg_agents.llm.engine_options import ModelOptions
+    from medseg_agents.llm.processed_images import ProcessedImage
+    from medseg_agents.llm.turn_cache import SlotCache
+
+
+class EngineError(PolicyError):
+    """A generation engine failed, died, was late, or gave no whole answers."""
 
 
 @dataclass
@@ -82,7 +87,7 @@ class GenerationEngine(Protocol):
 
     Attributes:
         system: Messages that every conversation begins with (`envs.system_messages`).
-        options: See `generation.ModelOptions`.
+        options: See `engine_options.ModelOptions`.
     """
 
     system: list[Message]

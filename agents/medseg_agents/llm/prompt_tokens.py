@@ -79,6 +79,22 @@ class PromptTokens:
             text = self._render(marked)
         return MarkedPrompt(text, tuple(inserts))
 
+    def ids(
+        self, messages: Sequence[Message], completions: Sequence[Sequence[int]] = ()
+    ) -> list[int]:
+        """Return the tokens of a conversation that the model is to answer.
+
+        Args:
+            messages: Of the conversation.
+            completions: See `mark`.
+
+        Returns:
+            Tokens with one place holder an image.
+        """
+        prompt = self.mark(messages, completions)
+        read = self.marked.tokenizer(prompt.text, add_special_tokens=False)
+        return self.fill(read["input_ids"], prompt)
+
     def fill(self, ids: Sequence[int], prompt: MarkedPrompt) -> list[int]:
         """Put tokens in the place of markers.
 

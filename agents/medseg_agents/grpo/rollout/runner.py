@@ -34,9 +34,11 @@ from medseg_agents.grpo.metrics import (
     reward_metrics,
 )
 from medseg_agents.grpo.rollout.branches import BranchPoint, Trunk
+from medseg_agents.grpo.rollout.module_sampler import ModuleSampler
 from medseg_agents.llm.chat_policy import ChatPolicy
-from medseg_agents.llm.engine import Completion, Conversation
+from medseg_agents.llm.engine import Completion, Conversation, GenerationEngine
 from medseg_gym.envs.contact_sheet import contact_sheet
+from medseg_gym.envs.views.chat import Message
 from medseg_gym.episodes import Episode
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.trajectories.recording.step_log import step_record
@@ -54,6 +56,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
     config: Any  # RLlib's annotations are those of every algorithm
     env: Any
     module: Any
+    _sampler: ModuleSampler | None = None
 
     def make_env(self) -> None:
         """Make the native batch, which never resets by itself."""
@@ -88,7 +91,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         self.metrics.log_value(WEIGHTS_SEQ_NO, self._weights_seq_no, window=1)
         size = self.config.settings.num_generations
         per_wave = max(1, self.num_envs // size)
-        self._spent = {"generation": 0.0, "segmentation": 0.0}
+        self._spent = {"generation": 0.0, "segmentation": 0.0, "weight_sync": 0.0}
         self._episode_metrics: list[dict[str, float]] = []
         self._reward_terms: list[Counter[str]] = []
         self._lengths: list[int] = []
@@ -102,6 +105,8 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         with self.metrics.log_time(SAMPLE_TIMER):
             for start in range(0, len(groups), per_wave):
                 episodes += self._wave(groups[start : start + per_wave])
+        if self._sampler is not None and self.config.settings.vllm_sleep:
+            self._sampler.sleep()
         self._log(episodes, time.perf_counter() - began)
         self.metrics.log_value("encodes", counters.encodes - encoded, reduce="sum")
         return episodes
@@ -114,7 +119,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         before = time.perf_counter()
         observations, _ = self.env.reset(options={"case": keys + keys[:1] * spare})
         self._spent["segmentation"] += time.perf_counter() - before
-        engine = self.module.engine(self.env.system_messages)
+        engine = self._engine(self.env.system_messages)
         points = self._points(groups, observations, engine)
         conversations, episodes = [], []
         terms: list[Counter[str]] = []
@@ -262,7 +267,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         options = {**self.config.env_config, "split": split}
         envs: Any = make_envs(min(len(keys), 64), "MedSegChat-v0", **options)
         over = envs.view.texts.over
-        policy = ChatPolicy(self.module.engine(envs.system_messages, temperature), over)
+        policy = ChatPolicy(self._engine(envs.system_messages, temperature), over)
         records: list[CaseRecord] = []
         episodes: list[tuple[str, Episode]] = []
         with self.module.autocast():
@@ -275,6 +280,27 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         with tempfile.TemporaryDirectory() as folder:
             return records, contact_sheet(episodes, Path(folder) / "sheet.png").read_bytes()
 
+    # engine and its weights ----------------------------------------------------------------------
+    def _engine(self, system: list[Message], temperature: float | None = None) -> GenerationEngine:
+        if self.config.settings.engine == "transformers":
+            own: GenerationEngine = self.module.engine(system, temperature)
+            return own
+        if self._sampler is None:
+            self._sampler = ModuleSampler()
+        engine = self._sampler.engine(self.module, system, temperature)
+        self.metrics.log_value("weight_sync_seconds", self._sampler.seconds, reduce="sum")
+        return engine
+
+    def weights_changed(self) -> None:
+        """Have an engine outside this process take up the module's weights before it is asked."""
+        if self._sampler is not None:
+            self._sampler.stale = True
+
+    def set_state(self, state: Any) -> None:
+        """Take up a state, with the weights in it."""
+        super().set_state(state)
+        self.weights_changed()
+
     def get_checkpointable_components(self) -> list[tuple[str, Any]]:
         """Leave the module out: the learner's is kept, and given to all runners after restoring."""
         return [one for one in super().get_checkpointable_components() if one[1] is not self.module]
@@ -284,7 +310,9 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         return self.metrics.reduce()
 
     def stop(self) -> None:
-        """Close the environments."""
+        """Close the environments, and the engine where it has a process of its own."""
+        if self._sampler is not None:
+            self._sampler.close()
         if self.env is not None:
             self.env.close()
 
