@@ -18,10 +18,10 @@ from medseg_agents.llm.checkpoint import load_model, load_processor, save_view
 from medseg_agents.llm.engine import Conversation, EngineError
 from medseg_agents.llm.engine_options import ModelOptions
 from medseg_agents.llm.generation import TransformersEngine
+from medseg_agents.llm.prompt_tokens import PromptTokens
 from medseg_agents.llm.vllm import process as vllm_process
 from medseg_agents.llm.vllm import weights, wire
 from medseg_agents.llm.vllm.model_facts import model_facts
-from medseg_agents.llm.prompt_tokens import PromptTokens
 from medseg_agents.llm.vllm.prompts import SentImages, one_place_holder, prompts_of
 from PIL import Image
 from safetensors.torch import load_file
@@ -103,8 +103,7 @@ def test_facts_of_a_checkpoint_are_those_of_its_model(tiny_path):
 
 
 def test_an_image_is_sent_once_while_there_is_room():
-    from medseg_agents.llm.prompt_tokens import PromptTokens
-from medseg_agents.llm.vllm.prompts import Prompt
+    from medseg_agents.llm.vllm.prompts import Prompt
 
     pictures = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in range(4)]
     sent = SentImages(room=2 * 192)
