@@ -18,7 +18,16 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
 
 from medseg_agents.evaluation.evaluate import CaseRecord, record_of
-from medseg_agents.grpo.connectors import GROUP, LOG_PROBS, NUM_IMAGES, PROMPT, TOKENS
+from medseg_agents.grpo.connectors import (
+    CUT,
+    FINAL_PROMPT,
+    GROUP,
+    LOG_PROBS,
+    NUM_IMAGES,
+    PROMPT,
+    TERMS,
+    TOKENS,
+)
 from medseg_agents.grpo.metrics import episode_metrics, length_metrics, reward_metrics
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.engine import Completion, Conversation
@@ -141,23 +150,46 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             self._spent["segmentation"] += time.perf_counter() - between
             for slot, completion in zip(running, completions, strict=True):
                 shown = _row(observations, slot)
+                paid_for = dict(self._terms(slot, float(rewards[slot]), infos))
                 episodes[slot].add_env_step(
                     observation=shown,
                     action=completion.text,
                     reward=float(rewards[slot]),
                     terminated=bool(ended[slot]),
                     truncated=bool(cut[slot]),
-                    extra_model_outputs=self._kept(completion),
+                    extra_model_outputs={**self._kept(completion), TERMS: paid_for},
                 )
                 conversations[slot].show(shown["text"], shown["image"])
-                terms[slot].update(self._terms(slot, float(rewards[slot]), infos))
+                terms[slot].update(paid_for)
             running = [slot for slot in running if not (ended[slot] or cut[slot])]
+        if settings.advantage == "gae":
+            self._keep_final_prompts(engine, episodes, conversations)
         for slot, episode in enumerate(episodes):
             paid = [float(reward) for reward in episode.get_rewards()]
             played = self.env.engine.episode(slot)
             self._episode_metrics.append(episode_metrics(played, paid))
         self._reward_terms += terms
         return episodes
+
+    def _keep_final_prompts(
+        self,
+        engine: Any,
+        episodes: Sequence[SingleAgentEpisode],
+        conversations: Sequence[Conversation],
+    ) -> None:
+        """Keep what truncated episodes would have gone on from: its value stands for the rest."""
+        truncated = [
+            (episode, conversation)
+            for episode, conversation in zip(episodes, conversations, strict=True)
+            if episode.is_truncated and not episode.is_terminated
+        ]
+        if not truncated:
+            return
+        # Every engine says what it showed the model; the completions themselves are not used.
+        with self.module.autocast():
+            completions = engine.generate([conversation for _, conversation in truncated])
+        for (episode, _), completion in zip(truncated, completions, strict=True):
+            episode.custom_data[FINAL_PROMPT] = (completion.prompt, completion.num_images)
 
     def _terms(self, slot: int, reward: float, infos: Mapping[str, Any]) -> Mapping[str, float]:
         """Terms of the reward of a slot's newest step."""
@@ -175,6 +207,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             TOKENS: completion.tokens,
             LOG_PROBS: completion.log_probs,
             NUM_IMAGES: completion.num_images,
+            CUT: completion.cut,
             WEIGHTS_SEQ_NO: self._weights_seq_no,
         }
 
