@@ -5,12 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from medseg_agents.grpo.objective import chat_loss, token_weights
+from medseg_agents.grpo.settings import ChatSettings
 
 pytest.importorskip("trl")
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL's own
-
-from medseg_agents.grpo.objective import chat_loss, token_weights
-from medseg_agents.grpo.settings import ChatSettings
 
 LENGTHS, WIDTH, MAX_TOKENS = [5, 1, 7, 3], 7, 9
 
