@@ -61,12 +61,10 @@ def normalize_then_sum(
         By episode, one advantage per turn, float32; and statistics of the weighted returns.
     """
     _, statistics = compare(weighted_rewards(terms, weights), groups, "none")
-    total = [np.zeros(len(episode), np.float32) for episode in terms]
+    total: list[np.ndarray] = [np.zeros(len(episode)) for episode in terms]
     for name, weight in weights.items():
         alone, _ = compare([[t.get(name, 0.0) for t in one] for one in terms], groups, "group")
-        total = [
-            before + np.float32(weight) * part for before, part in zip(total, alone, strict=True)
-        ]
+        total = [before + weight * part for before, part in zip(total, alone, strict=True)]
     _, spread = learners.mean_and_std([float(episode[0]) for episode in total])
     return [(part / (spread + _EPS)).astype(np.float32) for part in total], statistics
 

@@ -55,6 +55,7 @@ def token_weights(
     tokens, episodes = (
         (totals.tokens, totals.episodes) if totals else (float(np.sum(lengths)), float(count))
     )
+    weights: np.ndarray
     if loss_type == "grpo":
         weights = 1 / sizes / episodes
     elif loss_type in ("dapo", "cispo"):
