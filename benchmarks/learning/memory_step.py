@@ -118,7 +118,7 @@ def measure(step: Step) -> dict[str, float]:
     from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
     torch.set_num_threads(1)
-    config = GRPOConfig().chat(model=step.model, max_ratio_deviation=None, **step.settings)
+    config = GRPOConfig().chat(model=step.model, max_logp_difference=1e9, **step.settings)
     space: Any = Discrete(1)  # RLlib asks for spaces; a learner of tokens reads none
     learner: Any = config.build_learner(spaces={DEFAULT_MODULE_ID: (space, space)})
     learner.build()

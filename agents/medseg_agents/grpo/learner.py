@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,16 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 from medseg_agents.arrays.optimisers import rate_over_run
 from medseg_agents.grpo.connectors import GROUP, ROWS, GroupAdvantages, TurnGAE, TurnsToTokens
-from medseg_agents.grpo.errors import LogProbMismatch
 from medseg_agents.grpo.metrics import learner_metrics
-from medseg_agents.grpo.objective import clipped_objective, k3, token_weights
+from medseg_agents.grpo.objective import (
+    OverLearners,
+    StepTotals,
+    chat_loss,
+    mismatch_bound,
+    require_agreement,
+    token_weights,
+)
+from medseg_agents.grpo.objective.old_log_probs import keep_old, record_old
 from medseg_agents.grpo.rollout.collate import collate
 from medseg_agents.grpo.rollout.token_rows import TokenRow
 from medseg_agents.grpo.settings import ChatSettings
@@ -53,23 +60,16 @@ class ChatLearner(TorchLearner):
         """Build RLlib's parts, then the connectors."""
         super().build()
         settings, config = self.settings, self.config
-        self._learner_connector.append(TurnsToTokens())
+        self._over_learners = OverLearners(config.num_learners, self._device)
+        self._learner_connector.append(TurnsToTokens(settings.mask_truncated_completions))
         if settings.advantage == "gae":
             self._learner_connector.append(
                 TurnGAE(
-                    config.gamma,
-                    settings.gae_lambda,
-                    settings.scale_rewards,
-                    settings.micro_batch,
-                    self._device,
+                    settings, config.gamma, settings.micro_batch, self._device, self._over_learners
                 )
             )
         else:
-            self._learner_connector.append(
-                GroupAdvantages(
-                    settings.advantage, settings.scale_rewards, settings.num_generations
-                )
-            )
+            self._learner_connector.append(GroupAdvantages(settings, self._over_learners))
         self._steps_taken = 0
 
     def get_parameters(self, module: Any) -> list[Any]:
@@ -125,11 +125,18 @@ class ChatLearner(TorchLearner):
         names = sorted(set(groups))
         generator = np.random.default_rng([self.config.seed or 0, self._iteration])
         self._steps_taken = 0
+        steps = num_epochs * self.settings.minibatches
+        self._keeps_old = steps > 1 and self.settings.tis_cap is not None
+        begun = False
         for _ in range(num_epochs):
             order = generator.permutation(len(names)) if num_epochs > 1 else range(len(names))
             for minibatch in np.array_split(np.asarray(order), self.settings.minibatches):
                 chosen = {names[i] for i in minibatch}
                 taken = [row for row in rows if groups[row.episode] in chosen]
+                if self._keeps_old and not begun:
+                    later = [row for row in rows if groups[row.episode] not in chosen]
+                    record_old(self.chat_module, later, self.settings.micro_batch, self._device)
+                begun = True
                 # An object array: RLlib's batches are counted by the length of their columns.
                 column = np.empty(len(taken), object)
                 column[:] = taken
@@ -168,8 +175,7 @@ class ChatLearner(TorchLearner):
             Rows, the prompts that they may share, what else the module is given, and whether they
             are the last ones.
         """
-        size = self.settings.micro_batch
-        slices = prompt_slices(rows, size) if self.chat_module.shares_prompts else [rows]
+        size, slices = self.settings.micro_batch, self._slices(rows)
         for number, part in enumerate(slices):
             micro_batches = [part[start : start + size] for start in range(0, len(part), size)]
             prompts, shared = self._prompts(part, len(micro_batches) > 1)
@@ -181,6 +187,12 @@ class ChatLearner(TorchLearner):
                 elif prompts:
                     extra["prompt_layers"] = prompts.leaves
                 yield micro_batch, prompts, extra, last and number == len(slices) - 1
+
+    def _slices(self, rows: list[TokenRow]) -> Sequence[list[TokenRow]]:
+        """Deal rows into parts whose prompts are read at once."""
+        if not self.chat_module.shares_prompts:
+            return [rows]
+        return prompt_slices(rows, self.settings.micro_batch)
 
     def _prompts(
         self, rows: list[TokenRow], several: bool
@@ -231,6 +243,8 @@ class ChatLearner(TorchLearner):
         losses = self.compute_losses(fwd_out=out, batch={DEFAULT_MODULE_ID: tensors})
         loss: torch.Tensor = losses[DEFAULT_MODULE_ID]
         value_of_loss = loss.detach().cpu()
+        if self._keeps_old:
+            keep_old(rows, out[DEFAULT_MODULE_ID]["log_probs"])
         layers = out[DEFAULT_MODULE_ID].get("prompt_layers")
         also, gradients = prompts.carried(layers) if prompts and layers else ([], [])
         torch.autograd.backward([loss, *also], [None, *gradients])
@@ -238,7 +252,7 @@ class ChatLearner(TorchLearner):
             before = totals.get(name)
             if before is None:
                 totals[name] = value
-            elif name == "max_ratio_deviation":
+            elif name.startswith("max_"):
                 totals[name] = torch.maximum(before, value)
             else:
                 totals[name] = before + value
@@ -247,36 +261,8 @@ class ChatLearner(TorchLearner):
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
     ) -> torch.Tensor:
-        """Compute the clipped objective, and what the settings add to it."""
-        settings = self.settings
-        weights, log_probs = batch["weights"], fwd_out["log_probs"]
-        loss, sums = clipped_objective(
-            log_probs,
-            batch["old_log_probs"],
-            batch["advantages"],
-            weights,
-            settings.epsilon,
-            settings.epsilon_high,
-        )
-        sums["tokens"] = torch.ones_like(log_probs).sum()
-        sums["entropy"] = fwd_out["entropy"].detach().sum()
-        if settings.entropy:
-            loss = loss - settings.entropy * (fwd_out["entropy"] * weights).sum()
-        if "reference_log_probs" in fwd_out:
-            kl = k3(fwd_out["reference_log_probs"] - log_probs)
-            loss = loss + settings.beta * (kl * weights).sum()
-            sums["kl"] = kl.detach().sum()
-        if "values" in fwd_out:
-            if batch["value_only"]:
-                loss = loss * 0
-            errors = (fwd_out["values"] - batch["value_targets"]) ** 2
-            loss = loss + settings.value_weight * errors.sum() / self._turns
-            sums["squared_error"] = errors.detach().sum()
-            sums["turns"] = torch.ones_like(errors).sum()
-            targets = batch["value_targets"]
-            sums["targets"] = targets.sum()
-            sums["targets_squared"] = (targets**2).sum()
-        self._sums = sums
+        """Compute the loss of a micro-batch, see `chat_loss`."""
+        loss, self._sums = chat_loss(self.settings, batch, fwd_out, self._totals.turns)
         return loss
 
     def _weights(self, rows: list[TokenRow]) -> dict[int, float]:
@@ -285,15 +271,17 @@ class ChatLearner(TorchLearner):
         lengths: dict[int, int] = {}
         for row in rows:
             lengths[row.episode] = lengths.get(row.episode, 0) + int(row.completion_mask.sum())
-        self._turns = sum(len(row.prompt_ends) for row in rows)
-        tokens = None
-        if self.config.num_learners > 1 and settings.loss_type == "dapo":
-            # Gradients are averaged over learners, so each divides by their mean number of tokens.
-            total = torch.tensor(float(sum(lengths.values())), device=self._device)
-            torch.distributed.all_reduce(total)
-            tokens = float(total) / self.config.num_learners
-        max_tokens = settings.max_completion_length * max(1, self.config.max_turns)
-        weights = token_weights(list(lengths.values()), settings.loss_type, max_tokens, tokens)
+        turns = sum(len(row.prompt_ends) for row in rows)
+        totals = self._over_learners.sum([sum(lengths.values()), len(lengths), turns])
+        learners = self._over_learners.count
+        self._totals = StepTotals(*(total / learners for total in totals))
+        weights = token_weights(
+            list(lengths.values()),
+            settings.loss_type,
+            settings.max_completion_length * max(1, self.config.max_turns),
+            self._totals,
+            sum(-(-len(part) // settings.micro_batch) for part in self._slices(rows)),
+        )
         return dict(zip(lengths, weights.tolist(), strict=True))
 
     def _without_sync(self, waits: bool) -> contextlib.AbstractContextManager[Any]:
@@ -308,17 +296,13 @@ class ChatLearner(TorchLearner):
         """Compare probabilities with those of the sampler, before anything was learned.
 
         Raises:
-            LogProbMismatch: They differ; no weight has changed then.
+            LogProbMismatch: They differ too much; no weight has changed then.
         """
-        deviation, limit = sums["max_ratio_deviation"], self.settings.max_ratio_deviation
-        if self._steps_taken or limit is None or deviation <= limit:
+        if self._steps_taken:
             return
-        raise LogProbMismatch(
-            f"before the first gradient step of iteration {self._iteration} a token's probability "
-            f"differs by a factor of 1 +- {deviation:.2g} between sampler and learner "
-            f"(at most {limit} is allowed): weights, masks or positions are not the same; for "
-            "bfloat16, whose rounding does that, give a larger max_ratio_deviation"
-        )
+        lm = self.chat_module.lm
+        dtypes = {lm.dtype, torch.bfloat16 if self.settings.precision == "bfloat16" else lm.dtype}
+        require_agreement(sums, mismatch_bound(self.settings, dtypes), self._iteration)
 
     # state --------------------------------------------------------------------------------------
     def _get_optimizer_state(self) -> dict[str, Any]:

@@ -14,6 +14,8 @@ REWARD = "reward/"
 LENGTH = "completion_length/"
 BRANCH = "branch/"
 RATIO_DEVIATION = "sampling/max_ratio_deviation"
+LOGP_DIFFERENCE = "sampling/sampling_logp_difference/"
+IMPORTANCE = "sampling/importance_sampling_ratio/"
 
 _OF_EPISODES = ("dice", "turns", "valid_rate", "stopped", "return_regret")
 """Fields of `EpisodeSummary` that are logged under their own names."""
@@ -29,6 +31,8 @@ _LEARNED = (
     *("group_reward_std", "frac_reward_zero_std", "clip_ratio/low", "clip_ratio/high"),
     *("clip_ratio/region", "approx_kl", "kl", "entropy", RATIO_DEVIATION, "value_loss"),
     *("explained_variance", "learning_rate"),
+    *(f"{LOGP_DIFFERENCE}mean", f"{LOGP_DIFFERENCE}max"),
+    *(f"{IMPORTANCE}mean", f"{IMPORTANCE}capped"),
 )
 """Names among RLlib's metrics of the learner, and in the log."""
 
@@ -93,7 +97,7 @@ def learner_metrics(sums: Mapping[str, float], first_step: bool) -> dict[str, fl
     """Return the metrics of a gradient step.
 
     Args:
-        sums: Over its tokens and turns, see `ChatLearner.compute_loss_for_module`.
+        sums: Over its tokens and turns, see `objective.chat_loss`.
         first_step: Nothing was learned from these episodes before.
     """
     tokens = max(1.0, sums["tokens"])
@@ -113,6 +117,10 @@ def learner_metrics(sums: Mapping[str, float], first_step: bool) -> dict[str, fl
         metrics["explained_variance"] = 1 - metrics["value_loss"] / max(variance, 1e-8)
     if first_step:
         metrics[RATIO_DEVIATION] = sums["max_ratio_deviation"]
+        metrics[f"{LOGP_DIFFERENCE}mean"] = sums["logp_difference"] / tokens
+        metrics[f"{LOGP_DIFFERENCE}max"] = sums["max_logp_difference"]
+        metrics[f"{IMPORTANCE}mean"] = sums["importance"] / tokens
+        metrics[f"{IMPORTANCE}capped"] = sums["importance_capped"] / tokens
     return metrics
 
 

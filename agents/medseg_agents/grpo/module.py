@@ -168,7 +168,8 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         Args:
             batch: See `collate`. Where prompts are shared, also their keys and values
                 (`prompt_layers`) or what they are computed from with gradients (`prompts`); and
-                those of the reference (`reference_layers`), where there is one.
+                those of the reference (`reference_layers`), where there is one. With
+                `log_probs_only` the reference is not asked.
             **kwargs: Of RLlib.
 
         Returns:
@@ -188,7 +189,7 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         if hasattr(self, "value_head"):
             read = hidden.detach() if batch.get("value_only") else hidden
             outputs["values"] = self._values(read, batch)
-        if self.settings.beta:
+        if self.settings.beta and not batch.get("log_probs_only"):
             with torch.no_grad(), self._model(reference=True) as model:
                 with self.autocast():
                     hidden = self._hidden(model, batch, batch.get("reference_layers"))

@@ -5,10 +5,12 @@ Names follow TRL's `GRPOConfig` where they mean the same.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from medseg_agents.llm.engine_options import EngineOptions
+from medseg_gym.errors import MedSegError
 from medseg_gym.option_groups import EnvironmentOptions
 from medseg_gym.options import Options
 
@@ -83,16 +85,32 @@ class AdvantageSettings(Options):
     that turn and those behind it, and the trunk's are prompt alone (the "vine" of TRPO, Schulman
     et al. 2015, section 5.2; compare VinePPO, Kazemnejad et al. 2024)."""
 
-    advantage: Literal["group", "reward_to_go", "gae"] = "group"
+    advantage: Literal["group", "leave_one_out", "batch", "reward_to_go", "gae"] = "group"
     """"group": an episode's return less its group's mean, for all its tokens (GRPO, Shao et al.
-    2024, section 4.1.2). "reward_to_go": the rewards from a turn on, less the mean of that over
-    the group's episodes that reached the turn; a reward of every step then counts for the turns
-    that could earn it (compare the process supervision of Shao et al. 2024, section 4.1.3). "gae":
-    turn-level generalised advantages from a value head (Schulman et al. 2016, eq. 16)."""
+    2024, section 4.1.2). "leave_one_out": less the mean of the group's other episodes (RLOO,
+    Ahmadian et al. 2024). "batch": less the mean of the whole iteration (REINFORCE++, Hu et al.
+    2025). "reward_to_go": the rewards from a turn on, less the mean of that over the group's other
+    episodes that reached the turn; a reward of every step then counts for the turns that could earn
+    it (compare the process supervision of Shao et al. 2024, section 4.1.3). "gae": turn-level
+    generalised advantages from a value head (Schulman et al. 2016, eq. 16)."""
 
-    scale_rewards: bool = True
-    """Divide advantages by the standard deviation of the group's returns ("gae": of all
-    advantages). Off in Dr. GRPO (Liu et al. 2025)."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """Divide advantages by the standard deviation of returns in the "group" or in the "batch", the
+    whole iteration (PPO Lite, Liu et al. 2025, 2508.08221); or not: "none", as in Dr. GRPO (Liu et
+    al. 2025) and RLOO. The advantages "batch" and "gae" know one spread alone, that of the whole
+    iteration ("gae": of its advantages), unless "none" is given."""
+
+    reward_weights: tuple[str, ...] = ()
+    """Weights of the reward's terms, as dice_gain=1,cost=-0.5: an episode then earns the weighted
+    sum of its terms as they are logged (`reward/<term>/mean`), a term without a weight nothing.
+    Without any, it earns what the environment's reward says."""
+
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = (
+        "sum_then_normalize"
+    )
+    """"normalize_then_sum" compares and normalises every term of `reward_weights` within its group
+    by itself, and then the weighted sum over the iteration, whatever `scale_rewards` says (GDPO,
+    2026, 2601.05242)."""
 
     gae_lambda: float = 0.95
     """Lambda of the advantage estimate, "gae" alone (Schulman et al. 2016)."""
@@ -101,6 +119,26 @@ class AdvantageSettings(Options):
     """First iterations in which the value head alone learns, "gae" alone: until it knows something
     its advantages are noise (compare the value pretraining of VC-PPO, Yuan et al. 2025)."""
 
+    def term_weights(self) -> dict[str, float]:
+        """Return `reward_weights` by term.
+
+        Raises:
+            MedSegError: A text of another form than TERM=WEIGHT, or a term twice.
+        """
+        weights: dict[str, float] = {}
+        for text in self.reward_weights:
+            name, _, number = (part.strip() for part in text.partition("="))
+            try:
+                weight = float(number)
+            except ValueError:
+                weight = math.nan
+            if not name or not math.isfinite(weight):
+                raise MedSegError(f"reward_weights: {text!r} is not TERM=WEIGHT, as dice_gain=1 is")
+            if name in weights:
+                raise MedSegError(f"reward_weights: {name} has two weights")
+            weights[name] = weight
+        return weights
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveSettings(Options):
@@ -108,20 +146,37 @@ class ObjectiveSettings(Options):
 
     topic: ClassVar[str] = "Objective"
 
-    loss_type: Literal["grpo", "dr_grpo", "dapo"] = "dapo"
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo"] = "dapo"
     """How tokens are averaged. "grpo": within each episode, then over episodes (Shao et al. 2024).
     "dr_grpo": by a constant, the tokens that an episode could have at most (Liu et al. 2025, who
-    also turn `scale_rewards` off). "dapo": over all tokens (Yu et al. 2025, section 3.3)."""
+    also set `scale_rewards` to "none"). "dapo": over all tokens of a gradient step (Yu et al. 2025,
+    section 3.3). "bnpo": over the tokens of each micro-batch, as in TRL. "cispo": as "dapo", and
+    the ratio is a weight that is bounded at `epsilon_high` instead of clipped, so that every token
+    has a gradient (MiniMax-M1, 2025, eq. 4)."""
+
+    importance_sampling_level: Literal["token", "turn", "sequence"] = "token"
+    """What a probability ratio belongs to: each "token" (PPO); or the geometric mean over a
+    "sequence", all that an episode generated while its conversation grew (GSPO, Zheng et al. 2025,
+    eq. 7, with loss_type "grpo"); or over a "turn", one completion."""
 
     epsilon: float = 0.2
     """The probability ratio counts down to 1 - epsilon (PPO, Schulman et al. 2017, eq. 7)."""
 
     epsilon_high: float = 0.28
-    """And up to 1 + epsilon_high ("clip higher" of DAPO, Yu et al. 2025, section 3.1)."""
+    """And up to 1 + epsilon_high ("clip higher" of DAPO, Yu et al. 2025, section 3.1). Under
+    "cispo" it is the bound itself, 5.0 by ScaleRL (Khatri et al. 2025)."""
+
+    delta: float | None = None
+    """Bound of the ratio where the advantage is negative, above 1 + epsilon_high (dual clip, Ye et
+    al. 2020, eq. 5, there c = 3; INTELLECT-2, 2025). None has no such bound."""
 
     beta: float = 0.0
     """Weight of the KL divergence from the starting model (Shao et al. 2024, eq. 4; estimator k3 of
     Schulman 2020); 0 keeps no reference."""
+
+    use_bias_correction_kl: bool = False
+    """Weigh that divergence by the probability ratio, which makes its gradient unbiased
+    (DeepSeek-V3.2, 2025, eq. 7). TRL does so by default."""
 
     entropy: float = 0.0
     """Weight of the entropy bonus (PPO, Schulman et al. 2017, eq. 9)."""
@@ -129,10 +184,26 @@ class ObjectiveSettings(Options):
     value_weight: float = 0.5
     """Weight of the value's squared error, "gae" alone (PPO, Schulman et al. 2017, eq. 9)."""
 
-    max_ratio_deviation: float | None = 1e-3
-    """How far the probability ratio of a token may be from 1 before the first gradient step of an
-    iteration. Beyond it sampler and learner disagree about a completion, and training stops. None
-    does not look; the default is for float32."""
+    tis_cap: float | None = 2.0
+    """Truncated importance sampling: what a token teaches is weighed by its probability under the
+    learner, before the iteration's first gradient step, by that under the sampler, at most this
+    (Yao et al. 2025). Clipping then compares with the learner's own probabilities from before the
+    first step, which costs a forward pass where `minibatches` is above 1. None weighs nothing and
+    clips against the sampler's probabilities."""
+
+    tis_level: Literal["token", "sequence"] = "token"
+    """Whether that weight belongs to each token or, as the product over its tokens, to a sequence
+    (see `importance_sampling_level`)."""
+
+    max_logp_difference: float | None = None
+    """Training stops where the log-probabilities of sampler and learner differ by more than this,
+    nats, in the mean over the tokens of an iteration's first gradient step: they then disagree
+    about what was read or drawn. None is 0.001 where the learner computes in float32 and 0.1 where
+    bfloat16 or float16 rounds; a large number never stops."""
+
+    mask_truncated_completions: bool = False
+    """Learn nothing from completions that were cut at `max_completion_length` (overlong filtering
+    of DAPO, Yu et al. 2025, section 3.4)."""
 
 
 @dataclass(frozen=True, kw_only=True)

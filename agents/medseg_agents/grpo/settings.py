@@ -45,7 +45,7 @@ class ChatSettings(
             raise MedSegError(
                 f"completions are drawn: temperature must be > 0, got {self.temperature}"
             )
-        if self.advantage != "gae" and self.num_generations < 2:
+        if self.advantage not in ("gae", "batch") and self.num_generations < 2:
             raise MedSegError(
                 f"advantage {self.advantage!r} compares episodes of one case: num_generations must "
                 f"be at least 2, got {self.num_generations}"
@@ -60,6 +60,7 @@ class ChatSettings(
                 f"groups ({self.groups}) must be a multiple of minibatches ({self.minibatches}): "
                 "groups stay whole"
             )
+        _check_objective(self)
 
     @property
     def episodes(self) -> int:
@@ -112,7 +113,7 @@ class ChatPPORun(ChatRun):
     groups: int = 128
     """Cases of an iteration."""
 
-    advantage: Literal["group", "reward_to_go", "gae"] = "gae"
+    advantage: Literal["group", "leave_one_out", "batch", "reward_to_go", "gae"] = "gae"
     """"gae": turn-level generalised advantages from a value head (Schulman et al. 2016, eq. 16).
     The others are GRPO's."""
 
@@ -125,3 +126,35 @@ def _at_least_one(settings: ChatSettings, *names: str) -> None:
     for name in names:
         if getattr(settings, name) < 1:
             raise MedSegError(f"{name} must be at least 1, got {getattr(settings, name)}")
+
+
+def _check_objective(settings: ChatSettings) -> None:
+    """Refuse options of loss and advantages that contradict each other."""
+    cispo, high, delta = settings.loss_type == "cispo", settings.epsilon_high, settings.delta
+    if cispo and high < 1:
+        raise MedSegError(
+            f"under loss_type 'cispo' epsilon_high is the greatest weight of a token: {high} is "
+            "below 1; give epsilon_high=5"
+        )
+    if delta is not None and (cispo or delta <= 1 + high):
+        raise MedSegError(
+            "delta bounds ratios that epsilon_high leaves alone, so it must be above 1 + "
+            f"epsilon_high ({1 + high:g}), and 'cispo' has no use for it; got {delta}"
+        )
+    if settings.tis_cap is not None and settings.tis_cap < 1:
+        raise MedSegError(
+            f"tis_cap must be at least 1, the weight of a token that both agree about, or None; "
+            f"got {settings.tis_cap}"
+        )
+    weights = settings.term_weights()
+    if settings.multi_objective_aggregation == "normalize_then_sum":
+        if not weights:
+            raise MedSegError(
+                "normalize_then_sum normalises the terms of reward_weights: give some, as in "
+                "reward_weights=('dice_gain=1', 'cost=-1')"
+            )
+        if settings.advantage in ("gae", "batch"):
+            raise MedSegError(
+                f"normalize_then_sum compares within groups, advantage {settings.advantage!r} does "
+                "not: use 'group', 'leave_one_out' or 'reward_to_go'"
+            )

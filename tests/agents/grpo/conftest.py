@@ -31,12 +31,8 @@ def make(caller, small_cases, ray_cluster):  # noqa: F811
         config.env_runners(num_env_runners=runners).learners(num_learners=learners)
         sizes = {"groups": 4, "num_generations": 4} if kind == "grpo" else {"groups": 16}
         sizes = {"micro_batch": 4, **sizes, **settings}
-        config.chat(
-            model=str(caller),
-            max_completion_length=30,
-            warmup=1,
-            **{**sizes, "micro_batch": 4, **settings},
-        )
+        defaults = {"max_completion_length": 30, "warmup": 1, "micro_batch": 4}
+        config.chat(model=str(caller), **{**defaults, **sizes, **settings})
         if slots:
             config.env_runners(num_envs_per_env_runner=slots)
         algo = config.build_algo()

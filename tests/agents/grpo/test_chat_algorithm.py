@@ -203,9 +203,10 @@ def test_adapters_learn_and_travel_alone(make):
     "settings",
     [
         {"loss_type": "grpo", "entropy": 0.01, "beta": 0.1},
-        {"loss_type": "dr_grpo", "scale_rewards": False, "advantage": "reward_to_go"},
-        {"precision": "bfloat16", "max_ratio_deviation": None, "train_vision": False},
-        {"gradient_checkpointing": True, "minibatches": 2},
+        {"loss_type": "dr_grpo", "scale_rewards": "none", "advantage": "reward_to_go"},
+        {"precision": "bfloat16", "train_vision": False},
+        {"gradient_checkpointing": True, "minibatches": 2, "importance_sampling_level": "turn"},
+        {"loss_type": "cispo", "epsilon_high": 5.0, "advantage": "batch", "num_generations": 1},
     ],
 )
 def test_settings_of_the_literature_train(make, settings):
@@ -230,6 +231,13 @@ def test_any_reward_of_the_suite_is_learned_from(make):
         ({"num_generations": 1}, "at least 2"),
         ({"advantage": "best"}, "advantage must be one of"),
         ({"temperature": 0}, "temperature must be > 0"),
+        ({"scale_rewards": True}, "scale_rewards must be one of"),
+        ({"loss_type": "cispo"}, "give epsilon_high=5"),
+        ({"delta": 1.1}, r"above 1 \+ epsilon_high"),
+        ({"tis_cap": 0.5}, "at least 1"),
+        ({"reward_weights": ("dice_gain",)}, "TERM=WEIGHT"),
+        ({"reward_weights": ("cost=1", "cost=2")}, "two weights"),
+        ({"multi_objective_aggregation": "normalize_then_sum"}, "reward_weights: give some"),
     ],
 )
 def test_settings_that_cannot_be_are_named(settings, words):

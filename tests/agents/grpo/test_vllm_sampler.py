@@ -51,7 +51,7 @@ def caller(tmp_path_factory):
 
 
 # Answers are nonsense and rewards equal, so the entropy's gradient is what changes the weights.
-TEACHES = {"entropy": 0.1, "num_generations": 2, "groups": 2, "max_ratio_deviation": 1e-3}
+TEACHES = {"entropy": 0.1, "num_generations": 2, "groups": 2, "max_logp_difference": 1e-3}
 
 
 @pytest.mark.parametrize(

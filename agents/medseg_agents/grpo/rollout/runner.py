@@ -20,11 +20,14 @@ from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
 from medseg_agents.evaluation.case_record import CaseRecord, record_of
 from medseg_agents.grpo.case_choice import Group
 from medseg_agents.grpo.connectors import (
+    CUT,
+    FINAL_PROMPT,
     GROUP,
     IMAGES_BEFORE,
     LOG_PROBS,
     NUM_IMAGES,
     PROMPT,
+    TERMS,
     TOKENS,
 )
 from medseg_agents.grpo.metrics import (
@@ -140,17 +143,20 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             observations, rewards, ended, cut, infos = stepped
             for slot, completion in zip(running, completions, strict=True):
                 shown = _row(observations, slot)
+                paid_for = dict(self._terms(slot, float(rewards[slot]), infos))
                 episodes[slot].add_env_step(
                     observation=shown,
                     action=completion.text,
                     reward=float(rewards[slot]),
                     terminated=bool(ended[slot]),
                     truncated=bool(cut[slot]),
-                    extra_model_outputs=self._kept(completion),
+                    extra_model_outputs={**self._kept(completion), TERMS: paid_for},
                 )
                 conversations[slot].show(shown["text"], shown["image"])
-                terms[slot].update(self._terms(slot, float(rewards[slot]), infos))
+                terms[slot].update(paid_for)
             running = [slot for slot in running if not (ended[slot] or cut[slot])]
+        if settings.advantage == "gae":
+            self._keep_final_prompts(engine, episodes, conversations)
         for slot in range(len(members)):
             played = self.env.engine.episode(slot)
             self._episode_metrics.append(episode_metrics(played, played.rewards))
@@ -212,6 +218,26 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         self._short_trunks += sum(trunk.ended for trunk in trunks.values())
         return dict(zip(numbers, points, strict=True))
 
+    def _keep_final_prompts(
+        self,
+        engine: Any,
+        episodes: Sequence[SingleAgentEpisode],
+        conversations: Sequence[Conversation],
+    ) -> None:
+        """Keep what truncated episodes would have gone on from: its value stands for the rest."""
+        truncated = [
+            (episode, conversation)
+            for episode, conversation in zip(episodes, conversations, strict=True)
+            if episode.is_truncated and not episode.is_terminated
+        ]
+        if not truncated:
+            return
+        # Every engine says what it showed the model; the completions themselves are not used.
+        with self.module.autocast():
+            completions = engine.generate([conversation for _, conversation in truncated])
+        for (episode, _), completion in zip(truncated, completions, strict=True):
+            episode.custom_data[FINAL_PROMPT] = (completion.prompt, completion.num_images)
+
     def _terms(self, slot: int, reward: float, infos: Mapping[str, Any]) -> Mapping[str, float]:
         """Terms of the reward of a slot's newest step."""
         info = {
@@ -228,6 +254,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             TOKENS: completion.tokens,
             LOG_PROBS: completion.log_probs,
             NUM_IMAGES: completion.num_images,
+            CUT: completion.cut,
             WEIGHTS_SEQ_NO: self._weights_seq_no,
         }
 
