@@ -18,9 +18,14 @@ from medseg_agents.grpo.errors import LogProbMismatch
 from medseg_agents.grpo.metrics import learner_metrics
 from medseg_agents.grpo.objective import clipped_objective, k3, token_weights
 from medseg_agents.grpo.rollout.collate import collate
+from medseg_agents.grpo.rollout.device_memory import log_peak_memory
 from medseg_agents.grpo.rollout.token_rows import TokenRow
 from medseg_agents.grpo.settings import ChatSettings
 from medseg_agents.grpo.shared_prompts import SharedPrompts
+from medseg_agents.runs.divergence import check_gradients
+
+LOWER = "lr or max_grad_norm"
+"""Options to lower when a gradient is not finite."""
 
 ITERATION = "iteration"
 """Entry of `timesteps` with the number of the iteration, from 0."""
@@ -107,7 +112,8 @@ class ChatLearner(TorchLearner):
         )
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Do nothing: RLlib's own schedule would set the rate a second time."""
+        """Log memory alone: RLlib's own schedule would set the rate a second time."""
+        log_peak_memory(self.metrics, (DEFAULT_MODULE_ID, "memory/learner_peak"))
 
     def _create_iterator_if_necessary(
         self, *, training_data: Any, num_epochs: int = 1, **kwargs: Any
@@ -160,6 +166,8 @@ class ChatLearner(TorchLearner):
         sums = {name: float(value) for name, value in totals.items()}
         self._check(sums)
         gradients = {name: p.grad for name, p in self._params.items() if p.grad is not None}
+        where = f"iteration {self._iteration}, gradient step {self._steps_taken}"
+        check_gradients(gradients.values(), where, LOWER, self.config.num_learners > 1)
         self.apply_gradients(self.postprocess_gradients(gradients))
         for name, value in learner_metrics(sums, self._steps_taken == 0).items():
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from medseg_agents.runs.options import TrackingOptions
 from medseg_gym.option_groups import EnvironmentOptions
 from medseg_gym.options import Options
 
@@ -221,7 +222,20 @@ class MachineSettings(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProgressSettings(Options):
+class LogSettings(TrackingOptions):
+    """What is shown while a run trains."""
+
+    topic: ClassVar[str] = "Logging"
+
+    log_samples_every: int = 10
+    """Iterations between tables of sampled conversations with their images; 0 for none."""
+
+    log_samples: int = 8
+    """Episodes in such a table, whole groups first; at most 16 of each runner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressSettings(LogSettings):
     """Evaluation and checkpoints of a run."""
 
     topic: ClassVar[str] = "Evaluation and checkpoints"

@@ -19,13 +19,18 @@ from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
 
 from medseg_agents.evaluation.evaluate import CaseRecord, record_of
 from medseg_agents.grpo.connectors import GROUP, LOG_PROBS, NUM_IMAGES, PROMPT, TOKENS
-from medseg_agents.grpo.metrics import episode_metrics, length_metrics, reward_metrics
+from medseg_agents.grpo.rollout.samples import SampledConversation
+from medseg_agents.grpo.rollout.statistics import EpisodeStatistics, play_metrics
+from medseg_agents.grpo.rollout.device_memory import log_peak_memory
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.engine import Completion, Conversation
 from medseg_gym.envs.contact_sheet import contact_sheet
 from medseg_gym.episodes import Episode
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.trajectories.recording.step_log import step_record
+
+SAMPLES = 16
+"""Episodes of an iteration that a runner keeps as conversations for the log."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,8 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         size = self.config.settings.num_generations
         per_wave = max(1, self.num_envs // size)
         self._spent = {"generation": 0.0, "segmentation": 0.0}
-        self._episode_metrics: list[dict[str, float]] = []
-        self._reward_terms: list[Counter[str]] = []
-        self._lengths: list[int] = []
-        self._clipped = 0
+        self._statistics: list[EpisodeStatistics] = []
+        self._samples: list[SampledConversation] = []
         counters = self.env.engine.cache.counters
         encoded = counters.encodes
         began = time.perf_counter()
@@ -125,6 +128,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             conversations[slot].show(shown["text"], shown["image"])
         running = list(range(len(members)))
         terms: list[Counter[str]] = [Counter() for _ in members]
+        drawn: list[list[Completion]] = [[] for _ in members]
         engine = self.module.engine(self.env.system_messages)
         while running:
             before = time.perf_counter()
@@ -134,8 +138,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             actions: list[str | None] = [None] * self.num_envs
             for slot, completion in zip(running, completions, strict=True):
                 actions[slot] = completion.text
-                self._lengths.append(len(completion.tokens))
-                self._clipped += completion.cut
+                drawn[slot].append(completion)
             observations, rewards, ended, cut, infos = self.env.step(actions)
             self._spent["generation"] += between - before
             self._spent["segmentation"] += time.perf_counter() - between
@@ -154,9 +157,12 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             running = [slot for slot in running if not (ended[slot] or cut[slot])]
         for slot, episode in enumerate(episodes):
             paid = [float(reward) for reward in episode.get_rewards()]
-            played = self.env.engine.episode(slot)
-            self._episode_metrics.append(episode_metrics(played, paid))
-        self._reward_terms += terms
+            group, played = members[slot][0].number, self.env.engine.episode(slot)
+            self._statistics.append(
+                EpisodeStatistics.of(group, played, paid, terms[slot], drawn[slot])
+            )
+            if len(self._samples) < SAMPLES:
+                self._samples.append(SampledConversation.of(group, played, episode, drawn[slot]))
         return episodes
 
     def _terms(self, slot: int, reward: float, infos: Mapping[str, Any]) -> Mapping[str, float]:
@@ -180,19 +186,27 @@ class ChatEnvRunner(SingleAgentEnvRunner):
 
     def _log(self, episodes: Sequence[SingleAgentEpisode], seconds: float) -> None:
         self._increase_sampled_metrics(sum(map(len, episodes)), len(episodes))
-        means = {
-            name: float(np.mean([one[name] for one in self._episode_metrics]))
-            for name in self._episode_metrics[0]
-        }
-        means |= reward_metrics(self._reward_terms)
-        means |= length_metrics(self._lengths, self._clipped)
-        for name, value in means.items():
-            self.metrics.log_value(name, value, window=1)
-        tokens = sum(self._lengths)
+        metrics = play_metrics(self._statistics, int(self.config.max_turns))
+        for name, value in metrics.items():
+            # The shortest and longest completion are those of all runners, the rest is a mean.
+            part = name.rpartition("/")[2]
+            if part in ("min", "max"):
+                self.metrics.log_value(name, value, reduce=part)
+            else:
+                self.metrics.log_value(name, value, window=1)
+        tokens = sum(sum(one.lengths) for one in self._statistics)
         self.metrics.log_value("tokens", tokens, reduce="sum")
+        self.metrics.log_value("episodes", len(episodes), reduce="sum")
         for name, spent in self._spent.items():
             self.metrics.log_value(f"{name}_seconds", spent, reduce="sum")
         self.metrics.log_value("tokens_per_second", tokens / seconds, window=1)
+        # Runners play at the same time: an iteration takes as long as the slowest.
+        self.metrics.log_value("playing_seconds", seconds, reduce="max")
+        log_peak_memory(self.metrics, "memory/runner_peak")
+
+    def newest_samples(self) -> list[SampledConversation]:
+        """Return the first episodes of the newest iteration, whole groups first."""
+        return self._samples
 
     # evaluation ---------------------------------------------------------------------------------
     def validate(
