@@ -164,10 +164,11 @@ class ChatLearner(TorchLearner):
             with self._without_sync(not last):
                 loss = loss + self._accumulate(micro_batch, weights, totals, prompts, extra)
         sums = {name: float(value) for name, value in totals.items()}
+        where = f"iteration {self._iteration}, gradient step {self._steps_taken}"
+        own = [p.grad for p in self._params.values() if p.grad is not None]
+        check_gradients(own, where, LOWER, self.config.num_learners > 1)
         self._check(sums)
         gradients = {name: p.grad for name, p in self._params.items() if p.grad is not None}
-        where = f"iteration {self._iteration}, gradient step {self._steps_taken}"
-        check_gradients(gradients.values(), where, LOWER, self.config.num_learners > 1)
         self.apply_gradients(self.postprocess_gradients(gradients))
         for name, value in learner_metrics(sums, self._steps_taken == 0).items():
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)

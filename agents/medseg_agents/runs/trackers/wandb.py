@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -39,8 +40,7 @@ class WandbTracker:
         mode: str = "",
     ) -> None:
         self._wandb: Any = _import()
-        known = read_identity(folder, "wandb")
-        identity = known or self._wandb.util.generate_id()
+        identity = read_identity(folder, "wandb") or secrets.token_hex(4)
         self._run: Any = self._wandb.init(
             dir=str(folder),
             project=project or None,
