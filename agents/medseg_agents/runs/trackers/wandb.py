@@ -63,13 +63,24 @@ class WandbTracker:
         self._run.log({**metrics, "step": step})
 
     def write_table(self, step: int, name: str, table: Table) -> None:
-        """Log a `wandb.Table` with its images."""
+        """Log a `wandb.Table`, and each column of images as a strip too, which stays on the disk.
+
+        Within a table images are kept as an artifact, which is not shown before it was sent.
+        """
         wandb = self._wandb
-        rows = [
-            [wandb.Image(cell) if isinstance(cell, np.ndarray) else cell for cell in row]
-            for row in table.rows
-        ]
-        self._run.log({name: wandb.Table(columns=list(table.columns), data=rows), "step": step})
+        rows: list[list[Any]] = []
+        strips: dict[str, list[Any]] = {}
+        for number, row in enumerate(table.rows, 1):
+            cells = []
+            for column, cell in zip(table.columns, row, strict=True):
+                if isinstance(cell, np.ndarray):
+                    strip = strips.setdefault(f"{name}/{column}", [])
+                    strip.append(wandb.Image(cell, caption=f"row {number}"))
+                    cell = wandb.Image(cell)
+                cells.append(cell)
+            rows.append(cells)
+        whole = wandb.Table(columns=list(table.columns), data=rows)
+        self._run.log({name: whole, **strips, "step": step})
 
     def write_alert(self, step: int, name: str, text: str) -> None:
         """Send an alert, which W&B mails to whoever wants it."""
