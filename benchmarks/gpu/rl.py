@@ -3,9 +3,9 @@
     python -m benchmarks.gpu.rl --out out/gpu
     python -m benchmarks.gpu.rl --device cpu --small
 
-Each row of the table is one way to train: all weights or adapters, bfloat16 autocast or float32, first
-prompts of a group computed once or in every row, and the loss in chunks or whole where this version
-has that option. The model is Qwen3-VL's architecture with random weights and Qwen's vocabulary; it
+Each row of the table is one way to train: all weights or adapters, bfloat16 autocast or float32,
+first prompts of a group computed once or in every row, and the loss in chunks or whole where this
+version has that option. The model is Qwen3-VL's architecture with random weights and Qwen's vocabulary; it
 makes no valid call, so that every episode has `--max-steps` turns, and groups have no spread: the
 gradient is zero, its computation is not. What is seen: speed of sampling and of the gradient step,
 peak memory of each, and how far the sampler's probabilities are from the learner's. The table comes

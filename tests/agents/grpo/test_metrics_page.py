@@ -10,6 +10,7 @@ from medseg_agents.grpo.settings import ChatPPORun, GRPORun
 from medseg_agents.runs import alerts
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
@@ -22,6 +23,7 @@ SIZES = {
     "iterations": 1,
     "eval_every": 1,
     "eval_cases": 2,
+    "log_samples_every": 1,
 }
 
 ON_A_GPU = {"memory/runner_peak", "memory/learner_peak"}
@@ -30,6 +32,21 @@ ON_A_GPU = {"memory/runner_peak", "memory/learner_peak"}
 def table_names(text):
     """First cells of tables that are names."""
     return re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+
+
+def check_samples(folder, episodes):
+    """The board has the iteration's conversations, an image a turn."""
+    board = EventAccumulator(str(folder / "tensorboard"), {"tensors": 0, "images": 0})
+    board.Reload()
+    (text,) = board.Tensors("samples/text_summary")
+    lines = text.tensor_proto.string_val[0].decode().splitlines()
+    assert lines[0].startswith("| row | group | case | target | turn | image | shown | completion")
+    turns = len(lines) - 2
+    assert episodes <= turns <= episodes * SIZES["max_steps"]
+    assert "optic" in lines[2]
+    # The first two entries are the size of the strip: an image a turn.
+    (strip,) = board.Images("samples/image")
+    assert strip.height * strip.width == turns * 64 * 64
 
 
 def test_the_page_of_metrics_names_what_is_logged(caller, ray_cluster, tmp_path):
@@ -41,6 +58,7 @@ def test_the_page_of_metrics_names_what_is_logged(caller, ray_cluster, tmp_path)
         ChatPPORun(model=str(caller), groups=2, **SIZES),
     ):
         folder = train.train_chat(run, tmp_path / type(run).__name__, console=Console(quiet=True))
+        check_samples(folder.path, run.episodes)
         for row in read_progress(folder.path):
             terms |= {name.split("/")[1] for name in row if name.startswith("reward/")}
             logged |= {re.sub(r"^reward/\w+/", "reward/<term>/", name) for name in row}

@@ -52,7 +52,9 @@ def test_options_exist_and_the_memory_is_added_up_right(file):
         assert amount == pytest.approx(float(claimed), rel=0.01, abs=0.006), formula
         amounts.append(amount)
     if "total" in text:
-        total, limit = map(float, re.search(r"^# total: ([\d.]+) GB of (\d+) GB$", text, re.M).groups())
+        total, limit = map(
+            float, re.search(r"^# total: ([\d.]+) GB of (\d+) GB$", text, re.M).groups()
+        )
         assert sum(amounts) == pytest.approx(total, rel=0.01) and total < 0.9 * limit
         assert f"{limit:.0f}gb" in file.parent.name
     if file.stem == "grpo":

@@ -34,7 +34,10 @@ def test_gradients_are_looked_at_before_the_optimiser_takes_them(gradients, rais
 @pytest.mark.filterwarnings("ignore")  # of numpy and Ray, about what is provoked here
 @pytest.mark.parametrize("kind", ["sb3", "rllib"])
 def test_training_that_diverges_ends_with_the_step_and_the_way_out(
-    kind, small_run, tmp_path, ray_cluster, monkeypatch  # noqa: F811
+    kind,
+    small_run,
+    tmp_path,
+    ray_cluster,  # noqa: F811
 ):
     if kind == "sb3":
         from medseg_agents.arrays.sb3.train import train_sb3 as train

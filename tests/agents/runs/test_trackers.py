@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_images_of_different_sizes_are_shown_one_by_one(tmp_path):
 class Listing:
     """A tracker of one's own."""
 
-    made: list = []
+    made: ClassVar[list] = []
 
     def __init__(self, folder, step, colour="red"):
         self.calls = [("made", folder.name, step, colour)]

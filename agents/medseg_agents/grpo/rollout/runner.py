@@ -19,9 +19,9 @@ from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
 
 from medseg_agents.evaluation.evaluate import CaseRecord, record_of
 from medseg_agents.grpo.connectors import GROUP, LOG_PROBS, NUM_IMAGES, PROMPT, TOKENS
+from medseg_agents.grpo.rollout.device_memory import log_peak_memory
 from medseg_agents.grpo.rollout.samples import SampledConversation
 from medseg_agents.grpo.rollout.statistics import EpisodeStatistics, play_metrics
-from medseg_agents.grpo.rollout.device_memory import log_peak_memory
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.engine import Completion, Conversation
 from medseg_gym.envs.contact_sheet import contact_sheet
