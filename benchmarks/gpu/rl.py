@@ -5,11 +5,11 @@
 
 Each row of the table is one way to train: all weights or adapters, bfloat16 autocast or float32,
 first prompts of a group computed once or in every row, and the loss in chunks or whole where this
-version has that option. The model is Qwen3-VL's architecture with random weights and Qwen's vocabulary; it
-makes no valid call, so that every episode has `--max-steps` turns, and groups have no spread: the
-gradient is zero, its computation is not. What is seen: speed of sampling and of the gradient step,
-peak memory of each, and how far the sampler's probabilities are from the learner's. The table comes
-last; rows for which `--seconds` do not suffice are left out, and that is said.
+version has that option. The model is Qwen3-VL's architecture with random weights and Qwen's
+vocabulary; it makes no valid call, so that every episode has `max_steps` turns, and groups have no
+spread: the gradient is zero, its computation is not. What is seen: speed of sampling and of the
+gradient step, peak memory of each, and how far the sampler's probabilities are from the learner's.
+The table comes last; rows for which `--seconds` do not suffice are left out, and that is said.
 """
 
 from __future__ import annotations
