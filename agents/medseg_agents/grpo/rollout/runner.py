@@ -157,12 +157,12 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             running = [slot for slot in running if not (ended[slot] or cut[slot])]
         for slot, episode in enumerate(episodes):
             paid = [float(reward) for reward in episode.get_rewards()]
-            group, played = members[slot][0].number, self.env.engine.episode(slot)
+            number, played = members[slot][0].number, self.env.engine.episode(slot)
             self._statistics.append(
-                EpisodeStatistics.of(group, played, paid, terms[slot], drawn[slot])
+                EpisodeStatistics.of(number, played, paid, terms[slot], drawn[slot])
             )
             if len(self._samples) < SAMPLES:
-                self._samples.append(SampledConversation.of(group, played, episode, drawn[slot]))
+                self._samples.append(SampledConversation.of(number, played, episode, drawn[slot]))
         return episodes
 
     def _terms(self, slot: int, reward: float, infos: Mapping[str, Any]) -> Mapping[str, float]:
