@@ -43,8 +43,8 @@ def check_samples(folder, episodes):
     assert lines[0].startswith("| row | group | case | target | turn | image | shown | completion")
     turns = len(lines) - 2
     assert episodes <= turns <= episodes * SIZES["max_steps"]
-    assert "optic" in lines[2]
-    # The first two entries are the size of the strip: an image a turn.
+    assert "phantoms/train/fundus" in lines[2] and "calls" in lines[2]
+    # At most eight stand in one row.
     (strip,) = board.Images("samples/image")
     assert strip.height * strip.width == turns * 64 * 64
 
