@@ -25,9 +25,14 @@ from medseg_agents.grpo.objective import (
 )
 from medseg_agents.grpo.objective.old_log_probs import keep_old, record_old
 from medseg_agents.grpo.rollout.collate import collate
+from medseg_agents.grpo.rollout.device_memory import log_peak_memory
 from medseg_agents.grpo.rollout.token_rows import TokenRow
 from medseg_agents.grpo.settings import ChatSettings
 from medseg_agents.grpo.shared_prompts import SharedPrompts, prompt_slices
+from medseg_agents.runs.divergence import check_gradients
+
+LOWER = "lr or max_grad_norm"
+"""Options to lower when a gradient is not finite."""
 
 ITERATION = "iteration"
 """Entry of `timesteps` with the number of the iteration, from 0."""
@@ -107,7 +112,8 @@ class ChatLearner(TorchLearner):
         )
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Do nothing: RLlib's own schedule would set the rate a second time."""
+        """Log memory alone: RLlib's own schedule would set the rate a second time."""
+        log_peak_memory(self.metrics, (DEFAULT_MODULE_ID, "memory/learner_peak"))
 
     def _create_iterator_if_necessary(
         self, *, training_data: Any, num_epochs: int = 1, **kwargs: Any
@@ -158,6 +164,9 @@ class ChatLearner(TorchLearner):
             with self._without_sync(not last):
                 loss = loss + self._accumulate(micro_batch, weights, totals, prompts, extra)
         sums = {name: float(value) for name, value in totals.items()}
+        where = f"iteration {self._iteration}, gradient step {self._steps_taken}"
+        own = [p.grad for p in self._params.values() if p.grad is not None]
+        check_gradients(own, where, LOWER, self.config.num_learners > 1)
         self._check(sums)
         gradients = {name: p.grad for name, p in self._params.items() if p.grad is not None}
         self.apply_gradients(self.postprocess_gradients(gradients))

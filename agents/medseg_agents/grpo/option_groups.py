@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from medseg_agents.llm.engine_options import EngineOptions
+from medseg_agents.runs.options import TrackingOptions
 from medseg_gym.errors import MedSegError
 from medseg_gym.option_groups import EnvironmentOptions
 from medseg_gym.options import Options
@@ -198,7 +199,7 @@ class ObjectiveSettings(Options):
     max_logp_difference: float | None = None
     """Training stops where the log-probabilities of sampler and learner differ by more than this,
     nats, in the mean over the tokens of an iteration's first gradient step: they then disagree
-    about what was read or drawn. None is 0.001 where the learner computes in float32 and 0.1 where
+    about what was read or drawn. None is 0.0001 where the learner computes in float32 and 0.1 where
     bfloat16 or float16 rounds; a large number never stops."""
 
     mask_truncated_completions: bool = False
@@ -307,7 +308,20 @@ class MachineSettings(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProgressSettings(Options):
+class LogSettings(TrackingOptions):
+    """What is shown while a run trains."""
+
+    topic: ClassVar[str] = "Logging"
+
+    log_samples_every: int = 10
+    """Iterations between tables of sampled conversations with their images; 0 for none."""
+
+    log_samples: int = 8
+    """Episodes in such a table, whole groups first; at most 16 of each runner."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressSettings(LogSettings):
     """Evaluation and checkpoints of a run."""
 
     topic: ClassVar[str] = "Evaluation and checkpoints"

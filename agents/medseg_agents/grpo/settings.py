@@ -79,6 +79,7 @@ class ChatRun(ProgressSettings, MachineSettings, EpisodeSettings, UpdateSettings
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least_one(self, "epochs", "checkpoint_every", "keep", "eval_cases", "max_steps")
+        _at_least_one(self, "log_samples")
 
     @property
     def chat(self) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from rich.console import Console
 from medseg_agents.arrays.rllib.train import start_ray
 from medseg_agents.evaluation.validation import validation_metrics
 from medseg_agents.grpo.algorithm import ChatAlgorithm, ChatConfig, ChatPPOConfig, GRPOConfig
+from medseg_agents.grpo.learner import LOWER
 from medseg_agents.grpo.metrics import read_result
 from medseg_agents.grpo.module import HFChatModule
+from medseg_agents.grpo.rollout.samples import TABLE, newest_samples, sample_table
 from medseg_agents.grpo.settings import ChatPPORun, ChatRun
 from medseg_agents.llm.checkpoint import load_processor, save_view
 from medseg_agents.runs.folder import RunFolder
@@ -25,10 +27,14 @@ _FREE = (
     *("eval_every", "eval_cases", "checkpoint_every", "keep", "device", "num_envs", "env_runners"),
     *("learners", "gpus_per_runner", "gpus_per_learner", "shared_backbone", "micro_batch"),
     *("vllm_python", "vllm_options", "vllm_timeout", "vllm_sleep"),
+    *("log_to", "log_samples_every", "log_samples"),
 )
-"""Settings that a resumed run may have changed: machines, evaluation and checkpoints."""
+"""Settings that a resumed run may have changed: machines, evaluation, checkpoints and logging."""
 _DRAWN = 6
-_SHOWN = ("return", "dice", "val/return", "turns", "valid_rate")
+_SHOWN = (
+    *("return", "dice", "val/dice", "valid_rate", "frac_reward_zero_std", "approx_kl", "entropy"),
+    *("grad_norm", "episodes_per_second"),
+)
 
 
 def chat_config(run: ChatRun, **env_options: Any) -> ChatConfig:
@@ -103,13 +109,24 @@ def _train(
 ) -> None:
     every = config.eval_every
     keys = load_cases(config.cases, "val").keys[: config.eval_cases] if every else []
-    with RunLog(run.path, config.iterations, step, console, _SHOWN, "iterations") as log:
+    with RunLog(
+        run.path,
+        config.iterations,
+        step,
+        console,
+        _SHOWN,
+        "iterations",
+        config.log_to,
+        LOWER,
+    ) as log:
         if step == 0 and every:
             log.write(0, _validate(algo, keys, run.path, 0))
         while step < config.iterations:
             result = algo.train()
             step = int(result["training_iteration"])
             log.write(step, read_result(result))
+            if config.log_samples_every and step % config.log_samples_every == 0:
+                log.write_table(step, TABLE, sample_table(newest_samples(algo, config.log_samples)))
             last = step >= config.iterations
             if every and (step % every == 0 or last):
                 log.write(step, _validate(algo, keys, run.path, step))

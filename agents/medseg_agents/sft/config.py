@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from medseg_agents.runs.options import TrackingOptions
 from medseg_gym.errors import MedSegError
 from medseg_gym.options import Options
 
@@ -108,7 +109,7 @@ class OptimiserOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineOptions(Options):
+class MachineOptions(TrackingOptions):
     """The machine that computes a run, and how often it is logged and kept."""
 
     topic: ClassVar[str] = "Machine, logs and checkpoints"

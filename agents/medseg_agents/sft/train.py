@@ -21,7 +21,7 @@ from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import leave_out_spelled, load_conversations
 from medseg_gym.storage.atomic_write import atomic_folder, named_failures
 
-_FREE = ("device", "loader_workers")
+_FREE = ("device", "loader_workers", "log_to")
 """Settings in which a resumed run may differ."""
 
 
@@ -179,7 +179,7 @@ def make_trainer(
         eval_dataset=held_out,
         processing_class=processor,
         peft_config=adapters,
-        callbacks=[WholeCheckpoints(), LogRun(out, quiet)],
+        callbacks=[WholeCheckpoints(), LogRun(out, quiet, config.log_to)],
     )
     if config.optimiser == "muon":
         optimiser: torch.optim.Optimizer = MuonWithAdamW(

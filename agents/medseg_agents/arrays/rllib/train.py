@@ -80,7 +80,7 @@ def train_rllib(
     network = PromptNetwork(shown.observation_space, shown.action_space, NetworkConfig.of(config))
     validate = Validator(config, view) if config.eval_every else None
     try:
-        with RunLog(run.path, config.steps, step, console) as log:
+        with RunLog(run.path, config.steps, step, console, log_to=config.log_to) as log:
             if newest is None and config.clone is not None:
                 clone(network, config, view, log)
                 _give_weights(algo, network)
@@ -116,6 +116,7 @@ def read_result(result: dict[str, Any]) -> dict[str, float]:
         "train/entropy": learned.get("entropy"),
         "train/policy_loss": learned.get("policy_loss"),
         "train/value_loss": learned.get("vf_loss"),
+        "train/grad_norm": learned.get("gradients_default_optimizer_global_norm"),
         "train/explained_variance": learned.get("vf_explained_var"),
         "time/rollout": timers.get("env_runner_sampling_timer"),
         "time/update": timers.get("learner_update_timer"),

@@ -16,7 +16,7 @@ import torch
 from medseg_agents.grpo.errors import LogProbMismatch
 from medseg_agents.grpo.option_groups import ObjectiveSettings
 
-FLOAT32_BOUND, HALF_BOUND = 1e-3, 0.1
+FLOAT32_BOUND, HALF_BOUND = 1e-4, 0.1
 """Greatest mean difference of log-probabilities, nats, that is taken for rounding."""
 
 

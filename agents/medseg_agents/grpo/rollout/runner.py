@@ -30,14 +30,12 @@ from medseg_agents.grpo.connectors import (
     TERMS,
     TOKENS,
 )
-from medseg_agents.grpo.metrics import (
-    branch_metrics,
-    episode_metrics,
-    length_metrics,
-    reward_metrics,
-)
+from medseg_agents.grpo.metrics import branch_metrics
 from medseg_agents.grpo.rollout.branches import BranchPoint, Trunk
+from medseg_agents.grpo.rollout.device_memory import log_peak_memory
 from medseg_agents.grpo.rollout.module_sampler import ModuleSampler
+from medseg_agents.grpo.rollout.samples import SampledConversation
+from medseg_agents.grpo.rollout.statistics import EpisodeStatistics, play_metrics
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.engine import Completion, Conversation, GenerationEngine
 from medseg_gym.envs.contact_sheet import contact_sheet
@@ -45,6 +43,9 @@ from medseg_gym.envs.views.chat import Message
 from medseg_gym.episodes import Episode
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.trajectories.recording.step_log import step_record
+
+SAMPLES = 16
+"""Episodes of an iteration that a runner keeps as conversations for the log."""
 
 
 class ChatEnvRunner(SingleAgentEnvRunner):
@@ -95,10 +96,9 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         size = self.config.settings.num_generations
         per_wave = max(1, self.num_envs // size)
         self._spent = {"generation": 0.0, "segmentation": 0.0, "weight_sync": 0.0}
-        self._episode_metrics: list[dict[str, float]] = []
-        self._reward_terms: list[Counter[str]] = []
-        self._lengths: list[int] = []
-        self._clipped = 0
+        self._statistics: list[EpisodeStatistics] = []
+        self._samples: list[SampledConversation] = []
+        self._tokens = 0
         self._branch_turns: list[int] = []
         self._short_trunks = 0
         counters = self.env.engine.cache.counters
@@ -138,10 +138,12 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             episodes.append(episode)
             terms.append(Counter(point.terms))
         running = list(range(len(members)))
+        drawn: list[list[Completion]] = [[] for _ in members]
         while running:
             completions, stepped = self._turn(engine, {s: conversations[s] for s in running})
             observations, rewards, ended, cut, infos = stepped
             for slot, completion in zip(running, completions, strict=True):
+                drawn[slot].append(completion)
                 shown = _row(observations, slot)
                 paid_for = dict(self._terms(slot, float(rewards[slot]), infos))
                 episodes[slot].add_env_step(
@@ -157,10 +159,13 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             running = [slot for slot in running if not (ended[slot] or cut[slot])]
         if settings.advantage == "gae":
             self._keep_final_prompts(engine, episodes, conversations)
-        for slot in range(len(members)):
-            played = self.env.engine.episode(slot)
-            self._episode_metrics.append(episode_metrics(played, played.rewards))
-        self._reward_terms += terms
+        for slot, episode in enumerate(episodes):
+            number, played = members[slot][0].number, self.env.engine.episode(slot)
+            self._statistics.append(
+                EpisodeStatistics.of(number, played, played.rewards, terms[slot], drawn[slot])
+            )
+            if len(self._samples) < SAMPLES:
+                self._samples.append(SampledConversation.of(number, played, episode, drawn[slot]))
         return episodes
 
     def _turn(
@@ -174,8 +179,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         actions: list[str | None] = [None] * self.num_envs
         for slot, completion in zip(conversations, completions, strict=True):
             actions[slot] = completion.text
-            self._lengths.append(len(completion.tokens))
-            self._clipped += completion.cut
+            self._tokens += len(completion.tokens)
         stepped = self.env.step(actions)
         self._spent["generation"] += between - before
         self._spent["segmentation"] += time.perf_counter() - between
@@ -260,21 +264,29 @@ class ChatEnvRunner(SingleAgentEnvRunner):
 
     def _log(self, episodes: Sequence[SingleAgentEpisode], seconds: float) -> None:
         self._increase_sampled_metrics(sum(map(len, episodes)), len(episodes))
-        means = {
-            name: float(np.mean([one[name] for one in self._episode_metrics]))
-            for name in self._episode_metrics[0]
-        }
-        means |= reward_metrics(self._reward_terms)
-        means |= length_metrics(self._lengths, self._clipped)
+        metrics = play_metrics(self._statistics, int(self.config.max_turns))
         if self._branch_turns:
-            means |= branch_metrics(self._branch_turns, self._short_trunks)
-        for name, value in means.items():
-            self.metrics.log_value(name, value, window=1)
-        tokens = sum(self._lengths)
+            metrics |= branch_metrics(self._branch_turns, self._short_trunks)
+        for name, value in metrics.items():
+            # The shortest and longest completion are those of all runners, the rest is a mean.
+            part = name.rpartition("/")[2]
+            if part in ("min", "max"):
+                self.metrics.log_value(name, value, reduce=part)
+            else:
+                self.metrics.log_value(name, value, window=1)
+        tokens = self._tokens
         self.metrics.log_value("tokens", tokens, reduce="sum")
+        self.metrics.log_value("episodes", len(episodes), reduce="sum")
         for name, spent in self._spent.items():
             self.metrics.log_value(f"{name}_seconds", spent, reduce="sum")
         self.metrics.log_value("tokens_per_second", tokens / seconds, window=1)
+        # Runners play at the same time: an iteration takes as long as the slowest.
+        self.metrics.log_value("playing_seconds", seconds, reduce="max")
+        log_peak_memory(self.metrics, "memory/runner_peak")
+
+    def newest_samples(self) -> list[SampledConversation]:
+        """Return the first episodes of the newest iteration, whole groups first."""
+        return self._samples
 
     # evaluation ---------------------------------------------------------------------------------
     def validate(
