@@ -15,6 +15,7 @@ from medseg_agents.grpo.advantages import group_advantages, reward_to_go, turn_g
 from medseg_agents.grpo.errors import LostGroups
 from medseg_agents.grpo.rollout.collate import collate
 from medseg_agents.grpo.rollout.token_rows import HashedImage, TokenRow, TurnTokens, rows_of
+from medseg_agents.grpo.sharding.agreement import pad_to_all
 
 ROWS = "token_rows"
 """Column of the rows, a list of `TokenRow`."""
@@ -130,8 +131,9 @@ class TurnGAE(ConnectorV2):
         module = rl_module[DEFAULT_MODULE_ID].unwrapped()
         rows: list[TokenRow] = batch[DEFAULT_MODULE_ID][ROWS]
         values: list[dict[int, float]] = [{} for _ in episodes]
-        for start in range(0, len(rows), self._micro_batch):
-            micro_batch = rows[start : start + self._micro_batch]
+        size = self._micro_batch
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        for micro_batch, _ in pad_to_all(parts, self._device):
             tensors = collate(
                 micro_batch,
                 module.processor,

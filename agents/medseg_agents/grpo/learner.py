@@ -20,6 +20,7 @@ from medseg_agents.grpo.objective import clipped_objective, k3, token_weights
 from medseg_agents.grpo.rollout.collate import collate
 from medseg_agents.grpo.rollout.token_rows import TokenRow
 from medseg_agents.grpo.settings import ChatSettings
+from medseg_agents.grpo.sharding.agreement import pad_to_all, together
 from medseg_agents.grpo.shared_prompts import SharedPrompts
 
 ITERATION = "iteration"
@@ -146,19 +147,24 @@ class ChatLearner(TorchLearner):
             optimiser.zero_grad(set_to_none=True)
         weights = self._weights(rows)
         size = self.settings.micro_batch
-        micro_batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        micro_batches = pad_to_all(
+            [rows[start : start + size] for start in range(0, len(rows), size)], self._device
+        )
         prompts, shared = self._prompts(rows, len(micro_batches) > 1)
         totals: dict[str, torch.Tensor] = {}
         loss = torch.zeros(())
-        for number, micro_batch in enumerate(micro_batches):
+        for number, (micro_batch, counts) in enumerate(micro_batches):
             last = number == len(micro_batches) - 1
             extra = dict(shared)
             if prompts:
                 extra |= {"prompts": prompts.tensors} if last else {"prompt_layers": prompts.leaves}
             with self._without_sync(not last):
-                loss = loss + self._accumulate(micro_batch, weights, totals, prompts, extra)
+                loss = loss + self._accumulate(
+                    micro_batch, weights, totals, prompts, extra, counts
+                )
         sums = {name: float(value) for name, value in totals.items()}
-        self._check(sums)
+        with together(self._device):
+            self._check(sums)
         gradients = {name: p.grad for name, p in self._params.items() if p.grad is not None}
         self.apply_gradients(self.postprocess_gradients(gradients))
         for name, value in learner_metrics(sums, self._steps_taken == 0).items():
@@ -174,16 +180,28 @@ class ChatLearner(TorchLearner):
         if not module.shares_prompts:
             return None, {}
         image = module.base.config.image_token_id
-        prompts = SharedPrompts(rows, module.processor, image, self._device)
-        if not prompts:
+        with together(self._device):
+            prompts = SharedPrompts(rows, module.processor, image, self._device)
+        if not self._all_share(bool(prompts)):
             return None, {}
+        self._match(prompts.tensors)
         shared: dict[str, Any] = {}
         with torch.no_grad():
             if several:
-                prompts.collect(module.read_prompts(prompts.tensors))
+                prompts.collect(self._read_prompts(prompts.tensors))
             if self.settings.beta:
-                shared["reference_layers"] = module.read_prompts(prompts.tensors, reference=True)
+                shared["reference_layers"] = self._read_prompts(prompts.tensors, reference=True)
         return prompts, shared
+
+    def _read_prompts(self, tensors: dict[str, Any], reference: bool = False) -> Any:
+        return self.chat_module.read_prompts(tensors, reference)
+
+    def _all_share(self, shares: bool) -> bool:
+        """Return whether prompts are shared; sharded learners do so together."""
+        return shares
+
+    def _match(self, tensors: dict[str, Any]) -> None:
+        """Make this learner's pass one of the same calls as the others'; for sharded learners."""
 
     def _accumulate(
         self,
@@ -192,34 +210,41 @@ class ChatLearner(TorchLearner):
         totals: dict[str, torch.Tensor],
         prompts: SharedPrompts | None,
         extra: dict[str, Any],
+        counts: bool = True,
     ) -> torch.Tensor:
         """Add the gradients of some rows to the parameters, and their sums to `totals`.
+
+        Rows that do not count are computed because another learner has more; they teach nothing.
 
         Returns:
             Their part of the loss, (), on the CPU.
         """
         module = self.chat_module
-        tensors: dict[str, Any] = collate(
-            rows,
-            module.processor,
-            module.base.config.image_token_id,
-            module.shares_images,
-            weights,
-            self._device,
-            prompts,
-        )
+        with together(self._device):
+            tensors: dict[str, Any] = collate(
+                rows,
+                module.processor,
+                module.base.config.image_token_id,
+                module.shares_images,
+                weights,
+                self._device,
+                prompts,
+            )
+        self._match(tensors)
         tensors |= extra
         # Values that know nothing yet shall not move the model either.
         tensors["value_only"] = self._iteration < self.settings.critic_warmup
         out = self.module.forward_train({DEFAULT_MODULE_ID: tensors})
         losses = self.compute_losses(fwd_out=out, batch={DEFAULT_MODULE_ID: tensors})
         loss: torch.Tensor = losses[DEFAULT_MODULE_ID]
+        if not counts:
+            loss = loss * 0
         value_of_loss = loss.detach().cpu()
         layers = out[DEFAULT_MODULE_ID].get("prompt_layers")
         if prompts and layers:
             loss = loss + prompts.carried(layers)
         loss.backward()
-        for name, value in self._sums.items():
+        for name, value in (self._sums if counts else {}).items():
             before = totals.get(name)
             if before is None:
                 totals[name] = value
