@@ -331,6 +331,11 @@ class ChatLearner(TorchLearner):
         )
 
     # state --------------------------------------------------------------------------------------
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take up a state, an earlier one too: RLlib would keep the newer weights of the two."""
+        self._weights_seq_no = 0
+        super().set_state(state)
+
     def _get_optimizer_state(self) -> dict[str, Any]:
         # As RLlib's, but tensors stay tensors: numpy has no bfloat16.
         return {

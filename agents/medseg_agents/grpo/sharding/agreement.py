@@ -58,18 +58,22 @@ def together(device: torch.device | str = "cpu") -> Iterator[None]:
 
 
 def pad_to_all(
-    parts: Sequence[Sequence[T]], device: torch.device | str = "cpu"
+    parts: Sequence[Sequence[T]],
+    device: torch.device | str = "cpu",
+    filler: Sequence[T] | None = None,
 ) -> list[tuple[Sequence[T], bool]]:
     """Give every learner as many parts as the learner with most has.
 
     Args:
-        parts: Micro-batches of this learner, at least one.
+        parts: Micro-batches of this learner.
         device: As in `largest`.
+        filler: What is repeated; None is the first item, and then there must be one.
 
     Returns:
-        The parts, and after them repetitions of the first item; beside each whether it counts.
+        The parts, and after them repetitions of the filler; beside each whether it counts.
         Repetitions are computed like the rest and must weigh nothing.
     """
     count = int(largest(len(parts), device))
-    filler = parts[0][:1]
-    return [(part, True) for part in parts] + [(filler, False)] * (count - len(parts))
+    missing = count - len(parts)
+    repeated = parts[0][:1] if filler is None and missing else filler
+    return [(part, True) for part in parts] + [(repeated or (), False)] * missing

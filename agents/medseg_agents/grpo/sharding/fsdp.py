@@ -79,14 +79,16 @@ def _models(module: Any) -> list[Any]:
 
 
 def _shard_embeddings(model: Any, mesh: Any, policy: Any) -> None:
-    """Shard large embeddings apart, so that they are not kept whole for a pass; not tied ones."""
+    """Shard input embeddings apart, so that they are not kept whole for a pass; not tied ones.
+
+    Output embeddings stay with the root: how often a pass calls them depends on its tokens, which
+    differ between learners.
+    """
     from torch.distributed.fsdp import fully_shard
 
     read, written = model.get_input_embeddings(), model.get_output_embeddings()
-    if read is None or written is None or read.weight is written.weight:
-        return
-    for part in (read, written):
-        fully_shard(part, mesh=mesh, mp_policy=policy)
+    if read is not None and written is not None and read.weight is not written.weight:
+        fully_shard(read, mesh=mesh, mp_policy=policy)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
