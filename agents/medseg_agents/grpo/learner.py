@@ -159,9 +159,7 @@ class ChatLearner(TorchLearner):
             if prompts:
                 extra |= {"prompts": prompts.tensors} if last else {"prompt_layers": prompts.leaves}
             with self._without_sync(not last):
-                loss = loss + self._accumulate(
-                    micro_batch, weights, totals, prompts, extra, counts
-                )
+                loss = loss + self._accumulate(micro_batch, weights, totals, prompts, extra, counts)
         sums = {name: float(value) for name, value in totals.items()}
         with together(self._device):
             self._check(sums)

@@ -16,6 +16,7 @@ from medseg_agents.grpo.module import HFChatModule
 from medseg_agents.grpo.settings import ChatPPORun, ChatRun
 from medseg_agents.llm.checkpoint import load_processor, save_view
 from medseg_agents.runs.folder import RunFolder
+from medseg_agents.runs.length import check_length
 from medseg_agents.runs.log import RunLog
 from medseg_gym.cases import load_cases
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
@@ -24,6 +25,7 @@ _ALGORITHM, _MODEL = "algorithm", "model"
 _FREE = (
     *("eval_every", "eval_cases", "checkpoint_every", "keep", "device", "num_envs", "env_runners"),
     *("learners", "gpus_per_runner", "gpus_per_learner", "shared_backbone", "micro_batch"),
+    *("shard", "extend"),
 )
 """Settings that a resumed run may have changed: machines, evaluation and checkpoints."""
 _DRAWN = 6
@@ -59,7 +61,8 @@ def train_chat(
         out: Folder of the run: `config.json`, `progress.jsonl`, `progress.csv`, `tensorboard/`,
             `samples/` (contact sheets of validation episodes), `checkpoints/` and at the end
             `model/`, which plays as `llm:RUN/model`.
-        resume: Go on from its newest checkpoint; a finished run is left as it is.
+        resume: Go on from its newest checkpoint; a finished run is left as it is, unless it is
+            extended.
         console: For the progress bar.
 
     Returns:
@@ -72,6 +75,7 @@ def train_chat(
     load_processor(config.model)  # raises before Ray starts
     start_ray()
     run = RunFolder(out)
+    check_length(config, run, resume)
     run.start(config, view, resume, "MedSegChat-v0", _FREE)
     newest = run.newest()
     step = 0 if newest is None else newest[0]
@@ -89,7 +93,8 @@ def train_chat(
         if newest is not None:
             algo.restore_from_path(str((newest[1] / _ALGORITHM).absolute()))
         _train(algo, config, run, step, console)
-        if not (run.path / _MODEL).is_dir():
+        # That of an extended run may be from its first end.
+        if config.extend or not (run.path / _MODEL).is_dir():
             _save_model(algo, config, run.path / _MODEL)
     finally:
         algo.stop()
@@ -102,14 +107,15 @@ def _train(
 ) -> None:
     every = config.eval_every
     keys = load_cases(config.cases, "val").keys[: config.eval_cases] if every else []
-    with RunLog(run.path, config.iterations, step, console, _SHOWN, "iterations") as log:
+    total = config.total_iterations
+    with RunLog(run.path, total, step, console, _SHOWN, "iterations") as log:
         if step == 0 and every:
             log.write(0, _validate(algo, keys, run.path, 0))
-        while step < config.iterations:
+        while step < total:
             result = algo.train()
             step = int(result["training_iteration"])
             log.write(step, read_result(result))
-            last = step >= config.iterations
+            last = step >= total
             if every and (step % every == 0 or last):
                 log.write(step, _validate(algo, keys, run.path, step))
             if step % config.checkpoint_every == 0 or last:

@@ -217,7 +217,9 @@ def _described(place: str) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     try:
         found = HuggingFaceStorageReader(place).read_metadata().state_dict_metadata
     except Exception as error:  # safetensors' own, JSON's, the disk's
-        raise MedSegError(f"{place} is damaged: {error}{previous_checkpoint(Path(place))}") from error
+        raise MedSegError(
+            f"{place} is damaged: {error}{previous_checkpoint(Path(place))}"
+        ) from error
     return {key: (tuple(one.size), one.properties.dtype) for key, one in found.items()}
 
 
@@ -236,4 +238,10 @@ def _read(tensors: dict[str, Any], place: str) -> None:
         # Every learner reads for itself what it holds: nothing is collective here.
         dcp.load(tensors, storage_reader=HuggingFaceStorageReader(place), no_dist=True)
     except (Exception, CheckpointException) as error:  # DCP's own is no Exception
-        raise MedSegError(f"{place} is damaged: {error}{previous_checkpoint(Path(place))}") from error
+        raise MedSegError(
+            f"{place} is damaged: {error}{previous_checkpoint(Path(place))}"
+        ) from error
+
+
+def _damaged(place: str, error: BaseException) -> MedSegError:
+    return MedSegError(f"{place} is damaged: {error}{previous_checkpoint(Path(place))}")

@@ -99,10 +99,7 @@ class ChatLearnerGroup(LearnerGroup):
             first = self._workers[0].get_state.remote(own, not_components=aside, **kwargs)
             return {COMPONENT_LEARNER: ray.get(first)}
         states = self.ask_all(
-            [
-                actor.get_state.remote(own, not_components=aside, **kwargs)
-                for actor in self._workers
-            ]
+            [actor.get_state.remote(own, not_components=aside, **kwargs) for actor in self._workers]
         )
         return {COMPONENT_LEARNER: states[0]}
 

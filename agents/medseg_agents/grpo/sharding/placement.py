@@ -44,7 +44,9 @@ def requests_of(config: Any) -> list[tuple[str, int, dict[str, float]]]:
         ),
     ]
     return [
-        (name, count, {k: v for k, v in needs.items() if v}) for name, count, needs in kinds if count
+        (name, count, {kind: value for kind, value in needs.items() if value})
+        for name, count, needs in kinds
+        if count
     ]
 
 
