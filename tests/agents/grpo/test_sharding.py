@@ -3,14 +3,17 @@
 import copy
 import json
 import os
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 from medseg_agents.grpo.connectors import ROWS
 from medseg_agents.grpo.errors import LogProbMismatch
+from medseg_agents.grpo.settings import GRPORun
 from medseg_agents.grpo.sharding import group as learner_group
 from medseg_agents.grpo.sharding.checkpoint import save_whole_model, whole_state
+from medseg_agents.llm.checkpoint import load_model
 from medseg_agents.runs.algorithm_state import read_state
 from ray.rllib.core import DEFAULT_MODULE_ID
 
@@ -107,8 +110,10 @@ def test_parts_are_read_by_any_number_of_learners(pair, make_once, tmp_path):
     again.restore_from_path(str(tmp_path))  # two learners' parts into one
     assert distance(weights(again), whole) == 0
     assert distance(whole_state(tmp_path), whole) == 0
-    save_whole_model(tmp_path, sharded.config.settings, tmp_path / "model")
-    assert (tmp_path / "model" / "model.safetensors").is_file()
+    run = GRPORun(**asdict(sharded.config.settings))
+    save_whole_model(tmp_path, run, tmp_path / "model")
+    played = load_model(tmp_path / "model").state_dict()
+    assert all(torch.equal(played[name.removeprefix("lm.")], whole[name]) for name in whole)
     for algo in (sharded, again):
         algo.train()  # Adam's moments too
     assert distance(weights(again), weights(sharded)) < 1e-5

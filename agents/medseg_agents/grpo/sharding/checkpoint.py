@@ -18,8 +18,13 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint import CheckpointException
 
+from medseg_agents.grpo.module import HFChatModule
+from medseg_agents.grpo.settings import ChatRun
+from medseg_agents.llm.checkpoint import save_view
+from medseg_agents.runs.algorithm_state import read_state
 from medseg_agents.runs.folder import previous_checkpoint
 from medseg_gym.errors import MedSegError
+from medseg_gym.storage.atomic_write import atomic_folder
 
 _PARTS, _WEIGHT, _MOMENT = "learner_parts", "weight/", "optimiser/"
 _IN_PARTS = ("learner_group/learner/rl_module", "learner_group/learner/optimizer")
@@ -159,8 +164,6 @@ def whole_state(folder: Path) -> dict[str, torch.Tensor]:
     Raises:
         MedSegError: It has no parts, or they are damaged.
     """
-    from medseg_agents.runs.algorithm_state import read_state
-
     place = parts_folder(folder, read_state(folder).get(_PARTS))
     tensors: dict[str, Any] = {
         key: torch.zeros(size, dtype=dtype)
@@ -171,26 +174,23 @@ def whole_state(folder: Path) -> dict[str, torch.Tensor]:
     return {key.removeprefix(_WEIGHT): value for key, value in tensors.items()}
 
 
-def save_whole_model(folder: str | Path, settings: Any, out: str | Path) -> None:
+def save_whole_model(folder: str | Path, run: ChatRun, out: str | Path) -> None:
     """Make a model that plays as `llm:OUT` of the parts in a checkpoint, without any learner.
 
     Args:
         folder: Of the algorithm in a checkpoint of a run, `checkpoints/step-N/algorithm`.
-        settings: `ChatSettings` of the run.
+        run: Settings of the run.
         out: Folder of the model.
 
     Raises:
         MedSegError: See `whole_state`.
     """
-    from dataclasses import asdict
-
-    from medseg_agents.grpo.module import HFChatModule
-
-    module = HFChatModule(
-        model_config={"settings": asdict(settings), "values": False}, inference_only=True
-    )
+    module = HFChatModule(model_config={"settings": run.chat, "values": False}, inference_only=True)
     module.set_state(whole_state(Path(folder)))
-    module.save(out)
+    policy = {"history": run.history, "max_new_tokens": run.max_completion_length}
+    with atomic_folder(out) as unfinished:
+        module.save(unfinished)
+        save_view(unfinished, run.view(), policy)
 
 
 def _moments(learner: Any) -> list[tuple[Any, str, dict[str, Any]]]:
