@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -146,18 +146,9 @@ class ChatLearner(TorchLearner):
         for optimiser in self._optimizer_parameters:
             optimiser.zero_grad(set_to_none=True)
         weights = self._weights(rows)
-        size = self.settings.micro_batch
-        micro_batches = pad_to_all(
-            [rows[start : start + size] for start in range(0, len(rows), size)], self._device
-        )
-        prompts, shared = self._prompts(rows, len(micro_batches) > 1)
         totals: dict[str, torch.Tensor] = {}
         loss = torch.zeros(())
-        for number, (micro_batch, counts) in enumerate(micro_batches):
-            last = number == len(micro_batches) - 1
-            extra = dict(shared)
-            if prompts:
-                extra |= {"prompts": prompts.tensors} if last else {"prompt_layers": prompts.leaves}
+        for micro_batch, prompts, extra, counts, last in self._passes(rows):
             with self._without_sync(not last):
                 loss = loss + self._accumulate(micro_batch, weights, totals, prompts, extra, counts)
         sums = {name: float(value) for name, value in totals.items()}
@@ -169,6 +160,26 @@ class ChatLearner(TorchLearner):
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
         self._steps_taken += 1
         return {}, {DEFAULT_MODULE_ID: loss}, {}
+
+    def _passes(
+        self, rows: list[TokenRow]
+    ) -> Iterator[tuple[Sequence[TokenRow], SharedPrompts | None, dict[str, Any], bool, bool]]:
+        """Deal a step's rows into micro-batches, as many in every learner.
+
+        Yields:
+            Rows, the prompts that they may share, what else the module is given, whether the rows
+            count or only keep another learner company, and whether they are the last ones.
+        """
+        size = self.settings.micro_batch
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        micro_batches = pad_to_all(parts, self._device)
+        prompts, shared = self._prompts(rows, len(micro_batches) > 1)
+        for number, (micro_batch, counts) in enumerate(micro_batches):
+            last = number == len(micro_batches) - 1
+            extra = dict(shared)
+            if prompts:
+                extra |= {"prompts": prompts.tensors} if last else {"prompt_layers": prompts.leaves}
+            yield micro_batch, prompts, extra, counts, last
 
     def _prompts(
         self, rows: list[TokenRow], several: bool
@@ -203,7 +214,7 @@ class ChatLearner(TorchLearner):
 
     def _accumulate(
         self,
-        rows: list[TokenRow],
+        rows: Sequence[TokenRow],
         weights: dict[int, float],
         totals: dict[str, torch.Tensor],
         prompts: SharedPrompts | None,

@@ -214,8 +214,9 @@ def _host_group(learner: Any) -> Any:
 def _described(place: str) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     from torch.distributed.checkpoint import HuggingFaceStorageReader
 
+    found: dict[str, Any]  # of tensors alone: safetensors files hold nothing else
     try:
-        found = HuggingFaceStorageReader(place).read_metadata().state_dict_metadata
+        found = dict(HuggingFaceStorageReader(place).read_metadata().state_dict_metadata)
     except Exception as error:  # safetensors' own, JSON's, the disk's
         raise MedSegError(
             f"{place} is damaged: {error}{previous_checkpoint(Path(place))}"

@@ -34,7 +34,7 @@ class ShardedChatLearner(ChatLearner):
     def _make_module(self) -> Any:
         # Before the optimiser is made: one of unsharded parameters would step what nobody uses.
         module = super()._make_module()
-        own = module[DEFAULT_MODULE_ID]
+        own: Any = module[DEFAULT_MODULE_ID]
         if not own.shares_images:
             raise MedSegError(
                 f"{self.settings.model}: sharded learners need a model that takes features of "
