@@ -218,9 +218,7 @@ def _described(place: str) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     try:
         found = dict(HuggingFaceStorageReader(place).read_metadata().state_dict_metadata)
     except Exception as error:  # safetensors' own, JSON's, the disk's
-        raise MedSegError(
-            f"{place} is damaged: {error}{previous_checkpoint(Path(place))}"
-        ) from error
+        raise _damaged(place, error) from error
     return {key: (tuple(one.size), one.properties.dtype) for key, one in found.items()}
 
 
@@ -239,9 +237,7 @@ def _read(tensors: dict[str, Any], place: str) -> None:
         # Every learner reads for itself what it holds: nothing is collective here.
         dcp.load(tensors, storage_reader=HuggingFaceStorageReader(place), no_dist=True)
     except (Exception, CheckpointException) as error:  # DCP's own is no Exception
-        raise MedSegError(
-            f"{place} is damaged: {error}{previous_checkpoint(Path(place))}"
-        ) from error
+        raise _damaged(place, error) from error
 
 
 def _damaged(place: str, error: BaseException) -> MedSegError:

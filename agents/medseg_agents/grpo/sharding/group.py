@@ -26,6 +26,10 @@ class ChatLearnerGroup(LearnerGroup):
     run goes on from its checkpoint.
     """
 
+    # RLlib's own annotations: of every configuration, and None where the learner is local.
+    config: Any
+    _workers: Any
+
     def update(self, *, timesteps: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
         """Take gradient steps; see RLlib for the arguments."""
         if self.is_local:
