@@ -90,12 +90,18 @@ def test_two_sharded_learners_learn_as_one_with_half_the_bytes_each(pair):
     ],
     ids=["adapters", "value head"],
 )
-def test_adapters_and_value_heads_are_sharded_too(make, kind, settings):
+def test_adapters_and_value_heads_are_sharded_too(make, tmp_path, kind, settings):
     sharded, alone = make(kind, learners=2, shard=True, **settings), make(kind, **settings)
     start = weights(alone)
     results = [[learned(algo.train()) for algo in (sharded, alone)] for _ in range(2)]
     check_one_and_two(sharded, alone, start, results)
     assert any("value_head" in name for name in start) == (kind == "ppo")
+    kept = weights(sharded)
+    sharded.save_to_path(str(tmp_path))
+    assert distance(whole_state(tmp_path), kept) == 0
+    sharded.train()
+    sharded.restore_from_path(str(tmp_path))
+    assert distance(weights(sharded), kept) == 0
 
 
 def test_parts_are_read_by_any_number_of_learners(pair, make_once, tmp_path):
@@ -139,10 +145,15 @@ def test_parts_of_an_unfinished_checkpoint_are_never_taken_up(pair, tmp_path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
+        patch.setattr(sharded.learner_group, "call", lambda *given: None)
+        with pytest.raises(MedSegError, match="a path that all hosts see"):
+            sharded.save_to_path(str(tmp_path))
+        assert distance(whole_state(tmp_path), before) == 0
+    with monkeypatch.context() as patch:
         patch.setattr(algorithm, "save_state", killed)
         with pytest.raises(KeyboardInterrupt):
             sharded.save_to_path(str(tmp_path))
-    assert len(list(tmp_path.glob("learners-*"))) == 2
+    assert len(list(tmp_path.glob("learners-*"))) == 3
     assert distance(whole_state(tmp_path), before) == 0
     sharded.save_to_path(str(tmp_path))
     (parts,) = tmp_path.glob("learners-*")

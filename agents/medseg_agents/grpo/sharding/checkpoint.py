@@ -45,7 +45,11 @@ class StateInParts:
         self._name: str | None = None
 
     def get_state(self) -> dict[str, Any]:
-        """Write the parts; return the rest, with their names."""
+        """Write the parts; return the rest, with their names.
+
+        Raises:
+            MedSegError: Not all parts are there.
+        """
         algo = self._algo
         if not algo.config.settings.shard:
             state: dict[str, Any] = algo.get_state()
@@ -55,6 +59,12 @@ class StateInParts:
         place.mkdir(parents=True)
         algo.learner_group.call(save_part, str(place))
         files = sorted(file.name for file in place.iterdir())
+        learners = algo.config.num_learners
+        if len(files) < learners:
+            raise MedSegError(
+                f"{place}: {learners} learners wrote their parts and {len(files)} of them are "
+                "here: the run's folder (--out) must be on a path that all hosts see"
+            )
         return {
             **algo.get_state(not_components=list(_IN_PARTS)),
             _PARTS: {"folder": name, "files": files},

@@ -46,8 +46,6 @@ def shard_module(module: Any, device: torch.device, precision: str) -> None:
         register_fsdp_forward_method,
     )
 
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     half = precision == "bfloat16"
     policy = (

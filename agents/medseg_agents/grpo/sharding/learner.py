@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from ray.rllib.core import DEFAULT_MODULE_ID
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -18,10 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
 from medseg_agents.grpo.learner import ChatLearner
 from medseg_agents.grpo.sharding.agreement import largest
 from medseg_agents.grpo.sharding.fsdp import clip_shards, shard_module, take_from_first
-from medseg_agents.grpo.sharding.module import BLANK
 from medseg_gym.errors import MedSegError
-
-_BLANK_SIDE = 64
 
 
 class ShardedChatLearner(ChatLearner):
@@ -41,6 +36,8 @@ class ShardedChatLearner(ChatLearner):
                 "images (Qwen3-VL), so that learners without an image can make the same passes; "
                 "leave out --shard"
             )
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
         take_from_first(own, self._device)
         shard_module(own, self._device, self.settings.precision)
         own.is_sharded = True
@@ -67,14 +64,7 @@ class ShardedChatLearner(ChatLearner):
         return self.chat_module.read_prompts_apart(tensors, reference)
 
     def _match(self, tensors: dict[str, Any]) -> None:
-        """Add an image that weighs nothing where another learner has images and this one none."""
-        own = bool(tensors["images"])
-        if largest(own, self._device) and not own:
-            pixels = np.zeros((_BLANK_SIDE, _BLANK_SIDE, 3), np.uint8)
-            made = self.chat_module.processor.image_processor(
-                images=[Image.fromarray(pixels)], return_tensors="pt"
-            )
-            tensors[BLANK] = {name: value.to(self._device) for name, value in made.items()}
+        self.chat_module.match_images(tensors)
 
     # state --------------------------------------------------------------------------------------
     def _get_optimizer_state(self) -> dict[str, Any]:

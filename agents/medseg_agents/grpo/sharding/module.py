@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from medseg_agents.grpo.module import HFChatModule
+from medseg_agents.grpo.sharding.agreement import largest
 from medseg_agents.grpo.sharding.fsdp import share_of, whole
 from medseg_agents.grpo.shared_prompts import Layers
 from medseg_agents.llm.turn_cache import without_adapters
 
 BLANK = "blank_image"
 """Entry of a batch without images with one that weighs nothing, where another learner has some."""
+
+_BLANK_SIDE = 64
 
 
 class ShardedChatModule(HFChatModule):
@@ -60,6 +65,29 @@ class ShardedChatModule(HFChatModule):
         unused = self._with_unused(outputs[-1]).sum() * 0
         keys, values = layers[-1]
         return [*layers[:-1], (keys + unused.to(keys.dtype), values + unused.to(values.dtype))]
+
+    def compute_values(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Compute the values of turns, (M,)."""
+        if self.is_sharded:
+            self.match_images(batch)
+        return super().compute_values(batch)
+
+    def match_images(self, batch: dict[str, Any]) -> None:
+        """Add an image that weighs nothing where another learner has images and this one none.
+
+        Passes of the vision tower are collective calls as all others. A collective call itself.
+
+        Args:
+            batch: See `collate`; or `SharedPrompts.tensors`.
+        """
+        device = batch["input_ids"].device
+        own = bool(batch["images"])
+        if largest(own, device) and not own:
+            pixels = np.zeros((_BLANK_SIDE, _BLANK_SIDE, 3), np.uint8)
+            made = self.processor.image_processor(
+                images=[Image.fromarray(pixels)], return_tensors="pt"
+            )
+            batch[BLANK] = {name: value.to(device) for name, value in made.items()}
 
     def _hidden(self, model: Any, batch: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         return self._with_unused(super()._hidden(model, batch, *args, **kwargs))
