@@ -36,6 +36,11 @@ from medseg_agents.grpo.learner import ITERATION, ChatLearner
 from medseg_agents.grpo.module import HFChatModule
 from medseg_agents.grpo.rollout.runner import ChatEnvRunner
 from medseg_agents.grpo.settings import ChatSettings
+from medseg_agents.grpo.sharding.checkpoint import StateInParts
+from medseg_agents.grpo.sharding.group import ChatLearnerGroup
+from medseg_agents.grpo.sharding.learner import ShardedChatLearner
+from medseg_agents.grpo.sharding.module import ShardedChatModule
+from medseg_agents.grpo.sharding.placement import check_cluster
 from medseg_agents.runs.algorithm_state import load_state, save_state
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
@@ -126,12 +131,17 @@ class ChatConfig(AlgorithmConfig):
                 f"groups ({settings.groups}) must be a multiple of learners times minibatches "
                 f"({learners} * {settings.minibatches}): every learner gets as many whole groups"
             )
+        if settings.shard and learners < 2:
+            raise MedSegError(
+                f"shard divides the model among learners, and there is {learners}: ask for at "
+                "least two (--learners 2), or leave out --shard"
+            )
         super().validate()
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """Return `HFChatModule` with these settings."""
+        """Return `HFChatModule` with these settings, or its kind that can be sharded."""
         return RLModuleSpec(
-            module_class=HFChatModule,
+            module_class=ShardedChatModule if self.settings.shard else HFChatModule,
             model_config={
                 "settings": asdict(self.settings),
                 "values": self.settings.advantage == "gae",
@@ -140,8 +150,22 @@ class ChatConfig(AlgorithmConfig):
         )
 
     def get_default_learner_class(self) -> type[ChatLearner]:
-        """Return `ChatLearner`."""
-        return ChatLearner
+        """Return `ChatLearner`, or its kind that shards."""
+        return ShardedChatLearner if self.settings.shard else ChatLearner
+
+    def build_learner_group(
+        self,
+        *,
+        env: Any = None,
+        spaces: Any = None,
+        rl_module_spec: Any = None,
+        placement_group: Any = None,
+    ) -> ChatLearnerGroup:
+        """Build a `ChatLearnerGroup`; see RLlib for the arguments."""
+        spec = rl_module_spec or self.get_multi_rl_module_spec(env=env, spaces=spaces)
+        return ChatLearnerGroup(
+            config=self.copy(), module_spec=spec, placement_group=placement_group
+        )
 
 
 class GRPOConfig(ChatConfig):
@@ -187,6 +211,7 @@ class ChatAlgorithm(Algorithm):
 
     def setup(self, config: Any) -> None:
         """Build RLlib's parts; a local runner and a local learner share one set of weights."""
+        check_cluster(config)
         super().setup(config)
         options = self.config.env_config
         source = load_cases(options.get("cases", "samples"), options.get("split", "train"))
@@ -244,13 +269,15 @@ class ChatAlgorithm(Algorithm):
                 )
 
     def save_to_path(self, path: Any = None, **options: Any) -> str:
-        """Write a checkpoint without pickles, see `state_folder`.
+        """Write a checkpoint without pickles, see `StateInParts`.
 
         Args:
             path: Of its folder.
             **options: RLlib's own, which say how it would write.
         """
-        save_state(self, Path(path))
+        state = StateInParts(self, Path(path))
+        save_state(state, Path(path))
+        state.remove_unused()
         return str(path)
 
     def restore_from_path(self, path: Any, **options: Any) -> None:
@@ -260,7 +287,7 @@ class ChatAlgorithm(Algorithm):
             path: Of its folder.
             **options: RLlib's own.
         """
-        load_state(self, Path(path))
+        load_state(StateInParts(self, Path(path)), Path(path))
 
     def set_state(self, state: Any) -> None:
         """Take up a saved state; runners get its weights before they play again."""

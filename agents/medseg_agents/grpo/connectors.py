@@ -25,6 +25,7 @@ from medseg_agents.grpo.objective import OverLearners
 from medseg_agents.grpo.option_groups import AdvantageSettings
 from medseg_agents.grpo.rollout.collate import collate
 from medseg_agents.grpo.rollout.token_rows import HashedImage, TokenRow, TurnTokens, rows_of
+from medseg_agents.grpo.sharding.agreement import pad_to_all
 
 ROWS = "token_rows"
 """Column of the rows, a list of `TokenRow`."""
@@ -191,10 +192,10 @@ class TurnGAE(ConnectorV2):
         settings, rows = self._settings, batch[DEFAULT_MODULE_ID][ROWS]
         module = rl_module[DEFAULT_MODULE_ID].unwrapped()
         values: list[dict[int, float]] = [{} for _ in episodes]
-        for row, by_turn in self._values(module, rows):
+        for row, by_turn in self._values(module, rows, rows[:1]):
             values[row.episode].update(by_turn)
         after = [0.0] * len(episodes)
-        for row, by_turn in self._values(module, batch[DEFAULT_MODULE_ID][FINAL_ROWS]):
+        for row, by_turn in self._values(module, batch[DEFAULT_MODULE_ID][FINAL_ROWS], rows[:1]):
             (after[row.episode],) = by_turn.values()
         advantages, targets = turn_gae(
             _rewards(episodes, settings),
@@ -212,11 +213,12 @@ class TurnGAE(ConnectorV2):
         return batch
 
     def _values(
-        self, module: Any, rows: Sequence[TokenRow]
+        self, module: Any, rows: Sequence[TokenRow], filler: Sequence[TokenRow]
     ) -> Iterator[tuple[TokenRow, dict[int, float]]]:
         """Values of the turns of each row, by turn."""
-        for start in range(0, len(rows), self._micro_batch):
-            micro_batch = rows[start : start + self._micro_batch]
+        size = self._micro_batch
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        for micro_batch, counts in pad_to_all(parts, self._device, filler):
             tensors = collate(
                 micro_batch,
                 module.processor,
@@ -226,7 +228,7 @@ class TurnGAE(ConnectorV2):
             )
             with torch.no_grad():
                 estimates = iter(module.compute_values(tensors).tolist())
-            for row in micro_batch:
+            for row in micro_batch if counts else ():
                 yield row, {turn: next(estimates) for turn in row.prompt_ends}
 
 

@@ -23,11 +23,12 @@ from medseg_agents.grpo.objective import (
     require_agreement,
     token_weights,
 )
-from medseg_agents.grpo.objective.old_log_probs import keep_old, record_old
+from medseg_agents.grpo.objective.old_log_probs import keep_old
 from medseg_agents.grpo.rollout.collate import collate
 from medseg_agents.grpo.rollout.device_memory import log_peak_memory
 from medseg_agents.grpo.rollout.token_rows import TokenRow
 from medseg_agents.grpo.settings import ChatSettings
+from medseg_agents.grpo.sharding.agreement import pad_to_all, together
 from medseg_agents.grpo.shared_prompts import SharedPrompts, prompt_slices
 from medseg_agents.runs.divergence import check_gradients
 
@@ -139,9 +140,9 @@ class ChatLearner(TorchLearner):
             for minibatch in np.array_split(np.asarray(order), self.settings.minibatches):
                 chosen = {names[i] for i in minibatch}
                 taken = [row for row in rows if groups[row.episode] in chosen]
-                if self._keeps_old and not begun:
+                if self._keeps_old and not begun and self.settings.minibatches > 1:
                     later = [row for row in rows if groups[row.episode] not in chosen]
-                    record_old(self.chat_module, later, self.settings.micro_batch, self._device)
+                    self._record_old(later)
                 begun = True
                 # An object array: RLlib's batches are counted by the length of their columns.
                 column = np.empty(len(taken), object)
@@ -160,14 +161,15 @@ class ChatLearner(TorchLearner):
         weights = self._weights(rows)
         totals: dict[str, torch.Tensor] = {}
         loss = torch.zeros(())
-        for micro_batch, prompts, extra, last in self._passes(rows):
+        for micro_batch, prompts, extra, counts, last in self._passes(rows):
             with self._without_sync(not last):
-                loss = loss + self._accumulate(micro_batch, weights, totals, prompts, extra)
+                loss = loss + self._accumulate(micro_batch, weights, totals, prompts, extra, counts)
         sums = {name: float(value) for name, value in totals.items()}
         where = f"iteration {self._iteration}, gradient step {self._steps_taken}"
         own = [p.grad for p in self._params.values() if p.grad is not None]
         check_gradients(own, where, LOWER, self.config.num_learners > 1)
-        self._check(sums)
+        with together(self._device):
+            self._check(sums)
         gradients = {name: p.grad for name, p in self._params.items() if p.grad is not None}
         self.apply_gradients(self.postprocess_gradients(gradients))
         for name, value in learner_metrics(sums, self._steps_taken == 0).items():
@@ -176,88 +178,124 @@ class ChatLearner(TorchLearner):
         return {}, {DEFAULT_MODULE_ID: loss}, {}
 
     def _passes(
-        self, rows: list[TokenRow]
-    ) -> Iterator[tuple[list[TokenRow], SharedPrompts | None, dict[str, Any], bool]]:
-        """Deal a step's rows into micro-batches.
+        self,
+        rows: list[TokenRow],
+        learns: bool = True,
+    ) -> Iterator[tuple[Sequence[TokenRow], SharedPrompts | None, dict[str, Any], bool, bool]]:
+        """Deal a step's rows into micro-batches, as many in every learner.
+
+        Args:
+            rows: Of the step.
+            learns: Prompts are read with gradients in the last pass that shares them.
 
         Yields:
-            Rows, the prompts that they may share, what else the module is given, and whether they
-            are the last ones.
+            Rows, the prompts that they may share, what else the module is given, whether the rows
+            count or only keep another learner company, and whether they are the last ones.
         """
-        size, slices = self.settings.micro_batch, self._slices(rows)
-        for number, part in enumerate(slices):
-            micro_batches = [part[start : start + size] for start in range(0, len(part), size)]
-            prompts, shared = self._prompts(part, len(micro_batches) > 1)
-            for index, micro_batch in enumerate(micro_batches):
+        size = self.settings.micro_batch
+        slices = pad_to_all(self._slices(rows), self._device)
+        for number, (part, own) in enumerate(slices):
+            parts = [part[start : start + size] for start in range(0, len(part), size)]
+            micro_batches = pad_to_all(parts, self._device)
+            prompts, shared = self._prompts(part, len(micro_batches) > 1 or not learns)
+            for index, (micro_batch, counts) in enumerate(micro_batches):
                 last = index == len(micro_batches) - 1
                 extra = dict(shared)
-                if prompts and last:
+                if prompts and last and learns:
                     extra["prompts"] = prompts.last_pass()
                 elif prompts:
                     extra["prompt_layers"] = prompts.leaves
-                yield micro_batch, prompts, extra, last and number == len(slices) - 1
+                yield (
+                    micro_batch,
+                    prompts,
+                    extra,
+                    own and counts,
+                    last and number == len(slices) - 1,
+                )
 
-    def _slices(self, rows: list[TokenRow]) -> Sequence[list[TokenRow]]:
+    def _slices(self, rows: Sequence[TokenRow]) -> Sequence[Sequence[TokenRow]]:
         """Deal rows into parts whose prompts are read at once."""
         if not self.chat_module.shares_prompts:
             return [rows]
         return prompt_slices(rows, self.settings.micro_batch)
 
+    @torch.no_grad()
+    def _record_old(self, rows: list[TokenRow]) -> None:
+        """Compute and keep log-probabilities with the weights as they are.
+
+        Args:
+            rows: That are learned from after another gradient step.
+        """
+        ordered = sorted(rows, key=lambda row: len(row.tokens))
+        for micro_batch, prompts, extra, counts, _ in self._passes(ordered, learns=False):
+            tensors = self._tensors(micro_batch, None, prompts)
+            tensors |= {**extra, "log_probs_only": True}
+            out = self.module.forward_train({DEFAULT_MODULE_ID: tensors})
+            if counts:
+                keep_old(micro_batch, out[DEFAULT_MODULE_ID]["log_probs"])
+
     def _prompts(
-        self, rows: list[TokenRow], several: bool
+        self, rows: Sequence[TokenRow], several: bool
     ) -> tuple[SharedPrompts | None, dict[str, Any]]:
         """Shared first prompts of a slice's rows, and the reference's keys and values of them."""
         module = self.chat_module
         if not module.shares_prompts:
             return None, {}
         image = module.base.config.image_token_id
-        prompts = SharedPrompts(rows, module.processor, image, self._device)
-        if not prompts:
+        with together(self._device):
+            prompts = SharedPrompts(rows, module.processor, image, self._device)
+        if not self._all_share(bool(prompts)):
             return None, {}
+        self._match(prompts.tensors)
         shared: dict[str, Any] = {}
         with torch.no_grad():
             if several:
-                prompts.collect(module.read_prompts(prompts.tensors))
+                prompts.collect(self._read_prompts(prompts.tensors))
             if self.settings.beta:
-                shared["reference_layers"] = module.read_prompts(prompts.tensors, reference=True)
+                shared["reference_layers"] = self._read_prompts(prompts.tensors, reference=True)
         return prompts, shared
+
+    def _read_prompts(self, tensors: dict[str, Any], reference: bool = False) -> Any:
+        return self.chat_module.read_prompts(tensors, reference)
+
+    def _all_share(self, shares: bool) -> bool:
+        """Return whether prompts are shared; sharded learners do so together."""
+        return shares
+
+    def _match(self, tensors: dict[str, Any]) -> None:
+        """Make this learner's pass one of the same calls as the others'; for sharded learners."""
 
     def _accumulate(
         self,
-        rows: list[TokenRow],
+        rows: Sequence[TokenRow],
         weights: dict[int, float],
         totals: dict[str, torch.Tensor],
         prompts: SharedPrompts | None,
         extra: dict[str, Any],
+        counts: bool = True,
     ) -> torch.Tensor:
         """Add the gradients of some rows to the parameters, and their sums to `totals`.
+
+        Rows that do not count are computed because another learner has more; they teach nothing.
 
         Returns:
             Their part of the loss, (), on the CPU.
         """
-        module = self.chat_module
-        tensors: dict[str, Any] = collate(
-            rows,
-            module.processor,
-            module.base.config.image_token_id,
-            module.shares_images,
-            weights,
-            self._device,
-            prompts,
-        )
-        tensors |= extra
+        tensors = self._tensors(rows, weights, prompts) | extra
         # Values that know nothing yet shall not move the model either.
         tensors["value_only"] = self._iteration < self.settings.critic_warmup
         out = self.module.forward_train({DEFAULT_MODULE_ID: tensors})
         losses = self.compute_losses(fwd_out=out, batch={DEFAULT_MODULE_ID: tensors})
         loss: torch.Tensor = losses[DEFAULT_MODULE_ID]
+        if not counts:
+            loss = loss * 0
         value_of_loss = loss.detach().cpu()
         if self._keeps_old:
             keep_old(rows, out[DEFAULT_MODULE_ID]["log_probs"])
         layers = out[DEFAULT_MODULE_ID].get("prompt_layers")
         also, gradients = prompts.carried(layers) if prompts and layers else ([], [])
         torch.autograd.backward([loss, *also], [None, *gradients])
-        for name, value in self._sums.items():
+        for name, value in (self._sums if counts else {}).items():
             before = totals.get(name)
             if before is None:
                 totals[name] = value
@@ -266,6 +304,27 @@ class ChatLearner(TorchLearner):
             else:
                 totals[name] = before + value
         return value_of_loss
+
+    def _tensors(
+        self,
+        rows: Sequence[TokenRow],
+        weights: dict[int, float] | None,
+        prompts: SharedPrompts | None,
+    ) -> dict[str, Any]:
+        """Return what the module is given of rows."""
+        module = self.chat_module
+        with together(self._device):
+            tensors: dict[str, Any] = collate(
+                rows,
+                module.processor,
+                module.base.config.image_token_id,
+                module.shares_images,
+                weights,
+                self._device,
+                prompts,
+            )
+        self._match(tensors)
+        return tensors
 
     def compute_loss_for_module(
         self, *, module_id: str, config: Any, batch: dict[str, Any], fwd_out: dict[str, Any]
@@ -314,6 +373,11 @@ class ChatLearner(TorchLearner):
         require_agreement(sums, mismatch_bound(self.settings, dtypes), self._iteration)
 
     # state --------------------------------------------------------------------------------------
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take up a state, an earlier one too: RLlib would keep the newer weights of the two."""
+        self._weights_seq_no = 0
+        super().set_state(state)
+
     def _get_optimizer_state(self) -> dict[str, Any]:
         # As RLlib's, but tensors stay tensors: numpy has no bfloat16.
         return {

@@ -247,6 +247,29 @@ class OptimiserSettings(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShardSettings(Options):
+    """How several learners hold one model."""
+
+    topic: ClassVar[str] = "Machines"
+
+    shard: bool = False
+    """Every learner holds a share of parameters, gradients and Adam's moments, and gathers a layer
+    at a time (FSDP2, Zhao et al. 2023); False gives each learner all of them. Needs at least two
+    learners and a model of the Qwen3-VL family."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtendSettings(Options):
+    """Going on after the end of a run."""
+
+    topic: ClassVar[str] = "Evaluation and checkpoints"
+
+    extend: int = 0
+    """With --resume: iterations after the last of `iterations`, which the learning rate's schedule
+    still goes by; beyond its end the rate stays what it was there."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EpisodeSettings(EnvironmentOptions):
     """Cases, segmenter, and how the model is shown them."""
 

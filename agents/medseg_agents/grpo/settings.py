@@ -9,12 +9,14 @@ from typing import Any, ClassVar, Literal
 from medseg_agents.grpo.option_groups import (
     AdvantageSettings,
     EpisodeSettings,
+    ExtendSettings,
     GenerationSettings,
     MachineSettings,
     ModelSettings,
     ObjectiveSettings,
     OptimiserSettings,
     ProgressSettings,
+    ShardSettings,
     UpdateSettings,
 )
 from medseg_gym.errors import MedSegError
@@ -23,7 +25,12 @@ from medseg_gym.options import describe_fields
 
 @dataclass(frozen=True, kw_only=True)
 class ChatSettings(
-    OptimiserSettings, ObjectiveSettings, AdvantageSettings, GenerationSettings, ModelSettings
+    ShardSettings,
+    OptimiserSettings,
+    ObjectiveSettings,
+    AdvantageSettings,
+    GenerationSettings,
+    ModelSettings,
 ):
     """Model, groups and objective: what GRPO and turn-level PPO share.
 
@@ -69,7 +76,9 @@ class ChatSettings(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatRun(ProgressSettings, MachineSettings, EpisodeSettings, UpdateSettings, ChatSettings):
+class ChatRun(
+    ExtendSettings, ProgressSettings, MachineSettings, EpisodeSettings, UpdateSettings, ChatSettings
+):
     """A run of `medseg train grpo | chat-ppo`: the settings, cases and machines.
 
     Raises:
@@ -80,6 +89,13 @@ class ChatRun(ProgressSettings, MachineSettings, EpisodeSettings, UpdateSettings
         super().__post_init__()
         _at_least_one(self, "epochs", "checkpoint_every", "keep", "eval_cases", "max_steps")
         _at_least_one(self, "log_samples")
+        if self.extend < 0:
+            raise MedSegError(f"extend must be at least 0, got {self.extend}")
+
+    @property
+    def total_iterations(self) -> int:
+        """Iterations of the run, those after the schedule's end included."""
+        return self.iterations + self.extend
 
     @property
     def chat(self) -> dict[str, Any]:

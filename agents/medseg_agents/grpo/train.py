@@ -18,6 +18,7 @@ from medseg_agents.grpo.rollout.samples import TABLE, newest_samples, sample_tab
 from medseg_agents.grpo.settings import ChatPPORun, ChatRun
 from medseg_agents.llm.checkpoint import load_processor, save_view
 from medseg_agents.runs.folder import RunFolder
+from medseg_agents.runs.length import check_length
 from medseg_agents.runs.log import RunLog
 from medseg_gym.cases import load_cases
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
@@ -28,6 +29,7 @@ _FREE = (
     *("learners", "gpus_per_runner", "gpus_per_learner", "shared_backbone", "micro_batch"),
     *("vllm_python", "vllm_options", "vllm_timeout", "vllm_sleep"),
     *("log_to", "log_samples_every", "log_samples"),
+    *("shard", "extend"),
 )
 """Settings that a resumed run may have changed: machines, evaluation, checkpoints and logging."""
 _DRAWN = 6
@@ -66,7 +68,8 @@ def train_chat(
         out: Folder of the run: `config.json`, `progress.jsonl`, `progress.csv`, `tensorboard/`,
             `samples/` (contact sheets of validation episodes), `checkpoints/` and at the end
             `model/`, which plays as `llm:RUN/model`.
-        resume: Go on from its newest checkpoint; a finished run is left as it is.
+        resume: Go on from its newest checkpoint; a finished run is left as it is, unless it is
+            extended.
         console: For the progress bar.
 
     Returns:
@@ -79,6 +82,7 @@ def train_chat(
     load_processor(config.model)  # raises before Ray starts
     start_ray()
     run = RunFolder(out)
+    check_length(config, run, resume)
     run.start(config, view, resume, "MedSegChat-v0", _FREE)
     newest = run.newest()
     step = 0 if newest is None else newest[0]
@@ -96,7 +100,8 @@ def train_chat(
         if newest is not None:
             algo.restore_from_path(str((newest[1] / _ALGORITHM).absolute()))
         _train(algo, config, run, step, console)
-        if not (run.path / _MODEL).is_dir():
+        # That of an extended run may be from its first end.
+        if config.extend or not (run.path / _MODEL).is_dir():
             _save_model(algo, config, run.path / _MODEL)
     finally:
         algo.stop()
@@ -109,9 +114,10 @@ def _train(
 ) -> None:
     every = config.eval_every
     keys = load_cases(config.cases, "val").keys[: config.eval_cases] if every else []
+    total = config.total_iterations
     with RunLog(
         run.path,
-        config.iterations,
+        total,
         step,
         console,
         _SHOWN,
@@ -121,13 +127,13 @@ def _train(
     ) as log:
         if step == 0 and every:
             log.write(0, _validate(algo, keys, run.path, 0))
-        while step < config.iterations:
+        while step < total:
             result = algo.train()
             step = int(result["training_iteration"])
             log.write(step, read_result(result))
             if config.log_samples_every and step % config.log_samples_every == 0:
                 log.write_table(step, TABLE, sample_table(newest_samples(algo, config.log_samples)))
-            last = step >= config.iterations
+            last = step >= total
             if every and (step % every == 0 or last):
                 log.write(step, _validate(algo, keys, run.path, step))
             if step % config.checkpoint_every == 0 or last:

@@ -1,5 +1,7 @@
 """Algorithms on small cases with the tiny model that makes calls."""
 
+import contextlib
+
 import pytest
 
 pytest.importorskip("trl")
@@ -15,6 +17,20 @@ from ..rllib.conftest import ray_cluster  # noqa: F401  (a fixture)
 @pytest.fixture
 def make(caller, small_cases, ray_cluster):  # noqa: F811
     """Builds algorithms; they are stopped when the test ends."""
+    with maker(caller, small_cases) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_once(caller, small_cases, ray_cluster):  # noqa: F811
+    """Builds algorithms that the tests of a file share."""
+    with maker(caller, small_cases) as make:
+        yield make
+
+
+@contextlib.contextmanager
+def maker(caller, small_cases):
+    """Builds algorithms; they are stopped at the end."""
     built = []
 
     def make(kind="grpo", lr=1e-3, seed=0, runners=0, learners=0, slots=0, env=None, **settings):
