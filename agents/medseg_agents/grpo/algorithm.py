@@ -36,6 +36,7 @@ from medseg_agents.grpo.module import HFChatModule
 from medseg_agents.grpo.rollout.runner import ChatEnvRunner, Group
 from medseg_agents.grpo.settings import ChatSettings
 from medseg_agents.runs.algorithm_state import load_state, save_state
+from medseg_agents.runs.gpus import GpuRequest, count_gpus, learner_gpus
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
 
@@ -81,6 +82,8 @@ class ChatConfig(AlgorithmConfig):
         # A runner that dies takes its groups of this iteration with it, and comes back.
         self.restart_failed_env_runners = True
         self.ignore_env_runner_failures = True
+        # RLlib's default, 0, keeps a learner on the CPU beside an idle GPU.
+        self.num_gpus_per_learner = 1 if count_gpus()[0] else 0
 
     def chat(self, **settings: Any) -> ChatConfig:
         """Set fields of `ChatSettings`.
@@ -125,7 +128,14 @@ class ChatConfig(AlgorithmConfig):
                 f"groups ({settings.groups}) must be a multiple of learners times minibatches "
                 f"({learners} * {settings.minibatches}): every learner gets as many whole groups"
             )
+        self._check_device()
         super().validate()
+
+    def _check_device(self) -> None:
+        """Refuse a learner on the CPU beside GPUs."""
+        device = str(self.env_config.get("device", "auto"))
+        request = GpuRequest(self.num_learners, per_learner=self.num_gpus_per_learner, device=device)
+        learner_gpus(request, *count_gpus())
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return `HFChatModule` with these settings."""

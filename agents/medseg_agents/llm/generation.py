@@ -66,6 +66,9 @@ class ModelOptions:
     merge: bool = True
     """Fold adapters into the weights, which answers faster."""
 
+    base: str | None = None
+    """Folder of the adapters' base model; None is the one that they name."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "history", read_history(self.history))
         if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0):
