@@ -107,8 +107,8 @@ def plan_gpus(request: GpuRequest, here: int, cluster: float) -> GpuPlan:
             "CPU: give --env-runners, or --learners 0 to play and learn on one GPU, or --device "
             "cpu to want that"
         )
-    shared = request.env_runners == 0 or here < 2
-    return GpuPlan(per_learner, per_runner, backbone, 0 if shared else here - 1)
+    apart = request.learners == 0 and per_learner and request.env_runners and here > 1
+    return GpuPlan(per_learner, per_runner, backbone, here - 1 if apart else 0)
 
 
 def learner_gpus(request: GpuRequest, here: int, cluster: float) -> float:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -18,6 +19,7 @@ from medseg_agents.runs.log import read_progress
 from medseg_agents.sft.config import SftConfig
 from medseg_agents.sft.train import train_sft
 from peft import PeftModel
+from PIL import Image
 from rich.console import Console
 from transformers import AutoModelForImageTextToText
 from typer.testing import CliRunner
@@ -38,7 +40,7 @@ RUN = {
     "iterations": 1,
     "eval_every": 0,
     "groups": 2,
-    "num_generations": 2,
+    "num_generations": 4,
     "beta": 0.1,
 }
 
@@ -64,7 +66,7 @@ def supervised(caller, tmp_path_factory):
 
     def train(rank):
         if rank not in made:
-            options = {"steps": 2, "batch_size": 2, "warmup": 1, "device": "cpu", "lr": 3e-3}
+            options = {"steps": 1, "batch_size": 2, "warmup": 1, "device": "cpu", "lr": 5e-4}
             config = SftConfig(
                 trajectories=(str(folder / "episodes.parquet"),),
                 model=str(caller),
@@ -79,14 +81,10 @@ def supervised(caller, tmp_path_factory):
 
 def logits(model, processor):
     """Of one conversation with an image, T x V."""
-    from PIL import Image
-
     message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "liver"}]}
     text = processor.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-    image = Image.effect_noise((64, 64), 40).convert("RGB")
-    torch.manual_seed(0)
-    pixels = torch.randint(0, 255, (64, 64, 3), dtype=torch.uint8)
-    image = Image.fromarray(pixels.numpy())
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    image = Image.fromarray(pixels)
     batch = processor(text=[text], images=[[image]], return_tensors="pt")
     with torch.no_grad():
         return model.eval()(**batch).logits[0]
