@@ -1,10 +1,11 @@
-"""Commands that this package adds: `medseg play | run | eval | compare | train`."""
+"""Commands that this package adds: `medseg play | run | eval | compare | train | export-model`."""
 
 from __future__ import annotations
 
 import typer
 
 from medseg_agents.commands.compare import compare_policies
+from medseg_agents.commands.export_model import add_export
 from medseg_agents.commands.page import PlayPageOptions, play
 from medseg_agents.commands.play import add_play_commands
 from medseg_agents.commands.preferences import add_preferences
@@ -21,6 +22,7 @@ def add_commands(app: typer.Typer) -> None:
     add_play_commands(app)
     app.command("compare")(with_options(CompareOptions, compare_policies))
     app.command("play")(with_options(PlayPageOptions, play))
+    add_export(app)
     add_trainers(train_app)
     add_sft(train_app)
     add_preferences(train_app)

@@ -106,7 +106,7 @@ class DpoConfig(MachineOptions, OptimiserOptions, PairOptions, ModelOptions):
                 raise DpoError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.epochs <= 0 or (self.steps is not None and self.steps < 1):
             raise DpoError(f"nothing to do: epochs={self.epochs}, steps={self.steps}")
-        if not self.beta > 0 or self.lora_rank < 0:
+        if not self.beta > 0 or (self.lora_rank or 0) < 0:
             raise DpoError(
                 f"need beta > 0 and lora_rank >= 0, got {self.beta} and {self.lora_rank}"
             )

@@ -42,6 +42,7 @@ from medseg_agents.grpo.sharding.learner import ShardedChatLearner
 from medseg_agents.grpo.sharding.module import ShardedChatModule
 from medseg_agents.grpo.sharding.placement import check_cluster
 from medseg_agents.runs.algorithm_state import load_state, save_state
+from medseg_agents.runs.gpus import GpuRequest, count_gpus, learner_gpus
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
 
@@ -87,6 +88,8 @@ class ChatConfig(AlgorithmConfig):
         # A runner that dies takes its groups of this iteration with it, and comes back.
         self.restart_failed_env_runners = True
         self.ignore_env_runner_failures = True
+        # RLlib's default, 0, keeps a learner on the CPU beside an idle GPU.
+        self.num_gpus_per_learner = 1 if count_gpus()[0] else 0
 
     def chat(self, **settings: Any) -> ChatConfig:
         """Set fields of `ChatSettings`.
@@ -136,7 +139,16 @@ class ChatConfig(AlgorithmConfig):
                 f"shard divides the model among learners, and there is {learners}: ask for at "
                 "least two (--learners 2), or leave out --shard"
             )
+        self._check_device()
         super().validate()
+
+    def _check_device(self) -> None:
+        """Refuse a learner on the CPU beside GPUs."""
+        device = str(self.env_config.get("device", "auto"))
+        request = GpuRequest(
+            self.num_learners, per_learner=self.num_gpus_per_learner, device=device
+        )
+        learner_gpus(request, *count_gpus())
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """Return `HFChatModule` with these settings, or its kind that can be sharded."""

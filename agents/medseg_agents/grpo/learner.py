@@ -12,7 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
-from medseg_agents.arrays.optimisers import rate_over_run
+from medseg_agents.arrays.optimisers import parameter_groups, rate_over_run
 from medseg_agents.grpo.connectors import GROUP, ROWS, GroupAdvantages, TurnGAE, TurnsToTokens
 from medseg_agents.grpo.metrics import learner_metrics
 from medseg_agents.grpo.objective import (
@@ -83,31 +83,33 @@ class ChatLearner(TorchLearner):
         return [p for p in module.parameters() if p.requires_grad]
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Make AdamW on what is trained."""
-        parameters = self.get_parameters(self._module[module_id])
+        """Make AdamW on what is trained; the value head is a group with a rate of its own."""
+        module = self._module[module_id]
+        parameters = self.get_parameters(module)
         optimiser = torch.optim.AdamW(
-            parameters,
-            lr=config.lr,
+            parameter_groups(module.named_parameters(), config.lr, self.settings.value_lr),
             betas=(0.9, self.settings.adam_beta2),
             weight_decay=self.settings.weight_decay,
         )
+        self._rates = [group["lr"] for group in optimiser.param_groups]
         self.register_optimizer(
             module_id=module_id,
             optimizer=optimiser,
             params=parameters,
-            lr_or_lr_schedule=config.lr,
+            lr_or_lr_schedule=config.lr,  # of every group, until `before_gradient_based_update`
         )
 
     # one update ---------------------------------------------------------------------------------
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Set the learning rate of this iteration."""
+        """Set the learning rates of this iteration."""
         settings = self.settings
         self._iteration = int(timesteps.get(ITERATION, 0))
         factor = rate_over_run(
             settings.schedule, settings.iterations, settings.warmup, settings.final_rate
         )(self._iteration)
         for optimiser in self._named_optimizers.values():
-            self._set_optimizer_lr(optimiser, self.config.lr * factor)
+            for group, rate in zip(optimiser.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
         self.metrics.log_value(
             (DEFAULT_MODULE_ID, "learning_rate"), self.config.lr * factor, window=1
         )

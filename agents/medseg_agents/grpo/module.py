@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -23,12 +23,15 @@ from medseg_agents.grpo.forward.prompt_cache import (
 )
 from medseg_agents.grpo.forward.token_log_probs import token_log_probs
 from medseg_agents.grpo.settings import ChatSettings
-from medseg_agents.llm.checkpoint import load_model, load_processor
+from medseg_agents.llm.checkpoint import adapter_rank, load_processor
 from medseg_agents.llm.engine_options import EngineOptions, ModelOptions
 from medseg_agents.llm.generation import TransformersEngine
 from medseg_agents.llm.processed_images import encode_distinct
 from medseg_agents.llm.sampling import forbidden_tokens
 from medseg_agents.llm.turn_cache import cache_argument, can_keep, positions, without_adapters
+from medseg_agents.llm.weights.reference import as_reference, keep_reference
+from medseg_agents.llm.weights.save import save_model
+from medseg_agents.llm.weights.start import load_for_training
 from medseg_gym.envs.views.chat import Message
 
 
@@ -50,15 +53,17 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         """Load the model; add adapters, reference and value head where the settings ask for it."""
         config: dict[str, Any] = dict(self.model_config)  # type: ignore[arg-type]
         self.settings = ChatSettings(**config["settings"])
-        self.processor = load_processor(self.settings.model)
-        model = load_model(self.settings.model, dtype=self.settings.dtype)
+        self.processor = load_processor(self.settings.model, self.settings.base)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.get("seed", 0))
-            self.lm = self._prepare(model)
+            self.lm = self._prepare()
         learns = not self.inference_only
         self.forbidden = forbidden_tokens(self.lm, self.processor)
-        if learns and self.settings.beta and not self.settings.lora_rank:
-            self.reference = copy.deepcopy(self.lm).requires_grad_(False)
+        if learns and self.settings.beta:
+            if not hasattr(self.lm, "peft_config"):
+                self.reference = copy.deepcopy(self.lm).requires_grad_(False)
+            elif adapter_rank(self.settings.model) is not None:
+                keep_reference(self.lm, self.settings.model)
         if learns and config.get("values"):
             width = self.base.get_output_embeddings().weight.shape[1]
             self.value_head = nn.Linear(width, 1)
@@ -66,20 +71,11 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
             nn.init.zeros_(self.value_head.bias)
         self.action_dist_cls = None
 
-    def _prepare(self, model: Any) -> Any:
+    def _prepare(self) -> Any:
         settings = self.settings
-        if settings.lora_rank:
-            from peft import LoraConfig, get_peft_model
-
-            model = get_peft_model(
-                model,
-                LoraConfig(
-                    r=settings.lora_rank,
-                    lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
-                    target_modules="all-linear",
-                    task_type="CAUSAL_LM",
-                ),
-            )
+        model, self.origin = load_for_training(
+            settings.model, settings.lora_rank, settings.lora_alpha, settings.dtype, settings.base
+        )
         if not settings.train_vision:
             for name, parameter in model.named_parameters():
                 if ".visual." in name or ".vision_tower." in name:
@@ -212,11 +208,11 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
     def _model(self, reference: bool) -> Iterator[Any]:
         if not reference:
             yield self.lm
-        elif not self.settings.lora_rank:
+        elif hasattr(self, "reference"):
             yield self.reference
         else:
-            with self.lm.disable_adapter():
-                yield self.lm
+            with as_reference(self.lm) as model:
+                yield model
 
     def _hidden(
         self, model: Any, batch: dict[str, Any], prompt_layers: Layers | None = None
@@ -300,7 +296,12 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
                 if name in own:
                     own[name].copy_(torch.as_tensor(value))
 
-    def save(self, folder: Any) -> None:
-        """Write model (or adapters) and processor as a checkpoint that plays as `llm:FOLDER`."""
-        self.lm.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+    def save(self, folder: Any, facts: Mapping[str, Any] | None = None) -> None:
+        """Write model (or adapters) and processor as a checkpoint that plays as `llm:FOLDER`.
+
+        Args:
+            folder: To write into.
+            facts: What `medseg_model.json` says beside where the weights come from.
+        """
+        dtype = self.settings.save_dtype
+        save_model(self.lm, self.processor, folder, self.origin, facts, dtype)

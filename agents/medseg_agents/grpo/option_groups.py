@@ -23,24 +23,34 @@ class ModelSettings(Options):
     topic: ClassVar[str] = "Model"
 
     model: str = ""
-    """Folder of the checkpoint to start from; a supervised one, for a model that never makes a
-    valid call has nothing to learn from."""
+    """Folder of the checkpoint to start from, a whole model or adapters; a supervised one, for a
+    model that never makes a valid call has nothing to learn from."""
 
-    lora_rank: int = 0
-    """0 trains all weights; else the rank of adapters on all linear layers (LoRA, Hu et al.
-    2021)."""
+    base: str | None = None
+    """Folder of the base model of the adapters to start from; None is the one that they name."""
+
+    lora_rank: int | None = None
+    """Rank of adapters on all linear layers (LoRA, Hu et al. 2021); 0 trains all weights. None goes
+    on with the adapters of the checkpoint, or trains all weights where it has none. Adapters to
+    start from are trained on where this is their rank, else merged into the weights first."""
 
     lora_alpha: int | None = None
-    """Scale of the adapters; None is twice the rank."""
+    """Scale of new adapters; None is twice the rank."""
 
     train_vision: bool = True
     """Whether the vision tower learns too."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """"bfloat16" computes in it (autocast); weights stay as they are stored."""
+    """"bfloat16" computes in it (autocast); weights stay as they are."""
 
-    dtype: str = "auto"
-    """Of the stored weights: "auto" as in the checkpoint, "float32" or "bfloat16"."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of weights that stay frozen, which are the base's under adapters: "auto" as the checkpoint
+    stores them. Weights that are trained are float32 whatever this says, for a step of AdamW at a
+    small rate is lost in bfloat16's rounding."""
+
+    save_dtype: Literal["float32", "base"] = "float32"
+    """Of the saved weights of a whole model: as they were trained, or rounded to the type that the
+    checkpoint to start from is stored in. Adapters are float32."""
 
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them (Chen et al. 2016)."""
@@ -233,6 +243,10 @@ class OptimiserSettings(Options):
     adam_beta2: float = 0.99
     """Decay of AdamW's second moments."""
 
+    value_lr: float = 1e-3
+    """Learning rate of the value head, "gae" alone, which begins with zeros; it follows the same
+    schedule."""
+
     iterations: int = 100
     """Of the run, for the schedule."""
 
@@ -292,7 +306,7 @@ class UpdateSettings(Options):
     topic: ClassVar[str] = "Optimisation"
 
     lr: float = 1e-6
-    """Learning rate of AdamW."""
+    """Learning rate of AdamW; the value head has its own, `value_lr`."""
 
     epochs: int = 1
     """Passes over an iteration's episodes."""
@@ -320,14 +334,17 @@ class MachineSettings(Options):
     learners: int = 0
     """Processes that learn, each from whole groups; 0 learns in this one."""
 
-    gpus_per_runner: float = 0
-    """GPUs of each runner."""
+    gpus_per_runner: float | None = None
+    """GPUs of each runner. None divides evenly what the learners leave, and is 0 where there are no
+    GPUs or `device` is "cpu"."""
 
-    gpus_per_learner: float = 0
-    """GPUs of each learner."""
+    gpus_per_learner: float | None = None
+    """GPUs of each learner. None is 1 where there are GPUs and `device` is not "cpu". 0 beside GPUs
+    is refused unless `device` is "cpu", which keeps the whole run off them."""
 
     shared_backbone: bool = False
-    """Serve the backbone from one Ray actor to all runners."""
+    """Serve the backbone from one Ray actor to all runners; it asks for a tenth of a GPU where
+    there are GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,8 +77,9 @@ class ChatPolicy:
         device = options.device_map
         if device is None and torch.accelerator.is_available():
             device = str(torch.accelerator.current_accelerator())
-        model = load_model(path, options.dtype, device, options.merge)
-        engine = TransformersEngine(model.eval(), load_processor(path), system, options)
+        model = load_model(path, options.dtype, device, options.merge, options.base)
+        processor = load_processor(path, options.base)
+        engine = TransformersEngine(model.eval(), processor, system, options)
         return cls(engine, over, name or f"llm:{path}", weights_digest(path))
 
     @property

@@ -107,6 +107,9 @@ class ModelOptions(EngineOptions):
     merge: bool = True
     """Fold adapters into the weights, which answers faster."""
 
+    base: str | None = None
+    """Folder of the adapters' base model; None is the one that they name."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "history", read_history(self.history))
         self.check_engine()

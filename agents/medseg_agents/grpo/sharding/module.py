@@ -54,7 +54,7 @@ class ShardedChatModule(HFChatModule):
         if not self.is_sharded:
             return super().read_prompts(prompts, reference)
         outputs: list[Any] = []
-        model = self.reference if reference and not self.settings.lora_rank else self.lm
+        model = self.reference if reference and hasattr(self, "reference") else self.lm
         hook = without_adapters(model).model.register_forward_hook(
             lambda module, given, output: outputs.append(output.last_hidden_state)
         )
