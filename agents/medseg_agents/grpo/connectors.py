@@ -45,6 +45,9 @@ last turn, and how many of the newest images it shows."""
 GROUP = "group"
 """Entry of an episode's `custom_data` with the number of its group."""
 
+DICE = "dice"
+"""Entry of an episode's `custom_data` with its final Dice."""
+
 IMAGES_BEFORE = "images_before"
 """Entry of an episode's `custom_data` with images that its first prompt holds beside its own: those
 of the trunk's turns that it branched from."""
@@ -255,6 +258,7 @@ def _terms(episode: Any) -> list[dict[str, float]]:
 __all__ = [
     *(
         "CUT",
+        "DICE",
         "FINAL_PROMPT",
         "FINAL_ROWS",
         "GROUP",

@@ -92,7 +92,7 @@ def read_result(result: dict[str, Any]) -> dict[str, float]:
     update = result["update_seconds"]
     playing, segmenting = played["generation_seconds"], played["segmentation_seconds"]
     whole = max(1e-9, playing + segmenting + update)
-    elapsed = played["playing_seconds"]
+    elapsed = result["playing_seconds"]
     kept = {
         **{name: value for name, value in played.items() if name in _PLAYED or "/" in name},
         **{name: value for name, value in learned.items() if not _RLLIB.fullmatch(name)},

@@ -152,6 +152,29 @@ class AdvantageSettings(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaseSettings(Options):
+    """Which cases an iteration plays."""
+
+    topic: ClassVar[str] = "Groups and advantages"
+
+    dynamic_sampling: bool = False
+    """Play further groups in the place of those whose episodes all earn the same, which teach
+    nothing (DAPO, Yu et al. 2025, section 3.2)."""
+
+    max_num_gen_batches: int = 3
+    """Rounds of playing in an iteration with `dynamic_sampling`, at most (verl's name); what is
+    still missing then is filled with groups without spread."""
+
+    curriculum: Literal["none", "success"] = "none"
+    """"none" deals every case once before any is dealt again. "success" draws a case with a
+    probability proportional to p(1 - p) + 0.05, p its success rate lately, 1/2 before it was played
+    (learnability, Foster and Foerster 2025)."""
+
+    success_dice: float = 0.8
+    """Final Dice from which an episode of the curriculum succeeds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObjectiveSettings(Options):
     """The loss."""
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from medseg_agents.grpo.option_groups import (
     AdvantageSettings,
+    CaseSettings,
     EpisodeSettings,
     ExtendSettings,
     GenerationSettings,
@@ -28,6 +29,7 @@ class ChatSettings(
     ShardSettings,
     OptimiserSettings,
     ObjectiveSettings,
+    CaseSettings,
     AdvantageSettings,
     GenerationSettings,
     ModelSettings,
@@ -44,7 +46,11 @@ class ChatSettings(
             if typing.get_origin(field.declared) is Literal and getattr(self, name) not in choices:
                 raise MedSegError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
         _at_least_one(self, "num_generations", "groups", "minibatches", "micro_batch", "iterations")
-        _at_least_one(self, "max_completion_length")
+        _at_least_one(self, "max_completion_length", "max_num_gen_batches")
+        if self.dynamic_sampling and self.num_generations < 2:
+            raise MedSegError(
+                "dynamic_sampling looks for spread within groups: num_generations >= 2"
+            )
         if self.logit_chunk < 0:
             raise MedSegError(f"logit_chunk must be >= 0 (0: all tokens), got {self.logit_chunk}")
         self.check_engine()

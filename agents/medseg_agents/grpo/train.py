@@ -107,8 +107,8 @@ def train_chat(
     Args:
         config: Settings of the run.
         out: Folder of the run: `config.json`, `devices.json`, `progress.jsonl`, `progress.csv`,
-            `tensorboard/`, `samples/` (contact sheets of validation episodes), `checkpoints/` and at the end
-            `model/`, which plays as `llm:RUN/model`.
+            `tensorboard/`, `samples/` (contact sheets of validation episodes), `checkpoints/` and
+            at the end `model/`, which plays as `llm:RUN/model`.
         resume: Go on from its newest checkpoint; a finished run is left as it is, unless it is
             extended.
         console: For the progress bar.

@@ -2,6 +2,8 @@
 
 import contextlib
 
+import copy
+
 import pytest
 
 pytest.importorskip("trl")
@@ -72,3 +74,10 @@ def learned(result):
 def weights_of(algo):
     """Trained weights of the learner in this process."""
     return algo.own_module().get_state()
+
+
+def dealt(algo, iteration=0):
+    """Groups that an iteration of a fresh run plays."""
+    choice, count = copy.deepcopy(algo._choice), algo.config.settings.groups
+    choice.dealt = iteration * count
+    return choice.deal(count)

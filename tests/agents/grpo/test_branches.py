@@ -15,7 +15,7 @@ from medseg_agents.llm.engine import Conversation
 
 from medseg_gym.errors import MedSegError
 
-from .conftest import learned, weights_of
+from .conftest import dealt, learned, weights_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
@@ -49,7 +49,7 @@ def test_a_run_with_branches_learns_and_logs_where_they_were(make, advantage):
 
 def test_only_tokens_behind_the_branch_are_learned_from(make):
     algo = make(branch="turn", groups=8)
-    episodes = algo.env_runner.sample(groups=algo._groups(0))
+    episodes = algo.env_runner.sample(groups=dealt(algo))
     rows = rows_of(episodes)
     module = algo.own_module()
     image = module.base.config.image_token_id
@@ -81,7 +81,7 @@ def _tokens(episode, turn):
 
 def test_a_group_goes_on_from_one_state_and_one_conversation(make):
     algo = make(branch="turn", groups=8)
-    episodes = algo.env_runner.sample(groups=algo._groups(0))
+    episodes = algo.env_runner.sample(groups=dealt(algo))
     played = algo.env_runner.env.episodes
     size = 4
     for start in range(0, len(episodes), size):
@@ -102,7 +102,7 @@ def test_a_group_goes_on_from_one_state_and_one_conversation(make):
 
 def test_branches_depend_on_seed_and_group_alone(make):
     wide, narrow = (make(branch="turn", slots=slots) for slots in (0, 4))
-    first, second = (algo.env_runner.sample(groups=algo._groups(3)) for algo in (wide, narrow))
+    first, second = (algo.env_runner.sample(groups=dealt(algo, 3)) for algo in (wide, narrow))
     assert len({tuple(episode.get_actions()) for episode in first}) > 4
     for ours, theirs in zip(first, second, strict=True):
         assert ours.get_actions() == theirs.get_actions()

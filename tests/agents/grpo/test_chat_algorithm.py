@@ -15,7 +15,7 @@ from medseg_gym.backbones.remote.ray import serve
 from medseg_gym.cases.source import CaseList
 from medseg_gym.errors import MedSegError
 
-from .conftest import learned, weights_of
+from .conftest import dealt, learned, weights_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
@@ -88,7 +88,7 @@ def test_a_learner_that_reads_otherwise_than_the_sampler_is_stopped(make, monkey
 
 def test_wrong_positions_are_noticed(make, monkeypatch):
     algo = make()
-    episodes = algo.env_runner.sample(groups=algo._groups(0))
+    episodes = algo.env_runner.sample(groups=dealt(algo))
     inner = algo.own_module().base.model
     real = inner.get_rope_index
 
@@ -151,17 +151,17 @@ def test_one_decoder_call_a_turn_and_one_encode_a_picture(make, small_cases):
 
 def test_slots_may_be_fewer_than_episodes_and_groups_stay_whole(make):
     algo = make(groups=4)
-    episodes = algo.env_runner.sample(groups=algo._groups(0))
+    episodes = algo.env_runner.sample(groups=dealt(algo))
     assert [e.custom_data[GROUP] for e in episodes] == [i // 4 for i in range(16)]
     fewer = make(groups=4, slots=8)  # two groups at a time
-    again = fewer.env_runner.sample(groups=fewer._groups(0))
+    again = fewer.env_runner.sample(groups=dealt(fewer))
     assert fewer.env_runner.num_envs == 8
     assert [e.get_actions(0) for e in again] == [e.get_actions(0) for e in episodes]
 
 
 def test_a_cut_group_is_no_group(make):
     algo = make()
-    episodes = algo.env_runner.sample(groups=algo._groups(0))
+    episodes = algo.env_runner.sample(groups=dealt(algo))
     with pytest.raises(LostGroups, match="cut between runner and learner"):
         algo.learner_group.update(episodes=episodes[:-1], timesteps={})
     with pytest.raises(ValueError, match="whole groups"):
@@ -173,7 +173,7 @@ def test_cases_come_round_before_any_comes_again(make, small_cases):
     keys = [group.key for n in range(5) for group in algo._groups(n)]
     for start in range(0, 20, 5):
         assert sorted(keys[start : start + 5]) == sorted(case.key for case in small_cases)
-    assert algo._groups(1)[0] == Group(4, keys[4])
+    assert dealt(algo, 1)[0] == Group(4, keys[4])
 
 
 def test_turns_have_advantages_of_their_own_under_ppo(make):

@@ -21,13 +21,13 @@ from medseg_agents.llm.sampling import end_tokens
 
 from medseg_gym.errors import MedSegError
 
-from .conftest import learned, weights_of
+from .conftest import dealt, learned, weights_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
 
 def play(algo):
-    return algo.env_runner.sample(groups=algo._groups(0))
+    return algo.env_runner.sample(groups=dealt(algo))
 
 
 def rows_by(algo, episodes, connector=None):

@@ -174,7 +174,7 @@ def test_checkpointing_and_chunks_keep_less_with_shared_prompts(make):
     settings = {"lr": 0.0, "temperature": 1.2, "entropy": 0.01, "micro_batch": 6}
     algo, small = make(**settings), make(gradient_checkpointing=True, logit_chunk=16, **settings)
     assert algo.own_module().shares_prompts and small.own_module().shares_prompts
-    episodes = algo.env_runner.sample(groups=algo._groups(0))
+    episodes = algo.env_runner.sample(groups=dealt(algo))
     layer = small.own_module().base.model.language_model.layers[0].mlp
     calls = []
     layer.register_forward_pre_hook(lambda *given: calls.append(torch.is_grad_enabled()))

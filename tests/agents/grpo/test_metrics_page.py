@@ -26,6 +26,8 @@ SIZES = {
     "log_samples_every": 1,
 }
 
+SAMPLED = {"dynamic_sampling": True, "curriculum": "success"}
+
 ON_A_GPU = {"memory/runner_peak", "memory/learner_peak"}
 
 
@@ -54,7 +56,15 @@ def test_the_page_of_metrics_names_what_is_logged(caller, ray_cluster, tmp_path)
     torch.set_num_threads(1)
     logged, terms = set(), set()
     for run in (
-        GRPORun(model=str(caller), groups=2, num_generations=2, beta=0.1, branch="turn", **SIZES),
+        GRPORun(
+            model=str(caller),
+            groups=2,
+            num_generations=2,
+            beta=0.1,
+            branch="turn",
+            **SAMPLED,
+            **SIZES,
+        ),
         ChatPPORun(model=str(caller), groups=2, **SIZES),
     ):
         folder = train.train_chat(run, tmp_path / type(run).__name__, console=Console(quiet=True))

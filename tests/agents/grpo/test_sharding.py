@@ -19,7 +19,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from medseg_gym.errors import MedSegError
 
-from .conftest import learned
+from .conftest import dealt, learned
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
@@ -180,7 +180,7 @@ def rows_of(algo):
     batch = learner._learner_connector(
         rl_module=learner.module,
         batch={},
-        episodes=algo.env_runner.sample(groups=algo._groups(0)),
+        episodes=algo.env_runner.sample(groups=dealt(algo)),
         shared_data={},
         metrics=learner.metrics,
     )

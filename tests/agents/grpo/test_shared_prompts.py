@@ -9,7 +9,7 @@ from medseg_agents.grpo.rollout.processed_rows import pad
 from medseg_agents.grpo.rollout.token_rows import HashedImage, TurnTokens, rows_of
 from medseg_agents.grpo.shared_prompts import SharedPrompts
 
-from .conftest import learned
+from .conftest import dealt, learned
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
@@ -43,7 +43,7 @@ def gradients_of(algo, episodes, monkeypatch):
 def test_gradients_are_those_of_rows_computed_whole(make, monkeypatch, settings):
     plain = {**settings, "share_prompts": False, "gradient_checkpointing": False}
     shared, whole = make(**settings), make(**plain)
-    episodes = shared.env_runner.sample(groups=shared._groups(0))
+    episodes = shared.env_runner.sample(groups=dealt(shared))
     gradients, metrics = gradients_of(shared, episodes, monkeypatch)
     wanted, wanted_metrics = gradients_of(whole, episodes, monkeypatch)
     assert gradients.keys() == wanted.keys() and len(gradients) > 4
@@ -59,7 +59,7 @@ def test_gradients_are_those_of_rows_computed_whole(make, monkeypatch, settings)
 
 def test_a_prompt_is_read_once_for_its_group_and_its_picture_encoded_once(make, monkeypatch):
     algo = make(micro_batch=6)
-    episodes = algo.env_runner.sample(groups=algo._groups(0))
+    episodes = algo.env_runner.sample(groups=dealt(algo))
     inner = algo.own_module().base.model
     read, encoded = [], []
     forward, encode = inner.forward, inner.get_image_features

@@ -21,6 +21,7 @@ from medseg_agents.evaluation.case_record import CaseRecord, record_of
 from medseg_agents.grpo.case_choice import Group
 from medseg_agents.grpo.connectors import (
     CUT,
+    DICE,
     FINAL_PROMPT,
     GROUP,
     IMAGES_BEFORE,
@@ -79,12 +80,13 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         }
 
     def sample(
-        self, *, groups: Sequence[Group] | None = None, **kwargs: Any
+        self, *, groups: Sequence[Group] | None = None, first: bool = True, **kwargs: Any
     ) -> list[SingleAgentEpisode]:
         """Play groups.
 
         Args:
             groups: All their episodes are returned, in order.
+            first: Of the iteration; otherwise its metrics go on with these episodes.
             **kwargs: RLlib's ways to ask for steps or episodes, which would cut groups.
 
         Raises:
@@ -96,11 +98,12 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         size = self.config.settings.num_generations
         per_wave = max(1, self.num_envs // size)
         self._spent = {"generation": 0.0, "segmentation": 0.0, "weight_sync": 0.0}
-        self._statistics: list[EpisodeStatistics] = []
-        self._samples: list[SampledConversation] = []
         self._tokens = 0
-        self._branch_turns: list[int] = []
-        self._short_trunks = 0
+        if first:
+            self._statistics: list[EpisodeStatistics] = []
+            self._samples: list[SampledConversation] = []
+            self._branch_turns: list[int] = []
+            self._short_trunks = 0
         counters = self.env.engine.cache.counters
         encoded = counters.encodes
         began = time.perf_counter()
@@ -161,6 +164,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             self._keep_final_prompts(engine, episodes, conversations)
         for slot, episode in enumerate(episodes):
             number, played = members[slot][0].number, self.env.engine.episode(slot)
+            episode.custom_data[DICE] = float(played.dice)
             self._statistics.append(
                 EpisodeStatistics.of(number, played, played.rewards, terms[slot], drawn[slot])
             )
@@ -280,8 +284,6 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         for name, spent in self._spent.items():
             self.metrics.log_value(f"{name}_seconds", spent, reduce="sum")
         self.metrics.log_value("tokens_per_second", tokens / seconds, window=1)
-        # Runners play at the same time: an iteration takes as long as the slowest.
-        self.metrics.log_value("playing_seconds", seconds, reduce="max")
         log_peak_memory(self.metrics, "memory/runner_peak")
 
     def newest_samples(self) -> list[SampledConversation]:

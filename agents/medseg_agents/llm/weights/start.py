@@ -82,8 +82,8 @@ def load_for_training(
     if plan == "merged, new adapters":
         raise PolicyError(
             f"{path} holds adapters of rank {held}; new ones of rank {lora_rank} need a whole "
-            f"model to lie on: merge first (medseg export-model {path} --merged --out FOLDER), or leave "
-            "lora_rank out to go on with these"
+            f"model to lie on: merge first (medseg export-model {path} --merged --out FOLDER), or "
+            "leave lora_rank out to go on with these"
         )
     if plan == "these adapters":
         scale = read_json(Path(path) / "adapter_config.json", PolicyError).get("lora_alpha")
