@@ -98,8 +98,9 @@ class ShardedChatModule(HFChatModule):
             features = without_adapters(model).model.get_image_features(
                 blank["pixel_values"], blank["image_grid_thw"], return_dict=True
             )
-            levels = [*features.pooler_output, *features.deepstack_features]
-            self._unused = torch.stack([level.float().sum() for level in levels]).sum() * 0
+            # Of the one image, from the last layer and from those that feed the decoder besides.
+            parts = [features.pooler_output[0], *(one[0] for one in features.deepstack_features)]
+            self._unused = torch.stack([part.float().sum() for part in parts]).sum() * 0
         return super()._images(model, batch)
 
     def _with_unused(self, hidden: torch.Tensor) -> torch.Tensor:
