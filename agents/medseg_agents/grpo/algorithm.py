@@ -134,7 +134,9 @@ class ChatConfig(AlgorithmConfig):
     def _check_device(self) -> None:
         """Refuse a learner on the CPU beside GPUs."""
         device = str(self.env_config.get("device", "auto"))
-        request = GpuRequest(self.num_learners, per_learner=self.num_gpus_per_learner, device=device)
+        request = GpuRequest(
+            self.num_learners, per_learner=self.num_gpus_per_learner, device=device
+        )
         learner_gpus(request, *count_gpus())
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:

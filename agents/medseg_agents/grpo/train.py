@@ -75,9 +75,7 @@ def chat_config(
     config.environment(env_config={**options, **env_options})
     config.training(lr=run.lr, grad_clip=run.max_grad_norm, num_epochs=run.epochs)
     gpus = gpus or gpu_plan(run)
-    config.env_runners(
-        num_env_runners=run.env_runners, num_gpus_per_env_runner=gpus.per_runner
-    )
+    config.env_runners(num_env_runners=run.env_runners, num_gpus_per_env_runner=gpus.per_runner)
     if run.num_envs:
         config.env_runners(num_envs_per_env_runner=run.num_envs)
     config.learners(
@@ -99,8 +97,8 @@ def train_chat(
 
     Args:
         config: Settings of the run.
-        out: Folder of the run: `config.json`, `devices.json`, `progress.jsonl`, `progress.csv`, `tensorboard/`,
-            `samples/` (contact sheets of validation episodes), `checkpoints/` and at the end
+        out: Folder of the run: `config.json`, `devices.json` (where its parts compute),
+            `progress.jsonl`, `progress.csv`, `tensorboard/`, `samples/` (contact sheets of validation episodes), `checkpoints/` and at the end
             `model/`, which plays as `llm:RUN/model`.
         resume: Go on from its newest checkpoint; a finished run is left as it is.
         console: For the progress bar.

@@ -14,7 +14,7 @@ from typing import Any
 from medseg_gym.errors import MedSegError
 
 BACKBONE_SHARE = 0.1
-"""Share of a GPU that a shared segmenter asks for; a SAM of any size needs less memory than that."""
+"""Share of a GPU that a shared segmenter asks for; a SAM of any size needs no more memory."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,10 @@ def learner_gpus(request: GpuRequest, here: int, cluster: float) -> float:
         if on_cpu or not (here or cluster):
             return 0.0
         if request.learners > there or not there:
-            who = f"{request.learners} learners need a GPU each" if request.learners else (
-                "the learner is in this process, which sees no GPU"
+            who = (
+                f"{request.learners} learners need a GPU each"
+                if request.learners
+                else ("the learner is in this process, which sees no GPU")
             )
             raise MedSegError(
                 f"{who}, and there are {cluster:g} in the cluster: give --learners 1 or more, as "

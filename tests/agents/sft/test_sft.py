@@ -229,9 +229,7 @@ def test_the_schedule_counts_steps_as_the_processes_take_them(
     from accelerate.data_loader import BatchSamplerShard
     from torch.utils.data import BatchSampler, SequentialSampler
 
-    config = SftConfig(
-        trajectories=("x",), batch_size=batch, accumulate=accumulate, epochs=epochs
-    )
+    config = SftConfig(trajectories=("x",), batch_size=batch, accumulate=accumulate, epochs=epochs)
     sampler = BatchSampler(SequentialSampler(range(rows)), batch, drop_last=False)
     shard = BatchSamplerShard(sampler, num_processes=processes, process_index=0)
     per_epoch = max(1, -(-len(shard) // accumulate))

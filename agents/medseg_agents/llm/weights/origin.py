@@ -71,14 +71,21 @@ def _card(kind: str, facts: Mapping[str, Any]) -> str:
     library = "peft" if kind == "adapters" else "transformers"
     made = f", {facts['dtype']}" if "dtype" in facts else ""
     lines = [
-        *("---", f"library_name: {library}", f"base_model: {base}", "tags: [medseg-gym]", "---", ""),
+        *(
+            "---",
+            f"library_name: {library}",
+            f"base_model: {base}",
+            "tags: [medseg-gym]",
+            "---",
+            "",
+        ),
         f"# {'Adapters for' if kind == 'adapters' else 'Weights from'} {base}",
         "",
-        f"{kind.capitalize()}{made}, trained with medseg-gym to segment medical images by prompting "
-        "a segmenter. Not for clinical use.",
+        f"{kind.capitalize()}{made}, trained with medseg-gym to segment medical images by "
+        "prompting a segmenter. Not for clinical use.",
         "",
-        f"`{MODEL_FILE}` names base, run and versions, `medseg_view.json` how the model is shown the "
-        "environment.",
+        f"`{MODEL_FILE}` names base, run and versions, `medseg_view.json` how the model is shown "
+        "the environment.",
     ]
     return "\n".join(lines) + "\n"
 

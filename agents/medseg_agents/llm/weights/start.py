@@ -81,9 +81,9 @@ def load_for_training(
     whole = adapter_base(path, base) or str(path)
     if plan == "merged, new adapters":
         raise PolicyError(
-            f"{path} holds adapters of rank {held}; new ones of rank {lora_rank} need a whole model "
-            f"to lie on: merge first (medseg export-model {path} --merged --out FOLDER), or leave "
-            "lora_rank out to go on with these"
+            f"{path} holds adapters of rank {held}; new ones of rank {lora_rank} need a whole "
+            f"model to lie on: merge first (medseg export-model {path} --merged --out FOLDER), or "
+            "leave lora_rank out to go on with these"
         )
     if plan == "these adapters":
         scale = read_json(Path(path) / "adapter_config.json", PolicyError).get("lora_alpha")
