@@ -98,8 +98,9 @@ def train_chat(
     Args:
         config: Settings of the run.
         out: Folder of the run: `config.json`, `devices.json` (where its parts compute),
-            `progress.jsonl`, `progress.csv`, `tensorboard/`, `samples/` (contact sheets of validation episodes), `checkpoints/` and at the end
-            `model/`, which plays as `llm:RUN/model`.
+            `progress.jsonl`, `progress.csv`, `tensorboard/`, `samples/` (contact sheets of
+            validation episodes), `checkpoints/` and at the end `model/`, which plays as
+            `llm:RUN/model`.
         resume: Go on from its newest checkpoint; a finished run is left as it is.
         console: For the progress bar.
 
