@@ -411,7 +411,10 @@ class ChatAlgorithm(Algorithm):
             dealt = [groups[i :: len(workers)] for i in range(len(workers))]
             results = self.env_runner_group.foreach_env_runner(
                 [
-                    lambda runner, share=share: (runner.sample(groups=share, first=first), runner.get_metrics())
+                    lambda runner, share=share: (
+                        runner.sample(groups=share, first=first),
+                        runner.get_metrics(),
+                    )
                     for share in dealt
                     if share
                 ],

@@ -106,11 +106,12 @@ def train_chat(
 
     Args:
         config: Settings of the run.
-        out: Folder of the run: `config.json`, `devices.json`, `progress.jsonl`, `progress.csv`,
-            `tensorboard/`, `samples/` (contact sheets of validation episodes), `checkpoints/` and
-            at the end `model/`, which plays as `llm:RUN/model`.
-        resume: Go on from its newest checkpoint; a finished run is left as it is, unless it is
-            extended.
+        out: Folder of the run: `config.json`, `devices.json` (where its parts compute),
+            `progress.jsonl`, `progress.csv`, `tensorboard/`, `samples/` (contact sheets of
+            validation episodes), `checkpoints/` and at the end `model/`, which plays as
+            `llm:RUN/model`.
+        resume: Go on from its newest checkpoint; a finished run is left as it is, unless
+            it is extended.
         console: For the progress bar.
 
     Returns:

@@ -14,7 +14,7 @@ from typing import Any
 from medseg_gym.errors import MedSegError
 
 BACKBONE_SHARE = 0.1
-"""Share of a GPU that a shared segmenter asks for; a SAM of any size needs less memory."""
+"""Share of a GPU that a shared segmenter asks for; a SAM of any size needs no more memory."""
 
 
 @dataclass(frozen=True)

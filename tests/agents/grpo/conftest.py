@@ -1,7 +1,6 @@
 """Algorithms on small cases with the tiny model that makes calls."""
 
 import contextlib
-
 import copy
 
 import pytest

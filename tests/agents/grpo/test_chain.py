@@ -21,6 +21,7 @@ from medseg_agents.sft.train import train_sft
 from peft import PeftModel
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 from typer.testing import CliRunner
 
@@ -36,7 +37,8 @@ RUN = {
     "cases": "phantoms:fundus",
     "backbone": "ellipse",
     "max_steps": 2,
-    "max_completion_length": 24,
+    "max_completion_length": 36,
+    "temperature": 1.2,
     "iterations": 1,
     "eval_every": 0,
     "groups": 2,
@@ -108,7 +110,7 @@ def run_grpo(model, out, **options):
     ],
 )
 def test_a_supervised_model_is_trained_plays_and_is_exported(
-    supervised, ray_cluster, tmp_path, before, rank, kind
+    supervised, caller, ray_cluster, tmp_path, before, rank, kind
 ):
     start = supervised(before)
     run = run_grpo(start, tmp_path / "run", lora_rank=rank, lr=1e-3)
@@ -121,9 +123,7 @@ def test_a_supervised_model_is_trained_plays_and_is_exported(
     assert facts["dtype"] == "float32" and facts["versions"]["torch"]
     assert (facts.get("rank") or 0) == (4 if rank is None else rank)
     assert facts["run"] == str(run.path)
-    whole = (
-        run.path / "base" if rank == 2 else read_facts(supervised(4))["base"] if before else start
-    )
+    whole = run.path / "base" if rank == 2 else caller if before else start
     assert facts["base"] == str(whole)
     assert facts["merged_adapters"] == (str(start) if before and rank == 0 else None)
 
@@ -165,6 +165,23 @@ def test_a_supervised_model_is_trained_plays_and_is_exported(
     assert torch.allclose(logits(loaded, load_processor(adapters)), wanted, atol=1e-5)
 
 
+def test_a_bfloat16_checkpoint_moves_at_a_small_rate(caller, ray_cluster, tmp_path):
+    start = tmp_path / "bf16"
+    load_model(caller).bfloat16().save_pretrained(start)
+    load_processor(caller).save_pretrained(start)
+    shutil.copy(caller / "medseg_view.json", start)
+    run = run_grpo(start, tmp_path / "run", lr=1e-6, warmup=1, device="cpu")
+    before, after = (load_file(one / "model.safetensors") for one in (start, run.model))
+    layers = [name for name in before if "language_model.layers" in name]
+    moved = sum(int((before[name].float() != after[name]).sum()) for name in layers)
+    assert moved > 0.9 * sum(before[name].numel() for name in layers)
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32}
+    facts = read_facts(run.model)
+    assert (facts["dtype"], facts["base_dtype"]) == ("float32", "bfloat16")
+    devices = json.loads((run.path / "devices.json").read_text())
+    assert devices["line"] == "learner on cpu; sampler on cpu; segmenter on cpu"
+
+
 def test_adapters_whose_base_was_moved_say_the_way_out(supervised, caller, tmp_path):
     base, adapters = tmp_path / "there" / "base", tmp_path / "there" / "adapters"
     shutil.copytree(caller, base)
@@ -188,9 +205,8 @@ def test_adapters_whose_base_was_moved_say_the_way_out(supervised, caller, tmp_p
     spec = policies.make(f"llm:{adapters}?base={base}")
     envs = make_envs(1, "MedSegChat-v0", cases="phantoms:fundus", backbone="ellipse", **spec.view)
     policy = spec.build(envs)
-    assert torch.allclose(
-        logits(policy.engine.model.cpu(), load_processor(base)), wanted, atol=1e-5
-    )
+    found = logits(policy.engine.model.cpu(), load_processor(base))
+    assert torch.allclose(found, wanted, atol=1e-5)
     envs.close()
 
 

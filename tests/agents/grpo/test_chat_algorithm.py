@@ -190,6 +190,28 @@ def test_turns_have_advantages_of_their_own_under_ppo(make):
     assert learned(results[-1])["sampling/max_ratio_deviation"] < 1e-3
 
 
+def test_the_value_head_has_a_rate_of_its_own(make, tmp_path):
+    options = {"lr": 1e-6, "value_lr": 2e-3, "critic_warmup": 0, "iterations": 4, "warmup": 2}
+    algo, again = (make("ppo", **options) for _ in range(2))
+
+    def rates(algo):
+        (optimiser,) = algo.learner_group._learner._named_optimizers.values()
+        return [group["lr"] for group in optimiser.param_groups]
+
+    start = weights_of(algo)
+    algo.train()
+    assert rates(algo) == pytest.approx([0.5e-6, 1e-3])  # half, in the first of two of the rise
+    moved = {name: float((weights_of(algo)[name] - start[name]).abs().max()) for name in start}
+    heads = {name: moved.pop(name) for name in list(moved) if name.startswith("value_head")}
+    assert max(moved.values()) < 2e-6 and min(heads.values()) > 5e-4
+    algo.save_to_path(str(tmp_path))
+    again.restore_from_path(str(tmp_path))
+    for one in (algo, again):
+        one.train()
+    assert rates(again) == rates(algo) == pytest.approx([1e-6, 2e-3])
+    assert same(weights_of(algo), weights_of(again))
+
+
 def test_adapters_learn_and_travel_alone(make):
     algo = make(lora_rank=4, beta=0.1, lr=1e-2)
     state = weights_of(algo)

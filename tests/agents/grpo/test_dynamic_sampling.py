@@ -1,4 +1,4 @@
-"""Groups without spread are drawn again, bounded and counted; a curriculum goes on from its state."""
+"""Groups without spread are drawn again, bounded and counted; a curriculum is resumed."""
 
 import numpy as np
 import pytest

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from medseg_gym.errors import MedSegError
 
+from .conftest import dealt
 from .test_shared_prompts import NoImages, rows_with
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
