@@ -170,7 +170,7 @@ def test_a_cut_group_is_no_group(make):
 
 def test_cases_come_round_before_any_comes_again(make, small_cases):
     algo = make()
-    keys = [group.key for n in range(5) for group in algo._groups(n)]
+    keys = [group.key for n in range(5) for group in dealt(algo, n)]
     for start in range(0, 20, 5):
         assert sorted(keys[start : start + 5]) == sorted(case.key for case in small_cases)
     assert dealt(algo, 1)[0] == Group(4, keys[4])
