@@ -20,7 +20,7 @@ def test_sizes_are_read_and_unknown_ones_refused():
 @pytest.mark.slow
 def test_the_whole_chain_runs_and_goes_on(tmp_path):
     small = (
-        "experts=8,pictures=8,first_steps=2,mixed_steps=2,batch=2,test=8,num_envs=8,"
+        "experts=8,images=8,first_steps=2,mixed_steps=2,batch=2,test=8,num_envs=8,"
         "backbone=ellipse,image_size=64,max_steps=3"
     )
     out = tmp_path / "chain"

@@ -50,6 +50,7 @@ class ChatLearner(TorchLearner):
     _module: Any
     _device: Any
     _learner_connector: Any
+    _keeps_old = False  # old log-probabilities of rows, for further gradient steps
 
     @property
     def settings(self) -> ChatSettings:

@@ -41,7 +41,7 @@ RUN = {
     "temperature": 1.2,
     "iterations": 1,
     "eval_every": 0,
-    "groups": 2,
+    "groups": 6,
     "num_generations": 4,
     "beta": 0.1,
 }

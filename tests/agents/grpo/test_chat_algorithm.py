@@ -43,8 +43,8 @@ def same(one, other):
 
 @pytest.mark.slow
 def test_it_learns_what_pays(make):
-    algo = make(groups=5, num_generations=8, iterations=18, schedule="constant")
-    results = [algo.train() for _ in range(18)]
+    algo = make(groups=5, num_generations=8, iterations=28, schedule="constant")
+    results = [algo.train() for _ in range(28)]
     returns = [result["env_runners"]["episode_return_mean"] for result in results]
     assert np.mean(returns[-3:]) > np.mean(returns[:3]) + 0.08, returns
     for result in results:
@@ -300,7 +300,7 @@ def test_two_runners_and_two_learners_agree(make):
         alone.train()
     for name, value in weights_of(alone).items():
         torch.testing.assert_close(first[name], value, atol=2e-3, rtol=0.1)
-    records, image = algo.validate_cases(list(alone._keys), "train", drawn=1)
+    records, image = algo.validate_cases(list(alone._choice.keys), "train", drawn=1)
     # A runner that dies takes its groups with it, whole, and comes back.
     ray.kill(algo.env_runner_group._worker_manager.actors()[1])
     lost = [algo.train()["groups_lost"] for _ in range(4)]

@@ -204,6 +204,7 @@ def prepare(learner, state, loss_type):
 @pytest.mark.slow
 def test_two_learners_learn_what_one_does_from_all_their_groups(make):
     options = {"groups": 4, "num_generations": 2, "entropy": 0.01, "beta": 0.1, "lr": 1.0}
+    options["value_lr"] = 1.0
     alone = make("ppo", **options)
     pair = make("ppo", learners=2, **options)
     episodes = play(alone)

@@ -86,7 +86,7 @@ def test_two_sharded_learners_learn_as_one_with_half_the_bytes_each(pair):
     [
         ("grpo", {"lora_rank": 4, "beta": 0.1, "lr": 1e-2, "groups": 2}),
         # One turn an episode: the value's error is a mean over a learner's own turns.
-        ("ppo", {"minibatches": 2, "scale_rewards": False, "env": {"max_steps": 1}}),
+        ("ppo", {"minibatches": 2, "scale_rewards": "none", "env": {"max_steps": 1}}),
     ],
     ids=["adapters", "value head"],
 )

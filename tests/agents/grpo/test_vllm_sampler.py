@@ -75,7 +75,7 @@ def test_learner_and_sampler_agree_after_every_update(kind, options, make, monke
     for before, after in itertools.pairwise(weights):
         assert max((after[n] - before[n]).abs().max() for n in before) > 1e-3
     pid = sampler._sampler.process.pid
-    records, _ = algo.validate_cases(algo._keys[:2], split="train")
+    records, _ = algo.validate_cases(algo._choice.keys[:2], split="train")
     assert len(records) == 2 and sampler._sampler.process.pid == pid
     # A sync that is left out, or changes nothing, is seen at once.
     with monkeypatch.context() as patch:
