@@ -70,6 +70,7 @@ def test_a_wrong_or_missing_mask_is_found(scripts) -> None:
 
 def test_the_baseline_makes_the_same_masks_one_at_a_time(scripts) -> None:
     import threading
+    import time
 
     import uvicorn
 
@@ -82,6 +83,9 @@ def test_the_baseline_makes_the_same_masks_one_at_a_time(scripts) -> None:
     socket = config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
+    while not server.started:  # the socket is bound, but nobody listens before
+        assert thread.is_alive()
+        time.sleep(0.01)
     try:
         answers = play(socket.getsockname()[1], scripts, clients=3)
     finally:
