@@ -59,7 +59,8 @@ class Archive:
         with decoding(self.name):
             if not zipfile.is_zipfile(path):
                 raise Damaged(
-                    self.name, "is no .npz (a zip file of arrays), or it is truncated; copy it again"
+                    self.name,
+                    "is no .npz (a zip file of arrays), or it is truncated; copy it again",
                 )
             with zipfile.ZipFile(path) as file:
                 members = file.infolist()

@@ -54,7 +54,8 @@ class NpzOptions(FileOptions):
 
     spacing_order: Literal["slice-first", "slice-last"] = "slice-first"
     """Order of `spacing`: "slice-first" as the challenge's evaluation takes it (slice, row,
-    column); "slice-last" as SimpleITK has it (column, row, slice), for files of MedSAM's scripts."""
+    column); "slice-last" as SimpleITK has it (column, row, slice), for files that MedSAM's scripts
+    made."""
 
     min_area: int = MIN_AREA
     """Pixels that a target has on a slice, at least."""
@@ -97,6 +98,7 @@ class Entry:
             place={**place, "values": list(self.targets[target]), "modality": self.modality},
             split=self.split,
             modality=self.modality,
+            synthetic=self.scan.synthetic,
             **fields,  # type: ignore[arg-type]
         )
 
@@ -200,12 +202,16 @@ class NpzFormat(DatasetFormat):
         shown = name or self.root.name
         return NpzVolume(self.path(name), shown, other, labels, self.given.spacing_order)
 
+    def labels_of(self, name: str) -> str:
+        """Return the path, relative to the root, of the file that holds `gts` of an image."""
+        if self._truths is None:
+            return name
+        truth = self._truths / (name or self.root.name)
+        return os.path.relpath(truth, self.root).replace(os.sep, "/")
+
     def _entry(self, file_cache: FileCache, name: str) -> Iterator[Entry | Defect]:
-        labels, files = name, [self.path(name)]
-        if self._truths is not None:
-            truth = self._truths / (name or self.root.name)
-            labels = os.path.relpath(truth, self.root).replace(os.sep, "/")
-            files.append(truth)
+        labels = self.labels_of(name)
+        files = [self.path(one) for one in dict.fromkeys((name, labels))]
         remembered = file_cache.remember(
             f"{name}|{labels}",
             files,

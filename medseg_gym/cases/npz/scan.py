@@ -20,6 +20,7 @@ class NpzScan:
         shape: Slices, rows and columns.
         flat: An image, not a volume.
         spacing: As `NpzVolume.spacing`.
+        synthetic: As `NpzVolume.synthetic`.
         areas: Label value -> slice -> pixels, ascending; without background.
     """
 
@@ -27,6 +28,7 @@ class NpzScan:
     shape: tuple[int, int, int] = (0, 0, 0)
     flat: bool = False
     spacing: tuple[float, ...] | None = None
+    synthetic: bool = False
     areas: dict[int, dict[int, int]] = field(default_factory=dict)
 
     @classmethod
@@ -43,8 +45,14 @@ class NpzScan:
                 counts = np.bincount(plane.ravel())
                 for value in np.flatnonzero(counts[1:]) + 1:
                     areas.setdefault(int(value), {})[index] = int(counts[value])
-            layout = volume.layout
-            return cls([], layout.shape, layout.flat, volume.spacing, dict(sorted(areas.items())))
+            return cls(
+                [],
+                volume.layout.shape,
+                volume.layout.flat,
+                volume.spacing,
+                volume.synthetic,
+                dict(sorted(areas.items())),
+            )
         except Damaged as error:
             return cls([error.defect])
 
@@ -55,6 +63,7 @@ class NpzScan:
             "shape": self.shape,
             "flat": self.flat,
             "spacing": self.spacing,
+            "synthetic": self.synthetic,
             "areas": [[v, list(by), list(by.values())] for v, by in self.areas.items()],
         }
 
@@ -67,5 +76,6 @@ class NpzScan:
             (depth, height, width),
             saved["flat"],
             None if saved["spacing"] is None else tuple(saved["spacing"]),
+            saved["synthetic"],
             {v: dict(zip(at, pixels, strict=True)) for v, at, pixels in saved["areas"]},
         )

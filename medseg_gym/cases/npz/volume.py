@@ -85,7 +85,9 @@ class NpzVolume:
         axes = 2 if self.layout.flat else 3
         if numbers.size != axes or not (np.isfinite(numbers).all() and (numbers > 0).all()):
             raise Damaged(
-                source.name, f"must be {axes} positive numbers (mm), got {numbers.tolist()}", "spacing"
+                source.name,
+                f"must be {axes} positive numbers (mm), got {numbers.tolist()}",
+                "spacing",
             )
         return tuple(float(number) for number in numbers)
 
@@ -93,6 +95,11 @@ class NpzVolume:
     def boxes(self) -> tuple[VolumeBox, ...] | None:
         """Boxes of the classes; see `read_boxes`."""
         return None if self.layout.flat else read_boxes(self.archive, self.layout.shape)
+
+    @cached_property
+    def synthetic(self) -> bool:
+        """Whether the file calls itself made up (`synthetic`, as `write_npz` stores it)."""
+        return "synthetic" in self.archive and bool(self.archive.read("synthetic").any())
 
     def labels(self) -> np.ndarray:
         """Return the labels, (D, H, W) uint8 or uint16, read-only.

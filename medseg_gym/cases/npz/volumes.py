@@ -58,7 +58,9 @@ class NpzVolumes(Sequence[VolumeCase]):
         self.targets = tuple(sorted({record.target for record in records}))
         self._records = [one for one in records if split in ("", one.split)]
         if not self._records:
-            raise CaseError(f"{dataset_format.spec} has no volume" + (f" in {split}" if split else ""))
+            raise CaseError(
+                f"{dataset_format.spec} has no volume" + (f" in {split}" if split else "")
+            )
         self.keys = tuple(record.key for record in self._records)
 
     def __len__(self) -> int:
@@ -93,6 +95,7 @@ class NpzVolumes(Sequence[VolumeCase]):
             (spacing[0], spacing[1], spacing[2]) if spacing and len(spacing) == 3 else None,
             record.group,
             self.name,
+            synthetic=record.synthetic,
         )
 
 

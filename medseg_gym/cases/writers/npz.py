@@ -20,6 +20,7 @@ def write_npz(
     labels: np.ndarray,
     spacing: Sequence[float] | None = None,
     boxes: Sequence[VolumeBox] | None = None,
+    synthetic: bool = False,
 ) -> None:
     """Write an image and its labels, whole or not at all.
 
@@ -30,6 +31,7 @@ def write_npz(
         spacing: Millimetres between slices, rows and columns, stored in this order.
         boxes: One per class in ascending order of the labels, stored as dicts; numpy pickles them,
             as it does in the challenge's own files.
+        synthetic: Mark a made-up volume as such, in an array of that name.
 
     Raises:
         CaseError: Arrays or numbers that `npz:` would not read back.
@@ -51,13 +53,17 @@ def write_npz(
     if spacing is not None:
         numbers = [float(one) for one in spacing]
         if len(numbers) != labels.ndim or not all(0 < one < math.inf for one in numbers):
-            raise CaseError(f"{path}: spacing must be {labels.ndim} positive numbers, got {numbers}")
+            raise CaseError(
+                f"{path}: spacing must be {labels.ndim} positive numbers, got {numbers}"
+            )
         arrays["spacing"] = np.array(numbers)
     if boxes is not None:
         classes = np.unique(labels[labels > 0]).size
         if len(boxes) != classes:
             raise CaseError(f"{path}: {len(boxes)} boxes for {classes} classes")
         arrays["boxes"] = np.array([box.as_dict() for box in boxes], object)
+    if synthetic:
+        arrays["synthetic"] = np.array(True)
     with atomic_path(path, CaseError) as unfinished, unfinished.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's hints are narrower
 
@@ -87,7 +93,7 @@ def write_npz_volumes(path: str | Path, cases: Sequence[VolumeCase]) -> None:
                 f"{path}: the mask of case {case.key!r} overlaps another; a voxel has one label"
             )
         labels[case.mask] = number
-    write_npz(path, first.image, labels, first.spacing)
+    write_npz(path, first.image, labels, first.spacing, synthetic=first.synthetic)
 
 
 def _narrow(labels: np.ndarray) -> np.ndarray:
