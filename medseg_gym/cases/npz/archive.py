@@ -132,7 +132,7 @@ class Archive:
         with decoding(self.name, array), zipfile.ZipFile(self.path) as file:
             with file.open(self._member(array)) as stream:
                 stream.read(header.start)
-                _fill(stream, memoryview(elements.view(np.uint8)), self.name, array)
+                _fill(stream, elements.view(np.uint8).data, self.name, array)
         shaped = elements.reshape(header.shape, order="F" if header.fortran else "C")
         return shaped.astype(header.dtype.newbyteorder("="), copy=False)
 

@@ -199,7 +199,8 @@ def _as_bytes(stored: np.ndarray, name: str) -> np.ndarray:
         )
     if stored.dtype.kind == "f" and 0 < high <= 1 and (stored != np.rint(stored)).any():
         raise Damaged(name, "has intensities 0..1; window=0,1 shows them as 0..255", IMAGE)
-    return np.rint(stored).astype(np.uint8)
+    shown: np.ndarray = np.rint(stored).astype(np.uint8)
+    return shown
 
 
 def _percentiles(stored: np.ndarray, low: float, high: float) -> tuple[float, float]:

@@ -83,7 +83,8 @@ def next_click(
 
 def _deepest(component: np.ndarray, limit: int) -> np.ndarray:
     """Return the voxels of largest depth in the order of the array, n x 3 int."""
-    most, deepest = 0.0, []
+    most = 0.0
+    deepest: list[np.ndarray] = []
     for index, depths in enumerate(_depths(component, limit)):
         highest = float(depths.max())
         if highest > most:
