@@ -15,8 +15,8 @@ class CaseOptions(Options):
     topic: ClassVar[str] = "Cases"
 
     cases: str = "samples"
-    """Case spec: samples, phantoms, biomedparse:PATH, parquet:PATH, nifti:PATH, dicom:PATH or
-    folder:PATH, with options as PATH?name=value&name=value.
+    """Case spec: samples, phantoms, biomedparse:PATH, parquet:PATH, nifti:PATH, npz:PATH,
+    dicom:PATH or folder:PATH, with options as PATH?name=value&name=value.
     """
 
     split: str = "test"

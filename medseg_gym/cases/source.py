@@ -149,6 +149,7 @@ CASES: Registry[CaseSource] = Registry(
         "parquet": "medseg_gym.cases.parquet:load",
         "folder": "medseg_gym.cases.folder:load",
         "nifti": "medseg_gym.cases.nifti:load",
+        "npz": "medseg_gym.cases.npz:load",
         "dicom": "medseg_gym.cases.dicom:load",
         "pool": "medseg_gym.cases.pool:load",
         "unlabelled": "medseg_gym.cases.unlabelled:load",
@@ -185,9 +186,9 @@ def load_cases(
     Args:
         spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
             made on demand), files on disk as "biomedparse:PATH", "parquet:PATH", "folder:PATH",
-            "nifti:PATH" or "dicom:PATH" (docs/how-to/data.md), "pool:SIZE:SPEC" (some cases of
-            another spec, drawn once and kept in memory), "unlabelled:PATH" (images without a truth
-            that people dropped onto the page of `medseg serve`), a registered kind,
+            "nifti:PATH", "npz:PATH" or "dicom:PATH" (docs/how-to/data.md), "pool:SIZE:SPEC" (some
+            cases of another spec, drawn once and kept in memory), "unlabelled:PATH" (images
+            without a truth that people dropped onto the page of `medseg serve`), a registered kind,
             "package.module:Name" or "path/file.py:Name" (a CaseSource, a list of Cases or a
             `function(split, **options)` of your own), a CaseSource (returned as it is), or a
             sequence of Cases.

@@ -100,6 +100,11 @@ def evaluate_all(
     ] = True,
 ) -> None:
     """Play a whole data set; writes records.jsonl, results.json, summary.json and summary.csv."""
+    if options.protocol:
+        from medseg_agents.commands.protocol import evaluate_by_protocol
+
+        evaluate_by_protocol(options, out, resume)
+        return
     from medseg_agents.evaluation.failed_cases import need_played
     from medseg_agents.evaluation.medsam_agent_results import results_layout, write_json
     from medseg_agents.evaluation.run import run_evaluation, torch_threads

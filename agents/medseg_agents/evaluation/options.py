@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from medseg_agents.evaluation.failed_cases import MAX_FAILURES
+from medseg_agents.evaluation.protocols.options import ProtocolOptions
 from medseg_gym.cases import CaseSource
 from medseg_gym.errors import MedSegError
 from medseg_gym.option_groups import CaseOptions, DeviceOptions, EpisodeOptions, SegmenterOptions
@@ -123,7 +124,7 @@ class PlayingOptions(EpisodeOptions, CaseOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions(PlayingOptions, SegmenterOptions):
+class EvalOptions(PlayingOptions, SegmenterOptions, ProtocolOptions):
     """Options of `medseg eval`."""
 
     topic: ClassVar[str] = "Policy"

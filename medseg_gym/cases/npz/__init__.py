@@ -1,0 +1,16 @@
+"""`npz:PATH`: arrays in the form of the 3D challenges and of MedSAM (`imgs`, `gts`).
+
+Each labelled slice of each class is a case (`NpzFormat` lists the options); `read_npz_volumes`
+gives whole volumes instead. Nothing is ever unpickled: `boxes`, which the challenge stores as a
+pickle of dicts, are read by a reader that knows dicts, lists, texts and whole numbers alone.
+"""
+
+from medseg_gym.cases.files.dataset_formats import FormatLoader
+from medseg_gym.cases.npz.boxes import VolumeBox
+from medseg_gym.cases.npz.dataset_format import NpzFormat
+from medseg_gym.cases.npz.volume import NpzVolume
+from medseg_gym.cases.npz.volumes import NpzVolumes, read_npz_volumes
+
+__all__ = ["NpzFormat", "NpzVolume", "NpzVolumes", "VolumeBox", "load", "read_npz_volumes"]
+
+load = FormatLoader(NpzFormat)
