@@ -38,7 +38,7 @@ class FileOptions(Options):
 
     splits: str = ""
     """Shares of train, val and test by which groups are dealt where the data name no split, as
-    "80,10,10"; or one of the names for all."""
+    "80,10,10"."""
 
     group: str = ""
     """Regular expression that tells the group (patient, volume) in a group's name: its first part
