@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -130,6 +130,7 @@ def make_trl(
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     from medseg_agents.llm.checkpoint import load_model, load_processor
     from medseg_agents.llm.sampling import forbidden_tokens
+    from medseg_agents.sft.trainer_arguments import checkpointing_name
     from medseg_agents.trl import (
         environment_rows,
         episode_return,
@@ -139,8 +140,6 @@ def make_trl(
     from trl import GRPOConfig, GRPOTrainer
 
     model, processor = load_model(plan.model), load_processor(plan.model)
-    names = {one.name for one in fields(GRPOConfig)}
-    new = "activation_checkpointing"
     settings: dict[str, Any] = {
         "output_dir": folder,
         "per_device_train_batch_size": plan.micro_batch,
@@ -164,7 +163,7 @@ def make_trl(
         "report_to": [],
         "disable_tqdm": True,
         "seed": plan.seed,
-        new if new in names else "gradient_checkpointing": False,
+        checkpointing_name(): False,
     }
 
     def scored(completions: Any, environments: Any, **columns: Any) -> Any:

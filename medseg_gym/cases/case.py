@@ -5,14 +5,44 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
 from medseg_gym.errors import CaseError
 
 
+class ReadOnlyCase:
+    """Base of cases, which never change: their arrays are read-only, and copies share them."""
+
+    key: str
+    image: np.ndarray
+    mask: np.ndarray
+    group: str
+
+    def _make_read_only(self) -> None:
+        """Make the arrays contiguous and read-only, and an empty group the case's own."""
+        for name in ("image", "mask"):
+            array = np.ascontiguousarray(getattr(self, name))
+            if array.flags.writeable:
+                array = array.view()
+                array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        if not self.group:
+            object.__setattr__(self, "group", self.key)
+
+    def __deepcopy__(self, file_cache: dict) -> Self:
+        # gymnasium deep-copies the kwargs of a spec: a case never changes, so it is shared.
+        return self
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        for array in (self.image, self.mask):  # unpickled arrays come back writable
+            array.flags.writeable = False
+
+
 @dataclass(frozen=True, eq=False)
-class Case:
+class Case(ReadOnlyCase):
     """One image with one binary truth mask.
 
     Args:
@@ -95,23 +125,7 @@ class Case:
         if self.spacing is not None:
             row, column = self.spacing
             object.__setattr__(self, "spacing", (float(row), float(column)))
-        for name in ("image", "mask"):
-            array = np.ascontiguousarray(getattr(self, name))
-            if array.flags.writeable:
-                array = array.view()
-                array.flags.writeable = False
-            object.__setattr__(self, name, array)
-        if not self.group:
-            object.__setattr__(self, "group", self.key)
-
-    def __deepcopy__(self, file_cache: dict) -> Case:
-        # gymnasium deep-copies the kwargs of a spec: a case never changes, so it is shared.
-        return self
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        for array in (self.image, self.mask):  # unpickled arrays come back writable
-            array.flags.writeable = False
+        self._make_read_only()
 
     @property
     def height(self) -> int:

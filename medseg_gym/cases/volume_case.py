@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medseg_gym.cases.case import Case, hash_pixels
+from medseg_gym.cases.case import Case, ReadOnlyCase, hash_pixels
 from medseg_gym.errors import CaseError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class VolumeCase:
+class VolumeCase(ReadOnlyCase):
     """One volume with one binary truth mask.
 
     Args:
@@ -89,22 +89,7 @@ class VolumeCase:
             raise CaseError(f"case {self.key!r}: a case without a known truth has an empty mask")
         if self.spacing is not None:
             object.__setattr__(self, "spacing", self._checked_spacing(self.spacing))
-        for name in ("image", "mask"):
-            array = np.ascontiguousarray(getattr(self, name))
-            if array.flags.writeable:
-                array = array.view()
-                array.flags.writeable = False
-            object.__setattr__(self, name, array)
-        if not self.group:
-            object.__setattr__(self, "group", self.key)
-
-    def __deepcopy__(self, memo: dict) -> VolumeCase:
-        return self  # a case never changes, so it is shared
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        for array in (self.image, self.mask):  # unpickled arrays come back writable
-            array.flags.writeable = False
+        self._make_read_only()
 
     def _checked_spacing(self, spacing: tuple[float, ...]) -> tuple[float, float, float]:
         try:

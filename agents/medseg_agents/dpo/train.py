@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from medseg_agents.dpo.config import DpoConfig, DpoError
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.checkpoints import check_checkpoint, newest_checkpoint
+from medseg_agents.sft.data import load_rows
 from medseg_gym.storage.atomic_write import atomic_folder, named_failures
 
 _FREE = ("device", "loader_workers")
@@ -84,39 +84,14 @@ def load_pairs(paths: Sequence[str], cache: Path) -> tuple[Any, dict[str, Any]]:
     Raises:
         DpoError: A path that is not there, holds no pairs, or pairs that were shown differently.
     """
-    import datasets
-
-    from medseg_gym.trajectories.export.export import read_chat_view
-
-    files: list[Path] = []
-    for path in map(Path, paths):
-        matches = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not matches or not all(file.is_file() for file in matches):
-            raise DpoError(
-                f"{path}: no pairs (*.parquet) there; make them with 'medseg trajectories pairs "
-                "STORE FILE.parquet'"
-            )
-        files += matches
-    datasets.disable_progress_bars()
-    try:
-        rows = datasets.Dataset.from_parquet(
-            list(map(str, files)),
-            cache_dir=str(cache),
-            columns=["prompt", "chosen", "rejected", "images"],
-        )
-    except (datasets.exceptions.DatasetGenerationError, ValueError, KeyError) as error:
-        raise DpoError(
-            f"{', '.join(map(str, files))}: not pairs as 'medseg trajectories pairs' writes them "
-            f"({error})"
-        ) from None
-    views = {file: read_chat_view(file) or {} for file in files}
-    for file, view in views.items():
-        if view != views[files[0]]:
-            raise DpoError(
-                f"{file} was written with other options than {files[0]} ({view} and "
-                f"{views[files[0]]}); write them alike, for a model is played as it was trained"
-            )
-    return rows, views[files[0]]
+    return load_rows(
+        paths,
+        cache,
+        ("prompt", "chosen", "rejected", "images"),
+        "pairs",
+        "medseg trajectories pairs STORE FILE.parquet",
+        DpoError,
+    )
 
 
 def _check_view(config: DpoConfig, view: dict[str, Any]) -> dict[str, Any]:
@@ -149,52 +124,23 @@ def make_trainer(
     quiet: bool = True,
 ) -> Any:
     """Make TRL's `DPOTrainer` for a configuration; arguments are those of `sft.train`."""
-    import torch
     from transformers import PrinterCallback
     from trl import DPOConfig as TrlConfig
     from trl import DPOTrainer
 
     from medseg_agents.sft.logs import LogRun, WholeCheckpoints
+    from medseg_agents.sft.trainer_arguments import trainer_arguments
 
-    use_cpu = config.device == "cpu" or not torch.accelerator.is_available()
-    bf16 = config.bf16
-    if bf16 is None:
-        bf16 = not use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    known = {field.name for field in fields(TrlConfig)}  # transformers renamed this one
-    name = "activation_checkpointing"
-    name = name if name in known else "gradient_checkpointing"
-    renamed: dict[str, Any] = {name: config.gradient_checkpointing}
     schedules = {"constant": "constant_with_warmup"}
     arguments = TrlConfig(
-        output_dir=str(out / "checkpoints"),
         loss_type=[config.loss_type],
         beta=config.beta,
         label_smoothing=config.label_smoothing,
         max_length=None,  # a conversation that is cut has lost images or the call itself
-        num_train_epochs=config.epochs,
-        max_steps=config.steps or -1,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.accumulate,
-        learning_rate=config.lr,
         weight_decay=config.weight_decay,
         lr_scheduler_type=schedules.get(config.schedule, config.schedule),
         warmup_steps=config.warmup,
-        max_grad_norm=config.max_grad_norm,
-        bf16=bf16,
-        use_cpu=use_cpu,
-        dataloader_num_workers=config.loader_workers,
-        dataloader_pin_memory=not use_cpu,
-        logging_steps=config.log_every,
-        save_steps=config.save_every,
-        save_total_limit=2,  # one of them is always whole
-        eval_strategy="steps" if held_out is not None else "no",
-        eval_steps=config.save_every,
-        report_to=[],
-        disable_tqdm=True,
-        seed=config.seed,
-        data_seed=config.seed,
-        **renamed,
+        **trainer_arguments(config, out, held_out is not None),
     )
     adapters = None
     if config.lora_rank:

@@ -106,11 +106,7 @@ def _valid(series: Series) -> str:
 
 
 def _mismatch(series: Series) -> str:
-    for name, limit in MISMATCH.items():
-        value = _newest(series, name)
-        if value is not None and value > limit:
-            return f"sampler and learner disagree: {name} is {value:.3g}, above {limit:g}"
-    return ""
+    return _above(series, MISMATCH, "sampler and learner disagree")
 
 
 def _entropy(series: Series) -> str:
@@ -125,10 +121,14 @@ def _entropy(series: Series) -> str:
 
 
 def _kl(series: Series) -> str:
-    for name, limit in KL.items():
+    return _above(series, KL, "the policy moves too far")
+
+
+def _above(series: Series, limits: Mapping[str, float], trouble: str) -> str:
+    for name, limit in limits.items():
         value = _newest(series, name)
         if value is not None and value > limit:
-            return f"the policy moves too far: {name} is {value:.3g}, above {limit:g}"
+            return f"{trouble}: {name} is {value:.3g}, above {limit:g}"
     return ""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_agents.sft.config import SftError
+from medseg_gym.errors import MedSegError
 
 
 def load_conversations(paths: Sequence[str], cache: Path) -> tuple[Any, dict[str, Any]]:
@@ -22,44 +23,70 @@ def load_conversations(paths: Sequence[str], cache: Path) -> tuple[Any, dict[str
         SftError: A path that is not there, holds no parquet file or no conversations, or files
             that were shown differently.
     """
-    import datasets
-
-    from medseg_gym.trajectories.export.export import read_chat_view
-
-    files: list[str] = []
     for path in map(Path, paths):
         if (path / "format.json").is_file():
             raise SftError(
                 f"{path} is a trajectory store; export it first: 'medseg trajectories export "
                 f"{path} FILE.parquet'"
             )
+    rows, view = load_rows(
+        paths,
+        cache,
+        ("messages", "images"),
+        "exported trajectories",
+        "medseg trajectories export STORE FILE --format chat-parquet",
+        SftError,
+    )
+    if not len(rows):
+        raise SftError(f"{', '.join(paths)}: no conversation in there")
+    return rows, view
+
+
+def load_rows(
+    paths: Sequence[str],
+    cache: Path,
+    columns: Sequence[str],
+    name: str,
+    command: str,
+    error: type[MedSegError],
+) -> tuple[Any, dict[str, Any]]:
+    """Load rows that a command wrote as a `datasets.Dataset`, and how they were shown.
+
+    Args:
+        paths: Files, or folders whose parquet files are all taken.
+        cache: Folder for the memory-mapped copy that `datasets` makes.
+        columns: Names of those that are kept.
+        name: Of the rows, in errors.
+        command: Writes such rows; shown in errors.
+        error: Raised for a path that is not there, holds no such rows, or files that were shown
+            differently.
+    """
+    import datasets
+
+    from medseg_gym.trajectories.export.export import read_chat_view
+
+    files: list[str] = []
+    for path in map(Path, paths):
         matches = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         if not matches or not all(file.is_file() for file in matches):
-            raise SftError(
-                f"{path}: no exported trajectories (*.parquet) there; make them with 'medseg "
-                "trajectories export STORE FILE --format chat-parquet'"
-            )
+            raise error(f"{path}: no {name} (*.parquet) there; make them with '{command}'")
         files += map(str, matches)
     datasets.disable_progress_bars()
     try:
-        rows = datasets.Dataset.from_parquet(
-            files, cache_dir=str(cache), columns=["messages", "images"]
-        )
-    except (datasets.exceptions.DatasetGenerationError, ValueError, KeyError) as error:
-        raise SftError(
-            f"{', '.join(files)}: not conversations as 'medseg trajectories export --format "
-            f"chat-parquet' writes them ({error})"
+        rows = datasets.Dataset.from_parquet(files, cache_dir=str(cache), columns=list(columns))
+    except (datasets.exceptions.DatasetGenerationError, ValueError, KeyError) as cause:
+        raise error(
+            f"{', '.join(files)}: not {name} as '{command}' writes them ({cause})"
         ) from None
-    if not len(rows):
-        raise SftError(f"{', '.join(files)}: no conversation in there")
-    views = {file: read_chat_view(file) or {} for file in files}
-    for file, view in views.items():
-        if view != views[files[0]]:
-            raise SftError(
-                f"{file} was exported with other options than {files[0]} ({view} and "
-                f"{views[files[0]]}); export them alike, for a model is played as it was trained"
+    first = read_chat_view(files[0]) or {}
+    for file in files[1:]:
+        view = read_chat_view(file) or {}
+        if view != first:
+            raise error(
+                f"{file} was written with other options than {files[0]} ({view} and {first}); "
+                "write them alike, for a model is played as it was trained"
             )
-    return rows, views[files[0]]
+    return rows, first
 
 
 def leave_out_spelled(rows: Any, processor: Any) -> tuple[Any, int]:

@@ -13,7 +13,6 @@ import math
 import os
 import shutil
 import warnings
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.checkpoints import check_checkpoint, newest_checkpoint
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import leave_out_spelled, load_conversations
+from medseg_agents.sft.trainer_arguments import trainer_arguments
 from medseg_gym.storage.atomic_write import atomic_folder, named_failures
 
 _FREE = ("device", "loader_workers", "log_to")
@@ -139,6 +139,7 @@ def make_trainer(
         quiet: No progress bar.
     """
     import torch
+    from transformers import PrinterCallback
     from trl import SFTTrainer
 
     from medseg_agents.arrays.optimisers import MuonWithAdamW, rate_over_run
@@ -173,7 +174,7 @@ def make_trainer(
             config.final_rate,
         ),
     )
-    trainer.remove_callback(_printer())
+    trainer.remove_callback(PrinterCallback)
     return trainer
 
 
@@ -185,54 +186,14 @@ def arguments(config: SftConfig, out: Path, validates: bool = False) -> Any:
         out: Folder of the run.
         validates: Whether a loss on other rows is computed.
     """
-    import torch
     from trl import SFTConfig as TrlConfig
 
-    use_cpu = config.device == "cpu" or not torch.accelerator.is_available()
-    bf16 = config.bf16
-    if bf16 is None:
-        bf16 = not use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    renamed: dict[str, Any] = {_checkpointing(TrlConfig): config.gradient_checkpointing}
     return TrlConfig(
-        output_dir=str(out / "checkpoints"),
         assistant_only_loss=True,
         max_length=config.max_length,
-        num_train_epochs=config.epochs,
-        max_steps=config.steps or -1,
-        per_device_train_batch_size=config.batch_size,
-        per_device_eval_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.accumulate,
-        learning_rate=config.lr,
-        max_grad_norm=config.max_grad_norm,
-        bf16=bf16,
-        use_cpu=use_cpu,
-        dataloader_num_workers=config.loader_workers,
-        dataloader_pin_memory=not use_cpu,
-        logging_steps=config.log_every,
-        save_steps=config.save_every,
-        save_total_limit=2,  # one of them is always whole
-        eval_strategy="steps" if validates else "no",
-        eval_steps=config.save_every,
         prediction_loss_only=True,
-        report_to=[],
-        disable_tqdm=True,
-        seed=config.seed,
-        data_seed=config.seed,
-        **renamed,
+        **trainer_arguments(config, out, validates),
     )
-
-
-def _checkpointing(arguments: type) -> str:
-    """Return transformers' name for gradient checkpointing; it was renamed."""
-    names = {f.name for f in fields(arguments)}
-    new = "activation_checkpointing"
-    return new if new in names else "gradient_checkpointing"
-
-
-def _printer() -> type:
-    from transformers import PrinterCallback
-
-    return PrinterCallback
 
 
 def steps_of(config: SftConfig, rows: int, processes: int = 1) -> int:

@@ -57,10 +57,18 @@ class Plane:
     @cached_property
     def affine(self) -> np.ndarray:
         """(4, 4) float: (column, row, slice) indices to millimetres right, front, up."""
+        return self.affine_along(self.normal)
+
+    def affine_along(self, step: np.ndarray) -> np.ndarray:
+        """Return `affine` for slices that follow each other by a step.
+
+        Args:
+            step: (3,) float, from a slice to the next, mm left, back, up.
+        """
         affine = np.eye(4)
         affine[:3, 0] = self.along * self.spacing[1]
         affine[:3, 1] = self.down * self.spacing[0]
-        affine[:3, 2] = self.normal
+        affine[:3, 2] = step
         affine[:3, 3] = self.position
         return _LPS_TO_RAS @ affine
 

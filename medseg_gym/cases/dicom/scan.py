@@ -23,8 +23,6 @@ from medseg_gym.errors import CaseError
 UNEVEN = 0.1
 """Slices may lie this share of their distance away from even spacing."""
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
 
 def read_series(
     path: Path,
@@ -161,12 +159,7 @@ def _affine(path: Path, series: Series) -> np.ndarray:
             f"{series.frames[index + 1].file!r} are {gaps[index]:.4g} mm, else {usual:.4g} mm; "
             "complete the series, or resample it to even slices first"
         )
-    affine = np.eye(4)
-    affine[:3, 0] = first.along * first.spacing[1]
-    affine[:3, 1] = first.down * first.spacing[0]
-    affine[:3, 2] = step
-    affine[:3, 3] = first.position
-    return np.asarray(_LPS_TO_RAS @ affine)
+    return first.affine_along(step)
 
 
 def _stored(planes: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,13 +1,14 @@
 """TRL's GRPOTrainer really trains, through both doors; no check here uses a stand-in for TRL."""
 
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from medseg_agents.llm.checkpoint import load_model, load_processor
 from medseg_agents.llm.sampling import forbidden_tokens
+from medseg_agents.sft.trainer_arguments import checkpointing_name
 from medseg_agents.trl import (
     ChatGRPOTrainer,
     ChatRollout,
@@ -37,8 +38,6 @@ BOX = {"bbox_2d": [250, 250, 750, 750]}
 
 
 def arguments(tmp_path, **other):
-    names = {field.name for field in fields(GRPOConfig)}
-    new = "activation_checkpointing"
     settings = {
         "output_dir": str(tmp_path),
         "per_device_train_batch_size": 8,
@@ -54,7 +53,7 @@ def arguments(tmp_path, **other):
         "disable_tqdm": True,
         "save_strategy": "no",
         "seed": 0,
-        new if new in names else "gradient_checkpointing": False,
+        checkpointing_name(): False,
     }
     return GRPOConfig(**settings | other)
 
