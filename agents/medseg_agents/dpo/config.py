@@ -19,12 +19,7 @@ class ModelOptions(StartOptions):
     """The model that is trained, which is also the reference."""
 
     model: str = ""
-    """Folder of the checkpoint to start from: a supervised one, or one of reinforcement learning.
-    Adapters are folded into their base model first."""
-
-    dtype: str = "float32"
-    """Of the weights: "float32", "bfloat16", or "auto" as they are stored. In bfloat16 an update of
-    1e-6 is lost."""
+    """Folder of the checkpoint to start from, supervised or of reinforcement learning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +92,7 @@ class DpoConfig(MachineOptions, OptimiserOptions, PairOptions, ModelOptions):
         for name, choices in (
             ("schedule", ("cosine", "linear", "constant")),
             ("dtype", ("auto", "float32", "bfloat16")),
+            ("save_dtype", ("float32", "base")),
             ("device", ("auto", "cpu")),
         ):
             if getattr(self, name) not in choices:

@@ -1,23 +1,24 @@
 """Direct preference optimisation (Rafailov et al. 2023) with TRL's `DPOTrainer`.
 
-The reference is the model that the run starts from: a copy of it, or, with adapters, the model
-without them. A run is a folder like that of a supervised one, and goes on after a kill likewise.
+The reference is the model that the run starts from, as it is then: a copy of it, or of the
+adapters that are trained. A run is a folder like that of a supervised one, and goes on after a kill
+likewise.
 """
 
 from __future__ import annotations
 
-import shutil
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from medseg_agents.dpo.config import DpoConfig, DpoError
 from medseg_agents.runs.folder import RunFolder
-from medseg_agents.sft.checkpoints import check_checkpoint, newest_checkpoint
-from medseg_agents.sft.data import load_rows
-from medseg_gym.storage.atomic_write import atomic_folder, named_failures
+from medseg_agents.sft.data import leave_out_spelled, load_rows
+from medseg_agents.sft.trainer_arguments import trainer_arguments
+from medseg_agents.sft.trainer_run import is_first, load_start, save_trained, train_to_end
 
-_FREE = ("device", "loader_workers")
+_FREE = ("device", "loader_workers", "log_to")
 """Settings in which a resumed run may differ."""
 
 
@@ -40,37 +41,21 @@ def train_dpo(
             pairs are missing, are none or were shown otherwise than the model is.
         PolicyError: The model cannot be loaded.
     """
-    from medseg_agents.llm.checkpoint import adapter_base, load_model, load_processor, save_view
-
     out = Path(out)
-    if config.lora_rank and adapter_base(config.model):
-        raise DpoError(
-            f"{config.model} holds adapters, and new ones would go on a model that is in no "
-            "folder; give --lora-rank 0, which folds them in and trains the whole model"
-        )
     run = RunFolder(out)
-    # Killed before it began, a run is begun.
-    run.start(config, None, resume and run.config_file.exists(), free=_FREE, error=DpoError)
     finished = run.model
+    if is_first():  # killed before it began, a run is begun
+        run.start(config, None, resume and run.config_file.exists(), free=_FREE, error=DpoError)
     if finished.is_dir():
         return finished
     rows, view = load_pairs(config.pairs, out / "cache")
     held_out = load_pairs(config.validation, out / "cache")[0] if config.validation else None
     policy = _check_view(config, view)
-    processor = load_processor(config.model)
-    model = load_model(config.model, dtype=config.dtype, merge=True)
+    model, processor, origin = load_start(config, out, arguments(config, out).main_process_first())
+    rows = leave_out_spelled(rows, processor, ("prompt", "chosen", "rejected"), DpoError)
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
-    newest = newest_checkpoint(run.checkpoint_folder)
-    if newest is not None:
-        check_checkpoint(newest)
-    with named_failures(run.checkpoint_folder, DpoError):
-        trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-    with atomic_folder(finished, DpoError) as unfinished:
-        trainer.save_model(str(unfinished))
-        processor.save_pretrained(unfinished)
-        (unfinished / "training_args.bin").unlink(missing_ok=True)  # a pickle; see config.json
-        save_view(unfinished, view, policy)
-    shutil.rmtree(out / "cache", ignore_errors=True)
+    train_to_end(trainer, run, DpoError)
+    save_trained(trainer, processor, run, config, origin, (view, policy), DpoError)
     return finished
 
 
@@ -125,14 +110,32 @@ def make_trainer(
 ) -> Any:
     """Make TRL's `DPOTrainer` for a configuration; arguments are those of `sft.train`."""
     from transformers import PrinterCallback
-    from trl import DPOConfig as TrlConfig
     from trl import DPOTrainer
 
     from medseg_agents.sft.logs import LogRun, WholeCheckpoints
-    from medseg_agents.sft.trainer_arguments import trainer_arguments
+
+    # Given none, TRL would read one from the folder that the model's configuration names, which is
+    # the base where adapters were folded in. Of a model with adapters it copies these.
+    reference = None if hasattr(model, "peft_config") else copy.deepcopy(model)
+    trainer: Any = DPOTrainer(
+        model=model,
+        ref_model=reference,
+        args=arguments(config, out, held_out is not None),
+        train_dataset=rows,
+        eval_dataset=held_out,
+        processing_class=processor,
+        callbacks=[WholeCheckpoints(), LogRun(out, quiet, config.log_to)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def arguments(config: DpoConfig, out: Path, validates: bool = False) -> Any:
+    """Make TRL's `DPOConfig` for a configuration; arguments are those of `sft.train`."""
+    from trl import DPOConfig as TrlConfig
 
     schedules = {"constant": "constant_with_warmup"}
-    arguments = TrlConfig(
+    return TrlConfig(
         loss_type=[config.loss_type],
         beta=config.beta,
         label_smoothing=config.label_smoothing,
@@ -140,26 +143,5 @@ def make_trainer(
         weight_decay=config.weight_decay,
         lr_scheduler_type=schedules.get(config.schedule, config.schedule),
         warmup_steps=config.warmup,
-        **trainer_arguments(config, out, held_out is not None),
+        **trainer_arguments(config, out, validates),
     )
-    adapters = None
-    if config.lora_rank:
-        from peft import LoraConfig
-
-        adapters = LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=config.lora_alpha or 2 * config.lora_rank,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-    trainer: Any = DPOTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=rows,
-        eval_dataset=held_out,
-        processing_class=processor,
-        peft_config=adapters,
-        callbacks=[WholeCheckpoints(), LogRun(out, quiet)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,25 +90,37 @@ def load_rows(
     return rows, first
 
 
-def leave_out_spelled(rows: Any, processor: Any) -> tuple[Any, int]:
-    """Leave out conversations whose words spell a special token of the tokenizer.
+def leave_out_spelled(
+    rows: Any, processor: Any, columns: Sequence[str], error: type[MedSegError]
+) -> Any:
+    """Leave out rows whose words spell a special token of the tokenizer, and warn of how many.
 
     The trainer would read them as that token: a turn's end, or an image that is not there.
 
     Args:
-        rows: Of `load_conversations`.
+        rows: Of `load_rows`.
         processor: Of the model.
+        columns: Those that hold messages.
+        error: Raised where no row is left.
 
     Returns:
-        The other rows, and how many were left out.
+        The other rows.
     """
     from medseg_agents.llm.prompt_tokens import spelled_tokens
 
     spelled = spelled_tokens(processor)
 
-    def is_plain(messages: Any) -> bool:
+    def is_plain(*conversations: Any) -> bool:
+        messages = (message for messages in conversations for message in messages)
         parts = (part for message in messages for part in message["content"])
         return not any(spelled.search(part.get("text") or "") for part in parts)
 
-    kept = rows.filter(is_plain, input_columns=["messages"])
-    return kept, len(rows) - len(kept)
+    kept = rows.filter(is_plain, input_columns=list(columns))
+    left_out = len(rows) - len(kept)
+    if left_out:
+        warnings.warn(
+            f"{left_out} rows spell special tokens of the tokenizer and are left out", stacklevel=2
+        )
+    if not len(kept):
+        raise error("every row spells special tokens of the tokenizer")
+    return kept

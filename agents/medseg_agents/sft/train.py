@@ -10,18 +10,15 @@ same weights in the end as one that was left alone.
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medseg_agents.runs.folder import RunFolder
-from medseg_agents.sft.checkpoints import check_checkpoint, newest_checkpoint
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import leave_out_spelled, load_conversations
 from medseg_agents.sft.trainer_arguments import trainer_arguments
-from medseg_gym.storage.atomic_write import atomic_folder, named_failures
+from medseg_agents.sft.trainer_run import is_first, load_start, save_trained, train_to_end
 
 _FREE = ("device", "loader_workers", "log_to")
 """Settings in which a resumed run may differ."""
@@ -46,17 +43,10 @@ def train_sft(
             trajectories are missing, are no conversations or were not all shown alike.
         PolicyError: The model cannot be loaded.
     """
-    import torch
-
-    from medseg_agents.llm.checkpoint import load_processor, save_view
-    from medseg_agents.llm.weights.save import save_model
-    from medseg_agents.llm.weights.start import load_for_training, start_folder
-
     out = Path(out)
     run = RunFolder(out)
     finished = run.model
-    first = os.environ.get("RANK", "0") == "0"  # of the processes that train together
-    if first:  # killed before it began, a run is begun
+    if is_first():  # killed before it began, a run is begun
         run.start(config, None, resume and run.config_file.exists(), free=_FREE, error=SftError)
     if finished.is_dir():
         return finished
@@ -64,40 +54,17 @@ def train_sft(
     held_out = (
         load_conversations(config.validation, out / "cache")[0] if config.validation else None
     )
-    with arguments(config, out).main_process_first():
-        if config.model == "tiny":
-            start = out / "start"
-            if first:
-                _tiny(start, rows, view)
-        else:
-            start = start_folder(config.model, config.lora_rank, out / "base", config.base)
-        newest = newest_checkpoint(run.checkpoint_folder)
-    base = config.base if start == Path(config.model) else None
-    processor = load_processor(start, base)
-    rows, left_out = leave_out_spelled(rows, processor)
-    if left_out:
-        warnings.warn(
-            f"{left_out} conversations spell special tokens of the tokenizer and are left out",
-            stacklevel=2,
-        )
-    if not len(rows):
-        raise SftError("every conversation spells special tokens of the tokenizer")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)  # of new adapters
-        model, origin = load_for_training(
-            start, config.lora_rank, config.lora_alpha, config.dtype, base
-        )
+    start = config
+    if config.model == "tiny":
+        with arguments(config, out).main_process_first():
+            if is_first():
+                _tiny(out / "start", rows, view)
+        start = replace(config, model=str(out / "start"), base=None)
+    model, processor, origin = load_start(start, out, arguments(config, out).main_process_first())
+    rows = leave_out_spelled(rows, processor, ("messages",), SftError)
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
-    if newest is not None:
-        check_checkpoint(newest)
-    with named_failures(run.checkpoint_folder, SftError):
-        trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-    if first:
-        facts = {"algorithm": type(config).__name__, "run": str(out.absolute())}
-        with atomic_folder(finished, SftError) as unfinished:
-            save_model(trainer.model, processor, unfinished, origin, facts, config.save_dtype)
-            save_view(unfinished, view, {})
-        shutil.rmtree(out / "cache", ignore_errors=True)
+    train_to_end(trainer, run, SftError)
+    save_trained(trainer, processor, run, config, origin, (view, {}), SftError)
     return finished
 
 

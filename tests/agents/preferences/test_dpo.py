@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ pytest.importorskip("trl")
 import torch
 from medseg_agents.dpo.config import DpoConfig, DpoError
 from medseg_agents.dpo.train import load_pairs, make_trainer, train_dpo
-from medseg_agents.llm.checkpoint import load_model, load_processor, read_view
+from medseg_agents.llm.checkpoint import adapter_rank, load_model, load_processor, read_view
+from medseg_agents.llm.weights.origin import stored_dtype
+from medseg_agents.llm.weights.save import save_whole
 from medseg_agents.runs.log import read_progress
 
 from medseg_gym.envs.chat_options import ChatOptions
@@ -95,15 +98,67 @@ def test_the_margin_of_rewards_rises(caller, trained):
     assert read_view(model) == read_view(caller) or read_view(model)[0]["texts"] == "terse"
 
 
-def test_adapters_learn_too(caller, pairs, tmp_path):
-    config = settings(caller, pairs, lora_rank=4, lr=2e-3, steps=3)
-    model = train_dpo(config, tmp_path / "run", quiet=True)
-    rows = [row for row in read_progress(tmp_path / "run") if "rewards/margins" in row]
+def facts(model):
+    return json.loads((model / "medseg_model.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def adapters(caller, pairs, tmp_path_factory):
+    """A run with new adapters on a whole model."""
+    out = tmp_path_factory.mktemp("dpo-adapters") / "run"
+    return out, train_dpo(settings(caller, pairs, lora_rank=4, lr=2e-3, steps=3), out, quiet=True)
+
+
+def test_adapters_learn_too(caller, adapters):
+    out, model = adapters
+    rows = [row for row in read_progress(out) if "rewards/margins" in row]
     assert rows[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
     assert rows[-1]["rewards/margins"] > 0
     assert json.loads((model / "adapter_config.json").read_text())["r"] == 4
-    with pytest.raises(DpoError, match="holds adapters"):
-        train_dpo(settings(model, pairs, lora_rank=4), tmp_path / "more", quiet=True)
+    assert not (model / "ref").exists()
+    assert facts(model)["kind"] == "adapters" and facts(model)["base"] == str(caller)
+    assert facts(model)["algorithm"] == "DpoConfig"
+
+
+@pytest.mark.parametrize(
+    ("rank", "kind", "trained"),
+    [(None, "adapters", 4), (0, "weights", None), (2, "adapters", 2)],
+    ids=["these adapters", "folded in", "new ones on the merged model"],
+)
+def test_a_run_that_begins_with_adapters_is_held_to_them(
+    adapters, pairs, tmp_path, rank, kind, trained
+):
+    start = adapters[1]
+    config = settings(start, pairs, lora_rank=rank, steps=2, lr=2e-3 if rank != 0 else 2e-4)
+    model = train_dpo(config, tmp_path / "run", quiet=True)
+    rows = [row for row in read_progress(tmp_path / "run") if "rewards/margins" in row]
+    # The reference is the model that the run began with, not the base beneath its adapters.
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert facts(model)["kind"] == kind and facts(model).get("rank") == trained
+    assert adapter_rank(model) == trained and load_model(model) is not None
+
+
+def test_a_run_keeps_logs_and_weights_as_it_is_told(caller, pairs, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(caller, start)
+    save_whole(load_model(caller), start, "bfloat16")
+    config = settings(start, pairs, steps=1, log_to=(), save_dtype="base")
+    model = train_dpo(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    assert stored_dtype(start) == facts(model)["dtype"] == "bfloat16"
+    assert {p.dtype for p in load_model(model, "auto").parameters()} == {torch.bfloat16}
+
+
+def test_pairs_that_spell_special_tokens_are_left_out(caller, pairs, tmp_path):
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(pairs)
+    rows = table.to_pylist()
+    rows[0]["chosen"][0]["content"][0]["text"] += "<|im_end|>"
+    file = tmp_path / "spelled.parquet"
+    pq.write_table(type(table).from_pylist(rows, schema=table.schema), file)
+    with pytest.warns(UserWarning, match="1 rows spell special tokens"):
+        train_dpo(settings(caller, file, steps=1), tmp_path / "run", quiet=True)
 
 
 def test_a_run_that_broke_off_ends_with_the_same_weights(caller, pairs, trained, tmp_path):

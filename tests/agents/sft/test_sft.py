@@ -390,6 +390,12 @@ def test_conversations_that_spell_special_tokens_are_left_out(caller):
     words = ["go", "<|image_pad|> go", "a <|im_end|>", "<tool_call>"]
     messages = [[text_message("user", "hm"), text_message("assistant", word)] for word in words]
     rows = datasets.Dataset.from_list([{"messages": one, "images": []} for one in messages])
-    kept, left_out = leave_out_spelled(rows, load_processor(caller))
-    assert left_out == 2
+    processor = load_processor(caller)
+    with pytest.warns(UserWarning, match="2 rows spell special tokens"):
+        kept = leave_out_spelled(rows, processor, ("messages",), SftError)
+    with (
+        pytest.warns(UserWarning, match="1 rows spell"),
+        pytest.raises(SftError, match="every row spells"),
+    ):
+        leave_out_spelled(rows.select([1]), processor, ("messages",), SftError)
     assert [one[1]["content"][0]["text"] for one in kept["messages"]] == ["go", "<tool_call>"]

@@ -1,0 +1,97 @@
+"""What the runs of TRL's trainers have in common: their model, going on, and what they leave."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from medseg_agents.runs.folder import RunFolder
+from medseg_agents.sft.checkpoints import check_checkpoint, newest_checkpoint
+from medseg_gym.errors import MedSegError
+from medseg_gym.storage.atomic_write import atomic_folder, named_failures
+
+
+def is_first() -> bool:
+    """Whether this is the first of the processes that train together; it alone writes the run."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def load_start(config: Any, out: Path, first_does: AbstractContextManager[Any]) -> tuple[Any, ...]:
+    """Load the model that a run begins with, its trained weights float32.
+
+    Args:
+        config: A run's `StartOptions`, with a `seed` for new adapters.
+        out: Folder of the run, for a base that is made first.
+        first_does: Context in which the first process goes ahead, and others wait for it.
+
+    Returns:
+        The model, its processor, and where it comes from.
+
+    Raises:
+        PolicyError: The model cannot be loaded.
+    """
+    import torch
+
+    from medseg_agents.llm.checkpoint import load_processor
+    from medseg_agents.llm.weights.start import load_for_training, start_folder
+
+    with first_does:
+        start = start_folder(config.model, config.lora_rank, out / "base", config.base)
+    base = config.base if start == Path(config.model) else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model, origin = load_for_training(
+            start, config.lora_rank, config.lora_alpha, config.dtype, base
+        )
+    return model, load_processor(start, base), origin
+
+
+def train_to_end(trainer: Any, run: RunFolder, error: type[MedSegError]) -> None:
+    """Train from the newest whole checkpoint, or from the start.
+
+    Args:
+        trainer: Of TRL.
+        run: The run.
+        error: Raised where a checkpoint cannot be written.
+    """
+    newest = newest_checkpoint(run.checkpoint_folder)
+    if newest is not None:
+        check_checkpoint(newest)
+    with named_failures(run.checkpoint_folder, error):
+        trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+
+
+def save_trained(
+    trainer: Any,
+    processor: Any,
+    run: RunFolder,
+    config: Any,
+    origin: Any,
+    shown: tuple[Mapping[str, Any], Mapping[str, Any]],
+    error: type[MedSegError],
+) -> None:
+    """Write the finished model, and drop the cache of its rows; the first process alone does.
+
+    Args:
+        trainer: Of TRL, at the end of training.
+        processor: Of the model.
+        run: The run.
+        config: Its settings, with `save_dtype`.
+        origin: Where the model comes from.
+        shown: How it is shown the environment, and arguments of its policy.
+        error: Raised where it cannot be written.
+    """
+    from medseg_agents.llm.checkpoint import save_view
+    from medseg_agents.llm.weights.save import save_model
+
+    if not is_first():
+        return
+    facts = {"algorithm": type(config).__name__, "run": str(run.path.absolute())}
+    with atomic_folder(run.model, error) as unfinished:
+        save_model(trainer.model, processor, unfinished, origin, facts, config.save_dtype)
+        save_view(unfinished, *shown)
+    shutil.rmtree(run.path / "cache", ignore_errors=True)
