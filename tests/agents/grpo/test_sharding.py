@@ -24,6 +24,7 @@ from .conftest import dealt, learned
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
 SETTINGS = {"beta": 0.1, "micro_batch": 3, "groups": 2}
+ADAPTERS = {"lora_rank": 4, "beta": 0.1, "lr": 1e-2, "groups": 2}
 
 
 def weights(algo):
@@ -82,16 +83,18 @@ def test_two_sharded_learners_learn_as_one_with_half_the_bytes_each(pair):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "settings"),
+    ("kind", "settings", "saving"),
     [
-        ("grpo", {"lora_rank": 4, "beta": 0.1, "lr": 1e-2, "groups": 2}),
+        ("grpo", ADAPTERS, {}),
+        ("grpo", ADAPTERS, {"gradient_checkpointing": True, "logit_chunk": 5}),
         # One turn an episode: the value's error is a mean over a learner's own turns.
-        ("ppo", {"minibatches": 2, "scale_rewards": "none", "env": {"max_steps": 1}}),
+        ("ppo", {"minibatches": 2, "scale_rewards": "none", "env": {"max_steps": 1}}, {}),
     ],
-    ids=["adapters", "value head"],
+    ids=["adapters", "adapters with all that saves memory", "value head"],
 )
-def test_adapters_and_value_heads_are_sharded_too(make, tmp_path, kind, settings):
-    sharded, alone = make(kind, learners=2, shard=True, **settings), make(kind, **settings)
+def test_adapters_and_value_heads_are_sharded_too(make, tmp_path, kind, settings, saving):
+    sharded = make(kind, learners=2, shard=True, **settings, **saving)
+    alone = make(kind, **settings)  # what saves memory changes no gradient
     start = weights(alone)
     results = [[learned(algo.train()) for algo in (sharded, alone)] for _ in range(2)]
     check_one_and_two(sharded, alone, start, results)
