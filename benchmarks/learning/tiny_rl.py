@@ -152,7 +152,8 @@ def rl_config(method: str, start: Path, before: Chain, sizes: TinyRL, seed: int)
             advantage="reward_to_go",
             **given,
         )
-    return ChatPPORun(groups=sizes.ppo_cases, **given)
+    # As the published table was made: one pass, and one rate for policy and value head.
+    return ChatPPORun(groups=sizes.ppo_cases, epochs=1, value_lr=sizes.lr, **given)
 
 
 def sft_config(start: Path, chain: Path, before: Chain, sizes: TinyRL, seed: int) -> Any:

@@ -205,7 +205,8 @@ class ChatPPOConfig(ChatConfig):
 
     def __init__(self, algo_class: Any = None) -> None:
         super().__init__(algo_class)
-        self.chat(advantage="gae", num_generations=1, groups=128)
+        self.chat(advantage="gae", num_generations=1, groups=128, minibatches=4)
+        self.num_epochs = 4  # a value head that begins with zeros needs many steps
 
 
 class ChatAlgorithm(Algorithm):

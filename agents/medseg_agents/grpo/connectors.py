@@ -189,7 +189,13 @@ class TurnGAE(ConnectorV2):
         self._micro_batch, self._device = micro_batch, device
 
     def __call__(
-        self, *, rl_module: Any, batch: dict[str, Any], episodes: Sequence[Any], **kwargs: Any
+        self,
+        *,
+        rl_module: Any,
+        batch: dict[str, Any],
+        episodes: Sequence[Any],
+        metrics: Any = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Return the batch with advantages and value targets in its rows."""
         settings, rows = self._settings, batch[DEFAULT_MODULE_ID][ROWS]
@@ -200,13 +206,13 @@ class TurnGAE(ConnectorV2):
         after = [0.0] * len(episodes)
         for row, by_turn in self._values(module, batch[DEFAULT_MODULE_ID][FINAL_ROWS], rows[:1]):
             (after[row.episode],) = by_turn.values()
+        estimates = [[one[turn] for turn in sorted(one)] for one in values]
         advantages, targets = turn_gae(
-            _rewards(episodes, settings),
-            [[one[turn] for turn in sorted(one)] for one in values],
-            self._gamma,
-            settings.gae_lambda,
-            after,
+            _rewards(episodes, settings), estimates, self._gamma, settings.gae_lambda, after
         )
+        if metrics is not None:
+            explained = self._explained(np.concatenate(targets), np.concatenate(estimates))
+            metrics.log_value((DEFAULT_MODULE_ID, "explained_variance"), explained, window=1)
         if settings.scale_rewards != "none":
             mean, spread = self._learners.mean_and_std(np.concatenate(advantages))
             advantages = [((a - mean) / (spread + 1e-4)).astype(np.float32) for a in advantages]
@@ -214,6 +220,12 @@ class TurnGAE(ConnectorV2):
             row.set_advantages(advantages[row.episode])
             row.values = {turn: float(targets[row.episode][turn]) for turn in row.prompt_ends}
         return batch
+
+    def _explained(self, targets: np.ndarray, estimates: np.ndarray) -> float:
+        """Share of the targets' variance that values explain, of episodes not learned from yet."""
+        _, spread = self._learners.mean_and_std(targets)
+        count, squares = self._learners.sum([len(targets), ((targets - estimates) ** 2).sum()])
+        return 1 - squares / max(1.0, count) / max(spread**2, 1e-8)
 
     def _values(
         self, module: Any, rows: Sequence[TokenRow], filler: Sequence[TokenRow]

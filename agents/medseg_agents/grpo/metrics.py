@@ -69,10 +69,7 @@ def learner_metrics(sums: Mapping[str, float], first_step: bool) -> dict[str, fl
     if "kl" in sums:
         metrics["kl"] = sums["kl"] / tokens
     if "squared_error" in sums:
-        turns = sums["turns"]
-        metrics["value_loss"] = sums["squared_error"] / turns
-        variance = sums["targets_squared"] / turns - (sums["targets"] / turns) ** 2
-        metrics["explained_variance"] = 1 - metrics["value_loss"] / max(variance, 1e-8)
+        metrics["value_loss"] = sums["squared_error"] / sums["turns"]
     if first_step:
         metrics[RATIO_DEVIATION] = sums["max_ratio_deviation"]
         metrics[f"{LOGP_DIFFERENCE}mean"] = sums["logp_difference"] / tokens

@@ -136,6 +136,13 @@ class ChatPPORun(ChatRun):
     groups: int = 128
     """Cases of an iteration."""
 
+    minibatches: int = 4
+    """Gradient steps of an epoch; whole groups are dealt among them. A value head that begins with
+    zeros needs many."""
+
+    epochs: int = 4
+    """Passes over an iteration's episodes."""
+
     advantage: Literal["group", "leave_one_out", "batch", "reward_to_go", "gae"] = "gae"
     """"gae": turn-level generalised advantages from a value head (Schulman et al. 2016, eq. 16).
     The others are GRPO's."""

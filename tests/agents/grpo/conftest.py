@@ -44,9 +44,13 @@ def maker(caller, small_cases):
             "max_steps": 3,
         }
         config.environment(env_config={**options, **(env or {})})
-        config.training(lr=lr).debugging(seed=seed, log_level="ERROR")
+        config.training(lr=lr, num_epochs=1).debugging(seed=seed, log_level="ERROR")
         config.env_runners(num_env_runners=runners).learners(num_learners=learners)
-        sizes = {"groups": 4, "num_generations": 4} if kind == "grpo" else {"groups": 16}
+        sizes = (
+            {"groups": 4, "num_generations": 4}
+            if kind == "grpo"
+            else {"groups": 16, "minibatches": 1}
+        )
         sizes = {"micro_batch": 4, **sizes, **settings}
         defaults = {"max_completion_length": 30, "warmup": 1, "micro_batch": 4}
         config.chat(model=str(caller), **{**defaults, **sizes, **settings})

@@ -66,7 +66,7 @@ def test_the_page_of_metrics_names_what_is_logged(caller, ray_cluster, tmp_path)
             **SAMPLED,
             **SIZES,
         ),
-        ChatPPORun(model=str(caller), groups=2, **SIZES),
+        ChatPPORun(model=str(caller), groups=2, minibatches=1, **SIZES),
     ):
         folder = train.train_chat(run, tmp_path / type(run).__name__, console=Console(quiet=True))
         check_samples(folder.path, run.episodes)

@@ -65,11 +65,8 @@ def chat_loss(
     if "values" in out:
         if batch["value_only"]:
             loss = loss * 0
-        targets = batch["value_targets"]
-        errors = (out["values"] - targets) ** 2
+        errors = (out["values"] - batch["value_targets"]) ** 2
         loss = loss + settings.value_weight * errors.sum() / max(1.0, turns)
         sums["squared_error"] = errors.detach().sum()
         sums["turns"] = torch.ones_like(errors).sum()
-        sums["targets"] = targets.sum()
-        sums["targets_squared"] = (targets**2).sum()
     return loss, sums
