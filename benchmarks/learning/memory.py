@@ -1,12 +1,12 @@
 """Peak memory of a learner's gradient step, with and without what saves memory.
 
-    python -m benchmarks.learning.memory           # minutes on one core, below 8 GB
+    python -m benchmarks.learning.memory           # a quarter of an hour on one core, below 8 GB
     python -m benchmarks.learning.memory --small   # seconds, the tiny model alone
 
 Every row is a process of its own that takes a step of `ChatLearner` on made-up rows of tokens and
 reads its peak from Linux (`memory_step`). Models are random, of Qwen3-VL's
-architecture: the tiny one; one of 12 layers and 104 million parameters; and one with the vocabulary
-of Qwen3-VL, 151 936 tokens. The allocator gives freed memory back at once, so that what is read is
+architecture: the tiny one; one of 12 layers and 129 million parameters, with short rows and with
+rows of 1016 tokens; and one with the vocabulary of Qwen3-VL, 151 936 tokens. The allocator gives freed memory back at once, so that what is read is
 what was held.
 """
 
@@ -78,6 +78,17 @@ SIZES = {
             {**WHOLE, **CHECKPOINTED},
             CHECKPOINTED,
             {**ADAPTERS, **CHECKPOINTED},
+        ),
+    ),
+    "long rows": Size(
+        build=LARGE,
+        step={"prompt": 1000, "turns": 1, "completion": 16},
+        groups=4,
+        num_generations=2,
+        settings=tuple(
+            {**ADAPTERS, **CHECKPOINTED, **shares, "micro_batch": rows}
+            for shares in (WHOLE, {})
+            for rows in (1, 2, 4)
         ),
     ),
     "vocabulary": Size(
