@@ -187,6 +187,8 @@ def test_turns_have_advantages_of_their_own_under_ppo(make):
     results = [algo.train() for _ in range(5)]
     assert not same(after, weights_of(algo))
     assert learned(results[-1])["value_loss"] < learned(first)["value_loss"]
+    # Of values before the update, which were all 0, however many steps the update took.
+    assert learned(first)["explained_variance"] <= 0
     assert learned(results[-1])["sampling/max_ratio_deviation"] < 1e-3
 
 
