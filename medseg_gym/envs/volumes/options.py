@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from medseg_gym.cases.volume_case import VolumeCase
@@ -40,5 +40,5 @@ class VolumeOptions(EnvOptions):
     tools: Sequence[str] = VOLUME_TOOLS
     """Subset of `VOLUME_TOOLS` that the agent may use."""
 
-    propagation: PropagationOptions = PropagationOptions()
+    propagation: PropagationOptions = field(default_factory=PropagationOptions)
     """How masks are carried from slice to slice, and when that ends."""
