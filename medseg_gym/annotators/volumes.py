@@ -31,6 +31,7 @@ class VolumePolicy(ABC):
 
     def reset(self, slots: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
         """Begin new episodes; nothing is kept between steps."""
+        del slots, generators
 
     def act(
         self, observations: Mapping[str, Any], episodes: Sequence[VolumeEpisode | None]
