@@ -37,7 +37,8 @@ from medseg_gym.episodes.volumes import PropagationOptions
 from medseg_gym.storage.atomic_write import atomic_write
 
 PHANTOMS = "phantoms-volume"
-CT, MR = {"modality": "CT", "window": "-1000,400"}, {"modality": "MR"}
+CT: dict[str, Any] = {"modality": "CT", "window": "-1000,400"}
+MR: dict[str, Any] = {"modality": "MR"}
 PYRADIOMICS = {"lung2": CT, "brain1": MR}
 ONE_CLICK_TAKES = 2  # steps: the click, and propagate
 

@@ -22,6 +22,7 @@ from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.trajectories.options import (
     ExportOptions,
     GenerateOptions,
+    PairsOptions,
     ReplayOptions,
     RescoreOptions,
     ShowOptions,
@@ -216,6 +217,38 @@ def export(
     )
 
 
+def pairs(
+    options: PairsOptions,
+    store: StorePath,
+    out: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="File to write.")],
+) -> None:
+    """Write pairs of calls made in the same state, for DPO: the one that led to more, and less."""
+    from medseg_gym.envs.chat_options import ChatOptions
+    from medseg_gym.trajectories.export.pairs import export_pairs
+    from medseg_gym.trajectories.store.reader import TrajectoryStore
+
+    chat = ChatOptions.from_arguments(options.chat())
+    opened, console = TrajectoryStore(store), _console()
+    with _progress(console) as progress:
+        bar = progress.add_task("pairs", total=len(opened))
+        counts = export_pairs(
+            opened,
+            out,
+            options.margin,
+            options.per_state,
+            chat,
+            options.cases,
+            lambda: progress.advance(bar),
+        )
+    console.print(
+        f"wrote {counts.pairs} pairs from {counts.states} states with different calls to {out}; "
+        f"left out: {counts.close} states whose calls are worth the same within "
+        f"{options.margin:g}, {counts.alone} episodes that share no such state, "
+        f"{counts.truthless} without a known truth; {counts.unreadable} episodes were used up to "
+        "an action that could not be read"
+    )
+
+
 trajectories_app.command("generate")(with_options(GenerateOptions, generate))
 trajectories_app.command("summary")(summary)
 trajectories_app.command("recover")(recover)
@@ -223,3 +256,4 @@ trajectories_app.command("replay")(with_options(ReplayOptions, replay))
 trajectories_app.command("rescore")(with_options(RescoreOptions, rescore))
 trajectories_app.command("show")(with_options(ShowOptions, show))
 trajectories_app.command("export")(with_options(ExportOptions, export))
+trajectories_app.command("pairs")(with_options(PairsOptions, pairs))

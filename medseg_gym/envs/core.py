@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,23 @@ from medseg_gym.envs.views.chat import ChatView
 from medseg_gym.envs.views.cut_answer import explain_cut
 from medseg_gym.envs.views.protocol import Observations, View
 from medseg_gym.episodes import Episode, EpisodeEngine, StepResult, episode_info
-from medseg_gym.errors import BackboneError, CaseError, MedSegError
+from medseg_gym.errors import BackboneError, CaseError, EpisodeError, MedSegError
 from medseg_gym.prompts import TOOLS, ArrayCodec
+
+
+@dataclass(frozen=True, eq=False)
+class SlotState:
+    """A running episode as it was when its state was cloned; restoring it leaves it as it is.
+
+    Args:
+        core: Of the environment that it belongs to.
+        episode: A copy that nobody plays.
+        generator: A copy of the slot's generator, from which later cases are drawn.
+    """
+
+    core: EnvCore
+    episode: Episode
+    generator: np.random.Generator
 
 
 class EnvCore:
@@ -110,6 +127,46 @@ class EnvCore:
         from medseg_gym.envs.rendering import draw_episode
 
         return draw_episode(self.engine.episode(slot))
+
+    def clone_state(self, slot: int, generator: np.random.Generator) -> SlotState:
+        """Copy the state of a slot.
+
+        Args:
+            slot: Whose episode is not over.
+            generator: Of the slot.
+
+        Raises:
+            EpisodeError: The slot was never reset, or its episode is over.
+        """
+        episode = self.engine.episode(slot)
+        if episode.done:
+            raise EpisodeError(
+                f"the episode in slot {slot} (case {episode.case.key!r}) is over, and only running "
+                "ones can be cloned or forked; reset the slot first"
+            )
+        return SlotState(self, self._fork(episode), copy.deepcopy(generator))
+
+    def restore_state(self, slot: int, state: SlotState) -> np.random.Generator:
+        """Put a copy of a state into a slot, whatever was there.
+
+        Returns:
+            The slot's generator.
+
+        Raises:
+            EpisodeError: The state is that of another environment.
+        """
+        if state.core is not self:
+            raise EpisodeError(
+                f"the state of case {state.episode.case.key!r} was cloned from another "
+                "environment, whose backbone and view its embedding and answers belong to"
+            )
+        self.engine.episodes[slot] = self._fork(state.episode)
+        return copy.deepcopy(state.generator)
+
+    def _fork(self, episode: Episode) -> Episode:
+        forked = episode.fork()
+        self.view.carry_over(episode, forked)
+        return forked
 
 
 class EnvAttributes:

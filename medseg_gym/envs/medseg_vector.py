@@ -24,6 +24,10 @@ class MedSegVectorEnv(CoreVectorEnv):
     reset by the caller through `reset_mask`; until then a finished slot idles: its action is
     ignored, its reward is 0, its flags and observation stay, and it costs no decoding.
 
+    **Forks.** `fork(sources, targets)` copies running episodes into other slots exactly, from where
+    both go on by themselves; `clone_state(slots)` keeps states and `restore_state(slots, states)`
+    goes back to them.
+
     **Attributes** beside gymnasium's: `episodes`, the `Episode` of every slot, truth included, None
     before its first reset, for experts, recorders and people; `source`, the `CaseSource` that is
     played; `backbone`, the segmenter; `codec`, the `ArrayCodec` that turns prompts into actions and

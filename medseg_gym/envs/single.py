@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 
-from medseg_gym.envs.core import EnvAttributes, EnvCore, read_reset_options
+from medseg_gym.envs.core import EnvAttributes, EnvCore, SlotState, read_reset_options
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.own_spaces import CopiedSpace, SeededSpace
 from medseg_gym.envs.views.protocol import Observations
@@ -62,6 +62,31 @@ class CoreEnv(EnvAttributes, gym.Env[Any, Any]):
             raise MedSegError("step wants an action, got None; an empty answer is ''")
         (result,) = self.core.step([0], self.core.view.check_actions([action], 1))
         return self._observe(), result.reward, result.terminated, False, result.info
+
+    def clone_state(self) -> SlotState:
+        """Copy the state of the running episode, its generator included.
+
+        Steps that wrappers count (a time limit's, say) are not part of it.
+
+        Raises:
+            EpisodeError: There is no episode yet, or it is over.
+        """
+        return self.core.clone_state(0, self.np_random)
+
+    def restore_state(self, state: SlotState) -> Observations:
+        """Go back to a state, as often as one likes.
+
+        Args:
+            state: From this environment's `clone_state`.
+
+        Returns:
+            The observation there.
+
+        Raises:
+            EpisodeError: The state of another environment.
+        """
+        self.np_random = self.core.restore_state(0, state)
+        return self._observe()
 
     def _observe(self) -> Observations:
         if self.render_mode == "human":

@@ -10,11 +10,11 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from medseg_gym.envs.core import EnvAttributes, EnvCore, read_reset_options
+from medseg_gym.envs.core import EnvAttributes, EnvCore, SlotState, read_reset_options
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.own_spaces import CopiedSpace, SeededSpace
 from medseg_gym.envs.views.protocol import Observations
-from medseg_gym.errors import MedSegError
+from medseg_gym.errors import EpisodeError, MedSegError
 
 _Stepped = tuple[Observations, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
@@ -183,6 +183,98 @@ class CoreVectorEnv(EnvAttributes, VectorEnv[Observations, Any, Any]):
         for slot, info in zip(slots, infos, strict=True):
             batched = self._add_info(batched, info, slot)
         return batched
+
+    # fork ---------------------------------------------------------------------------------------
+    def fork(self, sources: Sequence[int], targets: Sequence[int] | None = None) -> list[int]:
+        """Copy running episodes into other slots, from where source and copy go on by themselves.
+
+        A copy replays its source bit by bit: the same actions give the same observations, rewards,
+        flags, infos and masks, and after an end the same next case, for the slot's generator is
+        copied too (`reset(seed=...)` seeds it anew). Case, embedding, masks and logits so far are
+        shared, not copied, and nothing is encoded or decoded: a fork costs two short lists.
+
+        Args:
+            sources: Slots with running episodes; one may stand there several times.
+            targets: As many distinct slots, none of them a source; an episode that runs there is
+                given up. None takes free slots, those without an episode or whose episode has
+                ended, in order.
+
+        Returns:
+            The targets. What they would observe now is what their sources observed last.
+
+        Raises:
+            EpisodeError: A source that was never reset or has ended.
+            MedSegError: A slot that does not exist, targets that are not as said above, or fewer
+                free slots than sources.
+        """
+        given = self._check_slots("sources", sources)
+        taken = (
+            self._free_slots(given) if targets is None else self._check_slots("targets", targets)
+        )
+        if len(taken) != len(given) or len(set(taken)) < len(taken) or set(taken) & set(given):
+            raise MedSegError(
+                f"targets must be {len(given)} distinct slots, one per source and none of them a "
+                f"source, got {taken} for the sources {given}"
+            )
+        self.restore_state(taken, self.clone_state(given))
+        return taken
+
+    def _free_slots(self, sources: Sequence[int]) -> list[int]:
+        ended = self._terminations | self._truncations
+        free = [i for i in self._slots if ended[i] or self.core.engine.episodes[i] is None]
+        free = [i for i in free if i not in sources]
+        if len(free) < len(sources):
+            raise MedSegError(
+                f"{len(sources)} episodes to fork, but only {len(free)} slots of {self.num_envs} "
+                "are free (their episode has ended); name targets whose episodes may be given up"
+            )
+        return free[: len(sources)]
+
+    def clone_state(self, slots: Sequence[int]) -> list[SlotState]:
+        """Copy the states of slots, which `restore_state` puts back as often as one likes.
+
+        Args:
+            slots: With running episodes.
+
+        Raises:
+            EpisodeError: A slot that was never reset, or whose episode has ended.
+            MedSegError: A slot that does not exist.
+        """
+        slots = self._check_slots("slots", slots)
+        cut = [i for i in slots if self._truncations[i]]
+        if cut:
+            raise EpisodeError(
+                f"the episodes in slots {cut} were cut off by the time limit of "
+                f"{self.max_episode_steps} steps; reset them first"
+            )
+        return [self.core.clone_state(slot, self._generator(slot)) for slot in slots]
+
+    def restore_state(self, slots: Sequence[int], states: Sequence[SlotState]) -> None:
+        """Put episodes back to where they were cloned, in any slots of this environment.
+
+        Args:
+            slots: Distinct; whatever runs there is given up.
+            states: One per slot; one may stand there several times.
+
+        Raises:
+            EpisodeError: A state of another environment.
+            MedSegError: A slot that does not exist or is named twice, or not one state per slot.
+        """
+        slots = self._check_slots("slots", slots)
+        if len(set(slots)) < len(slots) or len(slots) != len(states):
+            raise MedSegError(
+                f"slots must be distinct, one per state, got {slots} for {len(states)} states"
+            )
+        for slot, state in zip(slots, states, strict=True):
+            self._generators[slot] = self.core.restore_state(slot, state)
+            self._terminations[slot] = self._truncations[slot] = False
+
+    def _check_slots(self, name: str, slots: Sequence[int]) -> list[int]:
+        numbers = [int(slot) for slot in slots]
+        outside = [slot for slot in numbers if slot not in self._slots]
+        if outside:
+            raise MedSegError(f"{name}: no slot {outside}; there are 0 to {self.num_envs - 1}")
+        return numbers
 
     def render(self) -> Any:  # gymnasium's generic frames differ between versions
         """One `rendering.FRAME_SHAPE` uint8 frame per slot in mode "rgb_array"."""

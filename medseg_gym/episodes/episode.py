@@ -7,6 +7,7 @@ masks, and `rewards.score_episode` replays the rules over stored ones.
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, field
 from typing import Literal
@@ -135,6 +136,17 @@ class Episode:
     def steps_left(self) -> int:
         """Actions that may still be taken."""
         return 0 if self.stopped else self.max_steps - len(self.steps)
+
+    def fork(self) -> Episode:
+        """Return a copy that goes on by itself from here.
+
+        Case, truth, embedding, and the states and steps so far are the same objects in both:
+        nothing ever writes into them. What is added to one is not in the other.
+        """
+        forked = copy.copy(self)
+        forked.steps, forked.rewards = list(self.steps), list(self.rewards)
+        forked._before = list(self._before)
+        return forked
 
     # what may happen --------------------------------------------------------------------------
     def judge(self, prompt: Prompt | PromptError | None) -> tuple[Effect, str]:

@@ -1,5 +1,6 @@
 from .errors import TrajectoryError as TrajectoryError
 from .export.export import export_store as export_store
+from .export.pairs import export_pairs as export_pairs
 from .options import GenerateOptions as GenerateOptions
 from .recording.generate import generate_episodes as generate_episodes
 from .recording.recorder import Recorder as Recorder

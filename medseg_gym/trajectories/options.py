@@ -95,13 +95,10 @@ class ShowOptions(RelocatedCases):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(RelocatedCases):
-    """Options of `medseg trajectories export`."""
+class ShownOptions(RelocatedCases):
+    """How episodes are shown in a training set."""
 
     topic: ClassVar[str] = "Export"
-
-    format: str = "chat-parquet"
-    """chat-parquet, jsonl or verl-parquet."""
 
     image_size: int = 512
     """Side of the images in pixels."""
@@ -127,3 +124,26 @@ class ExportOptions(RelocatedCases):
             "overlay_strength": self.overlay_strength,
             "coordinates": self.coordinates,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(ShownOptions):
+    """Options of `medseg trajectories export`."""
+
+    topic: ClassVar[str] = "Export"
+
+    format: str = "chat-parquet"
+    """chat-parquet, jsonl or verl-parquet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsOptions(ShownOptions):
+    """Options of `medseg trajectories pairs`."""
+
+    topic: ClassVar[str] = "Export"
+
+    margin: float = 0.02
+    """How much more the chosen call must be worth, in units of the recorded reward."""
+
+    per_state: int = 1
+    """Pairs of one state at most: those that differ most."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from medseg_agents.runs.options import TrackingOptions
 from medseg_gym.errors import MedSegError
 from medseg_gym.option_groups import EnvironmentOptions
 from medseg_gym.options import Options
@@ -83,7 +84,7 @@ class CloneOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProgressOptions(Options):
+class ProgressOptions(TrackingOptions):
     """Evaluation and checkpoints of a run."""
 
     topic: ClassVar[str] = "Evaluation and checkpoints"

@@ -1,14 +1,15 @@
-"""Muon and AdamW as one optimiser, and the learning rate over a run."""
+"""Muon and AdamW as one optimiser, groups of parameters, and the learning rate over a run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
+VALUE_HEAD = "value_head"
 _INSIDE = ("layers", "blocks", "merger", "deepstack_merger_list")
 
 
@@ -69,6 +70,33 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 def _is_inside(name: str) -> bool:
     return any(f".{place}." in name for place in _INSIDE)
+
+
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]], lr: float, value_lr: float
+) -> list[dict[str, Any]]:
+    """Divide what is trained into the policy, and the value head if there is one.
+
+    A head that begins with zeros has to learn a value within the iterations of a critic warm-up; at
+    a policy's rate (1e-6, say) it would know nothing at the end of the run.
+
+    Args:
+        named: Parameters by name, a wrapper's prefix included.
+        lr: Of the policy.
+        value_lr: Of the value head.
+
+    Returns:
+        Groups for an optimiser, the policy's first.
+    """
+    policy: list[torch.nn.Parameter] = []
+    head: list[torch.nn.Parameter] = []
+    for name, parameter in named:
+        if parameter.requires_grad:
+            (head if VALUE_HEAD in name.split(".") else policy).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": policy, "lr": lr}]
+    if head:
+        groups.append({"params": head, "lr": value_lr})
+    return groups
 
 
 def rate_over_run(

@@ -1,1 +1,1 @@
-"""Commands that this package adds to `medseg`: train, run, eval, compare, play."""
+"""Commands that this package adds to `medseg`: train, run, eval, compare, play, export-model."""

@@ -13,7 +13,6 @@ from typing import Any
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
-import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -29,17 +28,26 @@ from ray.rllib.utils.metrics import (
 )
 
 from medseg_agents.evaluation.case_record import CaseRecord
-from medseg_agents.grpo.connectors import GROUP
+from medseg_agents.grpo.case_choice import CaseChoice, Group, has_spread, whole_groups
+from medseg_agents.grpo.connectors import DICE
 from medseg_agents.grpo.errors import LostGroups
 from medseg_agents.grpo.learner import ITERATION, ChatLearner
 from medseg_agents.grpo.module import HFChatModule
-from medseg_agents.grpo.rollout.runner import ChatEnvRunner, Group
+from medseg_agents.grpo.rollout.runner import ChatEnvRunner
 from medseg_agents.grpo.settings import ChatSettings
+from medseg_agents.grpo.sharding.checkpoint import StateInParts
+from medseg_agents.grpo.sharding.group import ChatLearnerGroup
+from medseg_agents.grpo.sharding.learner import ShardedChatLearner
+from medseg_agents.grpo.sharding.module import ShardedChatModule
+from medseg_agents.grpo.sharding.placement import check_cluster
 from medseg_agents.runs.algorithm_state import load_state, save_state
+from medseg_agents.runs.gpus import GpuRequest, count_gpus, learner_gpus
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
 
 ENV = "medseg_gym:MedSegChat-v0"
+
+_CHOICE = "case_choice"
 
 
 class ChatConfig(AlgorithmConfig):
@@ -81,6 +89,8 @@ class ChatConfig(AlgorithmConfig):
         # A runner that dies takes its groups of this iteration with it, and comes back.
         self.restart_failed_env_runners = True
         self.ignore_env_runner_failures = True
+        # RLlib's default, 0, keeps a learner on the CPU beside an idle GPU.
+        self.num_gpus_per_learner = 1 if count_gpus()[0] else 0
 
     def chat(self, **settings: Any) -> ChatConfig:
         """Set fields of `ChatSettings`.
@@ -125,12 +135,26 @@ class ChatConfig(AlgorithmConfig):
                 f"groups ({settings.groups}) must be a multiple of learners times minibatches "
                 f"({learners} * {settings.minibatches}): every learner gets as many whole groups"
             )
+        if settings.shard and learners < 2:
+            raise MedSegError(
+                f"shard divides the model among learners, and there is {learners}: ask for at "
+                "least two (--learners 2), or leave out --shard"
+            )
+        self._check_device()
         super().validate()
 
+    def _check_device(self) -> None:
+        """Refuse a learner on the CPU beside GPUs."""
+        device = str(self.env_config.get("device", "auto"))
+        request = GpuRequest(
+            self.num_learners, per_learner=self.num_gpus_per_learner, device=device
+        )
+        learner_gpus(request, *count_gpus())
+
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """Return `HFChatModule` with these settings."""
+        """Return `HFChatModule` with these settings, or its kind that can be sharded."""
         return RLModuleSpec(
-            module_class=HFChatModule,
+            module_class=ShardedChatModule if self.settings.shard else HFChatModule,
             model_config={
                 "settings": asdict(self.settings),
                 "values": self.settings.advantage == "gae",
@@ -139,8 +163,22 @@ class ChatConfig(AlgorithmConfig):
         )
 
     def get_default_learner_class(self) -> type[ChatLearner]:
-        """Return `ChatLearner`."""
-        return ChatLearner
+        """Return `ChatLearner`, or its kind that shards."""
+        return ShardedChatLearner if self.settings.shard else ChatLearner
+
+    def build_learner_group(
+        self,
+        *,
+        env: Any = None,
+        spaces: Any = None,
+        rl_module_spec: Any = None,
+        placement_group: Any = None,
+    ) -> ChatLearnerGroup:
+        """Build a `ChatLearnerGroup`; see RLlib for the arguments."""
+        spec = rl_module_spec or self.get_multi_rl_module_spec(env=env, spaces=spaces)
+        return ChatLearnerGroup(
+            config=self.copy(), module_spec=spec, placement_group=placement_group
+        )
 
 
 class GRPOConfig(ChatConfig):
@@ -186,10 +224,14 @@ class ChatAlgorithm(Algorithm):
 
     def setup(self, config: Any) -> None:
         """Build RLlib's parts; a local runner and a local learner share one set of weights."""
+        check_cluster(config)
         super().setup(config)
         options = self.config.env_config
         source = load_cases(options.get("cases", "samples"), options.get("split", "train"))
-        self._keys = source.keys
+        settings = self.config.settings
+        self._choice = CaseChoice(
+            source.keys, self.config.seed or 0, settings.curriculum, settings.success_dice
+        )
         self._share_weights()
 
     def _share_weights(self) -> None:
@@ -202,28 +244,13 @@ class ChatAlgorithm(Algorithm):
 
     def training_step(self) -> None:
         """Play and learn one iteration."""
-        settings = self.config.settings
-        groups = self._groups(self.iteration)
         if not self._given:  # after a start or a restore, whichever way it came about
             self._give_weights()
-        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            episodes = self._play(groups)
         learners = max(1, self.config.num_learners)
-        by_group: dict[int, list[Any]] = {}
-        for episode in episodes:
-            by_group.setdefault(episode.custom_data[GROUP], []).append(episode)
-        whole = [
-            members for members in by_group.values() if len(members) == settings.num_generations
-        ]
-        # After a runner died: as many for every learner, so that they take their steps together.
-        step = learners * settings.minibatches
-        whole = whole[: len(whole) // step * step]
-        if not whole:
-            raise LostGroups(
-                f"iteration {self.iteration}: of {len(groups)} groups {len(by_group)} came back, "
-                f"and {step} are needed; see the runners' errors above"
-            )
-        self.metrics.log_value("groups_lost", len(groups) - len(whole), reduce="sum")
+        began = time.perf_counter()
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            whole = self._sampled(learners)
+        self.metrics.log_value("playing_seconds", time.perf_counter() - began, reduce="sum")
         began = time.perf_counter()
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self._learn(whole, learners)
@@ -232,22 +259,69 @@ class ChatAlgorithm(Algorithm):
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
         self._give_weights()
 
+    def _sampled(self, learners: int) -> list[list[Any]]:
+        """Play an iteration's groups, those without spread again where the settings ask for it.
+
+        Raises:
+            LostGroups: Too few came back.
+        """
+        settings, choice = self.config.settings, self._choice
+        rounds = settings.max_num_gen_batches if settings.dynamic_sampling else 1
+        kept: list[list[Any]] = []
+        flat: list[list[Any]] = []
+        played, lost = 0, 0
+        for number in range(rounds):
+            groups = choice.deal(settings.groups - len(kept))
+            keys = {group.number: group.key for group in groups}
+            whole = whole_groups(self._play(groups, number == 0), settings.num_generations)
+            played, lost = played + len(groups), lost + len(groups) - len(whole)
+            for group, members in whole.items():
+                choice.observe(keys[group], [one.custom_data[DICE] for one in members])
+                spread = not settings.dynamic_sampling or has_spread(members)
+                (kept if spread else flat).append(members)
+            if len(kept) >= settings.groups:
+                break
+        filled = flat[: settings.groups - len(kept)]
+        counts = {"resampled": played - settings.groups, "without_spread": len(filled)}
+        if settings.dynamic_sampling:
+            for name, count in counts.items():
+                self.metrics.log_value((ENV_RUNNER_RESULTS, f"groups/{name}"), count, reduce="sum")
+        for name, value in choice.metrics().items():
+            self.metrics.log_value((ENV_RUNNER_RESULTS, name), value, window=1)
+        whole_iteration = [*kept, *filled]
+        # After a runner died: as many for every learner, so that they take their steps together.
+        step = learners * settings.minibatches
+        dealt = whole_iteration[: len(whole_iteration) // step * step]
+        if not dealt:
+            raise LostGroups(
+                f"iteration {self.iteration}: of {played} groups {played - lost} came back, "
+                f"and {step} are needed; see the runners' errors above"
+            )
+        self.metrics.log_value(
+            "groups_lost", lost + len(whole_iteration) - len(dealt), reduce="sum"
+        )
+        return dealt
+
     def _give_weights(self) -> None:
         self._given = True
-        if not self._shared:
+        if self._shared:  # the module has them; an engine in another process has not
+            self.env_runner.weights_changed()
+        else:
             with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
                 self.env_runner_group.sync_weights(
                     from_worker_or_learner_group=self.learner_group, inference_only=True
                 )
 
     def save_to_path(self, path: Any = None, **options: Any) -> str:
-        """Write a checkpoint without pickles, see `state_folder`.
+        """Write a checkpoint without pickles, see `StateInParts`.
 
         Args:
             path: Of its folder.
             **options: RLlib's own, which say how it would write.
         """
-        save_state(self, Path(path))
+        state = StateInParts(self, Path(path))
+        save_state(state, Path(path))
+        state.remove_unused()
         return str(path)
 
     def restore_from_path(self, path: Any, **options: Any) -> None:
@@ -257,11 +331,20 @@ class ChatAlgorithm(Algorithm):
             path: Of its folder.
             **options: RLlib's own.
         """
-        load_state(self, Path(path))
+        load_state(StateInParts(self, Path(path)), Path(path))
+
+    def get_state(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Return what a checkpoint keeps: RLlib's state and that of the choice of cases."""
+        state: dict[str, Any] = super().get_state(*arguments, **options)
+        return {**state, _CHOICE: self._choice.state()}
 
     def set_state(self, state: Any) -> None:
         """Take up a saved state; runners get its weights before they play again."""
+        state = dict(state)
+        choice = state.pop(_CHOICE, None)
         super().set_state(state)
+        if choice is not None:
+            self._choice.restore(choice)
         self._given = False
 
     def own_module(self) -> HFChatModule:
@@ -319,26 +402,19 @@ class ChatAlgorithm(Algorithm):
             raise LostGroups("a runner died while validation cases were played; see its error")
         return [record for records, _ in results for record in records], results[0][1]
 
-    def _groups(self, iteration: int) -> list[Group]:
-        """Return the cases of an iteration: all once in a random order, then all in another."""
-        count, cases = self.config.settings.groups, len(self._keys)
-        dealt = []
-        for number in range(iteration * count, (iteration + 1) * count):
-            passed, place = divmod(number, cases)
-            order = _order(self.config.seed or 0, passed, cases)
-            dealt.append(Group(number, self._keys[int(order[place])]))
-        return dealt
-
-    def _play(self, groups: Sequence[Group]) -> list[Any]:
+    def _play(self, groups: Sequence[Group], first: bool = True) -> list[Any]:
         if self.env_runner_group.num_remote_workers() == 0:
-            episodes = self.env_runner.sample(groups=groups)
+            episodes = self.env_runner.sample(groups=groups, first=first)
             results = [(episodes, self.env_runner.get_metrics())]
         else:
             workers = self.env_runner_group.healthy_worker_ids()
             dealt = [groups[i :: len(workers)] for i in range(len(workers))]
             results = self.env_runner_group.foreach_env_runner(
                 [
-                    lambda runner, share=share: (runner.sample(groups=share), runner.get_metrics())
+                    lambda runner, share=share: (
+                        runner.sample(groups=share, first=first),
+                        runner.get_metrics(),
+                    )
                     for share in dealt
                     if share
                 ],
@@ -365,8 +441,3 @@ class ChatAlgorithm(Algorithm):
 
 def _flat(groups: Sequence[list[Any]]) -> list[Any]:
     return [episode for members in groups for episode in members]
-
-
-def _order(seed: int, passed: int, count: int) -> np.ndarray:
-    """Return the order of cases in a pass over all of them."""
-    return np.random.default_rng([seed, passed, count]).permutation(count)

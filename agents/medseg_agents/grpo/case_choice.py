@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from medseg_agents.grpo.connectors import GROUP
+from medseg_agents.grpo.rollout.statistics import NO_SPREAD
 from medseg_gym.errors import MedSegError
 
 FLOOR = 0.05
@@ -126,3 +128,21 @@ class CaseChoice:
             generator = np.random.default_rng([self.seed, passed, len(self.keys)])
             self._order = passed, generator.permutation(len(self.keys))
         return self.keys[int(self._order[1][place])]
+
+
+def whole_groups(episodes: Sequence[Any], size: int) -> dict[int, list[Any]]:
+    """Return the episodes of each group that came back whole, by its number.
+
+    Args:
+        episodes: Of RLlib, with the number of their group.
+        size: Episodes of a group.
+    """
+    groups: dict[int, list[Any]] = {}
+    for episode in episodes:
+        groups.setdefault(episode.custom_data[GROUP], []).append(episode)
+    return {number: members for number, members in groups.items() if len(members) == size}
+
+
+def has_spread(members: Sequence[Any]) -> bool:
+    """Return whether the returns of a group's episodes differ, so that they can be compared."""
+    return float(np.std([one.get_return() for one in members])) >= NO_SPREAD

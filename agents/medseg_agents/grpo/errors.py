@@ -9,3 +9,7 @@ class LogProbMismatch(MedSegError):
 
 class LostGroups(MedSegError):
     """Too few groups came back from the runners to learn from."""
+
+
+class OtherLearnerFailed(MedSegError):
+    """A learner stopped because another one failed, so that none waits for it."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -13,13 +14,24 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import nn
 
+from medseg_agents.grpo.forward.checkpointed_layers import checkpoint_layers
+from medseg_agents.grpo.forward.prompt_cache import (
+    Layers,
+    prefix_cache,
+    recorded,
+    recording_cache,
+)
+from medseg_agents.grpo.forward.token_log_probs import token_log_probs
 from medseg_agents.grpo.settings import ChatSettings
-from medseg_agents.grpo.shared_prompts import Layers
-from medseg_agents.llm.checkpoint import load_model, load_processor
-from medseg_agents.llm.generation import ModelOptions, TransformersEngine
+from medseg_agents.llm.checkpoint import adapter_rank, load_processor
+from medseg_agents.llm.engine_options import EngineOptions, ModelOptions
+from medseg_agents.llm.generation import TransformersEngine
 from medseg_agents.llm.processed_images import encode_distinct
 from medseg_agents.llm.sampling import forbidden_tokens
 from medseg_agents.llm.turn_cache import cache_argument, can_keep, positions, without_adapters
+from medseg_agents.llm.weights.reference import as_reference, keep_reference
+from medseg_agents.llm.weights.save import save_model
+from medseg_agents.llm.weights.start import load_for_training
 from medseg_gym.envs.views.chat import Message
 
 
@@ -41,15 +53,17 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         """Load the model; add adapters, reference and value head where the settings ask for it."""
         config: dict[str, Any] = dict(self.model_config)  # type: ignore[arg-type]
         self.settings = ChatSettings(**config["settings"])
-        self.processor = load_processor(self.settings.model)
-        model = load_model(self.settings.model, dtype=self.settings.dtype)
+        self.processor = load_processor(self.settings.model, self.settings.base)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.get("seed", 0))
-            self.lm = self._prepare(model)
+            self.lm = self._prepare()
         learns = not self.inference_only
         self.forbidden = forbidden_tokens(self.lm, self.processor)
-        if learns and self.settings.beta and not self.settings.lora_rank:
-            self.reference = copy.deepcopy(self.lm).requires_grad_(False)
+        if learns and self.settings.beta:
+            if not hasattr(self.lm, "peft_config"):
+                self.reference = copy.deepcopy(self.lm).requires_grad_(False)
+            elif adapter_rank(self.settings.model) is not None:
+                keep_reference(self.lm, self.settings.model)
         if learns and config.get("values"):
             width = self.base.get_output_embeddings().weight.shape[1]
             self.value_head = nn.Linear(width, 1)
@@ -57,27 +71,17 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
             nn.init.zeros_(self.value_head.bias)
         self.action_dist_cls = None
 
-    def _prepare(self, model: Any) -> Any:
+    def _prepare(self) -> Any:
         settings = self.settings
-        if settings.lora_rank:
-            from peft import LoraConfig, get_peft_model
-
-            model = get_peft_model(
-                model,
-                LoraConfig(
-                    r=settings.lora_rank,
-                    lora_alpha=settings.lora_alpha or 2 * settings.lora_rank,
-                    target_modules="all-linear",
-                    task_type="CAUSAL_LM",
-                ),
-            )
+        model, self.origin = load_for_training(
+            settings.model, settings.lora_rank, settings.lora_alpha, settings.dtype, settings.base
+        )
         if not settings.train_vision:
             for name, parameter in model.named_parameters():
                 if ".visual." in name or ".vision_tower." in name:
                     parameter.requires_grad_(False)
         if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-            model.enable_input_require_grads()
+            checkpoint_layers(model)
         return model
 
     @property
@@ -91,20 +95,25 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
 
     # playing ------------------------------------------------------------------------------------
     def engine(self, system: list[Message], temperature: float | None = None) -> TransformersEngine:
-        """Make the engine that generates with this module's weights.
+        """Make the engine of transformers that generates with this module's weights.
 
         Args:
             system: Messages that conversations begin with.
             temperature: None is that of training, 0 takes the likeliest tokens.
         """
-        settings = self.settings
         self.lm.eval()
-        options = ModelOptions(
+        options = self.generation_options(temperature)
+        return TransformersEngine(self.lm, self.processor, system, options)
+
+    def generation_options(self, temperature: float | None = None) -> ModelOptions:
+        """Return how completions are drawn; see `engine`."""
+        settings = self.settings
+        return ModelOptions(
             temperature=settings.temperature if temperature is None else temperature,
             max_new_tokens=settings.max_completion_length,
             history=settings.history,
+            **{field.name: getattr(settings, field.name) for field in fields(EngineOptions)},
         )
-        return TransformersEngine(self.lm, self.processor, system, options)
 
     def autocast(self) -> Any:
         """Return a context of the settings' precision."""
@@ -124,7 +133,6 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         return (
             settings.share_prompts
             and settings.num_generations > 1
-            and not settings.gradient_checkpointing  # transformers keeps no cache with it
             and self.shares_images
             and can_keep(self.base)
         )
@@ -136,10 +144,8 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
             prompts: `SharedPrompts.tensors`.
             reference: By the starting model.
         """
-        from transformers import DynamicCache
-
         with self.autocast(), self._model(reference) as model:
-            cache = DynamicCache()
+            cache = recording_cache()
             given = self._images(model, prompts)
             grids = given.get("image_grid_thw")
             given["position_ids"] = positions(model, {**prompts, "image_grid_thw": grids})
@@ -150,8 +156,7 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
                 **{cache_argument(model): cache},
                 **given,
             )
-        layers: list[Any] = cache.layers
-        return [(layer.keys, layer.values) for layer in layers]
+        return recorded(cache)
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Compute log-probabilities and entropies of completions, and values.
@@ -159,7 +164,8 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         Args:
             batch: See `collate`. Where prompts are shared, also their keys and values
                 (`prompt_layers`) or what they are computed from with gradients (`prompts`); and
-                those of the reference (`reference_layers`), where there is one.
+                those of the reference (`reference_layers`), where there is one. With
+                `log_probs_only` the reference is not asked.
             **kwargs: Of RLlib.
 
         Returns:
@@ -173,18 +179,18 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
             layers = outputs["prompt_layers"] = self.read_prompts(batch["prompts"])
         with self.autocast():
             hidden = self._hidden(self.lm, batch, layers)
-        logits = self._logits(self.lm, hidden, batch)
-        outputs["log_probs"] = _of(logits, batch["completion_ids"])
-        with torch.set_grad_enabled(self.settings.entropy != 0 and torch.is_grad_enabled()):
-            outputs["entropy"] = _entropy(logits)
+        outputs["log_probs"], outputs["entropy"] = self._log_probs(
+            self.lm, hidden, batch, self.settings.entropy != 0
+        )
         if hasattr(self, "value_head"):
             read = hidden.detach() if batch.get("value_only") else hidden
             outputs["values"] = self._values(read, batch)
-        if self.settings.beta:
-            with torch.no_grad(), self.autocast(), self._model(reference=True) as model:
-                hidden = self._hidden(model, batch, batch.get("reference_layers"))
-                logits = self._logits(model, hidden, batch)
-                outputs["reference_log_probs"] = _of(logits, batch["completion_ids"])
+        if self.settings.beta and not batch.get("log_probs_only"):
+            with torch.no_grad(), self._model(reference=True) as model:
+                with self.autocast():
+                    hidden = self._hidden(model, batch, batch.get("reference_layers"))
+                # Outside of autocast, as the log-probabilities that they are compared with.
+                outputs["reference_log_probs"], _ = self._log_probs(model, hidden, batch)
         return outputs
 
     _forward = _forward_train
@@ -202,27 +208,22 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
     def _model(self, reference: bool) -> Iterator[Any]:
         if not reference:
             yield self.lm
-        elif not self.settings.lora_rank:
+        elif hasattr(self, "reference"):
             yield self.reference
         else:
-            with self.lm.disable_adapter():
-                yield self.lm
+            with as_reference(self.lm) as model:
+                yield model
 
     def _hidden(
         self, model: Any, batch: dict[str, Any], prompt_layers: Layers | None = None
     ) -> torch.Tensor:
         """Last hidden states, (B * L) x width; see `collate`."""
-        from transformers import DynamicCache
-
         inner, given = without_adapters(model).model, self._images(model, batch)
         prefix = batch.get("prefix_length", 0)
         if prefix and prompt_layers is not None:
-            of, cache = batch["prompt_index"], DynamicCache()
-            for number, (keys, values) in enumerate(prompt_layers):
-                cache.update(keys[of], values[of], number)
             where = positions(model, {**batch, "image_grid_thw": batch["grids"]})
             given["position_ids"] = where[:, :, prefix:]
-            given[cache_argument(model)] = cache
+            given[cache_argument(model)] = prefix_cache(prompt_layers, batch["prompt_index"])
         elif "mm_token_type_ids" in inspect.signature(inner.forward).parameters:
             given["mm_token_type_ids"] = batch["mm_token_type_ids"]
         out = inner(
@@ -245,15 +246,19 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
             batch["image_index"].tolist(),
         )
 
-    def _logits(self, model: Any, hidden: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
-        """Logits of the completion tokens, N x V float32, as they are drawn from."""
-        base = without_adapters(model)
-        # Only of completion tokens: logits are the largest tensor of all.
-        logits: torch.Tensor = base.get_output_embeddings()(hidden[batch["logit_index"]]).float()
-        if self.settings.temperature != 1:
-            logits = logits / self.settings.temperature
-        forbidden = torch.tensor(self.forbidden, dtype=torch.long, device=logits.device)
-        return logits.index_fill(1, forbidden, -torch.inf)
+    def _log_probs(
+        self, model: Any, hidden: torch.Tensor, batch: dict[str, Any], entropy_learns: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities and entropies of the N completion tokens, as they were drawn."""
+        return token_log_probs(
+            without_adapters(model).get_output_embeddings(),
+            hidden[batch["logit_index"]],  # of completion tokens alone
+            batch["completion_ids"],
+            temperature=self.settings.temperature,
+            forbidden=self.forbidden,
+            chunk=self.settings.logit_chunk,
+            entropy_learns=entropy_learns,
+        )
 
     # weights ------------------------------------------------------------------------------------
     def trained(self) -> dict[str, nn.Parameter]:
@@ -291,17 +296,12 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
                 if name in own:
                     own[name].copy_(torch.as_tensor(value))
 
-    def save(self, folder: Any) -> None:
-        """Write model (or adapters) and processor as a checkpoint that plays as `llm:FOLDER`."""
-        self.lm.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+    def save(self, folder: Any, facts: Mapping[str, Any] | None = None) -> None:
+        """Write model (or adapters) and processor as a checkpoint that plays as `llm:FOLDER`.
 
-
-def _of(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    return torch.log_softmax(logits, dim=-1).gather(1, chosen[:, None])[:, 0]
-
-
-def _entropy(logits: torch.Tensor) -> torch.Tensor:
-    log_probs = torch.log_softmax(logits, dim=-1)
-    # Forbidden tokens: 0 times minus infinity is 0 here.
-    return -(log_probs.exp() * log_probs.clamp(min=-1e4)).sum(-1)
+        Args:
+            folder: To write into.
+            facts: What `medseg_model.json` says beside where the weights come from.
+        """
+        dtype = self.settings.save_dtype
+        save_model(self.lm, self.processor, folder, self.origin, facts, dtype)

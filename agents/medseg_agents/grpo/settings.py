@@ -8,13 +8,16 @@ from typing import Any, ClassVar, Literal
 
 from medseg_agents.grpo.option_groups import (
     AdvantageSettings,
+    CaseSettings,
     EpisodeSettings,
+    ExtendSettings,
     GenerationSettings,
     MachineSettings,
     ModelSettings,
     ObjectiveSettings,
     OptimiserSettings,
     ProgressSettings,
+    ShardSettings,
     UpdateSettings,
 )
 from medseg_gym.errors import MedSegError
@@ -23,7 +26,13 @@ from medseg_gym.options import describe_fields
 
 @dataclass(frozen=True, kw_only=True)
 class ChatSettings(
-    OptimiserSettings, ObjectiveSettings, AdvantageSettings, GenerationSettings, ModelSettings
+    ShardSettings,
+    OptimiserSettings,
+    ObjectiveSettings,
+    CaseSettings,
+    AdvantageSettings,
+    GenerationSettings,
+    ModelSettings,
 ):
     """Model, groups and objective: what GRPO and turn-level PPO share.
 
@@ -37,14 +46,26 @@ class ChatSettings(
             if typing.get_origin(field.declared) is Literal and getattr(self, name) not in choices:
                 raise MedSegError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
         _at_least_one(self, "num_generations", "groups", "minibatches", "micro_batch", "iterations")
-        _at_least_one(self, "max_completion_length")
+        _at_least_one(self, "max_completion_length", "max_num_gen_batches")
+        if self.dynamic_sampling and self.num_generations < 2:
+            raise MedSegError(
+                "dynamic_sampling looks for spread within groups: num_generations >= 2"
+            )
+        if self.logit_chunk < 0:
+            raise MedSegError(f"logit_chunk must be >= 0 (0: all tokens), got {self.logit_chunk}")
+        self.check_engine()
         if self.temperature <= 0:
             raise MedSegError(
                 f"completions are drawn: temperature must be > 0, got {self.temperature}"
             )
-        if self.advantage != "gae" and self.num_generations < 2:
+        if self.advantage not in ("gae", "batch") and self.num_generations < 2:
             raise MedSegError(
                 f"advantage {self.advantage!r} compares episodes of one case: num_generations must "
+                f"be at least 2, got {self.num_generations}"
+            )
+        if self.branch == "turn" and self.num_generations < 2:
+            raise MedSegError(
+                "branch 'turn' compares episodes that go on from one state: num_generations must "
                 f"be at least 2, got {self.num_generations}"
             )
         if self.groups % self.minibatches:
@@ -52,6 +73,7 @@ class ChatSettings(
                 f"groups ({self.groups}) must be a multiple of minibatches ({self.minibatches}): "
                 "groups stay whole"
             )
+        _check_objective(self)
 
     @property
     def episodes(self) -> int:
@@ -60,7 +82,9 @@ class ChatSettings(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatRun(ProgressSettings, MachineSettings, EpisodeSettings, UpdateSettings, ChatSettings):
+class ChatRun(
+    ExtendSettings, ProgressSettings, MachineSettings, EpisodeSettings, UpdateSettings, ChatSettings
+):
     """A run of `medseg train grpo | chat-ppo`: the settings, cases and machines.
 
     Raises:
@@ -70,6 +94,14 @@ class ChatRun(ProgressSettings, MachineSettings, EpisodeSettings, UpdateSettings
     def __post_init__(self) -> None:
         super().__post_init__()
         _at_least_one(self, "epochs", "checkpoint_every", "keep", "eval_cases", "max_steps")
+        _at_least_one(self, "log_samples")
+        if self.extend < 0:
+            raise MedSegError(f"extend must be at least 0, got {self.extend}")
+
+    @property
+    def total_iterations(self) -> int:
+        """Iterations of the run, those after the schedule's end included."""
+        return self.iterations + self.extend
 
     @property
     def chat(self) -> dict[str, Any]:
@@ -104,7 +136,7 @@ class ChatPPORun(ChatRun):
     groups: int = 128
     """Cases of an iteration."""
 
-    advantage: Literal["group", "reward_to_go", "gae"] = "gae"
+    advantage: Literal["group", "leave_one_out", "batch", "reward_to_go", "gae"] = "gae"
     """"gae": turn-level generalised advantages from a value head (Schulman et al. 2016, eq. 16).
     The others are GRPO's."""
 
@@ -117,3 +149,35 @@ def _at_least_one(settings: ChatSettings, *names: str) -> None:
     for name in names:
         if getattr(settings, name) < 1:
             raise MedSegError(f"{name} must be at least 1, got {getattr(settings, name)}")
+
+
+def _check_objective(settings: ChatSettings) -> None:
+    """Refuse options of loss and advantages that contradict each other."""
+    cispo, high, delta = settings.loss_type == "cispo", settings.epsilon_high, settings.delta
+    if cispo and high < 1:
+        raise MedSegError(
+            f"under loss_type 'cispo' epsilon_high is the greatest weight of a token: {high} is "
+            "below 1; give epsilon_high=5"
+        )
+    if delta is not None and (cispo or delta <= 1 + high):
+        raise MedSegError(
+            "delta bounds ratios that epsilon_high leaves alone, so it must be above 1 + "
+            f"epsilon_high ({1 + high:g}), and 'cispo' has no use for it; got {delta}"
+        )
+    if settings.tis_cap is not None and settings.tis_cap < 1:
+        raise MedSegError(
+            f"tis_cap must be at least 1, the weight of a token that both agree about, or None; "
+            f"got {settings.tis_cap}"
+        )
+    weights = settings.term_weights()
+    if settings.multi_objective_aggregation == "normalize_then_sum":
+        if not weights:
+            raise MedSegError(
+                "normalize_then_sum normalises the terms of reward_weights: give some, as in "
+                "reward_weights=('dice_gain=1', 'cost=-1')"
+            )
+        if settings.advantage in ("gae", "batch"):
+            raise MedSegError(
+                f"normalize_then_sum compares within groups, advantage {settings.advantage!r} does "
+                "not: use 'group', 'leave_one_out' or 'reward_to_go'"
+            )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +13,90 @@ from rich.console import Console
 from medseg_agents.arrays.rllib.train import start_ray
 from medseg_agents.evaluation.validation import validation_metrics
 from medseg_agents.grpo.algorithm import ChatAlgorithm, ChatConfig, ChatPPOConfig, GRPOConfig
+from medseg_agents.grpo.learner import LOWER
 from medseg_agents.grpo.metrics import read_result
 from medseg_agents.grpo.module import HFChatModule
+from medseg_agents.grpo.rollout.samples import TABLE, newest_samples, sample_table
 from medseg_agents.grpo.settings import ChatPPORun, ChatRun
 from medseg_agents.llm.checkpoint import load_processor, save_view
+from medseg_agents.llm.weights.start import start_folder
 from medseg_agents.runs.folder import RunFolder
+from medseg_agents.runs.gpus import (
+    GpuPlan,
+    GpuRequest,
+    count_gpus,
+    describe_devices,
+    find_devices,
+    plan_gpus,
+)
+from medseg_agents.runs.length import check_length
 from medseg_agents.runs.log import RunLog
 from medseg_gym.cases import load_cases
+from medseg_gym.display.terminal import make_console
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
 
-_ALGORITHM, _MODEL = "algorithm", "model"
+_ALGORITHM, _MODEL, _BASE = "algorithm", "model", "base"
 _FREE = (
     *("eval_every", "eval_cases", "checkpoint_every", "keep", "device", "num_envs", "env_runners"),
     *("learners", "gpus_per_runner", "gpus_per_learner", "shared_backbone", "micro_batch"),
+    *("vllm_python", "vllm_options", "vllm_timeout", "vllm_sleep"),
+    *("log_to", "log_samples_every", "log_samples"),
+    *("shard", "extend"),
 )
-"""Settings that a resumed run may have changed: machines, evaluation and checkpoints."""
+"""Settings that a resumed run may have changed: machines, evaluation, checkpoints and logging."""
 _DRAWN = 6
-_SHOWN = ("return", "dice", "val/return", "turns", "valid_rate")
+_SHOWN = (
+    *("return", "dice", "val/dice", "valid_rate", "frac_reward_zero_std", "approx_kl", "entropy"),
+    *("grad_norm", "episodes_per_second"),
+)
 
 
-def chat_config(run: ChatRun, **env_options: Any) -> ChatConfig:
+def gpu_plan(run: ChatRun) -> GpuPlan:
+    """Decide which part of a run asks for how much of a GPU, see `plan_gpus`.
+
+    Args:
+        run: Its settings.
+    """
+    request = GpuRequest(
+        run.learners,
+        run.env_runners,
+        run.gpus_per_learner,
+        run.gpus_per_runner,
+        run.device,
+        run.shared_backbone,
+    )
+    return plan_gpus(request, *count_gpus())
+
+
+def chat_config(
+    run: ChatRun, gpus: GpuPlan | None = None, start: Path | None = None, **env_options: Any
+) -> ChatConfig:
     """Make the RLlib configuration of a run.
 
     Args:
         run: Its settings.
+        gpus: What its parts ask for; None decides it.
+        start: Folder of the model instead of the run's own, see `start_folder`.
         **env_options: Further arguments of the environment, which go before the run's own.
     """
     config: ChatConfig = ChatPPOConfig() if isinstance(run, ChatPPORun) else GRPOConfig()
     options = {"cases": run.cases, "split": "train", **run.env_options(), **run.view()}
     config.environment(env_config={**options, **env_options})
     config.training(lr=run.lr, grad_clip=run.max_grad_norm, num_epochs=run.epochs)
-    config.env_runners(num_env_runners=run.env_runners, num_gpus_per_env_runner=run.gpus_per_runner)
+    gpus = gpus or gpu_plan(run)
+    config.env_runners(num_env_runners=run.env_runners, num_gpus_per_env_runner=gpus.per_runner)
     if run.num_envs:
         config.env_runners(num_envs_per_env_runner=run.num_envs)
-    config.learners(num_learners=run.learners, num_gpus_per_learner=run.gpus_per_learner)
+    config.learners(
+        num_learners=run.learners,
+        num_gpus_per_learner=gpus.per_learner,
+        local_gpu_idx=gpus.local_gpu,
+    )
     config.debugging(seed=run.seed, log_level="ERROR")
-    return config.chat(**run.chat)
+    settings = run.chat
+    if start is not None and str(start) != run.model:
+        settings |= {"model": str(start), "base": None}
+    return config.chat(**settings)
 
 
 def train_chat(
@@ -56,10 +106,12 @@ def train_chat(
 
     Args:
         config: Settings of the run.
-        out: Folder of the run: `config.json`, `progress.jsonl`, `progress.csv`, `tensorboard/`,
-            `samples/` (contact sheets of validation episodes), `checkpoints/` and at the end
-            `model/`, which plays as `llm:RUN/model`.
-        resume: Go on from its newest checkpoint; a finished run is left as it is.
+        out: Folder of the run: `config.json`, `devices.json` (where its parts compute),
+            `progress.jsonl`, `progress.csv`, `tensorboard/`, `samples/` (contact sheets of
+            validation episodes), `checkpoints/` and at the end `model/`, which plays as
+            `llm:RUN/model`.
+        resume: Go on from its newest checkpoint; a finished run is left as it is, unless
+            it is extended.
         console: For the progress bar.
 
     Returns:
@@ -69,10 +121,14 @@ def train_chat(
         MedSegError: See `RunFolder.start`; or cases, backbone or model cannot be used.
     """
     view = config.view()
-    load_processor(config.model)  # raises before Ray starts
+    load_processor(config.model, config.base)  # raises before Ray starts
     start_ray()
+    gpus = gpu_plan(config)
     run = RunFolder(out)
+    check_length(config, run, resume)
     run.start(config, view, resume, "MedSegChat-v0", _FREE)
+    start = start_folder(config.model, config.lora_rank, run.path / _BASE, config.base)
+    console = console or make_console()
     newest = run.newest()
     step = 0 if newest is None else newest[0]
     options: dict[str, Any] = {}
@@ -82,19 +138,43 @@ def train_chat(
 
         name = f"medseg-{run.path.absolute()}"
         # Runners may have taken every core; a further one would be waited for for ever.
-        server = serve(name, config.backbone, config.checkpoint, config.device, num_cpus=0)
+        server = serve(
+            name,
+            config.backbone,
+            config.checkpoint,
+            config.device,
+            num_cpus=0,
+            num_gpus=gpus.backbone,
+        )
         options = {"backbone": f"ray:{name}", "checkpoint": None, "device": "cpu"}
-    algo: Any = chat_config(config, **options).build_algo()
+    algo: Any = chat_config(config, gpus, start, **options).build_algo()
     try:
+        _say_devices(algo, gpus, server, run, console)
         if newest is not None:
             algo.restore_from_path(str((newest[1] / _ALGORITHM).absolute()))
         _train(algo, config, run, step, console)
-        if not (run.path / _MODEL).is_dir():
-            _save_model(algo, config, run.path / _MODEL)
+        # That of an extended run may be from its first end.
+        if config.extend or not (run.path / _MODEL).is_dir():
+            _save_model(algo, config, run.path, run.path / _MODEL)
     finally:
         algo.stop()
         del server
     return run
+
+
+def _say_devices(
+    algo: ChatAlgorithm, gpus: GpuPlan, server: Any, run: RunFolder, console: Console
+) -> None:
+    """Print and keep where every part of a run computes, as the parts themselves say."""
+    import ray  # not above: what Ray reads when it is imported is set by the modules there
+
+    devices = find_devices(algo, gpus)
+    if server is not None:
+        devices["segmenter"] = [ray.get(server.device.remote())]
+    line = describe_devices(devices, gpus)
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    kept = {"line": line, **devices, "gpus_asked_for": asdict(gpus)}
+    atomic_write(run.path / "devices.json", json.dumps(kept, indent=1))
 
 
 def _train(
@@ -102,18 +182,30 @@ def _train(
 ) -> None:
     every = config.eval_every
     keys = load_cases(config.cases, "val").keys[: config.eval_cases] if every else []
-    with RunLog(run.path, config.iterations, step, console, _SHOWN, "iterations") as log:
+    total = config.total_iterations
+    with RunLog(
+        run.path,
+        total,
+        step,
+        console,
+        _SHOWN,
+        "iterations",
+        config.log_to,
+        LOWER,
+    ) as log:
         if step == 0 and every:
             log.write(0, _validate(algo, keys, run.path, 0))
-        while step < config.iterations:
+        while step < total:
             result = algo.train()
             step = int(result["training_iteration"])
             log.write(step, read_result(result))
-            last = step >= config.iterations
+            if config.log_samples_every and step % config.log_samples_every == 0:
+                log.write_table(step, TABLE, sample_table(newest_samples(algo, config.log_samples)))
+            last = step >= total
             if every and (step % every == 0 or last):
                 log.write(step, _validate(algo, keys, run.path, step))
             if step % config.checkpoint_every == 0 or last:
-                run.save(step, lambda folder: _save(algo, config, folder))
+                run.save(step, lambda folder: _save(algo, config, run.path, folder))
                 run.prune(config.keep)
 
 
@@ -127,15 +219,16 @@ def _validate(
     return validation_metrics(records)
 
 
-def _save(algo: ChatAlgorithm, config: ChatRun, folder: Path) -> None:
+def _save(algo: ChatAlgorithm, config: ChatRun, run: Path, folder: Path) -> None:
     algo.save_to_path(str((folder / _ALGORITHM).absolute()))
-    _save_model(algo, config, folder / _MODEL)
+    _save_model(algo, config, run, folder / _MODEL)
 
 
-def _save_model(algo: ChatAlgorithm, config: ChatRun, folder: Path) -> None:
+def _save_model(algo: ChatAlgorithm, config: ChatRun, run: Path, folder: Path) -> None:
     """Write the learner's weights as a checkpoint, with the view it is shown beside it."""
     module: HFChatModule = algo.own_module()
     policy = {"history": config.history, "max_new_tokens": config.max_completion_length}
+    facts = {"algorithm": type(config).__name__, "run": str(run.absolute())}
     with atomic_folder(folder) as unfinished:
-        module.save(unfinished)
+        module.save(unfinished, facts)
         save_view(unfinished, config.view(), policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from PIL import Image
 
 from medseg_agents.llm.checkpoint import load_model, load_processor
 from medseg_agents.llm.engine import Conversation, GenerationEngine
-from medseg_agents.llm.generation import ModelOptions, TransformersEngine
+from medseg_agents.llm.engine_options import EngineOptions, ModelOptions
+from medseg_agents.llm.generation import TransformersEngine
 from medseg_gym.envs.views.chat import Message
 from medseg_gym.envs.views.cut_answer import CutAnswer
 
@@ -67,19 +69,37 @@ class ChatPolicy:
             PolicyError: No such checkpoint, or not one of a chat model that takes images.
         """
         options = options or ModelOptions()
+        if options.engine == "vllm":
+            from medseg_agents.llm.vllm.start import load_vllm_engine
+
+            other = load_vllm_engine(path, system, options)
+            return cls(other, over, name or f"llm:{path}", weights_digest(path))
         device = options.device_map
         if device is None and torch.accelerator.is_available():
             device = str(torch.accelerator.current_accelerator())
-        model = load_model(path, options.dtype, device, options.merge)
-        engine = TransformersEngine(model.eval(), load_processor(path), system, options)
+        model = load_model(path, options.dtype, device, options.merge, options.base)
+        processor = load_processor(path, options.base)
+        engine = TransformersEngine(model.eval(), processor, system, options)
         return cls(engine, over, name or f"llm:{path}", weights_digest(path))
 
     @property
     def settings(self) -> dict[str, Any]:
         """Settings that decide the completions beside the name; JSON."""
-        aside = ("batch", "keep_cache", "device_map")
-        options = {k: v for k, v in vars(self.options).items() if k not in aside}
+        aside = ["batch", "keep_cache", "device_map", "vllm_python", "vllm_timeout"]
+        if self.options.engine == "transformers":
+            aside += [field.name for field in fields(EngineOptions)]
+        options = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self.options).items()
+            if name not in aside
+        }
         return {"checkpoint": self.checkpoint, "dtype": self.engine.dtype, **options}
+
+    def close(self) -> None:
+        """End the engine's process, where it has one."""
+        close = getattr(self.engine, "close", None)
+        if close is not None:
+            close()
 
     def reset(self, slots: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
         """Begin new conversations."""

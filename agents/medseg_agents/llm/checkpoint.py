@@ -3,6 +3,7 @@
 A checkpoint is a folder as transformers or peft saves it. `medseg_view.json` in it says how the
 model is to be shown the environment: image size, words, whether it may think, and how much of the
 conversation it is given. A folder without that file is shown the environment's defaults.
+`medseg_model.json` says which base model and adapters the weights are, see `weights.save`.
 """
 
 from __future__ import annotations
@@ -17,21 +18,69 @@ from medseg_gym.errors import PolicyError
 from medseg_gym.storage.atomic_write import atomic_write
 
 VIEW_FILE = "medseg_view.json"
+MODEL_FILE = "medseg_model.json"
+ADAPTER_FILE = "adapter_config.json"
 
 
-def adapter_base(path: str | Path) -> str | None:
-    """Return the model that a folder of peft adapters belongs to; None for a model's own."""
-    file = Path(path) / "adapter_config.json"
+def adapter_base(path: str | Path, base: str | Path | None = None) -> str | None:
+    """Return the folder of the base model of peft adapters; None for a model's own folder.
+
+    Adapters name their base in `adapter_config.json`, by its absolute path where this project wrote
+    them, and `medseg_model.json` has the way from them to it, which holds where both were moved
+    together. A relative path counts from the working directory, then from the adapters' folder.
+
+    Args:
+        path: Folder of a checkpoint.
+        base: Folder of the base model, where it is no longer where the adapters say.
+
+    Raises:
+        PolicyError: There is no such folder, or the adapters name none.
+    """
+    file = Path(path) / ADAPTER_FILE
     if not file.is_file():
         return None
-    base = read_json(file, PolicyError).get("base_model_name_or_path")
-    if not base:
-        raise PolicyError(f"{file} does not name its base model (base_model_name_or_path)")
-    return str(base)
+    if base:
+        return str(_folder(base))
+    named = read_json(file, PolicyError).get("base_model_name_or_path")
+    way_out = (
+        "; name its folder: llm:FOLDER?base=BASE for a policy, --base BASE for `medseg train` and "
+        "`medseg export-model`"
+    )
+    if not named:
+        raise PolicyError(f"{file} does not name its base model{way_out}")
+    facts = Path(path) / MODEL_FILE
+    way = read_json(facts, PolicyError).get("base_from_here") if facts.is_file() else None
+    candidates = [Path(named), Path(path) / str(named), *([Path(path) / str(way)] if way else [])]
+    for candidate in candidates:
+        if candidate.is_dir():
+            return str(candidate)
+    raise PolicyError(
+        f"{path} holds adapters whose base model is not there: {named} is no folder (moved, made "
+        f"on another machine, or named from another working directory){way_out}"
+    )
 
 
-def load_processor(path: str | Path) -> Any:
+def adapter_rank(path: str | Path) -> int | None:
+    """Return the rank of a folder of LoRA adapters; None for a model's own folder.
+
+    Raises:
+        PolicyError: Adapters of another kind, or a damaged file.
+    """
+    file = Path(path) / ADAPTER_FILE
+    if not file.is_file():
+        return None
+    config = read_json(file, PolicyError)
+    if config.get("peft_type") != "LORA" or not isinstance(config.get("r"), int):
+        raise PolicyError(f"{file}: adapters of kind {config.get('peft_type')!r}, not LORA")
+    return int(config["r"])
+
+
+def load_processor(path: str | Path, base: str | Path | None = None) -> Any:
     """Load the processor of a checkpoint; that of the base model where adapters have none.
+
+    Args:
+        path: Folder of a model, or of peft adapters.
+        base: See `adapter_base`.
 
     Raises:
         PolicyError: There is no such folder, or no processor with a chat template and images.
@@ -39,9 +88,8 @@ def load_processor(path: str | Path) -> Any:
     from transformers import AutoProcessor
 
     folder = _folder(path)
-    base = adapter_base(folder)
-    if base and not (folder / "tokenizer_config.json").is_file():
-        folder = _folder(base)
+    if not (folder / "tokenizer_config.json").is_file():
+        folder = Path(adapter_base(folder, base) or folder)
     try:
         processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -55,7 +103,12 @@ def load_processor(path: str | Path) -> Any:
 
 
 def load_model(
-    path: str | Path, dtype: str = "auto", device_map: Any = None, merge: bool = False
+    path: str | Path,
+    dtype: str = "auto",
+    device_map: Any = None,
+    merge: bool = False,
+    base: str | Path | None = None,
+    trainable: bool = False,
 ) -> Any:
     """Load the model of a checkpoint, in evaluation mode; adapters are put on their base model.
 
@@ -64,6 +117,8 @@ def load_model(
         dtype: "auto" as stored, or a torch type's name.
         device_map: As transformers takes it: "auto", "cuda:1", a mapping; None is the CPU.
         merge: Fold adapters into the weights, which makes generation faster.
+        base: See `adapter_base`.
+        trainable: Let adapters require gradients.
 
     Raises:
         PolicyError: It cannot be loaded.
@@ -73,10 +128,10 @@ def load_model(
 
     logging.disable_progress_bar()  # it would cut through the program's own
     folder = _folder(path)
-    base = adapter_base(folder)
+    base = adapter_base(folder, base)
     try:
         model: Any = AutoModelForImageTextToText.from_pretrained(
-            _folder(base) if base else folder,
+            base or folder,
             dtype=dtype,
             device_map=device_map,
             trust_remote_code=False,  # or transformers would ask whether to run the folder's code
@@ -84,7 +139,7 @@ def load_model(
         if base:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, folder)
+            model = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
             if merge:
                 model = model.merge_and_unload()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -10,12 +11,17 @@ import numpy as np
 from PIL import Image
 
 from medseg_agents.llm.history import Dialogue
-from medseg_agents.llm.processed_images import ProcessedImage
-from medseg_agents.llm.turn_cache import SlotCache
 from medseg_gym.envs.views.chat import Message
+from medseg_gym.errors import PolicyError
 
-if TYPE_CHECKING:
-    from medseg_agents.llm.generation import ModelOptions
+if TYPE_CHECKING:  # they import torch, which an engine elsewhere does not need
+    from medseg_agents.llm.engine_options import ModelOptions
+    from medseg_agents.llm.processed_images import ProcessedImage
+    from medseg_agents.llm.turn_cache import SlotCache
+
+
+class EngineError(PolicyError):
+    """A generation engine failed, died, was late, or gave no whole answers."""
 
 
 @dataclass
@@ -33,6 +39,19 @@ class Conversation:
     dialogue: Dialogue = field(default_factory=Dialogue)
     cache: SlotCache | None = None
     processed: list[ProcessedImage] = field(default_factory=list)
+
+    def fork(self, generator: np.random.Generator) -> Conversation:
+        """Return a copy that goes on by itself, drawn with a generator of its own.
+
+        Turns, images and what the engine keeps are shared: nothing ever writes into them.
+        """
+        forked = copy.copy(self)
+        forked.generator, forked.dialogue = generator, copy.copy(self.dialogue)
+        for one in (forked, forked.dialogue):
+            for name, value in list(vars(one).items()):
+                if isinstance(value, list):
+                    setattr(one, name, list(value))
+        return forked
 
     def show(self, text: str, image: np.ndarray) -> None:
         """Add the user's turn: its text, and its image, P x P x 3 uint8."""
@@ -68,7 +87,7 @@ class GenerationEngine(Protocol):
 
     Attributes:
         system: Messages that every conversation begins with (`envs.system_messages`).
-        options: See `generation.ModelOptions`.
+        options: See `engine_options.ModelOptions`.
     """
 
     system: list[Message]

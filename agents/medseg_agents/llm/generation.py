@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from transformers import (
 
 from medseg_agents.llm import turn_cache
 from medseg_agents.llm.engine import Completion, Conversation
-from medseg_agents.llm.history import read_history
+from medseg_agents.llm.engine_options import ModelOptions
 from medseg_agents.llm.processed_images import (
     ProcessedImage,
     encode_images,
@@ -28,56 +27,6 @@ from medseg_agents.llm.processed_images import (
 from medseg_agents.llm.prompt_tokens import MarkedPrompt, PromptTokens
 from medseg_agents.llm.sampling import Forbid, SlotDraws, end_tokens, forbidden_tokens
 from medseg_gym.envs.views.chat import Message
-from medseg_gym.errors import PolicyError
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """How a model is loaded and asked, and how its answer is drawn."""
-
-    temperature: float = 0.0
-    """0 takes the likeliest token; above, tokens are drawn."""
-
-    top_p: float = 1.0
-    """Draw among the likeliest tokens that together have this probability."""
-
-    top_k: int = 0
-    """Draw among so many likeliest tokens; 0 is all."""
-
-    max_new_tokens: int = 128
-    """Of an answer."""
-
-    history: str | int = "all"
-    """"all" pictures, the newest k, or "none" (see `history.read_history`)."""
-
-    batch: int | None = None
-    """Slots that the model answers at once; None is all of them."""
-
-    keep_cache: bool = True
-    """Keep keys and values between turns where that is exact (see `turn_cache`)."""
-
-    dtype: str = "auto"
-    """Of the weights: "auto" as they are stored, or a torch type's name."""
-
-    device_map: str | None = None
-    """As transformers takes it, such as "auto" or "cuda:1"; None is an accelerator where there is
-    one, else the CPU.
-    """
-
-    merge: bool = True
-    """Fold adapters into the weights, which answers faster."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "history", read_history(self.history))
-        if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0):
-            raise PolicyError(
-                "sampling needs temperature >= 0, 0 < top_p <= 1 and top_k >= 0, got "
-                f"{self.temperature}, {self.top_p}, {self.top_k}"
-            )
-        if self.max_new_tokens < 1 or (self.batch is not None and self.batch < 1):
-            raise PolicyError(
-                f"need max_new_tokens, batch >= 1, got {self.max_new_tokens}, {self.batch}"
-            )
 
 
 class TransformersEngine:

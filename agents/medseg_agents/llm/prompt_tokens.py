@@ -37,6 +37,10 @@ class MarkedPrompt:
     text: str
     inserts: tuple[tuple[int, ...], ...]
 
+    def behind(self, prompt: MarkedPrompt) -> MarkedPrompt:
+        """Return what this prompt adds to another one, whose text it begins with."""
+        return MarkedPrompt(self.text[len(prompt.text) :], self.inserts[len(prompt.inserts) :])
+
 
 class PromptTokens:
     """Makes the tokens of prompts for one processor.
@@ -60,12 +64,16 @@ class PromptTokens:
         self._plain: dict[str, tuple[int, ...]] = {}
 
     def mark(
-        self, messages: Sequence[Message], completions: Sequence[Sequence[int]] = ()
+        self,
+        messages: Sequence[Message],
+        completions: Sequence[Sequence[int]] = (),
+        answers: bool = True,
     ) -> MarkedPrompt:
-        """Render a conversation that the model is to answer.
+        """Render a conversation.
 
         Args:
             messages: Of the conversation.
+            answers: The model is to answer now.
             completions: Tokens of the newest assistant messages as they were drawn, without the one
                 that ends them. A message that has none, or that the template does not show word for
                 word (thoughts that it drops), is tokenised like other words.
@@ -73,11 +81,27 @@ class PromptTokens:
         spoken = [i for i, one in enumerate(messages) if one["role"] == "assistant"]
         drawn = dict(zip(reversed(spoken), reversed(completions), strict=False))
         marked, texts, inserts = self._taken_apart(messages, drawn)
-        text = self._render(marked)
-        if drawn and not self._stands_for(text, texts, messages):
+        text = self._render(marked, answers)
+        if drawn and not self._stands_for(text, texts, messages, answers):
             marked, _, inserts = self._taken_apart(messages, {})
-            text = self._render(marked)
+            text = self._render(marked, answers)
         return MarkedPrompt(text, tuple(inserts))
+
+    def ids(
+        self, messages: Sequence[Message], completions: Sequence[Sequence[int]] = ()
+    ) -> list[int]:
+        """Return the tokens of a conversation that the model is to answer.
+
+        Args:
+            messages: Of the conversation.
+            completions: See `mark`.
+
+        Returns:
+            Tokens with one place holder an image.
+        """
+        prompt = self.mark(messages, completions)
+        read = self.marked.tokenizer(prompt.text, add_special_tokens=False)
+        return self.fill(read["input_ids"], prompt)
 
     def fill(self, ids: Sequence[int], prompt: MarkedPrompt) -> list[int]:
         """Put tokens in the place of markers.
@@ -172,13 +196,15 @@ class PromptTokens:
             marked.append({**message, "content": content})
         return marked, texts, inserts
 
-    def _stands_for(self, text: str, texts: Sequence[str], messages: Sequence[Message]) -> bool:
+    def _stands_for(
+        self, text: str, texts: Sequence[str], messages: Sequence[Message], answers: bool
+    ) -> bool:
         """Return whether a text with markers says what the template says without them."""
         pieces = text.split(MARKER)
         if len(pieces) != len(texts) + 1:
             return False
         whole = "".join(a + b for a, b in zip(pieces, [*texts, ""], strict=True))
-        return whole == self._render(messages)
+        return whole == self._render(messages, answers)
 
     def _letters(self, spelling: str) -> tuple[int, ...]:
         """Return the tokens of the letters of a special token's name."""
@@ -193,9 +219,9 @@ class PromptTokens:
             self._plain[spelling] = tuple(ids)
         return self._plain[spelling]
 
-    def _render(self, messages: Sequence[Any]) -> str:
+    def _render(self, messages: Sequence[Any], answers: bool) -> str:
         text: str = self.processor.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True
+            list(messages), tokenize=False, add_generation_prompt=answers
         )
         return text
 

@@ -41,7 +41,9 @@ def can_keep(model: Any) -> bool:
 
 def without_adapters(model: Any) -> Any:
     """Return the model of transformers, inside adapters of peft if there are any."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    while hasattr(model, "get_base_model"):  # adapters on adapters, too
+        model = model.get_base_model()
+    return model
 
 
 def cache_argument(model: Any) -> str:

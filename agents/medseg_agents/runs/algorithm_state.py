@@ -54,19 +54,33 @@ def load_state(algo: Any, folder: Path) -> None:
         MedSegError: The files are missing, damaged, of another kind (RLlib's own checkpoints, which
             could run code, among them), or of another algorithm.
     """
+    state = read_state(folder)
+    try:
+        algo.set_state(state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        hint = previous_checkpoint(folder)
+        raise MedSegError(f"{folder}: not the state of this algorithm ({error}){hint}") from error
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote.
+
+    Args:
+        folder: As it was given to it.
+
+    Raises:
+        MedSegError: As `load_state`.
+    """
     refuse_pickles(folder)
     hint = previous_checkpoint(folder)
     structure = read_json(folder / _STRUCTURE)
     if structure.get("format") != _FORMAT or structure.get("version") != 1:
         raise MedSegError(f"{folder / _STRUCTURE} is no state of an algorithm{hint}")
     try:
-        state = _unpack(structure["state"], load_file(folder / _ARRAYS))
+        state: dict[str, Any] = _unpack(structure["state"], load_file(folder / _ARRAYS))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise MedSegError(f"{folder / _ARRAYS} is damaged: {error}{hint}") from error
-    try:
-        algo.set_state(state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise MedSegError(f"{folder}: not the state of this algorithm ({error}){hint}") from error
+    return state
 
 
 def refuse_pickles(folder: Path) -> None:

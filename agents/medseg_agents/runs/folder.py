@@ -16,7 +16,7 @@ from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
 O = TypeVar("O", bound=Options)  # noqa: E741
 
 _STEP = re.compile(r"step-(\d{9})")
-_FREE = ("steps", "eval_every", "eval_cases", "checkpoint_every", "test_cases")
+_FREE = ("steps", "eval_every", "eval_cases", "checkpoint_every", "test_cases", "log_to")
 
 
 class RunFolder:

@@ -1,27 +1,31 @@
-"""The log of a run: a live line, JSON lines, CSV and TensorBoard."""
+"""The log of a run: live lines, JSON lines, CSV, trackers and alerts."""
 
 from __future__ import annotations
 
 import csv
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
+from medseg_agents.runs.alerts import active_alerts, add_row, series_of
+from medseg_agents.runs.divergence import check_losses
+from medseg_agents.runs.progress_bar import ProgressBar
+from medseg_agents.runs.trackers import Table, make_trackers
 from medseg_gym.display.terminal import make_console
 from medseg_gym.errors import MedSegError
-from medseg_gym.storage.atomic_write import atomic_path, named_failures
+from medseg_gym.storage.atomic_write import atomic_path
 from medseg_gym.storage.line_files import append_rows, read_rows, write_rows
+
+ALERTS_FILE = "alerts.jsonl"
 
 
 class RunLog:
-    """Writes `progress.jsonl`, `progress.csv` and `tensorboard/`, and shows a progress bar.
+    """Writes `progress.jsonl`, `progress.csv` and `alerts.jsonl`, and shows a progress bar.
 
     Rows after the step that a run resumes from are dropped: it plays those steps again.
 
@@ -29,9 +33,15 @@ class RunLog:
         folder: Of the run.
         total: Steps of the whole run.
         step: Steps taken before.
-        console: Where the bar goes; a console that is no terminal gets one line a row instead.
+        console: Where the bar and the alerts go; a console that is no terminal gets one line a row
+            instead of the bar.
         shown: Metrics that stand beside the bar.
         unit: Name of a step.
+        log_to: Specs of trackers, see `medseg_agents.runs.trackers`.
+        lower: Options to lower when a loss is not finite, for the error.
+
+    Raises:
+        MedSegError: A tracker is unknown or not installed.
     """
 
     def __init__(
@@ -42,27 +52,25 @@ class RunLog:
         console: Console | None = None,
         shown: tuple[str, ...] = ("return", "dice", "val/dice", "clone/loss"),
         unit: str = "steps",
+        log_to: Sequence[str] = ("tensorboard",),
+        lower: str = "learning_rate or max_grad_norm",
     ) -> None:
-        self.folder, self.total, self.shown, self.unit = folder, total, shown, unit
+        self.folder, self.total, self.unit, self.lower = folder, total, unit, lower
         self.console = console or make_console()
-        self.file = folder / "progress.jsonl"
+        self.file, self.alerts_file = folder / "progress.jsonl", folder / ALERTS_FILE
         self.rows = [row for row in read_progress(folder) if row["step"] <= step]
         write_rows(self.file, self.rows)
+        alerts = [row for row in read_rows(self.alerts_file) if row.get("step", 0) <= step]
+        if self.alerts_file.exists():
+            write_rows(self.alerts_file, alerts)
+        self._series = series_of(self.rows)
+        self._active = active_alerts(self._series)
         before = self.rows[-1] if self.rows else {}
         self._began = time.perf_counter() - before.get("seconds", 0.0)
         self._cpu = time.process_time() - before.get("cpu_seconds", 0.0)
         self._last = time.perf_counter(), step
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-        text = TextColumn("{task.description}")
-        self._bar = Progress(
-            text,
-            BarColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self._task = self._bar.add_task("training", total=total, completed=step)
+        self._trackers = make_trackers(log_to, folder, step)
+        self._bar = ProgressBar(self.console, total, step, unit, shown)
 
     def __enter__(self) -> RunLog:
         self._bar.start()
@@ -75,11 +83,12 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
-        self._board.close()
+        for tracker in self._trackers:
+            tracker.close(failed=kind is not None)
 
     def advance(self, step: int) -> None:
         """Move the bar to a step that has no row."""
-        self._bar.update(self._task, completed=step)
+        self._bar.move(step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Add a row; "seconds" and "cpu_seconds" in it count earlier parts of a resumed run too.
@@ -87,6 +96,9 @@ class RunLog:
         Args:
             step: Steps taken.
             values: Numbers; those that are not finite are left out.
+
+        Raises:
+            TrainingDiverged: A loss or a gradient norm is not finite; the row is written before.
         """
         now, (before, at) = time.perf_counter(), self._last
         if step > at:
@@ -102,23 +114,41 @@ class RunLog:
         }
         self.rows.append(row)
         append_rows(self.file, [row])
-        with named_failures(self.folder / "tensorboard"):
-            for key, value in finite.items():
-                self._board.add_scalar(key, value, step)
+        for tracker in self._trackers:
+            tracker.write_metrics(step, finite)
         write_csv(self.rows, self.folder / "progress.csv")
-        self._show(step, finite)
+        self._bar.show(step, finite)
+        self._alert(step, values)
+        check_losses(values, f"{self.folder}: {self.unit} {step} of {self.total}", self.lower)
 
-    def _show(self, step: int, values: Mapping[str, float]) -> None:
-        texts = [f"{step}/{self.total} {self.unit}"]
-        for key in self.shown:
-            if key in values:
-                texts.append(f"{key} {values[key]:.3f}")
-        if "steps_per_second" in values:
-            texts.append(f"{values['steps_per_second']:.3g} {self.unit}/s")
-        if self.console.is_terminal:
-            self._bar.update(self._task, completed=step, description=", ".join(texts))
-        else:
-            self.console.print(", ".join(texts), highlight=False)
+    def write_table(self, step: int, name: str, table: Table) -> None:
+        """Give a table to the trackers.
+
+        Args:
+            step: Steps taken.
+            name: Of the table.
+            table: Rows of texts, numbers and images.
+        """
+        for tracker in self._trackers:
+            tracker.write_table(step, name, table)
+
+    def _alert(self, step: int, values: Mapping[str, float]) -> None:
+        """Say which alerts begin and end with this row."""
+        add_row(self._series, values)
+        active = active_alerts(self._series)
+        changes = [(name, "began", text) for name, text in active.items()]
+        changes = [one for one in changes if one[0] not in self._active]
+        ended = [(name, "ended", text) for name, text in self._active.items()]
+        changes += [one for one in ended if one[0] not in active]
+        self._active = active
+        for name, event, text in changes:
+            row = {"step": step, "alert": name, "event": event, "text": text}
+            append_rows(self.alerts_file, [row])
+            said = f"alert: {text}" if event == "began" else f"alert {name} has ended"
+            style = "yellow" if event == "began" else "green"
+            self.console.print(f"{self.unit} {step}: {said}", style=style, highlight=False)
+            for tracker in self._trackers:
+                tracker.write_alert(step, name, said)
 
 
 def read_progress(folder: Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from medseg_agents.runs.options import TrackingOptions
 from medseg_gym.errors import MedSegError
 from medseg_gym.options import Options
 
@@ -25,14 +26,28 @@ class StartOptions(Options):
     tokenizer made from the trajectories' texts.
     """
 
-    lora_rank: int = 0
-    """0 trains all weights; else the rank of adapters on all linear layers."""
+    base: str | None = None
+    """Folder of the base model of the adapters to start from; None is the one that they name."""
+
+    lora_rank: int | None = None
+    """Rank of adapters on all linear layers; 0 trains all weights. None goes on with the adapters
+    of the checkpoint, or trains all weights where it has none. Adapters to start from are trained
+    on where this is their rank, else merged into the weights first.
+    """
 
     lora_alpha: int | None = None
-    """Scale of the adapters; None is twice the rank."""
+    """Scale of new adapters; None is twice the rank."""
 
     dtype: str = "auto"
-    """Of the weights: "auto" as they are stored, "float32" or "bfloat16"."""
+    """Of weights that stay frozen, which are the base's under adapters: "auto" as they are stored,
+    "float32" or "bfloat16". Weights that are trained are float32 whatever this says, for a step of
+    AdamW at a small rate is lost in bfloat16's rounding.
+    """
+
+    save_dtype: str = "float32"
+    """Of the saved weights of a whole model: "float32" as they were trained, or "base", rounded to
+    the type that the checkpoint to start from is stored in. Adapters are float32.
+    """
 
     bf16: bool | None = None
     """Compute in bfloat16 (autocast). None does where the device is a GPU that can."""
@@ -108,7 +123,7 @@ class OptimiserOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineOptions(Options):
+class MachineOptions(TrackingOptions):
     """The machine that computes a run, and how often it is logged and kept."""
 
     topic: ClassVar[str] = "Machine, logs and checkpoints"
@@ -137,6 +152,7 @@ class SftConfig(MachineOptions, OptimiserOptions, ConversationOptions, StartOpti
             ("optimiser", ("adamw", "muon")),
             ("schedule", ("cosine", "linear", "constant")),
             ("dtype", ("auto", "float32", "bfloat16")),
+            ("save_dtype", ("float32", "base")),
             ("device", ("auto", "cpu")),
         ):
             if getattr(self, name) not in choices:
@@ -146,7 +162,7 @@ class SftConfig(MachineOptions, OptimiserOptions, ConversationOptions, StartOpti
                 raise SftError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.epochs <= 0 or (self.steps is not None and self.steps < 1):
             raise SftError(f"nothing to do: epochs={self.epochs}, steps={self.steps}")
-        if self.lora_rank < 0:
+        if (self.lora_rank or 0) < 0:
             raise SftError(f"lora_rank must be 0 or more, got {self.lora_rank}")
         if not self.trajectories:
             raise SftError("trajectories: name at least one exported parquet file or folder")

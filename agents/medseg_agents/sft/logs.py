@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from transformers import TrainerCallback
 
+from medseg_agents.runs.divergence import TrainingDiverged
 from medseg_agents.runs.log import RunLog
 from medseg_agents.sft.checkpoints import WHOLE
 
@@ -30,10 +33,13 @@ class LogRun(TrainerCallback):
     Args:
         out: Folder of the run.
         quiet: Shows nothing.
+        log_to: See `RunLog`.
     """
 
-    def __init__(self, out: Path, quiet: bool = False) -> None:
-        self.out, self.quiet = out, quiet
+    def __init__(
+        self, out: Path, quiet: bool = False, log_to: Sequence[str] = ("tensorboard",)
+    ) -> None:
+        self.out, self.quiet, self.log_to = out, quiet, log_to
         self.log: RunLog | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -41,7 +47,13 @@ class LogRun(TrainerCallback):
         if state.is_world_process_zero:
             console = Console(quiet=True) if self.quiet else None
             self.log = RunLog(
-                self.out, state.max_steps, state.global_step, console, shown=("loss",)
+                self.out,
+                state.max_steps,
+                state.global_step,
+                console,
+                shown=("loss", "grad_norm"),
+                log_to=self.log_to,
+                lower="lr or max_grad_norm",
             )
             self.log.__enter__()
 
@@ -54,7 +66,12 @@ class LogRun(TrainerCallback):
         """Write one row."""
         if self.log is not None:
             numbers = {k: v for k, v in (logs or {}).items() if isinstance(v, (int, float))}
-            self.log.write(state.global_step, numbers)
+            try:
+                self.log.write(state.global_step, numbers)
+            except TrainingDiverged:
+                # The trainer ends by this error and calls nobody.
+                self.log.__exit__(*sys.exc_info())
+                raise
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the files."""

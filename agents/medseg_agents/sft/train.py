@@ -9,6 +9,8 @@ same weights in the end as one that was left alone.
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 import warnings
 from dataclasses import fields
@@ -21,7 +23,7 @@ from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import leave_out_spelled, load_conversations
 from medseg_gym.storage.atomic_write import atomic_folder, named_failures
 
-_FREE = ("device", "loader_workers")
+_FREE = ("device", "loader_workers", "log_to")
 """Settings in which a resumed run may differ."""
 
 
@@ -44,23 +46,34 @@ def train_sft(
             trajectories are missing, are no conversations or were not all shown alike.
         PolicyError: The model cannot be loaded.
     """
-    from medseg_agents.llm.checkpoint import load_model, load_processor, save_view
+    import torch
+
+    from medseg_agents.llm.checkpoint import load_processor, save_view
+    from medseg_agents.llm.weights.save import save_model
+    from medseg_agents.llm.weights.start import load_for_training, start_folder
 
     out = Path(out)
     run = RunFolder(out)
-    # Killed before it began, a run is begun.
-    run.start(config, None, resume and run.config_file.exists(), free=_FREE, error=SftError)
     finished = run.model
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that train together
+    if first:  # killed before it began, a run is begun
+        run.start(config, None, resume and run.config_file.exists(), free=_FREE, error=SftError)
     if finished.is_dir():
         return finished
     rows, view = load_conversations(config.trajectories, out / "cache")
     held_out = (
         load_conversations(config.validation, out / "cache")[0] if config.validation else None
     )
-    start = Path(config.model)
-    if config.model == "tiny":
-        start = _tiny(out / "start", rows, view)
-    processor = load_processor(start)
+    with arguments(config, out).main_process_first():
+        if config.model == "tiny":
+            start = out / "start"
+            if first:
+                _tiny(start, rows, view)
+        else:
+            start = start_folder(config.model, config.lora_rank, out / "base", config.base)
+        newest = newest_checkpoint(run.checkpoint_folder)
+    base = config.base if start == Path(config.model) else None
+    processor = load_processor(start, base)
     rows, left_out = leave_out_spelled(rows, processor)
     if left_out:
         warnings.warn(
@@ -69,19 +82,22 @@ def train_sft(
         )
     if not len(rows):
         raise SftError("every conversation spells special tokens of the tokenizer")
-    model = load_model(start, dtype=config.dtype)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # of new adapters
+        model, origin = load_for_training(
+            start, config.lora_rank, config.lora_alpha, config.dtype, base
+        )
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
-    newest = newest_checkpoint(run.checkpoint_folder)
     if newest is not None:
         check_checkpoint(newest)
     with named_failures(run.checkpoint_folder, SftError):
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
-    with atomic_folder(finished, SftError) as unfinished:
-        trainer.save_model(str(unfinished))
-        processor.save_pretrained(unfinished)
-        (unfinished / "training_args.bin").unlink(missing_ok=True)  # a pickle; see config.json
-        save_view(unfinished, view, {})
-    shutil.rmtree(out / "cache", ignore_errors=True)
+    if first:
+        facts = {"algorithm": type(config).__name__, "run": str(out.absolute())}
+        with atomic_folder(finished, SftError) as unfinished:
+            save_model(trainer.model, processor, unfinished, origin, facts, config.save_dtype)
+            save_view(unfinished, view, {})
+        shutil.rmtree(out / "cache", ignore_errors=True)
     return finished
 
 
@@ -116,25 +132,68 @@ def make_trainer(
     Args:
         config: See `SftConfig`.
         out: Folder of the run.
-        model: From transformers.
+        model: With gradients where it is trained, see `load_for_training`.
         processor: Its processor.
         rows: From `load_conversations`.
         held_out: Likewise, whose loss is logged; or None.
         quiet: No progress bar.
     """
     import torch
-    from trl import SFTConfig as TrlConfig
     from trl import SFTTrainer
 
     from medseg_agents.arrays.optimisers import MuonWithAdamW, rate_over_run
     from medseg_agents.sft.logs import LogRun, WholeCheckpoints
+
+    processor.tokenizer.padding_side = "right"
+    trainer: Any = SFTTrainer(
+        model=model,
+        args=arguments(config, out, held_out is not None),
+        train_dataset=rows,
+        eval_dataset=held_out,
+        processing_class=processor,
+        callbacks=[WholeCheckpoints(), LogRun(out, quiet, config.log_to)],
+    )
+    if config.optimiser == "muon":
+        optimiser: torch.optim.Optimizer = MuonWithAdamW(
+            trainer.model, config.lr, config.muon_lr, config.weight_decay
+        )
+    else:
+        optimiser = torch.optim.AdamW(
+            [p for p in trainer.model.parameters() if p.requires_grad],
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+        )
+    trainer.optimizer = optimiser
+    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        rate_over_run(
+            config.schedule,
+            steps_of(config, len(rows), trainer.args.world_size),
+            config.warmup,
+            config.final_rate,
+        ),
+    )
+    trainer.remove_callback(_printer())
+    return trainer
+
+
+def arguments(config: SftConfig, out: Path, validates: bool = False) -> Any:
+    """Make TRL's `SFTConfig` for a configuration.
+
+    Args:
+        config: See `SftConfig`.
+        out: Folder of the run.
+        validates: Whether a loss on other rows is computed.
+    """
+    import torch
+    from trl import SFTConfig as TrlConfig
 
     use_cpu = config.device == "cpu" or not torch.accelerator.is_available()
     bf16 = config.bf16
     if bf16 is None:
         bf16 = not use_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     renamed: dict[str, Any] = {_checkpointing(TrlConfig): config.gradient_checkpointing}
-    arguments = TrlConfig(
+    return TrlConfig(
         output_dir=str(out / "checkpoints"),
         assistant_only_loss=True,
         max_length=config.max_length,
@@ -152,7 +211,7 @@ def make_trainer(
         logging_steps=config.log_every,
         save_steps=config.save_every,
         save_total_limit=2,  # one of them is always whole
-        eval_strategy="steps" if held_out is not None else "no",
+        eval_strategy="steps" if validates else "no",
         eval_steps=config.save_every,
         prediction_loss_only=True,
         report_to=[],
@@ -161,45 +220,6 @@ def make_trainer(
         data_seed=config.seed,
         **renamed,
     )
-    adapters = None
-    if config.lora_rank:
-        from peft import LoraConfig
-
-        adapters = LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=config.lora_alpha or 2 * config.lora_rank,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        )
-    processor.tokenizer.padding_side = "right"
-    trainer: Any = SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=rows,
-        eval_dataset=held_out,
-        processing_class=processor,
-        peft_config=adapters,
-        callbacks=[WholeCheckpoints(), LogRun(out, quiet)],
-    )
-    if config.optimiser == "muon":
-        optimiser: torch.optim.Optimizer = MuonWithAdamW(
-            trainer.model, config.lr, config.muon_lr, config.weight_decay
-        )
-    else:
-        optimiser = torch.optim.AdamW(
-            [p for p in trainer.model.parameters() if p.requires_grad],
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-        )
-    trainer.optimizer = optimiser
-    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        rate_over_run(
-            config.schedule, steps_of(config, len(rows)), config.warmup, config.final_rate
-        ),
-    )
-    trainer.remove_callback(_printer())
-    return trainer
 
 
 def _checkpointing(arguments: type) -> str:
@@ -215,9 +235,16 @@ def _printer() -> type:
     return PrinterCallback
 
 
-def steps_of(config: SftConfig, rows: int) -> int:
-    """Return the optimiser steps of a run over so many rows, on one device."""
+def steps_of(config: SftConfig, rows: int, processes: int = 1) -> int:
+    """Return the optimiser steps of a run, as the trainer counts them.
+
+    Args:
+        config: See `SftConfig`.
+        rows: Conversations of an epoch.
+        processes: That train together; each step is a batch of each.
+    """
     if config.steps:
         return config.steps
     batches = -(-rows // config.batch_size)
-    return max(1, int(-(-batches // config.accumulate) * config.epochs))
+    of_each = -(-batches // processes)
+    return math.ceil(max(1, -(-of_each // config.accumulate)) * config.epochs)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from PIL import Image
 from transformers import GenerationConfig, LogitsProcessorList
 
+from medseg_agents.llm.prompt_tokens import PromptTokens
 from medseg_agents.llm.sampling import Forbid, end_tokens, forbidden_tokens
 from medseg_agents.trl.token_logprobs import TokenLogprobs
 from medseg_gym.envs.chat_vector import MedSegChatVectorEnv
@@ -56,6 +57,7 @@ class ChatRollout:
         self.max_new_tokens = max_new_tokens
         self._options = options
         self._envs: MedSegChatVectorEnv | None = None
+        self._prompt_tokens: PromptTokens | None = None
 
     def envs(self, count: int) -> MedSegChatVectorEnv:
         """Return the environment with `count` slots; made anew when the number changes."""
@@ -64,6 +66,11 @@ class ChatRollout:
             assert isinstance(made, MedSegChatVectorEnv)
             self._envs = made
         return self._envs
+
+    def _tokens_of(self, processor: Any) -> PromptTokens:
+        if self._prompt_tokens is None or self._prompt_tokens.processor is not processor:
+            self._prompt_tokens = PromptTokens(processor)
+        return self._prompt_tokens
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
         """Play one episode for each prompt.
@@ -148,27 +155,19 @@ class ChatRollout:
         # What comes before a turn is known; the template is asked for what it adds to an answer.
         before = [] if first else [text_message("user", ""), text_message("assistant", "")]
         before = [*system, *before]
-        rendered = processor.apply_chat_template(
-            [[*before, turn] for turn in turns], tokenize=False, add_generation_prompt=True
-        )
+        tokens_of = self._tokens_of(processor)
+        rendered = [tokens_of.mark([*before, turn]) for turn in turns]
         if not first:
-            known = processor.apply_chat_template(before, tokenize=False)
-            known = known[: known.rindex(end) + len(end)]
-            if not all(text.startswith(known) for text in rendered):
+            known = tokens_of.mark(before, answers=False)
+            known = replace(known, text=known.text[: known.text.rindex(end) + len(end)])
+            if not all(prompt.text.startswith(known.text) for prompt in rendered):
                 raise PolicyError(
                     "this chat template shows earlier turns differently when others follow; "
                     "ChatRollout needs one that does not"
                 )
-            rendered = [text[len(known) :] for text in rendered]
+            rendered = [prompt.behind(known) for prompt in rendered]
         images = [Image.fromarray(observations["image"][index]) for index in waiting]
-        given = processor(
-            text=rendered,
-            images=[[image] for image in images],
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-            add_special_tokens=False,
-        )
+        given = tokens_of.read(rendered, [[image] for image in images])
         if "image_grid_thw" not in given:
             raise PolicyError(
                 f"ChatRollout knows processors that give image_grid_thw (Qwen's), not "

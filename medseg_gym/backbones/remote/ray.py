@@ -109,6 +109,10 @@ class _Server:
         """Return what clients must know of the backbone."""
         return self._served.facts
 
+    async def device(self) -> str:
+        """Return the device that the backbone is on."""
+        return str(self._served.backbone.device)
+
     async def counts(self) -> dict[str, int]:
         """Decodes made, rows in them, calls they came from, images encoded, since the start."""
         return {**self._counts, "encodes": self._served.cache.counters.encodes}

@@ -103,6 +103,9 @@ class ArrayView:
     def keep(self, episodes: Sequence[Episode], actions: Any) -> None:
         """Nothing: an episode holds all that this view shows."""
 
+    def carry_over(self, episode: Episode, forked: Episode) -> None:
+        """Nothing: an episode holds all that this view shows."""
+
     def start_info(self) -> dict[str, Any]:
         """Return the entries that the view adds to `info` at reset: none."""
         return {}

@@ -285,6 +285,11 @@ class ChatView:
         for episode, action in zip(episodes, actions, strict=True):
             self._answers.setdefault(episode, {})[len(episode.steps) - 1] = action
 
+    def carry_over(self, episode: Episode, forked: Episode) -> None:
+        """Remember the answers so far as those of the forked episode, too."""
+        if episode in self._answers:
+            self._answers[forked] = dict(self._answers[episode])
+
     def start_info(self) -> dict[str, Any]:
         """`repairs`: what was forgiven in the newest answer."""
         return {"repairs": ""}

@@ -80,6 +80,10 @@ class View(Protocol):
         """Remember actions that were taken, where the episode does not."""
         ...
 
+    def carry_over(self, episode: Episode, forked: Episode) -> None:
+        """Remember of a forked episode what is remembered of the one that it was forked from."""
+        ...
+
     def start_info(self) -> dict[str, Any]:
         """Entries that the view adds to `info` at reset."""
         ...

@@ -7,7 +7,7 @@ from medseg_gym.envs.volumes.core import VolumeCore, VolumeEnvAttributes
 from medseg_gym.envs.volumes.options import VolumeOptions
 
 
-class MedSegVolumeEnv(VolumeEnvAttributes, CoreEnv):
+class MedSegVolumeEnv(VolumeEnvAttributes, CoreEnv):  # type: ignore[misc]  # a core of volumes
     """Segment a scan by prompting some of its slices. Id: `MedSegVolume-v0`.
 
     **Episode.** One case: a volume of D slices, a target named in words, a truth mask. The agent

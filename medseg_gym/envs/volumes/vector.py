@@ -7,7 +7,7 @@ from medseg_gym.envs.volumes.core import VolumeCore, VolumeEnvAttributes
 from medseg_gym.envs.volumes.options import VolumeOptions
 
 
-class MedSegVolumeVectorEnv(VolumeEnvAttributes, CoreVectorEnv):
+class MedSegVolumeVectorEnv(VolumeEnvAttributes, CoreVectorEnv):  # type: ignore[misc]  # a core of volumes
     """`MedSegVolume-v0` in `num_envs` slots, from `gym.make_vec("MedSegVolume-v0", num_envs=8)`.
 
     Every slot is a `MedSegVolumeEnv` (see there for action, observation, reward and info) with a

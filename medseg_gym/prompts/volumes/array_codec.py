@@ -160,4 +160,4 @@ class VolumeCodec:
         corners = [to_fraction(value, self.bins) for value in row[2:]]
         if tool == "box":
             return SlicePrompt(index, AddBox(*corners))
-        return SlicePrompt(index, AddPoint(*corners[:2], positive=tool == "positive_point"))
+        return SlicePrompt(index, AddPoint(corners[0], corners[1], tool == "positive_point"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,29 +30,39 @@ _BATCH = 64  # rows of a row group: images are large
 
 _PART = pa.struct([("type", pa.string()), ("text", pa.string())])
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.list_(_PART))])
+MESSAGES = pa.list_(_MESSAGE)
+IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 _FACTS = [
     ("case", pa.string()),
     ("seed", pa.int64()),
     ("rollout", pa.int32()),
     ("dice", pa.float64()),
 ]
-_VALUE = {"dtype": "string", "_type": "Value"}
-# What makes `datasets.load_dataset("parquet", ...)` decode the images.
-_FEATURES = {
-    "messages": [{"role": _VALUE, "content": [{"type": _VALUE, "text": _VALUE}]}],
-    "images": [{"_type": "Image"}],
-    **{
-        name: {"dtype": str(kind).replace("double", "float64"), "_type": "Value"}
-        for name, kind in _FACTS
-    },
-}
+
+
+def features_of(messages: Sequence[str], facts: Sequence[tuple[str, Any]]) -> dict[str, str]:
+    """Return what makes `datasets.load_dataset("parquet", ...)` decode the column `images`.
+
+    Args:
+        messages: Names of columns of messages.
+        facts: Names and types of columns of plain values.
+    """
+    value = {"dtype": "string", "_type": "Value"}
+    conversation = [{"role": value, "content": [{"type": value, "text": value}]}]
+    features = {
+        **dict.fromkeys(messages, conversation),
+        "images": [{"_type": "Image"}],
+        **{
+            name: {"dtype": str(kind).replace("double", "float64"), "_type": "Value"}
+            for name, kind in facts
+        },
+    }
+    return {"huggingface": json.dumps({"info": {"features": features}})}
+
+
 CHAT_SCHEMA = pa.schema(
-    [
-        ("messages", pa.list_(_MESSAGE)),
-        ("images", pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))),
-        *_FACTS,
-    ],
-    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+    [("messages", MESSAGES), ("images", IMAGES), *_FACTS],
+    metadata=features_of(("messages",), _FACTS),
 )
 _VIEW = b"medseg_view"  # key in the metadata of a "chat-parquet" file
 VERL_SCHEMA = reinforcement_schema(
@@ -141,10 +151,18 @@ def write_chats(
     Raises:
         TrajectoryError: The file cannot be written.
     """
+    write_with_view(path, rows, CHAT_SCHEMA, chat)
+
+
+def write_with_view(
+    path: str | Path, rows: Iterator[dict[str, Any]], schema: pa.Schema, chat: ChatOptions | None
+) -> None:
+    """Write a parquet file that says how its rows were shown, see `write_chats`."""
     view = json.dumps(chat_view_options(chat or ChatOptions()))
-    schema = CHAT_SCHEMA.with_metadata({**CHAT_SCHEMA.metadata, _VIEW: view.encode()})
     with atomic_path(path, TrajectoryError) as temporary:
-        _write_parquet(temporary, rows, schema)
+        _write_parquet(
+            temporary, rows, schema.with_metadata({**schema.metadata, _VIEW: view.encode()})
+        )
 
 
 def chat_view_options(chat: ChatOptions) -> dict[str, Any]:

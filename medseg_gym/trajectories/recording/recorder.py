@@ -76,6 +76,9 @@ class Recorder(_Recording[gym.Env], gym.Wrapper):
 class VectorRecorder(_Recording[VectorEnv], EnvAttributes, VectorWrapper):
     """Records a vector `MedSeg-v0` in any autoreset mode.
 
+    An episode that is forked (`CoreVectorEnv.fork`) is recorded as one of its own, from its first
+    step, once it takes a step after the fork.
+
     Args:
         env: `gym.make_vec("MedSeg-v0", ...)` or `medseg_gym.policy.make_envs(...)`.
         store: See `Recorder`, as for the others.

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -66,6 +67,8 @@ class StepLog:
         self._key_of = key_of or self._next_key
         self.facts = shared_facts(core, policy)
         self._running: dict[int, _Running] = {}
+        # A forked episode has the steps of its source, the same objects, and is recorded with them.
+        self._rows: WeakKeyDictionary[Step, RecordedStep] = WeakKeyDictionary()
 
     def _next_key(self, episode: Episode) -> EpisodeKey:
         case = episode.case.key
@@ -104,15 +107,20 @@ class StepLog:
         for slot, (episode, taken) in enumerate(before):
             if episode is None or len(episode.steps) == taken:
                 continue  # idle, or just reset
-            if taken == 0:
-                self.leave([slot])
-                self._running[slot] = self._begin(episode)
             running = self._running.get(slot)
-            if running is not None and running.id is not None:
+            if running is None or running.episode is not episode:  # just reset, or forked
+                self.leave([slot])
+                running = self._running[slot] = self._begin(episode, taken)
+            if running.id is not None:
                 stepped.append((slot, running))
         self._pack([running for _, running in stepped])
-        rows, verdicts = [], []
+        rows: list[tuple[str, RecordedStep]] = []
+        verdicts: list[bool | None] = []
         for slot, running in stepped:
+            earlier = [(running.id, row) for row in running.earlier if running.id is not None]
+            rows += earlier
+            verdicts += [None] * len(earlier)
+            running.earlier = []
             episode, id = running.episode, running.id
             assert id is not None
             step = episode.steps[-1]
@@ -125,6 +133,7 @@ class StepLog:
                 truncations[slot],
             )
             rows.append((id, row))
+            self._rows[step] = row
             verdicts.append(
                 bool(self.accepts(episode)) if row.ended and self.accepts is not None else None
             )
@@ -142,11 +151,17 @@ class StepLog:
                 running.id = None
             raise
 
-    def _begin(self, episode: Episode) -> _Running:
-        key = self._key_of(episode)
+    def _begin(self, episode: Episode, taken: int) -> _Running:
+        """Begin to record an episode, from its first step also where it was forked at a later one.
+
+        It is left out where nobody wants it, and where steps were taken before anybody recorded.
+        """
+        earlier = [self._rows[step] for step in episode.steps[:taken] if step in self._rows]
+        key = self._key_of(episode) if len(earlier) == taken else None
         if key is None:
             return _Running(episode, None)
-        return _Running(episode, self.writer.begin(episode_facts(key, episode.case, self.facts)))
+        id = self.writer.begin(episode_facts(key, episode.case, self.facts))
+        return _Running(episode, id, earlier)
 
     def _pack(self, running: Sequence[_Running]) -> None:
         """Pack the masks that are new, with one transfer per distinct size."""
@@ -167,8 +182,11 @@ class StepLog:
 class _Running:
     """The recording of the episode in a slot; without an id it is left out."""
 
-    def __init__(self, episode: Episode, id: str | None) -> None:
+    def __init__(
+        self, episode: Episode, id: str | None, earlier: Sequence[RecordedStep] = ()
+    ) -> None:
         self.episode, self.id = episode, id
+        self.earlier = list(earlier)  # steps of a forked episode that are yet to be written
         self.state: MaskState | None = None
         self.mask = b""
 

@@ -1,5 +1,8 @@
 """Algorithms on small cases with the tiny model that makes calls."""
 
+import contextlib
+import copy
+
 import pytest
 
 pytest.importorskip("trl")
@@ -15,6 +18,20 @@ from ..rllib.conftest import ray_cluster  # noqa: F401  (a fixture)
 @pytest.fixture
 def make(caller, small_cases, ray_cluster):  # noqa: F811
     """Builds algorithms; they are stopped when the test ends."""
+    with maker(caller, small_cases) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_once(caller, small_cases, ray_cluster):  # noqa: F811
+    """Builds algorithms that the tests of a file share."""
+    with maker(caller, small_cases) as make:
+        yield make
+
+
+@contextlib.contextmanager
+def maker(caller, small_cases):
+    """Builds algorithms; they are stopped at the end."""
     built = []
 
     def make(kind="grpo", lr=1e-3, seed=0, runners=0, learners=0, slots=0, env=None, **settings):
@@ -31,12 +48,8 @@ def make(caller, small_cases, ray_cluster):  # noqa: F811
         config.env_runners(num_env_runners=runners).learners(num_learners=learners)
         sizes = {"groups": 4, "num_generations": 4} if kind == "grpo" else {"groups": 16}
         sizes = {"micro_batch": 4, **sizes, **settings}
-        config.chat(
-            model=str(caller),
-            max_completion_length=30,
-            warmup=1,
-            **{**sizes, "micro_batch": 4, **settings},
-        )
+        defaults = {"max_completion_length": 30, "warmup": 1, "micro_batch": 4}
+        config.chat(model=str(caller), **{**defaults, **sizes, **settings})
         if slots:
             config.env_runners(num_envs_per_env_runner=slots)
         algo = config.build_algo()
@@ -60,3 +73,10 @@ def learned(result):
 def weights_of(algo):
     """Trained weights of the learner in this process."""
     return algo.own_module().get_state()
+
+
+def dealt(algo, iteration=0):
+    """Groups that an iteration of a fresh run plays."""
+    choice, count = copy.deepcopy(algo._choice), algo.config.settings.groups
+    choice.dealt = iteration * count
+    return choice.deal(count)

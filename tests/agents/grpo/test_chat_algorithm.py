@@ -5,17 +5,17 @@ import pytest
 import ray
 import torch
 from medseg_agents.grpo import GRPOConfig, learner
+from medseg_agents.grpo.case_choice import Group
 from medseg_agents.grpo.connectors import GROUP
 from medseg_agents.grpo.errors import LogProbMismatch, LostGroups
 from medseg_agents.grpo.rollout import collate
-from medseg_agents.grpo.rollout.runner import Group
 
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.backbones.remote.ray import serve
 from medseg_gym.cases.source import CaseList
 from medseg_gym.errors import MedSegError
 
-from .conftest import learned, weights_of
+from .conftest import dealt, learned, weights_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
@@ -88,7 +88,7 @@ def test_a_learner_that_reads_otherwise_than_the_sampler_is_stopped(make, monkey
 
 def test_wrong_positions_are_noticed(make, monkeypatch):
     algo = make()
-    episodes = algo.env_runner.sample(groups=algo._groups(0))
+    episodes = algo.env_runner.sample(groups=dealt(algo))
     inner = algo.own_module().base.model
     real = inner.get_rope_index
 
@@ -151,17 +151,17 @@ def test_one_decoder_call_a_turn_and_one_encode_a_picture(make, small_cases):
 
 def test_slots_may_be_fewer_than_episodes_and_groups_stay_whole(make):
     algo = make(groups=4)
-    episodes = algo.env_runner.sample(groups=algo._groups(0))
+    episodes = algo.env_runner.sample(groups=dealt(algo))
     assert [e.custom_data[GROUP] for e in episodes] == [i // 4 for i in range(16)]
     fewer = make(groups=4, slots=8)  # two groups at a time
-    again = fewer.env_runner.sample(groups=fewer._groups(0))
+    again = fewer.env_runner.sample(groups=dealt(fewer))
     assert fewer.env_runner.num_envs == 8
     assert [e.get_actions(0) for e in again] == [e.get_actions(0) for e in episodes]
 
 
 def test_a_cut_group_is_no_group(make):
     algo = make()
-    episodes = algo.env_runner.sample(groups=algo._groups(0))
+    episodes = algo.env_runner.sample(groups=dealt(algo))
     with pytest.raises(LostGroups, match="cut between runner and learner"):
         algo.learner_group.update(episodes=episodes[:-1], timesteps={})
     with pytest.raises(ValueError, match="whole groups"):
@@ -170,10 +170,10 @@ def test_a_cut_group_is_no_group(make):
 
 def test_cases_come_round_before_any_comes_again(make, small_cases):
     algo = make()
-    keys = [group.key for n in range(5) for group in algo._groups(n)]
+    keys = [group.key for n in range(5) for group in dealt(algo, n)]
     for start in range(0, 20, 5):
         assert sorted(keys[start : start + 5]) == sorted(case.key for case in small_cases)
-    assert algo._groups(1)[0] == Group(4, keys[4])
+    assert dealt(algo, 1)[0] == Group(4, keys[4])
 
 
 def test_turns_have_advantages_of_their_own_under_ppo(make):
@@ -190,6 +190,28 @@ def test_turns_have_advantages_of_their_own_under_ppo(make):
     assert learned(results[-1])["sampling/max_ratio_deviation"] < 1e-3
 
 
+def test_the_value_head_has_a_rate_of_its_own(make, tmp_path):
+    options = {"lr": 1e-6, "value_lr": 2e-3, "critic_warmup": 0, "iterations": 4, "warmup": 2}
+    algo, again = (make("ppo", **options) for _ in range(2))
+
+    def rates(algo):
+        (optimiser,) = algo.learner_group._learner._named_optimizers.values()
+        return [group["lr"] for group in optimiser.param_groups]
+
+    start = weights_of(algo)
+    algo.train()
+    assert rates(algo) == pytest.approx([0.5e-6, 1e-3])  # half, in the first of two of the rise
+    moved = {name: float((weights_of(algo)[name] - start[name]).abs().max()) for name in start}
+    heads = {name: moved.pop(name) for name in list(moved) if name.startswith("value_head")}
+    assert max(moved.values()) < 2e-6 and min(heads.values()) > 5e-4
+    algo.save_to_path(str(tmp_path))
+    again.restore_from_path(str(tmp_path))
+    for one in (algo, again):
+        one.train()
+    assert rates(again) == rates(algo) == pytest.approx([1e-6, 2e-3])
+    assert same(weights_of(algo), weights_of(again))
+
+
 def test_adapters_learn_and_travel_alone(make):
     algo = make(lora_rank=4, beta=0.1, lr=1e-2)
     state = weights_of(algo)
@@ -203,9 +225,10 @@ def test_adapters_learn_and_travel_alone(make):
     "settings",
     [
         {"loss_type": "grpo", "entropy": 0.01, "beta": 0.1},
-        {"loss_type": "dr_grpo", "scale_rewards": False, "advantage": "reward_to_go"},
-        {"precision": "bfloat16", "max_ratio_deviation": None, "train_vision": False},
-        {"gradient_checkpointing": True, "minibatches": 2},
+        {"loss_type": "dr_grpo", "scale_rewards": "none", "advantage": "reward_to_go"},
+        {"precision": "bfloat16", "train_vision": False},
+        {"gradient_checkpointing": True, "minibatches": 2, "importance_sampling_level": "turn"},
+        {"loss_type": "cispo", "epsilon_high": 5.0, "advantage": "batch", "num_generations": 1},
     ],
 )
 def test_settings_of_the_literature_train(make, settings):
@@ -230,6 +253,13 @@ def test_any_reward_of_the_suite_is_learned_from(make):
         ({"num_generations": 1}, "at least 2"),
         ({"advantage": "best"}, "advantage must be one of"),
         ({"temperature": 0}, "temperature must be > 0"),
+        ({"scale_rewards": True}, "scale_rewards must be one of"),
+        ({"loss_type": "cispo"}, "give epsilon_high=5"),
+        ({"delta": 1.1}, r"above 1 \+ epsilon_high"),
+        ({"tis_cap": 0.5}, "at least 1"),
+        ({"reward_weights": ("dice_gain",)}, "TERM=WEIGHT"),
+        ({"reward_weights": ("cost=1", "cost=2")}, "two weights"),
+        ({"multi_objective_aggregation": "normalize_then_sum"}, "reward_weights: give some"),
     ],
 )
 def test_settings_that_cannot_be_are_named(settings, words):

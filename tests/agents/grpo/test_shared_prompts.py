@@ -9,7 +9,7 @@ from medseg_agents.grpo.rollout.processed_rows import pad
 from medseg_agents.grpo.rollout.token_rows import HashedImage, TurnTokens, rows_of
 from medseg_agents.grpo.shared_prompts import SharedPrompts
 
-from .conftest import learned
+from .conftest import dealt, learned
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
@@ -36,11 +36,14 @@ def gradients_of(algo, episodes, monkeypatch):
         {"micro_batch": 5, "lora_rank": 2, "beta": 0.1},
         {"micro_batch": 3, "history": "1"},
         {"micro_batch": 4, "history": "none", "loss_type": "grpo"},
+        {"micro_batch": 3, "gradient_checkpointing": True, "beta": 0.1, "logit_chunk": 7},
+        {"micro_batch": 64, "gradient_checkpointing": True, "lora_rank": 2},
     ],
 )
 def test_gradients_are_those_of_rows_computed_whole(make, monkeypatch, settings):
-    shared, whole = make(**settings), make(share_prompts=False, **settings)
-    episodes = shared.env_runner.sample(groups=shared._groups(0))
+    plain = {**settings, "share_prompts": False, "gradient_checkpointing": False}
+    shared, whole = make(**settings), make(**plain)
+    episodes = shared.env_runner.sample(groups=dealt(shared))
     gradients, metrics = gradients_of(shared, episodes, monkeypatch)
     wanted, wanted_metrics = gradients_of(whole, episodes, monkeypatch)
     assert gradients.keys() == wanted.keys() and len(gradients) > 4
@@ -55,8 +58,8 @@ def test_gradients_are_those_of_rows_computed_whole(make, monkeypatch, settings)
 
 
 def test_a_prompt_is_read_once_for_its_group_and_its_picture_encoded_once(make, monkeypatch):
-    algo = make(micro_batch=3)
-    episodes = algo.env_runner.sample(groups=algo._groups(0))
+    algo = make(micro_batch=6)
+    episodes = algo.env_runner.sample(groups=dealt(algo))
     inner = algo.own_module().base.model
     read, encoded = [], []
     forward, encode = inner.forward, inner.get_image_features
@@ -73,7 +76,7 @@ def test_a_prompt_is_read_once_for_its_group_and_its_picture_encoded_once(make, 
     monkeypatch.setattr(inner, "forward", counted)
     monkeypatch.setattr(inner, "get_image_features", counted_images)
     algo.learner_group.update(episodes=episodes, timesteps={})
-    parts = -(-16 // 3)
+    parts = -(-16 // 6)
     assert len(read) == parts + 2  # every part, and the prompts twice
     assert [grad for grad, *_ in read] == [False] + [True] * (parts + 1)
     longest = max(len(e.get_extra_model_outputs("prompt", 0)) for e in episodes)
@@ -87,8 +90,7 @@ def test_a_prompt_is_read_once_for_its_group_and_its_picture_encoded_once(make, 
 
 
 def test_what_cannot_share_is_computed_whole(make):
-    for settings in ({"gradient_checkpointing": True}, {"share_prompts": False}):
-        assert not make(**settings).own_module().shares_prompts
+    assert not make(share_prompts=False).own_module().shares_prompts
     assert not make("ppo").own_module().shares_prompts
     algo = make()
     assert algo.own_module().shares_prompts

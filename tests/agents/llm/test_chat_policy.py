@@ -5,7 +5,8 @@ from medseg_agents import policies
 from medseg_agents.llm import turn_cache
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.checkpoint import load_model, load_processor, save_view
-from medseg_agents.llm.generation import ModelOptions, TransformersEngine
+from medseg_agents.llm.engine_options import ModelOptions
+from medseg_agents.llm.generation import TransformersEngine
 
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import make_envs, play_cases

@@ -101,7 +101,7 @@ def test_it_plays_batched_as_alone(llava_path):
 
 def test_what_ends_a_slots_turn_is_no_part_of_the_answer(llava_path):
     from medseg_agents.llm.chat_policy import ChatPolicy
-    from medseg_agents.llm.generation import ModelOptions
+    from medseg_agents.llm.engine_options import ModelOptions
 
     policy = ChatPolicy.load(llava_path, options=ModelOptions(temperature=1, max_new_tokens=64))
     policy.reset(range(4), [np.random.default_rng(slot) for slot in range(4)])

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from medseg_agents.llm.checkpoint import load_model, load_processor
 from medseg_agents.llm.engine import Conversation
-from medseg_agents.llm.generation import ModelOptions, TransformersEngine
+from medseg_agents.llm.engine_options import ModelOptions
+from medseg_agents.llm.generation import TransformersEngine
 from medseg_agents.llm.prompt_tokens import MARKER, PromptTokens
 from PIL import Image
 

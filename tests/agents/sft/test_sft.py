@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,10 +17,11 @@ from medseg_agents import policies
 from medseg_agents.arrays.optimisers import MuonWithAdamW, rate_over_run
 from medseg_agents.llm.checkpoint import load_model, load_processor, read_view
 from medseg_agents.llm.first_turns import write_first_turns
+from medseg_agents.llm.weights.origin import read_facts
 from medseg_agents.runs.log import read_progress
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import leave_out_spelled, load_conversations
-from medseg_agents.sft.train import make_trainer, train_sft
+from medseg_agents.sft.train import make_trainer, steps_of, train_sft
 from safetensors.torch import load_file
 
 from medseg_gym.envs.chat_options import ChatOptions
@@ -184,6 +186,91 @@ def test_adapters_are_trained_alone(data, trained, tmp_path):
     assert changed and all("proj" in name or "fc" in name or "qkv" in name for name in changed)
     assert any("eval_loss" in row for row in read_progress(tmp_path / "run"))
     assert load_processor(adapters).tokenizer.vocab_size
+
+
+def test_adapters_go_on_being_trained(data, trained, tmp_path):
+    _, model = trained
+    lora = {"optimiser": "adamw", "steps": 1, "lr": 1e-2}
+    first = train_sft(
+        settings(data, model=str(model), lora_rank=2, **lora), tmp_path / "a", quiet=True
+    )
+    again = train_sft(settings(data, model=str(first), **lora), tmp_path / "b", quiet=True)
+    before, after = (load_file(path / "adapter_model.safetensors") for path in (first, again))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert read_facts(again)["base"] == str(model) and read_facts(again)["rank"] == 2
+    assert read_facts(again)["started_from"] == str(first)
+
+
+@pytest.mark.parametrize("save_dtype", ["float32", "base"])
+def test_a_bfloat16_checkpoint_is_trained_in_float32(data, trained, tmp_path, save_dtype):
+    _, model = trained
+    start = tmp_path / "bf16"
+    load_model(model).bfloat16().save_pretrained(start)
+    load_processor(model).save_pretrained(start)
+    config = settings(
+        data, model=str(start), optimiser="adamw", lr=1e-6, steps=2, save_dtype=save_dtype
+    )
+    end = train_sft(config, tmp_path / "run", quiet=True)
+    before, after = (load_file(path / "model.safetensors") for path in (start, end))
+    layers = [name for name in before if "layers" in name and "weight" in name]
+    moved = sum(int((before[n].float() != after[n].float()).sum()) for n in layers)
+    share = moved / sum(before[n].numel() for n in layers)
+    kind = torch.float32 if save_dtype == "float32" else torch.bfloat16
+    assert {tensor.dtype for tensor in after.values()} == {kind}
+    assert share > 0.9 if save_dtype == "float32" else share < 0.1, share
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+@pytest.mark.parametrize(("rows", "batch"), [(100, 8), (7, 2), (64, 64)])
+@pytest.mark.parametrize(("accumulate", "epochs"), [(1, 1.0), (3, 1.5)])
+def test_the_schedule_counts_steps_as_the_processes_take_them(
+    rows, batch, accumulate, epochs, processes
+):
+    from accelerate.data_loader import BatchSamplerShard
+    from torch.utils.data import BatchSampler, SequentialSampler
+
+    config = SftConfig(trajectories=("x",), batch_size=batch, accumulate=accumulate, epochs=epochs)
+    sampler = BatchSampler(SequentialSampler(range(rows)), batch, drop_last=False)
+    shard = BatchSamplerShard(sampler, num_processes=processes, process_index=0)
+    per_epoch = max(1, -(-len(shard) // accumulate))
+    assert steps_of(config, rows, processes) == math.ceil(epochs * per_epoch)
+    fixed = replace(config, steps=17)
+    assert steps_of(fixed, rows, processes) == 17
+
+
+def test_the_schedule_is_as_long_as_the_run(data, trained, tmp_path):
+    _, model = trained
+    config = settings(data, steps=None, epochs=1.5, batch_size=4, accumulate=2)
+    rows, _ = load_conversations(config.trajectories, tmp_path)
+    trainer = make_trainer(config, tmp_path, load_model(model), load_processor(model), rows)
+    values = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
+    assert values[-1] == steps_of(config, len(rows))
+
+
+@pytest.mark.slow
+def test_two_processes_end_their_schedule_with_the_run(data, trained, tmp_path):
+    _, model = trained
+    config = settings(
+        data,
+        model=str(model),
+        **{"optimiser": "adamw", "steps": None, "epochs": 1.0, "batch_size": 2, "warmup": 0},
+        **{"schedule": "linear", "final_rate": 0.0, "save_every": 100, "lr": 1e-3},
+    )
+    out = tmp_path / "run"
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+        *("--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"),
+        *(str(tmp_path / "run.py"), json.dumps(vars(config)), str(out)),
+    ]
+    (tmp_path / "run.py").write_text(_RUN.replace("resume=True, ", ""))
+    subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    rows, _ = load_conversations(config.trajectories, tmp_path)
+    steps = steps_of(config, len(rows), 2)
+    rates = [row["learning_rate"] for row in read_progress(out) if "loss" in row]
+    assert len(rates) == steps < steps_of(config, len(rows))
+    assert rates[-1] == pytest.approx(1e-3 / steps)  # of the last step, one before none is left
+    assert (out / "model" / "model.safetensors").is_file()
 
 
 def test_what_cannot_be_trained_on_is_said(data, tmp_path):

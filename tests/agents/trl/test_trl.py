@@ -1,7 +1,7 @@
 """TRL's GRPOTrainer really trains, through both doors; no check here uses a stand-in for TRL."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from medseg_agents.trl import (
     rollout_rows,
     show_as_conversation,
 )
+from medseg_agents.trl.rollout import _Slot
 from PIL import Image
 from transformers.utils import get_json_schema
 from trl import GRPOConfig, GRPOTrainer
@@ -312,6 +313,23 @@ def test_grpo_learns_from_the_rollout(rolled, caller):
         assert all(o.done for o in made["outcome"])
     total = np.mean([o.episode_return for o in returned[0][0]["outcome"]])
     assert logged(trainer, "reward")[0] == pytest.approx(total, abs=1e-3)
+
+
+def test_a_target_that_spells_special_tokens_stays_text(caller, small_cases):
+    processor = load_processor(caller)
+    case = replace(small_cases[0], target="blob<|im_end|><|image_pad|>")
+    rollout = ChatRollout(cases=CaseList([case]), backbone="ellipse", **VIEW)
+    envs = rollout.envs(1)
+    observations, _ = envs.reset()
+    slots = [_Slot([])]
+    rollout._show(slots, [0], observations, processor, envs.system_messages)
+    slots[0].add([5, processor.tokenizer.eos_token_id], [0.0, 0.0])
+    first = len(slots[0].completion)
+    rollout._show(slots, [0], observations, processor, envs.system_messages)
+    for ids in (slots[0].prompt, slots[0].completion[first:]):
+        assert "blob<|im_end|><|image_pad|>" in processor.tokenizer.decode(ids)
+        assert ids.count(processor.tokenizer.eos_token_id) == 1
+        assert ids.count(processor.image_token_id) == 16
 
 
 def test_its_tokens_are_the_conversation(rolled, caller):

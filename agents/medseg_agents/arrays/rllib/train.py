@@ -17,6 +17,7 @@ from medseg_agents.arrays.rllib.ppo import ppo_config
 from medseg_agents.evaluation.validation import Validator
 from medseg_agents.policies.network import save_network
 from medseg_agents.runs.folder import RunFolder
+from medseg_agents.runs.gpus import backbone_share, count_gpus
 from medseg_agents.runs.log import RunLog
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.views.array import ArrayView
@@ -64,7 +65,10 @@ def train_rllib(
 
         name = f"medseg-{run.path.absolute()}"
         # Runners may have taken every core; one more that is waited for would wait for ever.
-        server = serve(name, config.backbone, config.checkpoint, config.device, num_cpus=0)
+        gpus = backbone_share(config.device, count_gpus()[1])
+        server = serve(
+            name, config.backbone, config.checkpoint, config.device, num_cpus=0, num_gpus=gpus
+        )
         options = {"backbone": f"ray:{name}", "checkpoint": None, "device": "cpu"}
     newest = run.newest()
     step = 0 if newest is None else newest[0]
@@ -80,7 +84,7 @@ def train_rllib(
     network = PromptNetwork(shown.observation_space, shown.action_space, NetworkConfig.of(config))
     validate = Validator(config, view) if config.eval_every else None
     try:
-        with RunLog(run.path, config.steps, step, console) as log:
+        with RunLog(run.path, config.steps, step, console, log_to=config.log_to) as log:
             if newest is None and config.clone is not None:
                 clone(network, config, view, log)
                 _give_weights(algo, network)
@@ -116,6 +120,7 @@ def read_result(result: dict[str, Any]) -> dict[str, float]:
         "train/entropy": learned.get("entropy"),
         "train/policy_loss": learned.get("policy_loss"),
         "train/value_loss": learned.get("vf_loss"),
+        "train/grad_norm": learned.get("gradients_default_optimizer_global_norm"),
         "train/explained_variance": learned.get("vf_explained_var"),
         "time/rollout": timers.get("env_runner_sampling_timer"),
         "time/update": timers.get("learner_update_timer"),

@@ -101,7 +101,7 @@ def train_sb3(
         # Other cases than those that the first part of the run began with.
         env.seed(config.seed + step * config.num_envs)
         torch.manual_seed(config.seed + step)
-    with RunLog(run.path, config.steps, step, console) as log:
+    with RunLog(run.path, config.steps, step, console, log_to=config.log_to) as log:
         if newest is None and config.clone is not None:
             network: Any = model.policy.network
             clone(network, config, view, log)

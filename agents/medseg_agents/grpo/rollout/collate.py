@@ -41,10 +41,12 @@ def collate(
         `input_ids`, `attention_mask` and `mm_token_type_ids`, B x (K + L); `images`, by what the
         image processor calls its outputs, with `image_index`, which of them each of the shown ones
         is; over the N completion tokens `logit_index` (N,), the place in B x L that predicts it,
-        `completion_ids`, `old_log_probs`, `advantages`, `weights`; over the M turns `prompt_ends`
-        (M,), in B x L, and `value_targets`. With shared prompts `prefix_length`, K; `prompt_index`
-        (B,), whose keys and values a row takes (those of one without are masked); and `grids`, of
-        all shown images, of those in prompts too.
+        `completion_ids`, `sampler_log_probs`, `advantages`, `weights`, `row_index` and
+        `turn_index`, numbers of the token's row and turn among those here, and `old_log_probs`
+        where all rows have them; over the M turns `prompt_ends` (M,), in B x L, and
+        `value_targets`. With shared prompts `prefix_length`, K; `prompt_index` (B,), whose keys and
+        values a row takes (those of one without are masked); and `grids`, of all shown images, of
+        those in prompts too.
     """
     prefix = prompts.width if prompts else 0
     shared = [prompts.number(row) if prompts else None for row in rows]
@@ -53,8 +55,14 @@ def collate(
     length = ids.shape[1]
     logit_index: list[np.ndarray] = []
     columns: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("completion_ids", "old_log_probs", "advantages", "weights")
+        name: []
+        for name in (
+            *("completion_ids", "sampler_log_probs", "advantages", "weights"),
+            *("row_index", "turn_index"),
+        )
     }
+    if all(row.old_log_probs is not None for row in rows):
+        columns["old_log_probs"] = []
     ends: list[int] = []
     targets: list[float] = []
     for number, (row, cut) in enumerate(zip(rows, cuts, strict=True)):
@@ -62,7 +70,13 @@ def collate(
         start = number * length - cut
         logit_index.append(start + places - 1)
         columns["completion_ids"].append(row.tokens[places])
-        columns["old_log_probs"].append(row.log_probs[places])
+        columns["sampler_log_probs"].append(row.log_probs[places])
+        if "old_log_probs" in columns and row.old_log_probs is not None:
+            columns["old_log_probs"].append(row.old_log_probs[places])
+        columns["row_index"].append(np.full(len(places), number))
+        # Turns are numbered on from those of the rows before.
+        first = min(row.prompt_ends, default=0)
+        columns["turn_index"].append(len(ends) + row.turns[places] - first)
         columns["advantages"].append(
             row.advantages[places] if len(row.advantages) else np.zeros(len(places), np.float32)
         )

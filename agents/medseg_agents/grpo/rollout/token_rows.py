@@ -65,6 +65,8 @@ class TokenRow:
         num_prompt_images: How many of the images are in its first prompt.
         advantages: (L,) float32; set by a connector.
         values: By turn, the target of the value head; set by a connector.
+        old_log_probs: (L,) float32, those of the learner before the first gradient step that
+            learned from any row of the iteration; None until they are known.
     """
 
     tokens: np.ndarray
@@ -77,6 +79,7 @@ class TokenRow:
     num_prompt_images: int
     advantages: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     values: dict[int, float] = field(default_factory=dict)
+    old_log_probs: np.ndarray | None = None
 
     def set_advantages(self, advantages: Sequence[float] | np.ndarray) -> None:
         """Give every generated token the advantage of its turn.

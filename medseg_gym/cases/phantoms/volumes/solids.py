@@ -99,4 +99,5 @@ class Solid:
         points = _CIRCLE * np.clip(1 + ripple @ _BASIS, 0.4, 1.6)[:, None] * radius
         points[:, 1] *= self.aspect
         moved: np.ndarray = turn(points, self.angle + s * self.twist)
-        return moved + self.centre + s * self.drift
+        outline: np.ndarray = moved + self.centre + s * self.drift
+        return outline

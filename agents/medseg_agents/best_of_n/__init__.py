@@ -1,0 +1,1 @@
+"""Rejection sampling: play cases several times, keep the best episodes, imitate them."""

@@ -1,0 +1,1 @@
+"""Weights on their way: what training begins with, its reference, what is saved and exported."""

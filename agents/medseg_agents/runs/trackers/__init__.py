@@ -1,0 +1,6 @@
+"""Where a run's metrics, tables and alerts are shown: TensorBoard, Weights & Biases, MLflow."""
+
+from medseg_agents.runs.trackers.protocol import Table, Tracker
+from medseg_agents.runs.trackers.registry import make_trackers, names, register, split
+
+__all__ = ["Table", "Tracker", "make_trackers", "names", "register", "split"]

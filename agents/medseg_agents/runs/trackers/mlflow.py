@@ -1,0 +1,115 @@
+"""MLflow, imported when a run asks for it."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from medseg_agents.runs.trackers.protocol import Table
+from medseg_agents.runs.trackers.run_identity import options_of, read_identity, write_identity
+from medseg_gym.errors import MedSegError
+
+_LONGEST = 500
+"""Characters of a parameter that every store of MLflow takes."""
+
+
+class MLflowTracker:
+    """Shows a run in MLflow; a resumed run goes on under the same id.
+
+    Tables become artifacts: `NAME/step-000000010/table.html` beside the images that it shows.
+
+    Args:
+        folder: Of the run.
+        step: That it goes on from.
+        uri: Of the tracking store: a server, or "file:FOLDER"; "" as the environment says
+            (`MLFLOW_TRACKING_URI`), else MLflow's own default.
+        experiment: Its name; it is made where there is none.
+        name: Of the run; "" is the folder's.
+
+    Raises:
+        MedSegError: mlflow is not installed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        step: int,
+        uri: str = "",
+        experiment: str = "medseg-gym",
+        name: str = "",
+    ) -> None:
+        mlflow, self._entities = _import("mlflow"), _import("mlflow.entities")
+        self._client: Any = mlflow.MlflowClient(tracking_uri=uri or None)
+        identity = read_identity(folder, "mlflow")
+        if not identity:
+            found = self._client.get_experiment_by_name(experiment)
+            where = found.experiment_id if found else self._client.create_experiment(experiment)
+            run = self._client.create_run(where, run_name=name or folder.absolute().name)
+            identity = run.info.run_id
+            write_identity(folder, "mlflow", identity)
+            for option, value in options_of(folder).items():
+                self._client.log_param(identity, option, str(value)[:_LONGEST])
+        else:
+            self._client.update_run(identity, status="RUNNING")
+        self._id = identity
+
+    def write_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log numbers in one call."""
+        now = int(time.time() * 1000)
+        rows = [self._entities.Metric(name, v, now, step) for name, v in metrics.items()]
+        self._client.log_batch(self._id, metrics=rows)
+
+    def write_table(self, step: int, name: str, table: Table) -> None:
+        """Keep the table as a page with its images beside it."""
+        place = f"{name}/step-{step:09d}"
+        rows = []
+        for number, row in enumerate(table.rows, 1):
+            cells = []
+            for column, cell in zip(table.columns, row, strict=True):
+                if isinstance(cell, np.ndarray):
+                    file = f"{column}-{number:03d}.png"
+                    self._client.log_image(self._id, Image.fromarray(cell), f"{place}/{file}")
+                    cells.append(f'<img src="{file}">')
+                else:
+                    cells.append(_text(cell))
+            rows.append(cells)
+        self._client.log_text(self._id, _page(table.columns, rows), f"{place}/table.html")
+
+    def write_alert(self, step: int, name: str, text: str) -> None:
+        """Keep the newest alert of a name as a tag."""
+        self._client.set_tag(self._id, f"alert.{name}", f"step {step}: {text}")
+
+    def close(self, failed: bool) -> None:
+        """Mark the run as finished or failed."""
+        self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
+
+
+def _text(value: object) -> str:
+    from html import escape
+
+    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def _page(columns: tuple[str, ...], rows: list[list[str]]) -> str:
+    page = io.StringIO()
+    page.write("<!doctype html><meta charset='utf-8'><table border='1'>")
+    for tag, cells in (("th", list(columns)), *(("td", row) for row in rows)):
+        page.write("<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>\n")
+    page.write("</table>\n")
+    return page.getvalue()
+
+
+def _import(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MedSegError(
+            "log_to names mlflow, which is not installed; pip install mlflow"
+        ) from error

@@ -1,0 +1,147 @@
+"""DPO with TRL on pairs of calls from one state, with the tiny model."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("trl")
+
+import torch
+from medseg_agents.dpo.config import DpoConfig, DpoError
+from medseg_agents.dpo.train import load_pairs, make_trainer, train_dpo
+from medseg_agents.llm.checkpoint import load_model, load_processor, read_view
+from medseg_agents.runs.log import read_progress
+
+from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.policy import make_envs
+from medseg_gym.prompts import AddBox, AddPoint, Stop
+from medseg_gym.trajectories import TrajectoryStore, VectorRecorder, export_pairs
+
+CHAT = ChatOptions(image_size=64, texts="terse")
+
+
+@pytest.fixture(scope="module")
+def pairs(small_cases, tmp_path_factory):
+    """Pairs from forks: after a box, stopping is worth more than a click that spoils the mask."""
+    folder = tmp_path_factory.mktemp("pairs")
+    cases = list(small_cases)[:4]
+    envs = make_envs(8, cases=cases, backbone="ellipse", max_steps=3)
+    recorder = VectorRecorder(envs, folder / "store", seed=0)
+
+    def step(*prompts):
+        recorder.step(np.stack([envs.codec.encode(p) for p in prompts]))
+
+    keys = [case.key for case in cases]
+    recorder.reset(options={"case": keys * 2})
+    step(*[AddBox(0.2, 0.2, 0.8, 0.8)] * 4, *[AddBox(0.0, 0.0, 0.1, 0.1)] * 4)
+    envs.fork(range(4), range(4, 8))
+    step(*[Stop()] * 4, *[AddPoint(0.5, 0.4, False)] * 4)
+    step(*[Stop()] * 8)
+    recorder.close()
+    file = folder / "pairs.parquet"
+    export_pairs(TrajectoryStore(folder / "store"), file, 0.005, 1, CHAT, cases)
+    return file
+
+
+def settings(start, file, **other):
+    defaults = {
+        "model": str(start),
+        "pairs": (str(file),),
+        "steps": 5,
+        "batch_size": 2,
+        "lr": 2e-4,
+        "warmup": 0,
+        "schedule": "constant",
+        "log_every": 1,
+        "save_every": 3,
+        "device": "cpu",
+    }
+    return DpoConfig(**(defaults | other))
+
+
+def test_what_trl_compares_are_the_calls_and_nothing_else(caller, pairs, tmp_path):
+    rows, view = load_pairs((str(pairs),), tmp_path)
+    assert view["texts"] == "terse" and {len(row["images"]) for row in rows} == {2}
+    processor = load_processor(caller)
+    trainer = make_trainer(
+        settings(caller, pairs), tmp_path, load_model(caller, "float32"), processor, rows
+    )
+    batch = trainer.data_collator([rows[0]])
+    for number, side in enumerate(("chosen", "rejected")):
+        ids, learned = batch["input_ids"][number], batch["completion_mask"][number].bool()
+        said = rows[0][side][0]["content"][0]["text"]
+        assert processor.tokenizer.decode(ids[learned]) == said + "<|im_end|>\n"
+        shown = processor.tokenizer.decode(ids[~learned])
+        assert shown.count("<|im_start|>assistant\n") == 2  # the box, and the call that is compared
+    assert (batch["input_ids"] == processor.image_token_id).sum() == 2 * 2 * 16
+
+
+@pytest.fixture(scope="module")
+def trained(caller, pairs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("dpo") / "run"
+    return out, train_dpo(settings(caller, pairs), out, quiet=True)
+
+
+def test_the_margin_of_rewards_rises(caller, trained):
+    out, model = trained
+    rows = [row for row in read_progress(out) if "rewards/margins" in row]
+    assert len(rows) == 5 and all(math.isfinite(row["loss"]) for row in rows)
+    # Before the first step model and reference are one: the loss is log 2, the margin 0.
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert rows[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
+    assert rows[-1]["rewards/margins"] > 0.01 and rows[-1]["loss"] < math.log(2)
+    assert read_view(model) == read_view(caller) or read_view(model)[0]["texts"] == "terse"
+
+
+def test_adapters_learn_too(caller, pairs, tmp_path):
+    config = settings(caller, pairs, lora_rank=4, lr=2e-3, steps=3)
+    model = train_dpo(config, tmp_path / "run", quiet=True)
+    rows = [row for row in read_progress(tmp_path / "run") if "rewards/margins" in row]
+    assert rows[0]["rewards/margins"] == pytest.approx(0, abs=1e-4)
+    assert rows[-1]["rewards/margins"] > 0
+    assert json.loads((model / "adapter_config.json").read_text())["r"] == 4
+    with pytest.raises(DpoError, match="holds adapters"):
+        train_dpo(settings(model, pairs, lora_rank=4), tmp_path / "more", quiet=True)
+
+
+def test_a_run_that_broke_off_ends_with_the_same_weights(caller, pairs, trained, tmp_path):
+    out, model = trained
+    again = tmp_path / "run"
+    (again / "checkpoints").mkdir(parents=True)
+    checkpoint = out / "checkpoints" / "checkpoint-3"
+    checkpoint.rename(again / "checkpoints" / "checkpoint-3")
+    (again / "config.json").write_text((out / "config.json").read_text())
+    with pytest.raises(DpoError, match="holds a run"):
+        train_dpo(settings(caller, pairs), again, quiet=True)
+    resumed = train_dpo(settings(caller, pairs), again, resume=True, quiet=True)
+    ours, theirs = (load_model(path).state_dict() for path in (model, resumed))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("other", "match"),
+    [
+        ({"pairs": ()}, "name at least one file"),
+        ({"model": ""}, "--model FOLDER"),
+        ({"beta": 0}, "need beta > 0"),
+        ({"pairs": ("nowhere",)}, "no pairs"),
+        ({"steps": 0}, "nothing to do"),
+    ],
+)
+def test_settings_that_make_no_sense(caller, pairs, tmp_path, other, match):
+    with pytest.raises(DpoError, match=match):
+        train_dpo(settings(caller, pairs, **other), tmp_path / "run", quiet=True)
+
+
+def test_pairs_that_show_another_environment_are_refused(caller, pairs, small_cases, tmp_path):
+    store = TrajectoryStore(pairs.parent / "store")
+    file = tmp_path / "other.parquet"
+    export_pairs(
+        store, file, 0.005, 1, ChatOptions(image_size=32, texts="terse"), list(small_cases)
+    )
+    with pytest.raises(DpoError, match="image_size"):
+        train_dpo(settings(caller, file), tmp_path / "run", quiet=True)
+    with pytest.raises(DpoError, match="was written with other options"):
+        load_pairs((str(pairs), str(file)), tmp_path)
