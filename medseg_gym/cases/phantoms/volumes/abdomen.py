@@ -75,7 +75,7 @@ def _solids(rng: np.random.Generator, width: float, depth: int) -> list[Solid]:
 
     bowels = [
         organ("bowel", *rng.uniform((-0.4, -0.4, 0, 0.06), (0.5, 0.3, 1, 0.2)),
-              radius=0.1, aspect=0.7, angle=rng.uniform(0, 3))
+              0.1, 0.7, rng.uniform(0, 3))
         for _ in range(int(rng.integers(8, 15)))
     ]  # fmt: skip
     liver = organ("liver", -0.40, -0.18, 0.56, 0.36, 0.44, 0.72, 0.5, 0.2)
