@@ -11,6 +11,7 @@ const MAX_FAILED = 3; // a policy stops after so many failed cases
 export class Board {
   constructor(who) {
     this.who = who; // () => ({ player, exam })
+    this.asked = 0; // how often a board was asked for: an answer that comes late shows nothing
     $("board-place").addEventListener("change", () => this.draw());
     $("catch-up").addEventListener("click", () => this.catchUp());
   }
@@ -26,7 +27,9 @@ export class Board {
   async draw() {
     const who = this.who();
     const place = $("board-place").value || undefined;
+    const asked = ++this.asked;
     const board = await get("board", { ...who, place });
+    if (asked !== this.asked) return;
     const name = who.player.trim() || "anonymous";
     const exam = who.exam ? " in exams" : "";
     const cases = board.cases === 1 ? "the case" : `the ${board.cases} cases`;
@@ -94,10 +97,10 @@ export class Board {
           }
         }
       }
+      await this.draw(); // the note speaks of rows that are shown
       const played = done - failed;
       note.textContent = done ? `${played} ${played === 1 ? "case" : "cases"} played` : "You have finished no case here yet.";
       if (failed) note.textContent += `, ${failed} failed: ${reason}`;
-      await this.draw();
     } catch (error) {
       note.textContent = error.message;
     } finally {

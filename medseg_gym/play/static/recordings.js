@@ -15,6 +15,7 @@ export class Recordings {
     this.viewer = new Viewer($("rec-canvas"));
     this.player = new Player($("rec-player"), this.viewer, () => this.draw());
     this.one = null;
+    this.listed = this.opened = 0; // how often was asked: an answer that comes late shows nothing
     let waiting;
     $("rec-find").addEventListener("input", () => {
       clearTimeout(waiting);
@@ -23,7 +24,9 @@ export class Recordings {
   }
 
   async list() {
+    const asked = ++this.listed;
     const listed = await get("recordings", { find: $("rec-find").value });
+    if (asked !== this.listed) return;
     const shown = listed.rows.length < listed.total ? `, the newest ${listed.rows.length} are listed` : "";
     const none = "Nothing is recorded yet. Play a case: every step is kept.";
     const damaged = listed.damaged.length ? ` Damaged and left out: ${listed.damaged.join(", ")}.` : "";
@@ -44,7 +47,9 @@ export class Recordings {
   }
 
   async open(row, button) {
+    const asked = ++this.opened;
     const one = await get("recording", { store: row.store, id: row.id });
+    if (asked !== this.opened) return;
     for (const other of $("rec-list").querySelectorAll("[aria-current]")) other.removeAttribute("aria-current");
     button?.setAttribute("aria-current", "true");
     this.player.begin();
