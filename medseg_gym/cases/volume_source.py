@@ -43,6 +43,10 @@ class VolumeSource(ABC):
     def __getitem__(self, index: int) -> VolumeCase:
         """Read volume `index` (0 <= index < len)."""
 
+    def depth(self, index: int) -> int:
+        """Return how many slices volume `index` has; by default it is read for that."""
+        return self[index].depth
+
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -78,6 +82,7 @@ class VolumeList(VolumeSource):
         targets: Vocabulary; by default the distinct target texts in order of appearance.
         name: See `VolumeSource`.
         split: See `VolumeSource`.
+        left_out: See `VolumeSource`.
 
     Raises:
         CaseError: No volumes, something that is not a VolumeCase, or a repeated key.
@@ -89,9 +94,10 @@ class VolumeList(VolumeSource):
         targets: Sequence[str] | None = None,
         name: str = "list",
         split: str = "",
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
         self._cases = tuple(cases)
-        self.name, self.split = name, split
+        self.name, self.split, self.left_out = name, split, dict(left_out or {})
         if not self._cases:
             raise CaseError(f"volume source {name!r} is empty; give at least one VolumeCase")
         for case in self._cases:
@@ -125,6 +131,9 @@ VOLUMES: Registry[VolumeSource] = Registry(
     {
         "phantoms-volume": "medseg_gym.cases.phantoms.volumes:load",
         "volume": "medseg_gym.cases.volume_file:load",
+        "nifti": "medseg_gym.cases.files.volumes:load",
+        "npz": "medseg_gym.cases.files.volumes:load",
+        "dicom": "medseg_gym.cases.files.volumes:load",
     },
     CaseError,
     has_argument=True,
@@ -139,7 +148,8 @@ def load_volumes(
 
     Args:
         spec: "phantoms-volume" (synthetic, made on demand), "volume:IMAGE?truth=LABELS&target=TEXT"
-            (a file on disk, see `medseg_gym.cases.volume_file.load`), a registered kind,
+            (a scan on disk, see `medseg_gym.cases.volume_file.load`), "nifti:PATH", "npz:PATH" or
+            "dicom:PATH" (folders, read as `load_cases` reads them), a registered kind,
             "package.module:Name" or "path/file.py:Name" (a VolumeSource, volumes or a
             `function(split, **options)` of your own), a VolumeSource, or a sequence of VolumeCases.
         split: "train", "val" or "test"; ignored where `spec` is a source or a sequence.
