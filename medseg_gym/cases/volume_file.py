@@ -55,13 +55,9 @@ def load(
             raise CaseError(f"volume:{argument}: there is no file {path}")
     target = target or label or labels.name.split(".")[0]
     left_out: dict[str, int] = {}
-    which = "no voxel of the target"
     if image.is_file() and volume_suffix(image.name):
         _refuse(argument, "a volume file", label=label, series=series)
-        if value >= 0:
-            which = f"no voxel of value {value}"
-        else:
-            which = "no voxel above 0"
+        which = "no voxel above 0" if value < 0 else f"no voxel of value {value}"
         case = read_volume_file(
             image,
             target,
@@ -76,6 +72,7 @@ def load(
     else:
         from medseg_gym.cases.dicom.scan import read_series
 
+        which = f"no voxel of {(label or target)!r} on the slices of the series"
         numbers = {"value": value + 1, "channel": channel + 1}
         _refuse(argument, "DICOM", **numbers, resample="" if resample == "off" else resample)
         case, left_out = read_series(

@@ -81,4 +81,4 @@ def test_lists_of_volumes_are_checked():
     for cases, words in (([], "empty"), ([one, one], "repeated"), ([1], "expected a VolumeCase")):
         with pytest.raises(CaseError, match=words):
             load_volumes(cases)
-    assert names() == ("phantoms-volume", "volume")
+    assert names() == ("dicom", "nifti", "npz", "phantoms-volume", "volume")

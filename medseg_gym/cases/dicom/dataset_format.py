@@ -21,7 +21,15 @@ from medseg_gym.cases.dicom.truth.regridding import carry, carry_segments, lies_
 from medseg_gym.cases.dicom.truth.segment_slices import place_segments
 from medseg_gym.cases.dicom.truth.segmentation import scan_segmentation, segment_values
 from medseg_gym.cases.dicom.truth.structures import StructureSet, facts_of_regions, read_structures
-from medseg_gym.cases.files import Damaged, DatasetFormat, Defect, FileCache, Pixels, Record, VolumePixels
+from medseg_gym.cases.files import (
+    Damaged,
+    DatasetFormat,
+    Defect,
+    FileCache,
+    Pixels,
+    Record,
+    VolumePixels,
+)
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.spec import FileSpec

@@ -168,9 +168,7 @@ class NiftiFormat(DatasetFormat):
         planes = [self._mask(label, index, place["parts"]) for index in range(len(label))]
         return VolumePixels(pixels, np.stack(planes), image.view.spacing, geometry_of(image))
 
-    def _mask(
-        self, label: Volume, index: int, parts: Sequence[Sequence[int]]
-    ) -> np.ndarray:
+    def _mask(self, label: Volume, index: int, parts: Sequence[Sequence[int]]) -> np.ndarray:
         """Return a target on slice `index`, (H, W) bool; no parts are all labels above 0."""
         mask = np.zeros(label.plane_shape, bool)
         for channel in dict.fromkeys(channel for channel, _ in parts or [(0, 0)]):
