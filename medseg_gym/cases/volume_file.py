@@ -68,6 +68,7 @@ def load(
             None if channel < 0 else channel,
             None if value < 0 else value,
             resample,
+            left_out,
         )
     else:
         from medseg_gym.cases.dicom.scan import read_series

@@ -86,7 +86,9 @@ def _run_scan(
     else:
         console.print("no truth, so no score")
     for reason, count in record["left_out"].items():
-        console.print(f"left out: {count} {reason}", soft_wrap=True)
+        console.print(f"left out: {count} {reason}", soft_wrap=True, markup=False)
+    for name, reason in record["not_written"].items():
+        console.print(f"{name} was not written: {reason}", soft_wrap=True)
     console.print(f"wrote {', '.join(record['files'])} under {out}", soft_wrap=True)
 
 

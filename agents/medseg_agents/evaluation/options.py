@@ -30,7 +30,9 @@ class MaskOptions(Options):
     """Forms of the mask, comma between: nifti, seg (DICOM SEG, for DICOM scans), png (slices)."""
 
     keep_identifiers: bool = False
-    """Copy the patient's name, number and birth date into a DICOM SEG."""
+    """Copy what the images say about patient, study and scanner into a DICOM SEG. The groups of
+    cases tell PatientIDs with dicom:PATH?keep_identifiers=1 alone.
+    """
 
     def __post_init__(self) -> None:
         wrong = [one for one in self.save if one not in ("nifti", "seg", "png")]

@@ -77,6 +77,7 @@ def read_volume(
                 raise CaseError(
                     f"--label {options.label}: of a volume file give the value of the target"
                 ) from None
+        left_out: dict[str, int] = {}
         case = read_volume_file(
             path,
             options.target,
@@ -87,8 +88,9 @@ def read_volume(
             options.channel,
             value,
             options.resample,
+            left_out,
         )
-        return case, {}
+        return case, left_out
     from medseg_gym.cases.dicom.scan import read_series
 
     return read_series(
@@ -197,9 +199,9 @@ def run_volume(
     if scored:
         record["scores"] = _scores(mask, case)
     record["played"] = records
-    files = _write(out, case, mask, options)
+    files, not_written = _write(out, case, mask, options)
     _sheet(out / "sheet.png", [drawn for _, _, drawn in sorted(largest, key=lambda one: -one[1])])
-    record["files"] = files
+    record |= {"files": files, "not_written": not_written}
     write_json(record, out / "record.json")
     return record
 
@@ -216,21 +218,29 @@ def _scores(mask: np.ndarray, case: VolumeCase) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in scores.items()}
 
 
-def _write(out: Path, case: VolumeCase, mask: np.ndarray, options: RunOptions) -> list[str]:
+def _write(
+    out: Path, case: VolumeCase, mask: np.ndarray, options: RunOptions
+) -> tuple[list[str], dict[str, str]]:
+    """Write the forms of the mask; returns the files, and why others were not written."""
     assert case.geometry is not None  # it was read from files
     out.mkdir(parents=True, exist_ok=True)
-    files = []
+    files: list[str] = []
+    not_written: dict[str, str] = {}
+    for stale in (out / "mask.nii.gz", out / "mask.dcm", *out.glob("slices/slice_*.png")):
+        stale.unlink(missing_ok=True)  # of an earlier run
     if "nifti" in options.save:
         write_nifti_mask(out / "mask.nii.gz", mask, case.geometry)
         files.append("mask.nii.gz")
-    if "seg" in options.save:
+    if "seg" in options.save and not mask.any():
+        not_written["mask.dcm"] = "the mask is empty, and a DICOM SEG needs a pixel"
+    elif "seg" in options.save:
         keep = options.keep_identifiers
         write_segmentation(out / "mask.dcm", mask, case.geometry, case.target, keep)
         files.append("mask.dcm")
     if "png" in options.save:
         write_slices(out / "slices", mask)
         files.append("slices/")
-    return [*files, "sheet.png", "record.json"]
+    return [*files, "sheet.png", "record.json"], not_written
 
 
 def _sheet(file: Path, tiles: list[np.ndarray]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -57,6 +58,9 @@ class DicomOptions(SliceOptions):
     holes are keyholes and contours of type CLOSEDPLANAR_XOR. "nested": contours strictly inside
     another one are holes too, and islands within those."""
 
+    keep_identifiers: bool = False
+    """Call groups by their PatientID; by default by a digest of it, so that no record tells it."""
+
 
 class DicomFormat(DatasetFormat):
     """DICOM files under a folder, whatever they are called.
@@ -92,6 +96,7 @@ class DicomFormat(DatasetFormat):
         given = spec.read(DicomOptions)
         self.nested_holes, self.resample = given.holes == "nested", given.resample
         self.choice = SliceChoice.of(spec)
+        self._keep_identifiers, self._salt = given.keep_identifiers, ""
         self._volumes: dict[str, tuple[Series, dict[int, Placed]]] = {}
         try:
             self.window = parse_window(given.window, "", own=True)
@@ -117,6 +122,7 @@ class DicomFormat(DatasetFormat):
             elif facts["kind"] in kinds:
                 kinds[facts["kind"]][name] = facts
         series = list(assemble(kinds["image"]))
+        self._salt = min((one.facts["study"] for one in series), default="")
         used: set[str] = set()
         counts = Counts()
         records: list[Record | Defect] = []
@@ -139,6 +145,16 @@ class DicomFormat(DatasetFormat):
         )
         mask = self._mask(truth, place, image.shape[:2])
         return Pixels(turned(image, place["turn"]), turned(mask, place["turn"]))
+
+    def group_label(self, group: str) -> str:
+        """Return a name that does not tell the PatientID, the same for the same data.
+
+        A digest of a number can be guessed by trying all numbers, hence the UID in it.
+        """
+        if self._keep_identifiers:
+            return group
+        digest = hashlib.blake2b(f"{self._salt}|{group}".encode(), digest_size=6).hexdigest()
+        return f"patient-{digest}"
 
     def place(self, record: Record) -> SlicePlace | None:
         """See `DatasetFormat.place`; images that do not say where they lie are no volume."""

@@ -65,6 +65,10 @@ class DatasetFormat(ABC):
             Damaged: Its files cannot be used.
         """
 
+    def group_label(self, group: str) -> str:
+        """Return what a group is called outside of the data; by default its name there."""
+        return group
+
     def place(self, record: Record) -> SlicePlace | None:
         """Return the volume that a case is a slice of; None for an image of its own."""
         del record

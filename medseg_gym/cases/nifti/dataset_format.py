@@ -22,7 +22,6 @@ from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.modality import modality_of
 from medseg_gym.cases.files.spec import FileSpec, WrongOption
-from medseg_gym.cases.nifti.areas import whole_numbers
 from medseg_gym.cases.nifti.dataset_json import FILE, Dataset, read_dataset
 from medseg_gym.cases.nifti.labels import labels_option
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
@@ -40,6 +39,7 @@ from medseg_gym.cases.volumes import (
 )
 from medseg_gym.cases.volumes.scan import geometry_of, show_volume
 from medseg_gym.cases.volumes.slices import SliceChoice, SliceOptions, joined
+from medseg_gym.cases.volumes.whole_numbers import whole_numbers
 from medseg_gym.errors import CaseError
 
 _LETTERS = {"axial": "z", "coronal": "y", "sagittal": "x"}
@@ -77,7 +77,7 @@ class NiftiOptions(SliceOptions):
 class NiftiFormat(DatasetFormat):
     """Volumes under a folder: .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd.
 
-    Labels are whole numbers, within `areas.TOLERANCE` where storage is scaled or in floating point.
+    Labels are whole numbers, within `TOLERANCE` where storage is scaled or in floating point.
 
     Args:
         spec: Path and options.

@@ -10,8 +10,9 @@ import numpy as np
 from medseg_gym.cases.files import Damaged
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.volumes.geometry import VolumeGeometry, longest_axis
-from medseg_gym.cases.volumes.resampling import fit_labels
+from medseg_gym.cases.volumes.resampling import ResampledLabels, fit_labels
 from medseg_gym.cases.volumes.volume import Volume
+from medseg_gym.cases.volumes.whole_numbers import whole_numbers
 from medseg_gym.cases.volumes.windows import Window, parse_window, show
 from medseg_gym.errors import CaseError
 
@@ -26,6 +27,7 @@ def read_volume_file(
     channel: int | None = None,
     value: int | None = None,
     resample: str = "off",
+    left_out: dict[str, int] | None = None,
 ) -> VolumeCase:
     """Read a scan from NIfTI, NRRD or MetaImage.
 
@@ -39,6 +41,7 @@ def read_volume_file(
         channel: Volume along a fourth axis; needed where there are several.
         value: Label value of the target; None takes all that are not zero.
         resample: "nearest" carries labels on another grid over; "off" refuses them.
+        left_out: Counts of what was left out by reason, added to.
 
     Raises:
         CaseError: A file or an option that cannot be used.
@@ -59,8 +62,19 @@ def read_volume_file(
     mask = np.zeros(volume.view.shape, bool)
     if truth is not None:
         labels = fit_labels(volume, Volume(truth, axis), resample)
-        values = labels.voxels()
-        mask = np.ascontiguousarray(values != 0 if value is None else values == value)
+        if labels.header.channels > 1:
+            raise Damaged(
+                labels.name,
+                f"has {labels.header.channels} channels (layers, or volumes along a fourth axis); "
+                "give the labels as one channel",
+            )
+        for index, plane in enumerate(mask):
+            values = whole_numbers(labels.plane(index), labels.name, f"slice {index}")
+            plane[:] = values != 0 if value is None else values == value
+        if left_out is not None and isinstance(labels, ResampledLabels):
+            for note in labels.notes():
+                reason = note.reason or "label files carried over to another grid"
+                left_out[reason] = left_out.get(reason, 0) + (note.left_out or 1)
     return VolumeCase(
         path.name,
         image,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -11,9 +10,9 @@ import numpy as np
 
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.failed_cases import FailedCase
+from medseg_agents.evaluation.volumes.measures import measure_volume
 from medseg_agents.evaluation.volumes.packed_masks import unpack_mask
 from medseg_gym.cases import CaseSource, VolumeCase
-from medseg_gym.episodes import metrics
 from medseg_gym.errors import CaseError, MedSegError
 
 CUT = "--limit left slices of it out"
@@ -38,13 +37,14 @@ class VolumeRecord:
         unplayed_target: Likewise, with the target: under the reader's area floor, say.
         truth_voxels: Of the target.
         volume_dice: 0..1 over all voxels.
-        volume_hd95: In mm; None where one of the masks is empty, or the spacing is unknown.
-        volume_nsd_1mm: 0..1; None where the spacing is unknown.
+        volume_hd95: In mm; None where one of the masks is empty, or there are no distances.
+        volume_nsd_1mm: 0..1; None where there are no distances.
         volume_nsd_2mm: Likewise.
-        volume_error_ml: Millilitres of the mask less those of the truth; None likewise.
+        volume_error_ml: Millilitres of the mask less those of the truth; None where unknown.
         turns: Actions on all slices.
         seconds: Of all slices.
         notes: Of all slices; see `CaseRecord`.
+        grid_notes: Why something is None; see `measure_volume`.
     """
 
     volume: str
@@ -65,6 +65,7 @@ class VolumeRecord:
     turns: int
     seconds: float
     notes: tuple[str, ...]
+    grid_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -215,12 +216,7 @@ def _score(case: VolumeCase, mask: np.ndarray, records: Sequence[CaseRecord]) ->
     shows = case.mask.any(axis=(1, 2))
     unplayed = [index for index in range(case.depth) if index not in played]
     with_target = sum(bool(shows[index]) for index in unplayed)
-    dice = metrics.dice(mask, case.mask)
-    hd95: float | None = None
-    near = far = error = None
-    if case.spacing is not None:
-        _, distance, near, far, error = metrics.volume_scores(mask, case.mask, case.spacing)
-        hd95 = distance if math.isfinite(distance) else None
+    measures = measure_volume(mask, case)
     return VolumeRecord(
         volume=case.key,
         group=case.group,
@@ -232,12 +228,13 @@ def _score(case: VolumeCase, mask: np.ndarray, records: Sequence[CaseRecord]) ->
         unplayed_empty=len(unplayed) - with_target,
         unplayed_target=with_target,
         truth_voxels=int(np.count_nonzero(case.mask)),
-        volume_dice=dice,
-        volume_hd95=hd95,
-        volume_nsd_1mm=near,
-        volume_nsd_2mm=far,
-        volume_error_ml=error,
+        volume_dice=measures.dice,
+        volume_hd95=measures.hd95,
+        volume_nsd_1mm=measures.nsd_1mm,
+        volume_nsd_2mm=measures.nsd_2mm,
+        volume_error_ml=measures.volume_error_ml,
         turns=sum(record.turns for record in records),
         seconds=sum(record.seconds for record in records),
         notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
+        grid_notes=measures.notes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -70,10 +71,8 @@ def _notes(records: Sequence[VolumeRecord], unscored: Sequence[UnscoredVolume]) 
             f"{empty + shown} of {count} slices were not played and count as empty "
             f"({empty} without the target, {shown} with it)"
         )
-    if without := sum(not record.truth_voxels for record in records):
-        notes.append(f"{without} of {len(records)} volumes hold none of the target")
-    if unknown := sum(record.volume_error_ml is None for record in records):
-        notes.append(f"{unknown} of {len(records)} volumes have no spacing, so no mm and mL")
+    counts = Counter(note for record in records for note in record.grid_notes)
+    notes += [f"{count} of {len(records)} volumes: {note}" for note, count in counts.items()]
     if unscored:
         whole = len(records) + len(unscored)
         notes.append(f"{len(unscored)} of {whole} volumes without a score")
