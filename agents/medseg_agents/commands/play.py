@@ -83,6 +83,8 @@ def _run_scan(
     if "scores" in record:
         shown = {name: "none" if v is None else f"{v:.3f}" for name, v in record["scores"].items()}
         console.print("3D: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
+        for note in record["notes"]:
+            console.print(f"note: {note}", soft_wrap=True)
     else:
         console.print("no truth, so no score")
     for reason, count in record["left_out"].items():

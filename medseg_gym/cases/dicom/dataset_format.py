@@ -177,7 +177,8 @@ class DicomFormat(DatasetFormat):
                 mask = self._mask(truth, one.place, size)
             images.append(turned(image, place["turn"]))
             masks.append(turned(mask, place["turn"]))
-        return VolumePixels(np.stack(images), np.stack(masks), geometry.spacing, geometry)
+        spacing = geometry.spacing if len(images) > 1 else None  # nothing says how thick one is
+        return VolumePixels(np.stack(images), np.stack(masks), spacing, geometry)
 
     def _mask(self, truth: str, place: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
         """Return the target on a frame, (rows, columns) bool, as stored."""

@@ -75,7 +75,7 @@ def read_series(
         geometry.shown(_stored(_truth_planes(truth, label or target, series, path, left_out))),
         target,
         modality,
-        geometry.spacing,
+        geometry.spacing if len(series.frames) > 1 else None,  # nothing says how thick one is
         source="file",
         truth_known=truth is not None,
         geometry=geometry,

@@ -42,7 +42,7 @@ def label_areas(volume: Volume) -> LabelAreas:
         volume: A label volume.
 
     Raises:
-        Damaged: Values that are not whole (within `whole_numbers.TOLERANCE`), not finite, negative, or far too
+        Damaged: Values that are not whole (see `whole_numbers`), not finite, negative, or far too
             many for labels; or the file is damaged.
     """
     channels = volume.header.channels

@@ -61,7 +61,7 @@ class VolumeGeometry:
 
     @property
     def tilt(self) -> float:
-        """Degrees by which the voxel axes are off a right angle, as by a tilted gantry; 0 below 0.1."""
+        """Degrees that voxel axes are off right angles, as by a tilted gantry; 0 below 0.1."""
         columns = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
         slant = float(np.abs(columns.T @ columns - np.eye(3)).max())
         degrees = float(np.degrees(np.arcsin(min(slant, 1.0))))

@@ -38,8 +38,8 @@ def measure_volume(mask: np.ndarray, case: VolumeCase) -> VolumeMeasures:
     """Score the mask of a volume, as far as its grid allows.
 
     Distances need a spacing, more than one slice (of a single one every voxel lies on the surface),
-    and axes at right angles: in a stack that a tilted gantry made, millimetres along the axes are no
-    distances.
+    and axes at right angles: in a stack that a tilted gantry made, millimetres along the axes are
+    no distances.
 
     Args:
         mask: (D, H, W) bool.

@@ -148,7 +148,9 @@ def volume_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
 
 def volume_lines(scored: ScoredVolumes, **labels: str) -> list[dict[str, Any]]:
     """Return one mapping per volume with a score, for JSON and CSV."""
-    return [{**labels, **asdict(record), "notes": list(record.notes)} for record in scored.records]
+    return [
+        {**labels, **asdict(one), "notes": [*one.notes, *one.grid_notes]} for one in scored.records
+    ]
 
 
 def unscored_lines(unscored: Iterable[UnscoredVolume], where: str = "") -> list[str]:
