@@ -88,9 +88,8 @@ class ArrayView:
         stop = self.codec.stop_row
         if stop is None or not len(slots):
             return actions
-        actions = np.array(actions)
-        actions[list(slots)] = stop
-        return actions
+        nobody = set(slots)  # a slot that was given up may hold its error instead of an action
+        return np.array([stop if slot in nobody else row for slot, row in enumerate(actions)])
 
     def read(self, actions: Any) -> list[Reading]:
         """Prompts of (n, 5) integer rows.
