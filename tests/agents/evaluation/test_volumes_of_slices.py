@@ -271,7 +271,9 @@ def test_images_that_are_no_slices_have_png_and_no_3d_rows(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_nobodys_name_or_number_is_in_what_a_run_writes(tmp_path, monkeypatch, capsys, caplog, keep):
+def test_nobodys_name_or_number_is_in_what_a_run_writes(
+    tmp_path, monkeypatch, capsys, caplog, keep
+):
     image, labels = piece(slice(10, 16), 4)
     for number in (1, 2):
         sources = write_series(
