@@ -236,6 +236,8 @@ def test_phantom_volumes_are_played_slice_by_slice(tmp_path, monkeypatch):
     medseg(monkeypatch, "eval", "--cases", "phantoms-volume", *words)
     summary = json.loads((tmp_path / "summary.json").read_text())
     (row,) = summary["volume_rows"]
+    empty = sum(not plane.any() for plane in source.volumes[0].mask)
+    assert f"{empty} of {depth} slices without the target" in summary["rows"][0]["notes"]
     assert row["volumes"] == 1 and {"oracle", "synthetic"} <= set(row["notes"])
     assert summary["volumes"][0]["played"] == depth and row["volume_dice_interval"] is None
     index = json.loads((tmp_path / "masks" / "masks.json").read_text())
