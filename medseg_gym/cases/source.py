@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from medseg_gym.cases.case import Case
 from medseg_gym.errors import CaseError
@@ -22,7 +23,8 @@ class EmptySplit(CaseError):
     """A split that the data does not have; its other splits may be fine."""
 
 
-class SlicePlace(NamedTuple):
+@dataclass(frozen=True)
+class SlicePlace:
     """Place of a case that is a slice of a volume.
 
     Args:

@@ -166,7 +166,7 @@ def score_volumes(
                 except CaseError as error:
                     why = reason = str(error)
             if why:
-                one = (*records, *failed)[0]
+                one: CaseRecord | FailedCase = records[0] if records else failed[0]
                 result.unscored.append(
                     UnscoredVolume(volume, one.group, one.modality, one.target, why)
                 )
@@ -213,9 +213,9 @@ def _assembled(case: VolumeCase, records: Sequence[CaseRecord]) -> np.ndarray:
 
 def _score(case: VolumeCase, mask: np.ndarray, records: Sequence[CaseRecord]) -> VolumeRecord:
     played = {record.slice_index for record in records}
-    shows = case.mask.any(axis=(1, 2))
+    shows = [bool(plane.any()) for plane in case.mask]
     unplayed = [index for index in range(case.depth) if index not in played]
-    with_target = sum(bool(shows[index]) for index in unplayed)
+    with_target = sum(shows[index] for index in unplayed)
     measures = measure_volume(mask, case)
     return VolumeRecord(
         volume=case.key,
