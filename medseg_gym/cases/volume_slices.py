@@ -37,7 +37,7 @@ class VolumeSlices(CaseSource):
         """The volumes whose slices the cases are."""
         return self._volumes
 
-    @property
+    @cached_property
     def keys(self) -> Sequence[str]:
         """Case keys, in index order; the volumes are asked for their depths when first needed."""
         return tuple(self._places)

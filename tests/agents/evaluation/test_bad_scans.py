@@ -103,6 +103,18 @@ def test_volume_files_that_cannot_be_scored_are_refused(how, words, tmp_path, mo
     assert not (tmp_path / "eval" / "summary.json").exists()
 
 
+def test_a_truth_that_was_carried_over_is_counted(tmp_path):
+    scan, truth = volume_files(tmp_path / "in", "other origin")
+    with pytest.raises(CaseError, match="does not overlap"):
+        run(scan, truth, tmp_path / "far", resample="nearest")
+    moved = save(tmp_path / "moved.nii.gz", lung(piece(step=4)[1]), origin=(43.0, -30.0, 90.0))
+    record = run(scan, moved, tmp_path / "run", resample="nearest")
+    assert record["left_out"]["label files carried over to another grid"] == 1
+    assert record["left_out"]["labelled voxels that lie outside of the image"] > 1
+    (volume,) = (source := load_volumes(f"volume:{scan}?truth={moved}&resample=nearest"))
+    assert source.left_out == record["left_out"] and volume.mask.any()
+
+
 @pytest.mark.parametrize("how", ["nan truth", "probabilities", "other origin", "other size", "4D"])
 def test_the_reader_of_folders_refuses_them_as_well(how, tmp_path, monkeypatch):
     volume_files(tmp_path / "in", how)
