@@ -25,3 +25,10 @@ if "MedSegChat-v0" not in _registry:
         entry_point="medseg_gym.envs.chat:MedSegChatEnv",
         vector_entry_point="medseg_gym.envs.chat_vector:MedSegChatVectorEnv",
     )
+
+if "MedSegVolume-v0" not in _registry:
+    _register(
+        id="MedSegVolume-v0",
+        entry_point="medseg_gym.envs.volumes.single:MedSegVolumeEnv",
+        vector_entry_point="medseg_gym.envs.volumes.vector:MedSegVolumeVectorEnv",
+    )

@@ -48,6 +48,10 @@ class EmbeddingCache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, key: str) -> bool:
+        """Whether an embedding is held in memory; counts as no use of it."""
+        return key in self._entries
+
     def get(
         self, backbone: Backbone, images: Sequence[np.ndarray], hashes: Sequence[str]
     ) -> list[Embedding]:

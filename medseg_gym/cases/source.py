@@ -4,19 +4,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg_gym.cases.case import Case
 from medseg_gym.errors import CaseError
 from medseg_gym.registry import Factory, Registry
+
+if TYPE_CHECKING:
+    from medseg_gym.cases.volume_source import VolumeSource
 
 SPLITS = ("train", "val", "test")
 
 
 class EmptySplit(CaseError):
     """A split that the data does not have; its other splits may be fine."""
+
+
+@dataclass(frozen=True)
+class SlicePlace:
+    """Place of a case that is a slice of a volume.
+
+    Args:
+        volume: Key of the volume in `CaseSource.volumes`.
+        index: Which slice of it, from 0.
+    """
+
+    volume: str
+    index: int
 
 
 def left_out_note(left_out: Mapping[str, int]) -> str:
@@ -56,6 +73,16 @@ class CaseSource(ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> Case:
         """Read case `index` (0 <= index < len)."""
+
+    @property
+    def volumes(self) -> VolumeSource | None:
+        """The volumes whose slices the cases are; None where cases are images of their own."""
+        return None
+
+    def place_of(self, key: str) -> SlicePlace | None:
+        """Return the volume that a case is a slice of; None for an image of its own."""
+        del key
+        return None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -151,6 +178,8 @@ CASES: Registry[CaseSource] = Registry(
         "nifti": "medseg_gym.cases.nifti:load",
         "npz": "medseg_gym.cases.npz:load",
         "dicom": "medseg_gym.cases.dicom:load",
+        "volume": "medseg_gym.cases.volume_slices:load",
+        "phantoms-volume": "medseg_gym.cases.volume_slices:load_phantoms",
         "pool": "medseg_gym.cases.pool:load",
         "unlabelled": "medseg_gym.cases.unlabelled:load",
     },
@@ -186,7 +215,8 @@ def load_cases(
     Args:
         spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
             made on demand), files on disk as "biomedparse:PATH", "parquet:PATH", "folder:PATH",
-            "nifti:PATH", "npz:PATH" or "dicom:PATH" (docs/how-to/data.md), "pool:SIZE:SPEC" (some
+            "nifti:PATH", "npz:PATH" or "dicom:PATH" (docs/how-to/data.md), the slices of volumes as
+            "volume:SCAN?truth=LABELS" or "phantoms-volume", "pool:SIZE:SPEC" (some
             cases of another spec, drawn once and kept in memory), "unlabelled:PATH" (images
             without a truth that people dropped onto the page of `medseg serve`), a registered kind,
             "package.module:Name" or "path/file.py:Name" (a CaseSource, a list of Cases or a

@@ -126,9 +126,18 @@ class VolumeCase(ReadOnlyCase):
     @cached_property
     def volume_ml(self) -> float | None:
         """Millilitres of the target; None where the spacing is unknown."""
+        if self.voxel_ml is None:
+            return None
+        return float(np.count_nonzero(self.mask)) * self.voxel_ml
+
+    @property
+    def voxel_ml(self) -> float | None:
+        """Millilitres of a voxel; None where the spacing is unknown."""
         if self.spacing is None:
             return None
-        return float(np.count_nonzero(self.mask)) * math.prod(self.spacing) / 1000
+        if self.geometry is not None:
+            return self.geometry.voxel_ml  # a tilted stack has less than the product of spacings
+        return math.prod(self.spacing) / 1000
 
     def rgb(self, index: int) -> np.ndarray:
         """Return slice `index` as (H, W, 3) uint8."""

@@ -56,7 +56,7 @@ class EnvCore:
             options.device,
             **dict(options.backbone_options or {}),
         )
-        _check_kinds(self.backbone, options)
+        check_kinds(self.backbone, options)
         self.engine = EpisodeEngine(
             self.backbone,
             num_slots,
@@ -115,6 +115,18 @@ class EnvCore:
     def observe(self, slots: Sequence[int]) -> Observations:
         """Observations of slots, stacked."""
         return self.view.observe(self.episodes(slots))
+
+    def frame(self, slot: int) -> np.ndarray:
+        """Draw a slot's episode as `rendering.FRAME_SHAPE` uint8, whatever its image."""
+        from medseg_gym.envs.rendering import draw_frame
+
+        return draw_frame(self.engine.episode(slot))
+
+    def picture(self, slot: int) -> np.ndarray:
+        """Draw a slot's episode in its image's own aspect ratio, (h, w, 3) uint8."""
+        from medseg_gym.envs.rendering import draw_episode
+
+        return draw_episode(self.engine.episode(slot))
 
     def clone_state(self, slot: int, generator: np.random.Generator) -> SlotState:
         """Copy the state of a slot.
@@ -228,7 +240,19 @@ def read_reset_options(options: Mapping[str, Any] | None, *known: str) -> dict[s
     return given
 
 
-def _check_kinds(backbone: backbones.Backbone, options: EnvOptions) -> None:
+def check_kinds(
+    backbone: backbones.Backbone, options: EnvOptions, all_tools: Sequence[str] = TOOLS
+) -> None:
+    """Refuse a backbone that cannot answer the tools of an environment.
+
+    Args:
+        backbone: The segmenter.
+        options: Of the environment.
+        all_tools: Those that its agents may be given at most.
+
+    Raises:
+        BackboneError: With the tools that it can answer.
+    """
     if options.text_prompt and "text" not in backbone.prompt_kinds:
         raise BackboneError(
             f"backbone {backbone.name!r} takes no text prompts, only "
@@ -238,7 +262,7 @@ def _check_kinds(backbone: backbones.Backbone, options: EnvOptions) -> None:
     kinds = {"box": "box", "positive_point": "point", "negative_point": "point"}
     lacking = sorted({t for t in tools if t in kinds and kinds[t] not in backbone.prompt_kinds})
     if lacking:
-        usable = [t for t in TOOLS if t not in kinds or kinds[t] in backbone.prompt_kinds]
+        usable = [t for t in all_tools if t not in kinds or kinds[t] in backbone.prompt_kinds]
         raise BackboneError(
             f"backbone {backbone.name!r} cannot answer the tools {lacking}; "
             f"leave them out: tools={usable}"

@@ -115,7 +115,11 @@ def draw_frame(episode: Episode) -> np.ndarray:
     Returns:
         `FRAME_SHAPE` uint8; even sides, as video codecs want them.
     """
-    drawing = draw_episode(episode, FRAME_SIDE)
+    return centred(draw_episode(episode, FRAME_SIDE))
+
+
+def centred(drawing: np.ndarray) -> np.ndarray:
+    """Put a drawing, (h, w, 3) uint8 no larger than it, on a canvas of `FRAME_SHAPE`."""
     # The caption keeps its distance to the image, and both stand in the middle.
     canvas = np.full(FRAME_SHAPE, BACKGROUND, np.uint8)
     top, left = (

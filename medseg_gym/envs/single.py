@@ -24,6 +24,7 @@ class CoreEnv(EnvAttributes, gym.Env[Any, Any]):
     """
 
     options_class: ClassVar[type[EnvOptions]] = EnvOptions
+    core_class: ClassVar[type[Any]] = EnvCore
     metadata = {"render_modes": ["human", "rgb_array"], "render_fps": 2}  # noqa: RUF012
     observation_space: Any = CopiedSpace()
     action_space: Any = SeededSpace()
@@ -31,7 +32,7 @@ class CoreEnv(EnvAttributes, gym.Env[Any, Any]):
     def __init__(self, render_mode: str | None = None, **options: Any) -> None:
         self.metadata = deepcopy(type(self).metadata)  # gymnasium's vectors write into it
         self.options = self.options_class.from_arguments(options)
-        self.core = EnvCore(self.options, num_slots=1)
+        self.core = self.core_class(self.options, num_slots=1)
         self.observation_space = self.core.view.observation_space
         self.action_space = self.core.view.action_space
         self.render_mode = render_mode
@@ -94,18 +95,14 @@ class CoreEnv(EnvAttributes, gym.Env[Any, Any]):
 
     def render(self) -> Any:  # gymnasium's generic frames differ between versions
         """The episode as `rendering.FRAME_SHAPE` uint8 in mode "rgb_array", whatever its image."""
-        from medseg_gym.envs.rendering import draw_frame
-
-        if self.render_mode == "rgb_array":
-            return draw_frame(self.episode)
-        return None
+        return self.core.frame(0) if self.render_mode == "rgb_array" else None
 
     def _show(self) -> None:
-        from medseg_gym.envs.rendering import Window, draw_episode
+        from medseg_gym.envs.rendering import Window
 
         if self._window is None:
             self._window = Window(type(self).__name__)
-        self._window.show(draw_episode(self.episode))
+        self._window.show(self.core.picture(0))
 
     def close(self) -> None:
         """Close the window, if any; models stay shared with other environments."""

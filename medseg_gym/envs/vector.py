@@ -33,6 +33,7 @@ class CoreVectorEnv(EnvAttributes, VectorEnv[Observations, Any, Any]):
     """
 
     options_class: ClassVar[type[EnvOptions]] = EnvOptions
+    core_class: ClassVar[type[Any]] = EnvCore
     single_observation_space: Any = CopiedSpace()
     single_action_space: Any = SeededSpace()
     action_space: Any = SeededSpace()
@@ -46,7 +47,7 @@ class CoreVectorEnv(EnvAttributes, VectorEnv[Observations, Any, Any]):
         **options: Any,
     ) -> None:
         self.options = self.options_class.from_arguments(options)
-        self.core = EnvCore(self.options, num_envs)
+        self.core = self.core_class(self.options, num_envs)
         self.num_envs = num_envs
         self.autoreset_mode = _read_mode(autoreset_mode)
         self.metadata = {
@@ -142,7 +143,7 @@ class CoreVectorEnv(EnvAttributes, VectorEnv[Observations, Any, Any]):
             rewards[running] = [result.reward for result in results]
             self._terminations[running] = [result.terminated for result in results]
             if self.max_episode_steps is not None:
-                taken = [len(e.steps) for e in self.core.episodes(running)]
+                taken = [len(self.core.engine.episode(slot).steps) for slot in running]
                 self._truncations[running] = np.array(taken) >= self.max_episode_steps
             infos = self._batch_infos(running, [result.info for result in results])
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and ended.any():
@@ -277,11 +278,9 @@ class CoreVectorEnv(EnvAttributes, VectorEnv[Observations, Any, Any]):
 
     def render(self) -> Any:  # gymnasium's generic frames differ between versions
         """One `rendering.FRAME_SHAPE` uint8 frame per slot in mode "rgb_array"."""
-        from medseg_gym.envs.rendering import draw_frame
-
         if self.render_mode != "rgb_array":
             return None
-        return tuple(draw_frame(episode) for episode in self.core.episodes(self._slots))
+        return tuple(self.core.frame(slot) for slot in self._slots)
 
 
 def _read_mode(mode: AutoresetMode | str) -> AutoresetMode:

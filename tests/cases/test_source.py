@@ -110,7 +110,8 @@ def test_sources_and_sequences_are_taken_as_they_are():
 @pytest.mark.parametrize("spec", ["", "sample", "niftyy:/data", ":samples"])
 def test_an_unknown_spec_lists_the_known_ones(spec):
     with pytest.raises(
-        CaseError, match=r"unknown case spec .*phantoms, pool, samples.*module:Name"
+        CaseError,
+        match=r"unknown case spec .*phantoms, phantoms-volume, pool, samples.*module:Name",
     ):
         load_cases(spec)
 

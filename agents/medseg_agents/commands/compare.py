@@ -8,8 +8,10 @@ Every policy plays every case of the split once per seed. The table shows means 
 bootstrap intervals that resample groups (patients, volumes or images); with fewer than five groups
 there is no interval. A second table has Dice after each step. A third has HD95, NSD, boundary IoU,
 NoC with its failures, the area under Dice against turns and the stop regret, as defined in
-`medseg_gym.episodes.metrics`. Killed half way, the same command goes on where it was. A case that a
-model's server fails on is left out in every row, and the table says so.
+`medseg_gym.episodes.metrics`. Where the cases are slices of volumes, a fourth has the scores of the
+volumes in 3D: their slices put together, intervals by patient. Killed half way, the same command
+goes on where it was. A case that a model's server fails on is left out in every row, and the table
+says so.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ def compare_policies(
     policy_specs = [policies.make(text) for text in options.policies]
     RunFolder(out).write_config(options)
     comparison = compare(policy_specs, options, out, console)
-    comparison.write(out)  # first: who reads the tables may go away
+    files = comparison.write(out)  # first: who reads the tables may go away
     comparison.show(console)
-    console.print(f"wrote results.json, results.csv, dice_by_step.png and records/ under {out}")
+    files += ["records/", *(["masks/"] if options.save_masks else [])]
+    console.print(f"wrote {', '.join(files)} under {out}", soft_wrap=True)

@@ -83,10 +83,14 @@ def _run_scan(
     if "scores" in record:
         shown = {name: "none" if v is None else f"{v:.3f}" for name, v in record["scores"].items()}
         console.print("3D: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
+        for note in record["notes"]:
+            console.print(f"note: {note}", soft_wrap=True)
     else:
         console.print("no truth, so no score")
     for reason, count in record["left_out"].items():
-        console.print(f"left out: {count} {reason}", soft_wrap=True)
+        console.print(f"left out: {count} {reason}", soft_wrap=True, markup=False)
+    for name, reason in record["not_written"].items():
+        console.print(f"{name} was not written: {reason}", soft_wrap=True)
     console.print(f"wrote {', '.join(record['files'])} under {out}", soft_wrap=True)
 
 
@@ -99,7 +103,11 @@ def evaluate_all(
         typer.Option(help="Play what a run in this folder lacks, failed cases again; or refuse."),
     ] = True,
 ) -> None:
-    """Play a whole data set; writes records.jsonl, results.json, summary.json and summary.csv."""
+    """Play a whole data set; writes records.jsonl, results.json, summary.json and summary.csv.
+
+    Slices of volumes are put together again and scored in 3D as well: summary_volumes.csv and
+    volumes.csv.
+    """
     if options.protocol:
         from medseg_agents.commands.protocol import evaluate_by_protocol
 
@@ -109,6 +117,7 @@ def evaluate_all(
     from medseg_agents.evaluation.medsam_agent_results import results_layout, write_json
     from medseg_agents.evaluation.run import run_evaluation, torch_threads
     from medseg_agents.evaluation.summary import as_tables, summarise_by, write_csv
+    from medseg_agents.evaluation.volumes.evaluated import volumes_of_evaluation
     from medseg_agents.runs.folder import RunFolder
     from medseg_agents.runs.machine import describe_machine
     from medseg_gym.cases import left_out_note
@@ -125,6 +134,14 @@ def evaluate_all(
             lambda total: progress.update(bar, total=total),
             lambda batch: progress.advance(bar, len(batch)),
         )
+        volumes = volumes_of_evaluation(
+            evaluated,
+            options,
+            out,
+            lambda done, total: progress.update(
+                bar, description="volumes in 3D", completed=done, total=total
+            ),
+        )
     labels = {"backbone": options.backbone, "policy": evaluated.settings["policy"]}
     need_played(evaluated.records, {labels["policy"]: evaluated.failed}, str(out / "records.jsonl"))
     rows = summarise_by(evaluated.records, "target", options.max_steps, evaluated.failed, **labels)
@@ -136,16 +153,23 @@ def evaluate_all(
         "usage_of_this_call": evaluated.usage,
         "failed": {one.case: one.failed for one in evaluated.failed},
         "rows": rows,
+        **volumes.as_json(),
     }
     write_json(results_layout(evaluated.records, len(evaluated.failed)), out / "results.json")
     write_json(summary, out / "summary.json")
     left_out = left_out_note(evaluated.settings.get("left_out", {}))
     write_csv([{**row, "left_out": left_out} for row in rows], out / "summary.csv")
-    for table in as_tables(rows, f"{options.cases}, {options.split} split", options.max_steps):
+    files = ["records.jsonl", "results.json", "summary.json", "summary.csv"]
+    files += volumes.write(out, "summary_volumes.csv", {"left_out": left_out})
+    files += ["masks/"] if options.save_masks else []
+    title = f"{options.cases}, {options.split} split"
+    for table in as_tables(rows, title, options.max_steps):
         console.print(table)
-    notes = rows[0]["notes"]
-    if notes:  # a narrow table drops its last column; this must not get lost
-        console.print(f"Note: {', '.join(notes)}.", soft_wrap=True)
+    volumes.show(console, title)
+    # A narrow table drops its last column; this must not get lost.
+    for what, some in (("Note", rows), ("In 3D", volumes.rows)):
+        if notes := some[0]["notes"] if some else []:
+            console.print(f"{what}: {', '.join(notes)}.", soft_wrap=True, highlight=False)
     if left_out:
         console.print(left_out, markup=False, highlight=False, soft_wrap=True)
     for one in evaluated.failed:
@@ -154,4 +178,4 @@ def evaluate_all(
         counts = ", ".join(f"{name} {value:g}" for name, value in evaluated.usage.items())
         console.print(f"asked of the model's server by this call: {counts}", soft_wrap=True)
     console.print(f"Measured on: {machine}", soft_wrap=True)
-    console.print(f"wrote records.jsonl, results.json, summary.json, summary.csv under {out}")
+    console.print(f"wrote {', '.join(files)} under {out}", soft_wrap=True)

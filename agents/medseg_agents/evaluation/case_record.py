@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medseg_agents.evaluation.volumes.packed_masks import pack_mask
 from medseg_gym.annotators.box import box_iou, tight_box
 from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.episodes import Episode, EpisodeSummary, metrics
@@ -47,6 +48,9 @@ class CaseRecord:
             coordinates of the view; "" for an unreadable action.
         answers: What a model said in each step, as it said it; empty for policies without words.
         cut_off: Steps lost to an answer that ran into its limit before it held a call.
+        volume: Key of the volume that the case is a slice of; "" for an image of its own.
+        slice_index: Which slice of it, from 0; -1 for an image of its own.
+        mask: The final mask, see `pack_mask`; "" where it was not kept.
     """
 
     case: str
@@ -73,6 +77,9 @@ class CaseRecord:
     calls: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
     cut_off: int = 0
+    volume: str = ""
+    slice_index: int = -1
+    mask: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what would make every mean of a table NaN.
@@ -119,7 +126,9 @@ class CaseRecord:
         return self.dice[min(step, len(self.dice) - 1)]
 
 
-def record_of(played: Played, policy: Policy, envs: CoreVectorEnv, batch_size: int) -> CaseRecord:
+def record_of(
+    played: Played, policy: Policy, envs: CoreVectorEnv, batch_size: int, keep_mask: bool = False
+) -> CaseRecord:
     """Return the record of a finished episode.
 
     Args:
@@ -127,9 +136,11 @@ def record_of(played: Played, policy: Policy, envs: CoreVectorEnv, batch_size: i
         policy: Who played.
         envs: Where.
         batch_size: Cases in its batch.
+        keep_mask: Keep the final mask.
     """
     episode, case, summary = played.episode, played.episode.case, played.summary
     mask = episode.state.mask.cpu().numpy()
+    place = envs.source.place_of(case.key)
     surface = metrics.surface_scores(mask, case.mask, case.spacing)
     return CaseRecord(
         case=case.key,
@@ -156,6 +167,9 @@ def record_of(played: Played, policy: Policy, envs: CoreVectorEnv, batch_size: i
         calls=tuple(encode_tool_call(s.prompt) if s.prompt else "" for s in episode.steps),
         answers=played.answers,
         cut_off=summary.cut_off,
+        volume=place.volume if place else "",
+        slice_index=place.index if place else -1,
+        mask=pack_mask(mask) if keep_mask else "",
     )
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from medseg_agents.evaluation.case_record import CaseRecord
-from medseg_agents.evaluation.evaluate import RecordFile, evaluate, run_settings
+from medseg_agents.evaluation.evaluate import RecordFile, evaluate, keeps_masks, run_settings
 from medseg_agents.evaluation.failed_cases import (
     FailedCase,
     need_played,
@@ -23,10 +24,28 @@ from medseg_agents.evaluation.failed_cases import (
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.evaluation.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
+from medseg_agents.evaluation.volumes.mask_files import MaskFolder
+from medseg_agents.evaluation.volumes.results import VolumeResults
+from medseg_agents.evaluation.volumes.scores import PlayedSlices, score_volumes
 from medseg_agents.policies.specs import PolicySpec
 from medseg_agents.runs.machine import describe_machine
-from medseg_gym.cases import left_out_note
+from medseg_gym.cases import CaseSource, VolumeCase, left_out_note
 from medseg_gym.policy import close_policy, make_envs
+
+
+@dataclass(frozen=True)
+class PlayedSeed:
+    """What one policy played on one backbone with one seed.
+
+    Args:
+        run: Name of its file of records, without the ending.
+        records: Of the cases that were played.
+        failed: Of the others.
+    """
+
+    run: str
+    records: list[CaseRecord]
+    failed: list[FailedCase]
 
 
 @dataclass(frozen=True)
@@ -36,14 +55,22 @@ class PlayedBy:
     Args:
         backbone: Its name.
         policy: Its name; two may have the same.
-        records: Of the cases that were played, seed by seed.
-        failed: Of the others.
+        seeds: What was played, seed by seed.
     """
 
     backbone: str
     policy: str
-    records: list[CaseRecord]
-    failed: list[FailedCase]
+    seeds: list[PlayedSeed]
+
+    @property
+    def records(self) -> list[CaseRecord]:
+        """Of the cases that were played, seed by seed."""
+        return [record for seed in self.seeds for record in seed.records]
+
+    @property
+    def failed(self) -> list[FailedCase]:
+        """Of the others."""
+        return [failed for seed in self.seeds for failed in seed.failed]
 
 
 @dataclass
@@ -59,6 +86,7 @@ class Comparison:
         machine: It was measured on.
         left_out: As in `CaseSource`, and what the options left out.
         played: All that was played, in the order of the rows.
+        volumes: Rows and scores in 3D, where the cases are slices of volumes.
     """
 
     options: CompareOptions
@@ -68,6 +96,7 @@ class Comparison:
     machine: str = ""
     left_out: dict[str, int] = field(default_factory=dict)
     played: list[PlayedBy] = field(default_factory=list)
+    volumes: VolumeResults = field(default_factory=VolumeResults)
 
     def summarise(self) -> None:
         """Make the rows and `records`, of the cases that no policy failed on.
@@ -89,10 +118,59 @@ class Comparison:
             self.rows += rows
             self.records[one.backbone, one.policy] = kept
 
+    def score_volumes(
+        self,
+        source: CaseSource,
+        keys: Sequence[str],
+        out: Path,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        """Score the volumes of the cases that no policy failed on, and write masks if asked to.
+
+        Args:
+            source: The cases.
+            keys: Those that were played.
+            out: Folder; masks go to `masks/RUN/` in it.
+            on_progress: Called with the volumes that are done and all of them.
+        """
+        options = self.options
+        failed = [failed for played in self.played for failed in played.failed]
+        missing = {one.case for one in failed}
+        seeds = [seed for played in self.played for seed in played.seeds]
+        folders = [
+            MaskFolder(out / "masks" / seed.run, options.save, options.keep_identifiers)
+            for seed in seeds
+        ]
+
+        def write(run: int, case: VolumeCase, mask: np.ndarray) -> None:
+            folders[run].write_volume(case, mask)
+
+        scored = score_volumes(
+            source,
+            keys,
+            [
+                PlayedSlices([r for r in seed.records if r.case not in missing], failed)
+                for seed in seeds
+            ],
+            options.cut(source) if source.volumes is not None else (),
+            write if options.save_masks else None,
+            on_progress,
+        )
+        for played in self.played:
+            own, scored = scored[: len(played.seeds)], scored[len(played.seeds) :]
+            labels = {"backbone": played.backbone, "policy": played.policy}
+            self.volumes.add(own, options.by, **labels)
+        if options.save_masks:
+            for folder, seed in zip(folders, seeds, strict=True):
+                folder.write_images(seed.records)
+                folder.close()
+                self.volumes.count_masks(folder)
+
     def show(self, console: Console) -> None:
         """Print the tables."""
         for table in as_tables(self.rows, self.options.title, self.options.max_steps):
             console.print(table)
+        self.volumes.show(console, self.options.title)
         console.print(f"Measured on: {self.machine}")
         if any(one.failed for one in self.played):
             console.print("Every row is of the cases that failed in none of them.")
@@ -109,8 +187,12 @@ class Comparison:
         if note := left_out_note(self.left_out):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
 
-    def write(self, out: Path) -> None:
-        """Write results.json, results.csv and dice_by_step.png."""
+    def write(self, out: Path) -> list[str]:
+        """Write results.json, results.csv and dice_by_step.png; with volumes their CSV as well.
+
+        Returns:
+            Names of the files.
+        """
         out.mkdir(parents=True, exist_ok=True)
         results = {
             "machine": self.machine,
@@ -123,11 +205,14 @@ class Comparison:
                 for one in p.failed
             ],
             "rows": self.rows,
+            **self.volumes.as_json(),
         }
         write_json(results, out / "results.json")
         context = {"machine": self.machine, "left_out": left_out_note(self.left_out)}
         write_csv([{**row, **context} for row in self.rows], out / "results.csv")
         plot_dice_by_step(self.rows, out / "dice_by_step.png", self.options.title)
+        files = ["results.json", "results.csv", "dice_by_step.png"]
+        return [*files, *self.volumes.write(out, "results_volumes.csv", context)]
 
 
 def compare(
@@ -165,19 +250,21 @@ def compare(
                 )
                 comparison.machine = describe_machine(str(envs.backbone.device))
                 if keys is None:
-                    keys = options.keys(envs.source)
-                    comparison.left_out = options.left_out(envs.source, keys)
+                    source = envs.source
+                    keys = options.keys(source)
+                    keep_masks = keeps_masks(source, options.save_masks)
+                    comparison.left_out = options.left_out(source, keys)
                     runs = len(options.backbones) * len(policy_specs) * len(options.seeds)
                     progress.update(bar, total=len(keys) * runs)
                 policy = policy_spec.build(envs)
-                records: list[CaseRecord] = []
-                failed: list[FailedCase] = []
+                seeds: list[PlayedSeed] = []
                 for seed in options.seeds:
                     progress.update(bar, description=f"{backbone}, {policy_spec.name}")
-                    settings = run_settings(envs, policy, keys, seed)
+                    settings = run_settings(envs, policy, keys, seed, keep_masks)
                     comparison.settings.append(settings)
-                    file = RecordFile(out / "records" / _file_name(settings), settings)
-                    records += evaluate(
+                    run = _run_name(settings)
+                    file = RecordFile(out / "records" / f"{run}.jsonl", settings)
+                    records = evaluate(
                         envs,
                         policy,
                         keys,
@@ -185,17 +272,27 @@ def compare(
                         file,
                         lambda batch: progress.advance(bar, len(batch)),
                         options.max_failures,
+                        keep_masks,
                     )
-                    failed += file.failed
-                comparison.played.append(PlayedBy(backbone, policy.name, records, failed))
+                    seeds.append(PlayedSeed(run, records, list(file.failed)))
+                comparison.played.append(PlayedBy(backbone, policy.name, seeds))
                 close_policy(policy)
                 envs.close()
-    comparison.summarise()
+        comparison.summarise()
+        if keys is not None:
+            comparison.score_volumes(
+                source,
+                keys,
+                out,
+                lambda done, total: progress.update(
+                    bar, description="volumes in 3D", completed=done, total=total
+                ),
+            )
     return comparison
 
 
-def _file_name(settings: dict[str, Any]) -> str:
+def _run_name(settings: dict[str, Any]) -> str:
     text = json.dumps(settings, sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     stem = f"{settings['backbone']}_{settings['policy']}_seed{settings['seed']}"
-    return re.sub(r"[^\w.=-]", "-", stem)[-120:] + f"_{digest}.jsonl"
+    return re.sub(r"[^\w.=-]", "-", stem)[-120:] + f"_{digest}"

@@ -18,6 +18,7 @@ from typing import Any
 import medseg_gym
 from medseg_agents.evaluation.case_record import CaseRecord, record_of
 from medseg_agents.evaluation.failed_cases import FailedCase, FailureLimit, failed_case
+from medseg_gym.cases import CaseSource
 from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.episodes import metrics
 from medseg_gym.errors import MedSegError
@@ -30,12 +31,16 @@ Outcome = CaseRecord | FailedCase
 
 
 def outcome_of(
-    one: Played | GivenUp, policy: Policy, envs: CoreVectorEnv, batch_size: int
+    one: Played | GivenUp,
+    policy: Policy,
+    envs: CoreVectorEnv,
+    batch_size: int,
+    keep_mask: bool = False,
 ) -> Outcome:
     """Return the record of an episode, finished or given up; see `record_of`."""
     if isinstance(one, GivenUp):
         return failed_case(one, batch_size)
-    return record_of(one, policy, envs, batch_size)
+    return record_of(one, policy, envs, batch_size, keep_mask)
 
 
 class RecordFile:
@@ -138,6 +143,7 @@ def evaluate(
     file: RecordFile | None = None,
     on_batch: Callable[[Sequence[Outcome]], None] | None = None,
     max_failures: int = 1,
+    keep_masks: bool = False,
 ) -> list[CaseRecord]:
     """Play cases once each.
 
@@ -151,6 +157,7 @@ def evaluate(
         on_batch: Called with the outcomes of every batch, the records found in `file` first.
         max_failures: The failed case with this number ends the run. Where it is above 1, look at
             `file.failed` beside what is returned.
+        keep_masks: Keep the final masks in the records.
 
     Returns:
         One record per case that was played, in order of cases.
@@ -167,7 +174,7 @@ def evaluate(
     for batch in play_or_give_up(envs, policy, keys, seed, done):
         start = batch[0].batch * size
         whole = len(keys[start : start + size])
-        fresh = [outcome_of(one, policy, envs, whole) for one in batch]
+        fresh = [outcome_of(one, policy, envs, whole, keep_masks) for one in batch]
         if file:
             file.append(fresh)
         records += [one for one in fresh if isinstance(one, CaseRecord)]
@@ -178,7 +185,18 @@ def evaluate(
     return sorted(records, key=lambda record: order[record.case])
 
 
-def run_settings(envs: CoreVectorEnv, policy: Policy, keys: Sequence[str], seed: int) -> dict:
+def keeps_masks(source: CaseSource, save_masks: bool) -> bool:
+    """Whether records hold masks: those of volumes always, for scores in three dimensions."""
+    return save_masks or source.volumes is not None
+
+
+def run_settings(
+    envs: CoreVectorEnv,
+    policy: Policy,
+    keys: Sequence[str],
+    seed: int,
+    keep_masks: bool = False,
+) -> dict:
     """Everything that decides the numbers of a run, for `RecordFile`.
 
     A policy says with `settings` (a mapping, JSON) what its name does not: how it samples, say.
@@ -205,6 +223,7 @@ def run_settings(envs: CoreVectorEnv, policy: Policy, keys: Sequence[str], seed:
         },
         **envs.view.settings,
         **({"left_out": left_out} if left_out else {}),
+        **({"masks": True} if keep_masks else {}),
         **({"policy_settings": policy.settings} if hasattr(policy, "settings") else {}),
         "reward": options.reward if isinstance(options.reward, str) else repr(options.reward),
     }

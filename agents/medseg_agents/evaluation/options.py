@@ -21,6 +21,26 @@ BY = ("modality", "group", "target")
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskOptions(Options):
+    """What is written of the mask of a volume."""
+
+    topic: ClassVar[str] = "Masks"
+
+    save: tuple[str, ...] = ("nifti",)
+    """Forms of the mask, comma between: nifti, seg (DICOM SEG, for DICOM scans), png (slices)."""
+
+    keep_identifiers: bool = False
+    """Copy what the images say about patient, study and scanner into a DICOM SEG. The groups of
+    cases tell PatientIDs with dicom:PATH?keep_identifiers=1 alone.
+    """
+
+    def __post_init__(self) -> None:
+        wrong = [one for one in self.save if one not in ("nifti", "seg", "png")]
+        if wrong or not self.save:
+            raise MedSegError(f"save must be of nifti, seg, png, got {wrong[0] if wrong else ''!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageOptions(Options):
     """The image to be segmented, and how it is decoded."""
 
@@ -49,8 +69,8 @@ class ImageOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScanOptions(ImageOptions):
-    """A scan: which part of its files, how it is cut, and what is written of its mask."""
+class ScanOptions(ImageOptions, MaskOptions):
+    """A scan: which part of its files, and how it is cut."""
 
     topic: ClassVar[str] = "Scans"
 
@@ -70,17 +90,6 @@ class ScanOptions(ImageOptions):
 
     resample: Literal["off", "nearest"] = "off"
     """nearest carries a truth on another grid over to the scan's; off refuses it."""
-
-    save: tuple[str, ...] = ("nifti",)
-    """Forms of the mask, comma between: nifti, seg (DICOM SEG, for DICOM scans), png (slices)."""
-
-    keep_identifiers: bool = False
-    """Copy the patient's name, number and birth date into a DICOM SEG."""
-
-    def __post_init__(self) -> None:
-        wrong = [one for one in self.save if one not in ("nifti", "seg", "png")]
-        if wrong:
-            raise MedSegError(f"save must be of nifti, seg, png, got {wrong[0]!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +111,15 @@ class RunOptions(EpisodeOptions, SegmenterOptions, ScanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayingOptions(EpisodeOptions, CaseOptions):
+class PlayingOptions(EpisodeOptions, CaseOptions, MaskOptions):
     """Playing the cases of a split."""
 
     topic: ClassVar[str] = "Playing"
+
+    save_masks: bool = False
+    """Write the final masks under masks/: of volumes in the forms of --save, of images as PNG; with
+    a protocol the prediction of every iteration, and the clicks.
+    """
 
     num_envs: int = 8
     """Cases played at once by a worker; it decides what is in a batch."""
@@ -116,6 +130,7 @@ class PlayingOptions(EpisodeOptions, CaseOptions):
     """
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("num_envs", "max_steps", "max_failures"):
             if getattr(self, name) < 1:
                 raise MedSegError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -216,6 +231,11 @@ class CompareOptions(PlayingOptions, DeviceOptions):
     def case_limit(self, source: CaseSource) -> int | None:
         """Return how many cases of a source are looked at; None is all."""
         return FEW_CASES if self.limit is None and len(source) > MANY_CASES else self.limit
+
+    def cut(self, source: CaseSource) -> Sequence[str]:
+        """Return the keys of a source that are not looked at, for its number of cases."""
+        limit = self.case_limit(source)
+        return () if limit is None else source.keys[limit:]
 
     def left_out(self, source: CaseSource, keys: Sequence[str]) -> dict[str, int]:
         """Count what the reader and `min_area` left out, by reason.

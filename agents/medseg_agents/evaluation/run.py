@@ -23,6 +23,7 @@ from medseg_agents.evaluation.evaluate import (
     CaseRecord,
     Outcome,
     RecordFile,
+    keeps_masks,
     outcome_of,
     run_settings,
 )
@@ -209,8 +210,9 @@ class _Player:
             **policy_spec.view,
         )
         self.policy = policy_spec.build(self.envs)
+        self.keep_masks = keeps_masks(self.envs.source, options.save_masks)
         self.settings = {
-            **run_settings(self.envs, self.policy, keys, options.seed),
+            **run_settings(self.envs, self.policy, keys, options.seed, self.keep_masks),
             "device": self.envs.backbone.device.type,  # which GPU of several is no matter
             "threads": options.threads,
         }
@@ -221,7 +223,9 @@ class _Player:
         size = self.options.num_envs
         whole = len(self.keys[batch * size : (batch + 1) * size])
         (ended,) = play_or_give_up(self.envs, self.policy, keys, self.options.seed)
-        outcomes = [outcome_of(one, self.policy, self.envs, whole) for one in ended]
+        outcomes = [
+            outcome_of(one, self.policy, self.envs, whole, self.keep_masks) for one in ended
+        ]
         return [replace(one, batch=batch) for one in outcomes]
 
     @property

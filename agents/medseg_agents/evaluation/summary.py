@@ -76,8 +76,14 @@ def summarise(
         **_surface_means(records),
         "boundary_iou": mean(record.boundary_iou for record in records),
         **_interaction_means(records, max_steps),
-        "notes": [*notes, *failure_notes(records, failed)],
+        "notes": [*notes, *_absent_targets(records), *failure_notes(records, failed)],
     }
+
+
+def _absent_targets(records: Sequence[CaseRecord]) -> list[str]:
+    """Say how many slices of volumes do not show the target: an empty mask scores 1 there."""
+    without = sum(bool(record.volume) and not record.area for record in records)
+    return [f"{without} of {len(records)} slices without the target"] if without else []
 
 
 def _surface_means(records: Sequence[CaseRecord]) -> dict[str, Any]:

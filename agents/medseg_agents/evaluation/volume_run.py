@@ -7,7 +7,6 @@ invented, and policies that are shown the truth refuse.
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from medseg_agents import policies
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import RunOptions
 from medseg_agents.evaluation.single_image import DICOM_SUFFIXES, draw_step, outcome_of_case
+from medseg_agents.evaluation.volumes.measures import measure_volume
 from medseg_gym.cases import Case, CaseList, VolumeCase
 from medseg_gym.cases.volumes import volume_suffix
 from medseg_gym.cases.volumes.scan import read_volume_file
@@ -29,7 +29,6 @@ from medseg_gym.cases.writers.volume_masks import (
     write_segmentation,
     write_slices,
 )
-from medseg_gym.episodes import metrics
 from medseg_gym.errors import CaseError, PolicyError
 from medseg_gym.policy import GivenUp, close_policy, make_envs, play_or_give_up
 from medseg_gym.storage.atomic_write import atomic_path
@@ -77,6 +76,7 @@ def read_volume(
                 raise CaseError(
                     f"--label {options.label}: of a volume file give the value of the target"
                 ) from None
+        left_out: dict[str, int] = {}
         case = read_volume_file(
             path,
             options.target,
@@ -87,8 +87,9 @@ def read_volume(
             options.channel,
             value,
             options.resample,
+            left_out,
         )
-        return case, {}
+        return case, left_out
     from medseg_gym.cases.dicom.scan import read_series
 
     return read_series(
@@ -176,7 +177,7 @@ def run_volume(
                 index = len(records)
                 records.append({"slice": index, **outcome_of_case(played, scored)})
                 if isinstance(played, GivenUp):
-                    out.mkdir(parents=True, exist_ok=True)
+                    _clear(out)
                     write_json({**record, "played": records}, out / "record.json")
                     raise played.error
                 episode = played.episode
@@ -192,14 +193,16 @@ def run_volume(
         close_policy(policy)
         envs.close()
     record |= {"mask_voxels": int(mask.sum()), "seconds": sum(r["seconds"] for r in records)}
-    if case.spacing:
-        record["mask_ml"] = float(mask.sum()) * math.prod(case.spacing) / 1000
+    if case.voxel_ml is not None:
+        record["mask_ml"] = float(mask.sum()) * case.voxel_ml
     if scored:
-        record["scores"] = _scores(mask, case)
+        measures = measure_volume(mask, case)._asdict()
+        record["notes"] = measures.pop("notes")
+        record["scores"] = measures
     record["played"] = records
-    files = _write(out, case, mask, options)
+    files, not_written = _write(out, case, mask, options)
     _sheet(out / "sheet.png", [drawn for _, _, drawn in sorted(largest, key=lambda one: -one[1])])
-    record["files"] = files
+    record |= {"files": files, "not_written": not_written}
     write_json(record, out / "record.json")
     return record
 
@@ -209,28 +212,35 @@ def _playable(case: VolumeCase, index: int) -> Case:
     return replace(case.slice_case(index), truth_known=True)
 
 
-def _scores(mask: np.ndarray, case: VolumeCase) -> dict[str, float | None]:
-    if case.spacing is None:
-        return {"dice": metrics.dice(mask, case.mask)}
-    scores = metrics.volume_scores(mask, case.mask, case.spacing)._asdict()
-    return {name: value if math.isfinite(value) else None for name, value in scores.items()}
-
-
-def _write(out: Path, case: VolumeCase, mask: np.ndarray, options: RunOptions) -> list[str]:
+def _write(
+    out: Path, case: VolumeCase, mask: np.ndarray, options: RunOptions
+) -> tuple[list[str], dict[str, str]]:
+    """Write the forms of the mask; returns the files, and why others were not written."""
     assert case.geometry is not None  # it was read from files
-    out.mkdir(parents=True, exist_ok=True)
-    files = []
+    _clear(out)
+    files: list[str] = []
+    not_written: dict[str, str] = {}
     if "nifti" in options.save:
         write_nifti_mask(out / "mask.nii.gz", mask, case.geometry)
         files.append("mask.nii.gz")
-    if "seg" in options.save:
+    if "seg" in options.save and not mask.any():
+        not_written["mask.dcm"] = "the mask is empty, and a DICOM SEG needs a pixel"
+    elif "seg" in options.save:
         keep = options.keep_identifiers
         write_segmentation(out / "mask.dcm", mask, case.geometry, case.target, keep)
         files.append("mask.dcm")
     if "png" in options.save:
         write_slices(out / "slices", mask)
         files.append("slices/")
-    return [*files, "sheet.png", "record.json"]
+    return [*files, "sheet.png", "record.json"], not_written
+
+
+def _clear(out: Path) -> None:
+    """Make the folder, without the masks of an earlier run."""
+    out.mkdir(parents=True, exist_ok=True)
+    masks = ("mask.nii.gz", "mask.dcm", "sheet.png")
+    for stale in (*(out / name for name in masks), *out.glob("slices/slice_*.png")):
+        stale.unlink(missing_ok=True)
 
 
 def _sheet(file: Path, tiles: list[np.ndarray]) -> None:

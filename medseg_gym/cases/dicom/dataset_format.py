@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from medseg_gym.cases.dicom.facts import Facts, read_facts
 from medseg_gym.cases.dicom.images import read_rgb_frame
 from medseg_gym.cases.dicom.planes import Plane
 from medseg_gym.cases.dicom.records import record_of, turned
+from medseg_gym.cases.dicom.scan import geometry_of, read_planes
 from medseg_gym.cases.dicom.series import Series, assemble, series_of
 from medseg_gym.cases.dicom.truth.contours import draw, place_contours
 from medseg_gym.cases.dicom.truth.placed import Placed
@@ -20,10 +22,19 @@ from medseg_gym.cases.dicom.truth.regridding import carry, carry_segments, lies_
 from medseg_gym.cases.dicom.truth.segment_slices import place_segments
 from medseg_gym.cases.dicom.truth.segmentation import scan_segmentation, segment_values
 from medseg_gym.cases.dicom.truth.structures import StructureSet, facts_of_regions, read_structures
-from medseg_gym.cases.files import Damaged, DatasetFormat, Defect, FileCache, Pixels, Record
+from medseg_gym.cases.files import (
+    Damaged,
+    DatasetFormat,
+    Defect,
+    FileCache,
+    Pixels,
+    Record,
+    VolumePixels,
+)
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.spec import FileSpec
+from medseg_gym.cases.source import SlicePlace
 from medseg_gym.cases.volumes import parse_window, require
 from medseg_gym.cases.volumes.slices import SliceChoice, SliceOptions
 from medseg_gym.errors import CaseError
@@ -46,6 +57,9 @@ class DicomOptions(SliceOptions):
     """Of an RTSTRUCT. "drawn": closed planar contours of a region in one plane are united, and
     holes are keyholes and contours of type CLOSEDPLANAR_XOR. "nested": contours strictly inside
     another one are holes too, and islands within those."""
+
+    keep_identifiers: bool = False
+    """Call groups by their PatientID; by default by a digest of it, so that no record tells it."""
 
 
 class DicomFormat(DatasetFormat):
@@ -82,6 +96,8 @@ class DicomFormat(DatasetFormat):
         given = spec.read(DicomOptions)
         self.nested_holes, self.resample = given.holes == "nested", given.resample
         self.choice = SliceChoice.of(spec)
+        self._keep_identifiers, self._salt = given.keep_identifiers, ""
+        self._volumes: dict[str, tuple[Series, dict[int, Placed]]] = {}
         try:
             self.window = parse_window(given.window, "", own=True)
         except CaseError as error:
@@ -106,6 +122,7 @@ class DicomFormat(DatasetFormat):
             elif facts["kind"] in kinds:
                 kinds[facts["kind"]][name] = facts
         series = list(assemble(kinds["image"]))
+        self._salt = min((one.facts["study"] for one in series), default="")
         used: set[str] = set()
         counts = Counts()
         records: list[Record | Defect] = []
@@ -126,14 +143,50 @@ class DicomFormat(DatasetFormat):
         image = read_rgb_frame(
             self.path(image_file), image_file, place["frame"], self.window, modality, place["whole"]
         )
-        size = image.shape[:2]
-        if place["kind"] == "seg":
-            mask = self._segment(truth, place, size)
-        else:
-            contours = self._structures(truth).contours
-            chosen = [contours[number] for number in place["parts"]]
-            mask = draw(chosen, Plane.of(place["plane"]), size[0], size[1], self.nested_holes)
+        mask = self._mask(truth, place, image.shape[:2])
         return Pixels(turned(image, place["turn"]), turned(mask, place["turn"]))
+
+    def group_label(self, group: str) -> str:
+        """Return a name that does not tell the PatientID, the same for the same data.
+
+        A digest of a number can be guessed by trying all numbers, hence the UID in it.
+        """
+        if self._keep_identifiers:
+            return group
+        digest = hashlib.blake2b(f"{self._salt}|{group}".encode(), digest_size=6).hexdigest()
+        return f"patient-{digest}"
+
+    def place(self, record: Record) -> SlicePlace | None:
+        """See `DatasetFormat.place`; images that do not say where they lie are no volume."""
+        place = record.place
+        return SlicePlace(place["volume"], place["slice"]) if place["volume"] else None
+
+    def read_volume(self, record: Record) -> VolumePixels:
+        """See `DatasetFormat.read_volume`."""
+        truth, place = record.files[1], record.place
+        series, by_slice = self._volumes[place["volume"]]
+        assert series.view is not None  # `place` says so
+        geometry = geometry_of(self.root, series, series.view.axis)
+        modality = self.spec.options.get("modality") or record.modality
+        size = (series.facts["rows"], series.facts["columns"])
+        images, masks = [], []
+        for index, image in enumerate(read_planes(self.root, series, self.window, modality)):
+            mask = np.zeros(size, bool)
+            if index in by_slice:
+                one = record_of(by_slice[index], truth, "", place["kind"], series)
+                mask = self._mask(truth, one.place, size)
+            images.append(turned(image, place["turn"]))
+            masks.append(turned(mask, place["turn"]))
+        spacing = geometry.spacing if len(images) > 1 else None  # nothing says how thick one is
+        return VolumePixels(np.stack(images), np.stack(masks), spacing, geometry)
+
+    def _mask(self, truth: str, place: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
+        """Return the target on a frame, (rows, columns) bool, as stored."""
+        if place["kind"] == "seg":
+            return self._segment(truth, place, size)
+        contours = self._structures(truth).contours
+        chosen = [contours[number] for number in place["parts"]]
+        return draw(chosen, Plane.of(place["plane"]), size[0], size[1], self.nested_holes)
 
     def _segment(self, name: str, place: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
         mask = np.zeros(size, bool)
@@ -249,7 +302,9 @@ class DicomFormat(DatasetFormat):
                 where = f"{title}, {series.frames[index].file}"
                 counts.add("", self.choice.reason, where, left_out=True)
             for index in self.choice.choose(areas):
-                yield record_of(by_slice[index], name, title, kind, series)
+                record = record_of(by_slice[index], name, title, kind, series)
+                self._volumes[record.place["volume"]] = (series, by_slice)
+                yield record
 
     def _notes(self, series: Series, has_truth: bool) -> Iterator[Defect]:
         if not has_truth:

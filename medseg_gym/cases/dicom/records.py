@@ -48,6 +48,8 @@ def record_of(one: Placed, name: str, title: str, kind: str, series: Series) -> 
         files=(frame.file, name),
         place={
             "kind": kind,
+            "volume": "" if view is None else f"{title}/{one.number}-{one.target}",
+            "slice": one.slice,
             "frame": frame.number,
             "whole": frame.file in series.whole,
             "parts": list(one.parts),

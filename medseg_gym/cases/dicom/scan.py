@@ -16,7 +16,14 @@ from medseg_gym.cases.dicom.truth.volume import read_truth
 from medseg_gym.cases.files import Damaged, Defect
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.volume_case import VolumeCase
-from medseg_gym.cases.volumes import VolumeGeometry, longest_axis, parse_window, require, view_of
+from medseg_gym.cases.volumes import (
+    VolumeGeometry,
+    Window,
+    longest_axis,
+    parse_window,
+    require,
+    view_of,
+)
 from medseg_gym.cases.volumes.windows import NothingToSee
 from medseg_gym.errors import CaseError
 
@@ -59,38 +66,70 @@ def read_series(
     for note in series.notes:
         if not note.note:
             left_out[note.cause] = left_out.get(note.cause, 0) + 1
-    affine = _affine(path, series)
-    frames = series.frames
     modality = modality or MODALITIES.get(series.facts["modality"], "")
-    limits = parse_window(window, modality, own=True)
-    shape = (series.facts["columns"], series.facts["rows"], len(frames))
-    if axis == "auto":
-        axis = longest_axis(shape, affine)
-    places = tuple((frame.file, frame.number) for frame in frames)
-    geometry = VolumeGeometry(shape, affine, view_of(shape, affine, axis), path, places)
-    planes = []
-    for frame in frames:
-        file, whole = path / frame.file if frame.file else path, frame.file in series.whole
-        try:
-            planes.append(
-                read_rgb_frame(file, str(file), frame.number, limits, modality, whole)[:, :, 0]
-            )
-        except Damaged as error:
-            if not isinstance(error.__cause__, NothingToSee):
-                raise
-            planes.append(np.zeros(shape[1::-1], np.uint8))  # ordinary at the ends of a scan
+    geometry = geometry_of(path, series, axis)
+    planes = read_planes(path, series, parse_window(window, modality, own=True), modality)
     case = VolumeCase(
         path.name,
         geometry.shown(_stored(planes)),
         geometry.shown(_stored(_truth_planes(truth, label or target, series, path, left_out))),
         target,
         modality,
-        geometry.spacing,
+        geometry.spacing if len(series.frames) > 1 else None,  # nothing says how thick one is
         source="file",
         truth_known=truth is not None,
         geometry=geometry,
     )
     return case, left_out
+
+
+def geometry_of(path: Path, series: Series, axis: str = "auto") -> VolumeGeometry:
+    """Return the grid of a series, for writing masks back.
+
+    Args:
+        path: What its files are relative to.
+        series: The images.
+        axis: As in `read_series`.
+
+    Raises:
+        CaseError: Slices that are missing, lie unevenly or do not say where.
+    """
+    affine = _affine(path, series)
+    shape = (series.facts["columns"], series.facts["rows"], len(series.frames))
+    if axis == "auto":
+        axis = longest_axis(shape, affine)
+    places = tuple((frame.file, frame.number) for frame in series.frames)
+    return VolumeGeometry(shape, affine, view_of(shape, affine, axis), path, places)
+
+
+def read_planes(path: Path, series: Series, window: Window, modality: str) -> list[np.ndarray]:
+    """Read all frames of a series.
+
+    Args:
+        path: What its files are relative to.
+        series: The images.
+        window: Intensities shown black and white.
+        modality: As in `Case`.
+
+    Returns:
+        (rows, columns) uint8, one per frame, as stored; a frame without anything in it is black.
+
+    Raises:
+        Damaged: A frame cannot be decoded.
+    """
+    planes = []
+    for frame in series.frames:
+        file, whole = path / frame.file if frame.file else path, frame.file in series.whole
+        try:
+            planes.append(
+                read_rgb_frame(file, str(file), frame.number, window, modality, whole)[:, :, 0]
+            )
+        except Damaged as error:
+            if not isinstance(error.__cause__, NothingToSee):
+                raise
+            size = (series.facts["rows"], series.facts["columns"])
+            planes.append(np.zeros(size, np.uint8))  # ordinary at the ends of a scan
+    return planes
 
 
 def _images(path: Path) -> tuple[dict[str, Facts], dict[str, int]]:

@@ -12,7 +12,7 @@ from medseg_gym.cases.files.data import FileData
 from medseg_gym.cases.files.dataset_format import DatasetFormat
 from medseg_gym.cases.files.defects import Damaged, Defect, decoding, error_text
 from medseg_gym.cases.files.file_cache import FileCache
-from medseg_gym.cases.files.records import Facts, Pixels, Record
+from medseg_gym.cases.files.records import Facts, Pixels, Record, VolumePixels
 from medseg_gym.cases.files.source import FileCaseSource, index_dataset, open_split
 from medseg_gym.cases.files.spec import FileOptions, FileSpec, WrongOption
 
@@ -29,6 +29,7 @@ __all__ = [
     "FileSpec",
     "Pixels",
     "Record",
+    "VolumePixels",
     "WrongOption",
     "check_pixels",
     "check_voxels",

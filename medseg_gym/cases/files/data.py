@@ -218,6 +218,8 @@ class FileData:
         for item in items:
             if isinstance(item, Record):
                 item = self._grouping.complete(item)
+            if isinstance(item, Record):  # its split goes by the name in the data
+                item = replace(item, group=self.dataset_format.group_label(item.group))
             if isinstance(item, Defect):
                 defects.append(item)
             elif item.key in records:

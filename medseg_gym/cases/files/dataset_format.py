@@ -10,8 +10,9 @@ from typing import ClassVar
 from medseg_gym.cases.files.access.byte_cache import ByteCache
 from medseg_gym.cases.files.defects import Defect
 from medseg_gym.cases.files.file_cache import FileCache
-from medseg_gym.cases.files.records import Pixels, Record
+from medseg_gym.cases.files.records import Pixels, Record, VolumePixels
 from medseg_gym.cases.files.spec import FileOptions, FileSpec
+from medseg_gym.cases.source import SlicePlace
 
 
 class DatasetFormat(ABC):
@@ -63,6 +64,26 @@ class DatasetFormat(ABC):
         Raises:
             Damaged: Its files cannot be used.
         """
+
+    def group_label(self, group: str) -> str:
+        """Return what a group is called outside of the data; by default its name there."""
+        return group
+
+    def place(self, record: Record) -> SlicePlace | None:
+        """Return the volume that a case is a slice of; None for an image of its own."""
+        del record
+        return None
+
+    def read_volume(self, record: Record) -> VolumePixels:
+        """Decode the whole volume that a case is a slice of, with all of its target.
+
+        Args:
+            record: Of any of its slices; `place` has given its volume.
+
+        Raises:
+            CaseError: Its files cannot be used, or its slices make no volume.
+        """
+        raise NotImplementedError(f"{self.name}: {record.key} is a slice of no volume")
 
     def path(self, relative: str) -> Path:
         """Return the file that a relative path names ("" is the root itself)."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from medseg_gym.cases.volumes import VolumeGeometry
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,23 @@ class Pixels:
 
     image: np.ndarray
     mask: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePixels:
+    """The arrays of a volume of which cases are slices.
+
+    Args:
+        image: (D, H, W) or (D, H, W, 3) uint8.
+        mask: (D, H, W) bool.
+        spacing: As in `VolumeCase`.
+        geometry: As in `VolumeCase`.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    spacing: tuple[float, float, float] | None
+    geometry: VolumeGeometry | None = None
 
 
 @dataclass(frozen=True, slots=True)

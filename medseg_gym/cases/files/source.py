@@ -12,7 +12,9 @@ from medseg_gym.cases.files.dataset_format import DatasetFormat
 from medseg_gym.cases.files.defects import Defect
 from medseg_gym.cases.files.records import Record
 from medseg_gym.cases.files.spec import FileSpec
-from medseg_gym.cases.source import CaseSource, EmptySplit, load_cases
+from medseg_gym.cases.files.volumes import FileVolumes
+from medseg_gym.cases.source import CaseSource, EmptySplit, SlicePlace, load_cases
+from medseg_gym.cases.volume_source import VolumeSource
 
 
 class FileCaseSource(CaseSource):
@@ -46,6 +48,20 @@ class FileCaseSource(CaseSource):
     def targets(self) -> tuple[str, ...]:
         """Target texts of all splits, sorted."""
         return self.data.targets
+
+    @cached_property
+    def volumes(self) -> VolumeSource | None:
+        """See `CaseSource.volumes`; None as well where `slices=` plays a part of every volume."""
+        if self.data.spec.options.get("slices", "all") not in ("", "all"):
+            return None
+        volumes = FileVolumes(self.data, self.records, self.split)
+        return volumes if len(volumes) else None
+
+    def place_of(self, key: str) -> SlicePlace | None:
+        """See `CaseSource.place_of`."""
+        if self.volumes is None:
+            return None
+        return self.data.dataset_format.place(self.records[self.index_of(key)])
 
     @property
     def defects(self) -> tuple[Defect, ...]:

@@ -8,12 +8,9 @@ import numpy as np
 
 from medseg_gym.cases.files import Damaged
 from medseg_gym.cases.volumes import Volume
+from medseg_gym.cases.volumes.whole_numbers import whole_numbers
 
-MAX_VALUE = 65_535
 MAX_DISTINCT = 1_000
-
-TOLERANCE = 1e-3
-"""How far a label may lie from the whole number that it stands for: scaled storage is not exact."""
 
 
 @dataclass
@@ -25,7 +22,7 @@ class LabelAreas:
             background 0 is left out.
         background: The first of several channels is 1 exactly where no other channel has a label.
         disjoint: No voxel has a label in more than one channel.
-        rounded: Voxels that were no whole numbers, but within `TOLERANCE` of one.
+        rounded: Voxels that were no whole numbers, but within `whole_numbers.TOLERANCE` of one.
         example: The first of them.
         place: Where it lies.
     """
@@ -45,7 +42,7 @@ def label_areas(volume: Volume) -> LabelAreas:
         volume: A label volume.
 
     Raises:
-        Damaged: Values that are not whole (within `TOLERANCE`), not finite, negative, or far too
+        Damaged: Values that are not whole (see `whole_numbers`), not finite, negative, or far too
             many for labels; or the file is damaged.
     """
     channels = volume.header.channels
@@ -75,45 +72,6 @@ def label_areas(volume: Volume) -> LabelAreas:
             labels.disjoint = labels.disjoint and int(labelled.max()) < 2
     labels.areas = dict(sorted(areas.items()))
     return labels
-
-
-def whole_numbers(plane: np.ndarray, name: str, place: str) -> np.ndarray:
-    """Convert a slice of a label volume to integers; values within `TOLERANCE` of one are rounded.
-
-    Args:
-        plane: Array of any real type.
-        name: The file, for the error.
-        place: Where in it, for the error.
-
-    Raises:
-        Damaged: See `label_areas`.
-    """
-    if plane.dtype.kind == "b":
-        return plane.view(np.uint8)
-    if plane.dtype.kind == "f":
-        finite = np.isfinite(plane)
-        if not finite.all():
-            count = int(np.count_nonzero(~finite))
-            raise Damaged(
-                name,
-                f"{count} labels are NaN or infinite; write 0 where nothing is labelled",
-                place,
-            )
-        whole = np.rint(plane)
-        if (odd := np.abs(plane - whole) > TOLERANCE + 1e-9).any():
-            raise Damaged(
-                name,
-                f"labels must be whole numbers, found {float(plane[odd][0]):g}; threshold a "
-                "probability map first",
-                place,
-            )
-        plane = whole
-    if plane.dtype.kind != "u" or plane.dtype.itemsize > 2:
-        outside = [value for value in (plane.min(), plane.max()) if not 0 <= value <= MAX_VALUE]
-        if outside:
-            raise Damaged(name, f"label {outside[0]:g} is outside of 0..{MAX_VALUE}", place)
-        return plane.astype(np.uint16)
-    return plane
 
 
 def _count_rounded(labels: LabelAreas, stored: np.ndarray, plane: np.ndarray, place: str) -> None:

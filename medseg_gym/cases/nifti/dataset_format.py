@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,18 +16,19 @@ from medseg_gym.cases.files import (
     FileCache,
     Pixels,
     Record,
+    VolumePixels,
 )
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.modality import modality_of
 from medseg_gym.cases.files.spec import FileSpec, WrongOption
-from medseg_gym.cases.nifti.areas import whole_numbers
 from medseg_gym.cases.nifti.dataset_json import FILE, Dataset, read_dataset
 from medseg_gym.cases.nifti.labels import labels_option
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
 from medseg_gym.cases.nifti.scan import Scan, scan_pair
 from medseg_gym.cases.nifti.targets import find_targets
 from medseg_gym.cases.nifti.value_names import Names, names_beside
+from medseg_gym.cases.source import SlicePlace
 from medseg_gym.cases.volumes import (
     Volume,
     fit_labels,
@@ -36,7 +37,9 @@ from medseg_gym.cases.volumes import (
     show,
     volume_suffix,
 )
+from medseg_gym.cases.volumes.scan import geometry_of, show_volume
 from medseg_gym.cases.volumes.slices import SliceChoice, SliceOptions, joined
+from medseg_gym.cases.volumes.whole_numbers import whole_numbers
 from medseg_gym.errors import CaseError
 
 _LETTERS = {"axial": "z", "coronal": "y", "sagittal": "x"}
@@ -74,7 +77,7 @@ class NiftiOptions(SliceOptions):
 class NiftiFormat(DatasetFormat):
     """Volumes under a folder: .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd.
 
-    Labels are whole numbers, within `areas.TOLERANCE` where storage is scaled or in floating point.
+    Labels are whole numbers, within `TOLERANCE` where storage is scaled or in floating point.
 
     Args:
         spec: Path and options.
@@ -149,12 +152,31 @@ class NiftiFormat(DatasetFormat):
         except CaseError as error:
             raise Damaged(image.name, str(error), where) from error
         label = fit_labels(image, label, self.resample)
+        return Pixels(pixels, self._mask(label, place["slice"], place["parts"]))
+
+    def place(self, record: Record) -> SlicePlace:
+        """See `DatasetFormat.place`."""
+        return SlicePlace(record.place["volume"], record.place["slice"])
+
+    def read_volume(self, record: Record) -> VolumePixels:
+        """See `DatasetFormat.read_volume`."""
+        image, label = (self._volume(name) for name in record.files[:2])
+        place = record.place
+        window = parse_window(self._window, place["modality"])
+        pixels = show_volume(image, window, place["channel"], self._finite)
+        label = fit_labels(image, label, self.resample)
+        planes = [self._mask(label, index, place["parts"]) for index in range(len(label))]
+        return VolumePixels(pixels, np.stack(planes), image.view.spacing, geometry_of(image))
+
+    def _mask(self, label: Volume, index: int, parts: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return a target on slice `index`, (H, W) bool; no parts are all labels above 0."""
         mask = np.zeros(label.plane_shape, bool)
-        for channel in dict.fromkeys(channel for channel, _ in place["parts"] or [(0, 0)]):
-            labels = whole_numbers(label.plane(place["slice"], channel), label.name, where)
-            values = [value for at, value in place["parts"] if at == channel]
+        for channel in dict.fromkeys(channel for channel, _ in parts or [(0, 0)]):
+            plane = label.plane(index, channel)
+            labels = whole_numbers(plane, label.name, f"slice {index}")
+            values = [value for at, value in parts if at == channel]
             mask |= np.isin(labels, values) if values else labels > 0
-        return Pixels(pixels, mask)
+        return mask
 
     def _finite(self, plane: np.ndarray) -> np.ndarray:
         """Replace what is not finite by the option `nan`.
@@ -261,6 +283,7 @@ class NiftiFormat(DatasetFormat):
                     target=target.name,
                     files=(pair.image, pair.label),
                     place={
+                        "volume": f"{pair.key}/{target.name}",
                         "slice": index,
                         "parts": [list(place) for place in target.parts],
                         "channel": channel,

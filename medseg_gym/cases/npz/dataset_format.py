@@ -18,6 +18,7 @@ from medseg_gym.cases.files import (
     FileSpec,
     Pixels,
     Record,
+    VolumePixels,
     WrongOption,
     walk,
 )
@@ -27,6 +28,7 @@ from medseg_gym.cases.files.splits import split_named
 from medseg_gym.cases.nifti.labels import labels_option, read_names, unnamed
 from medseg_gym.cases.npz.scan import NpzScan
 from medseg_gym.cases.npz.volume import NpzVolume
+from medseg_gym.cases.source import SlicePlace
 from medseg_gym.cases.volumes import parse_window
 from medseg_gym.cases.volumes.slices import MIN_AREA, SliceChoice, joined
 from medseg_gym.errors import CaseError
@@ -155,7 +157,11 @@ class NpzFormat(DatasetFormat):
                     yield entry.record(
                         f"{entry.name or self.root.name}/{at}{target}",
                         target,
-                        {"slice": index},
+                        {
+                            "volume": f"{entry.name or self.root.name}/{target}",
+                            "slice": index,
+                            "flat": scan.flat,
+                        },
                         spacing=scan.spacing and scan.spacing[-2:],
                         size=scan.shape[1:],
                         area=by_slice[index],
@@ -187,6 +193,22 @@ class NpzFormat(DatasetFormat):
         labels = volume.labels()[index]
         image = plane if plane.ndim == 3 else np.repeat(plane[:, :, None], 3, axis=2)
         return Pixels(np.ascontiguousarray(image), np.isin(labels, place["values"]))
+
+    def place(self, record: Record) -> SlicePlace | None:
+        """See `DatasetFormat.place`; a file that holds an image is no volume."""
+        place = record.place
+        return None if place["flat"] else SlicePlace(place["volume"], place["slice"])
+
+    def read_volume(self, record: Record) -> VolumePixels:
+        """See `DatasetFormat.read_volume`."""
+        volume = self.volume(record.files[0], record.files[-1])
+        mask = np.isin(volume.labels(), record.place["values"])
+        spacing = volume.spacing
+        return VolumePixels(
+            volume.image(self.given.window, record.place["modality"]),
+            mask,
+            (spacing[0], spacing[1], spacing[2]) if spacing else None,
+        )
 
     def volume(self, name: str, labels: str) -> NpzVolume:
         """Open a file.

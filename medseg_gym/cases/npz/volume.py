@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from medseg_gym.cases.files import Damaged, check_voxels, decoding
-from medseg_gym.cases.nifti.areas import MAX_DISTINCT, whole_numbers
+from medseg_gym.cases.nifti.areas import MAX_DISTINCT
 from medseg_gym.cases.npz.archive import Archive, ArrayHeader
 from medseg_gym.cases.npz.boxes import VolumeBox, read_boxes
 from medseg_gym.cases.volumes import parse_window
 from medseg_gym.cases.volumes.volume import decoded
+from medseg_gym.cases.volumes.whole_numbers import whole_numbers
 from medseg_gym.cases.windowing import window_values
 
 IMAGE, LABELS = "imgs", "gts"

@@ -10,6 +10,9 @@ import numpy as np
 from medseg_gym.cases.volumes.orientation import AXES, View, view_of
 from medseg_gym.errors import CaseError
 
+MIN_TILT = 0.1
+"""Degrees: what is less comes from numbers that were rounded."""
+
 
 @dataclass(frozen=True, eq=False)
 class VolumeGeometry:
@@ -50,6 +53,19 @@ class VolumeGeometry:
     def spacing(self) -> tuple[float, float, float]:
         """Millimetres between slices, rows and columns."""
         return self.view.spacing
+
+    @property
+    def voxel_ml(self) -> float:
+        """Millilitres of a voxel; of a tilted stack less than the product of its spacings."""
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+    @property
+    def tilt(self) -> float:
+        """Degrees that voxel axes are off right angles, as by a tilted gantry; 0 below 0.1."""
+        columns = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+        slant = float(np.abs(columns.T @ columns - np.eye(3)).max())
+        degrees = float(np.degrees(np.arcsin(min(slant, 1.0))))
+        return degrees if degrees >= MIN_TILT else 0.0
 
     def stored(self, shown: np.ndarray) -> np.ndarray:
         """Return a volume in the file's order of voxels.

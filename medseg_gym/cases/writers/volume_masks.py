@@ -16,8 +16,14 @@ from medseg_gym.cases.volumes.geometry import VolumeGeometry
 from medseg_gym.errors import CaseError
 from medseg_gym.storage.atomic_write import atomic_write
 
-IDENTIFIERS = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber")
-"""Elements of a DICOM file that tell who the patient is, as far as a segmentation copies them."""
+IDENTIFIERS = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber"),
+    *("ReferringPhysicianName", "StudyID"),
+)
+"""Elements that tell who the patient is and that a segmentation must have: they are left empty."""
+
+_REMOVED = ("StudyDescription", "ContributingEquipmentSequence")
+_REMOVED_GROUPS = (0x0010, 0x0012)  # the patient, and the trial the patient is in
 
 
 def write_nifti_mask(path: Path, mask: np.ndarray, geometry: VolumeGeometry) -> None:
@@ -43,10 +49,10 @@ def write_nifti_mask(path: Path, mask: np.ndarray, geometry: VolumeGeometry) -> 
         image.header.set_xyzt_units("mm")
     # A header without any code keeps its affine in neither form; readers then guess.
     qform, sform = codes if any(codes) else (1, 1)
-    if _is_sheared(geometry.affine):  # a tilted stack: the qform cannot say it
+    if geometry.tilt:  # a tilted stack: the qform cannot say it
         qform, sform = 0, sform or 1
     image.set_sform(geometry.affine, sform)
-    image.set_qform(None if _is_sheared(geometry.affine) else geometry.affine, qform)
+    image.set_qform(None if geometry.tilt else geometry.affine, qform)
     whole = image.to_bytes()
     if path.name.endswith(".gz"):
         whole = gzip.compress(whole, 6, mtime=0)  # the same mask gives the same bytes
@@ -67,8 +73,9 @@ def write_segmentation(
         mask: (D, H, W) bool, as the volume is shown; not empty.
         geometry: Grid of a DICOM series.
         target: Label of the segment.
-        keep_identifiers: Copy the patient's name, number and birth date out of the images;
-            otherwise they are left empty.
+        keep_identifiers: Keep what highdicom copies out of the images about patient, study and
+            scanner; otherwise names, numbers, birth date, texts and serial numbers are left out.
+            UIDs and the date of the study, which tie the mask to its images, stay.
 
     Raises:
         CaseError: The volume was not read from DICOM, the mask is empty or of another shape, or
@@ -86,9 +93,7 @@ def write_segmentation(
         warnings.simplefilter("ignore")  # about elements of the images that are not to the letter
         data = _segmentation(stored, geometry, target)
     if not keep_identifiers:
-        for name in IDENTIFIERS:
-            if name in data:
-                setattr(data, name, "")
+        _remove_identifiers(data)
     buffer = io.BytesIO()
     data.save_as(buffer, enforce_file_format=True)
     atomic_write(path, buffer.getvalue())
@@ -142,15 +147,21 @@ def _segmentation(stored: np.ndarray, geometry: VolumeGeometry, target: str) -> 
     )
 
 
+def _remove_identifiers(data: Any) -> None:
+    for name in _REMOVED:
+        if name in data:
+            delattr(data, name)
+    for element in list(data):
+        if element.keyword in IDENTIFIERS:
+            element.value = ""
+        elif element.tag.group in _REMOVED_GROUPS or element.VR == "PN":
+            del data[element.tag]
+
+
 def _in_order(stored: np.ndarray, geometry: VolumeGeometry, files: Sequence[str]) -> np.ndarray:
     """Planes in the order of the source frames: file by file, frame by frame."""
     places = [(files.index(name), number) for name, number in geometry.frames]
     return stored[sorted(range(len(places)), key=places.__getitem__)]
-
-
-def _is_sheared(affine: np.ndarray) -> bool:
-    columns = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(np.abs(columns.T @ columns - np.eye(3)).max() > 1e-3)
 
 
 def _version() -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from medseg_gym.envs.views.prompt_maps import PromptMaps
 from medseg_gym.envs.views.protocol import Observations, Reading
 from medseg_gym.envs.views.squares import Squares
 from medseg_gym.episodes import Episode
@@ -37,10 +38,7 @@ class ArrayView:
         self.codec = ArrayCodec(bins, tools)
         self.targets = tuple(targets)
         self._target_index = {text: i + 1 for i, text in enumerate(self.targets)}
-        radius = max(1, round(self.side / 64))
-        dy, dx = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-        inside = dx * dx + dy * dy <= radius * radius + radius // 2
-        self._disc = dy[inside], dx[inside]
+        self._maps = PromptMaps(self.side)
 
     @property
     def action_space(self) -> spaces.MultiDiscrete:
@@ -90,9 +88,8 @@ class ArrayView:
         stop = self.codec.stop_row
         if stop is None or not len(slots):
             return actions
-        actions = np.array(actions)
-        actions[list(slots)] = stop
-        return actions
+        nobody = set(slots)  # a slot that was given up may hold its error instead of an action
+        return np.array([stop if slot in nobody else row for slot, row in enumerate(actions)])
 
     def read(self, actions: Any) -> list[Reading]:
         """Prompts of (n, 5) integer rows.
@@ -123,7 +120,7 @@ class ArrayView:
         return {
             "image": np.stack([self._squares.image(e.case) for e in episodes]),
             "mask": self._masks(episodes),
-            "prompts": self._prompts(episodes),
+            "prompts": self._maps.draw([(e.state.box, e.state.points) for e in episodes]),
             "target": np.array(
                 [self._target_index.get(e.case.target, 0) for e in episodes], dtype=np.int64
             ),
@@ -134,30 +131,3 @@ class ArrayView:
         """Masks, N x S x S x 1 uint8."""
         sampled = self._squares.masks([episode.state.mask for episode in episodes])
         return (sampled.view(np.uint8) * np.uint8(255))[..., None]
-
-    def _prompts(self, episodes: Sequence[Episode]) -> np.ndarray:
-        """Maps, N x S x S x 3 uint8: discs at positive and negative clicks, the filled box."""
-        side = self.side
-        maps = np.zeros((len(episodes), side, side, 3), np.uint8)
-        clicks = [
-            (i, int(p.y * side), int(p.x * side), 0 if p.positive else 1)
-            for i, episode in enumerate(episodes)
-            for p in episode.state.points
-        ]
-        if clicks:
-            slot, y, x, channel = (column[:, None] for column in np.array(clicks).T)
-            rows, columns = np.broadcast_arrays(y + self._disc[0], x + self._disc[1])
-            inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
-            slots, channels = (np.broadcast_to(a, rows.shape)[inside] for a in (slot, channel))
-            maps[slots, rows[inside], columns[inside], channels] = 255
-        boxes = [(i, e.state.box) for i, e in enumerate(episodes) if e.state.box is not None]
-        if boxes:
-            centres = (np.arange(side) + 0.5) / side
-            edges = np.array([(b.x1, b.y1, b.x2, b.y2) for _, b in boxes])[:, :, None]
-            # At least the pixel that holds the corner, however thin the box.
-            half = 0.5 / side
-            across = (centres >= edges[:, 0] - half) & (centres <= edges[:, 2] + half)
-            down = (centres >= edges[:, 1] - half) & (centres <= edges[:, 3] + half)
-            filled = down[:, :, None] & across[:, None, :]
-            maps[[i for i, _ in boxes], :, :, 2] = filled.view(np.uint8) * np.uint8(255)
-        return maps

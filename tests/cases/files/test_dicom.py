@@ -386,7 +386,7 @@ def test_a_series_gives_the_cases_that_the_same_nifti_gives(tmp_path, turned):
         assert np.array_equal(case.image, twin.image) and np.array_equal(case.mask, twin.mask)
         assert case.spacing == pytest.approx(twin.spacing)
         assert record.size == case.mask.shape and record.area == case.mask.sum()
-        assert case.modality == "CT" and case.group == "patient 1"
+        assert case.modality == "CT" and case.group.startswith("patient-")
 
 
 def test_mixed_series_in_one_folder_are_told_apart(tmp_path):
@@ -401,11 +401,15 @@ def test_mixed_series_in_one_folder_are_told_apart(tmp_path):
         file.rename(mixed / f"a{file.name}")
     for file in (tmp_path / "2").iterdir():
         file.rename(mixed / f"b{file.name}")
-    data = healthy(mixed, "window=wide")
+    data = healthy(mixed, "window=wide&keep_identifiers=1")
     assert {r.group for r in data.records} == {"patient 1", "patient 2"}
     for record in data.records:
         assert record.files[0][0] == record.files[1][0]
         assert len([r for r in data.records if r.group == record.group]) == 6
+    nameless = healthy(mixed, "window=wide")
+    labels = [r.group for r in nameless.records]
+    assert len(set(labels)) == 2 and not any("patient 1" in label for label in labels)
+    assert [r.split for r in nameless.records] == [r.split for r in data.records]
 
 
 def test_an_enhanced_multiframe_file_is_a_series(tmp_path):

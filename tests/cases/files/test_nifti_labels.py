@@ -18,8 +18,8 @@ from volume_writing import save
 from medseg_gym.cases import Case, CaseError, load_cases
 from medseg_gym.cases.files import Damaged, FileData, index_dataset
 from medseg_gym.cases.nifti import NiftiFormat
-from medseg_gym.cases.nifti.areas import whole_numbers
 from medseg_gym.cases.volumes import Volume
+from medseg_gym.cases.volumes.whole_numbers import whole_numbers
 
 AFFINE = np.diag([-1.0, -1.0, 3.0, 1.0])
 

@@ -265,3 +265,21 @@ def test_what_cannot_be_a_segmentation_is_refused(tmp_path):
     with pytest.raises(CaseError, match="mask is empty"):
         write_segmentation(tmp_path / "s.dcm", case.mask, case.geometry, "x")
     assert not (tmp_path / "s.dcm").exists()
+
+
+def test_nothing_that_names_somebody_is_copied_into_a_mask(tmp_path):
+    image, _ = piece()
+    names = (
+        *("PatientName", "OtherPatientNames", "PatientMotherBirthName", "PatientComments"),
+        *("ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName"),
+        *("InstitutionName", "DeviceSerialNumber", "StudyID", "StudyDescription"),
+        *("AccessionNumber", "PatientAddress", "SeriesDescription", "PatientID"),
+    )
+    write_series(tmp_path / "in", image, **{name: f"Doe {name[:9]}" for name in names})
+    case, _ = read_series(tmp_path / "in", "x")
+    assert case.geometry is not None and "Doe" not in repr((case.key, case.group, case.source))
+    mask = np.ones(case.mask.shape, bool)
+    for keep in (False, True):
+        write_segmentation(tmp_path / "s.dcm", mask, case.geometry, "x", keep)
+        assert (b"Doe" in (tmp_path / "s.dcm").read_bytes()) is keep
+        highdicom.seg.segread(tmp_path / "s.dcm")

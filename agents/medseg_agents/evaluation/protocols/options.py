@@ -26,6 +26,3 @@ class ProtocolOptions(Options):
 
     make_boxes: bool = False
     """Make the boxes by the challenge's rule where a file holds none, as its training files do."""
-
-    save_masks: bool = False
-    """Keep the prediction of every iteration, and the clicks."""

@@ -1,0 +1,3 @@
+from .options import VolumeOptions as VolumeOptions
+from .single import MedSegVolumeEnv as MedSegVolumeEnv
+from .vector import MedSegVolumeVectorEnv as MedSegVolumeVectorEnv

@@ -1,0 +1,127 @@
+"""VolumeCore: volumes, engine and view of n slots, which the volume environments are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from medseg_gym import backbones
+from medseg_gym.cases.volume_case import VolumeCase
+from medseg_gym.cases.volume_source import VolumeSource, load_volumes
+from medseg_gym.envs.core import check_kinds
+from medseg_gym.envs.forking import settle_in_child
+from medseg_gym.envs.rendering import FRAME_SIDE, add_caption, centred, draw_case
+from medseg_gym.envs.views.protocol import Observations
+from medseg_gym.envs.volumes.options import VolumeOptions
+from medseg_gym.envs.volumes.view import VolumeView
+from medseg_gym.episodes import StepResult
+from medseg_gym.episodes.volumes import VolumeEngine, VolumeEpisode, volume_info
+from medseg_gym.errors import CaseError
+from medseg_gym.prompts.volumes import VOLUME_TOOLS, VolumeCodec
+
+
+class VolumeCore:
+    """Slots that play volumes; for environments what `EnvCore` is for those of images.
+
+    Args:
+        options: As given to the environment.
+        num_slots: How many.
+    """
+
+    def __init__(self, options: VolumeOptions, num_slots: int) -> None:
+        settle_in_child(options.backbone, options.device)
+        self.options = options
+        self.source: VolumeSource = load_volumes(options.cases, options.split)
+        self.backbone = backbones.load(
+            options.backbone,
+            options.checkpoint,
+            options.device,
+            **dict(options.backbone_options or {}),
+        )
+        check_kinds(self.backbone, options, VOLUME_TOOLS)
+        self.engine = VolumeEngine(
+            self.backbone,
+            num_slots,
+            options.reward,
+            options.max_steps,
+            options,
+            options.propagation,
+        )
+        targets = self.source.targets if options.targets is None else options.targets
+        self.view = VolumeView(targets, options)
+
+    def episodes(self, slots: Sequence[int]) -> list[VolumeEpisode]:
+        """Episodes in slots that were reset."""
+        return [self.engine.episode(slot) for slot in slots]
+
+    def reset(
+        self,
+        slots: Sequence[int],
+        generator: Callable[[int], np.random.Generator],
+        keys: Sequence[str | None],
+    ) -> list[dict[str, Any]]:
+        """Start episodes; arguments are those of `EnvCore.reset`.
+
+        Returns:
+            `info` per slot.
+        """
+        cases: list[VolumeCase] = []
+        for slot, key in zip(slots, keys, strict=True):
+            if key is None:
+                index = int(generator(slot).integers(len(self.source)))
+            else:
+                index = self.source.index_of(key)
+            case = self.source[index]
+            if not case.truth_known:
+                raise CaseError(
+                    f"volume {case.key!r} of {self.source.name!r} has no truth, so there is "
+                    "nothing to reward; segment such a scan with `medseg run SCAN`"
+                )
+            cases.append(case)
+        return [volume_info(episode) for episode in self.engine.reset(slots, cases)]
+
+    def step(self, slots: Sequence[int], actions: Any) -> list[StepResult]:
+        """Take one action of the view per slot."""
+        readings = self.view.read(actions, self.episodes(slots))
+        return self.engine.step(slots, [reading.prompt for reading in readings])  # type: ignore[misc]
+
+    def observe(self, slots: Sequence[int]) -> Observations:
+        """Observations of slots, stacked."""
+        return self.view.observe(self.episodes(slots))
+
+    def frame(self, slot: int) -> np.ndarray:
+        """Draw a slot's slice in view as `rendering.FRAME_SHAPE` uint8, whatever its shape."""
+        return centred(self.picture(slot))
+
+    def picture(self, slot: int) -> np.ndarray:
+        """Draw a slot's slice in view, (h, w, 3) uint8."""
+        episode = self.engine.episode(slot)
+        case, view = episode.case, episode.view
+        one = episode.state.slices.get(view)
+        box, points = (None, ()) if one is None else (one.box, one.points)
+        drawing = draw_case(
+            case.rgb(view), episode.slice_mask(view), case.mask[view], box, points, FRAME_SIDE
+        )
+        newest = episode.steps[-1] if episode.steps else None
+        action = "start"
+        if newest is not None:
+            action = (newest.tool or "unreadable") + ("" if newest.valid else " (invalid)")
+        synthetic = " (synthetic)" if case.synthetic else ""
+        lines = (
+            f"{case.target}{synthetic}  slice {view + 1}/{case.depth}",
+            f"step {len(episode.steps)}/{episode.max_steps}  {action}  3D Dice {episode.dice:.3f}",
+        )
+        return add_caption(drawing, lines)
+
+
+class VolumeEnvAttributes:
+    """Public attributes of every environment over a `VolumeCore`."""
+
+    core: VolumeCore
+
+    @property
+    def codec(self) -> VolumeCodec:
+        """Translator between prompts and integer actions."""
+        return self.core.view.codec

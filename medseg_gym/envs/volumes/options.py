@@ -1,0 +1,44 @@
+"""Every argument of the volume environments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from medseg_gym.cases.volume_case import VolumeCase
+from medseg_gym.cases.volume_source import VolumeSource
+from medseg_gym.envs.options import EnvOptions
+from medseg_gym.episodes.volumes.propagation import PropagationOptions
+from medseg_gym.prompts.volumes import VOLUME_TOOLS
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeOptions(EnvOptions):
+    """Arguments of `gym.make("MedSegVolume-v0", ...)` and `gym.make_vec("MedSegVolume-v0", ...)`.
+
+    They are those of `MedSeg-v0` where nothing else is said.
+    """
+
+    noun: ClassVar[str] = "MedSegVolume"
+    refused: ClassVar[Mapping[str, str]] = {
+        "prompt_memory": "every slice keeps all its prompts",
+    }
+
+    cases: str | VolumeSource | Sequence[VolumeCase] = "phantoms-volume"  # type: ignore[assignment]
+    """Volumes: a spec for `load_volumes`, a VolumeSource or a sequence of VolumeCases."""
+
+    max_steps: int = 10
+    """Actions per episode, looks and propagations included; running out of them terminates it."""
+
+    slices: int = 64
+    """Cells of the action along the volume; a volume of as many slices has one each."""
+
+    overview_size: int = 64
+    """Side O of the overview's squares, in pixels."""
+
+    tools: Sequence[str] = VOLUME_TOOLS
+    """Subset of `VOLUME_TOOLS` that the agent may use."""
+
+    propagation: PropagationOptions = field(default_factory=PropagationOptions)
+    """How masks are carried from slice to slice, and when that ends."""

@@ -1,0 +1,178 @@
+"""Masks of slices, of any number of volumes, in one decode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from medseg_gym.backbones.cache import embedding_cache
+from medseg_gym.backbones.finite import NonFiniteError
+from medseg_gym.backbones.protocol import Backbone, Embedding, PromptRow
+from medseg_gym.cases.volume_case import VolumeCase
+from medseg_gym.episodes.decode_options import DecodeOptions
+from medseg_gym.episodes.masks import check_prediction, measure_masks
+from medseg_gym.episodes.volumes.episode import SliceState
+from medseg_gym.prompts import AddBox, AddPoint
+
+Place = tuple[VolumeCase, int]
+"""A slice of a volume."""
+
+
+@dataclass(frozen=True, eq=False)
+class SliceRequest:
+    """Mask wanted of a slice.
+
+    Args:
+        case: The volume.
+        index: The slice.
+        box: Box of the slice's own.
+        points: Clicks of the slice's own.
+        carried: Box made of a neighbour's mask; counts where there is no `box`.
+        logits: Low-resolution logits to start from: those of the slice, or of its neighbour.
+        ahead: Slices that are likely to be wanted next, the likeliest first.
+    """
+
+    case: VolumeCase
+    index: int
+    box: AddBox | None = None
+    points: tuple[AddPoint, ...] = ()
+    carried: AddBox | None = None
+    logits: torch.Tensor | None = None
+    ahead: Sequence[int] = ()
+
+
+class SliceDecoder:
+    """Turns requests into states of slices.
+
+    Embeddings come from the backbone's cache, which every engine shares: each slice is encoded when
+    it is first wanted, and again only if the cache has dropped it and has no folder to keep it in
+    (`backbone_options={"cache_bytes": ..., "store": FOLDER}`).
+
+    Args:
+        backbone: The segmenter.
+        options: How prompts become decoder rows; of `prompt_memory` only "all" is known here.
+    """
+
+    def __init__(self, backbone: Backbone, options: DecodeOptions) -> None:
+        self.backbone = backbone
+        self.options = options
+        self.cache = embedding_cache(backbone)
+
+    def decode(self, requests: Sequence[SliceRequest]) -> list[SliceState]:
+        """Make all masks that are wanted, in one `Backbone.decode`.
+
+        Raises:
+            BackboneError: The backbone's numbers are not finite, naming volume and slice.
+        """
+        if not requests:
+            return []
+        embeddings = self._embed(requests)
+        rows = [self._row(one, made) for one, made in zip(requests, embeddings, strict=True)]
+        truths = [
+            torch.from_numpy(one.case.mask[one.index].copy()).to(self.backbone.device)
+            for one in requests
+        ]
+        try:
+            with torch.inference_mode():
+                prediction = self.backbone.decode(rows)
+                check_prediction(self.backbone.name, prediction, len(rows))
+                images = self.backbone.to_image(prediction.logits, embeddings)
+                measured = measure_masks(images, truths, self.backbone.name, prediction)
+        except NonFiniteError as error:
+            names = [f"slice {one.index} of volume {one.case.key!r}" for one in requests]
+            raise error.about(names) from None
+        return [
+            _state(one, mask.cpu().numpy(), pixels, both, logits)
+            for one, (mask, pixels, both), logits in zip(
+                requests, measured, prediction.logits, strict=True
+            )
+        ]
+
+    def _embed(self, requests: Sequence[SliceRequest]) -> list[Embedding]:
+        wanted: list[Place] = [(one.case, one.index) for one in requests]
+        places = dict(zip(map(_key, wanted), wanted, strict=True))
+        missing = sum(key not in self.cache for key in places)
+        room = getattr(self.backbone, "encode_batch", 1) - missing
+        # An encoder pass that is to be made anyway is filled with slices that come next.
+        for place in _in_turns(requests) if missing else ():
+            if room <= 0:
+                break
+            if (key := _key(place)) not in places and key not in self.cache:
+                places[key] = place
+                room -= 1
+        try:
+            made = self.cache.get(
+                self.backbone, [case.rgb(index) for case, index in places.values()], list(places)
+            )
+        except NonFiniteError as error:
+            keys = list(places)
+            ill = [i for i, key in enumerate(keys) if f"image {key}" in error.names]
+            names = [
+                f"slice {index} of volume {case.key!r}"
+                for case, index in (places[keys[i]] for i in ill)
+            ]
+            raise NonFiniteError(error.backbone, error.what, ill or error.rows, names) from None
+        by_key = dict(zip(places, made, strict=True))
+        return [by_key[_key(place)] for place in wanted]
+
+    def _row(self, request: SliceRequest, embedding: Embedding) -> PromptRow:
+        box = request.box or request.carried
+        use_logits = self.options.mask_input and self.backbone.takes_mask_input
+        ambiguous = box is None and len(request.points) == 1
+        return PromptRow(
+            embedding,
+            box,
+            request.points,
+            request.logits if use_logits else None,
+            {"auto": ambiguous, "always": True, "never": False}[self.options.multimask],
+            request.case.target if self.options.text_prompt else None,
+        )
+
+
+def _key(place: Place) -> str:
+    case, index = place
+    return f"{case.content_hash}-{index}"
+
+
+def _in_turns(requests: Sequence[SliceRequest]) -> Iterable[Place]:
+    """Yield the slices ahead, the nearest of every request before the next of any."""
+    for turn in range(max(len(one.ahead) for one in requests)):
+        for one in requests:
+            if turn < len(one.ahead):
+                yield one.case, one.ahead[turn]
+
+
+def _state(
+    request: SliceRequest, mask: np.ndarray, pixels: int, both: int, logits: torch.Tensor
+) -> SliceState:
+    return SliceState(
+        np.packbits(mask, axis=1),
+        pixels,
+        both,
+        _extent(mask) if pixels else None,
+        _grey(request.case.image[request.index][mask]) if pixels else (0.0, 0.0),
+        # Of its own memory, or a part would keep its whole batch.
+        logits.clone(),
+        request.box,
+        request.points,
+        request.carried,
+    )
+
+
+def _extent(mask: np.ndarray) -> AddBox:
+    height, width = mask.shape
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return AddBox(
+        float(columns[0] / width),
+        float(rows[0] / height),
+        float((columns[-1] + 1) / width),
+        float((rows[-1] + 1) / height),
+    )
+
+
+def _grey(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of (n,) or (n, 3) pixels."""
+    return float(values.mean()), float(values.std())

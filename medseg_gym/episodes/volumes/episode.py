@@ -1,0 +1,291 @@
+"""One volume being segmented: everything that has happened so far.
+
+As an `Episode` does for an image, a `VolumeEpisode` knows the rules and keeps the record; the
+`VolumeEngine` makes the masks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+import torch
+
+from medseg_gym.cases.volume_case import VolumeCase
+from medseg_gym.episodes.episode import Effect
+from medseg_gym.episodes.metrics import dice_from_counts, iou_from_counts
+from medseg_gym.errors import EpisodeError, PromptError
+from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo
+from medseg_gym.prompts.volumes import Look, Propagate, SlicePrompt, VolumePrompt
+
+VolumeEffect = Effect | Literal["propagate", "look"]
+
+
+@dataclass(frozen=True, eq=False)
+class SliceState:
+    """Mask of a slice, and what made it.
+
+    Args:
+        bits: (H, ceil(W / 8)) uint8, the mask as `numpy.packbits` packs it: an eighth of its size.
+        pixels: Pixels in the mask.
+        intersection: Pixels in mask and truth.
+        extent: Smallest box round the mask along pixel edges; None where it is empty.
+        grey: Mean and standard deviation of the slice's grey values (0..255) within the mask; 0, 0
+            where it is empty.
+        logits: Low-resolution logits of the decode that made the mask, on the backbone's device.
+        box: The box in force on this slice.
+        points: The clicks in force on this slice, in order.
+        carried: Box that propagation made of the neighbour's mask; it stays in force under clicks
+            until the slice gets a box of its own. None where no propagation came by.
+    """
+
+    bits: np.ndarray
+    pixels: int
+    intersection: int
+    extent: AddBox | None
+    grey: tuple[float, float]
+    logits: torch.Tensor
+    box: AddBox | None = None
+    points: tuple[AddPoint, ...] = ()
+    carried: AddBox | None = None
+
+    @property
+    def prompted(self) -> bool:
+        """True if the slice has prompts of its own: propagation starts here."""
+        return self.box is not None or bool(self.points)
+
+    def mask(self, width: int) -> np.ndarray:
+        """Return the mask, (H, `width`) bool."""
+        return np.unpackbits(self.bits, axis=1, count=width).view(bool)
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeState:
+    """Masks of all slices; undo goes back to an earlier state.
+
+    Args:
+        slices: State by index, of slices that have prompts or a mask; the others are empty.
+        pixels: Voxels in the mask, the sum over slices.
+        intersection: Voxels in mask and truth.
+    """
+
+    slices: Mapping[int, SliceState] = field(default_factory=lambda: MappingProxyType({}))
+    pixels: int = 0
+    intersection: int = 0
+
+    @property
+    def prompted(self) -> list[int]:
+        """Slices with prompts of their own, ascending."""
+        return sorted(index for index, one in self.slices.items() if one.prompted)
+
+    def with_slices(
+        self, changed: Mapping[int, SliceState], without_carried: bool = False
+    ) -> VolumeState:
+        """Return the state with some slices replaced; counts follow without a look at the others.
+
+        Args:
+            changed: New states by index.
+            without_carried: Drop slices without prompts of their own first.
+        """
+        slices = dict(self.slices)
+        pixels, intersection = self.pixels, self.intersection
+        gone = [i for i, one in slices.items() if without_carried and not one.prompted]
+        for index in {*gone, *(changed.keys() & slices.keys())}:
+            old = slices.pop(index)
+            pixels, intersection = pixels - old.pixels, intersection - old.intersection
+        for index, new in changed.items():
+            slices[index] = new
+            pixels, intersection = pixels + new.pixels, intersection + new.intersection
+        return VolumeState(MappingProxyType(slices), pixels, intersection)
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeStep:
+    """One action and what came of it.
+
+    Args:
+        prompt: None if the action could not be read.
+        effect: What it did; "invalid" changed nothing, "look" only the view.
+        error: Why it was invalid, else "".
+        state: The state afterwards.
+        view: Slice in view afterwards.
+        dice: 3D Dice afterwards.
+        iou: 3D IoU afterwards.
+    """
+
+    prompt: VolumePrompt | None
+    effect: VolumeEffect
+    error: str
+    state: VolumeState
+    view: int
+    dice: float
+    iou: float
+
+    @property
+    def valid(self) -> bool:
+        """True if the action did what its tool does."""
+        return self.effect != "invalid"
+
+    @property
+    def tool(self) -> str:
+        """Name of the tool, "" if the action could not be read."""
+        return "" if self.prompt is None else self.prompt.tool
+
+
+@dataclass(eq=False)
+class VolumeEpisode:
+    """One volume, its prompts, masks and scores after every step.
+
+    Args:
+        case: What is segmented.
+        max_steps: Every action uses one; the episode is over when they are used up.
+        steps: Actions taken so far.
+        rewards: What the engine's reward gave for each of them.
+    """
+
+    case: VolumeCase
+    max_steps: int
+    steps: list[VolumeStep] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    _before: list[VolumeState] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.truth_pixels = int(np.count_nonzero(self.case.mask))
+        self.start = VolumeState()
+        self.start_dice, self.start_iou = self._scores(self.start)
+
+    # what is ----------------------------------------------------------------------------------
+    @property
+    def state(self) -> VolumeState:
+        """The state now."""
+        return self.steps[-1].state if self.steps else self.start
+
+    @property
+    def view(self) -> int:
+        """Slice in view: the middle one, until a prompt or a look goes elsewhere."""
+        return self.steps[-1].view if self.steps else self.case.depth // 2
+
+    @property
+    def dice(self) -> float:
+        """3D Dice now."""
+        return self.steps[-1].dice if self.steps else self.start_dice
+
+    @property
+    def iou(self) -> float:
+        """3D IoU now."""
+        return self.steps[-1].iou if self.steps else self.start_iou
+
+    @property
+    def previous_dice(self) -> float:
+        """3D Dice before the newest step."""
+        return self.steps[-2].dice if len(self.steps) > 1 else self.start_dice
+
+    @property
+    def stopped(self) -> bool:
+        """True if the agent ended the episode itself."""
+        return bool(self.steps) and self.steps[-1].effect == "stop"
+
+    @property
+    def done(self) -> bool:
+        """True if the agent stopped or the steps are used up."""
+        return self.stopped or len(self.steps) >= self.max_steps
+
+    @property
+    def steps_left(self) -> int:
+        """Actions that may still be taken."""
+        return 0 if self.stopped else self.max_steps - len(self.steps)
+
+    def slice_mask(self, index: int) -> np.ndarray:
+        """Return the mask of a slice, (H, W) bool."""
+        one = self.state.slices.get(index)
+        if one is None:
+            return np.zeros(self.case.mask.shape[1:], bool)
+        return one.mask(self.case.width)
+
+    def mask(self) -> np.ndarray:
+        """Return the mask of the volume, (D, H, W) bool."""
+        mask = np.zeros(self.case.mask.shape, bool)
+        for index, one in self.state.slices.items():
+            mask[index] = one.mask(self.case.width)
+        return mask
+
+    # what may happen --------------------------------------------------------------------------
+    def judge(self, prompt: VolumePrompt | PromptError | None) -> tuple[VolumeEffect, str]:
+        """Judge what a prompt would do now: its effect, and the error if it is invalid.
+
+        Args:
+            prompt: None or the error itself for an action that could not be read.
+
+        Raises:
+            EpisodeError: The episode is over.
+        """
+        if self.done:
+            raise EpisodeError(f"episode on volume {self.case.key!r} is over; reset it first")
+        if prompt is None or isinstance(prompt, PromptError):
+            return "invalid", str(prompt or "the action could not be read")
+        if isinstance(prompt, Stop):
+            return "stop", ""
+        if isinstance(prompt, Undo):
+            return ("restore", "") if self._before else ("invalid", "there is nothing to undo")
+        if isinstance(prompt, Clear):
+            return ("clear", "") if self.state.slices else ("invalid", "there is nothing to clear")
+        if isinstance(prompt, Propagate):
+            if any(self.state.slices[index].pixels for index in self.state.prompted):
+                return "propagate", ""
+            return "invalid", "no slice with prompts has a mask to propagate"
+        if prompt.slice >= self.case.depth:
+            return "invalid", f"the volume has {self.case.depth} slices, there is no {prompt.slice}"
+        if isinstance(prompt, Look):
+            return "look", ""
+        if isinstance(prompt.prompt, AddBox) and prompt.prompt.is_empty:
+            return "invalid", "the box has no area; its corners must differ in x and in y"
+        return "decode", ""
+
+    # what happens -----------------------------------------------------------------------------
+    def record(
+        self,
+        prompt: VolumePrompt | PromptError | None,
+        effect: VolumeEffect,
+        error: str = "",
+        state: VolumeState | None = None,
+    ) -> VolumeStep:
+        """Add a step.
+
+        Args:
+            prompt: As judged.
+            effect: As judged.
+            error: As judged.
+            state: The new state of a "decode" or "propagate"; the others follow from the rules.
+
+        Raises:
+            EpisodeError: The episode is over, or a decode without its state.
+        """
+        if self.done:
+            raise EpisodeError(f"episode on volume {self.case.key!r} is over; reset it first")
+        if (state is not None) != (effect in ("decode", "propagate")):
+            raise EpisodeError(f"a state belongs to a decode and to nothing else, not {effect!r}")
+        now, view = self.state, self.view
+        if effect == "restore":
+            state = self._before.pop()
+        elif effect in ("decode", "propagate", "clear"):
+            self._before.append(now)
+            state = state or self.start
+        else:
+            state = now
+        if effect in ("decode", "look") and isinstance(prompt, (SlicePrompt, Look)):
+            view = prompt.slice
+        readable = None if isinstance(prompt, PromptError) else prompt
+        step = VolumeStep(readable, effect, error, state, view, *self._scores(state))
+        self.steps.append(step)
+        return step
+
+    def _scores(self, state: VolumeState) -> tuple[float, float]:
+        """3D Dice and IoU of a state; NaN where the truth is not known."""
+        if not self.case.truth_known:
+            return math.nan, math.nan
+        counts = (state.intersection, state.pixels, self.truth_pixels)
+        return dice_from_counts(*counts), iou_from_counts(*counts)

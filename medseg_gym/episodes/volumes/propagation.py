@@ -1,0 +1,199 @@
+"""From slices with prompts to their neighbours: how a 2D backbone works through a volume.
+
+A front starts at every slice with prompts in either direction. In each step the mask of the last
+slice becomes the prompt of the next one: its bounding box, a little larger, and its low-resolution
+logits where the backbone takes them. All fronts of all volumes move in the same decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from medseg_gym.cases.volume_case import VolumeCase
+from medseg_gym.episodes.volumes.decoding import SliceRequest
+from medseg_gym.episodes.volumes.episode import SliceState
+from medseg_gym.errors import EpisodeError
+from medseg_gym.options import Options
+from medseg_gym.prompts import AddBox
+
+Plan = Generator[list[SliceRequest], list[SliceState], dict[int, SliceState]]
+"""Yields requests, is sent their answers, and returns the new states of slices."""
+
+_LEAST_SPREAD = 4.0
+"""Standard deviation of grey values that even an even region is granted, of 255."""
+
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
+"""Ones in every byte."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PropagationOptions(Options):
+    """How masks are carried from slice to slice, and when that ends."""
+
+    topic: ClassVar[str] = "Propagation"
+
+    loosen: float = 0.05
+    """Each side of the box round the neighbour's mask goes outward by this share of the box's own
+    width or height, and by one pixel at least."""
+
+    mask_input: bool = True
+    """Start from the neighbour's logits, where the backbone takes them."""
+
+    min_overlap: float = 0.5
+    """Least overlap of a mask with its neighbour's, as intersection over the smaller area."""
+
+    max_change: float = 2.0
+    """Most times by which the area may grow or shrink from one slice to the next."""
+
+    max_shift: float = 1.0
+    """Most by which the mean grey value within the mask may differ from the neighbour's, in the
+    neighbour's standard deviations. A promptable segmenter finds something in every box: that the
+    target has ended shows in what is inside the mask."""
+
+    max_drift: float = 2.0
+    """The same against the slice with prompts that the mask comes from."""
+
+    def __post_init__(self) -> None:
+        for name, fine in (
+            ("loosen", 0 <= self.loosen <= 1),
+            ("min_overlap", 0 <= self.min_overlap <= 1),
+            ("max_change", self.max_change >= 1),
+            ("max_shift", self.max_shift > 0),
+            ("max_drift", self.max_drift > 0),
+        ):
+            if not fine:
+                raise EpisodeError(f"{name} is out of range, got {getattr(self, name)!r}")
+
+
+@dataclass
+class Front:
+    """Where a mask has come to on its way through the slices.
+
+    Args:
+        at: Slice that it has reached.
+        state: The mask there.
+        source: The slice with prompts that it comes from.
+        step: +1 or -1.
+        last: Slice at which it ends at the latest.
+    """
+
+    at: int
+    state: SliceState
+    source: SliceState
+    step: int
+    last: int
+
+    @property
+    def to_go(self) -> range:
+        """Slices ahead."""
+        return range(self.at + self.step, self.last + self.step, self.step)
+
+
+def plan_fronts(prompted: Mapping[int, SliceState], depth: int) -> list[Front]:
+    """Start a front in both directions at every slice that has prompts and a mask.
+
+    Between two of them the fronts meet half way, where the slice in the middle belongs to the lower
+    one. A slice whose prompts leave its mask empty sends out nothing, and its neighbours' fronts
+    come up to it: there the target ends.
+
+    Args:
+        prompted: States of slices with prompts, by index.
+        depth: Slices of the volume.
+    """
+    order = sorted(prompted)
+    fronts = []
+    for index in order:
+        state = prompted[index]
+        if not state.pixels:
+            continue
+        below = max((i for i in order if i < index), default=None)
+        above = min((i for i in order if i > index), default=None)
+        if below is None:
+            low = 0
+        else:
+            low = (below + index) // 2 + 1 if prompted[below].pixels else below + 1
+        if above is None:
+            high = depth - 1
+        else:
+            high = (index + above) // 2 if prompted[above].pixels else above - 1
+        fronts += [Front(index, state, state, -1, low), Front(index, state, state, 1, high)]
+    return [front for front in fronts if front.to_go]
+
+
+def propagate(
+    case: VolumeCase, prompted: Mapping[int, SliceState], options: PropagationOptions
+) -> Plan:
+    """Carry the masks of prompted slices through the others.
+
+    The result depends on the prompted slices alone, not on what an earlier propagation left.
+
+    Args:
+        case: The volume.
+        prompted: States of slices with prompts, by index.
+        options: How.
+    """
+    carried: dict[int, SliceState] = {}
+    fronts = plan_fronts(prompted, case.depth)
+    while fronts:
+        states = yield [_request(case, front, options) for front in fronts]
+        alive = []
+        for front, state in zip(fronts, states, strict=True):
+            if not goes_on(front.source, front.state, state, options):
+                continue
+            front.at, front.state = front.at + front.step, state
+            carried[front.at] = state
+            if front.to_go:
+                alive.append(front)
+        fronts = alive
+    return carried
+
+
+def goes_on(
+    source: SliceState, before: SliceState, after: SliceState, options: PropagationOptions
+) -> bool:
+    """Whether a mask is still that of the target; else it is dropped, and its front ends.
+
+    Args:
+        source: Slice with prompts that the mask comes from.
+        before: Slice before it.
+        after: Slice in question.
+        options: With the limits.
+    """
+    if not after.pixels:
+        return False
+    if not 1 / options.max_change <= after.pixels / before.pixels <= options.max_change:
+        return False
+    both = int(_ONES[before.bits & after.bits].sum())
+    if both / min(before.pixels, after.pixels) < options.min_overlap:
+        return False
+    return all(
+        abs(after.grey[0] - other.grey[0]) <= limit * max(other.grey[1], _LEAST_SPREAD)
+        for other, limit in ((before, options.max_shift), (source, options.max_drift))
+    )
+
+
+def _request(case: VolumeCase, front: Front, options: PropagationOptions) -> SliceRequest:
+    extent = front.state.extent
+    assert extent is not None  # an empty mask is not carried
+    to_go: Sequence[int] = front.to_go
+    return SliceRequest(
+        case,
+        to_go[0],
+        carried=loosened(extent, options.loosen, case.height, case.width),
+        logits=front.state.logits if options.mask_input else None,
+        ahead=to_go[1:],
+    )
+
+
+def loosened(box: AddBox, share: float, height: int, width: int) -> AddBox:
+    """Move each side of a box outward, by a pixel at least; it is cut at the image's edges."""
+    if not share:
+        return box
+    x, y = max(share * (box.x2 - box.x1), 1 / width), max(share * (box.y2 - box.y1), 1 / height)
+    return AddBox(
+        max(box.x1 - x, 0.0), max(box.y1 - y, 0.0), min(box.x2 + x, 1.0), min(box.y2 + y, 1.0)
+    )

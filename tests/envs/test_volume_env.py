@@ -1,0 +1,130 @@
+"""MedSegVolume-v0: the checks of gymnasium and of vector envs, and what an observation shows."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import medseg_gym  # noqa: F401
+from medseg_gym.backbones.families.ellipse import EllipseBackbone
+from medseg_gym.cases import VolumeCase
+from medseg_gym.errors import BackboneError, CaseError, MedSegError
+from medseg_gym.prompts import AddBox, AddPoint, Stop
+from medseg_gym.prompts.volumes import Look, Propagate, SlicePrompt
+from medseg_gym.testing.check_vector_env import check_vector_env
+
+BOX = AddBox(0.25, 0.25, 0.75, 0.75)
+SMALL = {"backbone": "ellipse", "image_size": 36, "overview_size": 36, "bins": 24, "max_steps": 3}
+
+
+def volumes() -> list[VolumeCase]:
+    """Three volumes of different shapes."""
+    made = []
+    for number, shape in enumerate([(7, 24, 30), (5, 32, 32), (12, 20, 16)]):
+        rng = np.random.default_rng(number)
+        mask = np.zeros(shape, bool)
+        mask[2:4, 6:14, 5:12] = True
+        image = rng.integers(0, 200, shape).astype(np.uint8)
+        made.append(VolumeCase(f"v{number}", image, mask, f"organ {number % 2}"))
+    return made
+
+
+def make(**options):
+    return gym.make("MedSegVolume-v0", **{**SMALL, "cases": volumes(), **options})
+
+
+@pytest.mark.parametrize("mode", ["next_step", "same_step", "disabled"])
+def test_the_laws_of_vector_envs_hold_exactly(mode):
+    envs = gym.make_vec(
+        "MedSegVolume-v0", num_envs=3, cases=volumes(), autoreset_mode=mode, **SMALL
+    )
+    check_vector_env(envs)
+    envs.close()
+
+
+def test_gymnasium_and_stable_baselines_accept_it():
+    env = make().unwrapped
+    check_env(env)
+    checker = pytest.importorskip("stable_baselines3.common.env_checker")
+    checker.check_env(env, warn=False)
+    env.close()
+
+
+def test_a_learner_with_several_inputs_trains_on_it():
+    sb3 = pytest.importorskip("stable_baselines3")
+    model = sb3.PPO(
+        "MultiInputPolicy", make(slices=8), n_steps=4, batch_size=4, n_epochs=1, device="cpu"
+    )
+    model.learn(8)
+    assert model.num_timesteps == 8
+
+
+def test_the_observation_shows_the_slice_in_view_and_the_whole_from_three_sides():
+    env = make(max_steps=10, slices=7).unwrapped
+    observation, info = env.reset(options={"case": "v0"})
+    case = env.source[0]
+    assert info["case"] == "v0" and info["slice"] == 3
+    assert observation["slice"] == pytest.approx(3.5 / 7) and observation["target"] == 1
+    assert not observation["mask"].any() and not observation["overview_mask"].any()
+
+    def step(prompt):
+        return env.step(env.codec.encode(prompt, case.depth))
+
+    observation, _, _, _, info = step(SlicePrompt(5, BOX))
+    assert info["slice"] == 5 and observation["mask"].any() and observation["prompts"][..., 2].any()
+    sides = observation["overview_mask"]
+    assert [int(sides[..., i].any(axis=1).sum()) > 8 for i in range(3)] == [True, False, False]
+    observation, *_ = step(Look(1))
+    assert not observation["mask"].any() and not observation["prompts"].any()
+    assert (observation["overview_mask"] == sides).all()
+    observation, reward, *_, info = step(Propagate())
+    assert info["tool"] == "propagate" and observation["steps_left"] == pytest.approx(0.7)
+    assert reward == pytest.approx(info["dice_gain"] - 0.01)
+    _, _, terminated, truncated, info = step(Stop())
+    assert terminated and not truncated and info["turns"] == 4
+    env.close()
+
+
+def test_frames_show_the_slice_and_have_one_shape():
+    envs = gym.make_vec(
+        "MedSegVolume-v0", num_envs=3, cases=volumes(), render_mode="rgb_array", **SMALL
+    )
+    envs.reset(options={"case": ["v0", "v1", "v2"]})
+    codec = envs.unwrapped.codec
+    envs.step(np.stack([codec.encode(SlicePrompt(2, AddPoint(0.4, 0.4)), 5)] * 3))
+    frames = envs.render()
+    assert len({frame.shape for frame in frames}) == 1 and frames[0].std() > 10
+    envs.close()
+
+
+def test_propagation_of_all_slots_shares_decodes():
+    envs = gym.make_vec("MedSegVolume-v0", num_envs=3, cases=volumes()[:1], **SMALL).unwrapped
+    envs.reset()
+    calls = []
+    decode = envs.engine.decoder.decode
+    envs.engine.decoder.decode = lambda requests: calls.append(len(requests)) or decode(requests)
+    envs.step(np.stack([envs.codec.encode(SlicePrompt(3, BOX), 7)] * 3))
+    envs.step(np.stack([envs.codec.encode(Propagate(), 7)] * 3))
+    assert [count for count in calls if count][:2] == [3, 6]
+
+
+def test_what_cannot_be_used_is_refused():
+    with pytest.raises(MedSegError, match="no argument 'prompt_memory'"):
+        make(prompt_memory="newest")
+    with pytest.raises(MedSegError, match="overview_size"):
+        make(overview_size=4)
+    with pytest.raises(CaseError, match="no truth"):
+        case = volumes()[0]
+        unknown = VolumeCase("u", case.image, case.mask & False, "x", truth_known=False)
+        make(cases=[unknown]).reset()
+    with pytest.raises(CaseError, match="empty"):
+        make(cases=[])
+    with pytest.raises(CaseError, match="no volume 'w'"):
+        make().reset(options={"case": "w"})
+
+    boxes_alone = EllipseBackbone()
+    boxes_alone.prompt_kinds = frozenset({"box"})
+    with pytest.raises(BackboneError, match="'propagate'"):
+        make(backbone=boxes_alone)
