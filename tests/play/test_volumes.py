@@ -266,6 +266,7 @@ def test_phantoms_are_listed_and_played(open_page) -> None:
 # own scans ----------------------------------------------------------------------------------------
 def test_a_nifti_is_opened_and_its_mask_lies_on_its_grid(volumes, nifti, tmp_path) -> None:
     made = volumes.open([(".nii.gz", nifti.read_bytes())], modality="CT", window="lung")
+    assert made.pop("key").startswith("scan-")
     assert made == {"place": "own-scans", "index": 0, "left_out": {}}
     game = volumes.begin(0, "own-scans")
     assert game["case"]["truth_known"] is False and "dice" not in game

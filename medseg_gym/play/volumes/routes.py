@@ -268,8 +268,8 @@ def volume_router(page: VolumePage) -> APIRouter:
             asked.series.strip()[:80],
         )
         index, left_out = await in_thread(page.scans.finish, request.state.owner, id, options)
-        answer: dict[str, Any] = {"place": OWN_SCANS, "index": index, "left_out": left_out}
-        return reply(answer)
+        answer: dict[str, Any] = {"place": OWN_SCANS, "key": f"scan-{id}", "index": index}
+        return reply({**answer, "left_out": left_out})
 
     @router.delete("/scans/{key}")
     async def remove_scan(request: Request, key: str) -> Response:
