@@ -48,9 +48,9 @@ globalThis.addEventListener("unhandledrejection", (event) => {
 
 // What is dropped goes to the volumes if it is a scan, or if they are in view.
 function dropped(transfer) {
-  if (view !== "volumes" && !(volumes.files.limits && volumes.files.looksLikeScan(transfer))) return false;
+  if (!volumes.files.limits || (view !== "volumes" && !volumes.files.looksLikeScan(transfer))) return false;
+  guarded(() => volumes.files.take(transfer));
   if (view !== "volumes") open("volumes");
-  if (volumes.files.limits) guarded(() => volumes.files.take(transfer));
   return true;
 }
 
@@ -329,6 +329,7 @@ async function load() {
   cases.setPlaces(setup.places, game.state?.place ?? remembered("place", ""));
   beside.setPolicies(setup.policies);
   board.setUp(setup);
+  await volumes.load();
   $("foot").textContent = `Segmenter: ${setup.backbone}. Records in ${setup.record}/${setup.store}.`;
 }
 

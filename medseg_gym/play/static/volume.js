@@ -32,6 +32,7 @@ export class Volumes {
     this.turn = 0; // of showing: a slice that comes late is not shown
     this.note = "";
     this.setup = null;
+    this.entered = false;
     this.listen();
   }
 
@@ -45,8 +46,9 @@ export class Volumes {
 
   // cases -------------------------------------------------------------------------------------
   async enter() {
-    if (this.setup) return;
-    await this.load();
+    if (this.entered) return;
+    this.entered = true;
+    if (!this.setup) await this.load();
     this.choose(this.setup.tools[0]);
     if (await this.game.resume()) {
       await this.cases.turn(0);
@@ -327,8 +329,9 @@ export class Volumes {
       $("vol-level").value = viewer.level;
     });
     document.addEventListener("keydown", (event) => {
-      // Scrolling needs no focus while nothing else has it.
-      if ($("volumes").hidden || event.target !== document.body || document.querySelector("dialog[open]")) return;
+      // Scrolling needs no focus, unless something that uses these keys has it.
+      if ($("volumes").hidden || document.querySelector("dialog[open]")) return;
+      if (event.target.closest("input, select, canvas, [role=radio], .scroll")) return;
       if (/^(Arrow|Page|Home|End)/.test(event.key)) viewer.key(event);
     });
     const tools = [...document.querySelectorAll("#volumes .tool")];
