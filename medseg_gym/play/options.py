@@ -120,7 +120,8 @@ class PageOptions:
     """Most files of one own scan."""
 
     scan_voxels: int = 1 << 28
-    """Most voxels of one own scan: 512 x 512 x 1024."""
+    """Most voxels of one own scan: 512 x 512 x 1024. An owner's open scans may have twice as many
+    together."""
 
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of `EnvOptions` that say which backbone and weights the service runs (backbone,

@@ -64,6 +64,11 @@ class Volumes:
         body |= {} if slice is None else {"slice": slice}
         return self.ask("POST", f"games/{game['game']}/steps", json=body)
 
+    def mask(self, game: dict[str, Any], index: int) -> np.ndarray:
+        """(H, W) bool, of a slice that has one."""
+        number = game["slices"][str(index)]["mask"]
+        return self.pixels(f"games/{game['game']}/masks/{index}?mask={number}") > 0
+
     def pixels(self, path: str) -> np.ndarray:
         answer = self.client.http.get(f"/api/volumes/{path}", headers=self.headers)
         assert answer.status_code == 200, answer.text
@@ -126,9 +131,7 @@ def test_a_game_goes_through_slices_and_is_scored_in_3d(volumes) -> None:
     game = volumes.step(game, "propagate")
     assert game["voxels"] > one_slice and len(game["slices"]) > 3
     assert game["slices"]["2"]["prompted"] and not game["slices"]["3"]["prompted"]
-    assert (
-        volumes.pixels(f"games/{game['game']}/masks/3").sum() == 255 * game["slices"]["3"]["pixels"]
-    )
+    assert volumes.mask(game, 3).sum() == game["slices"]["3"]["pixels"]
     carried = game["slices"]["3"]["mask"]
     game = volumes.step(game, "positive_point", 3, [0.5, 0.5])
     assert game["slices"]["3"]["points"] == [[0.5, 0.5, True]]
@@ -193,7 +196,7 @@ def test_planes_across_the_slices_show_image_and_mask(volumes) -> None:
     case = tube()
     assert (decoded(coronal["image"]) == case.image[::-1, 20]).all()
     assert (decoded(sagittal["image"]) == case.image[::-1, :, 30]).all()
-    mask = volumes.pixels(f"games/{game['game']}/masks/2") > 0
+    mask = volumes.mask(game, 2)
     assert (decoded(coronal["mask"])[7 - 1 - 2] > 0).tolist() == mask[20].tolist()
     assert (decoded(sagittal["mask"])[7 - 1 - 2] > 0).tolist() == mask[:, 30].tolist()
     assert (decoded(coronal["mask"]) > 0).any(axis=1).tolist() == [False] * 4 + [True] + [False] * 2
@@ -288,7 +291,7 @@ def test_a_nifti_is_opened_and_its_mask_lies_on_its_grid(volumes, nifti, tmp_pat
     assert voxels.sum() == game["voxels"]
     # The mask's slice 2 in the axial view, found through the two affines.
     shown = nibabel.as_closest_canonical(mask).get_fdata()[::-1, ::-1].transpose(2, 1, 0) > 0
-    assert (shown[2] == (volumes.pixels(f"games/{game['game']}/masks/2") > 0)).all()
+    assert (shown[2] == (volumes.mask(game, 2))).all()
 
 
 def test_a_dicom_folder_gives_a_seg_without_a_name(volumes, tmp_path, record) -> None:
@@ -309,7 +312,7 @@ def test_a_dicom_folder_gives_a_seg_without_a_name(volumes, tmp_path, record) ->
     assert data.Modality == "SEG" and str(data.PatientName) == "" and data.PatientID == ""
     assert b"Mueller" not in answer.content and b"4711" not in answer.content
     again, _ = read_series(folder, "lung", tmp_path / "mask.dcm")
-    assert (again.mask[2] == (volumes.pixels(f"games/{game['game']}/masks/2") > 0)).all()
+    assert (again.mask[2] == (volumes.mask(game, 2))).all()
     assert again.mask.sum() == game["voxels"]
     assert "Mueller" not in str([volumes.ask("GET", f"games/{game['game']}"), made])
     written = [p for p in record.rglob("*") if p.is_file()] if record.exists() else []

@@ -141,7 +141,7 @@ export class Volumes {
   facts(state) {
     const one = state.case;
     const size = `${one.depth} slices of ${one.width} × ${one.height}`;
-    const spacing = one.spacing ? `${one.spacing.map((mm) => mm.toFixed(2)).join(" × ")} mm` : "spacing not known";
+    const spacing = one.spacing ? `${one.spacing.map((mm) => Number(mm.toFixed(2))).join(" × ")} mm` : "spacing not known";
     const details = [one.modality, one.synthetic ? "synthetic" : "", this.cases.titleOf(state.place), one.key, one.axis, size, spacing];
     if (!one.truth_known) details.push("no truth: no Dice");
     return details.filter(Boolean).join(" · ");

@@ -20,7 +20,11 @@ export class ScanFiles {
     $("vol-pick-file").addEventListener("click", () => $("vol-own-file").click());
     $("vol-pick-folder").addEventListener("click", () => $("vol-own-folder").click());
     $("vol-own-cancel").addEventListener("click", () => $("vol-own").close());
-    $("vol-own").addEventListener("close", () => this.sending?.abort());
+    $("vol-own").addEventListener("close", () => {
+      this.sending?.abort();
+      this.choose([]);
+      for (const id of ["vol-own-file", "vol-own-folder"]) $(id).value = "";
+    });
     $("vol-own-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.send();

@@ -55,6 +55,7 @@ class EncodingAhead:
             True once the slice is encoded; False if the view has moved on before.
         """
         wish = _Wish(case, iter(_outward(index, case.depth)), index)
+        wish.ready.set_running_or_notify_cancel()  # a client that goes away cannot cancel it
         with self._awake:
             self._give_up(game)
             if self._stopping:
@@ -110,9 +111,15 @@ class EncodingAhead:
                 if wish is not None and index is None:
                     del self._wishes[game]
             if wish is None:
-                self._on_idle()
+                self._look_after_others()
             elif index is not None:
                 self._encode(game, wish, index)
+
+    def _look_after_others(self) -> None:
+        try:
+            self._on_idle()
+        except Exception:
+            log.exception("volumes of the page could not be looked after")
 
     def _encode(self, game: str, wish: _Wish, index: int) -> None:
         try:

@@ -7,7 +7,10 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from weakref import WeakKeyDictionary
+
+import numpy as np
 
 from medseg_gym.backbones.cache import embedding_cache
 from medseg_gym.cases.volume_case import VolumeCase
@@ -55,7 +58,7 @@ class VolumeGame:
         self.used = time.monotonic()
         self.closed = False
         self._numbers: WeakKeyDictionary[SliceState, int] = WeakKeyDictionary()
-        self._last = 0
+        self._next = count(1)
 
     @property
     def episode(self) -> VolumeEpisode:
@@ -74,10 +77,22 @@ class VolumeGame:
 
     def number_of(self, state: SliceState) -> int:
         """Return a number for the mask of a slice; another mask has another one."""
-        if state not in self._numbers:
-            self._last += 1
-            self._numbers[state] = self._last
-        return self._numbers[state]
+        number = self._numbers.get(state)
+        if number is None:
+            number = self._numbers.setdefault(state, next(self._next))
+        return number
+
+    def mask_of(self, index: int, number: int) -> np.ndarray:
+        """Return the mask of a slice that has this number, now or after an earlier step.
+
+        Raises:
+            ServiceError: 404.
+        """
+        for step in reversed(self.episode.steps):
+            state = step.state.slices.get(index)
+            if state is not None and self.number_of(state) == number:
+                return state.mask(self.case.width)
+        raise ServiceError(f"slice {index} has no mask {number}", 404)
 
     def nbytes(self) -> int:
         """Bytes of the volume and of the masks and logits of all steps, which undo needs."""

@@ -184,7 +184,7 @@ class ScanBook:
             upload = self._upload(owner, id)
             del self._uploads[owner, id]
         try:
-            case, left_out = self._read(upload, options)
+            case, left_out = self._read(owner, upload, options)
         except BaseException as error:
             upload.remove()
             if isinstance(error, CaseError):
@@ -196,17 +196,19 @@ class ScanBook:
             scans.append(OwnScan(replace(case, key=f"scan-{id}"), upload, left_out))
             return len(scans) - 1, left_out
 
-    def _read(self, upload: Upload, options: ScanOptions) -> tuple[VolumeCase, dict[str, int]]:
+    def _read(
+        self, owner: str, upload: Upload, options: ScanOptions
+    ) -> tuple[VolumeCase, dict[str, int]]:
         path, is_dicom = upload.scan()
         target, modality, window, axis = (
             options.target, options.modality, options.window, options.axis,
         )  # fmt: skip
         if is_dicom:
             require("DICOM", "pydicom", "nibabel")
-            self._check(self._frames(upload))
+            self._check(owner, self._frames(upload))
             return read_series(path, target, None, modality, window, axis, options.series)
         require(path.suffix, "nibabel")
-        self._check(math.prod(int(n) for n in Volume(path).header.shape))
+        self._check(owner, math.prod(int(n) for n in Volume(path).header.shape))
         return read_volume_file(path, target, None, modality, window, axis), {}
 
     @staticmethod
@@ -223,11 +225,19 @@ class ScanBook:
             raise Damaged("", f"nothing in it is a scan: open {kinds}")
         return voxels
 
-    def _check(self, voxels: int) -> None:
+    def _check(self, owner: str, voxels: int) -> None:
         if voxels > self.limits.voxels:
             raise ServiceError(
                 f"the scan has {voxels} voxels, and {self.limits.voxels} are taken; crop it, or "
                 "resample it to larger voxels",
+                413,
+            )
+        with self._lock:
+            held = sum(scan.case.image.size for scan in self.of(owner).scans)
+        if held + voxels > 2 * self.limits.voxels:
+            raise ServiceError(
+                "together with your other open scans it has too many voxels; remove one that you "
+                "need no more",
                 413,
             )
 

@@ -191,10 +191,10 @@ def volume_router(page: VolumePage) -> APIRouter:
         return Response(await in_thread(png_bytes, plane), media_type="image/png")
 
     @router.get("/games/{id}/masks/{index}")
-    async def mask(request: Request, id: str, index: int) -> Response:
-        """Return the mask of a slice as it is now."""
+    async def mask(request: Request, id: str, index: int, mask: int) -> Response:
+        """Return the mask of a slice by its number."""
         game = game_of(request, id)
-        plane = game.episode.slice_mask(checked(game, index))
+        plane = await in_thread(game.mask_of, checked(game, index), mask)
         return Response(await in_thread(png_bytes, plane), media_type="image/png")
 
     @router.get("/games/{id}/truth/{index}")

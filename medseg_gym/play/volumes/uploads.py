@@ -23,7 +23,7 @@ class ScanLimits:
     Args:
         nbytes: Bytes on disk, of all scans of an owner.
         files: Files of one scan.
-        voxels: Voxels of one scan.
+        voxels: Voxels of one scan; all open ones of an owner may have twice as many.
     """
 
     nbytes: int
