@@ -4,7 +4,7 @@ Needs playwright and Debian's chromium. Everything runs on this machine: the ser
 and the real bundled cases.
 
     python -m benchmarks.service.page_latency --backbone pocket --cases 20
-    python -m benchmarks.service.page_latency --backbone pocket --cases 20 --volumes phantoms-volume
+    python -m benchmarks.service.page_latency --cases 20 --volumes phantoms-volume
 """
 
 from __future__ import annotations

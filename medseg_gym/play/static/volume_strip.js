@@ -13,6 +13,9 @@ export class Strip {
     const { depth } = state.case;
     this.range.max = depth - 1;
     this.range.value = index;
+    const half = `(100% - 16px) * ${0.5 / depth}`; // the thumb stands above the middle of its slice
+    this.range.style.margin = `0 calc(${half})`;
+    this.range.style.width = `calc(100% - 2 * ${half})`;
     const here = state.slices[index];
     const parts = [`Slice ${index + 1} of ${depth}`];
     if (here?.prompted) parts.push("with prompts");

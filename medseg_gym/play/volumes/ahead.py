@@ -106,7 +106,7 @@ class EncodingAhead:
                 # A slice in view comes before neighbours, the newest wish before older ones.
                 wishes = [] if self._steps else list(self._wishes.items())[::-1]
                 waiting = [one for one in wishes if not one[1].ready.done()]
-                game, wish = (waiting or wishes or [("", None)])[0]
+                game, wish = next(iter(waiting or wishes), ("", None))
                 index = None if wish is None else next(wish.order, None)
                 if wish is not None and index is None:
                     del self._wishes[game]
