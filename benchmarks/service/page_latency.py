@@ -4,6 +4,7 @@ Needs playwright and Debian's chromium. Everything runs on this machine: the ser
 and the real bundled cases.
 
     python -m benchmarks.service.page_latency --backbone pocket --cases 20
+    python -m benchmarks.service.page_latency --cases 20 --volumes phantoms-volume
 """
 
 from __future__ import annotations
@@ -42,11 +43,27 @@ _WATCH = """() => {
   }).observe(document.getElementById("steps"), { childList: true });
 }"""
 
+_WATCH_VOLUME = """() => {
+  window.waits = [];
+  let from = 0;
+  document.addEventListener("pointerup", () => { from = performance.now(); }, true);
+  new MutationObserver(() => {
+    if (!from) return;
+    const began = from;
+    from = 0;
+    requestAnimationFrame(() => requestAnimationFrame(() =>
+      window.waits.push(performance.now() - began)));
+  }).observe(document.getElementById("vol-pane"), { attributeFilter: ["data-taken"] });
+}"""
+
 
 def measure(
     backbone: Annotated[str, typer.Option(help="Who segments.")] = "pocket",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "cpu",
     cases: Annotated[int, typer.Option(help="Cases, each clicked three times.")] = 20,
+    volumes: Annotated[
+        str, typer.Option(help="A spec of volumes: click on slices of the first one instead.")
+    ] = "",
     chromium: Annotated[str | None, typer.Option(help="The browser's program.")] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file.")] = None,
 ) -> None:
@@ -60,22 +77,25 @@ def measure(
         raise MedSegError("there is no chromium: apt-get install chromium, or give --chromium")
     loaded = backbones.load(backbone, device=device)
     with tempfile.TemporaryDirectory() as folder:
-        page = PageOptions(cases=("samples",), record=Path(folder) / "play")
+        page = PageOptions(
+            cases=("samples",), volumes=[volumes] if volumes else None, record=Path(folder) / "play"
+        )
         with (
             running(make_service(loaded, extensions=[PageExtension(page)])) as url,
             sync_playwright() as playwright,
         ):
             browser = playwright.chromium.launch(executable_path=program, args=_FLAGS)
             tab = browser.new_page(viewport={"width": 1280, "height": 800})
-            latencies = _click(tab, url, cases)
+            latencies = (_click_slices if volumes else _click)(tab, url, cases)
             browser.close()
     latencies["machine"] = describe_machine(device)
     latencies["backbone"] = backbone
     table = Table(title=f"{backbone}: seconds until it is on the screen")
     for header in ("", "n", "median", "longest"):
         table.add_column(header, justify="left" if not header else "right")
-    for name in ("page opened to case shown", "first click of a case", "later clicks"):
-        values = latencies[name]
+    for name, values in latencies.items():
+        if not isinstance(values, list):
+            continue
         middle, longest = statistics.median(values), max(values)
         table.add_row(name, str(len(values)), f"{middle:.3f}", f"{longest:.3f}")
     console = make_console()
@@ -116,6 +136,31 @@ def _click(tab: Any, url: str, cases: int) -> dict[str, Any]:
         "first click of a case": first,
         "later clicks": later,
     }
+
+
+def _click_slices(tab: Any, url: str, clicks: int) -> dict[str, Any]:
+    """Click once on each of some slices, once they are encoded."""
+    tab.goto(url)
+    tab.locator("[data-view=volumes]").click()
+    tab.locator("#vol-pane[data-ready=true]").wait_for()
+    tab.evaluate(_WATCH_VOLUME)
+    tab.keyboard.press("p")
+    frame = tab.locator("#vol-canvas").bounding_box()
+    depth = int(tab.locator("#vol-slice").get_attribute("max")) + 1
+    ready: list[float] = []
+    first: list[float] = []
+    for number in range(min(clicks, depth)):
+        index = (depth // 2 + number) % depth
+        tab.locator("#vol-slice").fill(str(index))
+        began = tab.evaluate("() => performance.now()")
+        tab.locator(f"#vol-pane[data-shown='{index}'][data-ready=true]").wait_for()
+        ready.append((tab.evaluate("() => performance.now()") - began) / 1000)
+        before = tab.evaluate("() => window.waits.length")
+        tab.mouse.click(frame["x"] + 0.6 * frame["width"], frame["y"] + 0.5 * frame["height"])
+        while tab.evaluate("() => window.waits.length") == before:
+            tab.wait_for_timeout(20)
+        first.append(tab.evaluate("() => window.waits.at(-1)") / 1000)
+    return {"slice chosen to encoded": ready, "first click of an encoded slice": first}
 
 
 if __name__ == "__main__":

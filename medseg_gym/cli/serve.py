@@ -83,6 +83,11 @@ class PageSwitches(Options):
     cases: tuple[str, ...] = repeated("samples", "phantoms")
     """On the page, repeatable: samples, phantoms, ..."""
 
+    volumes: tuple[str, ...] = repeated()
+    """On the page, specs of volumes, repeatable, such as volume:ct.nii.gz?truth=labels.nii.gz;
+    synthetic ones where none are named here or among the cases.
+    """
+
     record: Path = Path("out/play")
     """Folder where the page records."""
 
@@ -184,6 +189,7 @@ def serve(options: ServeOptions) -> None:
 
         page = PageOptions(
             cases=options.cases,
+            volumes=options.volumes or None,
             record=options.record,
             archives=[Path(folder) for folder in options.archive],
             max_steps=options.game_steps,

@@ -10,6 +10,7 @@ from medseg_gym.play.files import file_router
 from medseg_gym.play.options import PageOptions
 from medseg_gym.play.page import Page
 from medseg_gym.play.routes import page_router
+from medseg_gym.play.volumes import volume_router
 from medseg_gym.serving.sessions.book import SessionBook
 
 
@@ -23,7 +24,7 @@ class PageExtension:
     open_paths: Sequence[str] = ("/page/",)
     """The page's files hold nothing secret; the page asks people for a key and sends it along."""
 
-    upload_paths: Sequence[str] = ("/api/images",)
+    upload_paths: Sequence[str] = ("/api/images", "/api/volumes/upload")
 
     def __init__(self, options: PageOptions) -> None:
         self.options = options
@@ -41,7 +42,7 @@ class PageExtension:
             MedSegError: Cases or policies cannot be used.
         """
         self._page = Page(self.options, sessions)
-        return file_router(), page_router(self._page)
+        return file_router(), page_router(self._page), volume_router(self._page.volumes)
 
     def stop(self) -> None:
         """End games and policies, and close their recordings; a second call does nothing."""

@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 from medseg_gym import annotators
 from medseg_gym.cases import Case, CaseSource
+from medseg_gym.cases.source import CASES
+from medseg_gym.cases.volume_case import VolumeCase
+from medseg_gym.cases.volume_source import VOLUMES, VolumeSource
 from medseg_gym.episodes import rewards
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import Policy
@@ -74,8 +77,16 @@ class PageOptions:
         MedSegError: Nothing to play, two policies of one name, or a number out of range.
     """
 
-    cases: Sequence[str | CaseSource | Sequence[Case]] = ("samples", "phantoms")
-    """Cases that can be played: sources, or specs for `load_cases`, every split of each."""
+    cases: Sequence[str | CaseSource | VolumeSource | Sequence[Case] | Sequence[VolumeCase]] = (
+        "samples",
+        "phantoms",
+    )
+    """Cases that can be played: sources, or specs for `load_cases`, every split of each. Specs of
+    volumes ("phantoms-volume", "volume:...") and sources of volumes are played as volumes."""
+
+    volumes: Sequence[str | VolumeSource | Sequence[VolumeCase]] | None = None
+    """Volumes that can be played: sources, or specs for `load_volumes`, every split of each. None
+    takes those among `cases`, or synthetic ones where there are none."""
 
     record: Path = Path("out/play")
     """Folder for what is recorded; made when the first game begins."""
@@ -95,6 +106,23 @@ class PageOptions:
     image_bytes: int = 1 << 30
     """Most bytes of people's own images on disk, for each owner."""
 
+    volume_steps: int = 100
+    """Actions in a game on a volume, by people alone; such games are not recorded."""
+
+    volume_bytes: int = 2 << 30
+    """Most bytes in memory of the volumes that an owner plays, with the masks and logits of all
+    steps, which undo needs."""
+
+    scan_bytes: int = 2 << 30
+    """Most bytes on disk of people's own scans while they are open, for each owner."""
+
+    scan_files: int = 3000
+    """Most files of one own scan."""
+
+    scan_voxels: int = 1 << 28
+    """Most voxels of one own scan: 512 x 512 x 1024. An owner's open scans may have twice as many
+    together."""
+
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of `EnvOptions` that say which backbone and weights the service runs (backbone,
     checkpoint, device, backbone_options); they are recorded, so that `medseg trajectories replay`
@@ -102,10 +130,14 @@ class PageOptions:
     """
 
     def __post_init__(self) -> None:
-        if not self.cases:
+        if not self.cases and not self.volumes:
             raise MedSegError("the page has no cases to show; give --cases samples, say")
-        if self.max_steps < 1 or self.image_bytes < 1:
-            raise MedSegError("max_steps and image_bytes of the page must be at least 1")
+        for bound in (
+            "max_steps", "image_bytes", "volume_steps", "volume_bytes", "scan_bytes",
+            "scan_files", "scan_voxels",
+        ):  # fmt: skip
+            if getattr(self, bound) < 1:
+                raise MedSegError(f"{bound} of the page must be at least 1")
         names = [policy.name for policy in self.watchable]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -113,8 +145,38 @@ class PageOptions:
         rewards.make(self.reward)
 
     @property
+    def image_cases(self) -> Sequence[str | CaseSource | Sequence[Case]]:
+        """Those of `cases` that are images."""
+        return [one for one in self.cases if not _is_volumes(one)]  # type: ignore[misc]
+
+    @property
+    def volume_specs(self) -> Sequence[str | VolumeSource | Sequence[VolumeCase]]:
+        """Volumes that can be played."""
+        among = [one for one in self.cases if _is_volumes(one)]
+        given = (
+            self.volumes if self.volumes is not None else (() if among else ("phantoms-volume",))
+        )
+        return [*among, *given]  # type: ignore[list-item]
+
+    @property
     def watchable(self) -> Sequence[PagePolicy]:
         """Policies that can be watched."""
         if self.policies is None:
             return [BuiltIn(name) for name in DEFAULT_POLICIES]
         return self.policies
+
+
+_VOLUMES_ALONE = ("phantoms-volume", "volume")
+
+
+def _is_volumes(entry: object) -> bool:
+    """Whether an entry of `cases` is played as volumes."""
+    if not isinstance(entry, str):
+        return isinstance(entry, VolumeSource) or (
+            isinstance(entry, Sequence)
+            and len(entry) > 0
+            and all(isinstance(one, VolumeCase) for one in entry)
+        )
+    kind = entry.partition("?")[0].partition(":")[0]
+    # A folder of scans that both can open shows its slices as cases; see `PageOptions.volumes`.
+    return kind in _VOLUMES_ALONE or (kind in VOLUMES.names() and kind not in CASES.names())

@@ -14,6 +14,7 @@ from medseg_gym.play.stores.archive import Archive, Row, StoreRef
 from medseg_gym.play.stores.damage import DamagedStore, log_damage
 from medseg_gym.play.stores.leader_board import board, collect
 from medseg_gym.play.stores.recordings import Recordings
+from medseg_gym.play.volumes import VolumePage
 from medseg_gym.play.watching import WatchedPolicies
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.sessions.book import SessionBook
@@ -44,11 +45,12 @@ class Page:
 
     def __init__(self, options: PageOptions, book: SessionBook) -> None:
         self.options = options
-        self.catalog = CaseCatalog(options.cases)
+        self.catalog = CaseCatalog(options.image_cases)
         self.recordings = Recordings(options.record, options.image_bytes)
         self.games = GameBook(book, options, self.recordings)
         self.watched_policies = WatchedPolicies(self.games)
         self.archive = Archive()
+        self.volumes = VolumePage(options, book.segmenter)
         self._closed = False
 
     # cases --------------------------------------------------------------------------------------
@@ -189,5 +191,6 @@ class Page:
         if self._closed:
             return
         self._closed = True
+        self.volumes.close()
         self.watched_policies.close()
         self.recordings.close()

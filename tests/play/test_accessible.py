@@ -72,13 +72,30 @@ def show_everything(one) -> None:
     one.steps(2)
 
 
+def show_a_volume(one) -> None:
+    """Open the first volume of the page, prompt it and carry the mask through it."""
+    one.at("[data-view=volumes]").click()
+    one.at("#vol-pane[data-ready=true]").wait_for()
+    frame = one.at("#vol-canvas").bounding_box()
+    x, y = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+    one.page.mouse.move(x - 60, y - 60)
+    one.page.mouse.down()
+    one.page.mouse.move(x + 60, y + 60, steps=3)
+    one.page.mouse.up()
+    one.at("#vol-pane[data-taken='1']").wait_for()
+    one.at("#vol-propagate").click()
+    one.at("#vol-pane[data-taken='2']").wait_for()
+    one.at("#vol-planes canvas").first.wait_for()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out(tab, scheme) -> None:  # noqa: F811
     one = tab(color_scheme=scheme)
     show_everything(one)
-    for view in ("play", "recordings", "board", "help", "own"):
-        if view in ("help", "own"):
-            one.at("[data-view=play]").click()
+    show_a_volume(one)
+    for view in ("play", "volumes", "recordings", "board", "help", "own", "vol-own"):
+        if view in ("help", "own", "vol-own"):
+            one.at(f"[data-view={'volumes' if view == 'vol-own' else 'play'}]").click()
             one.at(f"#{view}-open").click()
         else:
             one.at(f"[data-view={view}]").click()
@@ -87,15 +104,16 @@ def test_text_stands_out(tab, scheme) -> None:  # noqa: F811
         assert len(result) > 10
         weak = [entry for entry in result if entry["ratio"] < entry["least"]]
         assert weak == [], view
-        if view in ("help", "own"):
+        if view in ("help", "own", "vol-own"):
             one.page.keyboard.press("Escape")
 
 
 def test_everything_has_a_name(tab) -> None:  # noqa: F811
     one = tab()
     show_everything(one)
+    show_a_volume(one)
     session = one.page.context.new_cdp_session(one.page)
-    for view in ("play", "recordings", "board"):
+    for view in ("play", "volumes", "recordings", "board"):
         one.at(f"[data-view={view}]").click()
         one.page.wait_for_timeout(300)
         nodes = session.send("Accessibility.getFullAXTree")["nodes"]
@@ -110,7 +128,7 @@ def test_everything_has_a_name(tab) -> None:  # noqa: F811
         nameless = {role for role, name in named if not name} - {"list"}
         assert nameless == set(), view
     levels = one.page.evaluate("() => [...document.querySelectorAll('main h1')].length")
-    assert levels == 2 and one.page.evaluate("() => document.documentElement.lang") == "en"
+    assert levels == 3 and one.page.evaluate("() => document.documentElement.lang") == "en"
 
 
 def test_focus_goes_through_the_page_in_order_and_is_seen(tab) -> None:  # noqa: F811
@@ -144,16 +162,19 @@ def test_it_fits_the_screen(tab, size, scheme) -> None:  # noqa: F811
     width, height = size
     one = tab(viewport={"width": width, "height": height}, color_scheme=scheme)
     show_everything(one)
-    for view in ("play", "recordings", "board"):
+    show_a_volume(one)
+    one.keep(f"volume-{scheme}-{width}")
+    for view in ("play", "volumes", "recordings", "board"):
         one.at(f"[data-view={view}]").click()
         one.page.wait_for_timeout(200)
         across = one.page.evaluate("() => document.documentElement.scrollWidth")
         assert across <= width, view
-    one.at("[data-view=play]").click()
-    cut = one.page.evaluate(
-        """() => [...document.querySelectorAll("main button, header button, select")]
-          .filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)
-          .map((e) => e.textContent)"""
-    )
-    assert cut == []
+    for view in ("volumes", "play"):
+        one.at(f"[data-view={view}]").click()
+        cut = one.page.evaluate(
+            """() => [...document.querySelectorAll("main button, header button, select")]
+              .filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1)
+              .map((e) => e.textContent)"""
+        )
+        assert cut == [], view
     one.keep(f"play-{scheme}-{width}")

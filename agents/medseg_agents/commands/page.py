@@ -24,6 +24,11 @@ class GameOptions(Options):
     cases: tuple[str, ...] = repeated("samples", "phantoms")
     """Case specs, repeatable: samples, phantoms, ..."""
 
+    volumes: tuple[str, ...] = repeated()
+    """Specs of volumes, repeatable, such as volume:ct.nii.gz?truth=labels.nii.gz; synthetic ones
+    where none are named here or among the cases.
+    """
+
     policy: tuple[str, ...] = repeated()
     """To watch beside you, repeatable: sb3:RUN, llm:PATH, openai:MODEL, ..."""
 
@@ -72,6 +77,7 @@ def play(
     names = {one.name for one in given}
     page = PageOptions(
         cases=options.cases,
+        volumes=options.volumes or None,
         record=options.record,
         archives=[Path(folder) for folder in options.archive],
         policies=[*given, *(BuiltIn(name) for name in DEFAULT_POLICIES if name not in names)],

@@ -91,6 +91,14 @@ class SliceDecoder:
             )
         ]
 
+    def prepare(self, case: VolumeCase, index: int) -> None:
+        """Encode a slice unless it is encoded, so that its first prompt need not wait for that.
+
+        Raises:
+            BackboneError: The embedding is not finite, naming volume and slice.
+        """
+        self._embed([SliceRequest(case, index)])
+
     def _embed(self, requests: Sequence[SliceRequest]) -> list[Embedding]:
         wanted: list[Place] = [(one.case, one.index) for one in requests]
         places = dict(zip(map(_key, wanted), wanted, strict=True))

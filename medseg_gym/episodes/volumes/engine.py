@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from medseg_gym.backbones.protocol import Backbone
@@ -113,7 +114,11 @@ class VolumeEngine:
             if i in made:
                 state = episode.state.with_slices(made[i], effect == "propagate")
             step = episode.record(prompt, effect, error, state)
-            value, terms = rewards.pay(self.reward, episode)  # type: ignore[arg-type]
+            value, terms = (
+                rewards.pay(self.reward, episode)  # type: ignore[arg-type]
+                if episode.case.truth_known
+                else (math.nan, {})
+            )
             episode.rewards.append(value)
             info = {
                 **volume_info(episode),

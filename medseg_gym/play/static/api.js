@@ -47,7 +47,8 @@ async function send(path, options = {}) {
   let answer;
   try {
     answer = await fetch(path, { ...options, headers, cache: "no-store" });
-  } catch {
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
     throw new Silent("the service does not answer");
   }
   if (answer.status === 401) {
@@ -74,6 +75,15 @@ const query = (values) => {
 export const get = async (path, values = {}) => (await send(`/api/${path}${query(values)}`)).json();
 export const fetchImage = async (path, values = {}) => (await send(`/api/${path}${query(values)}`)).blob();
 export const drop = async (path) => (await send(`/api/${path}`, { method: "DELETE" })).json();
+export const put = async (path, values, body, signal) =>
+  (
+    await send(`/api/${path}${query(values)}`, {
+      method: "PUT",
+      headers: { "Content-Type": "application/octet-stream" },
+      body,
+      signal,
+    })
+  ).json();
 export const form = async (path, body) => (await send(`/api/${path}`, { method: "POST", body })).json();
 const json = (method) => async (path, body) =>
   (

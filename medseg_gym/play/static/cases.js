@@ -6,9 +6,10 @@ import { $, h, say } from "./dom.js";
 const PER_PAGE = 12;
 
 export class Cases {
-  // onPick({ place, index }) or onPick({ place, key })
-  constructor(onPick) {
+  // onPick({ place, index }) or onPick({ place, key }); onScan(dropped): true if it was a scan
+  constructor(onPick, onScan = () => false) {
     this.onPick = onPick;
+    this.onScan = onScan;
     this.start = 0;
     this.total = 0;
     this.size = 0;
@@ -152,6 +153,7 @@ export class Cases {
       document.body.classList.remove("dropping");
       if (!event.dataTransfer.files.length) return;
       event.preventDefault();
+      if (this.onScan(event.dataTransfer)) return;
       $("own-file").files = event.dataTransfer.files;
       this.askOwn();
     });

@@ -53,6 +53,7 @@ export const TOOL_NAMES = {
   box: "box",
   positive_point: "add",
   negative_point: "remove",
+  propagate: "propagate",
   undo: "undo",
   clear: "clear",
   stop: "done",

@@ -3,6 +3,7 @@
 import { $, h, remember, remembered } from "./dom.js";
 
 const WORDS = [
+  ["Arrows", "in a volume: scroll (PgUp, PgDn: five slices), until Enter has brought the cursor"],
   ["Arrows", "in the image: move the cursor (Shift: one pixel)"],
   ["Enter", "in the image: place the prompt; a box takes two corners; Esc takes back"],
 ];

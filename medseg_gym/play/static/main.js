@@ -12,14 +12,17 @@ import { listen } from "./keys.js";
 import { Recordings } from "./recordings.js";
 import { listSteps } from "./steps.js";
 import { Viewer } from "./viewer.js";
+import { Volumes } from "./volume.js";
 
 const viewer = new Viewer($("you-canvas"), { acts: true });
 const game = new Game(viewer);
 const beside = new Beside(viewer, () => draw());
-const cases = new Cases((picked) => guarded(() => begin(picked)));
+const cases = new Cases((picked) => guarded(() => begin(picked)), dropped);
 const recordings = new Recordings();
 const board = new Board(who);
+const volumes = new Volumes(() => setup, () => who().exam);
 let setup = null;
+let view = "play";
 
 function who() {
   return { player: $("player").value, exam: $("exam").checked };
@@ -42,6 +45,14 @@ globalThis.addEventListener("unhandledrejection", (event) => {
   event.preventDefault();
   report(event.reason);
 });
+
+// What is dropped goes to the volumes if it is a scan, or if they are in view.
+function dropped(transfer) {
+  if (!volumes.files.limits || (view !== "volumes" && !volumes.files.looksLikeScan(transfer))) return false;
+  guarded(() => volumes.files.take(transfer));
+  if (view !== "volumes") open("volumes");
+  return true;
+}
 
 async function begin(picked) {
   if (await game.begin(picked, who())) await cases.show({ place: game.state.place, index: game.state.index });
@@ -99,7 +110,7 @@ function draw() {
 function enable() {
   const { state } = game;
   const closed = game.over || game.lost;
-  for (const tool of document.querySelectorAll(".tool"))
+  for (const tool of document.querySelectorAll("#play .tool"))
     tool.disabled = closed || !setup.tools.includes(tool.dataset.tool);
   $("undo").disabled = closed || !state.steps.some((step) => step.valid);
   $("clear").disabled = closed || (!state.state.box && !state.state.points.length);
@@ -128,7 +139,7 @@ function choose(tool, focus = false) {
   if (!setup.tools.includes(tool)) return;
   viewer.tool = tool;
   viewer.corner = null;
-  for (const button of document.querySelectorAll(".tool")) {
+  for (const button of document.querySelectorAll("#play .tool")) {
     const on = button.dataset.tool === tool;
     button.setAttribute("aria-checked", String(on));
     button.tabIndex = on ? 0 : -1;
@@ -185,7 +196,7 @@ viewer.addEventListener("view", () => {
   $("window").value = viewer.window;
   $("level").value = viewer.level;
 });
-const tools = [...document.querySelectorAll(".tool")];
+const tools = [...document.querySelectorAll("#play .tool")];
 for (const [i, button] of tools.entries()) {
   button.addEventListener("click", () => choose(button.dataset.tool));
   button.addEventListener("keydown", (event) => {
@@ -195,7 +206,10 @@ for (const [i, button] of tools.entries()) {
     choose(tools[(i + by + tools.length) % tools.length].dataset.tool, true);
   });
 }
-const press = (id) => () => $(id).disabled || $(id).hidden || $(id).click();
+const press = (id) => () => {
+  const button = $(view === "volumes" ? `vol-${id}` : id);
+  if (button && !button.disabled && !button.hidden) button.click();
+};
 $("undo").addEventListener("click", () => act("undo"));
 $("clear").addEventListener("click", () => act("clear"));
 $("stop").addEventListener("click", () => act("stop"));
@@ -242,14 +256,14 @@ $("player").addEventListener("change", changeWho);
 $("exam").addEventListener("change", changeWho);
 
 // views ------------------------------------------------------------------------------------------
-let view = "play";
 function open(name) {
   view = name;
-  for (const one of ["play", "recordings", "board"]) $(one).hidden = one !== name;
+  for (const one of ["play", "volumes", "recordings", "board"]) $(one).hidden = one !== name;
   for (const tab of document.querySelectorAll(".tab")) {
     if (tab.dataset.view === name) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
   }
+  if (name === "volumes") guarded(() => volumes.enter());
   if (name === "recordings") guarded(() => recordings.list());
   if (name === "board") guarded(() => board.draw());
   beside.player.pause();
@@ -272,22 +286,31 @@ $("help-open").addEventListener("click", () => $("help").showModal());
 $("help-close").addEventListener("click", () => $("help").close());
 
 const player = () => (view === "recordings" ? recordings.player : beside.player);
+const inView = (image, volume) => () => (view === "volumes" ? volume() : image());
+const tool = (name) => inView(() => choose(name), () => volumes.choose(name));
+const opacity = (by) =>
+  inView(
+    () => setOpacity(Number($("opacity").value) + by),
+    () => volumes.setOpacity(Number($("vol-opacity").value) + by),
+  );
+const canvas = () => ({ volumes: volumes.viewer, recordings: recordings.viewer })[view] ?? viewer;
 listen(
   [
-    ["b", "draw boxes", () => choose("box")],
-    ["p", "clicks add (positive)", () => choose("positive_point")],
-    ["n", "clicks remove (negative)", () => choose("negative_point")],
+    ["b", "draw boxes", tool("box")],
+    ["p", "clicks add (positive)", tool("positive_point")],
+    ["n", "clicks remove (negative)", tool("negative_point")],
+    ["a", "volumes: propagate through all slices", () => view === "volumes" && press("propagate")()],
     ["u", "undo", press("undo")],
     ["c", "clear", press("clear")],
     ["s", "done: accept the mask", press("stop")],
-    [".", "next case", () => cases.step(1)],
-    [",", "case before", () => cases.step(-1)],
+    [".", "next case", inView(() => cases.step(1), () => volumes.cases.step(1))],
+    [",", "case before", inView(() => cases.step(-1), () => volumes.cases.step(-1))],
     ["r", "a case at random", press("random")],
-    ["g", "go to the image", () => (view === "play" ? viewer : recordings.viewer).canvas.focus()],
-    ["m", "mask on or off", toggleMask],
-    ["t", "truth on or off, once you are done", () => $("truth-label").hidden || $("truth").click()],
-    ["[", "mask fainter", () => setOpacity(Number($("opacity").value) - 10)],
-    ["]", "mask stronger", () => setOpacity(Number($("opacity").value) + 10)],
+    ["g", "go to the image", () => canvas().canvas.focus()],
+    ["m", "mask on or off", inView(toggleMask, () => volumes.toggleMask())],
+    ["t", "truth on or off, once you are done", () => $(view === "volumes" ? "vol-truth-label" : "truth-label").hidden || press("truth")()],
+    ["[", "mask fainter", opacity(-10)],
+    ["]", "mask stronger", opacity(10)],
     ["i", "zoom in", press("zoom-in")],
     ["o", "zoom out", press("zoom-out")],
     ["f", "fit", press("zoom-fit")],
@@ -295,9 +318,9 @@ listen(
     ["j", "policy or recording: step back", () => (player().pause(), player().show(player().at - 1), player().tell())],
     ["k", "policy or recording: play or pause", () => player().playOrPause()],
     ["l", "policy or recording: step on", () => (player().pause(), player().show(player().at + 1), player().tell())],
-    ["?", "this list", press("help-open")],
+    ["?", "this list", () => $("help-open").click()],
   ],
-  (key) => view === "play" || "jklg?".includes(key),
+  (key) => view === "play" || (view === "volumes" ? !"jklw".includes(key) : "jklg?".includes(key)),
 );
 
 // begin ------------------------------------------------------------------------------------------
@@ -306,6 +329,7 @@ async function load() {
   cases.setPlaces(setup.places, game.state?.place ?? remembered("place", ""));
   beside.setPolicies(setup.policies);
   board.setUp(setup);
+  await volumes.load();
   $("foot").textContent = `Segmenter: ${setup.backbone}. Records in ${setup.record}/${setup.store}.`;
 }
 
@@ -316,6 +340,11 @@ async function start() {
   await load();
   choose(setup.tools[0]);
   setOpacity(Number(remembered("opacity", "45")));
+  if (!setup.places.length) {
+    $("task").textContent = "Open an image of your own";
+    open("volumes");
+    return;
+  }
   if (await game.resume()) {
     await cases.turn(0);
     await cases.show({ place: game.state.place, index: game.state.index });

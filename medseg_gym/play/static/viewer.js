@@ -22,6 +22,7 @@ export class Viewer extends EventTarget {
     this.corner = null; // first corner of a box made with keys
     this.drag = null;
     this.tool = "box";
+    this.pixel = [1, 1]; // width and height of an image's pixel, as they are shown
     this.partner = null; // follows zoom, pan, window and level
     new ResizeObserver(() => this.resize()).observe(canvas);
     this.listen();
@@ -101,7 +102,7 @@ export class Viewer extends EventTarget {
 
   frame() {
     const { clientWidth: w, clientHeight: h } = this.canvas;
-    const [iw, ih] = this.image ? [this.image.width, this.image.height] : [1, 1];
+    const [iw, ih] = this.image ? [this.image.width * this.pixel[0], this.image.height * this.pixel[1]] : [1, 1];
     const scale = Math.min(w / iw, h / ih) * this.zoom;
     const centre = this.zoom > 1 ? this.centre : [0.5, 0.5];
     return { scale, x: w / 2 - centre[0] * iw * scale, y: h / 2 - centre[1] * ih * scale, iw, ih };
@@ -155,10 +156,12 @@ export class Viewer extends EventTarget {
   outline(context, mask, f, width) {
     context.save();
     context.translate(f.x, f.y);
-    context.scale(f.scale, f.scale);
-    context.lineWidth = width / f.scale;
+    const grid = new DOMMatrix().scaleSelf(f.scale * this.pixel[0], f.scale * this.pixel[1]);
+    const edges = new Path2D();
+    edges.addPath(mask.edges, grid); // scaled before it is stroked: a line is as wide in x as in y
+    context.lineWidth = width;
     context.strokeStyle = mask.colour;
-    context.stroke(mask.edges);
+    context.stroke(edges);
     context.restore();
   }
 
@@ -280,10 +283,7 @@ export class Viewer extends EventTarget {
     canvas.addEventListener(
       "wheel",
       (event) => {
-        // Only once the image has the focus: until then the wheel scrolls the page.
-        if (!this.image || (document.activeElement !== canvas && !event.ctrlKey)) return;
-        event.preventDefault();
-        this.zoomBy(Math.exp(-event.deltaY / 400), where(event));
+        if (this.image) this.wheel(event, where(event));
       },
       { passive: false },
     );
@@ -292,6 +292,13 @@ export class Viewer extends EventTarget {
       this.draw();
     });
     canvas.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  wheel(event, at) {
+    // Only once the image has the focus: until then the wheel scrolls the page.
+    if (document.activeElement !== this.canvas && !event.ctrlKey) return;
+    event.preventDefault();
+    this.zoomBy(Math.exp(-event.deltaY / 400), at);
   }
 
   key(event) {
