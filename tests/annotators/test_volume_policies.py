@@ -17,7 +17,7 @@ def cone(depth: int = 9, side: int = 40) -> VolumeCase:
     """A disc that is largest in slice 4 and gone beyond 1..7."""
     y, x = np.mgrid[:side, :side]
     distance = np.hypot(x - side / 2 + 0.5, y - side / 2 + 0.5)
-    mask = np.stack([distance < max(14 - 3 * abs(index - 4), 0) - 1 for index in range(depth)])
+    mask = np.stack([distance < 13 - 3.5 * abs(index - 4) for index in range(depth)])
     return VolumeCase("cone", (mask * 200 + 20).astype(np.uint8), mask, "cone")
 
 

@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import medseg_gym  # noqa: F401
+from medseg_gym.annotators.volumes import KeySliceBox
 from medseg_gym.backbones.families.ellipse import EllipseBackbone
 from medseg_gym.cases import VolumeCase
 from medseg_gym.errors import BackboneError, CaseError, MedSegError
@@ -50,6 +51,20 @@ def test_gymnasium_and_stable_baselines_accept_it():
     checker = pytest.importorskip("stable_baselines3.common.env_checker")
     checker.check_env(env, warn=False)
     env.close()
+
+
+@pytest.mark.slow
+def test_the_id_works_with_no_argument():
+    env = gym.make("MedSegVolume-v0").unwrapped
+    _, start = env.reset(seed=1)
+    expert = KeySliceBox(env.codec)
+    paid = 0.0
+    for _ in range(2):  # a box on the key slice, and propagate
+        _, reward, _, _, info = env.step(expert.act({}, env.episodes)[0])
+        paid += reward
+    assert info["tool"] == "propagate" and info["mask_slices"] > 1 and info["dice"] > 0.5
+    assert paid == pytest.approx(info["dice"] - start["dice"] - 0.02)
+    assert env.backbone.name == "pocket"
 
 
 def test_a_learner_with_several_inputs_trains_on_it():

@@ -10,7 +10,7 @@ import numpy as np
 from medseg_gym import backbones
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.volume_source import VolumeSource, load_volumes
-from medseg_gym.envs.core import check_kinds
+from medseg_gym.envs.core import SlotStates, check_kinds
 from medseg_gym.envs.forking import settle_in_child
 from medseg_gym.envs.rendering import FRAME_SIDE, add_caption, centred, draw_case
 from medseg_gym.envs.views.protocol import Observations
@@ -22,7 +22,7 @@ from medseg_gym.errors import CaseError
 from medseg_gym.prompts.volumes import VOLUME_TOOLS, VolumeCodec
 
 
-class VolumeCore:
+class VolumeCore(SlotStates):
     """Slots that play volumes; for environments what `EnvCore` is for those of images.
 
     Args:

@@ -6,6 +6,7 @@ As an `Episode` does for an image, a `VolumeEpisode` knows the rules and keeps t
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -198,6 +199,13 @@ class VolumeEpisode:
     def steps_left(self) -> int:
         """Actions that may still be taken."""
         return 0 if self.stopped else self.max_steps - len(self.steps)
+
+    def fork(self) -> VolumeEpisode:
+        """Return a copy that goes on by itself from here; case, states and steps are shared."""
+        forked = copy.copy(self)
+        forked.steps, forked.rewards = list(self.steps), list(self.rewards)
+        forked._before = list(self._before)
+        return forked
 
     def slice_mask(self, index: int) -> np.ndarray:
         """Return the mask of a slice, (H, W) bool."""
