@@ -225,10 +225,10 @@ class EnvAttributes:
         Raises:
             AttributeError: The environment is a conversation, whose actions are texts.
         """
-        view = self.core.view
-        if not isinstance(view, ArrayView):
+        codec: ArrayCodec | None = getattr(self.core.view, "codec", None)
+        if codec is None:
             raise AttributeError(f"{type(self).__name__} has no codec: its actions are texts")
-        return view.codec
+        return codec
 
 
 def make_view(options: EnvOptions, source: CaseSource) -> View:

@@ -30,7 +30,7 @@ ACTIONS = [
     AddBox(0.1, 0.1, 0.9, 0.6),
 ]
 DEPTH = 4
-# The same numbers in a volume of so many slices; box, click, undo, clear, stop stand where they did.
+# The same numbers in a volume of so many slices; box, click, undo, clear, stop keep theirs.
 VOLUME_ACTIONS = [
     SlicePrompt(1, AddBox(0.2, 0.3, 0.7, 0.9)),
     Look(3),

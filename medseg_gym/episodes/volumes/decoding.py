@@ -91,6 +91,24 @@ class SliceDecoder:
             )
         ]
 
+    def image_logits(
+        self, case: VolumeCase, index: int, state: SliceState | None
+    ) -> np.ndarray | None:
+        """Return absolute logits behind a slice's mask, (H, W) float32; None without any.
+
+        Args:
+            case: The volume.
+            index: The slice.
+            state: Of the slice.
+        """
+        if state is None or state.logits is None:
+            return None
+        embeddings = self.cache.get(self.backbone, [case.rgb(index)], [_key((case, index))])
+        with torch.inference_mode():
+            (logits,) = self.backbone.to_image(state.logits[None], embeddings)
+        distances: np.ndarray = logits.abs().float().cpu().numpy()
+        return distances
+
     def _embed(self, requests: Sequence[SliceRequest]) -> list[Embedding]:
         wanted: list[Place] = [(one.case, one.index) for one in requests]
         places = dict(zip(map(_key, wanted), wanted, strict=True))

@@ -37,7 +37,8 @@ class SliceState:
         extent: Smallest box round the mask along pixel edges; None where it is empty.
         grey: Mean and standard deviation of the slice's grey values (0..255) within the mask; 0, 0
             where it is empty.
-        logits: Low-resolution logits of the decode that made the mask, on the backbone's device.
+        logits: Low-resolution logits of the decode that made the mask, on the backbone's device;
+            None where the mask comes from a record.
         box: The box in force on this slice.
         points: The clicks in force on this slice, in order.
         carried: Box that propagation made of the neighbour's mask; it stays in force under clicks
@@ -49,7 +50,7 @@ class SliceState:
     intersection: int
     extent: AddBox | None
     grey: tuple[float, float]
-    logits: torch.Tensor
+    logits: torch.Tensor | None
     box: AddBox | None = None
     points: tuple[AddPoint, ...] = ()
     carried: AddBox | None = None
@@ -58,6 +59,25 @@ class SliceState:
     def prompted(self) -> bool:
         """True if the slice has prompts of its own: propagation starts here."""
         return self.box is not None or bool(self.points)
+
+    @classmethod
+    def stored(
+        cls,
+        mask: np.ndarray,
+        truth: np.ndarray,
+        box: AddBox | None = None,
+        points: tuple[AddPoint, ...] = (),
+    ) -> SliceState:
+        """Return the state of a slice of which only mask and prompts are left.
+
+        Args:
+            mask: (H, W) bool.
+            truth: (H, W) bool.
+            box: See the class, as for `points`.
+            points: See the class.
+        """
+        counts = int(np.count_nonzero(mask)), int(np.count_nonzero(mask & truth))
+        return cls(np.packbits(mask, axis=1), *counts, None, (0.0, 0.0), None, box, points)
 
     def mask(self, width: int) -> np.ndarray:
         """Return the mask, (H, `width`) bool."""
