@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from medseg_gym import backbones
+from medseg_gym.backbones import embedding_cache
+from medseg_gym.backbones.spilling import SpillFolder
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.volume_source import VolumeSource, load_volumes
 from medseg_gym.envs.core import SlotStates, check_kinds
@@ -18,7 +20,7 @@ from medseg_gym.envs.volumes.options import VolumeOptions
 from medseg_gym.envs.volumes.view import VolumeView
 from medseg_gym.episodes import StepResult
 from medseg_gym.episodes.volumes import VolumeEngine, VolumeEpisode, volume_info
-from medseg_gym.errors import CaseError
+from medseg_gym.errors import CaseError, MedSegError
 from medseg_gym.prompts.volumes import VOLUME_TOOLS, VolumeCodec
 
 
@@ -49,6 +51,11 @@ class VolumeCore(SlotStates):
             options,
             options.propagation,
         )
+        cache = embedding_cache(self.backbone)
+        if options.spill_bytes < 0:
+            raise MedSegError(f"spill_bytes must be at least 0, got {options.spill_bytes}")
+        if options.spill_bytes and cache.spill is None:
+            cache.spill = SpillFolder(options.spill_bytes)
         targets = self.source.targets if options.targets is None else options.targets
         self.view = VolumeView(targets, options)
 

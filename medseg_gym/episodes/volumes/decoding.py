@@ -33,6 +33,7 @@ class SliceRequest:
         carried: Box made of a neighbour's mask; counts where there is no `box`.
         logits: Low-resolution logits to start from: those of the slice, or of its neighbour.
         ahead: Slices that are likely to be wanted next, the likeliest first.
+        corrects: See `SliceState`.
     """
 
     case: VolumeCase
@@ -42,6 +43,7 @@ class SliceRequest:
     carried: AddBox | None = None
     logits: torch.Tensor | None = None
     ahead: Sequence[int] = ()
+    corrects: bool = False
 
 
 class SliceDecoder:
@@ -177,6 +179,7 @@ def _state(
         request.box,
         request.points,
         request.carried,
+        corrects=request.corrects,
     )
 
 

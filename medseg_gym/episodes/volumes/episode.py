@@ -43,6 +43,7 @@ class SliceState:
         points: The clicks in force on this slice, in order.
         carried: Box that propagation made of the neighbour's mask; it stays in force under clicks
             until the slice gets a box of its own. None where no propagation came by.
+        corrects: True if the first of its own prompts met a mask that propagation had brought.
     """
 
     bits: np.ndarray
@@ -54,11 +55,18 @@ class SliceState:
     box: AddBox | None = None
     points: tuple[AddPoint, ...] = ()
     carried: AddBox | None = None
+    corrects: bool = False
 
     @property
     def prompted(self) -> bool:
-        """True if the slice has prompts of its own: propagation starts here."""
+        """True if the slice has prompts of its own: propagation leaves its mask as it is."""
         return self.box is not None or bool(self.points)
+
+    @property
+    def shows_target(self) -> bool:
+        """True if its own prompts say that the target is here, and it has a mask."""
+        positive = any(point.positive for point in self.points)
+        return self.pixels > 0 and (self.box is not None or positive)
 
     @classmethod
     def stored(
@@ -82,6 +90,16 @@ class SliceState:
     def mask(self, width: int) -> np.ndarray:
         """Return the mask, (H, `width`) bool."""
         return np.unpackbits(self.bits, axis=1, count=width).view(bool)
+
+
+def sources(slices: Mapping[int, SliceState]) -> list[int]:
+    """Slices that propagation starts from, ascending.
+
+    They show the target by prompts of their own. Prompts that correct what propagation had brought
+    leave it to the slice that it came from; they count where there is no other.
+    """
+    shown = sorted(index for index, one in slices.items() if one.shows_target)
+    return [index for index in shown if not slices[index].corrects] or shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,9 +280,9 @@ class VolumeEpisode:
         if isinstance(prompt, Clear):
             return ("clear", "") if self.state.slices else ("invalid", "there is nothing to clear")
         if isinstance(prompt, Propagate):
-            if any(self.state.slices[index].pixels for index in self.state.prompted):
+            if sources(self.state.slices):
                 return "propagate", ""
-            return "invalid", "no slice with prompts has a mask to propagate"
+            return "invalid", "no slice with a box or a positive click has a mask to propagate"
         if prompt.slice >= self.case.depth:
             return "invalid", f"the volume has {self.case.depth} slices, there is no {prompt.slice}"
         if isinstance(prompt, Look):
