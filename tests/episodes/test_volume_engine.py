@@ -242,7 +242,7 @@ def test_volumes_of_a_step_share_encoder_passes():
     engine.step(range(3), [SlicePrompt(4, BOX)] * 3)
     assert passes == [3]  # one pass for three volumes
     engine.step(range(3), [Propagate()] * 3)
-    assert sum(passes) == 27 and passes.count(4) >= 5  # nearly all passes are full
+    assert sum(passes) == 27 and passes[1:].count(4) == 6  # nearly all passes are full
     del backbone._encode
 
 

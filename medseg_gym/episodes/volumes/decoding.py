@@ -115,8 +115,8 @@ class SliceDecoder:
         wanted: list[Place] = [(one.case, one.index) for one in requests]
         places = dict(zip(map(_key, wanted), wanted, strict=True))
         missing = sum(key not in self.cache for key in places)
-        room = getattr(self.backbone, "encode_batch", 1) - missing
-        # An encoder pass that is to be made anyway is filled with slices that come next.
+        room = -missing % getattr(self.backbone, "encode_batch", 1)
+        # The last of the encoder passes that are to be made is filled with slices that come next.
         for place in _in_turns(requests) if missing else ():
             if room <= 0:
                 break
