@@ -92,11 +92,17 @@ def resident() -> int:
 
 
 def one_box(
-    backbone: str, device: str, depth: int, cache_bytes: int | None, repeats: int, threads: int
+    backbone: str,
+    device: str,
+    depth: int,
+    cache_bytes: int | None,
+    repeats: int,
+    threads: int,
+    side: int = 512,
 ) -> dict[str, Any]:
     """Encode a tube, carry one box through it, and again."""
     torch.set_num_threads(threads)
-    case = tube(depth)
+    case = tube(depth, side)
     loaded = backbones.load(backbone, device=device, cache_bytes=cache_bytes)
     cache = embedding_cache(loaded)
     cache.clear()
