@@ -23,18 +23,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 import typer
 from medseg_agents.runs.machine import describe_machine
 
-import medseg_gym  # noqa: F401  (registers the id)
 from medseg_gym import backbones
 from medseg_gym.backbones import embedding_cache
 from medseg_gym.backbones.spilling import SpillFolder
 from medseg_gym.cases import VolumeCase
 from medseg_gym.cases.volume_source import load_volumes
+from medseg_gym.envs.volumes import MedSegVolumeEnv, MedSegVolumeVectorEnv
 from medseg_gym.episodes.volumes import PropagationOptions, VolumeEngine
 from medseg_gym.prompts import AddBox, AddPoint
 from medseg_gym.prompts.volumes import Look, Propagate, SlicePrompt, VolumePrompt
@@ -153,9 +152,9 @@ def batch_against_single(backbone: str, device: str, repeats: int) -> dict[str, 
     """Steps a second of one vector environment and of as many single ones."""
     source = load_volumes("phantoms-volume", "test")
     cases = [source[index] for index in range(SLOTS)]
-    options = {"cases": cases, "backbone": backbone, "device": device, "max_steps": 100}
-    envs = gym.make_vec("MedSegVolume-v0", num_envs=SLOTS, **options).unwrapped
-    singles = [gym.make("MedSegVolume-v0", **options).unwrapped for _ in cases]
+    options: dict[str, Any] = {"cases": cases, "backbone": backbone, "device": device}
+    envs = MedSegVolumeVectorEnv(SLOTS, max_steps=100, **options)
+    singles = [MedSegVolumeEnv(max_steps=100, **options) for _ in cases]
     rows = [[envs.codec.encode(p, case.depth) for p in script(case.depth)] for case in cases]
     rates: dict[str, list[float]] = {"vector": [], "single": []}
     dice: dict[str, list[float]] = {}
@@ -175,7 +174,7 @@ def batch_against_single(backbone: str, device: str, repeats: int) -> dict[str, 
         if turn:  # the first one encodes
             rates["vector"].append(SLOTS * len(rows[0]) / vector)
             rates["single"].append(SLOTS * len(rows[0]) / single)
-    dice["vector"] = [episode.dice for episode in envs.episodes]
+    dice["vector"] = [episode.dice for episode in envs.core.episodes(range(SLOTS))]
     dice["single"] = [env.episode.dice for env in singles]
     assert np.allclose(dice["vector"], dice["single"], atol=0.02), dice
     medians = {name: float(np.median(values)) for name, values in rates.items()}
