@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from medseg_gym import backbones
+from medseg_gym.backbones.spilling import SpillFolder
 from medseg_gym.cases import VolumeCase
 from medseg_gym.episodes.metrics import dice
 from medseg_gym.episodes.volumes import PropagationOptions, VolumeEngine
@@ -111,14 +113,52 @@ def test_volumes_of_a_step_share_every_decode_and_scans_their_embeddings():
 
 def test_slices_with_prompts_are_never_overwritten_and_meet_half_way():
     engine = engine_on(cylinder(depth=12), propagation=FREE)
-    small = AddBox(0.4, 0.4, 0.6, 0.6)
-    act(engine, SlicePrompt(2, BOX), SlicePrompt(7, small))
+    narrow = AddBox(0.3, 0.25, 0.7, 0.75)
+    act(engine, SlicePrompt(2, BOX), SlicePrompt(7, narrow))
     before = {i: engine.episode(0).slice_mask(i) for i in (2, 7)}
     act(engine, Propagate())
     episode = engine.episode(0)
     pixels = [episode.state.slices[i].pixels for i in range(12)]
-    assert all(pixels[i] > 150 for i in range(5)) and all(0 < n < 60 for n in pixels[5:])
+    assert min(pixels[:5]) > 200 and max(pixels[5:]) < 170
     assert all((episode.slice_mask(i) == mask).all() for i, mask in before.items())
+
+
+def test_a_small_box_at_the_end_takes_no_slices_from_a_large_one():
+    engine = engine_on(cylinder(depth=12), propagation=FREE)
+    small = AddBox(0.4, 0.4, 0.6, 0.6)
+    act(engine, SlicePrompt(2, BOX), SlicePrompt(7, small), Propagate())
+    pixels = [engine.episode(0).state.slices[i].pixels for i in range(12)]
+    assert len(set(pixels[:7])) == 1 and pixels[0] > 150 and all(0 < n < 60 for n in pixels[7:])
+    assert engine.backbone.decodes[2:] == [4, 4, 2, 2]  # it was there first, for two slices
+
+
+def test_prompts_that_correct_are_passed_through_and_start_nothing():
+    engine = engine_on(cylinder(depth=12), propagation=FREE)
+    act(engine, SlicePrompt(2, BOX), Propagate())
+    narrow = AddBox(0.3, 0.25, 0.7, 0.75)
+    act(engine, SlicePrompt(6, narrow))
+    before = engine.episode(0).slice_mask(6)
+    assert engine.episode(0).state.slices[6].corrects
+    act(engine, Propagate())
+    episode = engine.episode(0)
+    pixels = [episode.state.slices[i].pixels for i in range(12)]
+    assert min(pixels[:6]) > 200 and max(pixels[6:]) < 170
+    assert (episode.slice_mask(6) == before).all()
+
+
+def test_negative_clicks_alone_start_nothing():
+    engine = engine_on(cylinder(), propagation=FREE)
+    act(engine, SlicePrompt(3, BOX), Propagate())
+    act(engine, SlicePrompt(3, AddPoint(0.5, 0.5, positive=False)), Undo(), Clear())
+    act(engine, SlicePrompt(5, AddPoint(0.5, 0.5, positive=False)))
+    assert not act(engine, Propagate()).info["valid"]
+
+
+def test_a_front_goes_on_where_the_other_one_has_ended():
+    case = cylinder(depth=12, first=0, last=11)
+    engine = engine_on(case, propagation=replace(FREE, max_change=1.5))
+    act(engine, SlicePrompt(1, BOX), SlicePrompt(10, AddBox(0.45, 0.45, 0.55, 0.55)), Propagate())
+    assert engine.episode(0).state.slices[9].pixels > 100
 
 
 def test_an_empty_slice_of_ones_own_ends_the_target():
@@ -154,7 +194,7 @@ def test_clear_and_look_and_actions_that_change_nothing():
     episode = engine.episode(0)
     assert episode.view == 4
     for prompt, words in (
-        (Propagate(), "no slice with prompts"),
+        (Propagate(), "no slice with a box"),
         (Undo(), "nothing to undo"),
         (Clear(), "nothing to clear"),
         (Look(9), "9 slices"),
@@ -207,6 +247,41 @@ def test_a_folder_takes_the_embeddings_that_memory_has_no_room_for(tmp_path):
     assert cache.counters.encodes == 8 and cache.counters.reads > 0
     assert len(list(tmp_path.rglob("*.safetensors"))) == 8
     assert (masks[0] == masks[1]).all()
+
+
+def test_what_memory_has_no_room_for_goes_to_a_temporary_folder_of_bounded_size(tmp_path):
+    case = cylinder(depth=8, first=0, last=7, side=64)
+    one = 2_300_000
+    backbone = backbones.load("pocket", device="cpu", cache_bytes=2 * one, encode_batch=2)
+    cache = backbones.embedding_cache(backbone)
+    cache.spill = SpillFolder(4 * one, tmp_path)
+    engine = VolumeEngine(backbone, propagation=FREE)
+    engine.reset([0], [case])
+    act(engine, SlicePrompt(4, BOX), Propagate())
+    assert cache.nbytes <= 2 * one and cache.counters.encodes == 8
+    assert cache.spill.nbytes <= 4 * one and len(list(tmp_path.rglob("*.safetensors"))) == 4
+    act(engine, SlicePrompt(3, BOX))  # of the newest that memory had no room for
+    reads = cache.counters.reads
+    assert reads and cache.counters.encodes < 16
+    folder = next(tmp_path.iterdir())
+    cache.spill = None
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_volumes_of_a_step_share_encoder_passes():
+    cases = [cylinder(key=key, side=64) for key in "abc"]
+    backbone = backbones.load("pocket", device="cpu", encode_batch=4)
+    passes = []
+    encode = backbone._encode
+    backbone._encode = lambda images: passes.append(len(images)) or encode(images)
+    engine = VolumeEngine(backbone, len(cases), propagation=FREE)
+    engine.reset(range(3), cases)
+    engine.step(range(3), [SlicePrompt(4, BOX)] * 3)
+    assert passes == [3]  # one pass for three volumes
+    engine.step(range(3), [Propagate()] * 3)
+    assert sum(passes) == 27 and passes[1:].count(4) == 6  # nearly all passes are full
+    del backbone._encode
 
 
 @pytest.mark.parametrize("options", [{"loosen": -1}, {"min_overlap": 2}, {"max_change": 0.5}])

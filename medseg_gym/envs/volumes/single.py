@@ -32,12 +32,13 @@ class MedSegVolumeEnv(VolumeEnvAttributes, CoreEnv):  # type: ignore[misc]  # a 
     `bins` (default 1000) stands for the fraction (v + 0.5) / bins of width or height. With
     `tools=[...]` the first entry indexes that subset, in the order above.
 
-    **Propagation.** In both directions from every slice with prompts, slice by slice: the
-    neighbour's mask becomes a box and, where the backbone takes one, a mask input. Two slices with
-    prompts meet half way. It ends where the mask dies out (see `PropagationOptions`). Slices with
-    prompts of their own are never overwritten; those that an earlier propagation filled are made
-    anew, so its result depends on the prompts alone. Prompts that leave a slice's mask empty say
-    that the target ends before it.
+    **Propagation.** In both directions from every slice with a box or a positive click, slice by
+    slice: the neighbour's mask becomes a box and, where the backbone takes one, a mask input. It
+    ends where the mask dies out (see `PropagationOptions`). Two slices with prompts meet half way;
+    where their masks do not fit together, the larger one goes on. Slices with prompts of their own
+    are never overwritten; those that an earlier propagation filled are made anew. Prompts on a
+    slice that propagation had filled correct it: what comes from elsewhere passes through it. So do
+    negative clicks alone. Prompts that leave a slice's mask empty say that the target ends there.
 
     **Observation.** A flat `Dict`; S = `image_size` (default 128), O = `overview_size` (64).
 
@@ -89,7 +90,7 @@ class MedSegVolumeEnv(VolumeEnvAttributes, CoreEnv):  # type: ignore[misc]  # a 
         ((128, 128, 3), (64, 64, 3), 0.0)
         >>> observation, reward, terminated, truncated, info = env.step([3, 0, 0, 0, 0, 0])
         >>> info["valid"], info["error"]
-        (False, 'no slice with prompts has a mask to propagate')
+        (False, 'no slice with a box or a positive click has a mask to propagate')
         >>> env.close()
     """
 

@@ -33,6 +33,7 @@ class SliceRequest:
         carried: Box made of a neighbour's mask; counts where there is no `box`.
         logits: Low-resolution logits to start from: those of the slice, or of its neighbour.
         ahead: Slices that are likely to be wanted next, the likeliest first.
+        corrects: See `SliceState`.
     """
 
     case: VolumeCase
@@ -42,6 +43,7 @@ class SliceRequest:
     carried: AddBox | None = None
     logits: torch.Tensor | None = None
     ahead: Sequence[int] = ()
+    corrects: bool = False
 
 
 class SliceDecoder:
@@ -99,12 +101,30 @@ class SliceDecoder:
         """
         self._embed([SliceRequest(case, index)])
 
+    def image_logits(
+        self, case: VolumeCase, index: int, state: SliceState | None
+    ) -> np.ndarray | None:
+        """Return absolute logits behind a slice's mask, (H, W) float32; None without any.
+
+        Args:
+            case: The volume.
+            index: The slice.
+            state: Of the slice.
+        """
+        if state is None or state.logits is None:
+            return None
+        embeddings = self.cache.get(self.backbone, [case.rgb(index)], [_key((case, index))])
+        with torch.inference_mode():
+            (logits,) = self.backbone.to_image(state.logits[None], embeddings)
+        distances: np.ndarray = logits.abs().float().cpu().numpy()
+        return distances
+
     def _embed(self, requests: Sequence[SliceRequest]) -> list[Embedding]:
         wanted: list[Place] = [(one.case, one.index) for one in requests]
         places = dict(zip(map(_key, wanted), wanted, strict=True))
         missing = sum(key not in self.cache for key in places)
-        room = getattr(self.backbone, "encode_batch", 1) - missing
-        # An encoder pass that is to be made anyway is filled with slices that come next.
+        room = -missing % getattr(self.backbone, "encode_batch", 1)
+        # The last of the encoder passes that are to be made is filled with slices that come next.
         for place in _in_turns(requests) if missing else ():
             if room <= 0:
                 break
@@ -167,6 +187,7 @@ def _state(
         request.box,
         request.points,
         request.carried,
+        corrects=request.corrects,
     )
 
 

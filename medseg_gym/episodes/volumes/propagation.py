@@ -1,6 +1,7 @@
 """From slices with prompts to their neighbours: how a 2D backbone works through a volume.
 
-A front starts at every slice with prompts in either direction. In each step the mask of the last
+A front starts in either direction at every slice whose prompts show the target, and passes through
+slices that prompts have corrected. In each step the mask of the last
 slice becomes the prompt of the next one: its bounding box, a little larger, and its low-resolution
 logits where the backbone takes them. All fronts of all volumes move in the same decode.
 """
@@ -15,7 +16,7 @@ import numpy as np
 
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.episodes.volumes.decoding import SliceRequest
-from medseg_gym.episodes.volumes.episode import SliceState
+from medseg_gym.episodes.volumes.episode import SliceState, sources
 from medseg_gym.errors import EpisodeError
 from medseg_gym.options import Options
 from medseg_gym.prompts import AddBox
@@ -94,32 +95,31 @@ class Front:
 
 
 def plan_fronts(prompted: Mapping[int, SliceState], depth: int) -> list[Front]:
-    """Start a front in both directions at every slice that has prompts and a mask.
+    """Start a front in both directions at every source (see `sources`).
 
-    Between two of them the fronts meet half way, where the slice in the middle belongs to the lower
-    one. A slice whose prompts leave its mask empty sends out nothing, and its neighbours' fronts
-    come up to it: there the target ends.
+    Between two of them each may go up to the other; usually they meet half way. A slice whose
+    prompts leave its mask empty sends out nothing, and its neighbours' fronts come up to it: there
+    the target ends. Fronts pass through the masks of other slices with prompts.
 
     Args:
         prompted: States of slices with prompts, by index.
         depth: Slices of the volume.
     """
-    order = sorted(prompted)
+    starts = sources(prompted)
+    order = sorted({*starts, *(i for i, one in prompted.items() if not one.pixels)})
     fronts = []
-    for index in order:
+    for index in starts:
         state = prompted[index]
-        if not state.pixels:
-            continue
         below = max((i for i in order if i < index), default=None)
         above = min((i for i in order if i > index), default=None)
         if below is None:
             low = 0
         else:
-            low = (below + index) // 2 + 1 if prompted[below].pixels else below + 1
+            low = below + 1
         if above is None:
             high = depth - 1
         else:
-            high = (index + above) // 2 if prompted[above].pixels else above - 1
+            high = above - 1
         fronts += [Front(index, state, state, -1, low), Front(index, state, state, 1, high)]
     return [front for front in fronts if front.to_go]
 
@@ -138,18 +138,48 @@ def propagate(
     """
     carried: dict[int, SliceState] = {}
     fronts = plan_fronts(prompted, case.depth)
-    while fronts:
+    while fronts := _next_to_make(fronts, prompted, carried, options):
         states = yield [_request(case, front, options) for front in fronts]
         alive = []
         for front, state in zip(fronts, states, strict=True):
-            if not goes_on(front.source, front.state, state, options):
-                continue
-            front.at, front.state = front.at + front.step, state
-            carried[front.at] = state
-            if front.to_go:
+            if goes_on(front.source, front.state, state, options):
+                front.at, front.state = front.to_go[0], state
+                carried[front.at] = state
                 alive.append(front)
         fronts = alive
     return carried
+
+
+def _next_to_make(
+    fronts: Sequence[Front],
+    prompted: Mapping[int, SliceState],
+    carried: Mapping[int, SliceState],
+    options: PropagationOptions,
+) -> list[Front]:
+    """Move fronts on over slices with prompts; return those that have a mask to make next.
+
+    A front has ended where it meets what another one has made. If that does not fit its own mask,
+    the larger one goes on over the smaller one: a box at the very end of the target, where it is
+    small, takes no slices away from one in its middle. Where two come to one slice at a time, it
+    belongs to the larger, else to the lower one.
+    """
+    alive, taken = [], set()
+    for front in sorted(fronts, key=lambda front: (-front.state.pixels, -front.step)):
+        while front.to_go and (met := prompted.get(front.to_go[0])) is not None:
+            if not (met.shows_target or goes_on(front.source, front.state, met, options)):
+                break
+            front.at, front.state = front.to_go[0], met
+        else:
+            if not front.to_go or front.to_go[0] in taken:
+                continue
+            there = carried.get(front.to_go[0])
+            if there is not None and (
+                there.pixels >= front.state.pixels or fits(front.state, there, options)
+            ):
+                continue
+            taken.add(front.to_go[0])
+            alive.append(front)
+    return alive
 
 
 def goes_on(
@@ -163,17 +193,20 @@ def goes_on(
         after: Slice in question.
         options: With the limits.
     """
-    if not after.pixels:
-        return False
-    if not 1 / options.max_change <= after.pixels / before.pixels <= options.max_change:
-        return False
-    both = int(_ONES[before.bits & after.bits].sum())
-    if both / min(before.pixels, after.pixels) < options.min_overlap:
+    if not after.pixels or not fits(before, after, options):
         return False
     return all(
         abs(after.grey[0] - other.grey[0]) <= limit * max(other.grey[1], _LEAST_SPREAD)
         for other, limit in ((before, options.max_shift), (source, options.max_drift))
     )
+
+
+def fits(one: SliceState, other: SliceState, options: PropagationOptions) -> bool:
+    """Whether two masks of neighbouring slices agree in area and place; neither is empty."""
+    if not 1 / options.max_change <= one.pixels / other.pixels <= options.max_change:
+        return False
+    both = int(_ONES[one.bits & other.bits].sum())
+    return both / min(one.pixels, other.pixels) >= options.min_overlap
 
 
 def _request(case: VolumeCase, front: Front, options: PropagationOptions) -> SliceRequest:

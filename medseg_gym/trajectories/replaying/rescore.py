@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from medseg_gym.episodes import rewards
 from medseg_gym.episodes.rewards import Reward
 from medseg_gym.prompts import Stop
 from medseg_gym.trajectories.errors import TrajectoryError
+from medseg_gym.trajectories.replaying.volumes import score_volume
 from medseg_gym.trajectories.store.reader import TrajectoryStore
 from medseg_gym.trajectories.store.writer import TrajectoryWriter
 from medseg_gym.trajectories.trajectory import Trajectory
@@ -39,15 +41,22 @@ def rescore_trajectory(trajectory: Trajectory, reward: str | Reward) -> Trajecto
             f"the truth of {trajectory.key.case!r} is not known, so no reward can be given; "
             "rescore_store leaves such episodes out"
         )
+    if trajectory.facts.depth is not None:
+        return _valued(trajectory, reward, score_volume(trajectory, reward))
     masks = [
         mask
         for mask, prompt in zip(trajectory.masks, trajectory.prompts, strict=True)
         if not isinstance(prompt, Stop)
     ]
     max_steps = trajectory.facts.options.get("max_steps")
-    values = rewards.score_episode(
-        reward, masks, trajectory.truth, trajectory.prompts, max_steps=max_steps
-    )
+    prompts: list[Any] = trajectory.prompts  # those of an image
+    values = rewards.score_episode(reward, masks, trajectory.truth, prompts, max_steps=max_steps)
+    return _valued(trajectory, reward, values)
+
+
+def _valued(
+    trajectory: Trajectory, reward: str | Reward, values: Sequence[rewards.RewardValue]
+) -> Trajectory:
     steps = tuple(
         replace(
             step, reward=float(value.value), terms={k: float(v) for k, v in value.terms.items()}
