@@ -4,10 +4,10 @@
     python -m benchmarks.learning.memory --small   # seconds, the tiny model alone
 
 Every row is a process of its own that takes a step of `ChatLearner` on made-up rows of tokens and
-reads its peak from Linux (`memory_step`). Models are random, of Qwen3-VL's
-architecture: the tiny one; one of 12 layers and 129 million parameters, with short rows and with
-rows of 1016 tokens; and one with the vocabulary of Qwen3-VL, 151 936 tokens. The allocator gives freed memory back at once, so that what is read is
-what was held.
+reads its peak from Linux (`memory_step`). Models are random, of Qwen3-VL's architecture: the tiny
+one; one of 12 layers and 129 million parameters, with short rows and with rows of 1016 tokens; and
+one with the vocabulary of Qwen3-VL, 151 936 tokens. The allocator gives freed memory back at once,
+so that what is read is what was held.
 """
 
 from __future__ import annotations

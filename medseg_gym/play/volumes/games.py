@@ -98,7 +98,9 @@ class VolumeGame:
         """Bytes of the volume and of the masks and logits of all steps, which undo needs."""
         steps = self.episode.steps
         states = {one for step in steps for one in step.state.slices.values()}
-        return self.case.image.nbytes + sum(one.bits.nbytes + one.logits.nbytes for one in states)
+        masks = sum(int(one.bits.nbytes) for one in states)
+        logits = sum(int(one.logits.nbytes) for one in states if one.logits is not None)
+        return int(self.case.image.nbytes) + masks + logits
 
 
 class VolumeGameBook:
