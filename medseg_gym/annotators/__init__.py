@@ -10,7 +10,15 @@ from medseg_gym.annotators.box_click import OracleBoxClick
 from medseg_gym.annotators.click import ErrorClicks, OracleClick, deepest_pixel, next_click
 from medseg_gym.annotators.expert import BoxToPoint, Effort, Expert, Hybrid, SequentialClick
 from medseg_gym.annotators.noisy import Noisy
-from medseg_gym.annotators.registry import begins_spec, check, make, names, register, split
+from medseg_gym.annotators.registry import (
+    begins_spec,
+    check,
+    make,
+    names,
+    register,
+    split,
+    volume_names,
+)
 from medseg_gym.annotators.scripted import (
     CentreBox,
     OracleScript,
@@ -45,4 +53,5 @@ __all__ = [
     "register",
     "split",
     "tight_box",
+    "volume_names",
 ]

@@ -15,6 +15,7 @@ from medseg_gym.errors import PolicyError
 from medseg_gym.option_values import convert_options, declared_options, takes_any_option
 from medseg_gym.policy import Policy
 from medseg_gym.prompts import ArrayCodec
+from medseg_gym.prompts.volumes import VolumeCodec
 from medseg_gym.registry import Factory, Registry
 from medseg_gym.specs import Spec, split_specs
 
@@ -38,6 +39,23 @@ ANNOTATORS: Registry[Policy] = Registry(
     },
     PolicyError,
 )
+VOLUME_ANNOTATORS: Registry[Policy] = Registry(
+    "policy of volumes",
+    "medseg_gym.volume_policies",
+    "factory(codec, **options)",
+    {
+        "random": "medseg_gym.annotators.volume_baselines:RandomActions",
+        "stop": "medseg_gym.annotators.volume_baselines:StopAtOnce",
+        "middle-box": "medseg_gym.annotators.volume_baselines:MiddleBox",
+        "oracle-key-slice": "medseg_gym.annotators.volumes:KeySliceBox",
+        "oracle-key-slice-clicks": "medseg_gym.annotators.volumes:KeySliceClicks",
+        "oracle-key-slice-boxes": "medseg_gym.annotators.volumes:KeySliceBoxes",
+        "oracle-every-slice": "medseg_gym.annotators.volumes:EverySliceBox",
+    },
+    PolicyError,
+)
+"""Policies that play `MedSegVolume-v0`; `make` looks there where it is given a `VolumeCodec`."""
+
 _OFTEN_NOISY = ("box-to-point", "hybrid", "sequential-click")
 
 
@@ -61,7 +79,12 @@ def register(kind: str, factory: str | Factory[Policy]) -> None:
     ANNOTATORS.register(kind, factory)
 
 
-def make(text: str, codec: ArrayCodec, **options: Any) -> Policy:
+def volume_names() -> tuple[str, ...]:
+    """Kinds that `make` knows for volumes."""
+    return VOLUME_ANNOTATORS.names()
+
+
+def make(text: str, codec: ArrayCodec | VolumeCodec, **options: Any) -> Policy:
     """Build a policy from its spec, "KIND" or "KIND?option=value&option=value".
 
     "noisy-KIND" is any oracle with the slips of `Noisy`, whose options stand beside its own; where
@@ -70,23 +93,23 @@ def make(text: str, codec: ArrayCodec, **options: Any) -> Policy:
 
     Args:
         text: The spec.
-        codec: Of the view it plays through (`envs.unwrapped.codec`).
+        codec: Of the view it plays through (`envs.unwrapped.codec`); a `VolumeCodec` asks for a
+            policy of volumes (`volume_names`).
         **options: Further options.
 
     Raises:
         PolicyError: Unknown kind or option, a value of another type, a factory of another
             signature, or slips for a policy that is no oracle.
     """
+    if isinstance(codec, VolumeCodec):
+        return _checked(text, VOLUME_ANNOTATORS.make(text, codec, **options))
     spec, factory = _find(text)
     slips = _slips(spec)
     values = {**_options(spec, factory), **options}
     policy = ANNOTATORS.call(
         spec, factory, codec, **{name: v for name, v in values.items() if name not in slips}
     )
-    if not callable(getattr(policy, "act", None)) or not callable(getattr(policy, "reset", None)):
-        raise PolicyError(
-            f"policy {text!r}: made a {type(policy).__name__}, which has no reset and act"
-        )
+    _checked(text, policy)
     if not _is_noisy(spec):
         return policy
     if not isinstance(policy, OracleScript):
@@ -94,6 +117,14 @@ def make(text: str, codec: ArrayCodec, **options: Any) -> Policy:
             f"policy {text!r}: only an oracle can be noisy, {_plain(spec).kind!r} is none"
         )
     return Noisy(policy, **{name: value for name, value in values.items() if name in slips})
+
+
+def _checked(text: str, policy: Policy) -> Policy:
+    if not callable(getattr(policy, "act", None)) or not callable(getattr(policy, "reset", None)):
+        raise PolicyError(
+            f"policy {text!r}: made a {type(policy).__name__}, which has no reset and act"
+        )
+    return policy
 
 
 def check(text: str, others: Sequence[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Policies for volumes that need no training: oracles, and what does without the truth."""
+"""Oracles of volumes: simulated experts who see the truth."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from scipy.ndimage import find_objects, label
 from medseg_gym.annotators.box import tight_box, widen
 from medseg_gym.annotators.click import click_pixels, deepest_pixel
 from medseg_gym.episodes.volumes import VolumeEpisode
-from medseg_gym.prompts import AddBox, AddPoint, Stop
+from medseg_gym.prompts import AddPoint, Stop
 from medseg_gym.prompts.volumes import Propagate, SlicePrompt, VolumeCodec, VolumePrompt
 
 
-class VolumePolicy(ABC):
+class VolumeOracle(ABC):
     """Names one prompt per slot of `MedSegVolume-v0`.
 
     Args:
@@ -57,7 +57,7 @@ class VolumePolicy(ABC):
         return None if box is None else SlicePrompt(index, widen(box, self.codec.bins))
 
 
-class KeySliceBox(VolumePolicy):
+class KeySliceBox(VolumeOracle):
     """One box round the truth, on the slice that shows most of it; propagate; stop."""
 
     name = "oracle-key-slice"
@@ -127,7 +127,32 @@ class KeySliceClicks(KeySliceBox):
         return None
 
 
-class EverySliceBox(VolumePolicy):
+class KeySliceBoxes(KeySliceClicks):
+    """As `KeySliceClicks`, but what follows is a box round the truth on the slice that errs most.
+
+    For segmenters that were never trained for clicks. Where that slice has none of the target, one
+    negative click says so; a slice is corrected once.
+    """
+
+    name = "oracle-key-slice-boxes"
+
+    def next_click(self, episode: VolumeEpisode) -> SlicePrompt | None:
+        """Box on the slice with the most wrong pixels among those without a box of their own."""
+        case, mask = episode.case, episode.mask()
+        own = set(episode.state.prompted)
+        free = [index for index in self.reachable(case.depth) if index not in own]
+        wrong = {i: int(np.count_nonzero(mask[i] ^ case.mask[i])) for i in free}
+        index = max(wrong, key=lambda i: wrong[i], default=-1)
+        if not wrong.get(index):
+            return None
+        if (box := self.box_on(episode, index)) is not None:
+            return box
+        _, (row, column) = deepest_pixel(mask[index], [])
+        x, y = (column + 0.5) / case.width, (row + 0.5) / case.height
+        return SlicePrompt(index, AddPoint(x, y, positive=False))
+
+
+class EverySliceBox(VolumeOracle):
     """A box round the truth on every slice that has some, then stop: the bound, and its cost."""
 
     name = "oracle-every-slice"
@@ -139,17 +164,3 @@ class EverySliceBox(VolumePolicy):
             if index not in boxed and (prompt := self.box_on(episode, index)):
                 return prompt
         return Stop()
-
-
-class MiddleBox(VolumePolicy):
-    """A box over the middle half of the middle slice, propagate, stop; sees no truth."""
-
-    name = "middle-box"
-    sees_truth = False
-
-    def choose(self, episode: VolumeEpisode) -> VolumePrompt:
-        """Box, propagate, stop."""
-        taken = len(episode.steps)
-        if taken == 0:
-            return SlicePrompt(episode.view, AddBox(0.25, 0.25, 0.75, 0.75))
-        return Propagate() if taken == 1 and episode.state.pixels else Stop()

@@ -13,6 +13,7 @@ import numpy as np
 from medseg_gym.backbones.embedding_store import EmbeddingStore
 from medseg_gym.backbones.finite import NonFiniteError, embeddings_not_finite
 from medseg_gym.backbones.protocol import Backbone, Embedding
+from medseg_gym.backbones.spilling import SpillFolder
 
 DEFAULT_CACHE_BYTES = 2 << 30
 
@@ -33,6 +34,10 @@ class EmbeddingCache:
     Args:
         max_bytes: Budget; the newest embedding stays even if it alone is larger.
         store: Where embeddings are also kept on disk; None for memory alone.
+
+    Attributes:
+        spill: Where embeddings go that memory has no room for, where there is no store; None lets
+            them be encoded again.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class EmbeddingCache:
     ) -> None:
         self.max_bytes = max_bytes
         self.store = store
+        self.spill: SpillFolder | None = None
         self.counters = CacheCounters()
         self.nbytes = 0
         self._entries: OrderedDict[str, Embedding] = OrderedDict()
@@ -89,8 +95,10 @@ class EmbeddingCache:
                     self.nbytes += embedding.nbytes
                 self._entries.move_to_end(key)
             while self.nbytes > self.max_bytes and len(self._entries) > 1:
-                _, dropped = self._entries.popitem(last=False)
+                gone, dropped = self._entries.popitem(last=False)
                 self.nbytes -= dropped.nbytes
+                if self.spill is not None and self.store is None:
+                    self.spill.write(gone, dropped)
             return embeddings
 
     def find(self, hashes: Sequence[str]) -> dict[str, Embedding]:
@@ -110,8 +118,9 @@ class EmbeddingCache:
 
     def _make(self, backbone: Backbone, images: dict[str, np.ndarray]) -> dict[str, Embedding]:
         stored: dict[str, Embedding] = {}
-        if self.store is not None:
-            read = {key: self.store.read(key) for key in images}
+        disk = self.spill if self.store is None else self.store
+        if disk is not None:
+            read = {key: disk.read(key) for key in images}
             stored = {key: embedding for key, embedding in read.items() if embedding is not None}
             self.counters.reads += len(stored)
         absent = {key: image for key, image in images.items() if key not in stored}

@@ -38,28 +38,42 @@ class EmbeddingStore:
 
     def read(self, key: str) -> Embedding | None:
         """The embedding of the image with that content hash; None if absent or damaged."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(self._path(key), "pt", device=str(self.device)) as file:
-                facts = file.metadata() or {}
-                count = int(facts["tensors"])
-                # Copies: a tensor mapped from the file would change, or crash, with the file.
-                tensors = tuple(file.get_tensor(str(i)).clone() for i in range(count))
-            sizes = [int(facts[name]) for name in ("H", "W", "h", "w")]
-        except (OSError, SafetensorError, KeyError, ValueError):
-            return None
-        return Embedding(tensors, (sizes[0], sizes[1]), (sizes[2], sizes[3]))
+        return read_embedding(self._path(key), self.device)
 
     def write(self, key: str, embedding: Embedding) -> None:
         """Keep an embedding; a file that is there is replaced by an equal one."""
-        from safetensors.torch import save_file
+        write_embedding(self._path(key), embedding)
 
-        (height, width), (h, w) = embedding.image_size, embedding.input_size
-        facts = {"tensors": len(embedding.features), "H": height, "W": width, "h": h, "w": w}
-        tensors = {str(i): t.cpu().contiguous() for i, t in enumerate(embedding.features)}
-        with atomic_path(self._path(key), BackboneError, durable=False) as temporary:
-            save_file(tensors, temporary, {name: str(value) for name, value in facts.items()})
+
+def read_embedding(path: Path, device: torch.device) -> Embedding | None:
+    """Read one file; None if it is absent or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt", device=str(device)) as file:
+            facts = file.metadata() or {}
+            count = int(facts["tensors"])
+            # Copies: a tensor mapped from the file would change, or crash, with the file.
+            tensors = tuple(file.get_tensor(str(i)).clone() for i in range(count))
+        sizes = [int(facts[name]) for name in ("H", "W", "h", "w")]
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+    return Embedding(tensors, (sizes[0], sizes[1]), (sizes[2], sizes[3]))
+
+
+def write_embedding(path: Path, embedding: Embedding) -> None:
+    """Write one file, whole or not at all.
+
+    Raises:
+        BackboneError: It cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    (height, width), (h, w) = embedding.image_size, embedding.input_size
+    facts = {"tensors": len(embedding.features), "H": height, "W": width, "h": h, "w": w}
+    tensors = {str(i): t.cpu().contiguous() for i, t in enumerate(embedding.features)}
+    with atomic_path(path, BackboneError, durable=False) as temporary:
+        save_file(tensors, temporary, {name: str(value) for name, value in facts.items()})
 
 
 def fingerprint(backbone: Any) -> str:

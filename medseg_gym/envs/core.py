@@ -29,16 +29,68 @@ class SlotState:
 
     Args:
         core: Of the environment that it belongs to.
-        episode: A copy that nobody plays.
+        episode: A copy that nobody plays, an `Episode` or a `VolumeEpisode`.
         generator: A copy of the slot's generator, from which later cases are drawn.
     """
 
-    core: EnvCore
-    episode: Episode
+    core: SlotStates
+    episode: Any
     generator: np.random.Generator
 
 
-class EnvCore:
+class SlotStates:
+    """Cloning and restoring of slots, for every core whose episodes fork.
+
+    Attributes:
+        engine: With an episode, or None, in every slot.
+        view: Told of every fork.
+    """
+
+    engine: Any
+    view: Any
+
+    def clone_state(self, slot: int, generator: np.random.Generator) -> SlotState:
+        """Copy the state of a slot.
+
+        Args:
+            slot: Whose episode is not over.
+            generator: Of the slot.
+
+        Raises:
+            EpisodeError: The slot was never reset, or its episode is over.
+        """
+        episode = self.engine.episode(slot)
+        if episode.done:
+            raise EpisodeError(
+                f"the episode in slot {slot} (case {episode.case.key!r}) is over, and only running "
+                "ones can be cloned or forked; reset the slot first"
+            )
+        return SlotState(self, self._fork(episode), copy.deepcopy(generator))
+
+    def restore_state(self, slot: int, state: SlotState) -> np.random.Generator:
+        """Put a copy of a state into a slot, whatever was there.
+
+        Returns:
+            The slot's generator.
+
+        Raises:
+            EpisodeError: The state is that of another environment.
+        """
+        if state.core is not self:
+            raise EpisodeError(
+                f"the state of case {state.episode.case.key!r} was cloned from another "
+                "environment, whose backbone and view its embedding and answers belong to"
+            )
+        self.engine.episodes[slot] = self._fork(state.episode)
+        return copy.deepcopy(state.generator)
+
+    def _fork(self, episode: Any) -> Any:
+        forked = episode.fork()
+        self.view.carry_over(episode, forked)
+        return forked
+
+
+class EnvCore(SlotStates):
     """Slots that play episodes, seen as arrays or, under `ChatOptions`, as conversations.
 
     Args:
@@ -128,46 +180,6 @@ class EnvCore:
 
         return draw_episode(self.engine.episode(slot))
 
-    def clone_state(self, slot: int, generator: np.random.Generator) -> SlotState:
-        """Copy the state of a slot.
-
-        Args:
-            slot: Whose episode is not over.
-            generator: Of the slot.
-
-        Raises:
-            EpisodeError: The slot was never reset, or its episode is over.
-        """
-        episode = self.engine.episode(slot)
-        if episode.done:
-            raise EpisodeError(
-                f"the episode in slot {slot} (case {episode.case.key!r}) is over, and only running "
-                "ones can be cloned or forked; reset the slot first"
-            )
-        return SlotState(self, self._fork(episode), copy.deepcopy(generator))
-
-    def restore_state(self, slot: int, state: SlotState) -> np.random.Generator:
-        """Put a copy of a state into a slot, whatever was there.
-
-        Returns:
-            The slot's generator.
-
-        Raises:
-            EpisodeError: The state is that of another environment.
-        """
-        if state.core is not self:
-            raise EpisodeError(
-                f"the state of case {state.episode.case.key!r} was cloned from another "
-                "environment, whose backbone and view its embedding and answers belong to"
-            )
-        self.engine.episodes[slot] = self._fork(state.episode)
-        return copy.deepcopy(state.generator)
-
-    def _fork(self, episode: Episode) -> Episode:
-        forked = episode.fork()
-        self.view.carry_over(episode, forked)
-        return forked
-
 
 class EnvAttributes:
     """Public attributes of every environment over an `EnvCore`, wrappers of it included.
@@ -213,10 +225,10 @@ class EnvAttributes:
         Raises:
             AttributeError: The environment is a conversation, whose actions are texts.
         """
-        view = self.core.view
-        if not isinstance(view, ArrayView):
+        codec: ArrayCodec | None = getattr(self.core.view, "codec", None)
+        if codec is None:
             raise AttributeError(f"{type(self).__name__} has no codec: its actions are texts")
-        return view.codec
+        return codec
 
 
 def make_view(options: EnvOptions, source: CaseSource) -> View:

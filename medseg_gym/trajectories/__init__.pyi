@@ -11,6 +11,7 @@ from .replaying.replay import Replayed as Replayed
 from .replaying.replay import replay_store as replay_store
 from .replaying.rescore import Rescored as Rescored
 from .replaying.rescore import rescore_store as rescore_store
+from .replaying.volumes import rebuild_volume_episode as rebuild_volume_episode
 from .store.reader import TrajectoryStore as TrajectoryStore
 from .store.writer import TrajectoryWriter as TrajectoryWriter
 from .trajectory import EpisodeFacts as EpisodeFacts

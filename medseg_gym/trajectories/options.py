@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from medseg_gym.cases import load_cases
+from medseg_gym.cases.volume_source import load_volumes
 from medseg_gym.option_groups import CaseOptions, RewardOptions, SegmenterOptions, WeightOptions
 from medseg_gym.options import Options, short
 from medseg_gym.trajectories.errors import TrajectoryError
@@ -18,6 +19,10 @@ class GenerateOptions(RewardOptions, SegmenterOptions, CaseOptions):
     topic: ClassVar[str] = "Playing"
 
     split: str = "train"
+
+    env: str = "MedSeg-v0"
+    """MedSeg-v0, or MedSegVolume-v0: then `cases` is a spec of volumes, as phantoms-volume, and
+    `annotator` a policy of volumes, as oracle-key-slice."""
 
     annotator: str = "hybrid"
     """Policy for `make_policy`, as hybrid or hybrid:tau=0.02."""
@@ -35,6 +40,11 @@ class GenerateOptions(RewardOptions, SegmenterOptions, CaseOptions):
     """Processes; 1 plays in this one."""
 
     def __post_init__(self) -> None:
+        if self.env not in ("MedSeg-v0", "MedSegVolume-v0"):
+            raise TrajectoryError(
+                f"env must be MedSeg-v0 or MedSegVolume-v0, got {self.env!r}; record any other "
+                "environment with VectorRecorder"
+            )
         for name in ("num_envs", "workers", "rollouts"):
             if getattr(self, name) < 1:
                 raise TrajectoryError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -45,6 +55,8 @@ class GenerateOptions(RewardOptions, SegmenterOptions, CaseOptions):
 
     def keys(self) -> list[str]:
         """Of the cases to play."""
+        if self.env == "MedSegVolume-v0":
+            return list(load_volumes(self.cases, self.split).keys[: self.limit])
         return list(load_cases(self.cases, self.split).keys[: self.limit])
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from medseg_gym.prompts import Prompt
+from medseg_gym.prompts.volumes import VolumePrompt
 from medseg_gym.trajectories.store.mask_codec import unpack_mask
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class EpisodeFacts:
         checkpoint: Name of the weight file, None if none was needed or known.
         checkpoint_hash: BLAKE2b of its bytes.
         options: Of the environment: max_steps, bins, tools, reward, prompt_memory, ...
+        depth: Slices of a volume; None for an image.
     """
 
     key: EpisodeKey
@@ -66,6 +68,13 @@ class EpisodeFacts:
     checkpoint: str | None
     checkpoint_hash: str | None
     options: Mapping[str, Any]
+    depth: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of truth and masks: (H, W), or (D, H, W) of a volume."""
+        plane = self.height, self.width
+        return plane if self.depth is None else (self.depth, *plane)
 
     @property
     def truth_known(self) -> bool:
@@ -91,7 +100,7 @@ class RecordedStep:
         truncated: A time limit cut it off.
     """
 
-    prompt: Prompt | None
+    prompt: Prompt | VolumePrompt | None
     valid: bool
     error: str
     reward: float
@@ -175,19 +184,18 @@ class Trajectory:
         return [step.reward for step in self.steps]
 
     @property
-    def prompts(self) -> list[Prompt | None]:
+    def prompts(self) -> list[Prompt | VolumePrompt | None]:
         """One per step."""
         return [step.prompt for step in self.steps]
 
     @property
     def truth(self) -> np.ndarray:
-        """(H, W) bool; all False where it is not known."""
+        """(H, W) or (D, H, W) bool; all False where it is not known."""
         if not self.facts.truth_known:
-            return np.zeros((self.facts.height, self.facts.width), bool)
-        return unpack_mask(self.facts.truth, self.facts.height, self.facts.width)
+            return np.zeros(self.facts.shape, bool)
+        return unpack_mask(self.facts.truth, *self.facts.shape)
 
     @property
     def masks(self) -> list[np.ndarray]:
-        """(H, W) bool after every step."""
-        size = self.facts.height, self.facts.width
-        return [unpack_mask(step.mask, *size) for step in self.steps]
+        """(H, W) or (D, H, W) bool after every step."""
+        return [unpack_mask(step.mask, *self.facts.shape) for step in self.steps]

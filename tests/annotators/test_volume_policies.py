@@ -5,11 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg_gym import backbones
-from medseg_gym.annotators.volumes import EverySliceBox, KeySliceBox, KeySliceClicks, MiddleBox
+from medseg_gym import annotators, backbones
+from medseg_gym.annotators.volumes import (
+    EverySliceBox,
+    KeySliceBox,
+    KeySliceBoxes,
+    KeySliceClicks,
+)
 from medseg_gym.cases import VolumeCase
 from medseg_gym.episodes.volumes import PropagationOptions, VolumeEngine
-from medseg_gym.prompts import AddBox, AddPoint, Stop
+from medseg_gym.errors import PolicyError
+from medseg_gym.policy import make_envs, play_cases
+from medseg_gym.prompts import AddBox, Stop
 from medseg_gym.prompts.volumes import Propagate, SlicePrompt, VolumeCodec
 
 
@@ -17,8 +24,9 @@ def cone(depth: int = 9, side: int = 40) -> VolumeCase:
     """A disc that is largest in slice 4 and gone beyond 1..7."""
     y, x = np.mgrid[:side, :side]
     distance = np.hypot(x - side / 2 + 0.5, y - side / 2 + 0.5)
-    mask = np.stack([distance < max(14 - 3 * abs(index - 4), 0) - 1 for index in range(depth)])
-    return VolumeCase("cone", (mask * 200 + 20).astype(np.uint8), mask, "cone")
+    mask = np.stack([distance < 13 - 3.5 * abs(index - 4) for index in range(depth)])
+    key = "cone" if depth == 9 else f"cone-{depth}"
+    return VolumeCase(key, (mask * 200 + 20).astype(np.uint8), mask, "cone")
 
 
 def play(policy, case, max_steps=30, **options):
@@ -73,11 +81,47 @@ def test_slices_without_a_cell_are_left_out():
     assert play(policy, cone()).state.prompted == [1, 4, 7]
 
 
-def test_oracles_stop_where_nothing_is_wrong_and_the_middle_box_needs_no_truth():
+def test_oracles_stop_where_nothing_is_wrong():
     policy = KeySliceClicks(VolumeCodec(9))
     empty = VolumeCase("e", cone().image, cone().mask & False, "x")
     assert play(policy, empty).dice == 1
-    middle = play(MiddleBox(VolumeCodec(9)), cone())
-    assert not MiddleBox.sees_truth and middle.stopped and middle.steps[0].prompt.slice == 4
-    assert all(not isinstance(getattr(s.prompt, "prompt", None), AddPoint) for s in middle.steps)
-    assert middle.dice == pytest.approx(play(MiddleBox(VolumeCodec(9)), cone()).dice)
+
+
+@pytest.mark.parametrize("name", annotators.volume_names())
+def test_every_policy_of_volumes_plays_by_its_name(name):
+    envs = make_envs(
+        2, "MedSegVolume-v0", cases=[cone(), cone(7, 24)], backbone="ellipse", slices=9
+    )
+    policy = annotators.make(name, envs.codec)
+    assert policy.name == name
+    (played,) = play_cases(envs, policy, ["cone", "cone-7"])
+    assert [one.key for one in played] == ["cone", "cone-7"]
+    for one in played:
+        gain = one.episode.dice - one.episode.start_dice
+        paid = 0.01 * sum(not step.effect == "stop" for step in one.episode.steps)
+        assert one.summary.episode_return == pytest.approx(gain - paid)
+    assert policy.sees_truth == name.startswith("oracle")
+    envs.close()
+
+
+def test_the_middle_box_is_on_the_middle_slice_and_needs_no_truth():
+    envs = make_envs(1, "MedSegVolume-v0", cases=[cone()], backbone="ellipse", slices=32)
+    ((played,),) = play_cases(envs, annotators.make("middle-box", envs.codec), ["cone"])
+    steps = played.episode.steps
+    assert [step.tool for step in steps] == ["box", "propagate", "stop"]
+    assert steps[0].prompt.slice == 4 and steps[0].prompt.prompt.x1 == pytest.approx(0.25, abs=1e-3)
+
+
+def test_boxes_mend_the_slices_that_err_most():
+    episode = play(KeySliceBoxes(VolumeCodec(9)), cone(), max_steps=8)
+    tools = [step.tool for step in episode.steps]
+    assert tools == ["box", "propagate"] * 4
+    boxed = [step.prompt.slice for step in episode.steps[::2]]
+    assert len(set(boxed)) == 4 and episode.dice > play(KeySliceBox(VolumeCodec(9)), cone()).dice
+
+
+def test_a_name_for_images_is_refused_for_volumes():
+    with pytest.raises(
+        PolicyError, match=r"unknown policy of volumes 'oracle-box'.*oracle-key-slice"
+    ):
+        annotators.make("oracle-box", VolumeCodec(9))

@@ -6,12 +6,16 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from hypothesis import given
+from hypothesis import strategies as st
 
 import medseg_gym  # noqa: F401
+from medseg_gym.annotators.volumes import KeySliceBox
 from medseg_gym.backbones.families.ellipse import EllipseBackbone
 from medseg_gym.cases import VolumeCase
+from medseg_gym.episodes.metrics import dice
 from medseg_gym.errors import BackboneError, CaseError, MedSegError
-from medseg_gym.prompts import AddBox, AddPoint, Stop
+from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo
 from medseg_gym.prompts.volumes import Look, Propagate, SlicePrompt
 from medseg_gym.testing.check_vector_env import check_vector_env
 
@@ -52,6 +56,20 @@ def test_gymnasium_and_stable_baselines_accept_it():
     env.close()
 
 
+@pytest.mark.slow
+def test_the_id_works_with_no_argument():
+    env = gym.make("MedSegVolume-v0").unwrapped
+    _, start = env.reset(seed=1)
+    expert = KeySliceBox(env.codec)
+    paid = 0.0
+    for _ in range(2):  # a box on the key slice, and propagate
+        _, reward, _, _, info = env.step(expert.act({}, env.episodes)[0])
+        paid += reward
+    assert info["tool"] == "propagate" and info["mask_slices"] > 1 and info["dice"] > 0.5
+    assert paid == pytest.approx(info["dice"] - start["dice"] - 0.02)
+    assert env.backbone.name == "pocket"
+
+
 def test_a_learner_with_several_inputs_trains_on_it():
     sb3 = pytest.importorskip("stable_baselines3")
     model = sb3.PPO(
@@ -85,6 +103,50 @@ def test_the_observation_shows_the_slice_in_view_and_the_whole_from_three_sides(
     _, _, terminated, truncated, info = step(Stop())
     assert terminated and not truncated and info["turns"] == 4
     env.close()
+
+
+_PROMPTS = st.one_of(
+    st.builds(SlicePrompt, st.integers(0, 11), st.from_type(AddBox)),
+    st.builds(SlicePrompt, st.integers(0, 11), st.from_type(AddPoint)),
+    st.builds(Look, st.integers(0, 11)),
+    st.sampled_from([Propagate(), Propagate(), Undo(), Clear(), Stop()]),
+)
+
+
+@given(prompts=st.lists(_PROMPTS, min_size=1, max_size=8), key=st.sampled_from(["v0", "v2"]))
+def test_the_return_is_what_was_gained_less_what_it_cost(prompts, key):
+    env = make(max_steps=8, slices=12).unwrapped
+    _, start = env.reset(options={"case": key})
+    depth, total, cost = env.episode.case.depth, 0.0, 0.0
+    for prompt in prompts:
+        index = getattr(prompt, "slice", 0)
+        if index >= depth:
+            continue
+        _, reward, terminated, _, info = env.step(env.codec.encode(prompt, depth))
+        total, cost = total + reward, cost + info["cost"]
+        assert info["cost"] == pytest.approx(0.0 if prompt.tool == "stop" else 0.01)
+        assert info["dice"] == pytest.approx(dice(env.episode.mask(), env.episode.case.mask))
+        if terminated:
+            assert info["episode_return"] == pytest.approx(total)
+            break
+    assert total == pytest.approx(env.episode.dice - start["dice"] - cost)
+
+
+def test_look_reveals_a_slice_and_changes_no_mask():
+    env = make(max_steps=9, slices=7).unwrapped
+    env.reset(options={"case": "v0"})
+    env.step(env.codec.encode(SlicePrompt(3, BOX), 7))
+    seen = []
+    for index in range(7):
+        before = env.episode.state
+        observation, reward, *_, info = env.step(env.codec.encode(Look(index), 7))
+        assert env.episode.state is before and reward == pytest.approx(-0.01)
+        assert info["slice"] == index and observation["slice"][0] == pytest.approx(
+            (index + 0.5) / 7
+        )
+        assert observation["mask"].any() == observation["prompts"].any() == (index == 3)
+        seen.append(observation["image"])
+    assert len({image.tobytes() for image in seen}) == 7
 
 
 def test_frames_show_the_slice_and_have_one_shape():

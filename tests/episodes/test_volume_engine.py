@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from medseg_gym import backbones
+from medseg_gym.backbones.spilling import SpillFolder
 from medseg_gym.cases import VolumeCase
 from medseg_gym.episodes.metrics import dice
 from medseg_gym.episodes.volumes import PropagationOptions, VolumeEngine
@@ -154,7 +156,7 @@ def test_clear_and_look_and_actions_that_change_nothing():
     episode = engine.episode(0)
     assert episode.view == 4
     for prompt, words in (
-        (Propagate(), "no slice with prompts"),
+        (Propagate(), "no slice with a box"),
         (Undo(), "nothing to undo"),
         (Clear(), "nothing to clear"),
         (Look(9), "9 slices"),
@@ -207,6 +209,41 @@ def test_a_folder_takes_the_embeddings_that_memory_has_no_room_for(tmp_path):
     assert cache.counters.encodes == 8 and cache.counters.reads > 0
     assert len(list(tmp_path.rglob("*.safetensors"))) == 8
     assert (masks[0] == masks[1]).all()
+
+
+def test_what_memory_has_no_room_for_goes_to_a_temporary_folder_of_bounded_size(tmp_path):
+    case = cylinder(depth=8, first=0, last=7, side=64)
+    one = 2_300_000
+    backbone = backbones.load("pocket", device="cpu", cache_bytes=2 * one, encode_batch=2)
+    cache = backbones.embedding_cache(backbone)
+    cache.spill = SpillFolder(4 * one, tmp_path)
+    engine = VolumeEngine(backbone, propagation=FREE)
+    engine.reset([0], [case])
+    act(engine, SlicePrompt(4, BOX), Propagate())
+    assert cache.nbytes <= 2 * one and cache.counters.encodes == 8
+    assert cache.spill.nbytes <= 4 * one and len(list(tmp_path.rglob("*.safetensors"))) == 4
+    act(engine, SlicePrompt(3, BOX))  # of the newest that memory had no room for
+    reads = cache.counters.reads
+    assert reads and cache.counters.encodes < 16
+    folder = next(tmp_path.iterdir())
+    cache.spill = None
+    gc.collect()
+    assert not folder.exists()
+
+
+def test_volumes_of_a_step_share_encoder_passes():
+    cases = [cylinder(key=key, side=64) for key in "abc"]
+    backbone = backbones.load("pocket", device="cpu", encode_batch=4)
+    passes = []
+    encode = backbone._encode
+    backbone._encode = lambda images: passes.append(len(images)) or encode(images)
+    engine = VolumeEngine(backbone, len(cases), propagation=FREE)
+    engine.reset(range(3), cases)
+    engine.step(range(3), [SlicePrompt(4, BOX)] * 3)
+    assert passes == [3]  # one pass for three volumes
+    engine.step(range(3), [Propagate()] * 3)
+    assert sum(passes) == 27 and passes[1:].count(4) == 6  # nearly all passes are full
+    del backbone._encode
 
 
 @pytest.mark.parametrize("options", [{"loosen": -1}, {"min_overlap": 2}, {"max_change": 0.5}])

@@ -20,21 +20,20 @@ from medseg_gym.backbones.memory import MemoryBackbone
 from medseg_gym.cases import VolumeCase
 from medseg_gym.episodes.volumes import PropagationOptions, VolumeEngine
 from medseg_gym.errors import EpisodeError
-from medseg_gym.prompts import AddBox, AddPoint, Clear, Undo
+from medseg_gym.prompts import AddBox, AddPoint, Undo
 from medseg_gym.prompts.volumes import Propagate, SlicePrompt
 
 SIDE, DEPTH, TOLERANCE = 64, 21, 1e-4
+"""More slices than the model looks back."""
+
 BOX, OTHER = AddBox(0.2, 0.25, 0.7, 0.75), AddBox(0.35, 0.2, 0.8, 0.6)
 YES, NO = AddPoint(0.55, 0.45, positive=True), AddPoint(0.15, 0.8, positive=False)
 
 ACTIONS = {
-    "a box": [(4, BOX)],
+    "a box": [(3, BOX)],
     "a click on the first slice": [(0, YES)],
-    "a box on the last slice": [(DEPTH - 1, BOX)],
-    "a box and clicks": [(9, BOX), (9, YES), (9, NO)],
-    "clicks of both kinds": [(9, NO), (9, YES)],
-    "several slices": [(12, YES), (5, BOX), (12, NO), (17, OTHER), (5, YES)],
-    "neighbours": [(6, BOX), (7, OTHER)],
+    "a box on the last slice, and clicks": [(DEPTH - 1, BOX), (DEPTH - 1, YES), (DEPTH - 1, NO)],
+    "several slices": [(12, YES), (5, BOX), (6, NO), (12, NO), (6, YES), (17, OTHER), (5, YES)],
 }
 
 
@@ -102,6 +101,11 @@ def act(engine, *prompts):
     return results[-1]
 
 
+def corners(box):
+    """Pixels of SAM's."""
+    return np.float32([box.x1, box.y1, box.x2, box.y2]) * SIDE - 0.5
+
+
 def ask(predictor, folder, actions):
     """Logits of every slice from the predictor: forward, then afresh in reverse."""
     made = {}
@@ -109,7 +113,6 @@ def ask(predictor, folder, actions):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             state = predictor.init_state(str(folder))
-        state["images"] = state["images"].expand(-1, 3, -1, -1)
         given: dict[int, list] = {}
         for index, prompt in actions:
             given.setdefault(index, []).append(prompt)
@@ -120,9 +123,7 @@ def ask(predictor, folder, actions):
                 state,
                 index,
                 obj_id=1,
-                box=None if box is None else np.float32(
-                    [box.x1 * SIDE, box.y1 * SIDE, box.x2 * SIDE, box.y2 * SIDE]
-                ) - 0.5,
+                box=None if box is None else corners(box),
                 points=np.float32([[p.x, p.y] for p in points]).reshape(-1, 2) * SIDE - 0.5,
                 labels=np.int32([p.positive for p in points]),
             )
@@ -155,3 +156,104 @@ def test_gives_what_the_video_predictor_gives(backbone, predictor, frames, case,
             assert (mask == (logits > 0).numpy())[clear].all()
             seen += index not in prompted
     assert seen >= 5, "degenerate random weights: nothing is compared"
+
+
+# around it ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short(case):
+    """A volume of 6 slices that no other test has encoded."""
+    image = np.ascontiguousarray(case.image[:6, ::-1])
+    return VolumeCase("short", image, image > 100, "disc", spacing=(2.0, 1.0, 1.0))
+
+
+def test_slices_are_encoded_once_and_those_with_prompts_stay_as_they_are(backbone, short):
+    engine = engine_on(backbone, short, short)
+    counters = embedding_cache(backbone).counters
+    before = counters.encodes
+    engine.step([0, 1], [SlicePrompt(2, BOX), SlicePrompt(4, YES)])
+    states = [engine.episode(slot).state.slices for slot in (0, 1)]
+    engine.step([0, 1], [Propagate(), Propagate()])
+    assert counters.encodes - before == short.depth
+    for slot, index in ((0, 2), (1, 4)):
+        episode = engine.episode(slot)
+        assert episode.state.slices[index] is states[slot][index]
+        alone = engine_on(backbone, short)
+        act(alone, SlicePrompt(index, (BOX, YES)[slot]), Propagate())
+        assert (alone.episode(0).mask() == episode.mask()).all()
+
+
+def test_a_click_goes_on_from_a_carried_mask_and_undo_takes_it_all_back(backbone, short):
+    engine = engine_on(backbone, short)
+    act(engine, SlicePrompt(2, BOX))
+    before = engine.episode(0).state
+    act(engine, Propagate())
+    after = engine.episode(0).state
+    (carried, *_) = [index for index in after.slices if index != 2]
+    assert after.prompted == [2] and after.slices[carried].carried is None
+    act(engine, SlicePrompt(carried, NO))
+    assert engine.episode(0).state.slices[carried].mask_input is after.slices[carried].logits
+    act(engine, Undo())
+    assert engine.episode(0).state is after
+    act(engine, Undo())
+    assert engine.episode(0).state is before
+
+
+def test_without_memory_slices_go_on_by_boxes(backbone, short):
+    free = {"max_shift": np.inf, "max_drift": np.inf, "max_change": 1e9, "min_overlap": 0.0}
+    engine = engine_on(backbone, short, propagation=PropagationOptions(memory=False, **free))
+    act(engine, SlicePrompt(2, BOX), Propagate())
+    others = [one for i, one in engine.episode(0).state.slices.items() if i != 2]
+    assert others and all(one.carried is not None for one in others)
+
+
+def test_a_direction_may_end_where_slices_stay_empty(backbone, short, monkeypatch):
+    steps = []
+    memory = backbone.memory(short.depth)
+
+    class Blind:
+        """Sees the target nowhere but where it has prompts."""
+
+        def step(self, index, row, reverse=False):
+            steps.append((index, reverse))
+            logits = memory.step(index, row, reverse)
+            return logits if row.box is not None else torch.full_like(logits, -1.0)
+
+    monkeypatch.setattr(backbone, "memory", lambda depth: Blind(), raising=False)
+    engine = engine_on(backbone, short, propagation=PropagationOptions(max_empty=2))
+    act(engine, SlicePrompt(2, BOX), Propagate())
+    assert steps == [(2, False), (3, False), (1, True), (4, False), (0, True)]
+    assert list(engine.episode(0).state.slices) == [2]
+    with pytest.raises(EpisodeError, match="max_empty is out of range, got 0"):
+        PropagationOptions(max_empty=0)
+
+
+@pytest.mark.parametrize("ill", ["pred_obj_score_head", "output_hypernetworks_mlps"])
+def test_numbers_that_are_not_finite_are_no_empty_masks(backbone, short, monkeypatch, ill):
+    engine = engine_on(backbone, short)
+    act(engine, SlicePrompt(2, BOX))
+    track = backbone.model.track_step
+    decoder = backbone.model.sam_mask_decoder
+    modules = [m for m in getattr(decoder, ill).modules() if isinstance(m, torch.nn.Linear)]
+
+    def fail_on_slice_4(*, frame_idx, **arguments):
+        if frame_idx != 4:
+            return track(frame_idx=frame_idx, **arguments)
+        with monkeypatch.context() as patch:
+            for module in modules:
+                patch.setattr(module.bias, "data", torch.full_like(module.bias, torch.nan))
+            return track(frame_idx=frame_idx, **arguments)
+
+    monkeypatch.setattr(backbone.model, "track_step", fail_on_slice_4)
+    with pytest.raises(BackboneError, match=r"not finite .* for slice 4 of volume 'short'"):
+        engine.step([0], [Propagate()])
+    assert len(engine.episode(0).steps) == 1
+
+
+def test_memory_needs_prompts_and_not_every_backbone_has_one(backbone, short):
+    (embedding,) = backbone.encode([short.rgb(0)])
+    with pytest.raises(BackboneError, match="'tiny': no slice with prompts to remember on slice 0"):
+        backbone.memory(6).step(0, PromptRow(embedding))
+    assert isinstance(backbone, MemoryBackbone)
+    assert not isinstance(load("ellipse"), MemoryBackbone)

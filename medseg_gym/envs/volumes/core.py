@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from medseg_gym import backbones
+from medseg_gym.backbones import embedding_cache
+from medseg_gym.backbones.spilling import SpillFolder
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.volume_source import VolumeSource, load_volumes
-from medseg_gym.envs.core import check_kinds
+from medseg_gym.envs.core import SlotStates, check_kinds
 from medseg_gym.envs.forking import settle_in_child
 from medseg_gym.envs.rendering import FRAME_SIDE, add_caption, centred, draw_case
 from medseg_gym.envs.views.protocol import Observations
@@ -18,11 +20,11 @@ from medseg_gym.envs.volumes.options import VolumeOptions
 from medseg_gym.envs.volumes.view import VolumeView
 from medseg_gym.episodes import StepResult
 from medseg_gym.episodes.volumes import VolumeEngine, VolumeEpisode, volume_info
-from medseg_gym.errors import CaseError
+from medseg_gym.errors import CaseError, MedSegError
 from medseg_gym.prompts.volumes import VOLUME_TOOLS, VolumeCodec
 
 
-class VolumeCore:
+class VolumeCore(SlotStates):
     """Slots that play volumes; for environments what `EnvCore` is for those of images.
 
     Args:
@@ -49,6 +51,11 @@ class VolumeCore:
             options,
             options.propagation,
         )
+        cache = embedding_cache(self.backbone)
+        if options.spill_bytes < 0:
+            raise MedSegError(f"spill_bytes must be at least 0, got {options.spill_bytes}")
+        if options.spill_bytes and cache.spill is None:
+            cache.spill = SpillFolder(options.spill_bytes)
         targets = self.source.targets if options.targets is None else options.targets
         self.view = VolumeView(targets, options)
 

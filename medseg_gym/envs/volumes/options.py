@@ -40,5 +40,10 @@ class VolumeOptions(EnvOptions):
     tools: Sequence[str] = VOLUME_TOOLS
     """Subset of `VOLUME_TOOLS` that the agent may use."""
 
+    spill_bytes: int = 8 << 30
+    """Room in the system's temporary folder for embeddings of slices that memory has none for
+    (`backbone_options={"cache_bytes": ...}`, 2 GiB by default); 0 encodes those slices again. A
+    `store` among the backbone's options takes its place."""
+
     propagation: PropagationOptions = field(default_factory=PropagationOptions)
     """How masks are carried from slice to slice, and when that ends."""

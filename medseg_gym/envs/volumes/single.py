@@ -89,7 +89,7 @@ class MedSegVolumeEnv(VolumeEnvAttributes, CoreEnv):  # type: ignore[misc]  # a 
         ((128, 128, 3), (64, 64, 3), 0.0)
         >>> observation, reward, terminated, truncated, info = env.step([3, 0, 0, 0, 0, 0])
         >>> info["valid"], info["error"]
-        (False, 'no slice with prompts has a mask to propagate')
+        (False, 'no slice with a box or a positive click has a mask to propagate')
         >>> env.close()
     """
 

@@ -111,6 +111,9 @@ class VolumeView:
         depths = [episode.case.depth for episode in episodes]
         return [Reading(prompt) for prompt in self.codec.decode(np.asarray(actions), depths)]  # type: ignore[arg-type]
 
+    def carry_over(self, episode: VolumeEpisode, forked: VolumeEpisode) -> None:
+        """Remember nothing: everything that is shown is in the episode."""
+
     def start_info(self) -> dict[str, Any]:
         """Return the entries that the view adds to `info` at reset: none."""
         return {}

@@ -36,6 +36,7 @@ class SliceRequest:
         ahead: Slices that are likely to be wanted next, the likeliest first.
         memory: The backbone's own memory of the volume, which makes the mask instead of a decode.
         reverse: The memory comes from higher indices.
+        corrects: See `SliceState`.
     """
 
     case: VolumeCase
@@ -47,6 +48,7 @@ class SliceRequest:
     ahead: Sequence[int] = ()
     memory: SliceMemory | None = None
     reverse: bool = False
+    corrects: bool = False
 
 
 class SliceDecoder:
@@ -116,12 +118,30 @@ class SliceDecoder:
         logits, iou = zip(*(made[i] for i in range(len(rows))), strict=True)
         return Prediction(torch.stack(logits), torch.stack(iou))
 
+    def image_logits(
+        self, case: VolumeCase, index: int, state: SliceState | None
+    ) -> np.ndarray | None:
+        """Return absolute logits behind a slice's mask, (H, W) float32; None without any.
+
+        Args:
+            case: The volume.
+            index: The slice.
+            state: Of the slice.
+        """
+        if state is None or state.logits is None:
+            return None
+        embeddings = self.cache.get(self.backbone, [case.rgb(index)], [_key((case, index))])
+        with torch.inference_mode():
+            (logits,) = self.backbone.to_image(state.logits[None], embeddings)
+        distances: np.ndarray = logits.abs().float().cpu().numpy()
+        return distances
+
     def _embed(self, requests: Sequence[SliceRequest]) -> list[Embedding]:
         wanted: list[Place] = [(one.case, one.index) for one in requests]
         places = dict(zip(map(_key, wanted), wanted, strict=True))
         missing = sum(key not in self.cache for key in places)
-        room = getattr(self.backbone, "encode_batch", 1) - missing
-        # An encoder pass that is to be made anyway is filled with slices that come next.
+        room = -missing % getattr(self.backbone, "encode_batch", 1)
+        # The last of the encoder passes that are to be made is filled with slices that come next.
         for place in _in_turns(requests) if missing else ():
             if room <= 0:
                 break
@@ -189,7 +209,8 @@ def _state(
         request.box,
         request.points,
         request.carried,
-        mask_input if request.box is not None or request.points else None,
+        mask_input=mask_input if request.box is not None or request.points else None,
+        corrects=request.corrects,
     )
 
 

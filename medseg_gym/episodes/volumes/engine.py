@@ -174,8 +174,9 @@ def _one_slice(episode: VolumeEpisode, prompt: SlicePrompt) -> Plan:
             prompt.slice,
             box,
             points,
-            None if now is None or box is not None else now.carried,
-            None if now is None else now.logits,
+            carried=None if now is None or box is not None else now.carried,
+            corrects=now is not None and (now.corrects or not now.prompted),
+            logits=None if now is None else now.logits,
         )
     ]
     return {prompt.slice: state}

@@ -6,6 +6,7 @@ As an `Episode` does for an image, a `VolumeEpisode` knows the rules and keeps t
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,13 +37,15 @@ class SliceState:
         extent: Smallest box round the mask along pixel edges; None where it is empty.
         grey: Mean and standard deviation of the slice's grey values (0..255) within the mask; 0, 0
             where it is empty.
-        logits: Low-resolution logits of the decode that made the mask, on the backbone's device.
+        logits: Low-resolution logits of the decode that made the mask, on the backbone's device;
+            None where the mask comes from a record.
         box: The box in force on this slice.
         points: The clicks in force on this slice, in order.
         carried: Box that propagation made of the neighbour's mask; it stays in force under clicks
             until the slice gets a box of its own. None where no propagation came by.
         mask_input: Logits that the decode of prompts of the slice's own started from, if any: with
             them a backbone's memory makes the same mask again.
+        corrects: True if the first of its own prompts met a mask that propagation had brought.
     """
 
     bits: np.ndarray
@@ -50,20 +53,56 @@ class SliceState:
     intersection: int
     extent: AddBox | None
     grey: tuple[float, float]
-    logits: torch.Tensor
+    logits: torch.Tensor | None
     box: AddBox | None = None
     points: tuple[AddPoint, ...] = ()
     carried: AddBox | None = None
     mask_input: torch.Tensor | None = None
+    corrects: bool = False
 
     @property
     def prompted(self) -> bool:
-        """True if the slice has prompts of its own: propagation starts here."""
+        """True if the slice has prompts of its own: propagation leaves its mask as it is."""
         return self.box is not None or bool(self.points)
+
+    @property
+    def shows_target(self) -> bool:
+        """True if its own prompts say that the target is here, and it has a mask."""
+        positive = any(point.positive for point in self.points)
+        return self.pixels > 0 and (self.box is not None or positive)
+
+    @classmethod
+    def stored(
+        cls,
+        mask: np.ndarray,
+        truth: np.ndarray,
+        box: AddBox | None = None,
+        points: tuple[AddPoint, ...] = (),
+    ) -> SliceState:
+        """Return the state of a slice of which only mask and prompts are left.
+
+        Args:
+            mask: (H, W) bool.
+            truth: (H, W) bool.
+            box: See the class, as for `points`.
+            points: See the class.
+        """
+        counts = int(np.count_nonzero(mask)), int(np.count_nonzero(mask & truth))
+        return cls(np.packbits(mask, axis=1), *counts, None, (0.0, 0.0), None, box, points)
 
     def mask(self, width: int) -> np.ndarray:
         """Return the mask, (H, `width`) bool."""
         return np.unpackbits(self.bits, axis=1, count=width).view(bool)
+
+
+def sources(slices: Mapping[int, SliceState]) -> list[int]:
+    """Slices that propagation starts from, ascending.
+
+    They show the target by prompts of their own. Prompts that correct what propagation had brought
+    leave it to the slice that it came from; they count where there is no other.
+    """
+    shown = sorted(index for index, one in slices.items() if one.shows_target)
+    return [index for index in shown if not slices[index].corrects] or shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,6 +241,13 @@ class VolumeEpisode:
         """Actions that may still be taken."""
         return 0 if self.stopped else self.max_steps - len(self.steps)
 
+    def fork(self) -> VolumeEpisode:
+        """Return a copy that goes on by itself from here; case, states and steps are shared."""
+        forked = copy.copy(self)
+        forked.steps, forked.rewards = list(self.steps), list(self.rewards)
+        forked._before = list(self._before)
+        return forked
+
     def slice_mask(self, index: int) -> np.ndarray:
         """Return the mask of a slice, (H, W) bool."""
         one = self.state.slices.get(index)
@@ -237,9 +283,9 @@ class VolumeEpisode:
         if isinstance(prompt, Clear):
             return ("clear", "") if self.state.slices else ("invalid", "there is nothing to clear")
         if isinstance(prompt, Propagate):
-            if any(self.state.slices[index].pixels for index in self.state.prompted):
+            if sources(self.state.slices):
                 return "propagate", ""
-            return "invalid", "no slice with prompts has a mask to propagate"
+            return "invalid", "no slice with a box or a positive click has a mask to propagate"
         if prompt.slice >= self.case.depth:
             return "invalid", f"the volume has {self.case.depth} slices, there is no {prompt.slice}"
         if isinstance(prompt, Look):

@@ -50,9 +50,7 @@ def propagate_by_memory(
         memory: Fresh, of this volume.
     """
     yield [
-        SliceRequest(
-            case, i, one.box, one.points, one.carried, one.mask_input, memory=memory
-        )
+        SliceRequest(case, i, one.box, one.points, one.carried, one.mask_input, memory=memory)
         for i, one in sorted(prompted.items())
     ]
     start = min(prompted)

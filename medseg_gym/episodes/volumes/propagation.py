@@ -1,6 +1,7 @@
 """From slices with prompts to their neighbours: how a 2D backbone works through a volume.
 
-A front starts at every slice with prompts in either direction. In each step the mask of the last
+A front starts in either direction at every slice whose prompts show the target, and passes through
+slices that prompts have corrected. In each step the mask of the last
 slice becomes the prompt of the next one: its bounding box, a little larger, and its low-resolution
 logits where the backbone takes them. All fronts of all volumes move in the same decode.
 """
@@ -8,14 +9,14 @@ logits where the backbone takes them. All fronts of all volumes move in the same
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.episodes.volumes.decoding import SliceRequest
-from medseg_gym.episodes.volumes.episode import SliceState
+from medseg_gym.episodes.volumes.episode import SliceState, sources
 from medseg_gym.errors import EpisodeError
 from medseg_gym.options import Options
 from medseg_gym.prompts import AddBox
@@ -62,6 +63,9 @@ class PropagationOptions(Options):
     neighbour's standard deviations. A promptable segmenter finds something in every box: that the
     target has ended shows in what is inside the mask."""
 
+    max_gap: int = 0
+    """Slices in a row in which the mask may be lost and found again."""
+
     max_drift: float = 2.0
     """The same against the slice with prompts that the mask comes from."""
 
@@ -88,6 +92,7 @@ class Front:
         source: The slice with prompts that it comes from.
         step: +1 or -1.
         last: Slice at which it ends at the latest.
+        lost: Answers of slices between `at` and the next one, where the mask was lost.
     """
 
     at: int
@@ -95,40 +100,48 @@ class Front:
     source: SliceState
     step: int
     last: int
+    lost: list[SliceState] = field(default_factory=list)
 
     @property
     def to_go(self) -> range:
         """Slices ahead."""
-        return range(self.at + self.step, self.last + self.step, self.step)
+        start = self.at + self.step * (1 + len(self.lost))
+        return range(start, self.last + self.step, self.step)
+
+    @property
+    def passed(self) -> range:
+        """Slices after `at`, up to and with the one that is made now."""
+        start = self.at + self.step
+        return range(start, start + self.step * (1 + len(self.lost)), self.step)
 
 
 def plan_fronts(prompted: Mapping[int, SliceState], depth: int) -> list[Front]:
-    """Start a front in both directions at every slice that has prompts and a mask.
+    """Start a front in both directions at every source (see `sources`).
 
-    Between two of them the fronts meet half way, where the slice in the middle belongs to the lower
-    one. A slice whose prompts leave its mask empty sends out nothing, and its neighbours' fronts
-    come up to it: there the target ends.
+    Between two of them each may go up to the other: they meet half way, or where one has ended
+    before. A slice whose prompts leave its mask empty sends out nothing, and its neighbours' fronts
+    come up to it: there the target ends. Fronts pass through the masks of other slices with
+    prompts.
 
     Args:
         prompted: States of slices with prompts, by index.
         depth: Slices of the volume.
     """
-    order = sorted(prompted)
+    starts = sources(prompted)
+    order = sorted({*starts, *(i for i, one in prompted.items() if not one.pixels)})
     fronts = []
-    for index in order:
+    for index in starts:
         state = prompted[index]
-        if not state.pixels:
-            continue
         below = max((i for i in order if i < index), default=None)
         above = min((i for i in order if i > index), default=None)
         if below is None:
             low = 0
         else:
-            low = (below + index) // 2 + 1 if prompted[below].pixels else below + 1
+            low = below + 1
         if above is None:
             high = depth - 1
         else:
-            high = (index + above) // 2 if prompted[above].pixels else above - 1
+            high = above - 1
         fronts += [Front(index, state, state, -1, low), Front(index, state, state, 1, high)]
     return [front for front in fronts if front.to_go]
 
@@ -147,18 +160,45 @@ def propagate(
     """
     carried: dict[int, SliceState] = {}
     fronts = plan_fronts(prompted, case.depth)
-    while fronts:
+    while fronts := _next_to_make(fronts, prompted, carried, options):
         states = yield [_request(case, front, options) for front in fronts]
         alive = []
         for front, state in zip(fronts, states, strict=True):
-            if not goes_on(front.source, front.state, state, options):
-                continue
-            front.at, front.state = front.at + front.step, state
-            carried[front.at] = state
-            if front.to_go:
+            if goes_on(front.source, front.state, state, options):
+                for index, one in zip(front.passed, [*front.lost, state], strict=True):
+                    if one.pixels and index not in carried:
+                        carried[index] = one
+                front.at, front.state, front.lost = front.passed[-1], state, []
+            else:
+                front.lost.append(state)
+            if len(front.lost) <= options.max_gap:
                 alive.append(front)
         fronts = alive
     return carried
+
+
+def _next_to_make(
+    fronts: Sequence[Front],
+    prompted: Mapping[int, SliceState],
+    carried: Mapping[int, SliceState],
+    options: PropagationOptions,
+) -> list[Front]:
+    """Move fronts on over slices with prompts; return those that have a mask to make next.
+
+    A front has ended where it meets what another one has made. Where two come to one slice at a
+    time, it belongs to the lower one.
+    """
+    alive, taken = [], set(carried)
+    for front in sorted(fronts, key=lambda front: -front.step):
+        while front.to_go and (met := prompted.get(front.to_go[0])) is not None:
+            if not (met.shows_target or goes_on(front.source, front.state, met, options)):
+                break
+            front.at, front.state, front.lost = front.to_go[0], met, []
+        else:
+            if front.to_go and front.to_go[0] not in taken:
+                taken.add(front.to_go[0])
+                alive.append(front)
+    return alive
 
 
 def goes_on(

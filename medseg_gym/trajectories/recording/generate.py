@@ -128,6 +128,7 @@ def _play(task: _Task, report: Callable[[int], None]) -> None:
     options = task.options
     envs = make_envs(
         options.num_envs,
+        options.env,
         cases=options.cases,
         split=options.split,
         backbone=options.backbone,

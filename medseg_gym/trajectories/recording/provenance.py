@@ -14,6 +14,8 @@ from medseg_gym.backbones.checkpoint_files import find_checkpoint
 from medseg_gym.backbones.registry import BACKBONES
 from medseg_gym.envs.core import EnvCore
 from medseg_gym.envs.options import EnvOptions
+from medseg_gym.envs.volumes.core import VolumeCore
+from medseg_gym.envs.volumes.options import VolumeOptions
 from medseg_gym.errors import BackboneError
 from medseg_gym.option_values import TRUE
 from medseg_gym.policy import Policy
@@ -21,7 +23,7 @@ from medseg_gym.policy import Policy
 _OPTIONS = ("max_steps", "prompt_memory", "mask_input", "multimask", "image_size")
 
 
-def shared_facts(core: EnvCore, policy: str | Policy) -> dict[str, Any]:
+def shared_facts(core: EnvCore | VolumeCore, policy: str | Policy) -> dict[str, Any]:
     """The facts that all episodes of a recorder share: where, who and with which options."""
     return option_facts(
         core.options,
@@ -52,6 +54,9 @@ def option_facts(
         sees_truth: Whether it is shown the truth; None if that is not known.
     """
     checkpoint = _checkpoint(options)
+    volumes: dict[str, Any] = {}
+    if isinstance(options, VolumeOptions):
+        volumes["propagation"] = options.propagation.to_mapping()
     return {
         "cases": options.cases if isinstance(options.cases, str) else None,
         "split": options.split,
@@ -64,6 +69,7 @@ def option_facts(
         "options": {
             **{name: getattr(options, name) for name in _OPTIONS},
             **settings,
+            **volumes,
             "medseg_gym": medseg_gym.__version__,
             "trained_kinds": sorted(backbone.trained_kinds),
             "reward": options.reward if isinstance(options.reward, str) else repr(options.reward),

@@ -10,6 +10,7 @@ import gymnasium as gym
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from medseg_gym.envs.core import EnvAttributes, EnvCore
+from medseg_gym.envs.volumes.core import VolumeCore
 from medseg_gym.policy import Policy
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.recording.step_log import KeyOf, StepLog
@@ -40,7 +41,7 @@ class _Recording(Generic[AnyEnv]):
 
 
 class Recorder(_Recording[gym.Env], gym.Wrapper):
-    """Records a single `MedSeg-v0`.
+    """Records a single `MedSeg-v0` or `MedSegVolume-v0`.
 
     Put it outside of wrappers that change rewards or cut episodes off, if their doing is to be
     recorded. Recording changes nothing that the environment returns.
@@ -74,7 +75,7 @@ class Recorder(_Recording[gym.Env], gym.Wrapper):
 
 
 class VectorRecorder(_Recording[VectorEnv], EnvAttributes, VectorWrapper):
-    """Records a vector `MedSeg-v0` in any autoreset mode.
+    """Records a vector `MedSeg-v0` or `MedSegVolume-v0` in any autoreset mode.
 
     An episode that is forked (`CoreVectorEnv.fork`) is recorded as one of its own, from its first
     step, once it takes a step after the fork.
@@ -89,7 +90,7 @@ class VectorRecorder(_Recording[VectorEnv], EnvAttributes, VectorWrapper):
     """
 
     @property
-    def core(self) -> EnvCore:  # type: ignore[override]
+    def core(self) -> EnvCore | VolumeCore:  # type: ignore[override]
         """Of the environment, so that `play_cases` takes a recorder as well."""
         return self.log.core
 
@@ -117,9 +118,9 @@ class VectorRecorder(_Recording[VectorEnv], EnvAttributes, VectorWrapper):
         return stepped
 
 
-def _core_of(env: gym.Env | VectorEnv) -> EnvCore:
+def _core_of(env: gym.Env | VectorEnv) -> EnvCore | VolumeCore:
     core = getattr(env.unwrapped, "core", None)
-    if not isinstance(core, EnvCore):
+    if not isinstance(core, (EnvCore, VolumeCore)):
         raise TrajectoryError(f"only MedSeg environments can be recorded, not {env.unwrapped!r}")
     return core
 

@@ -12,11 +12,13 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from medseg_gym.cases import Case
+from medseg_gym.cases import Case, VolumeCase
 from medseg_gym.envs.core import EnvCore
+from medseg_gym.envs.volumes.core import VolumeCore
 from medseg_gym.episodes import Episode, MaskState, Step
 from medseg_gym.episodes.masks import group_by_shape
 from medseg_gym.episodes.summary import LAST_INFO
+from medseg_gym.episodes.volumes import VolumeEpisode, VolumeState, VolumeStep
 from medseg_gym.policy import Policy
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.recording.provenance import shared_facts
@@ -25,9 +27,12 @@ from medseg_gym.trajectories.store.reader import TrajectoryStore
 from medseg_gym.trajectories.store.writer import TrajectoryWriter
 from medseg_gym.trajectories.trajectory import EpisodeFacts, EpisodeKey, RecordedStep
 
-KeyOf = Callable[[Episode], EpisodeKey | None]
+AnyEpisode = Episode | VolumeEpisode
+AnyStep = Step | VolumeStep
+KeyOf = Callable[[Any], EpisodeKey | None]
+"""Given an `Episode`, or a `VolumeEpisode` where volumes are played."""
 
-_COLUMNS = {"dice", "iou", "case", "tool", "valid", "error", "stopped"}
+_COLUMNS = {"dice", "iou", "case", "tool", "valid", "error", "stopped", "slice"}
 _NO_TERMS = {*_COLUMNS, *LAST_INFO}  # info with a column, or that follows from columns
 
 
@@ -45,7 +50,7 @@ class StepLog:
 
     def __init__(
         self,
-        core: EnvCore,
+        core: EnvCore | VolumeCore,
         store: str | Path | TrajectoryWriter,
         seed: int | None,
         policy: str | Policy,
@@ -53,7 +58,7 @@ class StepLog:
         fsync: bool,
     ) -> None:
         self.core = core
-        self.accepts: Callable[[Episode], bool] | None = getattr(policy, "accepts", None)
+        self.accepts: Callable[[Any], bool] | None = getattr(policy, "accepts", None)
         self.seed = secrets.randbits(62) if seed is None else int(seed)
         self._owned = not isinstance(store, TrajectoryWriter)
         self.writer = (
@@ -68,14 +73,14 @@ class StepLog:
         self.facts = shared_facts(core, policy)
         self._running: dict[int, _Running] = {}
         # A forked episode has the steps of its source, the same objects, and is recorded with them.
-        self._rows: WeakKeyDictionary[Step, RecordedStep] = WeakKeyDictionary()
+        self._rows: WeakKeyDictionary[AnyStep, RecordedStep] = WeakKeyDictionary()
 
-    def _next_key(self, episode: Episode) -> EpisodeKey:
+    def _next_key(self, episode: AnyEpisode) -> EpisodeKey:
         case = episode.case.key
         self._counts[case] += 1
         return EpisodeKey(case, self.seed, self._counts[case] - 1)
 
-    def episodes(self) -> list[tuple[Episode | None, int]]:
+    def episodes(self) -> list[tuple[AnyEpisode | None, int]]:
         """The episode in every slot now and the steps it has taken."""
         return [(e, len(e.steps) if e else 0) for e in self.core.engine.episodes]
 
@@ -88,7 +93,7 @@ class StepLog:
 
     def record(
         self,
-        before: Sequence[tuple[Episode | None, int]],
+        before: Sequence[tuple[AnyEpisode | None, int]],
         rewards: Any,
         terminations: Any,
         truncations: Any,
@@ -151,7 +156,7 @@ class StepLog:
                 running.id = None
             raise
 
-    def _begin(self, episode: Episode, taken: int) -> _Running:
+    def _begin(self, episode: AnyEpisode, taken: int) -> _Running:
         """Begin to record an episode, from its first step also where it was forked at a later one.
 
         It is left out where nobody wants it, and where steps were taken before anybody recorded.
@@ -166,11 +171,8 @@ class StepLog:
     def _pack(self, running: Sequence[_Running]) -> None:
         """Pack the masks that are new, with one transfer per distinct size."""
         changed = [one for one in running if one.episode.state is not one.state]
-        masks = [one.episode.state.mask for one in changed]
-        for members in group_by_shape(masks):
-            stacked = torch.stack([masks[i] for i in members]).cpu().numpy()
-            for i, mask in zip(members, stacked, strict=True):
-                changed[i].mask, changed[i].state = pack_mask(mask), changed[i].episode.state
+        for one, mask in zip(changed, _masks([one.episode for one in changed]), strict=True):
+            one.mask, one.state = pack_mask(mask), one.episode.state
 
     def close(self) -> None:
         """Keep running episodes as unfinished; close the writer if it is ours."""
@@ -179,19 +181,38 @@ class StepLog:
             self.writer.close()
 
 
+def _masks(episodes: Sequence[AnyEpisode]) -> list[np.ndarray]:
+    """Masks as they are now, with one transfer per distinct size of images."""
+    found: list[np.ndarray | None] = [None] * len(episodes)
+    images: dict[int, torch.Tensor] = {}
+    for i, episode in enumerate(episodes):
+        if isinstance(episode, VolumeEpisode):
+            found[i] = episode.mask()
+        else:
+            images[i] = episode.state.mask
+    places = list(images)
+    for members in group_by_shape(list(images.values())):
+        stacked = torch.stack([images[places[m]] for m in members]).cpu().numpy()
+        for m, mask in zip(members, stacked, strict=True):
+            found[places[m]] = mask
+    return [mask for mask in found if mask is not None]
+
+
 class _Running:
     """The recording of the episode in a slot; without an id it is left out."""
 
     def __init__(
-        self, episode: Episode, id: str | None, earlier: Sequence[RecordedStep] = ()
+        self, episode: AnyEpisode, id: str | None, earlier: Sequence[RecordedStep] = ()
     ) -> None:
         self.episode, self.id = episode, id
         self.earlier = list(earlier)  # steps of a forked episode that are yet to be written
-        self.state: MaskState | None = None
+        self.state: MaskState | VolumeState | None = None
         self.mask = b""
 
 
-def episode_facts(key: EpisodeKey, case: Case, shared: Mapping[str, Any]) -> EpisodeFacts:
+def episode_facts(
+    key: EpisodeKey, case: Case | VolumeCase, shared: Mapping[str, Any]
+) -> EpisodeFacts:
     """Return the facts of a whole episode.
 
     Args:
@@ -208,13 +229,14 @@ def episode_facts(key: EpisodeKey, case: Case, shared: Mapping[str, Any]) -> Epi
         height=case.height,
         width=case.width,
         image_hash=case.content_hash,
+        depth=case.depth if isinstance(case, VolumeCase) else None,
         truth=pack_mask(case.mask) if case.truth_known else b"",
         **shared,
     )
 
 
 def step_record(
-    step: Step,
+    step: AnyStep,
     mask: bytes,
     reward: float,
     info: Mapping[str, Any],

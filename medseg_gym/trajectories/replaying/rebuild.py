@@ -2,39 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import torch
 
-from medseg_gym.cases import Case, CaseSource, load_cases
+from medseg_gym.cases import Case, CaseSource, VolumeCase, load_cases
+from medseg_gym.cases.volume_source import VolumeSource, load_volumes
 from medseg_gym.episodes import Episode, MaskState
 from medseg_gym.errors import CaseError
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.trajectory import Trajectory
+
+AnyCases = str | CaseSource | VolumeSource | Sequence[Case] | Sequence[VolumeCase] | None
 
 
 class StoredCases:
     """Finds the cases of trajectories again.
 
     Args:
-        cases: Where to look instead of the specs in the store: a spec, a source, or Cases.
+        cases: Where to look instead of the specs in the store: a spec, a source, or Cases
+            (VolumeCases where the episodes are on volumes).
 
     Raises:
         CaseError: `cases` cannot be used.
     """
 
-    def __init__(self, cases: str | CaseSource | list[Case] | None = None) -> None:
+    def __init__(self, cases: AnyCases = None) -> None:
         self._given = cases
-        self._sources: dict[tuple[str | None, str], CaseSource] = {}
+        self._sources: dict[tuple[str | None, str, str], Any] = {}
 
     def find(self, trajectory: Trajectory) -> Case:
         """The case of a trajectory, checked to have the image and truth of the recording.
 
         Raises:
-            TrajectoryError: The store does not say where cases came from, or the case is gone or
-                has changed.
+            TrajectoryError: The store does not say where cases came from, the case is gone or has
+                changed, or it is a volume.
         """
+        if trajectory.facts.depth is not None:
+            raise _is_volume(trajectory)
+        case: Case = self._find(trajectory, load_cases)
+        return case
+
+    def find_volume(self, trajectory: Trajectory) -> VolumeCase:
+        """The same for the trajectory of a volume."""
+        case: VolumeCase = self._find(trajectory, load_volumes)
+        return case
+
+    def _find(self, trajectory: Trajectory, load: Callable[..., Any]) -> Any:
         facts = trajectory.facts
-        place = None if self._given is not None else facts.cases, facts.split
+        place = None if self._given is not None else facts.cases, facts.split, load.__name__
         if place not in self._sources:
             spec = facts.cases if self._given is None else self._given
             if spec is None:
@@ -42,7 +60,7 @@ class StoredCases:
                     f"{facts.key.case!r} was recorded from cases in memory ({facts.source}); "
                     "give them with cases="
                 )
-            self._sources[place] = load_cases(spec, facts.split or "train")
+            self._sources[place] = load(spec, facts.split or "train")
         source = self._sources[place]
         try:
             case = source[source.index_of(facts.key.case)]
@@ -54,6 +72,14 @@ class StoredCases:
         if not same_knowledge or not np.array_equal(case.mask, trajectory.truth):
             raise TrajectoryError(f"case {case.key!r} has another truth than when it was recorded")
         return case
+
+
+def _is_volume(trajectory: Trajectory) -> TrajectoryError:
+    return TrajectoryError(
+        f"{trajectory.key.case!r} is a volume of {trajectory.facts.depth} slices, and this is for "
+        "episodes on images; volumes can be replayed, re-scored and summarised, and "
+        "rebuild_volume_episode gives their episodes"
+    )
 
 
 def stored_case(trajectory: Trajectory) -> Case:
@@ -80,20 +106,23 @@ def rebuild_episode(trajectory: Trajectory, case: Case | None = None) -> Episode
         case: From `StoredCases.find`; None takes `stored_case`.
 
     Raises:
+        TrajectoryError: It is that of a volume.
         EpisodeError: The record contradicts the rules of episodes.
     """
+    if trajectory.facts.depth is not None:
+        raise _is_volume(trajectory)
     case = stored_case(trajectory) if case is None else case
     truth = torch.from_numpy(case.mask.copy())
     max_steps = int(trajectory.facts.options.get("max_steps", len(trajectory.steps)))
     episode = Episode(case, truth, max_steps)
     for step, mask in zip(trajectory.steps, trajectory.masks, strict=True):
-        effect, error = episode.judge(step.prompt)
+        effect, error = episode.judge(step.prompt)  # type: ignore[arg-type]
         state = None
         if effect == "decode":
             prediction = torch.from_numpy(mask)
             both = int((prediction & truth).sum())
             box, points = episode.with_prompt(step.prompt)  # type: ignore[arg-type]
             state = MaskState(prediction, int(prediction.sum()), both, box, points)
-        episode.record(step.prompt, effect, step.error or error, state)
+        episode.record(step.prompt, effect, step.error or error, state)  # type: ignore[arg-type]
     episode.rewards = trajectory.rewards
     return episode

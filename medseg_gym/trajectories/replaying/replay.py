@@ -2,7 +2,9 @@
 
 The tolerance is that of the whole suite: a mask pixel must agree wherever its logit is farther than
 1e-3 from 0, Dice and reward within 1e-3, because the last bits of floating point depend on the
-batch. The `ellipse` backbone computes every pixel on its own and agrees exactly.
+batch. The `ellipse` backbone computes every pixel on its own and agrees exactly. In a volume, a
+pixel may also move the box by which a mask is carried on, so that later slices differ by more: a
+replay with as many episodes at once as were recorded is the likeliest to agree.
 """
 
 from __future__ import annotations
@@ -22,16 +24,18 @@ import torch
 from medseg_gym import backbones
 from medseg_gym.backbones import Backbone
 from medseg_gym.backbones.registry import is_service
-from medseg_gym.cases import Case, CaseSource
 from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine, rewards
+from medseg_gym.episodes.volumes import PropagationOptions, VolumeEngine, VolumeEpisode
 from medseg_gym.errors import BackboneError, MedSegError
 from medseg_gym.trajectories.errors import TrajectoryError
-from medseg_gym.trajectories.replaying.rebuild import StoredCases
+from medseg_gym.trajectories.replaying.rebuild import AnyCases, StoredCases
 from medseg_gym.trajectories.store.reader import TrajectoryStore
 from medseg_gym.trajectories.trajectory import EpisodeFacts, EpisodeKey, Trajectory
 
 LOGIT_TOLERANCE = 1e-3
 SCORE_TOLERANCE = 1e-3
+
+AnyEngine = EpisodeEngine | VolumeEngine
 
 
 @dataclass
@@ -64,7 +68,7 @@ def replay_store(
     backbone: str | Backbone | None = None,
     checkpoint: str | None = None,
     device: str = "auto",
-    cases: str | CaseSource | list[Case] | None = None,
+    cases: AnyCases = None,
     num_envs: int = 8,
     limit: int | None = None,
     on_batch: Callable[[int], None] | None = None,
@@ -89,14 +93,16 @@ def replay_store(
     for batch in _batches(islice(store, limit), num_envs):
         facts = batch[0].facts
         engine = _engine(facts, len(batch), backbone, checkpoint, device)
-        _replay(engine, batch, [where.find(one) for one in batch], result)
+        find = where.find if facts.depth is None else where.find_volume
+        _replay(engine, batch, [find(one) for one in batch], result)
         if on_batch:
             on_batch(len(batch))
     return result
 
 
 def _settings(facts: EpisodeFacts) -> str:
-    return json.dumps([facts.backbone, facts.checkpoint_hash, dict(facts.options)], sort_keys=True)
+    kind = [facts.backbone, facts.checkpoint_hash, facts.depth is None]
+    return json.dumps([kind, dict(facts.options)], sort_keys=True)
 
 
 def _batches(trajectories: Iterator[Trajectory], size: int) -> Iterator[list[Trajectory]]:
@@ -117,7 +123,7 @@ def _engine(
     backbone: str | Backbone | None,
     checkpoint: str | None,
     device: str,
-) -> EpisodeEngine:
+) -> AnyEngine:
     options: dict[str, Any] = dict(facts.options)
     recorded = _recorded_options(facts) if backbone is None else {}
     try:
@@ -145,7 +151,10 @@ def _engine(
         mask_input=options["mask_input"],
         multimask=options["multimask"],
     )
-    return EpisodeEngine(loaded, slots, reward, options["max_steps"], decode)
+    if facts.depth is None:
+        return EpisodeEngine(loaded, slots, reward, options["max_steps"], decode)
+    propagation = PropagationOptions.from_mapping(options["propagation"], "recorded propagation")
+    return VolumeEngine(loaded, slots, reward, options["max_steps"], decode, propagation)
 
 
 def _recorded_options(facts: EpisodeFacts) -> dict[str, Any]:
@@ -185,23 +194,29 @@ def _has_named_reward(facts: EpisodeFacts) -> bool:
 
 
 def _replay(
-    engine: EpisodeEngine, batch: Sequence[Trajectory], cases: Sequence[Case], summary: Replayed
+    engine: AnyEngine, batch: Sequence[Trajectory], cases: Sequence[Any], summary: Replayed
 ) -> None:
-    episodes = engine.reset(range(len(batch)), cases)
+    episodes: Sequence[Episode | VolumeEpisode] = engine.reset(range(len(batch)), cases)
     named = _has_named_reward(batch[0].facts)
     summary.episodes += len(batch)
     summary.rewards_skipped += 0 if named else len(batch)
     masks = [one.masks for one in batch]
     for number in range(max(len(one.steps) for one in batch)):
         slots = [i for i, one in enumerate(batch) if number < len(one.steps)]
-        results = engine.step(slots, [batch[slot].steps[number].prompt for slot in slots])
+        prompts: list[Any] = [batch[slot].steps[number].prompt for slot in slots]
+        results = engine.step(slots, prompts)
         for slot, result in zip(slots, results, strict=True):
             key, step, episode = batch[slot].key, batch[slot].steps[number], episodes[slot]
             summary.steps += 1
             problems = []
             if (episode.steps[-1].valid, episode.steps[-1].tool) != (step.valid, step.tool):
                 problems.append("validity or tool differs")
-            pixels, far = _compare_masks(engine.backbone, episode, masks[slot][number])
+            if isinstance(engine, VolumeEngine):
+                assert isinstance(episode, VolumeEpisode)
+                pixels, far = _compare_volumes(engine, episode, masks[slot][number])
+            else:
+                assert isinstance(episode, Episode)
+                pixels, far = _compare_masks(engine.backbone, episode, masks[slot][number])
             if far:
                 problems.append(f"{far} mask pixels differ with |logit| > {LOGIT_TOLERANCE:g}")
             dice = _gap(episode.dice, step.dice)
@@ -235,3 +250,16 @@ def _compare_masks(backbone: Backbone, episode: Episode, stored: np.ndarray) -> 
         (logits,) = backbone.to_image(state.logits[None], [episode.embedding])
     far = differ & (logits.cpu().abs() > LOGIT_TOLERANCE)
     return pixels, int(far.sum())
+
+
+def _compare_volumes(
+    engine: VolumeEngine, episode: VolumeEpisode, stored: np.ndarray
+) -> tuple[int, int]:
+    """The same in a volume, slice by slice."""
+    differ = episode.mask() ^ stored
+    far = 0
+    for index in np.flatnonzero(differ.any(axis=(1, 2))).tolist():
+        logits = engine.decoder.image_logits(episode.case, index, episode.state.slices.get(index))
+        close = np.zeros(differ.shape[1:], bool) if logits is None else logits <= LOGIT_TOLERANCE
+        far += int(np.count_nonzero(differ[index] & ~close))
+    return int(np.count_nonzero(differ)), far

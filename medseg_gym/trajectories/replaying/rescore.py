@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from medseg_gym.episodes import rewards
 from medseg_gym.episodes.rewards import Reward
 from medseg_gym.prompts import Stop
 from medseg_gym.trajectories.errors import TrajectoryError
+from medseg_gym.trajectories.replaying.volumes import score_volume
 from medseg_gym.trajectories.store.reader import TrajectoryStore
 from medseg_gym.trajectories.store.writer import TrajectoryWriter
 from medseg_gym.trajectories.trajectory import Trajectory
@@ -39,6 +40,8 @@ def rescore_trajectory(trajectory: Trajectory, reward: str | Reward) -> Trajecto
             f"the truth of {trajectory.key.case!r} is not known, so no reward can be given; "
             "rescore_store leaves such episodes out"
         )
+    if trajectory.facts.depth is not None:
+        return _valued(trajectory, reward, score_volume(trajectory, reward))
     masks = [
         mask
         for mask, prompt in zip(trajectory.masks, trajectory.prompts, strict=True)
@@ -46,8 +49,18 @@ def rescore_trajectory(trajectory: Trajectory, reward: str | Reward) -> Trajecto
     ]
     max_steps = trajectory.facts.options.get("max_steps")
     values = rewards.score_episode(
-        reward, masks, trajectory.truth, trajectory.prompts, max_steps=max_steps
+        reward,
+        masks,
+        trajectory.truth,
+        trajectory.prompts,
+        max_steps=max_steps,  # type: ignore[arg-type]
     )
+    return _valued(trajectory, reward, values)
+
+
+def _valued(
+    trajectory: Trajectory, reward: str | Reward, values: Sequence[rewards.RewardValue]
+) -> Trajectory:
     steps = tuple(
         replace(
             step, reward=float(value.value), terms={k: float(v) for k, v in value.terms.items()}

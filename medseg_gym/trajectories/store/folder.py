@@ -24,7 +24,7 @@ from medseg_gym.storage.atomic_write import atomic_write, locked, named_failures
 from medseg_gym.storage.line_files import append_rows, read_rows
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.store.arrow import pa, pq
-from medseg_gym.trajectories.store.rows import FORMAT, FORMAT_VERSION, check_version
+from medseg_gym.trajectories.store.rows import FORMAT, FORMAT_VERSION, SCHEMA, check_version
 
 FORMAT_FILE, MANIFEST = "format.json", "manifest.jsonl"
 _CHECKSUM = re.compile(r"\.([0-9a-f]{8})\.parquet$")  # Parquet's own sums leave headers out
@@ -189,10 +189,16 @@ def read_chunk(path: Path, columns: list[str] | None = None) -> pa.Table:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             metadata = file.schema_arrow.metadata or {}
             check_version(path, {k.decode(): v.decode() for k, v in metadata.items()})
-            return file.read(columns)
+            table = file.read(columns)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         what = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrajectoryError(
             f"{path} is damaged ({what}); move the file away, and its line out of {MANIFEST}, "
             "to go on without its episodes"
         ) from None
+    for name in ("depth", "slice"):  # absent from version 1
+        if name not in table.column_names and (columns is None or name in columns):
+            table = table.append_column(
+                SCHEMA.field(name), pa.nulls(table.num_rows, SCHEMA.field(name).type)
+            )
+    return table

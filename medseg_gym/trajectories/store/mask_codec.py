@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import numpy as np
@@ -10,12 +11,16 @@ from medseg_gym.trajectories.errors import TrajectoryError
 
 
 def pack_mask(mask: np.ndarray) -> bytes:
-    """Pack a (H, W) bool mask: `zlib.compress(numpy.packbits(mask))`."""
+    """Pack a (H, W) or (D, H, W) bool mask: `zlib.compress(numpy.packbits(mask))`."""
     return zlib.compress(np.packbits(mask).tobytes(), 6)
 
 
-def unpack_mask(packed: bytes, height: int, width: int) -> np.ndarray:
-    """Undo `pack_mask`; (height, width) bool.
+def unpack_mask(packed: bytes, *shape: int) -> np.ndarray:
+    """Undo `pack_mask`; bool.
+
+    Args:
+        packed: The bytes.
+        *shape: Height and width, or depth, height and width.
 
     Raises:
         TrajectoryError: The bytes are no packed mask of that size.
@@ -24,6 +29,8 @@ def unpack_mask(packed: bytes, height: int, width: int) -> np.ndarray:
         bits = np.frombuffer(zlib.decompress(packed), np.uint8)
     except zlib.error as error:
         raise TrajectoryError(f"not a packed mask: {error}") from None
-    if bits.size != -(-height * width // 8):
-        raise TrajectoryError(f"a packed mask of {bits.size} bytes is not {height} x {width}")
-    return np.unpackbits(bits, count=height * width).astype(bool).reshape(height, width)
+    count = math.prod(shape)
+    if bits.size != -(-count // 8):
+        sides = " x ".join(map(str, shape))
+        raise TrajectoryError(f"a packed mask of {bits.size} bytes is not {sides}")
+    return np.unpackbits(bits, count=count).view(bool).reshape(shape)

@@ -7,14 +7,21 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt, Stop, Undo
+from medseg_gym.prompts.volumes import Look, Propagate, SlicePrompt, VolumePrompt
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.store.arrow import pa
 from medseg_gym.trajectories.trajectory import EpisodeFacts, EpisodeKey, RecordedStep, Trajectory
 
 FORMAT = "medseg_gym trajectories"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 has two columns more, `depth` and `slice`; files of version 1 are read without them."""
 
-_BARE: dict[str, Prompt] = {"undo": Undo(), "clear": Clear(), "stop": Stop()}
+_BARE: dict[str, Prompt | VolumePrompt] = {
+    "propagate": Propagate(),
+    "undo": Undo(),
+    "clear": Clear(),
+    "stop": Stop(),
+}
 
 SCHEMA = pa.schema(
     [
@@ -32,6 +39,7 @@ SCHEMA = pa.schema(
         pa.field("synthetic", pa.bool_(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("width", pa.int32(), nullable=False),
+        pa.field("depth", pa.int32()),
         pa.field("image_hash", pa.string(), nullable=False),
         pa.field("truth", pa.binary(), nullable=False),
         pa.field("policy", pa.string(), nullable=False),
@@ -45,6 +53,7 @@ SCHEMA = pa.schema(
         # of the step
         pa.field("step", pa.int32(), nullable=False),
         pa.field("tool", pa.string(), nullable=False),
+        pa.field("slice", pa.int32()),
         pa.field("x1", pa.float64()),
         pa.field("y1", pa.float64()),
         pa.field("x2", pa.float64()),
@@ -94,7 +103,7 @@ def facts_from_row(row: dict[str, Any]) -> EpisodeFacts:
     return EpisodeFacts(
         key=EpisodeKey(row["case"], row["seed"], row["rollout"]),
         options=json.loads(row["options"]),
-        **{name: row[name] for name in names},
+        **{name: row.get(name) if name == "depth" else row[name] for name in names},
     )
 
 
@@ -102,7 +111,11 @@ def step_to_row(step: RecordedStep) -> dict[str, Any]:
     """The columns of a step."""
     row = {**vars(step), "tool": step.tool, "terms": dict(step.terms)}
     prompt = row.pop("prompt")
-    row.update(x1=None, y1=None, x2=None, y2=None)
+    row.update(slice=None, x1=None, y1=None, x2=None, y2=None)
+    if isinstance(prompt, (SlicePrompt, Look)):
+        row["slice"] = prompt.slice
+    if isinstance(prompt, SlicePrompt):
+        prompt = prompt.prompt
     if isinstance(prompt, AddBox):
         row.update(x1=prompt.x1, y1=prompt.y1, x2=prompt.x2, y2=prompt.y2)
     elif isinstance(prompt, AddPoint):
@@ -113,13 +126,17 @@ def step_to_row(step: RecordedStep) -> dict[str, Any]:
 def step_from_row(row: dict[str, Any]) -> RecordedStep:
     """Undo `step_to_row`; other columns are ignored."""
     tool = row["tool"]
-    prompt: Prompt | None
+    prompt: Prompt | VolumePrompt | None
     if tool == "box":
         prompt = AddBox(row["x1"], row["y1"], row["x2"], row["y2"])
     elif tool in ("positive_point", "negative_point"):
         prompt = AddPoint(row["x1"], row["y1"], positive=tool == "positive_point")
+    elif tool == "look":
+        prompt = Look(row["slice"])
     else:
         prompt = _BARE.get(tool)
+    if row.get("slice") is not None and isinstance(prompt, (AddBox, AddPoint)):
+        prompt = SlicePrompt(row["slice"], prompt)
     names = [n for n in RecordedStep.__dataclass_fields__ if n not in ("prompt", "terms")]
     return RecordedStep(
         prompt=prompt, terms=dict(row["terms"]), **{name: row[name] for name in names}

@@ -12,17 +12,18 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from medseg_gym.envs.medseg_vector import MedSegVectorEnv
 from medseg_gym.envs.own_spaces import CopiedSpace, SeededSpace
+from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.errors import MedSegError
 
 
 class MedSegVecEnv(VecEnv):
     """A batch of `MedSeg-v0` as SB3 takes it: one decoder call a step, not a loop over single envs.
 
-    SB3 rejects gymnasium's vector environments; this translates. Of the observations only `target`
-    differs: it is one-hot, Box(0, 1, (number of targets + 1,), float32), which is what SB3 makes of
-    a Discrete before any network, and what its wrappers (VecFrameStack, VecNormalize) take, which
+    SB3 rejects gymnasium's vector environments; this translates. A batch of `MedSegVolume-v0` is
+    translated as well, for SB3's own MultiInputPolicy. Of the observations only `target` differs:
+    it is one-hot, Box(0, 1, (number of targets + 1,), float32), which is what SB3 makes of a
+    Discrete before any network, and what its wrappers (VecFrameStack, VecNormalize) take, which
     know no Discrete. `infos[i]` of a finished slot has
     `terminal_observation`, `TimeLimit.truncated` and `episode` (return r, length l, seconds t, as
     SB3's Monitor gives them, and the final Dice as `dice`), beside the environment's own scalars.
@@ -44,7 +45,7 @@ class MedSegVecEnv(VecEnv):
                 f"SB3 expects the next episode's observation at once, but these environments have "
                 f'autoreset mode {mode}; make them with autoreset_mode="same_step"'
             )
-        self.envs: MedSegVectorEnv = envs.unwrapped
+        self.envs: CoreVectorEnv = envs.unwrapped
         self.render_mode = self.envs.render_mode
         self._actions: np.ndarray | None = None
         self._returns = np.zeros(self.envs.num_envs)
