@@ -46,7 +46,8 @@ def lively(model):
         for embedding in model.sam_prompt_encoder.point_embeddings:
             embedding.weight.mul_(3)
         decoder.pred_obj_score_head.layers[-1].weight.mul_(40)
-        model.maskmem_tpos_enc.mul_(50)
+        for layer in model.memory_attention.layers:
+            layer.cross_attn_image.out_proj.weight.mul_(20)
     return model
 
 
@@ -182,6 +183,18 @@ def test_slices_are_encoded_once_and_those_with_prompts_stay_as_they_are(backbon
         alone = engine_on(backbone, short)
         act(alone, SlicePrompt(index, (BOX, YES)[slot]), Propagate())
         assert (alone.episode(0).mask() == episode.mask()).all()
+
+
+def test_what_is_remembered_matters_far_more_than_rounding(backbone, short):
+    carried = []
+    for prompt in (BOX, OTHER, YES):
+        engine = engine_on(backbone, short)
+        act(engine, SlicePrompt(2, prompt), Propagate())
+        slices = engine.episode(0).state.slices
+        carried.append([slices[index].logits for index in (0, 5)])
+    for one, other in ((0, 1), (1, 2)):
+        for ours, theirs in zip(carried[one], carried[other], strict=True):
+            assert (ours - theirs).abs().mean() > 100 * TOLERANCE
 
 
 def test_a_click_goes_on_from_a_carried_mask_and_undo_takes_it_all_back(backbone, short):
