@@ -38,7 +38,11 @@ ACTIONS = {
 
 
 def lively(model):
-    """Let random weights draw masks of both signs, find the target, and mind their memory."""
+    """Let random weights draw masks of both signs and find the target.
+
+    Those of the memory stay: it is kept in bfloat16, and weights that amplify it would amplify the
+    places where rounding goes the other way.
+    """
     decoder = model.sam_mask_decoder
     with torch.no_grad():
         for mlp in decoder.output_hypernetworks_mlps:
@@ -46,8 +50,6 @@ def lively(model):
         for embedding in model.sam_prompt_encoder.point_embeddings:
             embedding.weight.mul_(3)
         decoder.pred_obj_score_head.layers[-1].weight.mul_(40)
-        for layer in model.memory_attention.layers:
-            layer.cross_attn_image.out_proj.weight.mul_(20)
     return model
 
 

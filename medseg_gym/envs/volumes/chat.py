@@ -28,7 +28,9 @@ class VolumeChatCore(VolumeCore):
         """Take what one answer per slot asks for, and remember the answers."""
         episodes = self.episodes(slots)
         readings = self.view.read(actions, episodes)
-        results = self.engine.step(slots, [reading.prompt for reading in readings])
+        results: list[StepResult] = self.engine.step(
+            slots, [reading.prompt for reading in readings]
+        )
         self.view.keep(episodes, actions)
         for result, reading in zip(results, readings, strict=True):
             result.info.update(reading.info)

@@ -101,6 +101,7 @@ def volume_tool_schemas(
     """
     made = {one["function"]["name"]: one["function"] for one in tool_schemas(tools, coordinates)}
     schemas = []
+    described: tuple[str, dict[str, Any]]
     for name in volume_call_names(tools):
         if name == "propagate_action":
             described = "Carry the masks of slices with prompts through the others.", {}

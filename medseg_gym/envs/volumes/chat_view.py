@@ -159,9 +159,7 @@ class VolumeChatView(ChatView):
     def _write(self, prompt: Any) -> str:
         return encode_volume_call(prompt, self.coordinates)
 
-    def read(  # type: ignore[override]
-        self, actions: Sequence[str], episodes: Sequence[VolumeEpisode] = ()
-    ) -> list[Reading]:
+    def read(self, actions: Sequence[str], episodes: Sequence[VolumeEpisode] = ()) -> list[Reading]:
         """Read what answers ask for; no str makes it raise.
 
         Args:

@@ -96,11 +96,13 @@ class VolumeCore(SlotStates):
     def step(self, slots: Sequence[int], actions: Any) -> list[StepResult]:
         """Take one action of the view per slot."""
         readings = self.view.read(actions, self.episodes(slots))
-        return self.engine.step(slots, [reading.prompt for reading in readings])  # type: ignore[misc]
+        results: list[StepResult] = self.engine.step(slots, [one.prompt for one in readings])
+        return results
 
     def observe(self, slots: Sequence[int]) -> Observations:
         """Observations of slots, stacked."""
-        return self.view.observe(self.episodes(slots))
+        observations: Observations = self.view.observe(self.episodes(slots))
+        return observations
 
     def frame(self, slot: int) -> np.ndarray:
         """Draw a slot's slice in view as `rendering.FRAME_SHAPE` uint8, whatever its shape."""
@@ -135,4 +137,5 @@ class VolumeEnvAttributes:
     @property
     def codec(self) -> VolumeCodec:
         """Translator between prompts and integer actions."""
-        return self.core.view.codec
+        codec: VolumeCodec = self.core.view.codec
+        return codec

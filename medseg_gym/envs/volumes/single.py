@@ -37,7 +37,8 @@ class MedSegVolumeEnv(VolumeEnvAttributes, CoreEnv):  # type: ignore[misc]  # a 
     prompts meet half way. It ends where the mask dies out (see `PropagationOptions`). Slices with
     prompts of their own are never overwritten; those that an earlier propagation filled are made
     anew, so its result depends on the prompts alone. Prompts that leave a slice's mask empty say
-    that the target ends before it.
+    that the target ends before it. Backbones with a memory of slices (SAM 2, MedSAM2) carry masks by
+    that instead (see `PropagationOptions.memory`).
 
     **Observation.** A flat `Dict`; S = `image_size` (default 128), O = `overview_size` (64).
 

@@ -115,8 +115,10 @@ class SliceDecoder:
             if one.memory is not None:
                 logits = one.memory.step(one.index, row, one.reverse)
                 made[i] = logits, logits.new_zeros(())
-        logits, iou = zip(*(made[i] for i in range(len(rows))), strict=True)
-        return Prediction(torch.stack(logits), torch.stack(iou))
+        pairs = [made[i] for i in range(len(rows))]
+        return Prediction(
+            torch.stack([low for low, _ in pairs]), torch.stack([iou for _, iou in pairs])
+        )
 
     def image_logits(
         self, case: VolumeCase, index: int, state: SliceState | None

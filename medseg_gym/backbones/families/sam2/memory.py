@@ -128,5 +128,5 @@ class Sam2Memory:
     def _encoding(self, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Positional encoding of the coarsest level, (H·W) x 1 x C."""
         grid = features.permute(1, 2, 0).unflatten(2, size)
-        encoding = self._model.image_encoder.neck.position_encoding(grid)
+        encoding: torch.Tensor = self._model.image_encoder.neck.position_encoding(grid)
         return encoding.to(features.dtype).flatten(2).permute(2, 0, 1)
