@@ -2,10 +2,12 @@
 
     python -m benchmarks.policies.volumes --cases phantoms-volume,chest --limit 12
 
-Policies of `medseg_gym.annotators.volumes` play `MedSegVolume-v0`: a box on the key slice and
-propagation, then clicks on the largest error in 3D, each followed by propagation; a box on every
-slice; a box in the middle of the volume without any truth. The control `ellipse` carries the
-ellipse in the box through the volume, a cylinder, until it dies out at the target's ends.
+Policies of volumes play `MedSegVolume-v0`: a box on the key slice and propagation, then clicks on
+the largest error in 3D or boxes on the slices that err most, each followed by propagation; a box
+on every slice; without the truth a box in the middle, and the usual box on the usual slice of
+each target (`location-prior`, where the volumes have a training split). The control `ellipse`
+carries the ellipse in the box through the volume, a cylinder, until it dies out at the target's
+ends.
 
 "chest" is the left lung in the CT that slicerio carries. With `--pyradiomics FOLDER`, the data
 folder of pyradiomics' source archive, "lung2" and "brain1" are known as well.
@@ -21,26 +23,29 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from medseg_agents.policies.volume_location_prior import volume_location_prior
 from medseg_agents.runs.machine import describe_machine
 
-from medseg_gym.annotators.volumes import (
-    EverySliceBox,
-    KeySliceBox,
-    KeySliceClicks,
-    MiddleBox,
-    VolumePolicy,
-)
+from medseg_gym import annotators, backbones
 from medseg_gym.cases.volume_source import VolumeList, VolumeSource, load_volumes
 from medseg_gym.cases.volumes.scan import read_volume_file
-from medseg_gym.envs.volumes.vector import MedSegVolumeVectorEnv
 from medseg_gym.episodes.volumes import PropagationOptions
+from medseg_gym.policy import Policy, make_envs, play_cases
 from medseg_gym.storage.atomic_write import atomic_write
 
 PHANTOMS = "phantoms-volume"
 CT: dict[str, Any] = {"modality": "CT", "window": "-1000,400"}
 MR: dict[str, Any] = {"modality": "MR"}
 PYRADIOMICS = {"lung2": CT, "brain1": MR}
-ONE_CLICK_TAKES = 2  # steps: the click, and propagate
+ONE_MORE_TAKES = 2  # steps: the prompt, and propagate
+PROMPTS = ("box", "positive_point", "negative_point")
+PRIOR = "location-prior"
+LINES = {
+    "a box on every slice of the target (oracle)": "every slice",
+    "`ellipse`: key-slice box as a cylinder (oracle, control)": "cylinder",
+    "usual box on the usual slice, propagated (no truth)": PRIOR,
+    "middle box, propagated (no truth)": "middle box",
+}
 
 
 def open_cases(name: str, pyradiomics: Path | None) -> VolumeSource:
@@ -67,7 +72,7 @@ def open_cases(name: str, pyradiomics: Path | None) -> VolumeSource:
 
 
 def play(
-    source: VolumeSource, keys: list[str], policy: type[VolumePolicy], slots: int, **options: Any
+    source: VolumeSource, keys: list[str], policy: str, slots: int, **options: Any
 ) -> list[dict[str, Any]]:
     """Play each volume once.
 
@@ -75,28 +80,18 @@ def play(
         Per volume its key, Dice after each step, and how many prompts were placed by then.
     """
     slots = min(slots, len(keys))
-    envs = MedSegVolumeVectorEnv(slots, cases=source, autoreset_mode="disabled", **options)
-    actor = policy(envs.codec)
+    envs = make_envs(slots, "MedSegVolume-v0", cases=source, **options)
+    if policy == PRIOR:
+        actor: Policy = volume_location_prior(envs, PHANTOMS)
+    else:
+        actor = annotators.make(policy, envs.codec)
     rows = []
-    for start in range(0, len(keys), slots):
-        batch = keys[start : start + slots]
-        padded = batch + [batch[-1]] * (slots - len(batch))
-        observations, _ = envs.reset(options={"case": padded})
-        ended = np.zeros(slots, bool)
-        while not ended.all():
-            observations, _, ended, _, _ = envs.step(actor.act(observations, envs.episodes))  # type: ignore[arg-type]
-        for key, episode in zip(batch, envs.episodes, strict=False):
-            assert episode is not None  # reset above
-            placed = np.cumsum(
-                [step.tool in ("box", "positive_point", "negative_point") for step in episode.steps]
-            )
-            rows.append(
-                {
-                    "case": key,
-                    "dice": [step.dice for step in episode.steps],
-                    "prompts": placed.tolist(),
-                }
-            )
+    for batch in play_cases(envs, actor, keys):
+        for played in batch:
+            steps = played.episode.steps
+            placed = np.cumsum([step.tool in PROMPTS for step in steps])
+            dice = [step.dice for step in steps]
+            rows.append({"case": played.key, "dice": dice, "prompts": placed.tolist()})
     envs.close()
     return rows
 
@@ -106,7 +101,7 @@ def measure(
         f"{PHANTOMS},chest"
     ),
     backbone: Annotated[str, typer.Option(help="Name.")] = "pocket",
-    clicks: Annotated[int, typer.Option(help="After the box.")] = 3,
+    more: Annotated[int, typer.Option(help="Prompts after the box.")] = 3,
     limit: Annotated[int, typer.Option(help="Volumes per source at most.")] = 12,
     slots: Annotated[int, typer.Option(help="Volumes at a time.")] = 4,
     pyradiomics: Annotated[Path | None, typer.Option(help="Folder of its data.")] = None,
@@ -114,6 +109,8 @@ def measure(
 ) -> None:
     """Measure and print a table."""
     names = cases.split(",")
+    trained = backbones.load(backbone).trained_kinds
+    kinds = ["clicks", "boxes"] if "point" in trained else ["boxes"]
     tight = PropagationOptions(loosen=0.0)
     table: dict[str, dict[str, list[float]]] = {}
     record: dict[str, Any] = {"machine": describe_machine(), "backbone": backbone, "rows": {}}
@@ -122,41 +119,37 @@ def measure(
         keys = [source.keys[i] for i in range(min(limit, len(source)))]
         began = time.perf_counter()
 
-        def run(policy: type[VolumePolicy], steps: int, **changed: Any) -> list[dict[str, Any]]:
+        def run(policy: str, steps: int, **changed: Any) -> list[dict[str, Any]]:
             options = {"backbone": backbone, "max_steps": steps, **changed}
             return play(source, keys, policy, slots, **options)  # noqa: B023
 
-        steps = 2 + ONE_CLICK_TAKES * clicks
+        steps = 2 + ONE_MORE_TAKES * more
         played = {
-            "box, propagate, clicks": run(KeySliceClicks, steps),
-            "every slice": run(EverySliceBox, 200),
-            "middle box": run(MiddleBox, 3),
-            "cylinder": run(KeySliceBox, 3, backbone="ellipse", propagation=tight),
+            "every slice": run("oracle-every-slice", 200),
+            "middle box": run("middle-box", 3),
+            "cylinder": run("oracle-key-slice", 3, backbone="ellipse", propagation=tight),
+            **({PRIOR: run(PRIOR, 3)} if name == PHANTOMS else {}),
         }
         column = table.setdefault(name, {})
-        for count in range(clicks + 1):
-            at = 1 + ONE_CLICK_TAKES * count
-            column[f"key-slice box + {count} clicks, propagated (oracle)"] = [
-                row["dice"][min(at, len(row["dice"]) - 1)]
-                for row in played["box, propagate, clicks"]
-            ]
+        for kind in kinds:
+            row = played[kind] = run(f"oracle-key-slice-{kind}", steps)
+            for count in range(more + 1):
+                at = 1 + ONE_MORE_TAKES * count
+                column[f"key-slice box + {count} {kind}, propagated (oracle)"] = [
+                    one["dice"][min(at, len(one["dice"]) - 1)] for one in row
+                ]
         boxes = np.mean([row["prompts"][-1] for row in played["every slice"]])
-        column["a box on every slice of the target (oracle)"] = [
-            row["dice"][-1] for row in played["every slice"]
-        ]
-        column["`ellipse`: key-slice box as a cylinder (oracle, control)"] = [
-            row["dice"][-1] for row in played["cylinder"]
-        ]
-        column["middle box, propagated (no truth)"] = [
-            row["dice"][-1] for row in played["middle box"]
-        ]
+        for line, key in LINES.items():
+            if key in played:
+                column[line] = [row["dice"][-1] for row in played[key]]
         record["rows"][name] = played
         seconds = time.perf_counter() - began
         print(f"{name}: {len(keys)} cases, {boxes:.1f} boxes on every slice, {seconds:.0f} s")
     print(f"\n{record['machine']}\n")
     print("| mean 3D Dice | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
-    for line in table[names[0]]:
-        means = [f"{np.mean(table[name][line]):.3f}" for name in names]
+    for line in dict.fromkeys(line for name in names for line in table[name]):
+        values = [table[name].get(line) for name in names]
+        means = ["" if one is None else f"{np.mean(one):.3f}" for one in values]
         print(f"| {line} | " + " | ".join(means) + " |")
     if out is not None:
         atomic_write(out, json.dumps(record))

@@ -98,6 +98,9 @@ class EnvCore(SlotStates):
         num_slots: How many.
     """
 
+    engine: EpisodeEngine
+    view: View
+
     def __init__(self, options: EnvOptions, num_slots: int) -> None:
         settle_in_child(options.backbone, options.device)
         self.options = options

@@ -15,10 +15,11 @@ def test_it_prints_a_table_and_keeps_all_numbers(tmp_path, capsys):
     measure("phantoms-volume,chest", "ellipse", 1, 2, 2, None, out)
     text = capsys.readouterr().out
     assert "| mean 3D Dice | phantoms-volume | chest |" in text
-    assert text.count("(oracle)") == 3 and "control" in text
+    assert text.count("(oracle)") == 5 and "control" in text and "usual box" in text
     rows = json.loads(out.read_text())["rows"]["phantoms-volume"]
     assert len(rows["every slice"]) == 2
-    for row in rows["box, propagate, clicks"]:
+    assert len(rows["location-prior"]) == len(rows["clicks"]) == 2
+    for row in rows["boxes"]:
         assert row["prompts"] == [1, 1, 2, 2] and all(0 <= dice <= 1 for dice in row["dice"])
 
 

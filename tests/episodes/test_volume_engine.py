@@ -113,14 +113,52 @@ def test_volumes_of_a_step_share_every_decode_and_scans_their_embeddings():
 
 def test_slices_with_prompts_are_never_overwritten_and_meet_half_way():
     engine = engine_on(cylinder(depth=12), propagation=FREE)
-    small = AddBox(0.4, 0.4, 0.6, 0.6)
-    act(engine, SlicePrompt(2, BOX), SlicePrompt(7, small))
+    narrow = AddBox(0.3, 0.25, 0.7, 0.75)
+    act(engine, SlicePrompt(2, BOX), SlicePrompt(7, narrow))
     before = {i: engine.episode(0).slice_mask(i) for i in (2, 7)}
     act(engine, Propagate())
     episode = engine.episode(0)
     pixels = [episode.state.slices[i].pixels for i in range(12)]
-    assert all(pixels[i] > 150 for i in range(5)) and all(0 < n < 60 for n in pixels[5:])
+    assert min(pixels[:5]) > 200 and max(pixels[5:]) < 170
     assert all((episode.slice_mask(i) == mask).all() for i, mask in before.items())
+
+
+def test_a_small_box_at_the_end_takes_no_slices_from_a_large_one():
+    engine = engine_on(cylinder(depth=12), propagation=FREE)
+    small = AddBox(0.4, 0.4, 0.6, 0.6)
+    act(engine, SlicePrompt(2, BOX), SlicePrompt(7, small), Propagate())
+    pixels = [engine.episode(0).state.slices[i].pixels for i in range(12)]
+    assert len(set(pixels[:7])) == 1 and pixels[0] > 150 and all(0 < n < 60 for n in pixels[7:])
+    assert engine.backbone.decodes[2:] == [4, 4, 2, 2]  # it was there first, for two slices
+
+
+def test_prompts_that_correct_are_passed_through_and_start_nothing():
+    engine = engine_on(cylinder(depth=12), propagation=FREE)
+    act(engine, SlicePrompt(2, BOX), Propagate())
+    narrow = AddBox(0.3, 0.25, 0.7, 0.75)
+    act(engine, SlicePrompt(6, narrow))
+    before = engine.episode(0).slice_mask(6)
+    assert engine.episode(0).state.slices[6].corrects
+    act(engine, Propagate())
+    episode = engine.episode(0)
+    pixels = [episode.state.slices[i].pixels for i in range(12)]
+    assert min(pixels[:6]) > 200 and max(pixels[6:]) < 170
+    assert (episode.slice_mask(6) == before).all()
+
+
+def test_negative_clicks_alone_start_nothing():
+    engine = engine_on(cylinder(), propagation=FREE)
+    act(engine, SlicePrompt(3, BOX), Propagate())
+    act(engine, SlicePrompt(3, AddPoint(0.5, 0.5, positive=False)), Undo(), Clear())
+    act(engine, SlicePrompt(5, AddPoint(0.5, 0.5, positive=False)))
+    assert not act(engine, Propagate()).info["valid"]
+
+
+def test_a_front_goes_on_where_the_other_one_has_ended():
+    case = cylinder(depth=12, first=0, last=11)
+    engine = engine_on(case, propagation=replace(FREE, max_change=1.5))
+    act(engine, SlicePrompt(1, BOX), SlicePrompt(10, AddBox(0.45, 0.45, 0.55, 0.55)), Propagate())
+    assert engine.episode(0).state.slices[9].pixels > 100
 
 
 def test_an_empty_slice_of_ones_own_ends_the_target():

@@ -18,6 +18,7 @@ from medseg_gym.trajectories import (
     TrajectoryError,
     TrajectoryStore,
     VectorRecorder,
+    export_pairs,
     export_store,
     rebuild_episode,
     rebuild_volume_episode,
@@ -145,6 +146,8 @@ def test_what_is_for_images_says_so(tmp_path):
         rebuild_episode(trajectory)
     with pytest.raises(TrajectoryError, match="is a volume"):
         export_store(store, tmp_path / "chat.jsonl", "jsonl", cases=cases)
+    with pytest.raises(TrajectoryError, match="is a volume"):
+        export_pairs(store, tmp_path / "pairs.parquet", cases=cases)
 
 
 def test_chunks_of_version_1_are_read(tmp_path, small_cases):

@@ -14,10 +14,13 @@ import numpy as np
 
 from medseg_agents.policies.options import require_argument
 from medseg_agents.policies.specs import PolicySpec
+from medseg_agents.policies.volume_location_prior import volume_location_prior
 from medseg_gym.annotators.box import tight_box
 from medseg_gym.annotators.scripted import ScriptedPolicy
 from medseg_gym.cases import load_cases
+from medseg_gym.policy import Policy
 from medseg_gym.prompts import AddBox, ArrayCodec, Prompt, Stop
+from medseg_gym.prompts.volumes import VolumeCodec
 from medseg_gym.registry import takes_spec
 from medseg_gym.specs import Spec
 
@@ -56,6 +59,8 @@ class LocationPrior(ScriptedPolicy):
 def policy_spec(spec: Spec) -> PolicySpec:
     """Read "location-prior:CASES": boxes of the first `CASES` training cases of that case spec.
 
+    In `MedSegVolume-v0` it is a spec of volumes, see `volume_location_prior`.
+
     Raises:
         PolicyError: No case spec is given.
     """
@@ -71,7 +76,9 @@ def location_prior(cases: str, count: int) -> PolicySpec:
         count: How many; fewer where the split has fewer.
     """
 
-    def build(envs: Any) -> LocationPrior:
+    def build(envs: Any) -> Policy:
+        if isinstance(envs.codec, VolumeCodec):
+            return volume_location_prior(envs, cases)
         source = load_cases(cases, "train")
         sides: dict[str, list[tuple[float, ...]]] = {}
         for index in range(min(count, len(source))):

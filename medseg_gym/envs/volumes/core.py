@@ -32,6 +32,9 @@ class VolumeCore(SlotStates):
         num_slots: How many.
     """
 
+    engine: VolumeEngine
+    view: VolumeView
+
     def __init__(self, options: VolumeOptions, num_slots: int) -> None:
         settle_in_child(options.backbone, options.device)
         self.options = options

@@ -32,13 +32,15 @@ class MedSegVolumeEnv(VolumeEnvAttributes, CoreEnv):  # type: ignore[misc]  # a 
     `bins` (default 1000) stands for the fraction (v + 0.5) / bins of width or height. With
     `tools=[...]` the first entry indexes that subset, in the order above.
 
-    **Propagation.** In both directions from every slice with prompts, slice by slice: the
-    neighbour's mask becomes a box and, where the backbone takes one, a mask input. Two slices with
-    prompts meet half way. It ends where the mask dies out (see `PropagationOptions`). Slices with
-    prompts of their own are never overwritten; those that an earlier propagation filled are made
-    anew, so its result depends on the prompts alone. Prompts that leave a slice's mask empty say
-    that the target ends before it. Backbones with a memory of slices (SAM 2, MedSAM2) carry masks by
-    that instead (see `PropagationOptions.memory`).
+    **Propagation.** In both directions from every slice with a box or a positive click, slice by
+    slice: the neighbour's mask becomes a box and, where the backbone takes one, a mask input. It
+    ends where the mask dies out (see `PropagationOptions`). Two slices with prompts meet half way;
+    where their masks do not fit together, the larger one goes on. Slices with prompts of their own
+    are never overwritten; those that an earlier propagation filled are made anew. Prompts on a
+    slice that propagation had filled correct it: what comes from elsewhere passes through it. So do
+    negative clicks alone. Prompts that leave a slice's mask empty say that the target ends there.
+    Backbones with a memory of slices (SAM 2, MedSAM2) carry masks by that instead, see
+    `PropagationOptions.memory`.
 
     **Observation.** A flat `Dict`; S = `image_size` (default 128), O = `overview_size` (64).
 

@@ -9,7 +9,7 @@ logits where the backbone takes them. All fronts of all volumes move in the same
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -63,9 +63,6 @@ class PropagationOptions(Options):
     neighbour's standard deviations. A promptable segmenter finds something in every box: that the
     target has ended shows in what is inside the mask."""
 
-    max_gap: int = 0
-    """Slices in a row in which the mask may be lost and found again."""
-
     max_drift: float = 2.0
     """The same against the slice with prompts that the mask comes from."""
 
@@ -92,7 +89,6 @@ class Front:
         source: The slice with prompts that it comes from.
         step: +1 or -1.
         last: Slice at which it ends at the latest.
-        lost: Answers of slices between `at` and the next one, where the mask was lost.
     """
 
     at: int
@@ -100,28 +96,19 @@ class Front:
     source: SliceState
     step: int
     last: int
-    lost: list[SliceState] = field(default_factory=list)
 
     @property
     def to_go(self) -> range:
         """Slices ahead."""
-        start = self.at + self.step * (1 + len(self.lost))
-        return range(start, self.last + self.step, self.step)
-
-    @property
-    def passed(self) -> range:
-        """Slices after `at`, up to and with the one that is made now."""
-        start = self.at + self.step
-        return range(start, start + self.step * (1 + len(self.lost)), self.step)
+        return range(self.at + self.step, self.last + self.step, self.step)
 
 
 def plan_fronts(prompted: Mapping[int, SliceState], depth: int) -> list[Front]:
     """Start a front in both directions at every source (see `sources`).
 
-    Between two of them each may go up to the other: they meet half way, or where one has ended
-    before. A slice whose prompts leave its mask empty sends out nothing, and its neighbours' fronts
-    come up to it: there the target ends. Fronts pass through the masks of other slices with
-    prompts.
+    Between two of them each may go up to the other; usually they meet half way. A slice whose
+    prompts leave its mask empty sends out nothing, and its neighbours' fronts come up to it: there
+    the target ends. Fronts pass through the masks of other slices with prompts.
 
     Args:
         prompted: States of slices with prompts, by index.
@@ -165,13 +152,8 @@ def propagate(
         alive = []
         for front, state in zip(fronts, states, strict=True):
             if goes_on(front.source, front.state, state, options):
-                for index, one in zip(front.passed, [*front.lost, state], strict=True):
-                    if one.pixels and index not in carried:
-                        carried[index] = one
-                front.at, front.state, front.lost = front.passed[-1], state, []
-            else:
-                front.lost.append(state)
-            if len(front.lost) <= options.max_gap:
+                front.at, front.state = front.to_go[0], state
+                carried[front.at] = state
                 alive.append(front)
         fronts = alive
     return carried
@@ -185,19 +167,27 @@ def _next_to_make(
 ) -> list[Front]:
     """Move fronts on over slices with prompts; return those that have a mask to make next.
 
-    A front has ended where it meets what another one has made. Where two come to one slice at a
-    time, it belongs to the lower one.
+    A front has ended where it meets what another one has made. If that does not fit its own mask,
+    the larger one goes on over the smaller one: a box at the very end of the target, where it is
+    small, takes no slices away from one in its middle. Where two come to one slice at a time, it
+    belongs to the larger, else to the lower one.
     """
-    alive, taken = [], set(carried)
-    for front in sorted(fronts, key=lambda front: -front.step):
+    alive, taken = [], set()
+    for front in sorted(fronts, key=lambda front: (-front.state.pixels, -front.step)):
         while front.to_go and (met := prompted.get(front.to_go[0])) is not None:
             if not (met.shows_target or goes_on(front.source, front.state, met, options)):
                 break
-            front.at, front.state, front.lost = front.to_go[0], met, []
+            front.at, front.state = front.to_go[0], met
         else:
-            if front.to_go and front.to_go[0] not in taken:
-                taken.add(front.to_go[0])
-                alive.append(front)
+            if not front.to_go or front.to_go[0] in taken:
+                continue
+            there = carried.get(front.to_go[0])
+            if there is not None and (
+                there.pixels >= front.state.pixels or fits(front.state, there, options)
+            ):
+                continue
+            taken.add(front.to_go[0])
+            alive.append(front)
     return alive
 
 
@@ -212,17 +202,20 @@ def goes_on(
         after: Slice in question.
         options: With the limits.
     """
-    if not after.pixels:
-        return False
-    if not 1 / options.max_change <= after.pixels / before.pixels <= options.max_change:
-        return False
-    both = int(_ONES[before.bits & after.bits].sum())
-    if both / min(before.pixels, after.pixels) < options.min_overlap:
+    if not after.pixels or not fits(before, after, options):
         return False
     return all(
         abs(after.grey[0] - other.grey[0]) <= limit * max(other.grey[1], _LEAST_SPREAD)
         for other, limit in ((before, options.max_shift), (source, options.max_drift))
     )
+
+
+def fits(one: SliceState, other: SliceState, options: PropagationOptions) -> bool:
+    """Whether two masks of neighbouring slices agree in area and place; neither is empty."""
+    if not 1 / options.max_change <= one.pixels / other.pixels <= options.max_change:
+        return False
+    both = int(_ONES[one.bits & other.bits].sum())
+    return both / min(one.pixels, other.pixels) >= options.min_overlap
 
 
 def _request(case: VolumeCase, front: Front, options: PropagationOptions) -> SliceRequest:

@@ -29,7 +29,7 @@ from medseg_gym.trajectories.export.export import (
     features_of,
     write_with_view,
 )
-from medseg_gym.trajectories.replaying.rebuild import StoredCases, rebuild_episode
+from medseg_gym.trajectories.replaying.rebuild import StoredCases, rebuild_episode, refuse_volume
 from medseg_gym.trajectories.store.arrow import pa
 from medseg_gym.trajectories.store.reader import TrajectoryStore
 from medseg_gym.trajectories.trajectory import EpisodeKey, Trajectory
@@ -169,6 +169,7 @@ def _walk(one: Trajectory, view: ChatView) -> Iterator[tuple[bytes, int, str]]:
     facts = one.facts
     begun = [facts.cases, facts.split, facts.key.case, facts.image_hash, facts.backbone]
     begun += [facts.checkpoint_hash, json.dumps(dict(facts.options), sort_keys=True)]
+    refuse_volume(one)
     state = blake2b(repr(begun).encode() + facts.truth, digest_size=16).digest()
     for turn, step in enumerate(one.steps):
         if step.prompt is None:
@@ -178,7 +179,7 @@ def _walk(one: Trajectory, view: ChatView) -> Iterator[tuple[bytes, int, str]]:
                 f"{one.key}: step {turn} uses the tool {step.tool!r}, which is not among those of "
                 f"the chat, {view.tools}"
             )
-        call = encode_tool_call(step.prompt, view.coordinates)
+        call = encode_tool_call(step.prompt, view.coordinates)  # type: ignore[arg-type]
         yield state, turn, call
         state = blake2b(state + repr(step.prompt).encode() + step.mask, digest_size=16).digest()
 

@@ -90,8 +90,11 @@ class VectorRecorder(_Recording[VectorEnv], EnvAttributes, VectorWrapper):
     """
 
     @property
-    def core(self) -> EnvCore | VolumeCore:  # type: ignore[override]
-        """Of the environment, so that `play_cases` takes a recorder as well."""
+    def core(self) -> Any:  # type: ignore[override]
+        """Of the environment, so that `play_cases` takes a recorder as well.
+
+        Any, because code over a recorder knows whether it plays images or volumes.
+        """
         return self.log.core
 
     def reset(

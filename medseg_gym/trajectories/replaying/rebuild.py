@@ -40,8 +40,7 @@ class StoredCases:
             TrajectoryError: The store does not say where cases came from, the case is gone or has
                 changed, or it is a volume.
         """
-        if trajectory.facts.depth is not None:
-            raise _is_volume(trajectory)
+        refuse_volume(trajectory)
         case: Case = self._find(trajectory, load_cases)
         return case
 
@@ -74,12 +73,18 @@ class StoredCases:
         return case
 
 
-def _is_volume(trajectory: Trajectory) -> TrajectoryError:
-    return TrajectoryError(
-        f"{trajectory.key.case!r} is a volume of {trajectory.facts.depth} slices, and this is for "
-        "episodes on images; volumes can be replayed, re-scored and summarised, and "
-        "rebuild_volume_episode gives their episodes"
-    )
+def refuse_volume(trajectory: Trajectory) -> None:
+    """Refuse the trajectory of a volume where images alone can be.
+
+    Raises:
+        TrajectoryError: It is one.
+    """
+    if trajectory.facts.depth is not None:
+        raise TrajectoryError(
+            f"{trajectory.key.case!r} is a volume of {trajectory.facts.depth} slices, and this is "
+            "for episodes on images; volumes can be replayed, re-scored and summarised, and "
+            "rebuild_volume_episode gives their episodes"
+        )
 
 
 def stored_case(trajectory: Trajectory) -> Case:
@@ -109,8 +114,7 @@ def rebuild_episode(trajectory: Trajectory, case: Case | None = None) -> Episode
         TrajectoryError: It is that of a volume.
         EpisodeError: The record contradicts the rules of episodes.
     """
-    if trajectory.facts.depth is not None:
-        raise _is_volume(trajectory)
+    refuse_volume(trajectory)
     case = stored_case(trajectory) if case is None else case
     truth = torch.from_numpy(case.mask.copy())
     max_steps = int(trajectory.facts.options.get("max_steps", len(trajectory.steps)))

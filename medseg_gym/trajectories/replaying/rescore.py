@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from medseg_gym.episodes import rewards
 from medseg_gym.episodes.rewards import Reward
@@ -48,13 +49,8 @@ def rescore_trajectory(trajectory: Trajectory, reward: str | Reward) -> Trajecto
         if not isinstance(prompt, Stop)
     ]
     max_steps = trajectory.facts.options.get("max_steps")
-    values = rewards.score_episode(
-        reward,
-        masks,
-        trajectory.truth,
-        trajectory.prompts,
-        max_steps=max_steps,  # type: ignore[arg-type]
-    )
+    prompts: list[Any] = trajectory.prompts  # those of an image
+    values = rewards.score_episode(reward, masks, trajectory.truth, prompts, max_steps=max_steps)
     return _valued(trajectory, reward, values)
 
 

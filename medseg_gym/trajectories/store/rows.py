@@ -100,10 +100,11 @@ def facts_to_row(facts: EpisodeFacts) -> dict[str, Any]:
 def facts_from_row(row: dict[str, Any]) -> EpisodeFacts:
     """Undo `facts_to_row`; other columns are ignored."""
     names = [name for name in EpisodeFacts.__dataclass_fields__ if name not in ("key", "options")]
+    known = {"depth": None, **row}  # absent from version 1
     return EpisodeFacts(
         key=EpisodeKey(row["case"], row["seed"], row["rollout"]),
         options=json.loads(row["options"]),
-        **{name: row.get(name) if name == "depth" else row[name] for name in names},
+        **{name: known[name] for name in names},
     )
 
 

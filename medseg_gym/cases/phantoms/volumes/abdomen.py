@@ -74,10 +74,12 @@ def _solids(rng: np.random.Generator, width: float, depth: int) -> list[Solid]:
         )
 
     bowels = [
-        organ("bowel", *rng.uniform((-0.4, -0.4, 0, 0.06), (0.5, 0.3, 1, 0.2)),
-              0.1, 0.7, rng.uniform(0, 3))
-        for _ in range(int(rng.integers(8, 15)))
-    ]  # fmt: skip
+        organ("bowel", x, y, z, half, 0.1, 0.7, rng.uniform(0, 3))
+        for x, y, z, half in (
+            rng.uniform((-0.4, -0.4, 0, 0.06), (0.5, 0.3, 1, 0.2))
+            for _ in range(int(rng.integers(8, 15)))
+        )
+    ]
     liver = organ("liver", -0.40, -0.18, 0.56, 0.36, 0.44, 0.72, 0.5, 0.2)
     lesion_half = rng.uniform(1.2, 2.6) / depth  # so that it appears in two to five slices
     z = liver.middle + rng.uniform(-0.4, 0.4) * liver.half
