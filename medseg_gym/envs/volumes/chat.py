@@ -20,6 +20,7 @@ class VolumeChatCore(VolumeCore):
     """Slots that play volumes in conversations."""
 
     options: VolumeChatOptions
+    view: Any
 
     def _make_view(self) -> VolumeChatView:
         return VolumeChatView(self.options)
@@ -28,9 +29,8 @@ class VolumeChatCore(VolumeCore):
         """Take what one answer per slot asks for, and remember the answers."""
         episodes = self.episodes(slots)
         readings = self.view.read(actions, episodes)
-        results: list[StepResult] = self.engine.step(
-            slots, [reading.prompt for reading in readings]
-        )
+        prompts: list[Any] = [reading.prompt for reading in readings]
+        results = self.engine.step(slots, prompts)
         self.view.keep(episodes, actions)
         for result, reading in zip(results, readings, strict=True):
             result.info.update(reading.info)
@@ -103,7 +103,8 @@ columns under the mask's, side by side; a yellow line at the slice in view |
     @property
     def view(self) -> VolumeChatView:
         """Translator between episodes and conversations."""
-        view: VolumeChatView = self.core.view
+        view = self.core.view
+        assert isinstance(view, VolumeChatView)
         return view
 
     def messages(self) -> list[Message]:
@@ -112,7 +113,7 @@ columns under the mask's, side by side; a yellow line at the slice in view |
 
     def images(self) -> list[np.ndarray]:
         """Return the images of `messages()`, in order."""
-        return self.view.images(self.core.engine.episode(0))
+        return self.view.images(self.core.engine.episode(0))  # type: ignore[arg-type]  # of a volume
 
     @property
     def tool_schemas(self) -> list[dict[str, Any]]:

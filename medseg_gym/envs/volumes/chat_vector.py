@@ -52,7 +52,8 @@ class MedSegVolumeChatVectorEnv(CoreVectorEnv):
     @property
     def view(self) -> VolumeChatView:
         """Translator between episodes and conversations."""
-        view: VolumeChatView = self.core.view
+        view = self.core.view
+        assert isinstance(view, VolumeChatView)
         return view
 
     def messages(self, slot: int) -> list[Message]:
@@ -61,7 +62,7 @@ class MedSegVolumeChatVectorEnv(CoreVectorEnv):
 
     def images(self, slot: int) -> list[np.ndarray]:
         """Return the images of `messages(slot)`, in order."""
-        return self.view.images(self.core.engine.episode(slot))
+        return self.view.images(self.core.engine.episode(slot))  # type: ignore[arg-type]  # of a volume
 
     @property
     def system_messages(self) -> list[Message]:

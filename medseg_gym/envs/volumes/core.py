@@ -99,8 +99,7 @@ class VolumeCore(SlotStates):
     def step(self, slots: Sequence[int], actions: Any) -> list[StepResult]:
         """Take one action of the view per slot."""
         readings = self.view.read(actions, self.episodes(slots))
-        results: list[StepResult] = self.engine.step(slots, [one.prompt for one in readings])
-        return results
+        return self.engine.step(slots, [reading.prompt for reading in readings])  # type: ignore[misc]
 
     def observe(self, slots: Sequence[int]) -> Observations:
         """Observations of slots, stacked."""
