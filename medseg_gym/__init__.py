@@ -32,3 +32,10 @@ if "MedSegVolume-v0" not in _registry:
         entry_point="medseg_gym.envs.volumes.single:MedSegVolumeEnv",
         vector_entry_point="medseg_gym.envs.volumes.vector:MedSegVolumeVectorEnv",
     )
+
+if "MedSegVolumeChat-v0" not in _registry:
+    _register(
+        id="MedSegVolumeChat-v0",
+        entry_point="medseg_gym.envs.volumes.chat:MedSegVolumeChatEnv",
+        vector_entry_point="medseg_gym.envs.volumes.chat_vector:MedSegVolumeChatVectorEnv",
+    )

@@ -4,6 +4,9 @@ from .chat_vector import MedSegChatVectorEnv as MedSegChatVectorEnv
 from .medseg import MedSegEnv as MedSegEnv
 from .medseg_vector import MedSegVectorEnv as MedSegVectorEnv
 from .options import EnvOptions as EnvOptions
+from .volumes.chat import MedSegVolumeChatEnv as MedSegVolumeChatEnv
+from .volumes.chat_options import VolumeChatOptions as VolumeChatOptions
+from .volumes.chat_vector import MedSegVolumeChatVectorEnv as MedSegVolumeChatVectorEnv
 from .volumes.options import VolumeOptions as VolumeOptions
 from .volumes.single import MedSegVolumeEnv as MedSegVolumeEnv
 from .volumes.vector import MedSegVolumeVectorEnv as MedSegVolumeVectorEnv

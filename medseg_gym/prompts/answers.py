@@ -30,7 +30,7 @@ Every answer takes time in proportion to its length.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from reprlib import repr as brief
@@ -57,12 +57,12 @@ class Answer:
     """An answer as it was read.
 
     Args:
-        prompt: What it asks for; None if it cannot be read.
+        prompt: What it asks for; None if it cannot be read. A `VolumePrompt` in a volume.
         error: Why it cannot be read, in words for the model; "" if it can.
         repairs: What was forgiven or left alone, in a few words each.
     """
 
-    prompt: Prompt | None
+    prompt: Any
     error: str = ""
     repairs: tuple[str, ...] = ()
 
@@ -84,6 +84,26 @@ def read_answer(
     Returns:
         The prompt, or why there is none. No text makes it raise.
     """
+
+    def read(name: str, arguments: dict[str, Any], repairs: list[str]) -> Prompt:
+        return read_prompt(name, arguments, tools, coordinates, repairs)
+
+    return find_answer(text, thinking, read)
+
+
+def find_answer(
+    text: str,
+    thinking: Thinking,
+    read: Callable[[str, dict[str, Any], list[str]], Any],
+) -> Answer:
+    """Find the first call of an answer that can be read, see the module.
+
+    Args:
+        text: The whole answer.
+        thinking: See `read_answer`.
+        read: Gives the prompt of a name and its arguments, and adds what it forgives to the list;
+            raises PromptError in words for the model.
+    """
     spoken = take_out_thoughts(plain_marks(text))
     if thinking == "refuse" and any(thought.strip() for thought in spoken.thoughts):
         return Answer(None, "thinking is not allowed here; answer with one tool call alone")
@@ -91,7 +111,7 @@ def read_answer(
     answer: Answer | None = None
     for candidate in islice(candidates(spoken.text), _CANDIDATES):
         try:
-            prompt, repairs = _read_candidate(candidate, tools, coordinates)
+            prompt, repairs = _read_candidate(candidate, read)
         except PromptError as error:
             first_error = first_error or str(error)
             continue
@@ -114,13 +134,13 @@ def read_answer(
 
 
 def _read_candidate(
-    candidate: Candidate, tools: Sequence[str], coordinates: Coordinates
-) -> tuple[Prompt, list[str]]:
+    candidate: Candidate, read: Callable[[str, dict[str, Any], list[str]], Any]
+) -> tuple[Any, list[str]]:
     if candidate.error:
         raise PromptError(candidate.error)
     repairs = list(candidate.repairs)
     name, arguments = read_call(candidate.call, repairs)
-    return _prompt(name, arguments, tools, coordinates, repairs), repairs
+    return read(name, arguments, repairs), repairs
 
 
 def _names(tools: Sequence[str]) -> list[str]:
@@ -129,13 +149,25 @@ def _names(tools: Sequence[str]) -> list[str]:
     return [*call_names(tools), *older, *(tool for tool in TOOLS if tool in tools)]
 
 
-def _prompt(
+def read_prompt(
     name: str,
     arguments: dict[str, Any],
     tools: Sequence[str],
     coordinates: Coordinates,
     repairs: list[str],
 ) -> Prompt:
+    """Read a call by its name and arguments.
+
+    Args:
+        name: As the model wrote it.
+        arguments: By name.
+        tools: Subset of `TOOLS` that may be used.
+        coordinates: How places are written.
+        repairs: Gets what was forgiven.
+
+    Raises:
+        PromptError: What is wrong, in words for the model.
+    """
     plain, called = name.strip().lower(), plain_name(name)
     if called not in _names(tools):
         known = ", ".join(call_names(tools))

@@ -8,11 +8,11 @@ from typing import Any
 
 from medseg_gym.errors import PromptError
 from medseg_gym.prompts.lenient_json import read_lenient_json
-from medseg_gym.prompts.tool_calls import TOOL_CALL_NAMES
+from medseg_gym.prompts.tool_calls import TOOL_CALL_NAMES, VOLUME_CALL_NAMES
 from medseg_gym.prompts.types import TOOLS
 
 OLDER = ("add_positive_point", "add_negative_point")
-CALLABLE = frozenset([*TOOL_CALL_NAMES, *OLDER, *TOOLS])
+CALLABLE = frozenset([*TOOL_CALL_NAMES, *VOLUME_CALL_NAMES, *OLDER, *TOOLS])
 """Every name that can be called, told to the model or not."""
 
 _WRAPPERS = ("function", "tool_call", "function_call")

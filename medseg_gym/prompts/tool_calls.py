@@ -25,6 +25,9 @@ TOOL_CALL_OF_TOOL = {
 }
 """Which call stands for a tool of the array action."""
 
+VOLUME_CALL_NAMES = ("propagate_action", "look_action")
+"""Calls that only volumes have, see `prompts.volumes`."""
+
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
@@ -40,6 +43,11 @@ def encode_tool_call(prompt: Prompt, coordinates: Coordinates = GRID) -> str:
         prompt: Any.
         coordinates: How places are written.
     """
+    return write_call(*call_of(prompt, coordinates))
+
+
+def call_of(prompt: Prompt, coordinates: Coordinates = GRID) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of the tool call that stands for a prompt."""
     arguments: dict[str, Any] = {}
     if isinstance(prompt, AddBox):
         name = "add_bbox"
@@ -51,7 +59,7 @@ def encode_tool_call(prompt: Prompt, coordinates: Coordinates = GRID) -> str:
         arguments["point_type"] = "positive" if prompt.positive else "negative"
     else:
         name = f"{prompt.tool}_action"
-    return write_call(name, arguments)
+    return name, arguments
 
 
 def write_call(name: str, arguments: Any) -> str:

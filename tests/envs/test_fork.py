@@ -12,7 +12,7 @@ from medseg_gym.cases import VolumeCase
 from medseg_gym.episodes import rewards
 from medseg_gym.errors import EpisodeError, MedSegError
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo, encode_tool_call
-from medseg_gym.prompts.volumes import Look, Propagate, SlicePrompt
+from medseg_gym.prompts.volumes import Look, Propagate, SlicePrompt, encode_volume_call
 
 SLOTS = 4
 MODES = ["next_step", "same_step", "disabled"]
@@ -68,6 +68,8 @@ def make_vec(env_id, cases, mode="disabled", num_envs=SLOTS, **options):
 
 def actions_of(envs, numbers):
     """Actions of either view for numbers of `ACTIONS`, a number a slot."""
+    if "VolumeChat" in type(envs).__name__:
+        return [f"thought {n} {encode_volume_call(VOLUME_ACTIONS[n])}" for n in numbers]
     if "Volume" in type(envs).__name__:
         return np.stack([envs.codec.encode(VOLUME_ACTIONS[n], DEPTH) for n in numbers])
     if "Chat" in type(envs).__name__:

@@ -8,7 +8,7 @@ the same pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,7 +19,7 @@ from medseg_gym.cases import Case
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.rendering import MASK_COLOUR
 from medseg_gym.envs.views.chat_spaces import AnswerText, AnyText
-from medseg_gym.envs.views.chat_texts import read_texts, tool_schemas
+from medseg_gym.envs.views.chat_texts import ChatTexts, read_texts, tool_schemas
 from medseg_gym.envs.views.cut_answer import CutAnswer
 from medseg_gym.envs.views.protocol import Observations, Reading
 from medseg_gym.envs.views.squares import Squares
@@ -38,9 +38,10 @@ def text_message(role: str, text: str) -> Message:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
-def user_message(text: str) -> Message:
-    """Return a user turn: the image, then the text."""
-    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+def user_message(text: str, images: int = 1) -> Message:
+    """Return a user turn: the image or images, then the text."""
+    shown = [{"type": "image"} for _ in range(images)]
+    return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
 
 
 def chat_coordinates(options: ChatOptions) -> Coordinates:
@@ -60,9 +61,14 @@ class ChatView:
     Args:
         options: Those of `ChatOptions` that concern the view; the others are not looked at.
 
+    Attributes:
+        turn_images: Images of a user turn.
+
     Raises:
         MedSegError: An option out of range.
     """
+
+    turn_images: ClassVar[int] = 1
 
     def __init__(self, options: ChatOptions | None = None) -> None:
         options = options or ChatOptions()
@@ -72,7 +78,7 @@ class ChatView:
             raise MedSegError(f"overlay_strength must be in 0..1, got {options.overlay_strength}")
         self._squares = Squares(options.image_size)
         self.side = self._squares.side
-        self.texts = read_texts(options.texts)
+        self.texts = self._read_texts(options.texts)
         self.overlay, self.strength = options.overlay, float(options.overlay_strength)
         if options.thinking not in (True, False, "refuse"):
             raise MedSegError(f'thinking must be True, False or "refuse", got {options.thinking!r}')
@@ -80,8 +86,16 @@ class ChatView:
             "refuse" if options.thinking == "refuse" else bool(options.thinking)
         )
         self.coordinates = chat_coordinates(options)
-        self._tools = ArrayCodec(tools=options.tools).tools
+        self._tools = self._check_tools(options.tools)
         self._answers: WeakKeyDictionary[Episode, dict[int, str]] = WeakKeyDictionary()
+
+    @staticmethod
+    def _read_texts(texts: Any) -> ChatTexts:
+        return read_texts(texts)
+
+    @staticmethod
+    def _check_tools(tools: Sequence[str]) -> tuple[str, ...]:
+        return ArrayCodec(tools=tools).tools
 
     # what there is ------------------------------------------------------------------------------
     @property
@@ -175,15 +189,18 @@ class ChatView:
         return self._fill(self.texts.turn if valid else self.texts.refused, episode, taken)
 
     def _fill(self, template: str, episode: Episode, taken: int) -> str:
+        return template.format(**self._fields(episode, taken))
+
+    def _fields(self, episode: Episode, taken: int) -> dict[str, Any]:
         left = episode.max_steps - taken
-        return template.format(
-            target=episode.case.target,
-            modality=episode.case.modality,
-            max_steps=episode.max_steps,
-            steps_left=left,
-            calls_left=f"{left} call{'' if left == 1 else 's'} left",
-            error=episode.steps[taken - 1].error if taken else "",
-        )
+        return {
+            "target": episode.case.target,
+            "modality": episode.case.modality,
+            "max_steps": episode.max_steps,
+            "steps_left": left,
+            "calls_left": f"{left} call{'' if left == 1 else 's'} left",
+            "error": episode.steps[taken - 1].error if taken else "",
+        }
 
     def messages(self, episode: Episode) -> list[Message]:
         """The whole conversation so far, see `Message`.
@@ -201,10 +218,10 @@ class ChatView:
         """
         messages = self.system_messages
         for turn, answer in enumerate(self.answers(episode)):
-            messages.append(user_message(self._turn_text(episode, turn)))
+            messages.append(user_message(self._turn_text(episode, turn), self.turn_images))
             messages.append(text_message("assistant", answer))
         if not episode.done:
-            messages.append(user_message(self._newest_text(episode)))
+            messages.append(user_message(self._newest_text(episode), self.turn_images))
         return messages
 
     def images(self, episode: Episode) -> list[np.ndarray]:
@@ -228,13 +245,16 @@ class ChatView:
             if number in known:
                 answers.append(known[number])
             elif step.prompt is not None:
-                answers.append(encode_tool_call(step.prompt, self.coordinates))
+                answers.append(self._write(step.prompt))
             else:
                 raise MedSegError(
                     f"case {episode.case.key!r}: step {number} holds no readable action, and what "
                     "was said is not known"
                 )
         return answers
+
+    def _write(self, prompt: Any) -> str:
+        return encode_tool_call(prompt, self.coordinates)
 
     def row(self, observations: Observations, index: int) -> dict[str, Any]:
         """One slot's observation out of a batch."""

@@ -67,6 +67,9 @@ class AnswerText(AnyText):
         """A tool call, uniform over the action space of the array view; in one of ten none."""
         if mask is not None or probability is not None or self.np_random.random() < 0.1:
             return super().sample(mask, probability)
+        return self._sample_call()
+
+    def _sample_call(self) -> str:
         row = self.np_random.integers(self._codec.space.nvec)
         return encode_tool_call(self._codec.decode(row[None])[0], self.coordinates)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from medseg_gym.errors import MedSegError
 from medseg_gym.prompts import GRID, TOOLS, Coordinates, call_names
@@ -19,6 +19,9 @@ tool call; then you are shown the image again with the mask so far.
 
 {coordinates} The calls:
 {calls}"""
+
+FIELDS = ("target", "modality", "max_steps", "steps_left", "calls_left", "error")
+"""Fields that the turns of `ChatTexts` may mention."""
 
 CALLS = {
     "add_bbox": '<tool_call>{"name": "add_bbox", "arguments": {"bbox_2d": [x1, y1, x2, y2]}}'
@@ -57,6 +60,7 @@ class ChatTexts:
         calls: One line for each tool call, by its name.
     """
 
+    fields: ClassVar[tuple[str, ...]] = FIELDS
     system: str = SYSTEM
     opening: str = "Segment: {target}. You have at most {max_steps} calls."
     turn: str = "This is the mask so far. {calls_left}."
@@ -68,7 +72,8 @@ class ChatTexts:
     calls: Mapping[str, str] = field(default_factory=lambda: dict(CALLS))
 
     def __post_init__(self) -> None:
-        known = {name: "" for name in FIELDS}
+        fields = self.fields
+        known = {name: "" for name in fields}
         for name in ("opening", "turn", "refused"):
             if getattr(self, name) == self.over:
                 raise MedSegError(
@@ -80,8 +85,13 @@ class ChatTexts:
             except (KeyError, IndexError, ValueError) as error:
                 raise MedSegError(
                     f"ChatTexts.{name} cannot be filled in ({error!r}); it may use "
-                    f"{', '.join('{' + n + '}' for n in FIELDS)}, and braces are doubled"
+                    f"{', '.join('{' + n + '}' for n in fields)}, and braces are doubled"
                 ) from None
+
+    @staticmethod
+    def names(tools: Sequence[str]) -> tuple[str, ...]:
+        """Names of the calls that a subset of the tools needs."""
+        return call_names(tools)
 
     def system_prompt(
         self,
@@ -96,13 +106,11 @@ class ChatTexts:
             thinking: Whether thoughts are invited.
             coordinates: How places are written.
         """
-        lines = "\n".join(self.calls[name] for name in call_names(tools) if name in self.calls)
+        names = self.names(tools)
+        lines = "\n".join(self.calls[name] for name in names if name in self.calls)
         text = self.system.replace("{coordinates}", coordinates.rule).replace("{calls}", lines)
         return text + self.think if thinking else text
 
-
-FIELDS = ("target", "modality", "max_steps", "steps_left", "calls_left", "error")
-"""Fields that the turns of `ChatTexts` may mention."""
 
 TERSE = ChatTexts(
     system="",
@@ -118,23 +126,32 @@ PRESETS = {"full": ChatTexts(), "terse": TERSE}
 """Values of the option `texts` by name."""
 
 
-def read_texts(texts: str | ChatTexts | Mapping[str, Any]) -> ChatTexts:
+def read_texts(
+    texts: str | ChatTexts | Mapping[str, Any],
+    presets: Mapping[str, ChatTexts] = PRESETS,
+    kind: type[ChatTexts] = ChatTexts,
+) -> ChatTexts:
     """Texts by the name of a preset, as they are, or as arguments of `ChatTexts`.
+
+    Args:
+        texts: The option.
+        presets: By name.
+        kind: `ChatTexts`, or the class of it that belongs to the view.
 
     Raises:
         MedSegError: Unknown preset, an argument that does not exist, or a turn that cannot be
             filled in.
     """
-    if isinstance(texts, ChatTexts):
+    if isinstance(texts, kind):
         return texts
-    if isinstance(texts, str):
-        if texts not in PRESETS:
+    if isinstance(texts, (str, ChatTexts)):
+        if texts not in list(presets):
             raise MedSegError(
-                f"texts must be one of {', '.join(PRESETS)} or a ChatTexts, got {texts!r}"
+                f"texts must be one of {', '.join(presets)} or a {kind.__name__}, got {texts!r}"
             )
-        return PRESETS[texts]
+        return presets[str(texts)]
     try:
-        return ChatTexts(**texts)
+        return kind(**texts)
     except TypeError as error:
         raise MedSegError(f"texts: {error}") from None
 
@@ -180,18 +197,20 @@ def tool_schemas(
         "clear_action": ("Start over without a mask.", {}),
         "stop_action": ("Accept the mask and end.", {}),
     }
-    return [
-        {
-            "type": "function",
-            "function": {
-                "name": name,
-                "description": described[name][0],
-                "parameters": {
-                    "type": "object",
-                    "properties": described[name][1],
-                    "required": list(described[name][1]),
-                },
+    return [function_schema(name, *described[name]) for name in call_names(tools)]
+
+
+def function_schema(name: str, description: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """One call as OpenAI's function schema; all its arguments are required."""
+    return {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": description,
+            "parameters": {
+                "type": "object",
+                "properties": dict(arguments),
+                "required": list(arguments),
             },
-        }
-        for name in call_names(tools)
-    ]
+        },
+    }

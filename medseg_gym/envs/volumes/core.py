@@ -59,8 +59,11 @@ class VolumeCore(SlotStates):
             raise MedSegError(f"spill_bytes must be at least 0, got {options.spill_bytes}")
         if options.spill_bytes and cache.spill is None:
             cache.spill = SpillFolder(options.spill_bytes)
-        targets = self.source.targets if options.targets is None else options.targets
-        self.view = VolumeView(targets, options)
+        self.view: Any = self._make_view()
+
+    def _make_view(self) -> Any:
+        given = self.options.targets
+        return VolumeView(self.source.targets if given is None else given, self.options)
 
     def episodes(self, slots: Sequence[int]) -> list[VolumeEpisode]:
         """Episodes in slots that were reset."""
@@ -90,7 +93,8 @@ class VolumeCore(SlotStates):
                     "nothing to reward; segment such a scan with `medseg run SCAN`"
                 )
             cases.append(case)
-        return [volume_info(episode) for episode in self.engine.reset(slots, cases)]
+        start = self.view.start_info()
+        return [{**volume_info(one), **start} for one in self.engine.reset(slots, cases)]
 
     def step(self, slots: Sequence[int], actions: Any) -> list[StepResult]:
         """Take one action of the view per slot."""
@@ -99,7 +103,8 @@ class VolumeCore(SlotStates):
 
     def observe(self, slots: Sequence[int]) -> Observations:
         """Observations of slots, stacked."""
-        return self.view.observe(self.episodes(slots))
+        observations: Observations = self.view.observe(self.episodes(slots))
+        return observations
 
     def frame(self, slot: int) -> np.ndarray:
         """Draw a slot's slice in view as `rendering.FRAME_SHAPE` uint8, whatever its shape."""
@@ -134,4 +139,5 @@ class VolumeEnvAttributes:
     @property
     def codec(self) -> VolumeCodec:
         """Translator between prompts and integer actions."""
-        return self.core.view.codec
+        codec: VolumeCodec = self.core.view.codec
+        return codec

@@ -39,6 +39,8 @@ class MedSegVolumeEnv(VolumeEnvAttributes, CoreEnv):  # type: ignore[misc]  # a 
     are never overwritten; those that an earlier propagation filled are made anew. Prompts on a
     slice that propagation had filled correct it: what comes from elsewhere passes through it. So do
     negative clicks alone. Prompts that leave a slice's mask empty say that the target ends there.
+    Backbones with a memory of slices (SAM 2, MedSAM2) carry masks by that instead, see
+    `PropagationOptions.memory`.
 
     **Observation.** A flat `Dict`; S = `image_size` (default 128), O = `overview_size` (64).
 

@@ -14,7 +14,7 @@ from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.envs.views.prompt_maps import PromptMaps
 from medseg_gym.envs.views.protocol import Observations, Reading
 from medseg_gym.envs.volumes.options import VolumeOptions
-from medseg_gym.episodes.volumes import VolumeEpisode
+from medseg_gym.episodes.volumes import VolumeEpisode, VolumeState
 from medseg_gym.errors import MedSegError
 from medseg_gym.prompts.volumes import VolumeCodec
 
@@ -128,47 +128,48 @@ class VolumeView:
         in_view = [episode.state.slices.get(episode.view) for episode in episodes]
         targets = [self._target_index.get(e.case.target, 0) for e in episodes]
         return {
-            "image": np.stack([_squash(e.case.rgb(e.view), self.side) for e in episodes]),
-            "mask": _grey([_sample(e.slice_mask(e.view), self.side) for e in episodes])[..., None],
+            "image": np.stack([squash(e.case.rgb(e.view), self.side) for e in episodes]),
+            "mask": _grey([sample(e.slice_mask(e.view), self.side) for e in episodes])[..., None],
             "prompts": self._maps.draw(
                 [(None, ()) if one is None else (one.box, one.points) for one in in_view]
             ),
-            "overview": np.stack([self._overview(e.case) for e in episodes]),
-            "overview_mask": np.stack([self._overview_mask(e) for e in episodes]),
+            "overview": np.stack([self.overview(e.case) for e in episodes]),
+            "overview_mask": np.stack([self.overview_mask(e.case, e.state) for e in episodes]),
             "slice": np.array([[(e.view + 0.5) / e.case.depth] for e in episodes], np.float32),
             "target": np.array(targets, dtype=np.int64),
             "steps_left": np.array([[e.steps_left / e.max_steps] for e in episodes], np.float32),
         }
 
-    def _overview(self, case: VolumeCase) -> np.ndarray:
+    def overview(self, case: VolumeCase) -> np.ndarray:
         """Maximum projections along slices, rows and columns as channels, O x O x 3 uint8."""
         if case not in self._overviews:
             grey = case.image if case.image.ndim == 3 else case.image.max(axis=3)
-            projections = [_squash(grey.max(axis=axis), self.overview_side) for axis in range(3)]
+            projections = [squash(grey.max(axis=axis), self.overview_side) for axis in range(3)]
             self._overviews[case] = np.stack(projections, axis=-1)
         return self._overviews[case]
 
-    def _overview_mask(self, episode: VolumeEpisode) -> np.ndarray:
-        case, side = episode.case, self.overview_side
+    def overview_mask(self, case: VolumeCase, state: VolumeState) -> np.ndarray:
+        """The same projections of a mask, O x O x 3 uint8, 0 or 255."""
+        side = self.overview_side
         along = np.zeros((case.height, case.width), bool)
         rows = np.zeros((case.depth, case.width), bool)
         columns = np.zeros((case.depth, case.height), bool)
-        for index, one in episode.state.slices.items():
+        for index, one in state.slices.items():
             if not one.pixels:
                 continue
             mask = one.mask(case.width)
             along |= mask
             rows[index], columns[index] = mask.any(axis=0), mask.any(axis=1)
-        return np.moveaxis(_grey([_sample(mask, side) for mask in (along, rows, columns)]), 0, -1)
+        return np.moveaxis(_grey([sample(mask, side) for mask in (along, rows, columns)]), 0, -1)
 
 
-def _squash(image: np.ndarray, side: int) -> np.ndarray:
+def squash(image: np.ndarray, side: int) -> np.ndarray:
     """Squash (h, w) or (h, w, 3) uint8 to a square."""
     square = Image.fromarray(np.ascontiguousarray(image))
     return np.asarray(square.resize((side, side), Image.Resampling.BILINEAR))
 
 
-def _sample(mask: np.ndarray, side: int) -> np.ndarray:
+def sample(mask: np.ndarray, side: int) -> np.ndarray:
     """Sample a mask at the centres of a square's pixels."""
     rows, columns = (((np.arange(side) + 0.5) * n / side).astype(int) for n in mask.shape)
     sampled: np.ndarray = mask[rows[:, None], columns]

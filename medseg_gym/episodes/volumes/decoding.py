@@ -10,7 +10,8 @@ import torch
 
 from medseg_gym.backbones.cache import embedding_cache
 from medseg_gym.backbones.finite import NonFiniteError
-from medseg_gym.backbones.protocol import Backbone, Embedding, PromptRow
+from medseg_gym.backbones.memory import SliceMemory
+from medseg_gym.backbones.protocol import Backbone, Embedding, Prediction, PromptRow
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.episodes.decode_options import DecodeOptions
 from medseg_gym.episodes.masks import check_prediction, measure_masks
@@ -33,6 +34,8 @@ class SliceRequest:
         carried: Box made of a neighbour's mask; counts where there is no `box`.
         logits: Low-resolution logits to start from: those of the slice, or of its neighbour.
         ahead: Slices that are likely to be wanted next, the likeliest first.
+        memory: The backbone's own memory of the volume, which makes the mask instead of a decode.
+        reverse: The memory comes from higher indices.
         corrects: See `SliceState`.
     """
 
@@ -43,6 +46,8 @@ class SliceRequest:
     carried: AddBox | None = None
     logits: torch.Tensor | None = None
     ahead: Sequence[int] = ()
+    memory: SliceMemory | None = None
+    reverse: bool = False
     corrects: bool = False
 
 
@@ -64,7 +69,7 @@ class SliceDecoder:
         self.cache = embedding_cache(backbone)
 
     def decode(self, requests: Sequence[SliceRequest]) -> list[SliceState]:
-        """Make all masks that are wanted, in one `Backbone.decode`.
+        """Make all masks that are wanted, in one `Backbone.decode` but for those from a memory.
 
         Raises:
             BackboneError: The backbone's numbers are not finite, naming volume and slice.
@@ -79,17 +84,16 @@ class SliceDecoder:
         ]
         try:
             with torch.inference_mode():
-                prediction = self.backbone.decode(rows)
-                check_prediction(self.backbone.name, prediction, len(rows))
+                prediction = self._predict(requests, rows)
                 images = self.backbone.to_image(prediction.logits, embeddings)
                 measured = measure_masks(images, truths, self.backbone.name, prediction)
         except NonFiniteError as error:
             names = [f"slice {one.index} of volume {one.case.key!r}" for one in requests]
             raise error.about(names) from None
         return [
-            _state(one, mask.cpu().numpy(), pixels, both, logits)
-            for one, (mask, pixels, both), logits in zip(
-                requests, measured, prediction.logits, strict=True
+            _state(one, mask.cpu().numpy(), pixels, both, logits, row.mask_input)
+            for one, (mask, pixels, both), logits, row in zip(
+                requests, measured, prediction.logits, rows, strict=True
             )
         ]
 
@@ -100,6 +104,29 @@ class SliceDecoder:
             BackboneError: The embedding is not finite, naming volume and slice.
         """
         self._embed([SliceRequest(case, index)])
+
+    def _predict(self, requests: Sequence[SliceRequest], rows: Sequence[PromptRow]) -> Prediction:
+        """Low-resolution logits of every row; a memory predicts no IoU, which is 0 there."""
+        decoded = [i for i, one in enumerate(requests) if one.memory is None]
+        made: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        if decoded:
+            try:
+                prediction = self.backbone.decode([rows[i] for i in decoded])
+            except NonFiniteError as error:
+                places = [decoded[row] for row in error.rows]
+                raise NonFiniteError(error.backbone, error.what, places) from None
+            check_prediction(self.backbone.name, prediction, len(decoded))
+            if len(decoded) == len(rows):
+                return prediction
+            made.update(zip(decoded, zip(*prediction, strict=True), strict=True))
+        for i, (one, row) in enumerate(zip(requests, rows, strict=True)):
+            if one.memory is not None:
+                logits = one.memory.step(one.index, row, one.reverse)
+                made[i] = logits, logits.new_zeros(())
+        pairs = [made[i] for i in range(len(rows))]
+        return Prediction(
+            torch.stack([low for low, _ in pairs]), torch.stack([iou for _, iou in pairs])
+        )
 
     def image_logits(
         self, case: VolumeCase, index: int, state: SliceState | None
@@ -174,7 +201,12 @@ def _in_turns(requests: Sequence[SliceRequest]) -> Iterable[Place]:
 
 
 def _state(
-    request: SliceRequest, mask: np.ndarray, pixels: int, both: int, logits: torch.Tensor
+    request: SliceRequest,
+    mask: np.ndarray,
+    pixels: int,
+    both: int,
+    logits: torch.Tensor,
+    mask_input: torch.Tensor | None,
 ) -> SliceState:
     return SliceState(
         np.packbits(mask, axis=1),
@@ -187,6 +219,7 @@ def _state(
         request.box,
         request.points,
         request.carried,
+        mask_input=mask_input if request.box is not None or request.points else None,
         corrects=request.corrects,
     )
 

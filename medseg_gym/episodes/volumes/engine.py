@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from medseg_gym.backbones.memory import MemoryBackbone
 from medseg_gym.backbones.protocol import Backbone
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.episodes import rewards
@@ -18,6 +19,7 @@ from medseg_gym.episodes.volumes.episode import (
     VolumeEpisode,
     VolumeState,
 )
+from medseg_gym.episodes.volumes.memory import propagate_by_memory
 from medseg_gym.episodes.volumes.propagation import Plan, PropagationOptions, propagate
 from medseg_gym.errors import EpisodeError, PromptError
 from medseg_gym.prompts import AddBox
@@ -28,10 +30,11 @@ class VolumeEngine:
     """Runs one volume episode in each of `num_slots` slots over one backbone.
 
     Prompts of all slots share one decode; where some of them propagate, every step of propagation
-    is one decode for all fronts of all volumes.
+    is one decode for all fronts of all volumes. A backbone with a memory of slices steps through
+    them by that instead, one slice of one volume at a time.
 
     Args:
-        backbone: The segmenter, any 2D one.
+        backbone: The segmenter.
         num_slots: Slots, each holding a `VolumeEpisode` or None.
         reward: Name or `Reward` that asks for Dice alone; it is called with the volume's episode.
         max_steps: Actions per episode, at least 1.
@@ -141,6 +144,9 @@ class VolumeEngine:
             return _one_slice(episode, prompt)
         if effect == "propagate" and isinstance(prompt, Propagate):
             prompted = {i: episode.state.slices[i] for i in episode.state.prompted}
+            if self.propagation.memory and isinstance(self.backbone, MemoryBackbone):
+                memory = self.backbone.memory(episode.case.depth)
+                return propagate_by_memory(episode.case, prompted, self.propagation, memory)
             return propagate(episode.case, prompted, self.propagation)
         return None
 

@@ -43,6 +43,8 @@ class SliceState:
         points: The clicks in force on this slice, in order.
         carried: Box that propagation made of the neighbour's mask; it stays in force under clicks
             until the slice gets a box of its own. None where no propagation came by.
+        mask_input: Logits that the decode of prompts of the slice's own started from, if any: with
+            them a backbone's memory makes the same mask again.
         corrects: True if the first of its own prompts met a mask that propagation had brought.
     """
 
@@ -55,6 +57,7 @@ class SliceState:
     box: AddBox | None = None
     points: tuple[AddPoint, ...] = ()
     carried: AddBox | None = None
+    mask_input: torch.Tensor | None = None
     corrects: bool = False
 
     @property

@@ -37,6 +37,14 @@ class PropagationOptions(Options):
 
     topic: ClassVar[str] = "Propagation"
 
+    memory: bool = True
+    """Let a backbone that has a memory of slices (`sam2.1_*`, `sam2_*`, `medsam2`) carry masks by
+    it; of the settings below `max_empty` alone then counts. Others go from slice to slice."""
+
+    max_empty: int | None = None
+    """With memory: end a direction after so many slices in a row without a mask. None goes on to
+    the last slice, as the model's own predictor does."""
+
     loosen: float = 0.05
     """Each side of the box round the neighbour's mask goes outward by this share of the box's own
     width or height, and by one pixel at least."""
@@ -65,6 +73,7 @@ class PropagationOptions(Options):
             ("max_change", self.max_change >= 1),
             ("max_shift", self.max_shift > 0),
             ("max_drift", self.max_drift > 0),
+            ("max_empty", self.max_empty is None or self.max_empty >= 1),
         ):
             if not fine:
                 raise EpisodeError(f"{name} is out of range, got {getattr(self, name)!r}")

@@ -1,6 +1,11 @@
-"""What an agent can do in a volume, and its codec: prompts on a slice, look, propagate."""
+"""What an agent can do in a volume, and its codecs: prompts on a slice, look, propagate."""
 
 from medseg_gym.prompts.volumes.array_codec import VolumeCodec
+from medseg_gym.prompts.volumes.tool_calls import (
+    encode_volume_call,
+    read_volume_answer,
+    volume_call_names,
+)
 from medseg_gym.prompts.volumes.types import (
     VOLUME_TOOLS,
     Look,
@@ -9,4 +14,14 @@ from medseg_gym.prompts.volumes.types import (
     VolumePrompt,
 )
 
-__all__ = ["VOLUME_TOOLS", "Look", "Propagate", "SlicePrompt", "VolumeCodec", "VolumePrompt"]
+__all__ = [
+    "VOLUME_TOOLS",
+    "Look",
+    "Propagate",
+    "SlicePrompt",
+    "VolumeCodec",
+    "VolumePrompt",
+    "encode_volume_call",
+    "read_volume_answer",
+    "volume_call_names",
+]

@@ -16,6 +16,7 @@ from medseg_gym.backbones.batching.resize import bilinear, resize_each
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
 from medseg_gym.backbones.families.sam.prompts import PromptEmbedder
 from medseg_gym.backbones.families.sam.two_way import run_two_way
+from medseg_gym.backbones.families.sam2.memory import MASK_INPUT_LIMIT, Sam2Memory
 from medseg_gym.backbones.families.sam2.upscaling import Upscaling, by_parent, to_grid
 from medseg_gym.backbones.protocol import Embedding, Prediction, PromptRow
 from medseg_gym.errors import BackboneError
@@ -25,8 +26,6 @@ if TYPE_CHECKING:  # the package is optional: `build` imports it
 
 # ImageNet statistics of pixels in [0, 1], as in sam2's SAM2Transforms.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# SAM2ImagePredictor clamps the logits it hands out for the next mask input, not its masks.
-_MASK_INPUT_LIMIT = 32.0
 _LARGEST_STRIDE = 32  # of Hiera's four stages
 
 
@@ -39,8 +38,11 @@ class Sam2Backbone(BatchedBackbone):
     ones, P x 4 x C/4, both grouped by the pixel that they refine (see `sam2_upscaling`), and the
     image embedding, P x C. A model without high-resolution features gives the last one alone.
 
+    Its memory for video carries masks through the slices of a volume (`memory`), over the same
+    embeddings.
+
     Args:
-        model: A built `SAM2Base`; used in evaluation mode. Its memory for video stays unused.
+        model: A built `SAM2Base`; used in evaluation mode.
             Some weights are laid out anew here: after changing them, build the backbone again.
         name: Shown in tables.
         device: Where the model goes.
@@ -66,7 +68,7 @@ class Sam2Backbone(BatchedBackbone):
             self._mean, self._std = (
                 torch.tensor(values, device=self.device)[:, None, None] for values in (_MEAN, _STD)
             )
-            self._prompts = PromptEmbedder(model.sam_prompt_encoder, _MASK_INPUT_LIMIT)
+            self._prompts = PromptEmbedder(model.sam_prompt_encoder, MASK_INPUT_LIMIT)
             self._upscale = Upscaling(decoder.output_upscaling)
             self._image_pe = model.sam_prompt_encoder.get_dense_pe()
             outputs = [decoder.iou_token.weight, decoder.mask_tokens.weight]
@@ -171,6 +173,11 @@ class Sam2Backbone(BatchedBackbone):
             logits = torch.bmm(hyper[every_row, chosen][:, None], pixels.mT)[:, 0]
         return logits, scores[every_row, chosen]
 
+    # through slices -----------------------------------------------------------------------------
+    def memory(self, depth: int) -> Sam2Memory:
+        """Start an empty memory for a stack of `depth` slices; see `SliceMemory`."""
+        return Sam2Memory(self.model, self._precision, self.name, depth)
+
     # back to the image --------------------------------------------------------------------------
     @torch.inference_mode()
     def to_image(self, logits: torch.Tensor, embeddings: Sequence[Embedding]) -> list[torch.Tensor]:
@@ -219,6 +226,8 @@ def build_model(config: str, image_size: int | None = None) -> SAM2Base:
         },
         force_add=True,
     )
+    # What `build_sam2_video_predictor` sets as well.
+    OmegaConf.update(settings, "binarize_mask_from_pts_for_mem_enc", True, force_add=True)
     if image_size is not None:
         settings.image_size = image_size
     return instantiate(settings)
