@@ -43,7 +43,7 @@ class VolumeCase(ReadOnlyCase):
         >>> image, mask = np.zeros((5, 48, 64), np.uint8), np.zeros((5, 48, 64), bool)
         >>> mask[1:4, 10:22, 20:36] = True
         >>> case = VolumeCase("scan-1", image, mask, "liver", spacing=(5.0, 0.8, 0.8))
-        >>> case.depth, case.volume_ml, case.slice_case(2).area_fraction
+        >>> case.depth, round(case.volume_ml, 4), case.slice_case(2).area_fraction
         (5, 1.8432, 0.0625)
     """
 

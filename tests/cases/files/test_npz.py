@@ -12,9 +12,10 @@ import pytest
 
 from medseg_gym.cases import CaseError, VolumeCase, load_cases
 from medseg_gym.cases.check import check_cases
-from medseg_gym.cases.npz import NpzVolume, VolumeBox, read_npz_volumes
+from medseg_gym.cases.npz import NpzVolume, VolumeBox
 from medseg_gym.cases.npz import archive as npz_archive
 from medseg_gym.cases.npz import boxes as npz_boxes
+from medseg_gym.cases.volume_source import load_volumes
 from medseg_gym.cases.windowing import window_values
 from medseg_gym.cases.writers.npz import write_npz, write_npz_volumes
 
@@ -32,6 +33,12 @@ def chest():
     return window_values(image, -1000, 400), lungs(labels)
 
 
+def read_volumes(spec):
+    """All volumes of a spec."""
+    mark = "&" if "?" in str(spec) else "?"
+    return load_volumes(f"npz:{spec}{mark}{ALL_TEST}", "test")
+
+
 def stored(path, **arrays):
     np.savez_compressed(path, **arrays)
     return path
@@ -40,7 +47,7 @@ def stored(path, **arrays):
 def test_what_is_written_reads_back_as_slices_and_as_volumes(tmp_path, chest):
     image, labels = chest
     write_npz(tmp_path / "CT_chest.npz", image, labels, MM, [BOX, BOX])
-    volumes = read_npz_volumes(f"{tmp_path}?labels=1:right lung,2:left lung")
+    volumes = read_volumes(f"{tmp_path}?labels=1:right lung,2:left lung")
     assert volumes.keys == ("CT_chest.npz/right lung", "CT_chest.npz/left lung")
     for value, case in enumerate(volumes, start=1):
         assert (case.image == image).all() and (case.mask == (labels == value)).all()
@@ -85,8 +92,8 @@ def test_truth_in_a_folder_of_its_own(tmp_path, chest):
     stored(tmp_path / "imgs" / "a.npz", imgs=image, spacing=MM)
     stored(tmp_path / "truth" / "a.npz", gts=labels)
     with pytest.raises(CaseError, match=r"a\.npz.*no array 'gts'"):
-        read_npz_volumes(tmp_path / "imgs")
-    (right, left) = read_npz_volumes(f"{tmp_path}/imgs?gts=../truth")
+        read_volumes(tmp_path / "imgs")
+    (right, left) = read_volumes(f"{tmp_path}/imgs?gts=../truth")
     assert (right.mask == (labels == 1)).all() and left.mask.sum() == (labels == 2).sum()
     source = load_cases(f"npz:{tmp_path}/imgs?gts=../truth&{ALL_TEST}", "test")
     assert source[0].mask.any() and source.left_out == {}
@@ -101,7 +108,7 @@ def test_what_gives_no_case_is_counted(tmp_path, chest):
     stored(tmp_path / "empty.npz", imgs=image, gts=np.zeros_like(labels))
     left_out = load_cases(f"npz:{tmp_path}?{ALL_TEST}", "test").left_out
     assert sorted(left_out.values()) == [1, 1, 1]
-    assert read_npz_volumes(tmp_path).left_out == {"files without a label above 0": 1}
+    assert read_volumes(tmp_path).left_out["files without a label above 0"] == 1
 
 
 def test_made_up_volumes_say_so(tmp_path):
@@ -109,7 +116,7 @@ def test_made_up_volumes_say_so(tmp_path):
     mask[1, 5:20, 5:20] = True
     case = VolumeCase("p", mask * np.uint8(200), mask, "ball", spacing=(1, 1, 1), synthetic=True)
     write_npz_volumes(tmp_path / "p.npz", [case])
-    assert read_npz_volumes(tmp_path)[0].synthetic
+    assert read_volumes(tmp_path)[0].synthetic
     assert load_cases(f"npz:{tmp_path}?{ALL_TEST}", "test")[0].synthetic
 
 
@@ -157,11 +164,11 @@ def test_broken_arrays_are_refused_with_file_and_array(tmp_path, chest, kind, wo
     report = check_cases(f"npz:{tmp_path}")
     assert report.bad and {one.path for one in report.bad} == {"bad.npz"}
     with pytest.raises(CaseError, match=rf"(?s)bad\.npz.*{words}"):
-        list(read_npz_volumes(tmp_path / "bad.npz"))
+        list(read_volumes(tmp_path / "bad.npz"))
     assert report.seen  # the good one is read all the same
     if kind in ("hounsfield", "unit range"):
         window = "-1000,275" if kind == "hounsfield" else "0,1"
-        shown = read_npz_volumes(f"{tmp_path}/bad.npz?window={window}")[0].image
+        shown = read_volumes(f"{tmp_path}/bad.npz?window={window}")[0].image
         assert np.abs(shown.astype(int) - chest[0]).max() <= 1
 
 
@@ -173,7 +180,7 @@ def test_damaged_files_are_refused(tmp_path, chest, monkeypatch):
     for name, content in fates.items():
         (tmp_path / f"{name}.npz").write_bytes(content)
         with pytest.raises(CaseError, match=rf"{name}\.npz"):
-            list(read_npz_volumes(tmp_path / f"{name}.npz"))
+            list(read_volumes(tmp_path / f"{name}.npz"))
     # A header that announces more than is there, and a member that unpacks to far too much.
     lying = io.BytesIO()
     np.lib.format.write_array_header_1_0(
@@ -183,16 +190,16 @@ def test_damaged_files_are_refused(tmp_path, chest, monkeypatch):
         file.writestr("imgs.npy", lying.getvalue() + b"1234")
         file.writestr("gts.npy", lying.getvalue() + b"1234")
     with pytest.raises(CaseError, match="announces"):
-        read_npz_volumes(tmp_path / "lying.npz")
+        read_volumes(tmp_path / "lying.npz")
     zeros = np.zeros((40, 100, 100), np.uint8)
     stored(tmp_path / "bomb.npz", imgs=zeros, gts=zeros)
     monkeypatch.setattr(npz_archive, "MAX_DECODED", 1000)
     with pytest.raises(CaseError, match="GiB unpacked"):
-        read_npz_volumes(tmp_path / "bomb.npz")
+        read_volumes(tmp_path / "bomb.npz")
     with zipfile.ZipFile(tmp_path / "other.npz", "w", zipfile.ZIP_LZMA) as file:
         file.writestr("imgs.npy", good)
     with pytest.raises(CaseError, match="another method"):
-        read_npz_volumes(tmp_path / "other.npz")
+        read_volumes(tmp_path / "other.npz")
 
 
 class Evil:
@@ -211,7 +218,7 @@ def test_no_pickle_is_ever_run(tmp_path, chest):
     stored(tmp_path / "a.npz", imgs=chest[0], gts=chest[1], boxes=entries)
     with pytest.raises(CaseError, match=r"boxes.*names \w+\.system"):
         _ = NpzVolume(tmp_path / "a.npz").boxes
-    assert len(read_npz_volumes(tmp_path)) == 2  # slices and volumes do without the boxes
+    assert len(read_volumes(tmp_path)) == 2  # slices and volumes do without the boxes
     assert not marker.exists()
 
 
