@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medseg_gym.errors import CaseError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class ReadOnlyCase:
@@ -18,6 +21,7 @@ class ReadOnlyCase:
     key: str
     image: np.ndarray
     mask: np.ndarray
+    target: str
     group: str
 
     def _make_read_only(self) -> None:
@@ -31,7 +35,7 @@ class ReadOnlyCase:
         if not self.group:
             object.__setattr__(self, "group", self.key)
 
-    def __deepcopy__(self, file_cache: dict) -> Self:
+    def __deepcopy__(self, memo: dict) -> Self:
         # gymnasium deep-copies the kwargs of a spec: a case never changes, so it is shared.
         return self
 

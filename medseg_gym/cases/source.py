@@ -7,16 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from medseg_gym.cases.case import Case
+from medseg_gym.cases.case import Case, ReadOnlyCase
 from medseg_gym.errors import CaseError
 from medseg_gym.registry import Factory, Registry
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from medseg_gym.cases.volume_source import VolumeSource
 
 SPLITS = ("train", "val", "test")
+
+OneCase = TypeVar("OneCase", bound=ReadOnlyCase)
 
 
 class EmptySplit(CaseError):
@@ -46,14 +50,15 @@ def left_out_note(left_out: Mapping[str, int]) -> str:
     return f"Left out of the cases, all splits together: {counts}." if counts else ""
 
 
-class CaseSource(ABC):
-    """A lazy, indexable collection of cases.
+class Source(ABC, Generic[OneCase]):
+    """A lazy, indexable collection of cases or of volumes.
 
     A subclass gives `keys`, `targets` and `__getitem__`. `keys` may be any sequence, computed
     lazily; `targets` is the ordered vocabulary of target texts and is the same for all splits of
     a data set, so that a policy trained on one split can be evaluated on another.
     """
 
+    noun: ClassVar[str] = "case"
     name: str = "cases"
     split: str = ""
     left_out: Mapping[str, int] = MappingProxyType({})
@@ -63,7 +68,7 @@ class CaseSource(ABC):
     @property
     @abstractmethod
     def keys(self) -> Sequence[str]:
-        """Case keys, in index order."""
+        """Keys, in index order."""
 
     @property
     @abstractmethod
@@ -71,8 +76,38 @@ class CaseSource(ABC):
         """Ordered vocabulary of target texts, the same for all splits."""
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Case:
-        """Read case `index` (0 <= index < len)."""
+    def __getitem__(self, index: int) -> OneCase:
+        """Read number `index` (0 <= index < len)."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[OneCase]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def index_of(self, key: str) -> int:
+        """Return the index of the case or volume called `key`.
+
+        Raises:
+            CaseError: None has that key.
+        """
+        try:
+            return self.keys.index(key)
+        except ValueError:
+            first = f", the first is {self.keys[0]!r}" if len(self) else ""
+            raise CaseError(
+                f"{self.noun} source {self.name!r} (split {self.split!r}) has no {self.noun} "
+                f"{key!r}; it has {len(self)} keys{first}"
+            ) from None
+
+    def __deepcopy__(self, memo: dict) -> Self:
+        # gymnasium deep-copies the kwargs of a spec: a source is shared, never duplicated.
+        return self
+
+
+class CaseSource(Source[Case]):
+    """A `Source` of cases, which may be slices of volumes."""
 
     @property
     def volumes(self) -> VolumeSource | None:
@@ -84,50 +119,26 @@ class CaseSource(ABC):
         del key
         return None
 
-    def __len__(self) -> int:
-        return len(self.keys)
 
-    def __iter__(self) -> Iterator[Case]:
-        for index in range(len(self)):
-            yield self[index]
-
-    def index_of(self, key: str) -> int:
-        """Return the index of the case called `key`.
-
-        Raises:
-            CaseError: No case has that key.
-        """
-        try:
-            return self.keys.index(key)
-        except ValueError:
-            first = f", the first is {self.keys[0]!r}" if len(self) else ""
-            raise CaseError(
-                f"case source {self.name!r} (split {self.split!r}) has no case {key!r}; "
-                f"it has {len(self)} keys{first}"
-            ) from None
-
-    def __deepcopy__(self, file_cache: dict) -> CaseSource:
-        # gymnasium deep-copies the kwargs of a spec: a source is shared, never duplicated.
-        return self
-
-
-class CaseList(CaseSource):
-    """A CaseSource over cases that are already in memory.
+class InMemory(Source[OneCase]):
+    """A `Source` over cases or volumes that are already in memory.
 
     Args:
         cases: The cases; keys must be unique.
         targets: Vocabulary; by default the distinct target texts in order of appearance.
         name: Shown in tables and error messages.
         split: Shown in error messages.
-        left_out: See `CaseSource`; of the source that the cases were taken from.
+        left_out: See `Source`; of the source that the cases were taken from.
 
     Raises:
-        CaseError: No cases, something that is not a Case, or a repeated key.
+        CaseError: No cases, something else among them, or a repeated key.
     """
+
+    kind: ClassVar[type] = Case
 
     def __init__(
         self,
-        cases: Sequence[Case],
+        cases: Iterable[OneCase],
         targets: Sequence[str] | None = None,
         name: str = "list",
         split: str = "",
@@ -135,21 +146,22 @@ class CaseList(CaseSource):
     ) -> None:
         self._cases = tuple(cases)
         self.name, self.split, self.left_out = name, split, dict(left_out or {})
+        source, kind = f"{self.noun} source {name!r}", self.kind.__name__
         if not self._cases:
-            raise CaseError(f"case source {name!r} is empty; give at least one Case")
+            raise CaseError(f"{source} is empty; give at least one {kind}")
         for case in self._cases:
-            if not isinstance(case, Case):
+            if not isinstance(case, self.kind):
                 raise CaseError(
-                    f"case source {name!r} holds a {type(case).__name__}, expected medseg_gym Case"
+                    f"{source} holds a {type(case).__name__}, expected medseg_gym {kind}"
                 )
         self._index = {case.key: i for i, case in enumerate(self._cases)}
         if len(self._index) < len(self._cases):
-            raise CaseError(f"case source {name!r} has repeated keys; keys must be unique")
+            raise CaseError(f"{source} has repeated keys; keys must be unique")
         self._targets = tuple(targets or dict.fromkeys(case.target for case in self._cases))
 
     @property
     def keys(self) -> Sequence[str]:
-        """Case keys, in index order."""
+        """Keys, in index order."""
         return tuple(self._index)
 
     @property
@@ -157,12 +169,16 @@ class CaseList(CaseSource):
         """Ordered vocabulary of target texts."""
         return self._targets
 
-    def __getitem__(self, index: int) -> Case:
+    def __getitem__(self, index: int) -> OneCase:
         return self._cases[index]
 
     def index_of(self, key: str) -> int:
-        """Return the index of the case called `key`."""
+        """Return the index of the case or volume called `key`."""
         return self._index[key] if key in self._index else super().index_of(key)
+
+
+class CaseList(InMemory[Case], CaseSource):
+    """A CaseSource over cases that are already in memory, see `InMemory`."""
 
 
 CASES: Registry[CaseSource] = Registry(

@@ -2,126 +2,31 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
-from medseg_gym.cases.source import SPLITS
+from medseg_gym.cases.source import SPLITS, InMemory, Source
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.errors import CaseError
 from medseg_gym.registry import Factory, Registry
 
 
-class VolumeSource(ABC):
-    """A lazy, indexable collection of volumes; what a `CaseSource` is for images.
+class VolumeSource(Source[VolumeCase]):
+    """A `Source` of volumes; what a `CaseSource` is for images."""
 
-    A subclass gives `keys`, `targets` and `__getitem__`.
-
-    Attributes:
-        name: Shown in tables and error messages.
-        split: Shown in error messages.
-        left_out: Counts of what the reader left out, by reason.
-    """
-
+    noun: ClassVar[str] = "volume"
     name: str = "volumes"
-    split: str = ""
-    left_out: Mapping[str, int] = MappingProxyType({})
-
-    @property
-    @abstractmethod
-    def keys(self) -> Sequence[str]:
-        """Keys, in index order."""
-
-    @property
-    @abstractmethod
-    def targets(self) -> tuple[str, ...]:
-        """Ordered vocabulary of target texts, the same for all splits."""
-
-    @abstractmethod
-    def __getitem__(self, index: int) -> VolumeCase:
-        """Read volume `index` (0 <= index < len)."""
 
     def depth(self, index: int) -> int:
         """Return how many slices volume `index` has; by default it is read for that."""
         return self[index].depth
 
-    def __len__(self) -> int:
-        return len(self.keys)
 
-    def __iter__(self) -> Iterator[VolumeCase]:
-        for index in range(len(self)):
-            yield self[index]
+class VolumeList(InMemory[VolumeCase], VolumeSource):
+    """A VolumeSource over volumes that are already in memory, see `InMemory`."""
 
-    def index_of(self, key: str) -> int:
-        """Return the index of the volume called `key`.
-
-        Raises:
-            CaseError: No volume has that key.
-        """
-        try:
-            return self.keys.index(key)
-        except ValueError:
-            first = f", the first is {self.keys[0]!r}" if len(self) else ""
-            raise CaseError(
-                f"volume source {self.name!r} (split {self.split!r}) has no volume {key!r}; "
-                f"it has {len(self)} keys{first}"
-            ) from None
-
-    def __deepcopy__(self, memo: dict) -> VolumeSource:
-        # gymnasium deep-copies the kwargs of a spec: a source is shared, never duplicated.
-        return self
-
-
-class VolumeList(VolumeSource):
-    """A VolumeSource over volumes that are already in memory.
-
-    Args:
-        cases: The volumes; keys must be unique.
-        targets: Vocabulary; by default the distinct target texts in order of appearance.
-        name: See `VolumeSource`.
-        split: See `VolumeSource`.
-        left_out: See `VolumeSource`.
-
-    Raises:
-        CaseError: No volumes, something that is not a VolumeCase, or a repeated key.
-    """
-
-    def __init__(
-        self,
-        cases: Iterable[VolumeCase],
-        targets: Sequence[str] | None = None,
-        name: str = "list",
-        split: str = "",
-        left_out: Mapping[str, int] | None = None,
-    ) -> None:
-        self._cases = tuple(cases)
-        self.name, self.split, self.left_out = name, split, dict(left_out or {})
-        if not self._cases:
-            raise CaseError(f"volume source {name!r} is empty; give at least one VolumeCase")
-        for case in self._cases:
-            if not isinstance(case, VolumeCase):
-                raise CaseError(
-                    f"volume source {name!r} holds a {type(case).__name__}, expected a VolumeCase"
-                )
-        self._keys = tuple(case.key for case in self._cases)
-        if len(set(self._keys)) < len(self._keys):
-            raise CaseError(f"volume source {name!r} has repeated keys; keys must be unique")
-        self._targets = tuple(targets or dict.fromkeys(case.target for case in self._cases))
-
-    @property
-    def keys(self) -> Sequence[str]:
-        """Keys, in index order."""
-        return self._keys
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        """Ordered vocabulary of target texts."""
-        return self._targets
-
-    def __getitem__(self, index: int) -> VolumeCase:
-        return self._cases[index]
+    kind: ClassVar[type] = VolumeCase
 
 
 VOLUMES: Registry[VolumeSource] = Registry(
