@@ -7,8 +7,6 @@ masks, and `rewards.score_episode` replays the rules over stored ones.
 
 from __future__ import annotations
 
-import copy
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,9 +14,9 @@ import torch
 
 from medseg_gym.backbones.protocol import Embedding
 from medseg_gym.cases import Case
-from medseg_gym.episodes.metrics import dice_from_counts, iou_from_counts
-from medseg_gym.errors import EpisodeError, PromptError
-from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt, Stop, Undo
+from medseg_gym.episodes.rules import EpisodeRules
+from medseg_gym.errors import PromptError
+from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt
 
 Effect = Literal["decode", "restore", "clear", "stop", "invalid"]
 
@@ -76,7 +74,7 @@ class Step:
 
 
 @dataclass(eq=False)
-class Episode:
+class Episode(EpisodeRules[MaskState, Step]):
     """One case, its prompts, logits, masks and scores after every step.
 
     Args:
@@ -101,53 +99,6 @@ class Episode:
         self.start = MaskState(torch.zeros_like(self.truth))
         self.start_dice, self.start_iou = self._scores(self.start)
 
-    # what is ----------------------------------------------------------------------------------
-    @property
-    def state(self) -> MaskState:
-        """The state now."""
-        return self.steps[-1].state if self.steps else self.start
-
-    @property
-    def dice(self) -> float:
-        """Dice now."""
-        return self.steps[-1].dice if self.steps else self.start_dice
-
-    @property
-    def iou(self) -> float:
-        """IoU now."""
-        return self.steps[-1].iou if self.steps else self.start_iou
-
-    @property
-    def previous_dice(self) -> float:
-        """Dice before the newest step."""
-        return self.steps[-2].dice if len(self.steps) > 1 else self.start_dice
-
-    @property
-    def stopped(self) -> bool:
-        """True if the agent ended the episode itself."""
-        return bool(self.steps) and self.steps[-1].effect == "stop"
-
-    @property
-    def done(self) -> bool:
-        """True if the agent stopped or the steps are used up."""
-        return self.stopped or len(self.steps) >= self.max_steps
-
-    @property
-    def steps_left(self) -> int:
-        """Actions that may still be taken."""
-        return 0 if self.stopped else self.max_steps - len(self.steps)
-
-    def fork(self) -> Episode:
-        """Return a copy that goes on by itself from here.
-
-        Case, truth, embedding, and the states and steps so far are the same objects in both:
-        nothing ever writes into them. What is added to one is not in the other.
-        """
-        forked = copy.copy(self)
-        forked.steps, forked.rewards = list(self.steps), list(self.rewards)
-        forked._before = list(self._before)
-        return forked
-
     # what may happen --------------------------------------------------------------------------
     def judge(self, prompt: Prompt | PromptError | None) -> tuple[Effect, str]:
         """Judge what a prompt would do now: its effect, and the error if it is invalid.
@@ -158,14 +109,9 @@ class Episode:
         Raises:
             EpisodeError: The episode is over.
         """
-        if self.done:
-            raise EpisodeError(f"episode on case {self.case.key!r} is over; reset it first")
-        if prompt is None or isinstance(prompt, PromptError):
-            return "invalid", str(prompt or "the action could not be read")
-        if isinstance(prompt, Stop):
-            return "stop", ""
-        if isinstance(prompt, Undo):
-            return ("restore", "") if self._before else ("invalid", "there is nothing to undo")
+        judged = self._judge_any(prompt)
+        if judged is not None:
+            return judged
         if isinstance(prompt, Clear):
             if self.state.box is None and not self.state.points:
                 return "invalid", "there is nothing to clear"
@@ -199,26 +145,8 @@ class Episode:
         Raises:
             EpisodeError: The episode is over, or a decode without its state.
         """
-        if self.done:
-            raise EpisodeError(f"episode on case {self.case.key!r} is over; reset it first")
-        if (state is not None) != (effect == "decode"):
-            raise EpisodeError(f"a state belongs to a decode and to nothing else, not {effect!r}")
-        now = self.state
-        if effect == "restore":
-            state = self._before.pop()
-        elif effect in ("decode", "clear"):
-            self._before.append(now)
-            state = state or self.start
-        else:
-            state = now
+        state = self._next_state(effect, state)
         readable = None if isinstance(prompt, PromptError) else prompt
         step = Step(readable, effect, error, state, *self._scores(state))
         self.steps.append(step)
         return step
-
-    def _scores(self, state: MaskState) -> tuple[float, float]:
-        """Dice and IoU of a state; NaN where the truth is not known."""
-        if not self.case.truth_known:
-            return math.nan, math.nan
-        counts = (state.intersection, state.pixels, self.truth_pixels)
-        return dice_from_counts(*counts), iou_from_counts(*counts)

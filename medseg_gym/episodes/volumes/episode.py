@@ -6,20 +6,18 @@ As an `Episode` does for an image, a `VolumeEpisode` knows the rules and keeps t
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.episodes.episode import Effect
-from medseg_gym.episodes.metrics import dice_from_counts, iou_from_counts
-from medseg_gym.errors import EpisodeError, PromptError
+from medseg_gym.episodes.rules import EpisodeRules
+from medseg_gym.errors import PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo
 from medseg_gym.prompts.volumes import Look, Propagate, SlicePrompt, VolumePrompt
 
@@ -179,7 +177,7 @@ class VolumeStep:
 
 
 @dataclass(eq=False)
-class VolumeEpisode:
+class VolumeEpisode(EpisodeRules[VolumeState, VolumeStep]):
     """One volume, its prompts, masks and scores after every step.
 
     Args:
@@ -188,6 +186,9 @@ class VolumeEpisode:
         steps: Actions taken so far.
         rewards: What the engine's reward gave for each of them.
     """
+
+    noun: ClassVar[str] = "volume"
+    made_by: ClassVar[tuple[str, ...]] = ("decode", "propagate")
 
     case: VolumeCase
     max_steps: int
@@ -202,51 +203,9 @@ class VolumeEpisode:
 
     # what is ----------------------------------------------------------------------------------
     @property
-    def state(self) -> VolumeState:
-        """The state now."""
-        return self.steps[-1].state if self.steps else self.start
-
-    @property
     def view(self) -> int:
         """Slice in view: the middle one, until a prompt or a look goes elsewhere."""
         return self.steps[-1].view if self.steps else self.case.depth // 2
-
-    @property
-    def dice(self) -> float:
-        """3D Dice now."""
-        return self.steps[-1].dice if self.steps else self.start_dice
-
-    @property
-    def iou(self) -> float:
-        """3D IoU now."""
-        return self.steps[-1].iou if self.steps else self.start_iou
-
-    @property
-    def previous_dice(self) -> float:
-        """3D Dice before the newest step."""
-        return self.steps[-2].dice if len(self.steps) > 1 else self.start_dice
-
-    @property
-    def stopped(self) -> bool:
-        """True if the agent ended the episode itself."""
-        return bool(self.steps) and self.steps[-1].effect == "stop"
-
-    @property
-    def done(self) -> bool:
-        """True if the agent stopped or the steps are used up."""
-        return self.stopped or len(self.steps) >= self.max_steps
-
-    @property
-    def steps_left(self) -> int:
-        """Actions that may still be taken."""
-        return 0 if self.stopped else self.max_steps - len(self.steps)
-
-    def fork(self) -> VolumeEpisode:
-        """Return a copy that goes on by itself from here; case, states and steps are shared."""
-        forked = copy.copy(self)
-        forked.steps, forked.rewards = list(self.steps), list(self.rewards)
-        forked._before = list(self._before)
-        return forked
 
     def slice_mask(self, index: int) -> np.ndarray:
         """Return the mask of a slice, (H, W) bool."""
@@ -272,14 +231,10 @@ class VolumeEpisode:
         Raises:
             EpisodeError: The episode is over.
         """
-        if self.done:
-            raise EpisodeError(f"episode on volume {self.case.key!r} is over; reset it first")
-        if prompt is None or isinstance(prompt, PromptError):
-            return "invalid", str(prompt or "the action could not be read")
-        if isinstance(prompt, Stop):
-            return "stop", ""
-        if isinstance(prompt, Undo):
-            return ("restore", "") if self._before else ("invalid", "there is nothing to undo")
+        judged = self._judge_any(prompt)
+        if judged is not None:
+            return judged
+        assert prompt is not None and not isinstance(prompt, (PromptError, Stop, Undo))
         if isinstance(prompt, Clear):
             return ("clear", "") if self.state.slices else ("invalid", "there is nothing to clear")
         if isinstance(prompt, Propagate):
@@ -313,28 +268,10 @@ class VolumeEpisode:
         Raises:
             EpisodeError: The episode is over, or a decode without its state.
         """
-        if self.done:
-            raise EpisodeError(f"episode on volume {self.case.key!r} is over; reset it first")
-        if (state is not None) != (effect in ("decode", "propagate")):
-            raise EpisodeError(f"a state belongs to a decode and to nothing else, not {effect!r}")
-        now, view = self.state, self.view
-        if effect == "restore":
-            state = self._before.pop()
-        elif effect in ("decode", "propagate", "clear"):
-            self._before.append(now)
-            state = state or self.start
-        else:
-            state = now
+        view, state = self.view, self._next_state(effect, state)
         if effect in ("decode", "look") and isinstance(prompt, (SlicePrompt, Look)):
             view = prompt.slice
         readable = None if isinstance(prompt, PromptError) else prompt
         step = VolumeStep(readable, effect, error, state, view, *self._scores(state))
         self.steps.append(step)
         return step
-
-    def _scores(self, state: VolumeState) -> tuple[float, float]:
-        """3D Dice and IoU of a state; NaN where the truth is not known."""
-        if not self.case.truth_known:
-            return math.nan, math.nan
-        counts = (state.intersection, state.pixels, self.truth_pixels)
-        return dice_from_counts(*counts), iou_from_counts(*counts)
