@@ -78,7 +78,11 @@ def test_a_label_that_is_not_there_is_refused(tmp_path):
 def test_lists_of_volumes_are_checked():
     one = VolumeCase("a", np.zeros((2, 3, 4), np.uint8), np.zeros((2, 3, 4), bool), "x")
     assert VolumeList([one]).index_of("a") == 0 and list(VolumeList([one])) == [one]
-    for cases, words in (([], "empty"), ([one, one], "repeated"), ([1], "expected medseg_gym VolumeCase")):
+    for cases, words in (
+        ([], "empty"),
+        ([one, one], "repeated"),
+        ([1], "expected medseg_gym VolumeCase"),
+    ):
         with pytest.raises(CaseError, match=words):
             load_volumes(cases)
     assert names() == ("dicom", "nifti", "npz", "phantoms-volume", "volume")

@@ -568,6 +568,25 @@ def test_a_good_example_is_one_that_was_ticked_and_met_something(tab, record) ->
     assert [e.accepted for e in mine] == [False, True, False]
 
 
+def test_a_list_that_comes_late_does_not_replace_the_case_that_was_picked(tab) -> None:
+    one = tab()
+    one.choose("samples \N{MIDDLE DOT} test", 0)
+    held: list = []
+    one.page.route("**/api/cases?*", lambda route: held.append(route))
+    one.page.select_option("#place", label="samples \N{MIDDLE DOT} test")
+    one.wait(lambda: bool(held))
+    entry = one.at("#case-list button").nth(3)
+    key = entry.locator(".muted").inner_text()
+    entry.click()
+    one.wait(lambda: key in one.text("#facts"))
+    with one.page.expect_response("**/api/cases?*"):
+        held[0].continue_()
+    one.at("#case-list button").nth(3).wait_for()
+    one.page.wait_for_timeout(300)  # in which the first case would begin
+    one.settled()
+    assert key in one.text("#facts")
+
+
 # tabs and restarts --------------------------------------------------------------------------------
 def test_two_tabs_at_once(tab, record) -> None:
     one = tab()

@@ -9,6 +9,7 @@ export class Cases {
   // onPick({ place, index }) or onPick({ place, key }); onScan(dropped): true if it was a scan
   constructor(onPick, onScan = () => false) {
     this.onPick = onPick;
+    this.picks = 0; // how often something was picked: a list that comes late picks nothing more
     this.onScan = onScan;
     this.start = 0;
     this.total = 0;
@@ -43,12 +44,18 @@ export class Cases {
     this.place = name;
     $("place").value = name;
     $("find").value = "";
+    const picks = this.picks;
     try {
       const page = await this.turn(0);
-      if (page?.length) this.onPick({ place: name, index: page[0].index });
+      if (page?.length && picks === this.picks) this.pick({ place: name, index: page[0].index });
     } finally {
       this.opening = null;
     }
+  }
+
+  pick(picked) {
+    this.picks += 1;
+    return this.onPick(picked);
   }
 
   async turn(start) {
@@ -82,7 +89,7 @@ export class Cases {
       this.urls.push(image.src);
     }, () => {});
     const names = h("span", { className: "names" }, h("b", {}, one.target), h("span", { className: "muted" }, one.key));
-    const pick = () => this.onPick({ place: this.place, index: one.index });
+    const pick = () => this.pick({ place: this.place, index: one.index });
     return h("li", {}, h("button", { type: "button", className: "case", "data-index": one.index, on: { click: pick } }, image, names));
   }
 
@@ -111,11 +118,11 @@ export class Cases {
   step(by) {
     if (!this.picked || !this.size) return;
     const index = (this.picked.index + by + this.size) % this.size;
-    this.onPick({ place: this.place, index });
+    this.pick({ place: this.place, index });
   }
 
   random() {
-    if (this.size) this.onPick({ place: this.place, index: Math.floor(Math.random() * this.size) });
+    if (this.size) this.pick({ place: this.place, index: Math.floor(Math.random() * this.size) });
   }
 
   // own images ----------------------------------------------------------------------------------
@@ -135,7 +142,7 @@ export class Cases {
           this.setPlaces([...this.places, { name: made.place, title: "your own images", own: true }], this.place);
         dialog.close();
         this.place = ""; // its list has changed
-        this.onPick({ place: made.place, index: made.index });
+        this.pick({ place: made.place, index: made.index });
       } catch (error) {
         $("own-error").textContent = `This file cannot be used: ${error.message}`;
       }

@@ -9,6 +9,7 @@ export class VolumeCases {
   // onPick({ place, index }); onGone(): the scan that was open has been removed
   constructor(onPick, onGone) {
     this.onPick = onPick;
+    this.picks = 0; // how often something was picked: a list that comes late picks nothing more
     this.onGone = onGone;
     this.start = this.size = 0;
     this.picked = null;
@@ -38,8 +39,14 @@ export class VolumeCases {
     this.place = name;
     $("vol-place").value = name;
     $("vol-find").value = "";
+    const picks = this.picks;
     const listed = await this.turn(0);
-    if (listed?.length) await this.onPick({ place: name, index: listed[0].index });
+    if (listed?.length && picks === this.picks) await this.pick({ place: name, index: listed[0].index });
+  }
+
+  pick(picked) {
+    this.picks += 1;
+    return this.onPick(picked);
   }
 
   async turn(start) {
@@ -75,7 +82,7 @@ export class VolumeCases {
       const facts = `${one.depth} slices · ${one.key}`;
       parts.push(image, h("span", { className: "names" }, h("b", {}, one.target), h("span", { className: "muted" }, facts)));
     } else parts.push(h("span", { className: "names" }, h("b", {}, one.key)));
-    const pick = () => this.onPick({ place: this.place, index: one.index });
+    const pick = () => this.pick({ place: this.place, index: one.index });
     const button = h("button", { type: "button", className: "case", "data-index": one.index, on: { click: pick } }, ...parts);
     const own = this.places.find((p) => p.name === this.place)?.own;
     if (!own) return h("li", {}, button);
@@ -114,6 +121,6 @@ export class VolumeCases {
 
   step(by) {
     if (!this.picked || !this.size) return;
-    this.onPick({ place: this.place, index: (this.picked.index + by + this.size) % this.size });
+    this.pick({ place: this.place, index: (this.picked.index + by + this.size) % this.size });
   }
 }
