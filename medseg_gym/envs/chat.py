@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 import medseg_gym.envs.views.shared_texts  # noqa: F401  (so that AsyncVectorEnv can share texts)
 from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.single import CoreEnv
 from medseg_gym.envs.views.chat import ChatView, Message
 
@@ -70,7 +71,7 @@ class MedSegChatEnv(CoreEnv):
         >>> env.close()
     """
 
-    options_class = ChatOptions
+    options_class: ClassVar[type[EnvOptions]] = ChatOptions
 
     @property
     def view(self) -> ChatView:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.envs.views.chat import ChatView, Message
 
@@ -45,7 +46,7 @@ class MedSegChatVectorEnv(CoreVectorEnv):
         >>> envs.close()
     """
 
-    options_class = ChatOptions
+    options_class: ClassVar[type[EnvOptions]] = ChatOptions
 
     @property
     def view(self) -> ChatView:

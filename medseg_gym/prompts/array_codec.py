@@ -14,7 +14,95 @@ from medseg_gym.prompts.types import TOOLS, AddBox, AddPoint, Clear, Prompt, Sto
 _BARE: dict[str, Prompt] = {"undo": Undo(), "clear": Clear(), "stop": Stop()}
 
 
-class ArrayCodec:
+def check_tools(tools: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Return tools in the order of all that there are.
+
+    Raises:
+        PromptError: Unknown or repeated ones, or none.
+    """
+    if not tools or len(set(tools)) < len(tools) or not set(tools) <= set(known):
+        raise PromptError(f"tools must be distinct names out of {known}, got {tuple(tools)}")
+    return tuple(tool for tool in known if tool in tools)
+
+
+def check_cells(name: str, cells: int) -> int:
+    """Return the cells of an axis.
+
+    Raises:
+        PromptError: Fewer than 2, or more than 65536.
+    """
+    if not 2 <= cells <= 65536:
+        raise PromptError(f"{name} must be in 2..65536, got {cells}")
+    return int(cells)
+
+
+class RowCodec:
+    """Knows the action space of rows (tool, cells ...); a subclass writes and reads them.
+
+    Attributes:
+        tools: An action's first entry indexes them.
+        cells: Of the other entries of a row.
+    """
+
+    tools: tuple[str, ...]
+    cells: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Entries of a row."""
+        return 1 + len(self.cells)
+
+    @property
+    def space(self) -> MultiDiscrete:
+        """Action space of one slot: MultiDiscrete([tools, *cells])."""
+        return MultiDiscrete([len(self.tools), *self.cells])
+
+    def begin_row(self, tool: str) -> np.ndarray:
+        """Return a row of a tool whose other entries are 0, (W,) int64.
+
+        Raises:
+            PromptError: The tool is not among this codec's.
+        """
+        if tool not in self.tools:
+            raise PromptError(f"tool {tool!r} is not among this view's tools {self.tools}")
+        row = np.zeros(self.width, dtype=np.int64)
+        row[0] = self.tools.index(tool)
+        return row
+
+    @property
+    def stop_row(self) -> np.ndarray | None:
+        """The row that stops, (W,) int64, or None where the agent cannot."""
+        return self.begin_row("stop") if "stop" in self.tools else None
+
+    def check(self, actions: np.ndarray) -> np.ndarray:
+        """Rows of integers as they are, or an error: nothing is rounded or clipped into place.
+
+        Args:
+            actions: (n, W) integer array, within the action space.
+
+        Raises:
+            PromptError: Wrong shape, a non-integer dtype (NaN and infinity among them), or a value
+                outside the action space.
+        """
+        actions = np.asarray(actions)
+        wrong = actions.ndim != 2 or actions.shape[1] != self.width
+        if wrong or actions.dtype.kind not in "iu":
+            raise PromptError(
+                f"actions must be an (n, {self.width}) integer array, got shape {actions.shape} "
+                f"dtype {actions.dtype}"
+            )
+        limits = np.array([len(self.tools), *self.cells])
+        outside = ((actions < 0) | (actions >= limits)).any(axis=1)
+        if outside.any():
+            row = int(np.flatnonzero(outside)[0])
+            raise PromptError(
+                f"action {actions[row].tolist()} of slot {row} is outside the action space "
+                f"MultiDiscrete({limits.tolist()})"
+            )
+        return actions
+
+
+class ArrayCodec(RowCodec):
     """Translates between prompts and rows (tool, x1, y1, x2, y2) of integers.
 
     A point uses x1 and y1; undo, clear and stop use the tool alone; a box's corners may come in
@@ -29,23 +117,9 @@ class ArrayCodec:
     """
 
     def __init__(self, bins: int = TOOL_CALL_BINS, tools: Sequence[str] = TOOLS) -> None:
-        unknown = [tool for tool in tools if tool not in TOOLS]
-        if unknown or not tools or len(set(tools)) < len(tools):
-            raise PromptError(f"tools must be distinct names out of {TOOLS}, got {tuple(tools)}")
-        if not 2 <= bins <= 65536:
-            raise PromptError(f"bins must be in 2..65536, got {bins}")
-        self.bins = int(bins)
-        self.tools = tuple(tool for tool in TOOLS if tool in tools)
-
-    @property
-    def space(self) -> MultiDiscrete:
-        """Action space of one slot: MultiDiscrete([tools, bins, bins, bins, bins])."""
-        return MultiDiscrete([len(self.tools), *[self.bins] * 4])
-
-    @property
-    def stop_row(self) -> np.ndarray | None:
-        """The row that stops, (5,) int64, or None where the agent cannot."""
-        return self.encode(Stop()) if "stop" in self.tools else None
+        self.tools = check_tools(tools, TOOLS)
+        self.bins = check_cells("bins", bins)
+        self.cells = (self.bins,) * 4
 
     def encode(self, prompt: Prompt) -> np.ndarray:
         """Write one prompt as a (5,) int64 row; coordinates fall into their grid cell.
@@ -53,41 +127,12 @@ class ArrayCodec:
         Raises:
             PromptError: The prompt's tool is not among this codec's tools.
         """
-        if prompt.tool not in self.tools:
-            raise PromptError(f"tool {prompt.tool!r} is not among this view's tools {self.tools}")
-        row = np.zeros(5, dtype=np.int64)
-        row[0] = self.tools.index(prompt.tool)
+        row = self.begin_row(prompt.tool)
         if isinstance(prompt, AddBox):
             row[1:] = [to_cell(v, self.bins) for v in (prompt.x1, prompt.y1, prompt.x2, prompt.y2)]
         elif isinstance(prompt, AddPoint):
             row[1:3] = to_cell(prompt.x, self.bins), to_cell(prompt.y, self.bins)
         return row
-
-    def check(self, actions: np.ndarray) -> np.ndarray:
-        """Rows of integers as they are, or an error: nothing is rounded or clipped into place.
-
-        Args:
-            actions: (n, 5) integer array, within the action space.
-
-        Raises:
-            PromptError: Wrong shape, a non-integer dtype (NaN and infinity among them), or a value
-                outside the action space.
-        """
-        actions = np.asarray(actions)
-        if actions.ndim != 2 or actions.shape[1] != 5 or actions.dtype.kind not in "iu":
-            raise PromptError(
-                f"actions must be an (n, 5) integer array, got shape {actions.shape} "
-                f"dtype {actions.dtype}"
-            )
-        limits = np.array([len(self.tools), *[self.bins] * 4])
-        outside = ((actions < 0) | (actions >= limits)).any(axis=1)
-        if outside.any():
-            row = int(np.flatnonzero(outside)[0])
-            raise PromptError(
-                f"action {actions[row].tolist()} of slot {row} is outside the action space "
-                f"MultiDiscrete({limits.tolist()})"
-            )
-        return actions
 
     def decode(self, actions: np.ndarray) -> list[Prompt]:
         """Read rows of integers.

@@ -10,13 +10,13 @@ from gymnasium import spaces
 
 from medseg_gym.envs.views.prompt_maps import PromptMaps
 from medseg_gym.envs.views.protocol import Observations, Reading
+from medseg_gym.envs.views.rows import RowView
 from medseg_gym.envs.views.squares import Squares
 from medseg_gym.episodes import Episode
-from medseg_gym.errors import MedSegError
 from medseg_gym.prompts import TOOL_CALL_BINS, TOOLS, ArrayCodec
 
 
-class ArrayView:
+class ArrayView(RowView):
     """Shows episodes as arrays; the truth is never among them.
 
     Args:
@@ -41,11 +41,6 @@ class ArrayView:
         self._maps = PromptMaps(self.side)
 
     @property
-    def action_space(self) -> spaces.MultiDiscrete:
-        """Action space of one slot."""
-        return self.codec.space
-
-    @property
     def observation_space(self) -> spaces.Dict:
         """Observation space of one slot."""
         side = self.side
@@ -60,36 +55,9 @@ class ArrayView:
         )
 
     @property
-    def tools(self) -> tuple[str, ...]:
-        """Tools that the agent may use."""
-        return self.codec.tools
-
-    @property
     def settings(self) -> dict[str, Any]:
         """Settings of the view that decide the numbers of a run; JSON."""
         return {"bins": self.codec.bins, "image_size": self.side, "tools": list(self.tools)}
-
-    def check_actions(self, actions: Any, count: int) -> np.ndarray:
-        """Actions of all slots as an array, those of slots that have ended as well.
-
-        Raises:
-            MedSegError: Not (count, 5) integers within the action space.
-        """
-        try:
-            actions = np.asarray(actions)
-        except ValueError as error:  # rows of different lengths
-            raise MedSegError(f"actions must be ({count}, 5) integers: {error}") from None
-        if actions.shape != (count, 5):
-            raise MedSegError(f"actions must be ({count}, 5) integers, got shape {actions.shape}")
-        return self.codec.check(actions)
-
-    def idle(self, actions: np.ndarray, slots: Sequence[int]) -> np.ndarray:
-        """Actions with "stop", where the agent may, in slots that nobody looks at."""
-        stop = self.codec.stop_row
-        if stop is None or not len(slots):
-            return actions
-        nobody = set(slots)  # a slot that was given up may hold its error instead of an action
-        return np.array([stop if slot in nobody else row for slot, row in enumerate(actions)])
 
     def read(self, actions: Any) -> list[Reading]:
         """Prompts of (n, 5) integer rows.
@@ -101,18 +69,6 @@ class ArrayView:
 
     def keep(self, episodes: Sequence[Episode], actions: Any) -> None:
         """Nothing: an episode holds all that this view shows."""
-
-    def carry_over(self, episode: Episode, forked: Episode) -> None:
-        """Nothing: an episode holds all that this view shows."""
-
-    def start_info(self) -> dict[str, Any]:
-        """Return the entries that the view adds to `info` at reset: none."""
-        return {}
-
-    def row(self, observations: Observations, index: int) -> dict[str, Any]:
-        """One slot's observation out of a batch, as arrays of its own."""
-        # A Discrete space holds numpy's scalars; the others are arrays.
-        return {key: value[index].copy() for key, value in observations.items()}
 
     def observe(self, episodes: Sequence[Episode]) -> Observations:
         """Observations of n episodes as fresh arrays with a leading axis n."""

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-import medseg_gym.envs.views.shared_texts  # noqa: F401  (so that AsyncVectorEnv can share texts)
-from medseg_gym.envs.single import CoreEnv
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.chat import MedSegChatEnv
 from medseg_gym.envs.volumes.chat_options import VolumeChatOptions
 from medseg_gym.envs.volumes.chat_view import VolumeChatView
 from medseg_gym.envs.volumes.core import VolumeCore
@@ -37,7 +33,7 @@ class VolumeChatCore(VolumeCore):
         return results
 
 
-class MedSegVolumeChatEnv(CoreEnv):
+class MedSegVolumeChatEnv(MedSegChatEnv):
     """Segment a scan by tool calls in a conversation. Id: `MedSegVolumeChat-v0`.
 
     The same episodes as `MedSegVolumeEnv` (volumes, prompts, propagation, reward, ends), seen by a
@@ -99,23 +95,3 @@ columns under the mask's, side by side; a yellow line at the slice in view |
 
     options_class = VolumeChatOptions
     core_class = VolumeChatCore
-
-    @property
-    def view(self) -> VolumeChatView:
-        """Translator between episodes and conversations."""
-        view = self.core.view
-        assert isinstance(view, VolumeChatView)
-        return view
-
-    def messages(self) -> list[Message]:
-        """Return the conversation so far, see `ChatView.messages`."""
-        return self.view.messages(self.episode)
-
-    def images(self) -> list[np.ndarray]:
-        """Return the images of `messages()`, in order."""
-        return self.view.images(self.core.engine.episode(0))  # type: ignore[arg-type]  # of a volume
-
-    @property
-    def tool_schemas(self) -> list[dict[str, Any]]:
-        """The tool calls as OpenAI's function schemas."""
-        return self.view.tool_schemas

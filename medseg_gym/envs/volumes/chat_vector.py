@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from medseg_gym.envs.vector import CoreVectorEnv
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.chat_vector import MedSegChatVectorEnv
 from medseg_gym.envs.volumes.chat import VolumeChatCore
 from medseg_gym.envs.volumes.chat_options import VolumeChatOptions
-from medseg_gym.envs.volumes.chat_view import VolumeChatView
 
 
-class MedSegVolumeChatVectorEnv(CoreVectorEnv):
+class MedSegVolumeChatVectorEnv(MedSegChatVectorEnv):
     """`MedSegVolumeChat-v0` in `num_envs` slots.
 
     Every slot is a `MedSegVolumeChatEnv` (see there). Actions, None among them, seeds, reset
@@ -48,28 +42,3 @@ class MedSegVolumeChatVectorEnv(CoreVectorEnv):
 
     options_class = VolumeChatOptions
     core_class = VolumeChatCore
-
-    @property
-    def view(self) -> VolumeChatView:
-        """Translator between episodes and conversations."""
-        view = self.core.view
-        assert isinstance(view, VolumeChatView)
-        return view
-
-    def messages(self, slot: int) -> list[Message]:
-        """Return a slot's conversation so far, see `ChatView.messages`."""
-        return self.view.messages(self.core.engine.episode(slot))
-
-    def images(self, slot: int) -> list[np.ndarray]:
-        """Return the images of `messages(slot)`, in order."""
-        return self.view.images(self.core.engine.episode(slot))  # type: ignore[arg-type]  # of a volume
-
-    @property
-    def system_messages(self) -> list[Message]:
-        """System message that every conversation begins with; empty where there is none."""
-        return self.view.system_messages
-
-    @property
-    def tool_schemas(self) -> list[dict[str, Any]]:
-        """The tool calls as OpenAI's function schemas."""
-        return self.view.tool_schemas

@@ -13,13 +13,14 @@ from PIL import Image
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.envs.views.prompt_maps import PromptMaps
 from medseg_gym.envs.views.protocol import Observations, Reading
+from medseg_gym.envs.views.rows import RowView
 from medseg_gym.envs.volumes.options import VolumeOptions
 from medseg_gym.episodes.volumes import VolumeEpisode, VolumeState
 from medseg_gym.errors import MedSegError
 from medseg_gym.prompts.volumes import VolumeCodec
 
 
-class VolumeView:
+class VolumeView(RowView):
     """Shows volume episodes as arrays; the truth is never among them.
 
     Args:
@@ -42,11 +43,6 @@ class VolumeView:
         self._overviews: WeakKeyDictionary[VolumeCase, np.ndarray] = WeakKeyDictionary()
 
     @property
-    def action_space(self) -> spaces.MultiDiscrete:
-        """Action space of one slot."""
-        return self.codec.space
-
-    @property
     def observation_space(self) -> spaces.Dict:
         """Observation space of one slot."""
         side, overview = self.side, self.overview_side
@@ -64,11 +60,6 @@ class VolumeView:
         )
 
     @property
-    def tools(self) -> tuple[str, ...]:
-        """Tools that the agent may use."""
-        return self.codec.tools
-
-    @property
     def settings(self) -> dict[str, Any]:
         """Settings of the view that decide the numbers of a run; JSON."""
         return {
@@ -79,29 +70,6 @@ class VolumeView:
             "tools": list(self.tools),
         }
 
-    def check_actions(self, actions: Any, count: int) -> np.ndarray:
-        """Actions of all slots as an array, those of slots that have ended as well.
-
-        Raises:
-            MedSegError: Not (count, 6) integers within the action space.
-        """
-        try:
-            actions = np.asarray(actions)
-        except ValueError as error:  # rows of different lengths
-            raise MedSegError(f"actions must be ({count}, 6) integers: {error}") from None
-        if actions.shape != (count, 6):
-            raise MedSegError(f"actions must be ({count}, 6) integers, got shape {actions.shape}")
-        return self.codec.check(actions)
-
-    def idle(self, actions: np.ndarray, slots: Sequence[int]) -> np.ndarray:
-        """Actions with "stop", where the agent may, in slots that nobody looks at."""
-        stop = self.codec.stop_row
-        if stop is None or not len(slots):
-            return actions
-        actions = np.array(actions)
-        actions[list(slots)] = stop
-        return actions
-
     def read(self, actions: Any, episodes: Sequence[VolumeEpisode]) -> list[Reading]:
         """Prompts of (n, 6) integer rows, on the volumes that the n episodes play.
 
@@ -109,19 +77,7 @@ class VolumeView:
             PromptError: A wrong shape or dtype, or a value outside the action space.
         """
         depths = [episode.case.depth for episode in episodes]
-        return [Reading(prompt) for prompt in self.codec.decode(np.asarray(actions), depths)]  # type: ignore[arg-type]
-
-    def carry_over(self, episode: VolumeEpisode, forked: VolumeEpisode) -> None:
-        """Remember nothing: everything that is shown is in the episode."""
-
-    def start_info(self) -> dict[str, Any]:
-        """Return the entries that the view adds to `info` at reset: none."""
-        return {}
-
-    def row(self, observations: Observations, index: int) -> dict[str, Any]:
-        """One slot's observation out of a batch, as arrays of its own."""
-        # A Discrete space holds numpy's scalars; the others are arrays.
-        return {key: value[index].copy() for key, value in observations.items()}
+        return [Reading(prompt) for prompt in self.codec.decode(np.asarray(actions), depths)]
 
     def observe(self, episodes: Sequence[VolumeEpisode]) -> Observations:
         """Observations of n episodes as fresh arrays with a leading axis n."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from gymnasium.spaces import MultiDiscrete
 
 from medseg_gym.errors import PromptError
+from medseg_gym.prompts.array_codec import RowCodec, check_cells, check_tools
 from medseg_gym.prompts.grid import TOOL_CALL_BINS, to_cell, to_fraction
 from medseg_gym.prompts.types import AddBox, AddPoint, Clear, Stop, Undo
 from medseg_gym.prompts.volumes.types import (
@@ -26,7 +26,7 @@ _BARE: dict[str, VolumePrompt] = {
 }
 
 
-class VolumeCodec:
+class VolumeCodec(RowCodec):
     """Translates between prompts and rows (tool, slice, x1, y1, x2, y2) of integers.
 
     Volumes differ in depth, the action space does not: cell v of `slices` stands for slice
@@ -51,26 +51,9 @@ class VolumeCodec:
         bins: int = TOOL_CALL_BINS,
         tools: Sequence[str] = VOLUME_TOOLS,
     ) -> None:
-        unknown = [tool for tool in tools if tool not in VOLUME_TOOLS]
-        if unknown or not tools or len(set(tools)) < len(tools):
-            raise PromptError(
-                f"tools must be distinct names out of {VOLUME_TOOLS}, got {tuple(tools)}"
-            )
-        for name, value in (("slices", slices), ("bins", bins)):
-            if not 2 <= value <= 65536:
-                raise PromptError(f"{name} must be in 2..65536, got {value}")
-        self.slices, self.bins = int(slices), int(bins)
-        self.tools = tuple(tool for tool in VOLUME_TOOLS if tool in tools)
-
-    @property
-    def space(self) -> MultiDiscrete:
-        """Action space of one slot: MultiDiscrete([tools, slices, bins, bins, bins, bins])."""
-        return MultiDiscrete([len(self.tools), self.slices, *[self.bins] * 4])
-
-    @property
-    def stop_row(self) -> np.ndarray | None:
-        """The row that stops, (6,) int64, or None where the agent cannot."""
-        return self.encode(Stop(), 1) if "stop" in self.tools else None
+        self.tools = check_tools(tools, VOLUME_TOOLS)
+        self.slices, self.bins = check_cells("slices", slices), check_cells("bins", bins)
+        self.cells = (self.slices, *(self.bins,) * 4)
 
     def slice_cell(self, index: int, depth: int) -> int:
         """Cell of a slice; beyond `slices` slices the cell whose slice is nearest."""
@@ -91,10 +74,7 @@ class VolumeCodec:
             PromptError: The prompt's tool is not among this codec's tools, or the volume has no
                 such slice.
         """
-        if prompt.tool not in self.tools:
-            raise PromptError(f"tool {prompt.tool!r} is not among this view's tools {self.tools}")
-        row = np.zeros(6, dtype=np.int64)
-        row[0] = self.tools.index(prompt.tool)
+        row = self.begin_row(prompt.tool)
         if isinstance(prompt, (SlicePrompt, Look)):
             if prompt.slice >= depth:
                 raise PromptError(f"slice {prompt.slice} is beyond the volume's {depth} slices")
@@ -107,32 +87,6 @@ class VolumeCodec:
             else:
                 row[2:4] = to_cell(inner.x, self.bins), to_cell(inner.y, self.bins)
         return row
-
-    def check(self, actions: np.ndarray) -> np.ndarray:
-        """Rows of integers as they are, or an error: nothing is rounded or clipped into place.
-
-        Args:
-            actions: (n, 6) integer array, within the action space.
-
-        Raises:
-            PromptError: Wrong shape, a non-integer dtype (NaN and infinity among them), or a value
-                outside the action space.
-        """
-        actions = np.asarray(actions)
-        if actions.ndim != 2 or actions.shape[1] != 6 or actions.dtype.kind not in "iu":
-            raise PromptError(
-                f"actions must be an (n, 6) integer array, got shape {actions.shape} "
-                f"dtype {actions.dtype}"
-            )
-        limits = self.space.nvec
-        outside = ((actions < 0) | (actions >= limits)).any(axis=1)
-        if outside.any():
-            row = int(np.flatnonzero(outside)[0])
-            raise PromptError(
-                f"action {actions[row].tolist()} of slot {row} is outside the action space "
-                f"MultiDiscrete({limits.tolist()})"
-            )
-        return actions
 
     def decode(self, actions: np.ndarray, depths: Sequence[int]) -> list[VolumePrompt]:
         """Read rows of integers.
