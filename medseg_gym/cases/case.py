@@ -23,6 +23,7 @@ class ReadOnlyCase:
     mask: np.ndarray
     target: str
     group: str
+    truth_known: bool
 
     def _make_read_only(self) -> None:
         """Make the arrays contiguous and read-only, and an empty group the case's own."""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from medseg_gym import backbones
-from medseg_gym.cases import Case, CaseSource, load_cases
+from medseg_gym.cases import CaseSource, load_cases
+from medseg_gym.cases.source import OneCase, Source
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.forking import settle_in_child
 from medseg_gym.envs.options import EnvOptions
@@ -90,6 +91,41 @@ class SlotStates:
         return forked
 
 
+def draw_cases(
+    source: Source[OneCase],
+    slots: Sequence[int],
+    generator: Callable[[int], np.random.Generator],
+    keys: Sequence[str | None],
+    instead: str,
+) -> list[OneCase]:
+    """Draw or look up what slots play.
+
+    Args:
+        source: Of cases or volumes.
+        slots: That are reset.
+        generator: Gives a slot's generator, from which the case is drawn.
+        keys: Per slot, the key of the case to play, or None to draw one.
+        instead: What a case without a truth is good for; shown in the error.
+
+    Raises:
+        CaseError: No such key, or a case without a truth.
+    """
+    cases = []
+    for slot, key in zip(slots, keys, strict=True):
+        if key is None:
+            index = int(generator(slot).integers(len(source)))
+        else:
+            index = source.index_of(key)
+        case = source[index]
+        if not case.truth_known:
+            raise CaseError(
+                f"{source.noun} {case.key!r} of {source.name!r} has no truth, so there is nothing "
+                f"to reward; {instead}"
+            )
+        cases.append(case)
+    return cases
+
+
 class EnvCore(SlotStates):
     """Slots that play episodes, seen as arrays or, under `ChatOptions`, as conversations.
 
@@ -141,19 +177,13 @@ class EnvCore(SlotStates):
         Returns:
             `info` per slot.
         """
-        cases: list[Case] = []
-        for slot, key in zip(slots, keys, strict=True):
-            if key is None:
-                index = int(generator(slot).integers(len(self.source)))
-            else:
-                index = self.source.index_of(key)
-            case = self.source[index]
-            if not case.truth_known:
-                raise CaseError(
-                    f"case {case.key!r} of {self.source.name!r} has no truth, so there is nothing "
-                    "to reward; such images are for the page of `medseg serve` and for replaying"
-                )
-            cases.append(case)
+        cases = draw_cases(
+            self.source,
+            slots,
+            generator,
+            keys,
+            "such images are for the page of `medseg serve` and for replaying",
+        )
         episodes = self.engine.reset(slots, cases)
         return [{**episode_info(episode), **self.view.start_info()} for episode in episodes]
 

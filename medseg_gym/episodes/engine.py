@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -20,6 +20,8 @@ from medseg_gym.episodes.summary import EpisodeSummary
 from medseg_gym.errors import EpisodeError, PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Prompt
 
+EpisodeT = TypeVar("EpisodeT", bound=Any)  # an `Episode` or a `VolumeEpisode`
+
 
 class StepResult(NamedTuple):
     """Reward, whether the episode is over, and the scalars that `info` reports."""
@@ -29,7 +31,55 @@ class StepResult(NamedTuple):
     info: dict[str, Any]
 
 
-class EpisodeEngine:
+class SlotEngine(Generic[EpisodeT]):
+    """Holds an episode in each of its slots, and takes steps that are judged and have their masks.
+
+    A subclass sets the attributes, and makes the masks.
+
+    Attributes:
+        reward: Called with the episode after every step.
+        episodes: Of every slot; None before its first reset.
+    """
+
+    reward: rewards.Reward
+    episodes: list[EpisodeT | None]
+
+    def episode(self, slot: int) -> EpisodeT:
+        """The episode in a slot.
+
+        Raises:
+            EpisodeError: The slot was never reset.
+        """
+        episode = self.episodes[slot]
+        if episode is None:
+            raise EpisodeError(f"slot {slot} has no episode; reset it before the first step")
+        return episode
+
+    def _info(self, episode: EpisodeT) -> dict[str, Any]:
+        """Return the scalars of `info` that hold at any time."""
+        raise NotImplementedError
+
+    def _take(
+        self, episode: EpisodeT, prompt: Any, effect: Any, error: str, state: Any
+    ) -> StepResult:
+        """Record a step as it was judged, and pay for it."""
+        step = episode.record(prompt, effect, error, state)
+        value, terms = (
+            rewards.pay(self.reward, episode) if episode.case.truth_known else (math.nan, {})
+        )
+        episode.rewards.append(value)
+        info = {
+            **self._info(episode),
+            **(EpisodeSummary.of(episode).last_info if episode.done else {}),
+            "tool": step.tool,
+            "valid": step.valid,
+            "error": step.error,
+            **terms,
+        }
+        return StepResult(value, episode.done, info)
+
+
+class EpisodeEngine(SlotEngine[Episode]):
     """Runs one episode in each of `num_slots` slots over one backbone.
 
     A step of any number of slots costs one `Backbone.decode`, one resize and one count per
@@ -65,17 +115,6 @@ class EpisodeEngine:
         self.episodes: list[Episode | None] = [None] * num_slots
         self.cache = embedding_cache(backbone)
 
-    def episode(self, slot: int) -> Episode:
-        """The episode in a slot.
-
-        Raises:
-            EpisodeError: The slot was never reset.
-        """
-        episode = self.episodes[slot]
-        if episode is None:
-            raise EpisodeError(f"slot {slot} has no episode; reset it before the first step")
-        return episode
-
     def reset(
         self,
         slots: Sequence[int],
@@ -92,7 +131,7 @@ class EpisodeEngine:
         Raises:
             BackboneError: An embedding that is not finite, naming the cases; no slot is changed.
         """
-        _check_slots(slots, cases)
+        check_slots(slots, cases)
         limits = [given or self.max_steps for given in max_steps or [None] * len(slots)]
         try:
             embeddings = self.cache.get(
@@ -134,7 +173,7 @@ class EpisodeEngine:
             BackboneError: The backbone's numbers are not finite; no step is recorded.
             RewardError: The reward's are not.
         """
-        _check_slots(slots, prompts)
+        check_slots(slots, prompts)
         episodes = [self.episode(slot) for slot in slots]
         judged = [e.judge(p) for e, p in zip(episodes, prompts, strict=True)]
         decoding = [i for i, (effect, _) in enumerate(judged) if effect == "decode"]
@@ -147,21 +186,11 @@ class EpisodeEngine:
         results = []
         for i, (episode, prompt) in enumerate(zip(episodes, prompts, strict=True)):
             effect, error = judged[i]
-            step = episode.record(prompt, effect, error, made.get(i))
-            value, terms = (
-                rewards.pay(self.reward, episode) if episode.case.truth_known else (math.nan, {})
-            )
-            episode.rewards.append(value)
-            info = {
-                **episode_info(episode),
-                **(EpisodeSummary.of(episode).last_info if episode.done else {}),
-                "tool": step.tool,
-                "valid": step.valid,
-                "error": step.error,
-                **terms,
-            }
-            results.append(StepResult(value, episode.done, info))
+            results.append(self._take(episode, prompt, effect, error, made.get(i)))
         return results
+
+    def _info(self, episode: Episode) -> dict[str, Any]:
+        return episode_info(episode)
 
     def preview(
         self, episodes: Sequence[Episode], prompts: Sequence[AddBox | AddPoint]
@@ -244,7 +273,8 @@ class EpisodeEngine:
         return PromptRow(episode.embedding, box, points, logits, multimask, text)
 
 
-def _check_slots(slots: Sequence[int], values: Sequence[object]) -> None:
+def check_slots(slots: Sequence[int], values: Sequence[object]) -> None:
+    """Raise an `EpisodeError` unless slots are distinct and there is one value for each."""
     if len(slots) != len(values) or len(set(slots)) != len(slots):
         raise EpisodeError(
             f"slots must be distinct, one per case or prompt, got {list(slots)} "

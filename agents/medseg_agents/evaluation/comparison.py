@@ -35,7 +35,7 @@ from medseg_gym.policy import close_policy, make_envs
 
 @dataclass(frozen=True)
 class PlayedSeed:
-    """What one policy played on one backbone with one seed.
+    """Records of one policy on one backbone with one seed.
 
     Args:
         run: Name of its file of records, without the ending.

@@ -22,7 +22,7 @@ BY = ("modality", "group", "target")
 
 @dataclass(frozen=True, kw_only=True)
 class MaskOptions(Options):
-    """What is written of the mask of a volume."""
+    """Files that are written of the mask of a volume."""
 
     topic: ClassVar[str] = "Masks"
 

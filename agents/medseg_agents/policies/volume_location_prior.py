@@ -15,7 +15,7 @@ from medseg_gym.prompts import AddBox
 from medseg_gym.prompts.volumes import VolumeCodec
 
 Place = tuple[float, AddBox]
-"""Where along the volume, 0..1, and the box there."""
+"""Position along the volume, 0..1, and the box there."""
 
 VOLUMES = 48
 """Training volumes that the places come from."""

@@ -1,4 +1,4 @@
-"""What the runs of TRL's trainers have in common: their model, going on, and what they leave."""
+"""The common part of runs of TRL's trainers: their model, going on, and what they leave."""
 
 from __future__ import annotations
 

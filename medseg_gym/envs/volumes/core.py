@@ -10,9 +10,8 @@ import numpy as np
 from medseg_gym import backbones
 from medseg_gym.backbones import embedding_cache
 from medseg_gym.backbones.spilling import SpillFolder
-from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.volume_source import VolumeSource, load_volumes
-from medseg_gym.envs.core import SlotStates, check_kinds
+from medseg_gym.envs.core import SlotStates, check_kinds, draw_cases
 from medseg_gym.envs.forking import settle_in_child
 from medseg_gym.envs.rendering import FRAME_SIDE, add_caption, centred, draw_case
 from medseg_gym.envs.views.protocol import Observations
@@ -20,7 +19,7 @@ from medseg_gym.envs.volumes.options import VolumeOptions
 from medseg_gym.envs.volumes.view import VolumeView
 from medseg_gym.episodes import StepResult
 from medseg_gym.episodes.volumes import VolumeEngine, VolumeEpisode, volume_info
-from medseg_gym.errors import CaseError, MedSegError
+from medseg_gym.errors import MedSegError
 from medseg_gym.prompts.volumes import VOLUME_TOOLS, VolumeCodec
 
 
@@ -80,19 +79,9 @@ class VolumeCore(SlotStates):
         Returns:
             `info` per slot.
         """
-        cases: list[VolumeCase] = []
-        for slot, key in zip(slots, keys, strict=True):
-            if key is None:
-                index = int(generator(slot).integers(len(self.source)))
-            else:
-                index = self.source.index_of(key)
-            case = self.source[index]
-            if not case.truth_known:
-                raise CaseError(
-                    f"volume {case.key!r} of {self.source.name!r} has no truth, so there is "
-                    "nothing to reward; segment such a scan with `medseg run SCAN`"
-                )
-            cases.append(case)
+        cases = draw_cases(
+            self.source, slots, generator, keys, "segment such a scan with `medseg run SCAN`"
+        )
         start = self.view.start_info()
         return [{**volume_info(one), **start} for one in self.engine.reset(slots, cases)]
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 from medseg_gym.backbones.memory import MemoryBackbone
 from medseg_gym.backbones.protocol import Backbone
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.episodes import rewards
 from medseg_gym.episodes.decode_options import DecodeOptions
-from medseg_gym.episodes.engine import StepResult
-from medseg_gym.episodes.summary import EpisodeSummary
+from medseg_gym.episodes.engine import SlotEngine, StepResult, check_slots
 from medseg_gym.episodes.volumes.decoding import SliceDecoder, SliceRequest
 from medseg_gym.episodes.volumes.episode import (
     SliceState,
@@ -26,7 +25,7 @@ from medseg_gym.prompts import AddBox
 from medseg_gym.prompts.volumes import Propagate, SlicePrompt, VolumePrompt
 
 
-class VolumeEngine:
+class VolumeEngine(SlotEngine[VolumeEpisode]):
     """Runs one volume episode in each of `num_slots` slots over one backbone.
 
     Prompts of all slots share one decode; where some of them propagate, every step of propagation
@@ -60,17 +59,6 @@ class VolumeEngine:
         self.propagation = propagation or PropagationOptions()
         self.episodes: list[VolumeEpisode | None] = [None] * num_slots
 
-    def episode(self, slot: int) -> VolumeEpisode:
-        """The episode in a slot.
-
-        Raises:
-            EpisodeError: The slot was never reset.
-        """
-        episode = self.episodes[slot]
-        if episode is None:
-            raise EpisodeError(f"slot {slot} has no episode; reset it before the first step")
-        return episode
-
     def reset(self, slots: Sequence[int], cases: Sequence[VolumeCase]) -> list[VolumeEpisode]:
         """Start an episode on `cases[i]` in `slots[i]`; nothing is encoded before it is needed."""
         started = []
@@ -97,8 +85,7 @@ class VolumeEngine:
             BackboneError: The backbone's numbers are not finite; no step is recorded.
             RewardError: The reward's are not.
         """
-        if len(slots) != len(prompts) or len(set(slots)) != len(slots):
-            raise EpisodeError(f"slots must be distinct, one per prompt, got {list(slots)}")
+        check_slots(slots, prompts)
         episodes = [self.episode(slot) for slot in slots]
         judged = [e.judge(p) for e, p in zip(episodes, prompts, strict=True)]
         plans = {
@@ -116,23 +103,11 @@ class VolumeEngine:
             state: VolumeState | None = None
             if i in made:
                 state = episode.state.with_slices(made[i], effect == "propagate")
-            step = episode.record(prompt, effect, error, state)
-            value, terms = (
-                rewards.pay(self.reward, episode)  # type: ignore[arg-type]
-                if episode.case.truth_known
-                else (math.nan, {})
-            )
-            episode.rewards.append(value)
-            info = {
-                **volume_info(episode),
-                **(EpisodeSummary.of(episode).last_info if episode.done else {}),  # type: ignore[arg-type]
-                "tool": step.tool,
-                "valid": step.valid,
-                "error": step.error,
-                **terms,
-            }
-            results.append(StepResult(value, episode.done, info))
+            results.append(self._take(episode, prompt, effect, error, state))
         return results
+
+    def _info(self, episode: VolumeEpisode) -> dict[str, Any]:
+        return volume_info(episode)
 
     def _plan(
         self,
@@ -187,7 +162,7 @@ def _one_slice(episode: VolumeEpisode, prompt: SlicePrompt) -> Plan:
     return {prompt.slice: state}
 
 
-def volume_info(episode: VolumeEpisode) -> dict[str, object]:
+def volume_info(episode: VolumeEpisode) -> dict[str, Any]:
     """The scalars of `info` that hold at any time, at reset too."""
     return {
         "dice": episode.dice,

@@ -1,4 +1,4 @@
-"""What can be measured of the mask of a volume, and what a result must say beside it."""
+"""Measures of the mask of a volume, and the notes that go with them."""
 
 from __future__ import annotations
 

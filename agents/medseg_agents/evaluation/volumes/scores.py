@@ -88,7 +88,7 @@ class UnscoredVolume:
 
 
 class PlayedSlices(NamedTuple):
-    """What one policy played with one seed.
+    """Records of one policy with one seed.
 
     Args:
         records: Of slices that were played.
