@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 
 OneCase = TypeVar("OneCase", bound=ReadOnlyCase)
+AnySource = TypeVar("AnySource", bound="Source[Any]")
 
 
 class EmptySplit(CaseError):
@@ -291,17 +292,41 @@ def load_splits(spec: str) -> dict[str, CaseSource]:
 
 @lru_cache(maxsize=64)
 def _open(text: str, split: str) -> CaseSource:
-    spec = CASES.parse(text)
-    source: Any = CASES.find(spec)  # what a user wrote may be anything
+    return open_spec(CASES, text, split, CaseSource, CaseList, "a CaseSource or Cases")
+
+
+def open_spec(
+    registry: Registry[AnySource],
+    text: str,
+    split: str,
+    kind: type[Any],
+    listed: Callable[..., AnySource],
+    wanted: str,
+) -> AnySource:
+    """Open what a registry holds, or what a user wrote, as a source.
+
+    Args:
+        registry: Of sources.
+        text: The spec.
+        split: "train", "val" or "test".
+        kind: Class of sources.
+        listed: Makes a source of cases in memory.
+        wanted: Shown in the error about anything else.
+
+    Raises:
+        CaseError: An unknown spec, options without a function, or something that is no source.
+    """
+    spec = registry.parse(text)
+    source: Any = registry.find(spec)  # what a user wrote may be anything
     if callable(source):
-        source = CASES.build(spec, source, split)
+        source = registry.build(spec, source, split)
     elif spec.options:
         raise CaseError(f"{text}: options go with a function, not with a {type(source).__name__}")
-    if isinstance(source, CaseSource):
+    if isinstance(source, kind):
         return source
     if isinstance(source, Iterable) and not isinstance(source, str):
-        return CaseList(list(source), name=text, split=split)
+        return listed(list(source), name=text, split=split)
     raise CaseError(
-        f"{text}: a CaseSource or Cases are wanted, or a function that returns them; got a "
+        f"{text}: {wanted} are wanted, or a function that returns them; got a "
         f"{type(source).__name__}"
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from medseg_gym.cases.source import SPLITS, InMemory, Source
+from medseg_gym.cases.source import SPLITS, InMemory, Source, open_spec
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.errors import CaseError
 from medseg_gym.registry import Factory, Registry
@@ -81,20 +81,7 @@ def load_volumes(
 
 @lru_cache(maxsize=16)
 def _open(text: str, split: str) -> VolumeSource:
-    spec = VOLUMES.parse(text)
-    source: Any = VOLUMES.find(spec)  # what a user wrote may be anything
-    if callable(source):
-        source = VOLUMES.build(spec, source, split)
-    elif spec.options:
-        raise CaseError(f"{text}: options go with a function, not with a {type(source).__name__}")
-    if isinstance(source, VolumeSource):
-        return source
-    if isinstance(source, Iterable) and not isinstance(source, str):
-        return VolumeList(list(source), name=text, split=split)
-    raise CaseError(
-        f"{text}: a VolumeSource or volumes are wanted, or a function that returns them; got a "
-        f"{type(source).__name__}"
-    )
+    return open_spec(VOLUMES, text, split, VolumeSource, VolumeList, "a VolumeSource or volumes")
 
 
 def register(kind: str, factory: str | Factory[VolumeSource]) -> None:

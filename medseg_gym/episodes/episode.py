@@ -14,7 +14,7 @@ import torch
 
 from medseg_gym.backbones.protocol import Embedding
 from medseg_gym.cases import Case
-from medseg_gym.episodes.rules import EpisodeRules
+from medseg_gym.episodes.rules import EpisodeRules, StepFacts
 from medseg_gym.errors import PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt
 
@@ -43,7 +43,7 @@ class MaskState:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Step(StepFacts):
     """One action and what came of it.
 
     Args:
@@ -61,16 +61,6 @@ class Step:
     state: MaskState
     dice: float
     iou: float
-
-    @property
-    def valid(self) -> bool:
-        """True if the action did what its tool does."""
-        return self.effect != "invalid"
-
-    @property
-    def tool(self) -> str:
-        """Name of the tool, "" if the action could not be read."""
-        return "" if self.prompt is None else self.prompt.tool
 
 
 @dataclass(eq=False)

@@ -26,6 +26,23 @@ class State(Protocol):
         """Pixels or voxels in mask and truth."""
 
 
+class StepFacts:
+    """Says what a step was, from its `prompt` and `effect`."""
+
+    prompt: Any
+    effect: Any
+
+    @property
+    def valid(self) -> bool:
+        """True if the action did what its tool does."""
+        return bool(self.effect != "invalid")
+
+    @property
+    def tool(self) -> str:
+        """Name of the tool, "" if the action could not be read."""
+        return "" if self.prompt is None else str(self.prompt.tool)
+
+
 StateT = TypeVar("StateT", bound=State)
 StepT = TypeVar("StepT", bound=Any)
 

@@ -16,7 +16,7 @@ import torch
 
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.episodes.episode import Effect
-from medseg_gym.episodes.rules import EpisodeRules
+from medseg_gym.episodes.rules import EpisodeRules, StepFacts
 from medseg_gym.errors import PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo
 from medseg_gym.prompts.volumes import Look, Propagate, SlicePrompt, VolumePrompt
@@ -144,7 +144,7 @@ class VolumeState:
 
 
 @dataclass(frozen=True, eq=False)
-class VolumeStep:
+class VolumeStep(StepFacts):
     """One action and what came of it.
 
     Args:
@@ -164,16 +164,6 @@ class VolumeStep:
     view: int
     dice: float
     iou: float
-
-    @property
-    def valid(self) -> bool:
-        """True if the action did what its tool does."""
-        return self.effect != "invalid"
-
-    @property
-    def tool(self) -> str:
-        """Name of the tool, "" if the action could not be read."""
-        return "" if self.prompt is None else self.prompt.tool
 
 
 @dataclass(eq=False)
