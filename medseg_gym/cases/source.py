@@ -323,7 +323,8 @@ def open_spec(
     elif spec.options:
         raise CaseError(f"{text}: options go with a function, not with a {type(source).__name__}")
     if isinstance(source, kind):
-        return source
+        opened: AnySource = source
+        return opened
     if isinstance(source, Iterable) and not isinstance(source, str):
         return listed(list(source), name=text, split=split)
     raise CaseError(
