@@ -10,7 +10,8 @@ import medseg_gym.envs.views.shared_texts  # noqa: F401  (so that AsyncVectorEnv
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.single import CoreEnv
-from medseg_gym.envs.views.chat import ChatView, Message
+from medseg_gym.envs.views.chat import ChatView
+from medseg_gym.envs.views.messages import Message
 
 
 class MedSegChatEnv(CoreEnv):

@@ -9,7 +9,8 @@ import numpy as np
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.options import EnvOptions
 from medseg_gym.envs.vector import CoreVectorEnv
-from medseg_gym.envs.views.chat import ChatView, Message
+from medseg_gym.envs.views.chat import ChatView
+from medseg_gym.envs.views.messages import Message
 
 
 class MedSegChatVectorEnv(CoreVectorEnv):

@@ -32,7 +32,7 @@ from medseg_agents.llm.turn_cache import cache_argument, can_keep, positions, wi
 from medseg_agents.llm.weights.reference import as_reference, keep_reference
 from medseg_agents.llm.weights.save import save_model
 from medseg_agents.llm.weights.start import load_for_training
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.messages import Message
 
 
 class HFChatModule(TorchRLModule, InferenceOnlyAPI):

@@ -16,8 +16,8 @@ from medseg_agents.llm.checkpoint import load_model, load_processor
 from medseg_agents.llm.engine import Conversation, GenerationEngine
 from medseg_agents.llm.engine_options import EngineOptions, ModelOptions
 from medseg_agents.llm.generation import TransformersEngine
-from medseg_gym.envs.views.chat import Message
 from medseg_gym.envs.views.cut_answer import CutAnswer
+from medseg_gym.envs.views.messages import Message
 
 
 class ChatPolicy:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from medseg_agents.llm.history import Dialogue
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.messages import Message
 from medseg_gym.errors import PolicyError
 
 if TYPE_CHECKING:  # they import torch, which an engine elsewhere does not need

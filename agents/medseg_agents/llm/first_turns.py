@@ -18,7 +18,8 @@ import torch
 from medseg_gym.annotators.box import tight_box, widen
 from medseg_gym.cases import Case, CaseSource, load_cases
 from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.views.chat import ChatView, text_message
+from medseg_gym.envs.views.chat import ChatView
+from medseg_gym.envs.views.messages import text_message
 from medseg_gym.episodes import Episode
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import GRID, AddBox, Coordinates, Stop, encode_tool_call

@@ -26,7 +26,7 @@ from medseg_agents.llm.processed_images import (
 )
 from medseg_agents.llm.prompt_tokens import MarkedPrompt, PromptTokens
 from medseg_agents.llm.sampling import Forbid, SlotDraws, end_tokens, forbidden_tokens
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.messages import Message
 
 
 class TransformersEngine:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medseg_gym.envs.views.chat import Message, text_message
+from medseg_gym.envs.views.messages import Message, text_message
 from medseg_gym.errors import PolicyError
 
 
@@ -59,7 +59,7 @@ class Dialogue:
             history: As `read_history` returns it.
 
         Returns:
-            Messages (see `medseg_gym.envs.views.chat.Message`) and the images of their image
+            Messages (see `medseg_gym.envs.views.messages.Message`) and the images of their image
             parts, in order.
         """
         if history == "none":

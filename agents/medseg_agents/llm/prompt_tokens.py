@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.messages import Message
 from medseg_gym.errors import PolicyError
 
 MARKER = "\ue0f0medseg\ue0f1"

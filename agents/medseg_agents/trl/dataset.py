@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.cases import CaseSource
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.messages import Message
 from medseg_gym.errors import PolicyError
 
 

@@ -14,7 +14,7 @@ from medseg_agents.llm.prompt_tokens import PromptTokens
 from medseg_agents.llm.sampling import Forbid, end_tokens, forbidden_tokens
 from medseg_agents.trl.token_logprobs import TokenLogprobs
 from medseg_gym.envs.chat_vector import MedSegChatVectorEnv
-from medseg_gym.envs.views.chat import text_message, user_message
+from medseg_gym.envs.views.messages import text_message, user_message
 from medseg_gym.episodes import EpisodeSummary
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import make_envs

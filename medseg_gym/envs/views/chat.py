@@ -21,27 +21,12 @@ from medseg_gym.envs.rendering import MASK_COLOUR
 from medseg_gym.envs.views.chat_spaces import AnswerText, AnyText
 from medseg_gym.envs.views.chat_texts import ChatTexts, read_texts, tool_schemas
 from medseg_gym.envs.views.cut_answer import CutAnswer
+from medseg_gym.envs.views.messages import Message, text_message, user_message
 from medseg_gym.envs.views.protocol import Observations, Reading
 from medseg_gym.envs.views.squares import Squares
 from medseg_gym.episodes import Episode
 from medseg_gym.errors import MedSegError, PromptError
 from medseg_gym.prompts import ArrayCodec, Coordinates, Thinking, encode_tool_call, read_answer
-
-Message = dict[str, Any]
-"""`{"role": "system" | "user" | "assistant", "content": [part, ...]}`; a part is
-`{"type": "text", "text": ...}` or `{"type": "image"}`, whose images lie beside the messages, in
-order. Qwen's chat templates and TRL take them as they are."""
-
-
-def text_message(role: str, text: str) -> Message:
-    """A message of one text."""
-    return {"role": role, "content": [{"type": "text", "text": text}]}
-
-
-def user_message(text: str, images: int = 1) -> Message:
-    """Return a user turn: the image or images, then the text."""
-    shown = [{"type": "image"} for _ in range(images)]
-    return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
 
 
 def chat_coordinates(options: ChatOptions) -> Coordinates:

@@ -1,7 +1,8 @@
 """A recorded episode as a conversation: what `MedSegChat-v0` would have shown, with its answers.
 
 Words and images come from `ChatView`, so a model fine-tuned on an export sees in training exactly
-what the environment will show it. Messages are described at `medseg_gym.envs.views.chat.Message`.
+what the environment will show it. Messages are described at
+`medseg_gym.envs.views.messages.Message`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from medseg_gym.cases import Case
-from medseg_gym.envs.views.chat import ChatView, Message
+from medseg_gym.envs.views.chat import ChatView
+from medseg_gym.envs.views.messages import Message
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.replaying.rebuild import rebuild_episode
 from medseg_gym.trajectories.trajectory import Trajectory

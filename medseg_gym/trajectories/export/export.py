@@ -14,8 +14,9 @@ import torch
 from medseg_gym.cases import Case, CaseSource
 from medseg_gym.cases.reinforcement_schema import reinforcement_schema
 from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.views.chat import ChatView, Message
+from medseg_gym.envs.views.chat import ChatView
 from medseg_gym.envs.views.chat_texts import ChatTexts
+from medseg_gym.envs.views.messages import Message
 from medseg_gym.episodes import Episode
 from medseg_gym.storage.atomic_write import atomic_path
 from medseg_gym.trajectories.errors import TrajectoryError

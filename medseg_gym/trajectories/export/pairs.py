@@ -19,7 +19,8 @@ from typing import Any
 
 from medseg_gym.cases import Case, CaseSource
 from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.views.chat import ChatView, text_message
+from medseg_gym.envs.views.chat import ChatView
+from medseg_gym.envs.views.messages import text_message
 from medseg_gym.prompts import encode_tool_call
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.export.chat_format import png

@@ -10,8 +10,8 @@ from medseg_agents.llm.openai.answers import find_defect, read_completion
 from medseg_agents.llm.openai.messages import as_openai
 from medseg_agents.llm.openai.policy import OpenAIPolicy
 
-from medseg_gym.envs.views.chat import text_message, user_message
 from medseg_gym.envs.views.cut_answer import CutAnswer
+from medseg_gym.envs.views.messages import text_message, user_message
 from medseg_gym.prompts import AddBox, Stop, encode_tool_call
 
 BOX, STOP = encode_tool_call(AddBox(0.3, 0.2, 0.8, 0.7)), encode_tool_call(Stop())

@@ -11,7 +11,7 @@ from medseg_agents.llm.generation import TransformersEngine
 from medseg_agents.llm.prompt_tokens import MARKER, PromptTokens
 from PIL import Image
 
-from medseg_gym.envs.views.chat import text_message, user_message
+from medseg_gym.envs.views.messages import text_message, user_message
 
 SPELLED = ["<|image_pad|>", "<|im_end|>", "<|im_start|>", "<|vision_start|>", "<|endoftext|>"]
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Co")), max_size=12)

@@ -25,7 +25,7 @@ from medseg_agents.sft.train import make_trainer, steps_of, train_sft
 from safetensors.torch import load_file
 
 from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.views.chat import text_message
+from medseg_gym.envs.views.messages import text_message
 from medseg_gym.errors import PolicyError
 from medseg_gym.trajectories.export.export import export_store, read_chat_view
 from medseg_gym.trajectories.recording.generate import GenerateOptions, generate_episodes

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from medseg_agents.llm.checkpoint import adapter_base
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.messages import Message
 
 if TYPE_CHECKING:
     from medseg_agents.grpo.module import HFChatModule

@@ -40,7 +40,7 @@ from medseg_agents.grpo.rollout.statistics import EpisodeStatistics, play_metric
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.engine import Completion, Conversation, GenerationEngine
 from medseg_gym.envs.contact_sheet import contact_sheet
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.messages import Message
 from medseg_gym.episodes import Episode
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.trajectories.recording.step_log import step_record

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from medseg_agents.llm.openai.answers import AssistantTurn
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.messages import Message
 
 _OTHER_CALL = "Only one call counts in each turn; the answer to the first says what came of it."
 
@@ -36,7 +36,7 @@ def as_openai(
     alone.
 
     Args:
-        messages: See `medseg_gym.envs.views.chat.Message`.
+        messages: See `medseg_gym.envs.views.messages.Message`.
         images: Data URLs of their image parts, in order.
         turns: Those behind the messages of the assistant, in order.
         detail: Of the images.

@@ -23,8 +23,8 @@ from medseg_agents.llm.openai.messages import as_openai, data_url
 from medseg_agents.llm.openai.options import DEFAULT_URL, OpenAIOptions
 from medseg_agents.llm.openai.requests import ask
 from medseg_agents.llm.openai.usage import Usage
-from medseg_gym.envs.views.chat import Message
 from medseg_gym.envs.views.cut_answer import CutAnswer
+from medseg_gym.envs.views.messages import Message
 from medseg_gym.errors import PolicyError
 
 

@@ -13,7 +13,7 @@ from medseg_agents.llm.prompt_tokens import PromptTokens
 from medseg_agents.llm.vllm.model_facts import ModelFacts
 from medseg_agents.llm.vllm.process import VLLMProcess
 from medseg_agents.llm.vllm.prompts import SentImages, prompts_of
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.messages import Message
 
 
 class Sampler:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from medseg_agents.llm.engine import Conversation
 from medseg_agents.llm.prompt_tokens import PromptTokens
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.messages import Message
 
 _KEPT_BYTES = 2**30
 

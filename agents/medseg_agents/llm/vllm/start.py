@@ -12,7 +12,7 @@ from medseg_agents.llm.engine_options import EngineOptions, ModelOptions
 from medseg_agents.llm.vllm.engine import Sampler, VLLMEngine
 from medseg_agents.llm.vllm.model_facts import model_facts
 from medseg_agents.llm.vllm.process import VLLMProcess, find_python
-from medseg_gym.envs.views.chat import Message
+from medseg_gym.envs.views.messages import Message
 
 _CONTEXT = 8192
 """Tokens of a conversation at most; a model's own limit may be more than its memory holds."""
