@@ -1,5 +1,8 @@
 """The commands a user types, run as they would be."""
 
+import subprocess
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -122,3 +125,55 @@ def test_the_version_is_printed(monkeypatch):
     import medseg_gym
 
     assert medseg(monkeypatch, "--version") == f"medseg-gym {medseg_gym.__version__}\n"
+
+
+def _lazy_commands():
+    import typer
+
+    cli.add_installed_commands(cli.app)
+    return typer.main.get_command(cli.app).commands
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("demo", "run", "eval", "compare", "play", "train", "trajectories", "cases", "backbones"),
+        *("serve", "export-model"),
+    ],
+)
+def test_the_list_of_commands_says_what_each_says_of_itself(name):
+    command = _lazy_commands()[name]
+    assert command.help == command.loaded.help.partition("\n\n")[0].replace("\n", " ")
+
+
+def test_the_list_of_commands_is_read_without_their_modules():
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from medseg_gym.cli.main import add_installed_commands, app\n"
+        "add_installed_commands(app)\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "print([m for m in sys.modules if m.partition('.')[0] in ('torch', 'scipy', 'PIL')])\n"
+        "print([m for m in sys.modules if m.startswith('medseg_agents.')])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines() == [
+        "[]",
+        "['medseg_agents.commands', 'medseg_agents.commands.entry']",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("train", "grpo"), ("train", "sb3-ppo"), ("train", "dpo"), ("eval",), ("play",), ("serve",)],
+)
+def test_options_are_listed_without_torch(arguments):
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from medseg_gym.cli.main import add_installed_commands, app\n"
+        "add_installed_commands(app)\n"
+        f"assert CliRunner().invoke(app, [*{arguments!r}, '--help']).exit_code == 0\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,6 +9,7 @@ import typer
 
 from medseg_gym.cli.console import console
 from medseg_gym.cli.demo_options import DemoOptions
+from medseg_gym.cli.from_dataclass import with_options
 
 
 def demo(
@@ -19,3 +20,6 @@ def demo(
     from medseg_gym.cli.play_demo import run_demo
 
     run_demo(out, options, console=console)
+
+
+demo_command = with_options(DemoOptions, demo)

@@ -14,14 +14,8 @@ import typer
 from rich.console import Console
 
 import medseg_gym
-from medseg_gym.cli.backbones import backbones_app
-from medseg_gym.cli.cases import cases_app
 from medseg_gym.cli.console import console
-from medseg_gym.cli.demo import demo
-from medseg_gym.cli.demo_options import DemoOptions
-from medseg_gym.cli.from_dataclass import with_options
-from medseg_gym.cli.serve import ServeOptions, serve
-from medseg_gym.cli.trajectories import trajectories_app
+from medseg_gym.cli.lazy_commands import add_lazily
 from medseg_gym.display.terminal import drop_output
 from medseg_gym.errors import MedSegError
 
@@ -29,17 +23,26 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(cases_app, name="cases")
-app.add_typer(backbones_app, name="backbones")
-app.add_typer(trajectories_app, name="trajectories")
-app.command("serve")(with_options(ServeOptions, serve))
+for _name, _path, _text in (
+    (
+        "demo",
+        "demo:demo_command",
+        "Play the bundled real cases with oracle, heuristic and random policies.",
+    ),
+    ("cases", "cases:cases_app", "Cases that are segmented."),
+    ("backbones", "backbones:backbones_app", "Segmenters that can be prompted."),
+    ("trajectories", "trajectories:trajectories_app", "Episodes kept on disk."),
+    (
+        "serve",
+        "serve:serve_command",
+        "Serve one batched segmenter to many rollout workers and programs. Not for clinical use.",
+    ),
+):
+    add_lazily(app, _name, f"medseg_gym.cli.{_path}", _text)
 
 __all__ = ["app", "console", "main", "run"]
 
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*extra == ['\"](?P<extra>[\w-]+)")
-
-
-app.command("demo")(with_options(DemoOptions, demo))
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from rich.console import Console
 
+from medseg_gym.cli.from_dataclass import with_options
 from medseg_gym.errors import MedSegError
 from medseg_gym.option_groups import LoadOptions, SegmenterOptions
 from medseg_gym.options import Options, describe_fields, repeated
@@ -235,3 +236,6 @@ def _find_keys(path: str | None) -> dict[str, str]:
         return read_keys(Path(path))
     key = os.environ.get("MEDSEG_SERVICE_KEY")
     return {"team": key} if key else {}
+
+
+serve_command = with_options(ServeOptions, serve)

@@ -133,16 +133,15 @@ def room_list() -> str:
 def command_line() -> str:
     """A section for each command of `medseg`: what it does, arguments, options with defaults."""
     import typer
-    from medseg_agents.commands.entry import add_commands
 
-    from medseg_gym.cli.main import app
+    from medseg_gym.cli.main import add_installed_commands, app
 
-    if not any(group.name == "train" for group in app.registered_groups):
-        add_commands(app)
+    add_installed_commands(app)
     return "\n".join(_describe("medseg", typer.main.get_command(app)))
 
 
 def _describe(name: str, command: Any) -> Iterator[str]:
+    command = getattr(command, "loaded", command)
     inner = getattr(command, "commands", {})
     if not inner:
         yield f"\n## `{name}`\n\n{_escape(inspect.cleandoc(command.help or ''))}\n"

@@ -22,6 +22,7 @@ from typing import Annotated
 import typer
 
 from medseg_agents.evaluation.options import CompareOptions
+from medseg_gym.cli.from_dataclass import with_options
 from medseg_gym.display.terminal import make_console
 
 
@@ -45,3 +46,6 @@ def compare_policies(
     comparison.show(console)
     files += ["records/", *(["masks/"] if options.save_masks else [])]
     console.print(f"wrote {', '.join(files)} under {out}", soft_wrap=True)
+
+
+compare_command = with_options(CompareOptions, compare_policies)

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import typer
 
-from medseg_agents.commands.compare import compare_policies
-from medseg_agents.commands.export_model import add_export
-from medseg_agents.commands.page import PlayPageOptions, play
-from medseg_agents.commands.play import add_play_commands
-from medseg_agents.commands.preferences import add_preferences
-from medseg_agents.commands.sft import add_sft
-from medseg_agents.commands.train import add_trainers
-from medseg_agents.evaluation.options import CompareOptions
-from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.cli.lazy_commands import add_lazily
 
-train_app = typer.Typer(no_args_is_help=True, help="Train a policy.")
+_COMMANDS = (
+    (
+        "run",
+        "play:run_command",
+        "Segment one image or scan: writes its mask, images and record.json. Not for clinical use.",
+    ),
+    (
+        "eval",
+        "play:eval_command",
+        "Play a whole data set; writes records.jsonl, results.json, summary.json and summary.csv.",
+    ),
+    (
+        "compare",
+        "compare:compare_command",
+        "Compare policies: prints tables, writes results.json, results.csv and dice_by_step.png.",
+    ),
+    (
+        "play",
+        "page:play_command",
+        "Play in the browser what agents play. Not for clinical use.",
+    ),
+    (
+        "export-model",
+        "export_model:export_command",
+        "Write a trained model as a checkpoint that transformers (or peft) loads by itself.",
+    ),
+    ("train", "trainers:train_app", "Train a policy."),
+)
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this package to `medseg`; called through an entry point."""
-    add_play_commands(app)
-    app.command("compare")(with_options(CompareOptions, compare_policies))
-    app.command("play")(with_options(PlayPageOptions, play))
-    add_export(app)
-    add_trainers(train_app)
-    add_sft(train_app)
-    add_preferences(train_app)
-    app.add_typer(train_app, name="train")
+    for name, path, text in _COMMANDS:
+        add_lazily(app, name, f"medseg_agents.commands.{path}", text)

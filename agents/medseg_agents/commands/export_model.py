@@ -26,11 +26,6 @@ class ExportModelOptions(Options):
     """Of merged weights: float32, bfloat16, or base for the type that the base is stored in."""
 
 
-def add_export(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("export-model")(with_options(ExportModelOptions, export))
-
-
 def export(
     options: ExportModelOptions,
     model: Annotated[Path, typer.Argument(help="Run, or folder of a model or of adapters.")],
@@ -48,3 +43,6 @@ def export(
 
     folder = export_model(model, out, merged, options.base, options.dtype)
     make_console().print(f"wrote {folder}; play it as llm:{folder}", soft_wrap=True)
+
+
+export_command = with_options(ExportModelOptions, export)

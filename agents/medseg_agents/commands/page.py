@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
+from medseg_gym.cli.from_dataclass import with_options
 from medseg_gym.display.terminal import make_console
 from medseg_gym.errors import MedSegError
 from medseg_gym.option_groups import SegmenterOptions
@@ -99,3 +100,6 @@ def play(
             webbrowser.open(url)
 
     server.serve(service, port=options.port, on_start=announce)
+
+
+play_command = with_options(PlayPageOptions, play)

@@ -21,12 +21,6 @@ from medseg_gym.display.terminal import Console, make_console
 from medseg_gym.errors import MedSegError
 
 
-def add_play_commands(app: typer.Typer) -> None:
-    """Add `run` and `eval`."""
-    app.command("run")(with_options(RunOptions, run_one))
-    app.command("eval")(with_options(EvalOptions, evaluate_all))
-
-
 def run_one(
     options: RunOptions,
     image: Annotated[
@@ -179,3 +173,7 @@ def evaluate_all(
         console.print(f"asked of the model's server by this call: {counts}", soft_wrap=True)
     console.print(f"Measured on: {machine}", soft_wrap=True)
     console.print(f"wrote {', '.join(files)} under {out}", soft_wrap=True)
+
+
+run_command = with_options(RunOptions, run_one)
+eval_command = with_options(EvalOptions, evaluate_all)

@@ -1,0 +1,55 @@
+"""Commands that are imported when they are used: `medseg --help` reads none of them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from medseg_gym.object_paths import load_object
+
+
+class LazyCommand(TyperCommand):
+    """Stands for a command or a group that is imported when it is called.
+
+    Attributes:
+        path: `package.module:name` of a typer group, or of a function as `Typer.command` takes it.
+    """
+
+    path: str
+
+    @cached_property
+    def loaded(self) -> Any:
+        """Return the command or group itself, of click."""
+        target = load_object(self.path)
+        if isinstance(target, typer.Typer):
+            command: Any = typer.main.get_group(target)
+        else:
+            alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+            alone.command(self.name)(target)
+            command = typer.main.get_command(alone)
+        command.name = self.name
+        return command
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """As the command's own, so that click goes on with the command."""
+        return self.loaded.make_context(*args, **options)
+
+    def shell_complete(self, *args: Any) -> Any:
+        """As the command's own."""
+        return self.loaded.shell_complete(*args)
+
+
+def add_lazily(app: typer.Typer, name: str, path: str, text: str) -> None:
+    """Add a command that is imported when it is called.
+
+    Args:
+        app: To add it to.
+        name: What users type.
+        path: `package.module:name` of a typer group, or of a function as `Typer.command` takes it.
+        text: First line of its help, for the list of commands.
+    """
+    kind = type("LazyCommand", (LazyCommand,), {"path": path})
+    app.command(name, cls=kind, help=text)(lambda: None)
