@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from medseg_gym.cli.console import console
 from medseg_gym.cli.demo_options import DemoOptions
 
 
@@ -18,4 +17,4 @@ def demo(
     """Play the bundled real cases with oracle, heuristic and random policies."""
     from medseg_gym.cli.play_demo import run_demo
 
-    run_demo(out, options, console=console)
+    run_demo(out, options)

@@ -16,7 +16,6 @@ from rich.console import Console
 import medseg_gym
 from medseg_gym.cli.backbones import backbones_app
 from medseg_gym.cli.cases import cases_app
-from medseg_gym.cli.console import console
 from medseg_gym.cli.demo import demo
 from medseg_gym.cli.demo_options import DemoOptions
 from medseg_gym.cli.from_dataclass import with_options
@@ -32,9 +31,9 @@ app = typer.Typer(
 app.add_typer(cases_app, name="cases")
 app.add_typer(backbones_app, name="backbones")
 app.add_typer(trajectories_app, name="trajectories")
-app.command("serve")(with_options(ServeOptions, serve))
+app.command("serve")(with_options(ServeOptions, serve, results=False))
 
-__all__ = ["app", "console", "main", "run"]
+__all__ = ["app", "main", "run"]
 
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*extra == ['\"](?P<extra>[\w-]+)")
 

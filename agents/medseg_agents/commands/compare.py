@@ -22,6 +22,7 @@ from typing import Annotated
 import typer
 
 from medseg_agents.evaluation.options import CompareOptions
+from medseg_gym.display.output import print_result
 from medseg_gym.display.terminal import make_console
 
 
@@ -42,6 +43,7 @@ def compare_policies(
     RunFolder(out).write_config(options)
     comparison = compare(policy_specs, options, out, console)
     files = comparison.write(out)  # first: who reads the tables may go away
+    print_result({**comparison.as_json(), "out": out})
     comparison.show(console)
     files += ["records/", *(["masks/"] if options.save_masks else [])]
     console.print(f"wrote {', '.join(files)} under {out}", soft_wrap=True)

@@ -21,7 +21,7 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands of this package to `medseg`; called through an entry point."""
     add_play_commands(app)
     app.command("compare")(with_options(CompareOptions, compare_policies))
-    app.command("play")(with_options(PlayPageOptions, play))
+    app.command("play")(with_options(PlayPageOptions, play, results=False))
     add_export(app)
     add_trainers(train_app)
     add_sft(train_app)

@@ -10,6 +10,7 @@ import typer
 from medseg_agents.best_of_n.config import BestOfNRun
 from medseg_agents.dpo.config import DpoConfig
 from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.display.output import print_result
 from medseg_gym.display.terminal import make_console
 
 _Out = Annotated[Path, typer.Option(help="Folder of the run.")]
@@ -26,9 +27,9 @@ def best_of_n(config: BestOfNRun, *, out: _Out, resume: _Resume = False) -> None
     """Sample episodes with a model that chats, and fine-tune it on the best of each case."""
     from medseg_agents.best_of_n.train import train_best_of_n
 
-    console = make_console()
-    model = train_best_of_n(config, out, resume, console)
-    console.print(f"wrote {model}; play it as llm:{model}")
+    model = train_best_of_n(config, out, resume)
+    print_result({"run": out, "model": model, "policy": f"llm:{model}"})
+    make_console().print(f"wrote {model}; play it as llm:{model}")
 
 
 def dpo(config: DpoConfig, *, out: _Out, resume: _Resume = False) -> None:
@@ -36,4 +37,5 @@ def dpo(config: DpoConfig, *, out: _Out, resume: _Resume = False) -> None:
     from medseg_agents.dpo.train import train_dpo
 
     model = train_dpo(config, out, resume)
+    print_result({"run": out, "model": model, "policy": f"llm:{model}"})
     make_console().print(f"wrote {model}; play it as llm:{model}")

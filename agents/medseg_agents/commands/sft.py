@@ -10,6 +10,7 @@ import typer
 from medseg_agents.sft.config import SftConfig
 from medseg_agents.sft.train import train_sft
 from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.display.output import print_result
 from medseg_gym.display.terminal import make_console
 
 
@@ -28,4 +29,5 @@ def sft(
 ) -> None:
     """Fine-tune a vision-language model on exported trajectories."""
     model = train_sft(config, out, resume)
+    print_result({"run": out, "model": model, "policy": f"llm:{model}"})
     make_console().print(f"wrote {model}; play it as llm:{model}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from medseg_agents.arrays.rllib.config import RLlibPPOConfig
 from medseg_agents.arrays.sb3.config import SB3PPOConfig
 from medseg_agents.grpo.settings import ChatPPORun, ChatRun, GRPORun
 from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.display.output import print_result
 from medseg_gym.display.terminal import make_console
 
 _Out = Annotated[Path, typer.Option(help="Folder of the run.")]
@@ -53,9 +54,10 @@ def chat_ppo(config: ChatPPORun, *, out: _Out, resume: _Resume = False) -> None:
 def _train_chat(config: ChatRun, out: Path, resume: bool) -> None:
     from medseg_agents.grpo.train import train_chat
 
-    console = make_console()
-    train_chat(config, out, resume, console)
-    console.print(f"wrote {out / 'model'}; play it as llm:{out / 'model'}")
+    train_chat(config, out, resume)
+    model = out / "model"
+    print_result({"run": out, "model": model, "policy": f"llm:{model}"})
+    make_console().print(f"wrote {model}; play it as llm:{model}")
 
 
 def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
@@ -66,8 +68,10 @@ def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
         import_module(f"medseg_agents.arrays.{kind}.train"), f"train_{kind}"
     )
     console = make_console()
-    train(config, out, resume, console)
+    train(config, out, resume)
     plot_run(out)
+    result: dict[str, Any] = {"run": out, "policy": f"{kind}:{out}"}
     if config.test_cases:
-        compare_run(kind, config, out, console)
+        result["test"] = compare_run(kind, config, out, console).as_json()
+    print_result(result)
     console.print(f"checkpoints, logs and results are in {out}")

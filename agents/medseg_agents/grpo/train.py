@@ -128,7 +128,7 @@ def train_chat(
     check_length(config, run, resume)
     run.start(config, view, resume, "MedSegChat-v0", _FREE)
     start = start_folder(config.model, config.lora_rank, run.path / _BASE, config.base)
-    console = console or make_console()
+    console = console or make_console(stderr=True)
     newest = run.newest()
     step = 0 if newest is None else newest[0]
     options: dict[str, Any] = {}

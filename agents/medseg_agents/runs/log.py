@@ -33,8 +33,8 @@ class RunLog:
         folder: Of the run.
         total: Steps of the whole run.
         step: Steps taken before.
-        console: Where the bar and the alerts go; a console that is no terminal gets one line a row
-            instead of the bar.
+        console: Where the bar and the alerts go, stderr by default; a console that is no terminal
+            gets one line a row instead of the bar.
         shown: Metrics that stand beside the bar.
         unit: Name of a step.
         log_to: Specs of trackers, see `medseg_agents.runs.trackers`.
@@ -56,7 +56,7 @@ class RunLog:
         lower: str = "learning_rate or max_grad_norm",
     ) -> None:
         self.folder, self.total, self.unit, self.lower = folder, total, unit, lower
-        self.console = console or make_console()
+        self.console = console or make_console(stderr=True)
         self.file, self.alerts_file = folder / "progress.jsonl", folder / ALERTS_FILE
         self.rows = [row for row in read_progress(folder) if row["step"] <= step]
         write_rows(self.file, self.rows)
