@@ -53,7 +53,10 @@ _PRINT = Annotated[
 
 
 def with_options(
-    config: type[Options], command: Callable[..., None], results: bool = True
+    config: type[Options],
+    command: Callable[..., None],
+    results: bool = True,
+    stored: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Callable[..., None]:
     """Make a command that takes the fields of a dataclass as options.
 
@@ -63,6 +66,8 @@ def with_options(
             is required, on the command line or in the file.
         command: `command(config, **own)`, with the options of its own annotated for typer.
         results: Whether it has any, see `with_output`.
+        stored: Called with the values of the command's own options; what it returns counts where a
+            field is given neither on the command line nor in the file.
 
     Returns:
         A function for `typer.Typer.command`. It also takes `--config FILE`, `--print-config` and
@@ -99,6 +104,7 @@ def with_options(
     def run(context: typer.Context, **values: Any) -> None:
         file, printing = values.pop("config_file"), values.pop("print_config")
         given = _merged(context, config, file, {name: values.pop(name) for name in described})
+        given = {**(stored(values) if stored else {}), **given}
         where = str(file) if file else ""
         if printing:
             typer.echo(config.template(config.checked(given, where)), nl=False)

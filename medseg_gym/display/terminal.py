@@ -38,7 +38,9 @@ def make_console(stderr: bool = False) -> Console:
     """
     quiet = is_hidden(stderr)
     console = Console(stderr=stderr, quiet=quiet)
-    return console if console.is_terminal else Console(stderr=stderr, quiet=quiet, width=_PIPE_WIDTH)
+    return (
+        console if console.is_terminal else Console(stderr=stderr, quiet=quiet, width=_PIPE_WIDTH)
+    )
 
 
 def drop_output() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from medseg_agents.runs.options import TrackingOptions
 from medseg_agents.sft.config import OptimiserOptions, StartOptions
 from medseg_gym.errors import MedSegError
 from medseg_gym.option_groups import EnvironmentOptions
@@ -55,8 +56,10 @@ class SamplingOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(OptimiserOptions):
+class TrainingOptions(TrackingOptions, OptimiserOptions):
     """Supervised training of an iteration, see `medseg train sft`."""
+
+    free: ClassVar[tuple[str, ...]] = ("device", "log_every", "save_every")
 
     log_every: int = 20
     """Optimiser steps between log lines."""

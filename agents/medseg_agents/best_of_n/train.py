@@ -37,9 +37,6 @@ from medseg_gym.trajectories.recording.generate import rollout_seed
 from medseg_gym.trajectories.store.folder import make_folder
 from medseg_gym.trajectories.store.recovery import recover
 
-_FREE = ("device", "iterations")
-"""Settings in which a resumed run may differ."""
-
 
 def train_best_of_n(
     config: BestOfNRun, out: str | Path, resume: bool = False, console: Console | None = None
@@ -49,7 +46,7 @@ def train_best_of_n(
     Args:
         config: Settings of the run.
         out: Folder of the run.
-        resume: Go on with the run in `out`, with more iterations if the settings say so.
+        resume: Go on with the run in `out`, further than its end if it is extended.
         console: Where progress goes.
 
     Returns:
@@ -61,15 +58,17 @@ def train_best_of_n(
         PolicyError: The model cannot be loaded.
     """
     run = RunFolder(out)
-    run.start(config, None, resume, free=_FREE, error=BestOfNError)
+    run.start(config, None, resume, error=BestOfNError)
     model = Path(config.model)
-    folders = [run.path / f"iteration-{i:03d}" for i in range(1, config.iterations + 1)]
+    folders = [
+        run.path / f"iteration-{i:03d}" for i in range(1, config.total(config.iterations) + 1)
+    ]
     done = 0
     while done < len(folders) and (folders[done] / "sft" / "model").is_dir():
         done += 1
         model = folders[done - 1] / "sft" / "model"
     shown = ("return", "best_return", "kept")
-    with RunLog(run.path, config.iterations, done, console, shown, "iterations") as log:
+    with RunLog(run.path, len(folders), done, console, shown, "iterations", config.log_to) as log:
         for number, folder in enumerate(folders[done:], start=done + 1):
             model, values = _iterate(config, model, folder, number)
             log.write(number, values)

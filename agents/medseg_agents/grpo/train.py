@@ -29,21 +29,12 @@ from medseg_agents.runs.gpus import (
     find_devices,
     plan_gpus,
 )
-from medseg_agents.runs.length import check_length
 from medseg_agents.runs.log import RunLog
 from medseg_gym.cases import load_cases
 from medseg_gym.display.terminal import make_console
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
 
 _ALGORITHM, _MODEL, _BASE = "algorithm", "model", "base"
-_FREE = (
-    *("eval_every", "eval_cases", "checkpoint_every", "keep", "device", "num_envs", "env_runners"),
-    *("learners", "gpus_per_runner", "gpus_per_learner", "shared_backbone", "micro_batch"),
-    *("vllm_python", "vllm_options", "vllm_timeout", "vllm_sleep"),
-    *("log_to", "log_samples_every", "log_samples"),
-    *("shard", "extend"),
-)
-"""Settings that a resumed run may have changed: machines, evaluation, checkpoints and logging."""
 _DRAWN = 6
 _SHOWN = (
     *("return", "dice", "val/dice", "valid_rate", "frac_reward_zero_std", "approx_kl", "entropy"),
@@ -120,13 +111,13 @@ def train_chat(
     Raises:
         MedSegError: See `RunFolder.start`; or cases, backbone or model cannot be used.
     """
+    RunFolder(out).check(config, resume)
     view = config.view()
     load_processor(config.model, config.base)  # raises before Ray starts
     start_ray()
     gpus = gpu_plan(config)
     run = RunFolder(out)
-    check_length(config, run, resume)
-    run.start(config, view, resume, "MedSegChat-v0", _FREE)
+    run.start(config, view, resume, "MedSegChat-v0")
     start = start_folder(config.model, config.lora_rank, run.path / _BASE, config.base)
     console = console or make_console(stderr=True)
     newest = run.newest()
@@ -182,7 +173,7 @@ def _train(
 ) -> None:
     every = config.eval_every
     keys = load_cases(config.cases, "val").keys[: config.eval_cases] if every else []
-    total = config.total_iterations
+    total = config.total(config.iterations)
     with RunLog(
         run.path,
         total,

@@ -127,6 +127,7 @@ class MachineOptions(TrackingOptions):
     """The machine that computes a run, and how often it is logged and kept."""
 
     topic: ClassVar[str] = "Machine, logs and checkpoints"
+    free: ClassVar[tuple[str, ...]] = ("device", "loader_workers", "log_every", "save_every")
 
     device: str = "auto"
     """"auto" takes an accelerator where there is one, "cpu" does not."""

@@ -21,7 +21,8 @@ from medseg_agents.llm.weights.origin import read_facts
 from medseg_agents.runs.log import read_progress
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import leave_out_spelled, load_conversations
-from medseg_agents.sft.train import make_trainer, steps_of, train_sft
+from medseg_agents.sft.train import make_trainer, train_sft
+from medseg_agents.sft.trainer_arguments import steps_of
 from safetensors.torch import load_file
 
 from medseg_gym.envs.chat_options import ChatOptions
