@@ -70,7 +70,7 @@ class SheetOptions(SkipOptions):
     """Options of `medseg cases show`."""
 
     split: str = "train"
-    """train, val or test."""
+    """train, val, test, or all of them together."""
 
     count: int = short("-n", 16)
     """Cases."""

@@ -83,9 +83,7 @@ class RunFolder:
             seen = {"env_id": env_id, "view": view}
             atomic_write(self.path / "view.json", json.dumps(seen, indent=1), error)
 
-    def check(
-        self, config: Options, resume: bool, error: type[MedSegError] = MedSegError
-    ) -> None:
+    def check(self, config: Options, resume: bool, error: type[MedSegError] = MedSegError) -> None:
         """Refuse what `start` refuses, and write nothing.
 
         Args:

@@ -76,7 +76,7 @@ def test_a_new_run_has_nothing_to_extend(name, tmp_path) -> None:
     given = {k: v for k, v in vars(TRAINERS[name]).items() if k in ("model", "pairs")}
     given |= {"trajectories": "a.parquet"} if name == "sft" else {}
     words = [f"--{k}={v if isinstance(v, str) else v[0]}" for k, v in given.items()]
-    with pytest.raises(MedSegError, match="--extend goes on .* give it with --resume; .* larger"):
+    with pytest.raises(MedSegError, match=r"--extend goes on .* give it with --resume; .* larger"):
         call(name, tmp_path / "new", *words, "--extend", "2")
     assert not (tmp_path / "new").exists()
 
@@ -92,5 +92,5 @@ def test_what_may_differ_exists_and_is_no_matter_of_learning(name) -> None:
 
 def test_a_rate_that_has_fallen_to_nothing_is_not_held(tmp_path) -> None:
     RunFolder(tmp_path).write_config(TRAINERS["dpo"])  # linear, to 0
-    with pytest.raises(MedSegError, match="brought the learning rate to 0.*stretch"):
+    with pytest.raises(MedSegError, match=r"brought the learning rate to 0.*stretch"):
         call("dpo", tmp_path, "--resume", "--extend", "5")

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,19 @@ def test_a_run_goes_on_with_the_same_settings_only(data, trained):
     with pytest.raises(SftError, match=r"other settings.*lr"):
         train_sft(settings(data, lr=1e-3), out, resume=True)
     assert train_sft(settings(data), out, resume=True) == model
+
+
+@pytest.mark.parametrize(("kind", "rates"), [("hold", [0.05, 0.05]), ("stretch", [0.4, 0.2])])
+def test_an_extended_run_holds_its_rate_or_stretches_it(data, trained, tmp_path, kind, rates):
+    out = shutil.copytree(trained[0], tmp_path / "run")
+    more = {"optimiser": "adamw", "schedule": "linear", "steps": 4, "epochs": 1.0}
+    assert train_sft(settings(data), out, resume=True) == out / "model"  # finished: left alone
+    first = train_sft(settings(data, **more), tmp_path / "linear", quiet=True)
+    longer = settings(data, **more, extend=2, extend_schedule=kind)
+    assert train_sft(longer, tmp_path / "linear", resume=True, quiet=True) == first
+    rows = [row for row in read_progress(tmp_path / "linear") if "learning_rate" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["learning_rate"] / 2e-3 for row in rows[-2:]] == pytest.approx(rates, abs=0.06)
 
 
 _RUN = """
