@@ -79,13 +79,13 @@ def test_a_hint_brings_what_is_missing_there() -> None:
 
 def test_hints_that_are_made_at_run_time_name_extras() -> None:
     from medseg_gym.backbones.registry import BACKBONES
-    from medseg_gym.cli.main import _extras_with
+    from medseg_gym.cli.extras import extras_with
 
     for spec in available().values():
         assert BACKBONES.knows(spec.name)
         if spec.extra:
             assert spec.extra[0] in EXTRAS
     for module in ("ray", "fastapi", "pyarrow", "trl", "stable_baselines3", "SimpleITK", "uvicorn"):
-        for extra in _extras_with(module):
+        for extra in extras_with(module):
             assert extra in EXTRAS and module.lower().replace("_", "-") in packages(extra)
-        assert _extras_with(module)
+        assert extras_with(module)

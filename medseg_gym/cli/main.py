@@ -1,12 +1,11 @@
-"""The command line: `medseg demo | cases | backbones | trajectories | serve`."""
+"""The command line: `medseg demo | doctor | cases | backbones | trajectories | serve`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import entry_points, requires
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -18,6 +17,8 @@ from medseg_gym.cli.backbones import backbones_app
 from medseg_gym.cli.cases import cases_app
 from medseg_gym.cli.demo import demo
 from medseg_gym.cli.demo_options import DemoOptions
+from medseg_gym.cli.doctor import DoctorOptions, doctor
+from medseg_gym.cli.extras import extras_with, install_line
 from medseg_gym.cli.from_dataclass import with_options
 from medseg_gym.cli.serve import ServeOptions, serve
 from medseg_gym.cli.trajectories import trajectories_app
@@ -35,10 +36,8 @@ app.command("serve")(with_options(ServeOptions, serve, results=False))
 
 __all__ = ["app", "main", "run"]
 
-_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*extra == ['\"](?P<extra>[\w-]+)")
-
-
 app.command("demo")(with_options(DemoOptions, demo))
+app.command("doctor")(with_options(DoctorOptions, doctor))
 
 
 def _print_version(wanted: bool) -> None:
@@ -93,26 +92,15 @@ def plain_errors() -> Iterator[None]:
     except MedSegError as error:
         message = str(error)
     except ModuleNotFoundError as error:
-        extras = _extras_with(error.name or "")
+        extras = extras_with(error.name or "")
         if not extras:
             raise
-        wanted = " or ".join(f'"medseg-gym[{extra}]"' for extra in extras)
-        message = f"{error.name} is not installed: pip install {wanted}"
+        wanted = " or ".join(map(install_line, extras))
+        message = f"{error.name} is not installed: {wanted}"
     else:
         return
     Console(stderr=True).print(f"error: {message}", style="red", markup=False, soft_wrap=True)
     raise SystemExit(2)
-
-
-def _extras_with(module: str) -> list[str]:
-    """Extras of this package, those that combine others left out, which bring a module."""
-    name = module.partition(".")[0].replace("_", "-").lower()
-    extras = [
-        match["extra"]
-        for match in map(_REQUIREMENT.match, requires("medseg-gym") or [])
-        if match and match["name"].replace("_", "-").lower() == name
-    ]
-    return [extra for extra in dict.fromkeys(extras) if extra not in ("all", "dev")]
 
 
 def run(command: Callable[..., object]) -> None:
