@@ -27,6 +27,8 @@ FILES = [ROOT / "README.md"] + [
 ]
 # What a file's hint is about: modules that it (or what it opens) imports, as packages call them.
 NEEDS = {
+    "agents/medseg_agents/runs/trackers/wandb.py": {"wandb": {"wandb"}},
+    "agents/medseg_agents/runs/trackers/mlflow.py": {"mlflow": {"mlflow"}},
     "agents/medseg_agents/evaluation/single_image.py": {"data": {"pydicom"}},
     "agents/medseg_agents/commands/page.py": {"serve": {"fastapi", "uvicorn", "pyarrow"}},
     "medseg_gym/cases/volumes/itk_file.py": {"data": {"simpleitk"}},

@@ -83,7 +83,7 @@ def find_versions() -> dict[str, str | None]:
 
 
 def find_devices() -> list[dict[str, Any]]:
-    """Return the devices that torch can compute on, with their memory in bytes where it is known."""
+    """Return the devices that torch can compute on, with their memory in bytes where known."""
     import torch
 
     found: list[dict[str, Any]] = [

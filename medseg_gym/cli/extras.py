@@ -1,4 +1,4 @@
-"""Extras of the package: what each brings, what of it is installed, and the line that installs it."""
+"""Extras of the package: what each brings, what of it is installed, and the line for the rest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COMBINING = ("all", "dev")
 
 @cache
 def requirements_by_extra() -> dict[str, list[Requirement]]:
-    """Return what each extra brings on this machine; extras that are made of others are left out."""
+    """Return what each extra brings on this machine, but for those that are made of others."""
     extras: dict[str, list[Requirement]] = {}
     for text in requires(_PACKAGE) or []:
         requirement = Requirement(text)

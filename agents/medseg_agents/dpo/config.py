@@ -97,7 +97,7 @@ class DpoConfig(MachineOptions, OptimiserOptions, PairOptions, ModelOptions):
         ):
             if getattr(self, name) not in choices:
                 raise DpoError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
-        for name in ("batch_size", "accumulate", "log_every", "save_every"):
+        for name in ("batch_size", "accumulate", "log_every", "save_every", "play_count"):
             if getattr(self, name) < 1:
                 raise DpoError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.epochs <= 0 or (self.steps is not None and self.steps < 1):

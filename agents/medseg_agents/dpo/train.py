@@ -15,6 +15,7 @@ from typing import Any
 from medseg_agents.dpo.config import DpoConfig, DpoError
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.data import leave_out_spelled, load_rows
+from medseg_agents.sft.played_cases import PlayedCases, played_cases
 from medseg_agents.sft.trainer_arguments import set_length, steps_of, trainer_arguments
 from medseg_agents.sft.trainer_run import is_first, load_start, save_trained, train_to_end
 
@@ -50,7 +51,8 @@ def train_dpo(
     policy = _check_view(config, view)
     model, processor, origin = load_start(config, out, arguments(config, out).main_process_first())
     rows = leave_out_spelled(rows, processor, ("prompt", "chosen", "rejected"), DpoError)
-    trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
+    play = played_cases(config, processor, view, policy) if is_first() else None
+    trainer = make_trainer(config, out, model, processor, rows, held_out, quiet, play)
     total = config.total(steps_of(config, len(rows), trainer.args.world_size))
     train_to_end(trainer, run, total, DpoError)
     save_trained(trainer, processor, run, config, origin, (view, policy), DpoError)
@@ -105,6 +107,7 @@ def make_trainer(
     rows: Any,
     held_out: Any = None,
     quiet: bool = True,
+    play: PlayedCases | None = None,
 ) -> Any:
     """Make TRL's `DPOTrainer` for a configuration; arguments are those of `sft.train`."""
     from transformers import PrinterCallback
@@ -124,7 +127,7 @@ def make_trainer(
         train_dataset=rows,
         eval_dataset=held_out,
         processing_class=processor,
-        callbacks=[WholeCheckpoints(), LogRun(out, quiet, config.log_to)],
+        callbacks=[WholeCheckpoints(), LogRun(out, quiet, config.log_to, play)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from medseg_agents.arrays.rllib.train import start_ray
-from medseg_agents.evaluation.validation import validation_metrics
+from medseg_agents.evaluation.validation import DRAWN, validation_metrics
 from medseg_agents.grpo.algorithm import ChatAlgorithm, ChatConfig, ChatPPOConfig, GRPOConfig
 from medseg_agents.grpo.learner import LOWER
 from medseg_agents.grpo.metrics import read_result
@@ -35,7 +35,6 @@ from medseg_gym.display.terminal import make_console
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
 
 _ALGORITHM, _MODEL, _BASE = "algorithm", "model", "base"
-_DRAWN = 6
 _SHOWN = (
     *("return", "dice", "val/dice", "valid_rate", "frac_reward_zero_std", "approx_kl", "entropy"),
     *("grad_norm", "episodes_per_second"),
@@ -185,7 +184,7 @@ def _train(
         LOWER,
     ) as log:
         if step == 0 and every:
-            log.write(0, _validate(algo, keys, run.path, 0))
+            _validate(algo, keys, log, 0)
         while step < total:
             result = algo.train()
             step = int(result["training_iteration"])
@@ -194,20 +193,16 @@ def _train(
                 log.write_table(step, TABLE, sample_table(newest_samples(algo, config.log_samples)))
             last = step >= total
             if every and (step % every == 0 or last):
-                log.write(step, _validate(algo, keys, run.path, step))
+                _validate(algo, keys, log, step)
             if step % config.checkpoint_every == 0 or last:
                 run.save(step, lambda folder: _save(algo, config, run.path, folder))
                 run.prune(config.keep)
 
 
-def _validate(
-    algo: ChatAlgorithm, keys: Sequence[str], out: Path, iteration: int
-) -> dict[str, float]:
-    records, sheet = algo.validate_cases(keys, drawn=_DRAWN)
-    if sheet:
-        file = out / "samples" / f"iteration-{iteration:05d}.png"
-        atomic_write(file, sheet)
-    return validation_metrics(records)
+def _validate(algo: ChatAlgorithm, keys: Sequence[str], log: RunLog, iteration: int) -> None:
+    records, sheet = algo.validate_cases(keys, drawn=DRAWN)
+    log.write(iteration, validation_metrics(records))
+    log.write_sheet(iteration, sheet)
 
 
 def _save(algo: ChatAlgorithm, config: ChatRun, run: Path, folder: Path) -> None:

@@ -123,7 +123,27 @@ class OptimiserOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineOptions(TrackingOptions):
+class PlayOptions(TrackingOptions):
+    """Episodes that are played while rows are learned from."""
+
+    topic: ClassVar[str] = "Logging"
+    free: ClassVar[tuple[str, ...]] = ("play_cases", "play_count", "play_backbone")
+
+    play_cases: str | None = None
+    """Case spec; the model plays the first cases of its "val" split at every checkpoint. Their
+    means are logged as val/dice and so on, and a contact sheet goes to `samples/` and to `log_to`.
+    Left out plays none.
+    """
+
+    play_count: int = 6
+    """How many."""
+
+    play_backbone: str = "pocket"
+    """Segmenter of these episodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions(PlayOptions):
     """The machine that computes a run, and how often it is logged and kept."""
 
     topic: ClassVar[str] = "Machine, logs and checkpoints"
@@ -158,7 +178,7 @@ class SftConfig(MachineOptions, OptimiserOptions, ConversationOptions, StartOpti
         ):
             if getattr(self, name) not in choices:
                 raise SftError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
-        for name in ("batch_size", "accumulate", "log_every", "save_every"):
+        for name in ("batch_size", "accumulate", "log_every", "save_every", "play_count"):
             if getattr(self, name) < 1:
                 raise SftError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.epochs <= 0 or (self.steps is not None and self.steps < 1):

@@ -16,6 +16,7 @@ from typing import Any
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import leave_out_spelled, load_conversations
+from medseg_agents.sft.played_cases import PlayedCases, played_cases
 from medseg_agents.sft.trainer_arguments import set_length, steps_of, trainer_arguments
 from medseg_agents.sft.trainer_run import is_first, load_start, save_trained, train_to_end
 
@@ -58,7 +59,8 @@ def train_sft(
         start = replace(config, model=str(out / "start"), base=None)
     model, processor, origin = load_start(start, out, arguments(config, out).main_process_first())
     rows = leave_out_spelled(rows, processor, ("messages",), SftError)
-    trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
+    play = played_cases(config, processor, view, {}) if is_first() else None
+    trainer = make_trainer(config, out, model, processor, rows, held_out, quiet, play)
     total = config.total(steps_of(config, len(rows), trainer.args.world_size))
     train_to_end(trainer, run, total, SftError)
     save_trained(trainer, processor, run, config, origin, (view, {}), SftError)
@@ -90,6 +92,7 @@ def make_trainer(
     rows: Any,
     held_out: Any = None,
     quiet: bool = True,
+    play: PlayedCases | None = None,
 ) -> Any:
     """Make TRL's `SFTTrainer` for a configuration.
 
@@ -101,6 +104,7 @@ def make_trainer(
         rows: From `load_conversations`.
         held_out: Likewise, whose loss is logged; or None.
         quiet: No progress bar.
+        play: Plays validation cases at every checkpoint.
     """
     import torch
     from transformers import PrinterCallback
@@ -118,7 +122,7 @@ def make_trainer(
         train_dataset=rows,
         eval_dataset=held_out,
         processing_class=processor,
-        callbacks=[WholeCheckpoints(), LogRun(out, quiet, config.log_to)],
+        callbacks=[WholeCheckpoints(), LogRun(out, quiet, config.log_to, play)],
     )
     if config.optimiser == "muon":
         optimiser: torch.optim.Optimizer = MuonWithAdamW(

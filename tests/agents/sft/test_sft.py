@@ -121,6 +121,16 @@ def test_training_writes_a_policy_that_is_shown_what_it_was_trained_on(data, tra
     assert all(not torch.equal(start[name], end[name]) for name in start if "weight" in name)
 
 
+def test_cases_are_played_at_every_checkpoint_and_shown(data, tmp_path):
+    out = tmp_path / "run"
+    more = {"play_cases": "phantoms:abdomen", "play_count": 2, "play_backbone": "ellipse"}
+    train_sft(settings(data, **more), out, quiet=True)
+    rows = [row for row in read_progress(out) if "val/dice" in row]
+    assert [row["step"] for row in rows] == [2, 4]
+    sheets = sorted((out / "samples").iterdir())
+    assert [sheet.name for sheet in sheets] == ["step-00002.png", "step-00004.png"]
+
+
 def test_a_run_goes_on_with_the_same_settings_only(data, trained):
     out, model = trained
     with pytest.raises(SftError, match="--resume"):

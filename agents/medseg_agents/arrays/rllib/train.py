@@ -98,7 +98,9 @@ def train_rllib(
                 if validate and (step - evaluated >= config.eval_every or step >= total):
                     evaluated = step
                     _take_weights(algo, network)
-                    log.write(step, validate(network))
+                    metrics, sheet = validate(network)
+                    log.write(step, metrics)
+                    log.write_sheet(step, sheet)
                 if step - saved >= config.checkpoint_every or step >= total:
                     saved = step
                     _save(run, algo, network, config, step)

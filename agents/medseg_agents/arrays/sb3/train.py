@@ -221,4 +221,6 @@ class _RunCallback(BaseCallback):
         if self.validator is not None:
             self._evaluated = self.num_timesteps
             network: Any = self._ppo.policy.network
-            self.log.write(self.num_timesteps, self.validator(network))
+            metrics, sheet = self.validator(network)
+            self.log.write(self.num_timesteps, metrics)
+            self.log.write_sheet(self.num_timesteps, sheet)

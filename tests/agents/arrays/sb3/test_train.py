@@ -144,6 +144,12 @@ def test_a_killed_run_goes_on_to_its_end(small_run, tmp_path):
     assert rates[-1] < rates[0] / 5
 
 
+def test_episodes_of_validation_are_shown(run):
+    path, _ = run
+    sheets = sorted((path / "samples").iterdir())
+    assert [sheet.name for sheet in sheets] == ["step-00064.png", "step-00128.png"]
+
+
 def test_an_extended_run_holds_its_schedules_or_stretches_them(small_run, tmp_path):
     train_sb3(SB3PPOConfig(**small_run), tmp_path / "r", console=QUIET)
     for number, kind in enumerate(("hold", "stretch"), start=1):
