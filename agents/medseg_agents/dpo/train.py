@@ -10,14 +10,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg_agents.dpo.config import DpoConfig, DpoError
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.data import leave_out_spelled, load_rows
-from medseg_agents.sft.played_cases import PlayedCases, played_cases
 from medseg_agents.sft.trainer_arguments import set_length, steps_of, trainer_arguments
 from medseg_agents.sft.trainer_run import is_first, load_start, save_trained, train_to_end
+
+if TYPE_CHECKING:
+    from medseg_agents.sft.played_cases import PlayedCases
 
 
 def train_dpo(
@@ -51,6 +53,8 @@ def train_dpo(
     policy = _check_view(config, view)
     model, processor, origin = load_start(config, out, arguments(config, out).main_process_first())
     rows = leave_out_spelled(rows, processor, ("prompt", "chosen", "rejected"), DpoError)
+    from medseg_agents.sft.played_cases import played_cases  # imports torch
+
     play = played_cases(config, processor, view, policy) if is_first() else None
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet, play)
     total = config.total(steps_of(config, len(rows), trainer.args.world_size))

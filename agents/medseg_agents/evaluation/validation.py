@@ -11,8 +11,8 @@ from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.arrays.networks import PromptNetwork
 from medseg_agents.evaluation.case_record import CaseRecord, record_of
 from medseg_agents.policies.network import NetworkPolicy
-from medseg_gym.envs import CoreVectorEnv
 from medseg_gym.envs.contact_sheet import contact_sheet
+from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.episodes import Episode, mean_summary
 from medseg_gym.policy import Policy, make_envs, play_cases
 

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import leave_out_spelled, load_conversations
-from medseg_agents.sft.played_cases import PlayedCases, played_cases
 from medseg_agents.sft.trainer_arguments import set_length, steps_of, trainer_arguments
 from medseg_agents.sft.trainer_run import is_first, load_start, save_trained, train_to_end
+
+if TYPE_CHECKING:
+    from medseg_agents.sft.played_cases import PlayedCases
 
 
 def train_sft(
@@ -59,6 +61,8 @@ def train_sft(
         start = replace(config, model=str(out / "start"), base=None)
     model, processor, origin = load_start(start, out, arguments(config, out).main_process_first())
     rows = leave_out_spelled(rows, processor, ("messages",), SftError)
+    from medseg_agents.sft.played_cases import played_cases  # imports torch
+
     play = played_cases(config, processor, view, {}) if is_first() else None
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet, play)
     total = config.total(steps_of(config, len(rows), trainer.args.world_size))
