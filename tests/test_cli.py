@@ -101,6 +101,14 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(capsys):
         raise ModuleNotFoundError("No module", name="nobody_knows_it")
 
 
+def test_a_file_that_the_system_refuses_is_named(capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended, cli.plain_errors():
+        (tmp_path / "file").write_text("x")
+        (tmp_path / "file" / "inner").mkdir()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}/file/inner: Not a directory\n"
+
+
 def test_another_package_called_agents_is_named(monkeypatch):
     import typer
 

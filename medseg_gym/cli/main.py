@@ -91,6 +91,10 @@ def plain_errors() -> Iterator[None]:
         raise SystemExit(1) from None
     except MedSegError as error:
         message = str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        message = f"{error.filename}: {error.strerror}"  # no right to write, a file for a folder
     except ModuleNotFoundError as error:
         extras = extras_with(error.name or "")
         if not extras:

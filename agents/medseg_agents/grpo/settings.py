@@ -19,7 +19,7 @@ from medseg_agents.grpo.option_groups import (
     ShardSettings,
     UpdateSettings,
 )
-from medseg_gym.errors import MedSegError
+from medseg_gym.errors import MedSegError, nearest
 from medseg_gym.options import describe_fields
 
 
@@ -43,7 +43,10 @@ class ChatSettings(
         for name, field in describe_fields(type(self)).items():
             choices = typing.get_args(field.declared)
             if typing.get_origin(field.declared) is Literal and getattr(self, name) not in choices:
-                raise MedSegError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+                near = nearest(str(getattr(self, name)), choices)
+                raise MedSegError(
+                    f"{name} must be one of {choices}, got {getattr(self, name)!r}{near}"
+                )
         _at_least_one(self, "num_generations", "groups", "minibatches", "micro_batch", "iterations")
         _at_least_one(self, "max_completion_length", "max_num_gen_batches")
         if self.dynamic_sampling and self.num_generations < 2:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from medseg_agents.runs.options import TrackingOptions
-from medseg_gym.errors import MedSegError
+from medseg_gym.errors import MedSegError, nearest
 from medseg_gym.options import Options
 
 
@@ -176,8 +176,9 @@ class SftConfig(MachineOptions, OptimiserOptions, ConversationOptions, StartOpti
             ("save_dtype", ("float32", "base")),
             ("device", ("auto", "cpu")),
         ):
-            if getattr(self, name) not in choices:
-                raise SftError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+            if (given := getattr(self, name)) not in choices:
+                near = nearest(str(given), choices)
+                raise SftError(f"{name} must be one of {choices}, got {given!r}{near}")
         for name in ("batch_size", "accumulate", "log_every", "save_every", "play_count"):
             if getattr(self, name) < 1:
                 raise SftError(f"{name} must be at least 1, got {getattr(self, name)}")
