@@ -77,12 +77,13 @@ def leaves(command, words=()):
     return inner
 
 
+SERVERS = {"serve", "play"}  # which would run until they are stopped
 COMMANDS = leaves(get_command(app))
 TRIALS = [
     (name, option.name, value)
     for name, command in COMMANDS.items()
     for option in command.params
-    if option.param_type_name == "option"
+    if option.param_type_name == "option" and name not in SERVERS
     for value in MISTAKES.get(option.name, ())
 ]
 

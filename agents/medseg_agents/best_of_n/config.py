@@ -72,6 +72,8 @@ class TrainingOptions(TrackingOptions, OptimiserOptions):
 class BestOfNRun(TrainingOptions, EnvironmentOptions, SamplingOptions, ModelOptions):
     """A run of rejection sampling (best-of-n) and supervised training on what was kept."""
 
+    one_schedule: ClassVar[bool] = False  # but one of each iteration
+
     def __post_init__(self) -> None:
         for name in ("num_envs", "iterations", "max_completion_length", "max_steps"):
             if getattr(self, name) < 1:

@@ -16,6 +16,7 @@ class ExtendOptions(Options):
 
     topic: ClassVar[str] = "Going on"
     free: ClassVar[tuple[str, ...]] = ("extend", "extend_schedule")
+    one_schedule: ClassVar[bool] = True  # along the whole run
 
     extend: int = 0
     """With --resume: so many steps or iterations, whichever the run counts, after the last of the

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from medseg_agents.runs.folder import RunFolder
+from medseg_agents.runs.options import ExtendOptions
 from medseg_gym.errors import MedSegError
 from medseg_gym.options import Options
 
 LENGTHS = ("iterations", "steps", "epochs")
-"""Settings that say how long a run is; its schedules follow them."""
+"""Settings that say how long a run is; the first that a run has is the one."""
 
 
 def free_settings(kind: type[Options]) -> frozenset[str]:
@@ -67,14 +68,13 @@ def check_settings(before: Options, now: Options, run: RunFolder, error: type[Me
         f"{run.path} was begun with other settings: {said}. Resume it without "
         f"{', '.join(map(_flag, differing))}, or give another --out"
     )
-    for name in differing:
-        old, new = was[name], is_now[name]
-        if name in LENGTHS and old is not None and new is not None and new > old:
-            more = f"{new - old:g} " if name != "epochs" else ""
-            message += (
-                f". Its schedules follow {_flag(name)}: give --extend {more or 'STEPS '}"
-                "to go on after its end"
-            )
+    length = _length(now)
+    if length in differing:
+        longer = [one[length] if isinstance(one[length], int) else 0 for one in (was, is_now)]
+        more = longer[1] - longer[0] if 0 < longer[0] < longer[1] else "N"
+        message += (
+            f". Its schedules follow {_flag(length)}: give --extend {more} to go on after its end"
+        )
     raise error(message)
 
 
@@ -89,22 +89,28 @@ def check_extension(config: Any, resume: bool, error: type[MedSegError]) -> None
     Raises:
         MedSegError: As `error`.
     """
-    extend = getattr(config, "extend", 0)
+    if not isinstance(config, ExtendOptions):  # no run of a trainer
+        return
+    extend = config.extend
     if extend < 0:
         raise error(f"extend must be at least 0, got {extend}")
     if extend and not resume:
-        name = next(name for name in LENGTHS if hasattr(config, name))
         raise error(
             "--extend goes on after the end of a run: give it with --resume; a new run takes a "
-            f"larger {_flag(name)}"
+            f"larger {_flag(_length(config))}"
         )
-    falls = getattr(config, "schedule", "constant") != "constant"
+    falls = config.one_schedule and getattr(config, "schedule", "constant") != "constant"
     if extend and falls and not getattr(config, "final_rate", 0.0):
         if config.extend_schedule == "hold":
             raise error(
                 f"the schedule {config.schedule!r} has brought the learning rate to 0 at the end "
                 "of the run, where --extend-schedule hold keeps it: give --extend-schedule stretch"
             )
+
+
+def _length(config: Any) -> str:
+    """Name of the setting that says how long a run is."""
+    return next(name for name in LENGTHS if getattr(config, name, None) is not None)
 
 
 def _flag(name: str) -> str:
