@@ -20,7 +20,7 @@ class CaseOptions(Options):
     """
 
     split: str = "test"
-    """train, val or test."""
+    """train, val, test, or all of them together."""
 
     limit: int | None = None
     """First so many cases; left out plays all."""

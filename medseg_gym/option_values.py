@@ -107,7 +107,8 @@ def convert(text: str, declared: Any) -> Any:
         for choice in typing.get_args(declared):
             if str(choice) == text:
                 return choice
-        raise ValueError(f"use one of {', '.join(map(str, typing.get_args(declared)))}")
+        known = [str(choice) for choice in typing.get_args(declared)]
+        raise ValueError(f"use one of {', '.join(known)}{nearest(text, known)}")
     if origin in (tuple, list) or declared in (tuple, list):
         arguments = typing.get_args(declared) or (str, ...)
         inner = [kind for kind in arguments if kind is not Ellipsis]

@@ -11,9 +11,8 @@ from medseg_gym.cli import main as cli
 from medseg_gym.errors import CheckpointError, MedSegError
 
 
-def medseg(monkeypatch, *arguments: str) -> str:
-    """Standard output of `medseg ARGUMENTS` on a wide terminal; expected errors are raised."""
-    monkeypatch.setattr(cli.console, "_width", 200)
+def medseg(*arguments: str) -> str:
+    """Standard output of `medseg ARGUMENTS` in a pipe; expected errors are raised."""
     result = CliRunner().invoke(cli.app, list(arguments))
     if result.exception is not None:
         raise result.exception
@@ -31,7 +30,7 @@ def test_demo_prints_a_table_and_writes_pictures(monkeypatch, tmp_path):
     from PIL import Image
 
     out = tmp_path / "demo"
-    text = medseg(monkeypatch, "demo", "--backbones", "ellipse", "--limit", "3", "--out", str(out))
+    text = medseg("demo", "--backbones", "ellipse", "--limit", "3", "--out", str(out))
     for word in ("random", "centre-box", "oracle-click", "oracle", "Not for clinical use"):
         assert word in text
     with Image.open(out / "sheet.png") as sheet, Image.open(out / "episode.gif") as gif:
@@ -41,42 +40,42 @@ def test_demo_prints_a_table_and_writes_pictures(monkeypatch, tmp_path):
 
 def test_demo_on_phantoms_says_that_they_are_synthetic(monkeypatch, tmp_path):
     options = ("--backbones", "ellipse", "--cases", "phantoms", "--limit", "2")
-    assert "synthetic" in medseg(monkeypatch, "demo", *options, "--out", str(tmp_path))
+    assert "synthetic" in medseg("demo", *options, "--out", str(tmp_path))
 
 
 def test_cases_list_counts_by_split_and_target(monkeypatch):
-    text = medseg(monkeypatch, "cases", "list", "samples")
+    text = medseg("cases", "list", "samples")
     row = next(line for line in text.splitlines() if "lung mass" in line)
     assert "test" in row and "CT" in row and "11" in row
-    text = medseg(monkeypatch, "cases", "list", "phantoms:brain", "--limit", "8")
+    text = medseg("cases", "list", "phantoms:brain", "--limit", "8")
     assert "MRI (synthetic)" in text and "the first 8 of 100000" in text
 
 
 def test_backbones_list_says_what_is_missing_and_where_it_goes(monkeypatch, tmp_path):
-    text = medseg(monkeypatch, "backbones", "list")
+    text = medseg("backbones", "list")
     row = next(line for line in text.splitlines() if "imisnet" in line)
     assert "box, point, text" in row and "182.5" in row and "missing" in row
     assert str(tmp_path / "cache" / "medseg_gym" / "checkpoints") in text
     assert "sam_vit_b: sam_vit_b_01ec64.pth from https://" in text
     (tmp_path / "sam_vit_b_01ec64.pth").write_bytes(b"not looked into")
     monkeypatch.setenv("MEDSEG_CHECKPOINTS", str(tmp_path))
-    text = medseg(monkeypatch, "backbones", "list")
+    text = medseg("backbones", "list")
     assert f"sam_vit_b: found {tmp_path / 'sam_vit_b_01ec64.pth'}" in text
 
 
 def test_backbones_list_names_the_extra_that_is_not_installed(monkeypatch):
     monkeypatch.setattr("medseg_gym.backbones.spec.find_spec", lambda name: None)
-    text = medseg(monkeypatch, "backbones", "list")
+    text = medseg("backbones", "list")
     row = next(line for line in text.splitlines() if "medsam2" in line)
     assert '"medseg-gym[sam2]"' in row
 
 
 def test_backbones_check_measures_box_and_click(monkeypatch):
-    text = medseg(monkeypatch, "backbones", "check", "ellipse")
+    text = medseg("backbones", "check", "ellipse")
     assert "Dice, tight box" in text and "0.777" in text and "ms" in text
     pytest.importorskip("sam2")
     options = ("--random-weights", "--image-size", "64", "--dtype", "bfloat16")
-    text = medseg(monkeypatch, "backbones", "check", "medsam2", *options)
+    text = medseg("backbones", "check", "medsam2", *options)
     assert "39.0 M" in text and "Dice, one click" in text
 
 
@@ -84,7 +83,7 @@ def test_backbones_check_of_a_bad_file_ends_in_one_line(monkeypatch, tmp_path, c
     bad = tmp_path / "weights.pth"
     bad.write_bytes(b"\x00" * 64)
     with pytest.raises(CheckpointError, match=r"weights\.pth"):
-        medseg(monkeypatch, "backbones", "check", "sam_vit_b", "--checkpoint", str(bad))
+        medseg("backbones", "check", "sam_vit_b", "--checkpoint", str(bad))
     monkeypatch.setattr("sys.argv", ["medseg", "backbones", "check", "sam_vit_b"])
     with pytest.raises(SystemExit) as stop:
         cli.main()
@@ -103,6 +102,14 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(capsys):
     )
     with pytest.raises(ModuleNotFoundError), cli.plain_errors():
         raise ModuleNotFoundError("No module", name="nobody_knows_it")
+
+
+def test_a_file_that_the_system_refuses_is_named(capsys, tmp_path):
+    with pytest.raises(SystemExit) as ended, cli.plain_errors():
+        (tmp_path / "file").write_text("x")
+        (tmp_path / "file" / "inner").mkdir()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}/file/inner: Not a directory\n"
 
 
 def test_another_package_called_agents_is_named(monkeypatch):
@@ -124,7 +131,7 @@ def test_another_package_called_agents_is_named(monkeypatch):
 def test_the_version_is_printed(monkeypatch):
     import medseg_gym
 
-    assert medseg(monkeypatch, "--version") == f"medseg-gym {medseg_gym.__version__}\n"
+    assert medseg("--version") == f"medseg-gym {medseg_gym.__version__}\n"
 
 
 def _lazy_commands():
@@ -138,7 +145,7 @@ def _lazy_commands():
     "name",
     [
         *("demo", "run", "eval", "compare", "play", "train", "trajectories", "cases", "backbones"),
-        *("serve", "export-model"),
+        *("doctor", "serve", "export-model"),
     ],
 )
 def test_the_list_of_commands_says_what_each_says_of_itself(name):

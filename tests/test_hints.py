@@ -27,6 +27,8 @@ FILES = [ROOT / "README.md"] + [
 ]
 # What a file's hint is about: modules that it (or what it opens) imports, as packages call them.
 NEEDS = {
+    "agents/medseg_agents/runs/trackers/wandb.py": {"wandb": {"wandb"}},
+    "agents/medseg_agents/runs/trackers/mlflow.py": {"mlflow": {"mlflow"}},
     "agents/medseg_agents/evaluation/single_image.py": {"data": {"pydicom"}},
     "agents/medseg_agents/commands/page.py": {"serve": {"fastapi", "uvicorn", "pyarrow"}},
     "medseg_gym/cases/volumes/itk_file.py": {"data": {"simpleitk"}},
@@ -79,13 +81,13 @@ def test_a_hint_brings_what_is_missing_there() -> None:
 
 def test_hints_that_are_made_at_run_time_name_extras() -> None:
     from medseg_gym.backbones.registry import BACKBONES
-    from medseg_gym.cli.main import _extras_with
+    from medseg_gym.cli.extras import extras_with
 
     for spec in available().values():
         assert BACKBONES.knows(spec.name)
         if spec.extra:
             assert spec.extra[0] in EXTRAS
     for module in ("ray", "fastapi", "pyarrow", "trl", "stable_baselines3", "SimpleITK", "uvicorn"):
-        for extra in _extras_with(module):
+        for extra in extras_with(module):
             assert extra in EXTRAS and module.lower().replace("_", "-") in packages(extra)
-        assert _extras_with(module)
+        assert extras_with(module)

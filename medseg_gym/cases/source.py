@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from medseg_gym.cases.case import Case, ReadOnlyCase
-from medseg_gym.errors import CaseError
+from medseg_gym.errors import CaseError, nearest
 from medseg_gym.registry import Factory, Registry
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medseg_gym.cases.volume_source import VolumeSource
 
 SPLITS = ("train", "val", "test")
+ALL = "all"
 
 OneCase = TypeVar("OneCase", bound=ReadOnlyCase)
 AnySource = TypeVar("AnySource", bound="Source[Any]")
@@ -195,9 +196,10 @@ CASES: Registry[CaseSource] = Registry(
         "nifti": "medseg_gym.cases.nifti:load",
         "npz": "medseg_gym.cases.npz:load",
         "dicom": "medseg_gym.cases.dicom:load",
+        "image": "medseg_gym.cases.image_files.one_image:load",
         "volume": "medseg_gym.cases.volume_slices:load",
         "phantoms-volume": "medseg_gym.cases.volume_slices:load_phantoms",
-        "pool": "medseg_gym.cases.pool:load",
+        "pool": "medseg_gym.cases.derived.pool:load",
         "unlabelled": "medseg_gym.cases.unlabelled:load",
     },
     CaseError,
@@ -233,13 +235,15 @@ def load_cases(
         spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
             made on demand), files on disk as "biomedparse:PATH", "parquet:PATH", "folder:PATH",
             "nifti:PATH", "npz:PATH" or "dicom:PATH" (docs/how-to/data.md), the slices of volumes as
-            "volume:SCAN?truth=LABELS" or "phantoms-volume", "pool:SIZE:SPEC" (some
+            "volume:SCAN?truth=LABELS" or "phantoms-volume", one image as
+            "image:FILE?truth=MASK&target=TEXT", "pool:SIZE:SPEC" (some
             cases of another spec, drawn once and kept in memory), "unlabelled:PATH" (images
             without a truth that people dropped onto the page of `medseg serve`), a registered kind,
             "package.module:Name" or "path/file.py:Name" (a CaseSource, a list of Cases or a
             `function(split, **options)` of your own), a CaseSource (returned as it is), or a
             sequence of Cases.
-        split: "train", "val" or "test"; ignored where `spec` is a source or a sequence.
+        split: "train", "val", "test", or "all" of them together; ignored where `spec` is a source
+            or a sequence.
 
     Returns:
         The source; the same object for the same text spec and split.
@@ -261,28 +265,46 @@ def load_cases(
         if not isinstance(spec, Iterable):
             raise CaseError(f"cases must be a text spec, a CaseSource or Cases, got {spec!r}")
         return CaseList(spec)
-    if split not in SPLITS:
-        raise CaseError(f"unknown split {split!r}; use one of {', '.join(SPLITS)}")
+    check_split(split)
     return _open(spec, split)
 
 
+def check_split(split: str) -> None:
+    """Refuse what is no split.
+
+    Raises:
+        CaseError: It is none, and not "all" either.
+    """
+    if split not in (*SPLITS, ALL):
+        raise CaseError(
+            f"unknown split {split!r}{nearest(split, SPLITS)}; use one of {', '.join(SPLITS)}, or "
+            f"{ALL} for all of them together"
+        )
+
+
 def load_splits(spec: str) -> dict[str, CaseSource]:
+    """Open every split of cases that a spec has; see `open_splits`."""
+    return open_splits(spec, load_cases)
+
+
+def open_splits(spec: str, load: Callable[[str, str], AnySource]) -> dict[str, AnySource]:
     """Open every split that a spec has.
 
     Args:
-        spec: See `load_cases`.
+        spec: As `load` takes it.
+        load: `load_cases` or `load_volumes`.
 
     Returns:
         Source by split, in the order of `SPLITS`; at least one.
 
     Raises:
-        CaseError: See `load_cases`; or there is no split at all.
+        CaseError: See `load`; or there is no split at all.
     """
-    sources: dict[str, CaseSource] = {}
+    sources: dict[str, AnySource] = {}
     problem: EmptySplit | None = None
     for split in SPLITS:
         try:
-            sources[split] = load_cases(spec, split)
+            sources[split] = load(spec, split)
         except EmptySplit as error:
             problem = error
     if not sources and problem is not None:
@@ -292,6 +314,10 @@ def load_splits(spec: str) -> dict[str, CaseSource]:
 
 @lru_cache(maxsize=64)
 def _open(text: str, split: str) -> CaseSource:
+    if split == ALL:
+        from medseg_gym.cases.derived.all_splits import AllCases
+
+        return AllCases(text, load_splits(text))
     return open_spec(CASES, text, split, CaseSource, CaseList, "a CaseSource or Cases")
 
 

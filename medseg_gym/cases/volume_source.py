@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import ClassVar
 
-from medseg_gym.cases.source import SPLITS, InMemory, Source, open_spec
+from medseg_gym.cases.source import ALL, InMemory, Source, check_split, open_spec, open_splits
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.errors import CaseError
 from medseg_gym.registry import Factory, Registry
@@ -57,7 +57,8 @@ def load_volumes(
             "dicom:PATH" (folders, read as `load_cases` reads them), a registered kind,
             "package.module:Name" or "path/file.py:Name" (a VolumeSource, volumes or a
             `function(split, **options)` of your own), a VolumeSource, or a sequence of VolumeCases.
-        split: "train", "val" or "test"; ignored where `spec` is a source or a sequence.
+        split: "train", "val", "test", or "all" of them together; ignored where `spec` is a source
+            or a sequence.
 
     Raises:
         CaseError: Unknown spec or split, or files that cannot be used.
@@ -74,13 +75,16 @@ def load_volumes(
         if not isinstance(spec, Iterable):
             raise CaseError(f"volumes must be a text spec, a VolumeSource or volumes, got {spec!r}")
         return VolumeList(spec)
-    if split not in SPLITS:
-        raise CaseError(f"unknown split {split!r}; use one of {', '.join(SPLITS)}")
+    check_split(split)
     return _open(spec, split)
 
 
 @lru_cache(maxsize=16)
 def _open(text: str, split: str) -> VolumeSource:
+    if split == ALL:
+        from medseg_gym.cases.derived.all_splits import AllVolumes
+
+        return AllVolumes(text, open_splits(text, load_volumes))
     return open_spec(VOLUMES, text, split, VolumeSource, VolumeList, "a VolumeSource or volumes")
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from medseg_gym.cli.console import console
 from medseg_gym.cli.from_dataclass import with_options
-from medseg_gym.display.terminal import Table
+from medseg_gym.cli.output_options import with_output
+from medseg_gym.display.output import print_result
+from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.option_groups import LoadOptions, WeightOptions
 
 backbones_app = typer.Typer(no_args_is_help=True, help="Segmenters that can be prompted.")
@@ -21,7 +22,6 @@ class CheckOptions(LoadOptions, WeightOptions):
     """Options of `medseg backbones check`."""
 
 
-@backbones_app.command("list")
 def list_backbones() -> None:
     """Show the known backbones and whether what they need is at hand."""
     from medseg_gym.backbones import available
@@ -32,16 +32,30 @@ def list_backbones() -> None:
     for header in ("name", "M param.", "prompts", "image", "weights"):
         table.add_column(header, no_wrap=True)
     table.add_column("install")
-    notes = []
+    notes: list[str] = []
+    rows: list[dict[str, Any]] = []
     for spec in available().values():
-        weights = "ready"
+        weights, file = "ready", None
         if spec.checkpoint is not None:
             try:
-                notes.append(f"{spec.name}: found {find_checkpoint(spec, None)}")
+                file = find_checkpoint(spec, None)
+                notes.append(f"{spec.name}: found {file}")
                 weights = "found"
             except CheckpointError:
                 notes.append(f"{spec.name}: {spec.checkpoint} from {spec.page}")
                 weights = "missing"
+        rows.append(
+            {
+                "name": spec.name,
+                "million_parameters": spec.parameters,
+                "prompts": spec.kinds,
+                "image_size": spec.image_size,
+                "weights": weights,
+                "file": file,
+                "page": spec.page,
+                "missing_extra": spec.missing_extra,
+            }
+        )
         table.add_row(
             spec.name,
             "" if spec.parameters is None else f"{spec.parameters:g}",
@@ -50,6 +64,8 @@ def list_backbones() -> None:
             weights,
             escape(f'"medseg-gym[{spec.missing_extra}]"') if spec.missing_extra else "",
         )
+    print_result({"backbones": rows, "folders": checkpoint_folders()})
+    console = make_console()
     console.print(table)
     folders = ", ".join(map(str, checkpoint_folders()))
     console.print(f"Weight files are looked for in: {folders}", soft_wrap=True, markup=False)
@@ -70,7 +86,9 @@ def check_backbone(
     table = Table(title=f"{name} on {checked.device}", show_header=False)
     for label, value in checked.rows():
         table.add_row(label, value)
-    console.print(table)
+    print_result({"name": name, **asdict(checked)})
+    make_console().print(table)
 
 
+backbones_app.command("list")(with_output(list_backbones))
 backbones_app.command("check")(with_options(CheckOptions, check_backbone))

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 
 from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.display.output import print_result
+from medseg_gym.display.progress import make_progress
 from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.errors import CaseError, MedSegError
 from medseg_gym.options import Options, short
 
 if TYPE_CHECKING:
-    from medseg_gym.cases import Case
+    from medseg_gym.cases import Case, CaseSource
 
 cases_app = typer.Typer(no_args_is_help=True, help="Cases that are segmented.")
 
@@ -78,7 +70,7 @@ class SheetOptions(SkipOptions):
     """Options of `medseg cases show`."""
 
     split: str = "train"
-    """train, val or test."""
+    """train, val, test, or all of them together."""
 
     count: int = short("-n", 16)
     """Cases."""
@@ -106,16 +98,6 @@ def _at_least_one(name: str, value: int | None) -> None:
         raise MedSegError(f"{name} must be at least 1, got {value}")
 
 
-def _console() -> Console:
-    return make_console()
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-
-
 def _skipping(spec: str, skip_bad: bool) -> str:
     from medseg_gym.cases.files.dataset_formats import read_file_spec
 
@@ -134,58 +116,84 @@ def list_cases(
     """Count the cases of a source by split, group and target."""
     from medseg_gym.cases import SPLITS, left_out_note, load_cases
 
-    console = _console()
     left_out: dict[str, int] = {}
-    table = Table(keys=3, title=f"cases of {escape(spec)}")
-    for header in ("split", "modality", "target", "groups", "cases", "area % (min-max)"):
-        table.add_column(header)
+    missing: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    rows: list[dict[str, Any]] = []
     for split in SPLITS:
         try:
             source = load_cases(spec, split)
         except MedSegError as error:
-            console.print(f"{split}: {error}", markup=False)
+            missing[split] = str(error)
             continue
         left_out.update(source.left_out)  # of all splits, so the same in each
-        counted = min(options.limit, len(source))
-        rows: dict[tuple[str, str], list[Case]] = {}
-        for index in range(counted):
-            case = source[index]
-            modality = case.modality + (" (synthetic)" if case.synthetic else "")
-            rows.setdefault((modality, case.target), []).append(case)
-        for (modality, target), of_target in rows.items():
-            areas = [100 * case.area_fraction for case in of_target]
-            counts = (str(len({case.group for case in of_target})), str(len(of_target)))
-            area = f"{min(areas):.2f}-{max(areas):.2f}"
-            table.add_row(split, escape(modality), escape(target), *counts, area)
-        if counted < len(source):
-            table.add_row(split, "", f"... the first {counted} of {len(source)} cases", "", "", "")
-    console.print(table)
+        sizes[split] = len(source)
+        rows += _count_targets(split, source, options.limit)
+    result = {"spec": spec, "splits": sizes, "rows": rows, "missing": missing}
+    print_result({**result, "counted_of_a_split": options.limit, "left_out": left_out})
+    console = make_console()
+    for split, reason in missing.items():
+        console.print(f"{split}: {reason}", markup=False, soft_wrap=True)
+    console.print(_table(spec, rows, sizes, options.limit))
     if left_out:
         console.print(left_out_note(left_out), markup=False, highlight=False, soft_wrap=True)
 
 
-def check(
-    options: CaseCheckOptions,
-    spec: Spec,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+def _count_targets(split: str, source: CaseSource, limit: int) -> list[dict[str, Any]]:
+    """Count the first cases of a split, a row for each modality and target."""
+    of_targets: dict[tuple[str, str], list[Case]] = {}
+    for index in range(min(limit, len(source))):
+        case = source[index]
+        modality = case.modality + (" (synthetic)" if case.synthetic else "")
+        of_targets.setdefault((modality, case.target), []).append(case)
+    rows = []
+    for (modality, target), cases in of_targets.items():
+        areas = [100 * case.area_fraction for case in cases]
+        rows.append(
+            {
+                "split": split,
+                "modality": modality,
+                "target": target,
+                "groups": len({case.group for case in cases}),
+                "cases": len(cases),
+                "area_percent": [min(areas), max(areas)],
+            }
+        )
+    return rows
+
+
+def _table(spec: str, rows: list[dict[str, Any]], sizes: dict[str, int], limit: int) -> Table:
+    table = Table(keys=3, title=f"cases of {escape(spec)}")
+    for header in ("split", "modality", "target", "groups", "cases", "area % (min-max)"):
+        table.add_column(header)
+    for split, size in sizes.items():
+        for row in rows:
+            if row["split"] == split:
+                lowest, highest = row["area_percent"]
+                words = (split, escape(row["modality"]), escape(row["target"]))
+                counts = (str(row["groups"]), str(row["cases"]))
+                table.add_row(*words, *counts, f"{lowest:.2f}-{highest:.2f}")
+        if limit < size:
+            table.add_row(split, "", f"... the first {limit} of {size} cases", "", "", "")
+    return table
+
+
+def check(options: CaseCheckOptions, spec: Spec) -> None:
     """Read every case once: counts, sizes, targets, areas, every defect; exit code 1 if any."""
     from medseg_gym.cases.check import check_cases
     from medseg_gym.cases.check_report import tables
 
-    with _progress() as progress:
+    with make_progress() as progress:
         bar = progress.add_task("reading", total=None)
         report = check_cases(
             spec,
             options.limit,
             lambda done, total: progress.update(bar, completed=done, total=total),
         )
-    if as_json:
-        typer.echo(json.dumps(report.as_dict()))
-    else:
-        console = _console()
-        for block in tables(report):
-            console.print(block, soft_wrap=not isinstance(block, Table))
+    print_result(report.as_dict())
+    console = make_console()
+    for block in tables(report):
+        console.print(block, soft_wrap=not isinstance(block, Table))
     if report.bad:
         raise typer.Exit(1)
 
@@ -201,7 +209,8 @@ def show(
 
     source = load_cases(_skipping(spec, options.skip_bad), options.split)
     path, errors = draw_sheet(source, options.count, out)
-    console = _console()
+    print_result({"file": path, "errors": list(map(str, errors))})
+    console = make_console()
     console.print(f"wrote {path}", markup=False, soft_wrap=True)
     for error in errors:
         console.print(f"cannot be read: {error}", markup=False, soft_wrap=True)
@@ -221,7 +230,7 @@ def convert(
 
     spec = _skipping(spec, options.skip_bad)
     bars: dict[str, TaskID] = {}
-    with _progress() as progress:
+    with make_progress() as progress:
 
         def update(split: str, done: int, total: int) -> None:
             if split not in bars:
@@ -230,11 +239,11 @@ def convert(
 
         written = convert_cases(spec, options.to, out, options.limit, update)
     counts = ", ".join(f"{split} {count}" for split, count in written.items())
-    console = _console()
-    console.print(
-        f"wrote {counts} cases; read them as {options.to}:{out}", markup=False, soft_wrap=True
-    )
     left_out = next(iter(load_splits(spec).values())).left_out
+    spec_of_it = f"{options.to}:{out}"
+    print_result({"spec": spec_of_it, "cases": written, "left_out": left_out})
+    console = make_console()
+    console.print(f"wrote {counts} cases; read them as {spec_of_it}", markup=False, soft_wrap=True)
     if left_out:
         console.print(left_out_note(left_out), markup=False, highlight=False, soft_wrap=True)
 

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from medseg_gym.cli.console import console
 from medseg_gym.cli.demo_options import DemoOptions
 from medseg_gym.cli.from_dataclass import with_options
 
@@ -19,7 +18,7 @@ def demo(
     """Play the bundled real cases with oracle, heuristic and random policies."""
     from medseg_gym.cli.play_demo import run_demo
 
-    run_demo(out, options, console=console)
+    run_demo(out, options)
 
 
 demo_command = with_options(DemoOptions, demo)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from medseg_gym.cli.output_options import with_output
 from medseg_gym.errors import MedSegError
 from medseg_gym.object_paths import load_object
 from medseg_gym.options import FieldDescription, Options, describe_fields, read_mapping
@@ -51,7 +52,12 @@ _PRINT = Annotated[
 ]
 
 
-def with_options(config: type[Options], command: Callable[..., None]) -> Callable[..., None]:
+def with_options(
+    config: type[Options],
+    command: Callable[..., None],
+    results: bool = True,
+    stored: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+) -> Callable[..., None]:
     """Make a command that takes the fields of a dataclass as options.
 
     Args:
@@ -59,9 +65,13 @@ def with_options(config: type[Options], command: Callable[..., None]) -> Callabl
             between, or the option again where the field is `repeated`). A field without a default
             is required, on the command line or in the file.
         command: `command(config, **own)`, with the options of its own annotated for typer.
+        results: Whether it has any, see `with_output`.
+        stored: Called with the values of the command's own options; what it returns counts where a
+            field is given neither on the command line nor in the file.
 
     Returns:
-        A function for `typer.Typer.command`. It also takes `--config FILE` and `--print-config`.
+        A function for `typer.Typer.command`. It also takes `--config FILE`, `--print-config` and
+        the options of `with_output`.
     """
     described = describe_fields(config)
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
@@ -94,6 +104,7 @@ def with_options(config: type[Options], command: Callable[..., None]) -> Callabl
     def run(context: typer.Context, **values: Any) -> None:
         file, printing = values.pop("config_file"), values.pop("print_config")
         given = _merged(context, config, file, {name: values.pop(name) for name in described})
+        given = {**(stored(values) if stored else {}), **given}
         where = str(file) if file else ""
         if printing:
             typer.echo(config.template(config.checked(given, where)), nl=False)
@@ -108,8 +119,8 @@ def with_options(config: type[Options], command: Callable[..., None]) -> Callabl
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: p.annotation for name, p in signature.parameters.items()}
     run.__doc__ = command.__doc__
-    run.__name__ = command.__name__
-    return run
+    run.__name__, run.__wrapped__ = command.__name__, command  # type: ignore[attr-defined]
+    return with_output(run, results)
 
 
 def _merged(

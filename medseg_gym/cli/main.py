@@ -1,12 +1,11 @@
-"""The command line: `medseg demo | cases | backbones | trajectories | serve`."""
+"""The command line: `medseg demo | doctor | cases | backbones | trajectories | serve`."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import entry_points, requires
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -14,7 +13,7 @@ import typer
 from rich.console import Console
 
 import medseg_gym
-from medseg_gym.cli.console import console
+from medseg_gym.cli.extras import extras_with, install_line
 from medseg_gym.cli.lazy_commands import add_lazily
 from medseg_gym.display.terminal import drop_output
 from medseg_gym.errors import MedSegError
@@ -29,6 +28,11 @@ for _name, _path, _text in (
         "demo:demo_command",
         "Play the bundled real cases with oracle, heuristic and random policies.",
     ),
+    (
+        "doctor",
+        "doctor:doctor_command",
+        "Say what is installed and where things are, and play one case; exit code 1 if that fails.",
+    ),
     ("cases", "cases:cases_app", "Cases that are segmented."),
     ("backbones", "backbones:backbones_app", "Segmenters that can be prompted."),
     ("trajectories", "trajectories:trajectories_app", "Episodes kept on disk."),
@@ -40,9 +44,7 @@ for _name, _path, _text in (
 ):
     add_lazily(app, _name, f"medseg_gym.cli.{_path}", _text)
 
-__all__ = ["app", "console", "main", "run"]
-
-_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*extra == ['\"](?P<extra>[\w-]+)")
+__all__ = ["app", "main", "run"]
 
 
 def _print_version(wanted: bool) -> None:
@@ -96,27 +98,20 @@ def plain_errors() -> Iterator[None]:
         raise SystemExit(1) from None
     except MedSegError as error:
         message = str(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        message = f"{error.filename}: {error.strerror}"  # no right to write, a file for a folder
     except ModuleNotFoundError as error:
-        extras = _extras_with(error.name or "")
+        extras = extras_with(error.name or "")
         if not extras:
             raise
-        wanted = " or ".join(f'"medseg-gym[{extra}]"' for extra in extras)
-        message = f"{error.name} is not installed: pip install {wanted}"
+        wanted = " or ".join(map(install_line, extras))
+        message = f"{error.name} is not installed: {wanted}"
     else:
         return
     Console(stderr=True).print(f"error: {message}", style="red", markup=False, soft_wrap=True)
     raise SystemExit(2)
-
-
-def _extras_with(module: str) -> list[str]:
-    """Extras of this package, those that combine others left out, which bring a module."""
-    name = module.partition(".")[0].replace("_", "-").lower()
-    extras = [
-        match["extra"]
-        for match in map(_REQUIREMENT.match, requires("medseg-gym") or [])
-        if match and match["name"].replace("_", "-").lower() == name
-    ]
-    return [extra for extra in dict.fromkeys(extras) if extra not in ("all", "dev")]
 
 
 def run(command: Callable[..., object]) -> None:

@@ -238,4 +238,4 @@ def _find_keys(path: str | None) -> dict[str, str]:
     return {"team": key} if key else {}
 
 
-serve_command = with_options(ServeOptions, serve)
+serve_command = with_options(ServeOptions, serve, results=False)

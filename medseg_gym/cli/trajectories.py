@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.cli.output_options import with_output
+from medseg_gym.display.output import print_result
+from medseg_gym.display.progress import make_progress
 from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.trajectories.options import (
     ExportOptions,
@@ -33,15 +27,6 @@ trajectories_app = typer.Typer(no_args_is_help=True, help="Episodes kept on disk
 StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")]
 
 
-def _console() -> Console:
-    return make_console()
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-
-
 def generate(
     options: GenerateOptions,
     out: Annotated[Path, typer.Option(help="Folder of the store; goes on if it is there.")],
@@ -50,8 +35,7 @@ def generate(
     from medseg_gym.trajectories.export.summary import summarise_store
     from medseg_gym.trajectories.recording.generate import generate_episodes
 
-    console = _console()
-    with _progress(console) as progress:
+    with make_progress() as progress:
         bar = progress.add_task(f"{options.annotator} on {options.backbone}", total=None)
         store = generate_episodes(
             out,
@@ -59,23 +43,20 @@ def generate(
             lambda total, done: progress.update(bar, total=total, completed=done),
             lambda count: progress.advance(bar, count),
         )
-    console.print(summarise_store(store).render(str(out)))
+    counts = summarise_store(store)
+    print_result(counts.as_dict())
+    make_console().print(counts.render(str(out)))
 
 
-def summary(
-    store: StorePath,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+def summary(store: StorePath) -> None:
     """Count episodes, lengths and tools; mean Dice and IoU."""
     from medseg_gym.trajectories.export.summary import summarise_store
     from medseg_gym.trajectories.store.reader import TrajectoryStore
 
     opened = TrajectoryStore(store)
     counts = summarise_store(opened)
-    if as_json:
-        typer.echo(json.dumps(counts.as_dict()))
-        return
-    console = _console()
+    print_result({**counts.as_dict(), "damaged": opened.damaged})
+    console = make_console()
     console.print(counts.render(str(store)))
     if opened.damaged:
         names = ", ".join(path.name for path in opened.damaged)
@@ -89,7 +70,10 @@ def recover(store: StorePath) -> None:
 
     open_folder(store)
     count = recovery.recover(store)
-    _console().print(f"{count} journals of writers that are gone became chunks", highlight=False)
+    print_result({"recovered": count})
+    make_console().print(
+        f"{count} journals of writers that are gone became chunks", highlight=False
+    )
 
 
 def replay(options: ReplayOptions, store: StorePath) -> None:
@@ -101,8 +85,8 @@ def replay(options: ReplayOptions, store: StorePath) -> None:
     )
     from medseg_gym.trajectories.store.reader import TrajectoryStore
 
-    opened, console = TrajectoryStore(store), _console()
-    with _progress(console) as progress:
+    opened = TrajectoryStore(store)
+    with make_progress() as progress:
         total = min(len(opened), options.limit or len(opened))
         bar = progress.add_task("replay", total=total)
         replayed = replay_store(
@@ -115,6 +99,11 @@ def replay(options: ReplayOptions, store: StorePath) -> None:
             options.limit,
             lambda count: progress.advance(bar, count),
         )
+    shown = [
+        {**key._asdict(), "step": step, "what": what} for key, step, what in replayed.mismatches
+    ]
+    print_result({**asdict(replayed), "mismatches": shown})
+    console = make_console()
     table = Table(title=f"replay of {store}")
     for header in ("", "measured", "allowed"):
         table.add_column(header, justify="left" if not header else "right")
@@ -140,13 +129,13 @@ def rescore(
     options: RescoreOptions,
     store: StorePath,
     out: Annotated[Path | None, typer.Option(help="Store for the episodes so valued.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line per episode.")] = False,
 ) -> None:
     """Value the episodes with another reward, from their masks alone."""
     from medseg_gym.trajectories.replaying.rescore import rescore_store
     from medseg_gym.trajectories.store.reader import TrajectoryStore
 
-    opened, console, reward = TrajectoryStore(store), _console(), options.reward
+    opened, console, reward = TrajectoryStore(store), make_console(), options.reward
+    episodes: list[dict[str, Any]] = []
     returns: list[tuple[float, float]] = []
     equal = steps = same = 0
     for rescored in rescore_store(opened, reward, out):
@@ -156,12 +145,9 @@ def rescore(
             equal += sum(a == b for a, b in zip(old, new, strict=True))
             same += len(old)
         steps += len(old)
-        if as_json:
-            terms = [dict(step.terms) for step in rescored.new.steps]
-            line = {**rescored.new.key._asdict(), "reward": reward, "rewards": new, "terms": terms}
-            typer.echo(json.dumps(line))
-    if as_json:
-        return
+        terms = [dict(step.terms) for step in rescored.new.steps]
+        episodes.append({**rescored.new.key._asdict(), "rewards": new, "terms": terms})
+    print_result({"reward": reward, "steps": steps, "episodes": episodes})
     table = Table(title=f"{store} valued with {reward}")
     for header in ("", "recorded", reward):
         table.add_column(header, justify="left" if not header else "right")
@@ -190,7 +176,8 @@ def show(
     from medseg_gym.trajectories.store.reader import TrajectoryStore
 
     sheet = show_store(TrajectoryStore(store), out, options.count, options.cases)
-    _console().print(f"wrote {sheet}")
+    print_result({"file": sheet})
+    make_console().print(f"wrote {sheet}")
 
 
 def export(
@@ -204,12 +191,13 @@ def export(
     from medseg_gym.trajectories.store.reader import TrajectoryStore
 
     chat = ChatOptions.from_arguments(options.chat())
-    opened, console = TrajectoryStore(store), _console()
-    with _progress(console) as progress:
+    opened, console = TrajectoryStore(store), make_console()
+    with make_progress() as progress:
         bar = progress.add_task(options.format, total=len(opened))
         exported = export_store(
             opened, out, options.format, chat, options.cases, lambda: progress.advance(bar)
         )
+    print_result({"file": out, **asdict(exported)})
     console.print(
         f"wrote {exported.rows} rows to {out}; left out: {exported.filtered} not accepted, "
         f"{exported.unreadable} with unreadable actions, {exported.repeated} on a case already "
@@ -228,8 +216,8 @@ def pairs(
     from medseg_gym.trajectories.store.reader import TrajectoryStore
 
     chat = ChatOptions.from_arguments(options.chat())
-    opened, console = TrajectoryStore(store), _console()
-    with _progress(console) as progress:
+    opened, console = TrajectoryStore(store), make_console()
+    with make_progress() as progress:
         bar = progress.add_task("pairs", total=len(opened))
         counts = export_pairs(
             opened,
@@ -240,6 +228,7 @@ def pairs(
             options.cases,
             lambda: progress.advance(bar),
         )
+    print_result({"file": out, **asdict(counts)})
     console.print(
         f"wrote {counts.pairs} pairs from {counts.states} states with different calls to {out}; "
         f"left out: {counts.close} states whose calls are worth the same within "
@@ -250,8 +239,8 @@ def pairs(
 
 
 trajectories_app.command("generate")(with_options(GenerateOptions, generate))
-trajectories_app.command("summary")(summary)
-trajectories_app.command("recover")(recover)
+trajectories_app.command("summary")(with_output(summary))
+trajectories_app.command("recover")(with_output(recover))
 trajectories_app.command("replay")(with_options(ReplayOptions, replay))
 trajectories_app.command("rescore")(with_options(RescoreOptions, rescore))
 trajectories_app.command("show")(with_options(ShowOptions, show))

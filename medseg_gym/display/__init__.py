@@ -1,1 +1,1 @@
-"""Results for people: terminal tables and plots."""
+"""Results for people and programs: terminal tables, JSON, progress bars and plots."""

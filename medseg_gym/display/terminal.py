@@ -13,6 +13,8 @@ import rich.table
 from rich.console import ConsoleOptions, RenderResult
 from rich.measure import Measurement
 
+from medseg_gym.display.output import is_hidden
+
 _PIPE_WIDTH = 180
 _WRAPPED = 16  # characters that a column of words gets at least
 
@@ -26,10 +28,19 @@ class Console(rich.console.Console):
         drop_output()
 
 
-def make_console() -> Console:
-    """A console on stdout; a file or a pipe has no width to respect."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
+def make_console(stderr: bool = False) -> Console:
+    """Make the console of a command's tables and messages; `--quiet` and `--json` hide them.
+
+    A file or a pipe has no width to respect.
+
+    Args:
+        stderr: For what is no result, as a progress bar; `--quiet` alone hides it.
+    """
+    quiet = is_hidden(stderr)
+    console = Console(stderr=stderr, quiet=quiet)
+    return (
+        console if console.is_terminal else Console(stderr=stderr, quiet=quiet, width=_PIPE_WIDTH)
+    )
 
 
 def drop_output() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from medseg_gym.cases import CaseList, load_cases
-from medseg_gym.cases.pool import case_pool
+from medseg_gym.cases.derived.pool import case_pool
 from medseg_gym.errors import CaseError
 
 

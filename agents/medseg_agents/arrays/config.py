@@ -88,6 +88,7 @@ class ProgressOptions(TrackingOptions):
     """Evaluation and checkpoints of a run."""
 
     topic: ClassVar[str] = "Evaluation and checkpoints"
+    free: ClassVar[tuple[str, ...]] = ("eval_every", "eval_cases", "checkpoint_every", "test_cases")
 
     eval_every: int = 20_000
     """Environment steps between evaluations on the "val" split; 0 never evaluates."""
@@ -114,6 +115,7 @@ class PPOSettings(
     """PPO on the array view; what SB3 and RLlib share."""
 
     topic: ClassVar[str] = "PPO"
+    free: ClassVar[tuple[str, ...]] = ("device",)
 
     device: str = "auto"
     """Of the backbone and of the network: auto, cpu, cuda, ..."""
@@ -178,6 +180,10 @@ class PPOSettings(
     def batch(self) -> int:
         """Environment steps of one update."""
         return self.num_envs * self.rollout
+
+    def progress_at(self, step: float) -> float:
+        """Return the share of the schedules, 0..1, that is done after so many steps."""
+        return min(1.0, step / self.scheduled(self.steps))
 
     def learning_rate_at(self, progress: float) -> float:
         """Learning rate when `progress`, 0..1, of all steps is done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from medseg_agents.runs.options import TrackingOptions
 from medseg_agents.sft.config import OptimiserOptions, StartOptions
 from medseg_gym.errors import MedSegError
 from medseg_gym.option_groups import EnvironmentOptions
@@ -55,8 +56,10 @@ class SamplingOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingOptions(OptimiserOptions):
+class TrainingOptions(TrackingOptions, OptimiserOptions):
     """Supervised training of an iteration, see `medseg train sft`."""
+
+    free: ClassVar[tuple[str, ...]] = ("device", "log_every", "save_every")
 
     log_every: int = 20
     """Optimiser steps between log lines."""
@@ -68,6 +71,8 @@ class TrainingOptions(OptimiserOptions):
 @dataclass(frozen=True, kw_only=True)
 class BestOfNRun(TrainingOptions, EnvironmentOptions, SamplingOptions, ModelOptions):
     """A run of rejection sampling (best-of-n) and supervised training on what was kept."""
+
+    one_schedule: ClassVar[bool] = False  # but one of each iteration
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "iterations", "max_completion_length", "max_steps"):

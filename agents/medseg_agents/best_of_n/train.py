@@ -1,8 +1,9 @@
 """Rejection sampling: sample with the model, keep the best, train on it, and again.
 
 Every iteration is a folder that can be looked at: `samples/` and `best/` are trajectory stores,
-`best.parquet` is the export of the second, `sft/` the supervised run on it. What is finished is not
-done again by a run that goes on; a store that was begun is filled up.
+`best.png` shows episodes of the second and `best.parquet` is its export, `sft/` the supervised run
+on it. What is finished is not done again by a run that goes on; a store that was begun is filled
+up.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from rich.console import Console
 from medseg_agents import policies
 from medseg_agents.best_of_n.config import BestOfNError, BestOfNRun
 from medseg_agents.best_of_n.selection import select_best, write_best
+from medseg_agents.evaluation.validation import DRAWN
 from medseg_agents.llm.checkpoint import read_view
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.runs.log import RunLog
@@ -33,12 +35,10 @@ from medseg_gym.trajectories import (
     VectorRecorder,
     export_store,
 )
+from medseg_gym.trajectories.export.contact_sheet import show_store
 from medseg_gym.trajectories.recording.generate import rollout_seed
 from medseg_gym.trajectories.store.folder import make_folder
 from medseg_gym.trajectories.store.recovery import recover
-
-_FREE = ("device", "iterations")
-"""Settings in which a resumed run may differ."""
 
 
 def train_best_of_n(
@@ -49,7 +49,7 @@ def train_best_of_n(
     Args:
         config: Settings of the run.
         out: Folder of the run.
-        resume: Go on with the run in `out`, with more iterations if the settings say so.
+        resume: Go on with the run in `out`, further than its end if it is extended.
         console: Where progress goes.
 
     Returns:
@@ -61,18 +61,22 @@ def train_best_of_n(
         PolicyError: The model cannot be loaded.
     """
     run = RunFolder(out)
-    run.start(config, None, resume, free=_FREE, error=BestOfNError)
+    run.start(config, None, resume, error=BestOfNError)
     model = Path(config.model)
-    folders = [run.path / f"iteration-{i:03d}" for i in range(1, config.iterations + 1)]
+    folders = [
+        run.path / f"iteration-{i:03d}" for i in range(1, config.total(config.iterations) + 1)
+    ]
     done = 0
     while done < len(folders) and (folders[done] / "sft" / "model").is_dir():
         done += 1
         model = folders[done - 1] / "sft" / "model"
     shown = ("return", "best_return", "kept")
-    with RunLog(run.path, config.iterations, done, console, shown, "iterations") as log:
+    with RunLog(run.path, len(folders), done, console, shown, "iterations", config.log_to) as log:
         for number, folder in enumerate(folders[done:], start=done + 1):
             model, values = _iterate(config, model, folder, number)
             log.write(number, values)
+            show_store(TrajectoryStore(folder / "best"), folder / "best.png", DRAWN)
+            log.write_sheet(number, (folder / "best.png").read_bytes())
     with atomic_folder(run.model, BestOfNError) as unfinished:
         shutil.copytree(model, unfinished, dirs_exist_ok=True)
     return run.model

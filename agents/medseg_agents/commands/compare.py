@@ -23,6 +23,7 @@ import typer
 
 from medseg_agents.evaluation.options import CompareOptions
 from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.display.output import print_result
 from medseg_gym.display.terminal import make_console
 
 
@@ -43,6 +44,7 @@ def compare_policies(
     RunFolder(out).write_config(options)
     comparison = compare(policy_specs, options, out, console)
     files = comparison.write(out)  # first: who reads the tables may go away
+    print_result({**comparison.as_json(), "out": out})
     comparison.show(console)
     files += ["records/", *(["masks/"] if options.save_masks else [])]
     console.print(f"wrote {', '.join(files)} under {out}", soft_wrap=True)

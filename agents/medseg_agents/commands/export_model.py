@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.display.output import print_result
 from medseg_gym.display.terminal import make_console
 from medseg_gym.options import Options
 
@@ -42,6 +43,7 @@ def export(
     from medseg_agents.llm.weights.export import export_model
 
     folder = export_model(model, out, merged, options.base, options.dtype)
+    print_result({"model": folder, "policy": f"llm:{folder}"})
     make_console().print(f"wrote {folder}; play it as llm:{folder}", soft_wrap=True)
 
 

@@ -102,4 +102,4 @@ def play(
     server.serve(service, port=options.port, on_start=announce)
 
 
-play_command = with_options(PlayPageOptions, play)
+play_command = with_options(PlayPageOptions, play, results=False)

@@ -6,17 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from medseg_agents.evaluation.options import EvalOptions, RunOptions
 from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.display.output import print_result
+from medseg_gym.display.progress import make_progress
 from medseg_gym.display.terminal import Console, make_console
 from medseg_gym.errors import MedSegError
 
@@ -45,6 +39,7 @@ def run_one(
         _run_scan(options, image, mask, out, console)
         return
     record = run_image(image, options, out, mask)
+    print_result({**record, "out": out})
     for number, step in enumerate(record["steps"], start=1):
         line = f"{number}. {step['call'] or '(unreadable)'}"
         if not step["valid"]:
@@ -62,8 +57,7 @@ def _run_scan(
 ) -> None:
     from medseg_agents.evaluation.volume_run import run_volume
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with make_progress() as progress:
         bar = progress.add_task("slices", total=None)
         record = run_volume(
             scan,
@@ -72,6 +66,7 @@ def _run_scan(
             truth,
             lambda done, total: progress.update(bar, completed=done, total=total),
         )
+    print_result({**record, "out": out})
     size = f", {record['mask_ml']:.1f} mL" if "mask_ml" in record else ""
     console.print(f"{record['mask_voxels']} voxels{size} in {record['slices']} slices")
     if "scores" in record:
@@ -119,8 +114,7 @@ def evaluate_all(
     if not resume and RunFolder(out).records_file.exists():
         raise MedSegError(f"{out} holds a run already; give another folder, or --resume")
     console = make_console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+    with make_progress() as progress:
         bar = progress.add_task(options.policy, total=None)
         evaluated = run_evaluation(
             options,
@@ -156,6 +150,7 @@ def evaluate_all(
     files = ["records.jsonl", "results.json", "summary.json", "summary.csv"]
     files += volumes.write(out, "summary_volumes.csv", {"left_out": left_out})
     files += ["masks/"] if options.save_masks else []
+    print_result({**summary, "left_out": evaluated.settings.get("left_out", {}), "out": out})
     title = f"{options.cases}, {options.split} split"
     for table in as_tables(rows, title, options.max_steps):
         console.print(table)

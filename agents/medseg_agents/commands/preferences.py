@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from medseg_agents.best_of_n.config import BestOfNRun
+from medseg_agents.commands.trainer import Out, Resume, trainer
 from medseg_agents.dpo.config import DpoConfig
-from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.display.output import print_result
 from medseg_gym.display.terminal import make_console
-
-_Out = Annotated[Path, typer.Option(help="Folder of the run.")]
-_Resume = Annotated[bool, typer.Option(help="Go on with the run in the folder.")]
 
 
 def add_preferences(app: typer.Typer) -> None:
     """Add the commands to `medseg train`."""
-    app.command("best-of-n")(with_options(BestOfNRun, best_of_n))
-    app.command("dpo")(with_options(DpoConfig, dpo))
+    app.command("best-of-n")(trainer(BestOfNRun, best_of_n))
+    app.command("dpo")(trainer(DpoConfig, dpo))
 
 
-def best_of_n(config: BestOfNRun, *, out: _Out, resume: _Resume = False) -> None:
+def best_of_n(config: BestOfNRun, *, out: Out, resume: Resume = False) -> None:
     """Sample episodes with a model that chats, and fine-tune it on the best of each case."""
     from medseg_agents.best_of_n.train import train_best_of_n
 
-    console = make_console()
-    model = train_best_of_n(config, out, resume, console)
-    console.print(f"wrote {model}; play it as llm:{model}")
+    model = train_best_of_n(config, out, resume)
+    print_result({"run": out, "model": model, "policy": f"llm:{model}"})
+    make_console().print(f"wrote {model}; play it as llm:{model}")
 
 
-def dpo(config: DpoConfig, *, out: _Out, resume: _Resume = False) -> None:
+def dpo(config: DpoConfig, *, out: Out, resume: Resume = False) -> None:
     """Train a model that chats with DPO on pairs of `medseg trajectories pairs`."""
     from medseg_agents.dpo.train import train_dpo
 
     model = train_dpo(config, out, resume)
+    print_result({"run": out, "model": model, "policy": f"llm:{model}"})
     make_console().print(f"wrote {model}; play it as llm:{model}")

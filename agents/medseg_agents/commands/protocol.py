@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import fields
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from medseg_agents.evaluation.options import EvalOptions
+from medseg_gym.display.output import print_result
+from medseg_gym.display.progress import make_progress
 from medseg_gym.display.terminal import make_console
 from medseg_gym.errors import MedSegError
 
@@ -39,7 +39,6 @@ def evaluate_by_protocol(options: EvalOptions, out: Path, resume: bool) -> None:
             raise MedSegError(f"--{flag} does nothing with --protocol {options.protocol}")
     backbone = backbones.load(options.backbone, options.checkpoint, options.device)
     console = make_console()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with torch_threads(options.threads):
         settings = {
             "backbone": options.backbone,
@@ -47,7 +46,7 @@ def evaluate_by_protocol(options: EvalOptions, out: Path, resume: bool) -> None:
             "device": str(backbone.device),
             "threads": options.threads,
         }
-        with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        with make_progress() as progress:
             bar = progress.add_task("volumes", total=None)
             summary = run_protocol(
                 SliceBySlice(backbone),
@@ -62,6 +61,7 @@ def evaluate_by_protocol(options: EvalOptions, out: Path, resume: bool) -> None:
                 resume=resume,
                 on_case=lambda done, total: progress.update(bar, completed=done, total=total),
             )
+    print_result({**summary, "out": out})
     means = ", ".join(f"{name} {value:.4f}" for name, value in summary["means"].items())
     console.print(f"{summary['cases']} volumes, means: {means}", soft_wrap=True)
     for what, counts in (("note", summary["notes"]), ("left out", summary["left_out"])):

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
+from medseg_agents.commands.trainer import Out, Resume, trainer
 from medseg_agents.sft.config import SftConfig
 from medseg_agents.sft.train import train_sft
-from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.display.output import print_result
 from medseg_gym.display.terminal import make_console
 
 
 def add_sft(app: typer.Typer) -> None:
     """Add the command to `medseg train`."""
-    app.command("sft")(with_options(SftConfig, sft))
+    app.command("sft")(trainer(SftConfig, sft))
 
 
-def sft(
-    config: SftConfig,
-    *,
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    resume: Annotated[
-        bool, typer.Option(help="Go on from the folder's newest whole checkpoint.")
-    ] = False,
-) -> None:
+def sft(config: SftConfig, *, out: Out, resume: Resume = False) -> None:
     """Fine-tune a vision-language model on exported trajectories."""
     model = train_sft(config, out, resume)
+    print_result({"run": out, "model": model, "policy": f"llm:{model}"})
     make_console().print(f"wrote {model}; play it as llm:{model}")

@@ -5,47 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
 from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.arrays.rllib.config import RLlibPPOConfig
 from medseg_agents.arrays.sb3.config import SB3PPOConfig
+from medseg_agents.commands.trainer import Out, Resume, trainer
 from medseg_agents.grpo.settings import ChatPPORun, ChatRun, GRPORun
-from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.display.output import print_result
 from medseg_gym.display.terminal import make_console
-
-_Out = Annotated[Path, typer.Option(help="Folder of the run.")]
-_Resume = Annotated[
-    bool, typer.Option(help="Go on from the newest checkpoint; runs no code in it.")
-]
 
 
 def add_trainers(app: typer.Typer) -> None:
     """Add the reinforcement learners to `medseg train`."""
-    app.command("sb3-ppo")(with_options(SB3PPOConfig, sb3_ppo))
-    app.command("rllib-ppo")(with_options(RLlibPPOConfig, rllib_ppo))
-    app.command("grpo")(with_options(GRPORun, grpo))
-    app.command("chat-ppo")(with_options(ChatPPORun, chat_ppo))
+    app.command("sb3-ppo")(trainer(SB3PPOConfig, sb3_ppo))
+    app.command("rllib-ppo")(trainer(RLlibPPOConfig, rllib_ppo))
+    app.command("grpo")(trainer(GRPORun, grpo))
+    app.command("chat-ppo")(trainer(ChatPPORun, chat_ppo))
 
 
-def sb3_ppo(config: SB3PPOConfig, *, out: _Out, resume: _Resume = False) -> None:
+def sb3_ppo(config: SB3PPOConfig, *, out: Out, resume: Resume = False) -> None:
     """Train an array policy with PPO of Stable-Baselines3, then compare it with the baselines."""
     _train("sb3", config, out, resume)
 
 
-def rllib_ppo(config: RLlibPPOConfig, *, out: _Out, resume: _Resume = False) -> None:
+def rllib_ppo(config: RLlibPPOConfig, *, out: Out, resume: Resume = False) -> None:
     """Train an array policy with PPO of RLlib, then compare it with the baselines."""
     _train("rllib", config, out, resume)
 
 
-def grpo(config: GRPORun, *, out: _Out, resume: _Resume = False) -> None:
+def grpo(config: GRPORun, *, out: Out, resume: Resume = False) -> None:
     """Train a policy that chats with GRPO, from a checkpoint that already makes valid calls."""
     _train_chat(config, out, resume)
 
 
-def chat_ppo(config: ChatPPORun, *, out: _Out, resume: _Resume = False) -> None:
+def chat_ppo(config: ChatPPORun, *, out: Out, resume: Resume = False) -> None:
     """Train a policy that chats with PPO over turns, from a checkpoint that makes valid calls."""
     _train_chat(config, out, resume)
 
@@ -53,9 +49,10 @@ def chat_ppo(config: ChatPPORun, *, out: _Out, resume: _Resume = False) -> None:
 def _train_chat(config: ChatRun, out: Path, resume: bool) -> None:
     from medseg_agents.grpo.train import train_chat
 
-    console = make_console()
-    train_chat(config, out, resume, console)
-    console.print(f"wrote {out / 'model'}; play it as llm:{out / 'model'}")
+    train_chat(config, out, resume)
+    model = out / "model"
+    print_result({"run": out, "model": model, "policy": f"llm:{model}"})
+    make_console().print(f"wrote {model}; play it as llm:{model}")
 
 
 def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
@@ -66,8 +63,10 @@ def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
         import_module(f"medseg_agents.arrays.{kind}.train"), f"train_{kind}"
     )
     console = make_console()
-    train(config, out, resume, console)
+    train(config, out, resume)
     plot_run(out)
+    result: dict[str, Any] = {"run": out, "policy": f"{kind}:{out}"}
     if config.test_cases:
-        compare_run(kind, config, out, console)
+        result["test"] = compare_run(kind, config, out, console).as_json()
+    print_result(result)
     console.print(f"checkpoints, logs and results are in {out}")

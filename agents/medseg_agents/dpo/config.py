@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from medseg_agents.sft.config import MachineOptions, StartOptions
-from medseg_gym.errors import MedSegError
+from medseg_gym.errors import MedSegError, nearest
 from medseg_gym.options import Options
 
 
@@ -95,9 +95,10 @@ class DpoConfig(MachineOptions, OptimiserOptions, PairOptions, ModelOptions):
             ("save_dtype", ("float32", "base")),
             ("device", ("auto", "cpu")),
         ):
-            if getattr(self, name) not in choices:
-                raise DpoError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
-        for name in ("batch_size", "accumulate", "log_every", "save_every"):
+            if (given := getattr(self, name)) not in choices:
+                near = nearest(str(given), choices)
+                raise DpoError(f"{name} must be one of {choices}, got {given!r}{near}")
+        for name in ("batch_size", "accumulate", "log_every", "save_every", "play_count"):
             if getattr(self, name) < 1:
                 raise DpoError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.epochs <= 0 or (self.steps is not None and self.steps < 1):

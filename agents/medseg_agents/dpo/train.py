@@ -10,16 +10,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg_agents.dpo.config import DpoConfig, DpoError
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.data import leave_out_spelled, load_rows
-from medseg_agents.sft.trainer_arguments import trainer_arguments
+from medseg_agents.sft.trainer_arguments import set_length, steps_of, trainer_arguments
 from medseg_agents.sft.trainer_run import is_first, load_start, save_trained, train_to_end
 
-_FREE = ("device", "loader_workers", "log_to")
-"""Settings in which a resumed run may differ."""
+if TYPE_CHECKING:
+    from medseg_agents.sft.played_cases import PlayedCases
 
 
 def train_dpo(
@@ -30,7 +30,7 @@ def train_dpo(
     Args:
         config: Settings of the run.
         out: Folder of the run.
-        resume: Go on with the run in `out`; a finished one is left as it is.
+        resume: Go on with the run in `out`; a finished one is left as it is, unless it is extended.
         quiet: No progress bar.
 
     Returns:
@@ -45,16 +45,20 @@ def train_dpo(
     run = RunFolder(out)
     finished = run.model
     if is_first():  # killed before it began, a run is begun
-        run.start(config, None, resume and run.config_file.exists(), free=_FREE, error=DpoError)
-    if finished.is_dir():
+        run.start(config, None, resume and run.config_file.exists(), error=DpoError)
+    if finished.is_dir() and not config.extend:
         return finished
     rows, view = load_pairs(config.pairs, out / "cache")
     held_out = load_pairs(config.validation, out / "cache")[0] if config.validation else None
     policy = _check_view(config, view)
     model, processor, origin = load_start(config, out, arguments(config, out).main_process_first())
     rows = leave_out_spelled(rows, processor, ("prompt", "chosen", "rejected"), DpoError)
-    trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
-    train_to_end(trainer, run, DpoError)
+    from medseg_agents.sft.played_cases import played_cases  # imports torch
+
+    play = played_cases(config, processor, view, policy) if is_first() else None
+    trainer = make_trainer(config, out, model, processor, rows, held_out, quiet, play)
+    total = config.total(steps_of(config, len(rows), trainer.args.world_size))
+    train_to_end(trainer, run, total, DpoError)
     save_trained(trainer, processor, run, config, origin, (view, policy), DpoError)
     return finished
 
@@ -107,6 +111,7 @@ def make_trainer(
     rows: Any,
     held_out: Any = None,
     quiet: bool = True,
+    play: PlayedCases | None = None,
 ) -> Any:
     """Make TRL's `DPOTrainer` for a configuration; arguments are those of `sft.train`."""
     from transformers import PrinterCallback
@@ -117,14 +122,16 @@ def make_trainer(
     # Given none, TRL would read one from the folder that the model's configuration names, which is
     # the base where adapters were folded in. Of a model with adapters it copies these.
     reference = None if hasattr(model, "peft_config") else copy.deepcopy(model)
+    args = arguments(config, out, held_out is not None)
+    set_length(args, config, len(rows))
     trainer: Any = DPOTrainer(
         model=model,
         ref_model=reference,
-        args=arguments(config, out, held_out is not None),
+        args=args,
         train_dataset=rows,
         eval_dataset=held_out,
         processing_class=processor,
-        callbacks=[WholeCheckpoints(), LogRun(out, quiet, config.log_to)],
+        callbacks=[WholeCheckpoints(), LogRun(out, quiet, config.log_to, play)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

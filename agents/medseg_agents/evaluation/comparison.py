@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.evaluate import RecordFile, evaluate, keeps_masks, run_settings
@@ -30,6 +29,7 @@ from medseg_agents.evaluation.volumes.scores import PlayedSlices, score_volumes
 from medseg_agents.policies.specs import PolicySpec
 from medseg_agents.runs.machine import describe_machine
 from medseg_gym.cases import CaseSource, VolumeCase, left_out_note
+from medseg_gym.display.progress import make_progress
 from medseg_gym.policy import close_policy, make_envs
 
 
@@ -187,14 +187,9 @@ class Comparison:
         if note := left_out_note(self.left_out):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
 
-    def write(self, out: Path) -> list[str]:
-        """Write results.json, results.csv and dice_by_step.png; with volumes their CSV as well.
-
-        Returns:
-            Names of the files.
-        """
-        out.mkdir(parents=True, exist_ok=True)
-        results = {
+    def as_json(self) -> dict[str, Any]:
+        """Return what results.json and `--json` hold."""
+        return {
             "machine": self.machine,
             "title": self.options.title,
             "settings": self.settings,
@@ -207,7 +202,15 @@ class Comparison:
             "rows": self.rows,
             **self.volumes.as_json(),
         }
-        write_json(results, out / "results.json")
+
+    def write(self, out: Path) -> list[str]:
+        """Write results.json, results.csv and dice_by_step.png; with volumes their CSV as well.
+
+        Returns:
+            Names of the files.
+        """
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(self.as_json(), out / "results.json")
         context = {"machine": self.machine, "left_out": left_out_note(self.left_out)}
         write_csv([{**row, **context} for row in self.rows], out / "results.csv")
         plot_dice_by_step(self.rows, out / "dice_by_step.png", self.options.title)
@@ -231,8 +234,7 @@ def compare(
             becomes a score.
     """
     comparison = Comparison(options)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+    with make_progress() as progress:
         bar = progress.add_task("loading", total=None)
         keys: list[str] | None = None
         for backbone in options.backbones:

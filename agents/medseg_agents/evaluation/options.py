@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from medseg_agents.evaluation.failed_cases import MAX_FAILURES
 from medseg_agents.evaluation.protocols.options import ProtocolOptions
 from medseg_gym.cases import CaseSource
-from medseg_gym.errors import MedSegError
+from medseg_gym.errors import MedSegError, nearest
 from medseg_gym.option_groups import CaseOptions, DeviceOptions, EpisodeOptions, SegmenterOptions
 from medseg_gym.options import Options, repeated, specs
 
@@ -17,6 +17,7 @@ MANY_CASES = 1000
 FEW_CASES = 200
 """Of a source of more than `MANY_CASES` cases a comparison plays the first `FEW_CASES`."""
 
+_FORMS = ("nifti", "seg", "png")
 BY = ("modality", "group", "target")
 
 
@@ -35,9 +36,11 @@ class MaskOptions(Options):
     """
 
     def __post_init__(self) -> None:
-        wrong = [one for one in self.save if one not in ("nifti", "seg", "png")]
+        wrong = [one for one in self.save if one not in _FORMS]
         if wrong or not self.save:
-            raise MedSegError(f"save must be of nifti, seg, png, got {wrong[0] if wrong else ''!r}")
+            given = wrong[0] if wrong else ""
+            near = nearest(given, _FORMS)
+            raise MedSegError(f"save must be of {', '.join(_FORMS)}, got {given!r}{near}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +214,8 @@ class CompareOptions(PlayingOptions, DeviceOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.by not in BY:
-            raise MedSegError(f"by must be modality, group or target, got {self.by!r}")
+            near = nearest(self.by, BY)
+            raise MedSegError(f"by must be modality, group or target, got {self.by!r}{near}")
         for text in self.checkpoint:
             if "=" not in text:
                 raise MedSegError(f"checkpoint must be BACKBONE=FILE, got {text!r}")

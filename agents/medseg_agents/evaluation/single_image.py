@@ -18,94 +18,14 @@ import medseg_gym
 from medseg_agents import policies
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import RunOptions
-from medseg_gym.cases import Case
-from medseg_gym.cases.image_files.images import SUFFIXES, png_bytes
-from medseg_gym.cases.image_files.masks import CHANNELS, as_mask
-from medseg_gym.cases.image_files.options import ImageOptions
-from medseg_gym.cases.volumes import Window, parse_window
+from medseg_gym.cases.image_files.images import png_bytes
+from medseg_gym.cases.image_files.one_image import read_case
 from medseg_gym.envs.rendering import add_caption, draw_case
 from medseg_gym.episodes import Episode
-from medseg_gym.errors import CaseError, PolicyError
+from medseg_gym.errors import PolicyError
 from medseg_gym.policy import GivenUp, Played, close_policy, make_envs, play_or_give_up
 from medseg_gym.prompts import AddBox, AddPoint, Prompt, encode_tool_call
 from medseg_gym.storage.atomic_write import atomic_write
-
-DICOM_SUFFIXES = (".dcm", ".dicom")
-
-
-def read_case(
-    image: Path,
-    target: str,
-    mask: Path | None,
-    modality: str,
-    window: str | None,
-    mask_channel: str = "auto",
-    orientation: str = "shown",
-) -> Case:
-    """Make a case of files.
-
-    Args:
-        image: PNG, JPEG, TIFF, BMP, WebP, GIF, PNM, or one DICOM image (extra "data").
-        target: What to segment, in words.
-        mask: Truth, of the image's size, value > 0 is the target; None leaves an empty mask that
-            must not be scored.
-        modality: As in `Case`.
-        window: As `medseg_gym.cases.volumes.parse_window` reads it, for images of more than 8
-            bits; None takes a DICOM file's own.
-        mask_channel: See `RunOptions`.
-        orientation: See `RunOptions`.
-
-    Raises:
-        CaseError: A file that cannot be read, sizes that differ, or an option that cannot be used.
-    """
-    if mask_channel not in CHANNELS:
-        raise CaseError(f"mask_channel={mask_channel!r}: use one of {', '.join(CHANNELS)}")
-    if orientation not in ("shown", "stored"):
-        raise CaseError(f"orientation={orientation!r}: use shown or stored")
-    limits = parse_window(window, modality) if window else None
-    decoding = ImageOptions(limits, mask_channel, orientation == "stored")
-    pixels = _read_pixels(image, modality, window, decoding)
-    height, width, _ = pixels.shape
-    truth = np.zeros((height, width), bool)
-    if mask is not None:
-        truth = as_mask(decoding.labels(mask, str(mask)), str(mask))
-        if truth.shape != (height, width):
-            raise CaseError(
-                f"{mask} is {truth.shape[1]} x {truth.shape[0]} pixels but {image} is "
-                f"{width} x {height}; they must have the same size"
-            )
-    return Case(image.name, pixels, truth, target=target, modality=modality, source="file")
-
-
-def _read_pixels(
-    path: Path, modality: str, window: str | None, decoding: ImageOptions
-) -> np.ndarray:
-    if not path.is_file():
-        raise CaseError(f"there is no file {path}")
-    suffix = path.suffix.lower()
-    if suffix in SUFFIXES:
-        return decoding.image(path, str(path))
-    if suffix in DICOM_SUFFIXES:
-        return _read_dicom(path, modality, parse_window(window or "", modality, own=True))
-    raise CaseError(
-        f"{path}: unknown kind of image {path.suffix!r}; give one of "
-        f"{', '.join((*SUFFIXES, *DICOM_SUFFIXES))}; or a scan: .nii, .nii.gz, .nrrd, .mha or a "
-        "folder of DICOM"
-    )
-
-
-def _read_dicom(path: Path, modality: str, window: Window) -> np.ndarray:
-    try:
-        from medseg_gym.cases.dicom.facts import read_facts
-        from medseg_gym.cases.dicom.images import read_rgb_frame
-    except ImportError:
-        raise CaseError(f'{path}: DICOM needs pip install "medseg-gym[data]"') from None
-    facts = read_facts(path, str(path))
-    if "frames" not in facts:
-        raise CaseError(f"{path} is not a DICOM image")
-    if facts["frames"] != 1:
-        raise CaseError(f"{path} has {facts['frames']} frames; give a file of one image")
-    return read_rgb_frame(path, str(path), 0, window, modality)
 
 
 def run_image(

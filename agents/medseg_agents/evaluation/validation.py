@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.arrays.networks import PromptNetwork
-from medseg_agents.evaluation.case_record import CaseRecord
-from medseg_agents.evaluation.evaluate import evaluate
+from medseg_agents.evaluation.case_record import CaseRecord, record_of
 from medseg_agents.policies.network import NetworkPolicy
-from medseg_gym.episodes import mean_summary
-from medseg_gym.policy import make_envs
+from medseg_gym.envs.contact_sheet import contact_sheet
+from medseg_gym.envs.vector import CoreVectorEnv
+from medseg_gym.episodes import Episode, mean_summary
+from medseg_gym.policy import Policy, make_envs, play_cases
+
+DRAWN = 6
+"""Validation episodes on a contact sheet."""
 
 
 def validation_metrics(records: Sequence[CaseRecord]) -> dict[str, float]:
@@ -33,6 +39,32 @@ def validation_metrics(records: Sequence[CaseRecord]) -> dict[str, float]:
     }
 
 
+def play_validation(
+    envs: CoreVectorEnv, policy: Policy, keys: Sequence[str], seed: int = 0, drawn: int = DRAWN
+) -> tuple[list[CaseRecord], bytes]:
+    """Play cases once each and draw the first of them.
+
+    Args:
+        envs: Made for the view of the policy.
+        policy: Who plays.
+        keys: Of the cases, always the same in a run, so that its sheets can be compared.
+        seed: Of the policy.
+        drawn: Episodes on the sheet.
+
+    Returns:
+        Records, and a PNG of the first `drawn` episodes with their masks (empty for none).
+    """
+    records: list[CaseRecord] = []
+    episodes: list[tuple[str, Episode]] = []
+    for batch in play_cases(envs, policy, keys, seed):
+        records += [record_of(played, policy, envs, len(batch)) for played in batch]
+        episodes += [("", one.episode) for one in batch[: drawn - len(episodes)]]
+    if not episodes:
+        return records, b""
+    with tempfile.TemporaryDirectory() as folder:
+        return records, contact_sheet(episodes, Path(folder) / "sheet.png").read_bytes()
+
+
 class Validator:
     """Plays validation cases with a network's likeliest actions.
 
@@ -51,12 +83,12 @@ class Validator:
         )
         self.keys = list(self.envs.source.keys[: config.eval_cases])
 
-    def __call__(self, network: PromptNetwork) -> dict[str, float]:
-        """Play the cases; see `validation_metrics`."""
+    def __call__(self, network: PromptNetwork) -> tuple[dict[str, float], bytes]:
+        """Play the cases; returns `validation_metrics`, and a contact sheet of the first."""
         training = network.training
-        records = evaluate(self.envs, NetworkPolicy(network, "validation"), self.keys)
+        records, sheet = play_validation(self.envs, NetworkPolicy(network, "validation"), self.keys)
         network.train(training)
-        return validation_metrics(records)
+        return validation_metrics(records), sheet
 
     def close(self) -> None:
         """Close the environments."""

@@ -19,9 +19,10 @@ import medseg_gym
 from medseg_agents import policies
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import RunOptions
-from medseg_agents.evaluation.single_image import DICOM_SUFFIXES, draw_step, outcome_of_case
+from medseg_agents.evaluation.single_image import draw_step, outcome_of_case
 from medseg_agents.evaluation.volumes.measures import measure_volume
 from medseg_gym.cases import Case, CaseList, VolumeCase
+from medseg_gym.cases.image_files.one_image import DICOM_SUFFIXES
 from medseg_gym.cases.volumes import volume_suffix
 from medseg_gym.cases.volumes.scan import read_volume_file
 from medseg_gym.cases.writers.volume_masks import (

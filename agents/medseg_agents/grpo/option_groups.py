@@ -61,6 +61,7 @@ class GenerationSettings(EngineOptions):
     """How completions are drawn while training."""
 
     topic: ClassVar[str] = "Generation"
+    free: ClassVar[tuple[str, ...]] = ("vllm_python", "vllm_options", "vllm_timeout", "vllm_sleep")
 
     temperature: float = 1.0
     """Completions are drawn at this temperature; the loss uses the same one."""
@@ -245,6 +246,7 @@ class OptimiserSettings(Options):
     """Gradient steps, optimiser and length of the run."""
 
     topic: ClassVar[str] = "Optimisation"
+    free: ClassVar[tuple[str, ...]] = ("micro_batch",)
 
     minibatches: int = 1
     """Gradient steps of an epoch; whole groups are dealt among them."""
@@ -288,6 +290,7 @@ class ShardSettings(Options):
     """How several learners hold one model."""
 
     topic: ClassVar[str] = "Machines"
+    free: ClassVar[tuple[str, ...]] = ("shard",)
 
     shard: bool = False
     """Every learner holds a share of parameters, gradients and Adam's moments, and gathers a layer
@@ -296,21 +299,11 @@ class ShardSettings(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtendSettings(Options):
-    """Going on after the end of a run."""
-
-    topic: ClassVar[str] = "Evaluation and checkpoints"
-
-    extend: int = 0
-    """With --resume: iterations after the last of `iterations`, which the learning rate's schedule
-    still goes by; beyond its end the rate stays what it was there."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class EpisodeSettings(EnvironmentOptions):
     """Cases, segmenter, and how the model is shown them."""
 
     topic: ClassVar[str] = "Cases and environment"
+    free: ClassVar[tuple[str, ...]] = ("device",)
 
     cases: str = "phantoms:abdomen"
     """Case spec; its "train" split is trained on."""
@@ -346,6 +339,14 @@ class MachineSettings(Options):
     """Processes and GPUs."""
 
     topic: ClassVar[str] = "Machines"
+    free: ClassVar[tuple[str, ...]] = (
+        "num_envs",
+        "env_runners",
+        "learners",
+        "gpus_per_runner",
+        "gpus_per_learner",
+        "shared_backbone",
+    )
 
     num_envs: int | None = None
     """Slots of a runner, which generate as one batch; None is all its episodes. A multiple of
@@ -375,6 +376,7 @@ class LogSettings(TrackingOptions):
     """What is shown while a run trains."""
 
     topic: ClassVar[str] = "Logging"
+    free: ClassVar[tuple[str, ...]] = ("log_samples_every", "log_samples")
 
     log_samples_every: int = 10
     """Iterations between tables of sampled conversations with their images; 0 for none."""
@@ -388,6 +390,7 @@ class ProgressSettings(LogSettings):
     """Evaluation and checkpoints of a run."""
 
     topic: ClassVar[str] = "Evaluation and checkpoints"
+    free: ClassVar[tuple[str, ...]] = ("eval_every", "eval_cases", "checkpoint_every", "keep")
 
     eval_every: int = 20
     """Iterations between evaluations on the "val" split; 0 never evaluates."""

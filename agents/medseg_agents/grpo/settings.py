@@ -10,7 +10,6 @@ from medseg_agents.grpo.option_groups import (
     AdvantageSettings,
     CaseSettings,
     EpisodeSettings,
-    ExtendSettings,
     GenerationSettings,
     MachineSettings,
     ModelSettings,
@@ -20,7 +19,7 @@ from medseg_agents.grpo.option_groups import (
     ShardSettings,
     UpdateSettings,
 )
-from medseg_gym.errors import MedSegError
+from medseg_gym.errors import MedSegError, nearest
 from medseg_gym.options import describe_fields
 
 
@@ -44,7 +43,10 @@ class ChatSettings(
         for name, field in describe_fields(type(self)).items():
             choices = typing.get_args(field.declared)
             if typing.get_origin(field.declared) is Literal and getattr(self, name) not in choices:
-                raise MedSegError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+                near = nearest(str(getattr(self, name)), choices)
+                raise MedSegError(
+                    f"{name} must be one of {choices}, got {getattr(self, name)!r}{near}"
+                )
         _at_least_one(self, "num_generations", "groups", "minibatches", "micro_batch", "iterations")
         _at_least_one(self, "max_completion_length", "max_num_gen_batches")
         if self.dynamic_sampling and self.num_generations < 2:
@@ -82,9 +84,7 @@ class ChatSettings(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatRun(
-    ExtendSettings, ProgressSettings, MachineSettings, EpisodeSettings, UpdateSettings, ChatSettings
-):
+class ChatRun(ProgressSettings, MachineSettings, EpisodeSettings, UpdateSettings, ChatSettings):
     """A run of `medseg train grpo | chat-ppo`: the settings, cases and machines.
 
     Raises:
@@ -95,18 +95,12 @@ class ChatRun(
         super().__post_init__()
         _at_least_one(self, "epochs", "checkpoint_every", "keep", "eval_cases", "max_steps")
         _at_least_one(self, "log_samples")
-        if self.extend < 0:
-            raise MedSegError(f"extend must be at least 0, got {self.extend}")
-
-    @property
-    def total_iterations(self) -> int:
-        """Iterations of the run, those after the schedule's end included."""
-        return self.iterations + self.extend
 
     @property
     def chat(self) -> dict[str, Any]:
-        """Value by field of `ChatSettings`."""
-        return {field.name: getattr(self, field.name) for field in fields(ChatSettings)}
+        """Value by field of `ChatSettings`; `iterations` are those that the schedule goes by."""
+        values = {field.name: getattr(self, field.name) for field in fields(ChatSettings)}
+        return {**values, "iterations": self.scheduled(self.iterations)}
 
     def view(self) -> dict[str, Any]:
         """Return the arguments of the view: the checkpoint's own, unless these settings differ."""

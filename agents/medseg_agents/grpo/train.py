@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from medseg_agents.arrays.rllib.train import start_ray
-from medseg_agents.evaluation.validation import validation_metrics
+from medseg_agents.evaluation.validation import DRAWN, validation_metrics
 from medseg_agents.grpo.algorithm import ChatAlgorithm, ChatConfig, ChatPPOConfig, GRPOConfig
 from medseg_agents.grpo.learner import LOWER
 from medseg_agents.grpo.metrics import read_result
@@ -29,22 +29,12 @@ from medseg_agents.runs.gpus import (
     find_devices,
     plan_gpus,
 )
-from medseg_agents.runs.length import check_length
 from medseg_agents.runs.log import RunLog
 from medseg_gym.cases import load_cases
 from medseg_gym.display.terminal import make_console
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
 
 _ALGORITHM, _MODEL, _BASE = "algorithm", "model", "base"
-_FREE = (
-    *("eval_every", "eval_cases", "checkpoint_every", "keep", "device", "num_envs", "env_runners"),
-    *("learners", "gpus_per_runner", "gpus_per_learner", "shared_backbone", "micro_batch"),
-    *("vllm_python", "vllm_options", "vllm_timeout", "vllm_sleep"),
-    *("log_to", "log_samples_every", "log_samples"),
-    *("shard", "extend"),
-)
-"""Settings that a resumed run may have changed: machines, evaluation, checkpoints and logging."""
-_DRAWN = 6
 _SHOWN = (
     *("return", "dice", "val/dice", "valid_rate", "frac_reward_zero_std", "approx_kl", "entropy"),
     *("grad_norm", "episodes_per_second"),
@@ -120,15 +110,15 @@ def train_chat(
     Raises:
         MedSegError: See `RunFolder.start`; or cases, backbone or model cannot be used.
     """
+    RunFolder(out).check(config, resume)
     view = config.view()
     load_processor(config.model, config.base)  # raises before Ray starts
     start_ray()
     gpus = gpu_plan(config)
     run = RunFolder(out)
-    check_length(config, run, resume)
-    run.start(config, view, resume, "MedSegChat-v0", _FREE)
+    run.start(config, view, resume, "MedSegChat-v0")
     start = start_folder(config.model, config.lora_rank, run.path / _BASE, config.base)
-    console = console or make_console()
+    console = console or make_console(stderr=True)
     newest = run.newest()
     step = 0 if newest is None else newest[0]
     options: dict[str, Any] = {}
@@ -182,7 +172,7 @@ def _train(
 ) -> None:
     every = config.eval_every
     keys = load_cases(config.cases, "val").keys[: config.eval_cases] if every else []
-    total = config.total_iterations
+    total = config.total(config.iterations)
     with RunLog(
         run.path,
         total,
@@ -194,7 +184,7 @@ def _train(
         LOWER,
     ) as log:
         if step == 0 and every:
-            log.write(0, _validate(algo, keys, run.path, 0))
+            _validate(algo, keys, log, 0)
         while step < total:
             result = algo.train()
             step = int(result["training_iteration"])
@@ -203,20 +193,16 @@ def _train(
                 log.write_table(step, TABLE, sample_table(newest_samples(algo, config.log_samples)))
             last = step >= total
             if every and (step % every == 0 or last):
-                log.write(step, _validate(algo, keys, run.path, step))
+                _validate(algo, keys, log, step)
             if step % config.checkpoint_every == 0 or last:
                 run.save(step, lambda folder: _save(algo, config, run.path, folder))
                 run.prune(config.keep)
 
 
-def _validate(
-    algo: ChatAlgorithm, keys: Sequence[str], out: Path, iteration: int
-) -> dict[str, float]:
-    records, sheet = algo.validate_cases(keys, drawn=_DRAWN)
-    if sheet:
-        file = out / "samples" / f"iteration-{iteration:05d}.png"
-        atomic_write(file, sheet)
-    return validation_metrics(records)
+def _validate(algo: ChatAlgorithm, keys: Sequence[str], log: RunLog, iteration: int) -> None:
+    records, sheet = algo.validate_cases(keys, drawn=DRAWN)
+    log.write(iteration, validation_metrics(records))
+    log.write_sheet(iteration, sheet)
 
 
 def _save(algo: ChatAlgorithm, config: ChatRun, run: Path, folder: Path) -> None:

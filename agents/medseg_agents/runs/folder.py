@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,6 @@ from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
 O = TypeVar("O", bound=Options)  # noqa: E741
 
 _STEP = re.compile(r"step-(\d{9})")
-_FREE = ("steps", "eval_every", "eval_cases", "checkpoint_every", "test_cases", "log_to")
 
 
 class RunFolder:
@@ -63,7 +62,6 @@ class RunFolder:
         view: dict[str, Any] | None,
         resume: bool,
         env_id: str = "MedSeg-v0",
-        free: Sequence[str] = _FREE,
         error: type[MedSegError] = MedSegError,
     ) -> None:
         """Claim the folder for a run.
@@ -73,30 +71,35 @@ class RunFolder:
             view: Arguments of the environment that belong to the view; None keeps no `view.json`.
             resume: Go on with what is there.
             env_id: Of the environment.
-            free: Options in which a resumed run may differ: its length, where it may go on for
-                longer, and what does not touch learning (evaluation, checkpoints, machines).
             error: Raised about the folder.
 
         Raises:
-            MedSegError: The folder holds a run and `resume` is False, or another run.
+            MedSegError: The folder holds a run and `resume` is False, or another run; see
+                `medseg_agents.runs.resuming` for what may differ.
         """
-        if self.config_file.exists():
-            if not resume:
-                raise error(f"{self.path} holds a run; give another --out, or --resume")
-            before, now = self.read_config(type(config), error).to_mapping(), config.to_mapping()
-            differing = sorted(k for k in now if k not in free and before[k] != now[k])
-            if differing:
-                raise error(
-                    f"{self.path} holds a run with other settings: another "
-                    f"{', '.join(differing)}; resume it with the same settings, or give another "
-                    "--out"
-                )
-        elif resume:
-            raise error(f"{self.path} holds no run to resume (no config.json)")
+        self.check(config, resume, error)
         self.write_config(config, error)
         if view is not None:
             seen = {"env_id": env_id, "view": view}
             atomic_write(self.path / "view.json", json.dumps(seen, indent=1), error)
+
+    def check(self, config: Options, resume: bool, error: type[MedSegError] = MedSegError) -> None:
+        """Refuse what `start` refuses, and write nothing.
+
+        Args:
+            config: Options of the run.
+            resume: Go on with what is there.
+            error: Raised about the folder.
+        """
+        from medseg_agents.runs.resuming import check_extension, check_settings
+
+        check_extension(config, resume, error)
+        if self.config_file.exists():
+            if not resume:
+                raise error(f"{self.path} holds a run; give another --out, or --resume")
+            check_settings(self.read_config(type(config), error), config, self, error)
+        elif resume:
+            raise error(f"{self.path} holds no run to resume (no config.json)")
 
     def write_config(self, config: Options, error: type[MedSegError] = MedSegError) -> None:
         """Keep the options of a run beside it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from rich.console import Console
 
 from medseg_agents.runs.alerts import active_alerts, add_row, series_of
@@ -18,10 +21,11 @@ from medseg_agents.runs.progress_bar import ProgressBar
 from medseg_agents.runs.trackers import Table, make_trackers
 from medseg_gym.display.terminal import make_console
 from medseg_gym.errors import MedSegError
-from medseg_gym.storage.atomic_write import atomic_path
+from medseg_gym.storage.atomic_write import atomic_path, atomic_write
 from medseg_gym.storage.line_files import append_rows, read_rows, write_rows
 
 ALERTS_FILE = "alerts.jsonl"
+SHEET = "val/episodes"
 
 
 class RunLog:
@@ -33,8 +37,8 @@ class RunLog:
         folder: Of the run.
         total: Steps of the whole run.
         step: Steps taken before.
-        console: Where the bar and the alerts go; a console that is no terminal gets one line a row
-            instead of the bar.
+        console: Where the bar and the alerts go, stderr by default; a console that is no terminal
+            gets one line a row instead of the bar.
         shown: Metrics that stand beside the bar.
         unit: Name of a step.
         log_to: Specs of trackers, see `medseg_agents.runs.trackers`.
@@ -56,7 +60,7 @@ class RunLog:
         lower: str = "learning_rate or max_grad_norm",
     ) -> None:
         self.folder, self.total, self.unit, self.lower = folder, total, unit, lower
-        self.console = console or make_console()
+        self.console = console or make_console(stderr=True)
         self.file, self.alerts_file = folder / "progress.jsonl", folder / ALERTS_FILE
         self.rows = [row for row in read_progress(folder) if row["step"] <= step]
         write_rows(self.file, self.rows)
@@ -131,6 +135,22 @@ class RunLog:
         """
         for tracker in self._trackers:
             tracker.write_table(step, name, table)
+
+    def write_sheet(self, step: int, png: bytes) -> None:
+        """Keep a contact sheet of validation episodes under `samples/`, and show it.
+
+        Args:
+            step: Steps taken.
+            png: The sheet; empty for none.
+        """
+        if not png:
+            return
+        name = f"{self.unit.removesuffix('s')}-{step:05d}.png"
+        atomic_write(self.folder / "samples" / name, png)
+        with Image.open(io.BytesIO(png)) as opened:
+            image = np.asarray(opened.convert("RGB"))
+        for tracker in self._trackers:
+            tracker.write_image(step, SHEET, image)
 
     def _alert(self, step: int, values: Mapping[str, float]) -> None:
         """Say which alerts begin and end with this row."""

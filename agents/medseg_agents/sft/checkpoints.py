@@ -43,6 +43,15 @@ def check_checkpoint(folder: Path) -> None:
         raise SftError(f"{folder / 'trainer_state.json'} is missing{way_out}")
 
 
+def step_of(folder: Path) -> int:
+    """Return the optimiser steps taken before a checkpoint.
+
+    Args:
+        folder: Of the checkpoint.
+    """
+    return int(folder.name.rpartition("-")[2])
+
+
 def newest_checkpoint(checkpoints: Path) -> Path | None:
     """Return the newest checkpoint that was written to its end; remove torn ones.
 
@@ -54,7 +63,7 @@ def newest_checkpoint(checkpoints: Path) -> Path | None:
         if not (folder / WHOLE).exists():
             shutil.rmtree(folder)
             continue
-        step = int(folder.name.rpartition("-")[2])
+        step = step_of(folder)
         if newest is None or step > newest[0]:
             newest = step, folder
     return newest[1] if newest else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from medseg_agents.runs.options import TrackingOptions
-from medseg_gym.errors import MedSegError
+from medseg_gym.errors import MedSegError, nearest
 from medseg_gym.options import Options
 
 
@@ -123,10 +123,31 @@ class OptimiserOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineOptions(TrackingOptions):
+class PlayOptions(TrackingOptions):
+    """Episodes that are played while rows are learned from."""
+
+    topic: ClassVar[str] = "Logging"
+    free: ClassVar[tuple[str, ...]] = ("play_cases", "play_count", "play_backbone")
+
+    play_cases: str | None = None
+    """Case spec; the model plays the first cases of its "val" split at every checkpoint. Their
+    means are logged as val/dice and so on, and a contact sheet goes to `samples/` and to `log_to`.
+    Left out plays none.
+    """
+
+    play_count: int = 6
+    """How many."""
+
+    play_backbone: str = "pocket"
+    """Segmenter of these episodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions(PlayOptions):
     """The machine that computes a run, and how often it is logged and kept."""
 
     topic: ClassVar[str] = "Machine, logs and checkpoints"
+    free: ClassVar[tuple[str, ...]] = ("device", "loader_workers", "log_every", "save_every")
 
     device: str = "auto"
     """"auto" takes an accelerator where there is one, "cpu" does not."""
@@ -155,9 +176,10 @@ class SftConfig(MachineOptions, OptimiserOptions, ConversationOptions, StartOpti
             ("save_dtype", ("float32", "base")),
             ("device", ("auto", "cpu")),
         ):
-            if getattr(self, name) not in choices:
-                raise SftError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
-        for name in ("batch_size", "accumulate", "log_every", "save_every"):
+            if (given := getattr(self, name)) not in choices:
+                near = nearest(str(given), choices)
+                raise SftError(f"{name} must be one of {choices}, got {given!r}{near}")
+        for name in ("batch_size", "accumulate", "log_every", "save_every", "play_count"):
             if getattr(self, name) < 1:
                 raise SftError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.epochs <= 0 or (self.steps is not None and self.steps < 1):

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 from medseg_agents.runs.divergence import TrainingDiverged
 from medseg_agents.runs.log import RunLog
 from medseg_agents.sft.checkpoints import WHOLE
+from medseg_agents.sft.played_cases import PlayedCases
 
 
 class WholeCheckpoints(TrainerCallback):
@@ -34,12 +35,17 @@ class LogRun(TrainerCallback):
         out: Folder of the run.
         quiet: Shows nothing.
         log_to: See `RunLog`.
+        play: Plays validation cases at every checkpoint, see `PlayedCases`; None plays none.
     """
 
     def __init__(
-        self, out: Path, quiet: bool = False, log_to: Sequence[str] = ("tensorboard",)
+        self,
+        out: Path,
+        quiet: bool = False,
+        log_to: Sequence[str] = ("tensorboard",),
+        play: PlayedCases | None = None,
     ) -> None:
-        self.out, self.quiet, self.log_to = out, quiet, log_to
+        self.out, self.quiet, self.log_to, self.play = out, quiet, log_to, play
         self.log: RunLog | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -51,7 +57,7 @@ class LogRun(TrainerCallback):
                 state.max_steps,
                 state.global_step,
                 console,
-                shown=("loss", "grad_norm"),
+                shown=("loss", "grad_norm", "val/dice"),
                 log_to=self.log_to,
                 lower="lr or max_grad_norm",
             )
@@ -61,6 +67,13 @@ class LogRun(TrainerCallback):
         """Move the bar."""
         if self.log is not None:
             self.log.advance(state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Play the validation cases."""
+        if self.log is not None and self.play is not None:
+            metrics, sheet = self.play(kwargs["model"])
+            self.log.write(state.global_step, metrics)
+            self.log.write_sheet(state.global_step, sheet)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Write one row."""

@@ -9,19 +9,18 @@ same weights in the end as one that was left alone.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import leave_out_spelled, load_conversations
-from medseg_agents.sft.trainer_arguments import trainer_arguments
+from medseg_agents.sft.trainer_arguments import set_length, steps_of, trainer_arguments
 from medseg_agents.sft.trainer_run import is_first, load_start, save_trained, train_to_end
 
-_FREE = ("device", "loader_workers", "log_to")
-"""Settings in which a resumed run may differ."""
+if TYPE_CHECKING:
+    from medseg_agents.sft.played_cases import PlayedCases
 
 
 def train_sft(
@@ -32,7 +31,7 @@ def train_sft(
     Args:
         config: Settings of the run.
         out: Folder of the run.
-        resume: Go on with the run in `out`; a finished one is left as it is.
+        resume: Go on with the run in `out`; a finished one is left as it is, unless it is extended.
         quiet: No progress bar.
 
     Returns:
@@ -47,8 +46,8 @@ def train_sft(
     run = RunFolder(out)
     finished = run.model
     if is_first():  # killed before it began, a run is begun
-        run.start(config, None, resume and run.config_file.exists(), free=_FREE, error=SftError)
-    if finished.is_dir():
+        run.start(config, None, resume and run.config_file.exists(), error=SftError)
+    if finished.is_dir() and not config.extend:
         return finished
     rows, view = load_conversations(config.trajectories, out / "cache")
     held_out = (
@@ -62,8 +61,12 @@ def train_sft(
         start = replace(config, model=str(out / "start"), base=None)
     model, processor, origin = load_start(start, out, arguments(config, out).main_process_first())
     rows = leave_out_spelled(rows, processor, ("messages",), SftError)
-    trainer = make_trainer(config, out, model, processor, rows, held_out, quiet)
-    train_to_end(trainer, run, SftError)
+    from medseg_agents.sft.played_cases import played_cases  # imports torch
+
+    play = played_cases(config, processor, view, {}) if is_first() else None
+    trainer = make_trainer(config, out, model, processor, rows, held_out, quiet, play)
+    total = config.total(steps_of(config, len(rows), trainer.args.world_size))
+    train_to_end(trainer, run, total, SftError)
     save_trained(trainer, processor, run, config, origin, (view, {}), SftError)
     return finished
 
@@ -93,6 +96,7 @@ def make_trainer(
     rows: Any,
     held_out: Any = None,
     quiet: bool = True,
+    play: PlayedCases | None = None,
 ) -> Any:
     """Make TRL's `SFTTrainer` for a configuration.
 
@@ -104,6 +108,7 @@ def make_trainer(
         rows: From `load_conversations`.
         held_out: Likewise, whose loss is logged; or None.
         quiet: No progress bar.
+        play: Plays validation cases at every checkpoint.
     """
     import torch
     from transformers import PrinterCallback
@@ -113,13 +118,15 @@ def make_trainer(
     from medseg_agents.sft.logs import LogRun, WholeCheckpoints
 
     processor.tokenizer.padding_side = "right"
+    args = arguments(config, out, held_out is not None)
+    steps = set_length(args, config, len(rows))
     trainer: Any = SFTTrainer(
         model=model,
-        args=arguments(config, out, held_out is not None),
+        args=args,
         train_dataset=rows,
         eval_dataset=held_out,
         processing_class=processor,
-        callbacks=[WholeCheckpoints(), LogRun(out, quiet, config.log_to)],
+        callbacks=[WholeCheckpoints(), LogRun(out, quiet, config.log_to, play)],
     )
     if config.optimiser == "muon":
         optimiser: torch.optim.Optimizer = MuonWithAdamW(
@@ -136,7 +143,7 @@ def make_trainer(
         optimiser,
         rate_over_run(
             config.schedule,
-            steps_of(config, len(rows), trainer.args.world_size),
+            config.scheduled(steps),
             config.warmup,
             config.final_rate,
         ),
@@ -161,18 +168,3 @@ def arguments(config: SftConfig, out: Path, validates: bool = False) -> Any:
         prediction_loss_only=True,
         **trainer_arguments(config, out, validates),
     )
-
-
-def steps_of(config: SftConfig, rows: int, processes: int = 1) -> int:
-    """Return the optimiser steps of a run, as the trainer counts them.
-
-    Args:
-        config: See `SftConfig`.
-        rows: Conversations of an epoch.
-        processes: That train together; each step is a batch of each.
-    """
-    if config.steps:
-        return config.steps
-    batches = -(-rows // config.batch_size)
-    of_each = -(-batches // processes)
-    return math.ceil(max(1, -(-of_each // config.accumulate)) * config.epochs)

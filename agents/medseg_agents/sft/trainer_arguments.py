@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,38 @@ def trainer_arguments(config: Any, out: Path, validates: bool) -> dict[str, Any]
         "data_seed": config.seed,
         checkpointing_name(): config.gradient_checkpointing,
     }
+
+
+def set_length(args: Any, config: Any, rows: int) -> int:
+    """Make a run as long as its settings say, its extension included.
+
+    Args:
+        args: From `trainer_arguments`, of TRL.
+        config: An `SftConfig` or a `DpoConfig`.
+        rows: Conversations or pairs of an epoch.
+
+    Returns:
+        Optimiser steps of the run without its extension.
+    """
+    steps = steps_of(config, rows, args.world_size)
+    if config.extend:
+        args.max_steps = config.total(steps)
+    return steps
+
+
+def steps_of(config: Any, rows: int, processes: int = 1) -> int:
+    """Return the optimiser steps of a run, as the trainer counts them.
+
+    Args:
+        config: An `SftConfig` or a `DpoConfig`.
+        rows: Conversations or pairs of an epoch.
+        processes: That train together; each step is a batch of each.
+    """
+    if config.steps:
+        return config.steps
+    batches = -(-rows // config.batch_size)
+    of_each = -(-batches // processes)
+    return math.ceil(max(1, -(-of_each // config.accumulate)) * config.epochs)
 
 
 def checkpointing_name() -> str:

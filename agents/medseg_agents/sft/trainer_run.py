@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_agents.runs.folder import RunFolder
-from medseg_agents.sft.checkpoints import check_checkpoint, newest_checkpoint
+from medseg_agents.sft.checkpoints import check_checkpoint, newest_checkpoint, step_of
 from medseg_gym.errors import MedSegError
 from medseg_gym.storage.atomic_write import atomic_folder, named_failures
 
@@ -50,17 +50,21 @@ def load_start(config: Any, out: Path, first_does: AbstractContextManager[Any]) 
     return model, load_processor(start, base), origin
 
 
-def train_to_end(trainer: Any, run: RunFolder, error: type[MedSegError]) -> None:
+def train_to_end(trainer: Any, run: RunFolder, total: int, error: type[MedSegError]) -> None:
     """Train from the newest whole checkpoint, or from the start.
 
     Args:
         trainer: Of TRL.
         run: The run.
+        total: Optimiser steps of it.
         error: Raised where a checkpoint cannot be written.
     """
     newest = newest_checkpoint(run.checkpoint_folder)
     if newest is not None:
         check_checkpoint(newest)
+        if step_of(newest) >= total:  # of such a one the trainer would take a further step
+            trainer._load_from_checkpoint(str(newest))
+            return
     with named_failures(run.checkpoint_folder, error):
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
 

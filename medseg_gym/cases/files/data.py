@@ -83,6 +83,23 @@ class FileData:
         counts = "; ".join(f"{reason}: {count}" for reason, count in self.left_out.items())
         return f"; left out: {counts}" if counts else ""
 
+    def other_splits(self, split: str) -> str:
+        """Return the ways to cases where a split has none, as the end of a sentence."""
+        names = " or ".join(f"--split {one}" for one in self._splits())
+        text = f". Take {names}, or --split all"
+        if self._named_splits:
+            return text
+        shares = ",".join("100" if one == split else "0" for one in SPLITS)
+        again, one_split = self.spec.adding(splits="50,20,30"), self.spec.adding(splits=shares)
+        return (
+            f"{text}; the data name no splits, so other shares may be given, as in {again!r}, or "
+            f"{one_split!r} for all of it"
+        )
+
+    def _splits(self) -> list[str]:
+        found = {record.split for record in self.records}
+        return [split for split in SPLITS if split in found]
+
     def split(self, split: str) -> tuple[Record, ...]:
         """Records of a split, in order."""
         return tuple(record for record in self.records if record.split == split)
@@ -215,8 +232,10 @@ class FileData:
     def _collect(self, items: Iterator[Record | Defect]) -> None:
         records: dict[str, Record] = {}
         defects: list[Defect] = []
+        self._named_splits = False
         for item in items:
             if isinstance(item, Record):
+                self._named_splits |= bool(item.split)
                 item = self._grouping.complete(item)
             if isinstance(item, Record):  # its split goes by the name in the data
                 item = replace(item, group=self.dataset_format.group_label(item.group))

@@ -37,6 +37,7 @@ class FileCaseSource(CaseSource):
             raise EmptySplit(
                 f"{data.spec} has no case in split {split!r}; it has {split_counts(data)}"
                 + data.left_out_text()
+                + data.other_splits(split)
             )
 
     @cached_property

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from medseg_agents.evaluation.options import RunOptions
-from medseg_agents.evaluation.single_image import read_case, run_image
+from medseg_agents.evaluation.single_image import run_image
 from PIL import Image
 from typer.testing import CliRunner
 
+from medseg_gym.cases.image_files.one_image import read_case
 from medseg_gym.cli.main import add_installed_commands, app
 from medseg_gym.errors import CaseError, MedSegError, PolicyError
 

@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_another_iteration(run, caller):
         train_best_of_n(settings(caller), out)
     first = out / "iteration-001" / "sft" / "model" / "model.safetensors"
     before, written = first.stat().st_mtime_ns, (model / "model.safetensors").read_bytes()
-    more = settings(caller, iterations=2)
+    more = settings(caller, extend=1)
     assert train_best_of_n(more, out, resume=True, console=Console(quiet=True)) == model
     assert first.stat().st_mtime_ns == before
     assert (model / "model.safetensors").read_bytes() != written

@@ -175,6 +175,20 @@ def test_a_run_that_broke_off_ends_with_the_same_weights(caller, pairs, trained,
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_an_extended_run_learns_on_and_then_stays(caller, pairs, trained, tmp_path):
+    out, model = trained
+    again = shutil.copytree(out, tmp_path / "run")
+    config = settings(caller, pairs, extend=2)
+    longer = train_dpo(config, again, resume=True, quiet=True)
+    assert [row["step"] for row in read_progress(again) if "loss" in row] == list(range(1, 8))
+    ours, theirs = (load_model(path).state_dict() for path in (model, longer))
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
+    shutil.rmtree(longer)  # killed between the last checkpoint and the model, say
+    once_more = load_model(train_dpo(config, again, resume=True, quiet=True)).state_dict()
+    assert all(torch.equal(once_more[name], theirs[name]) for name in theirs)
+    assert [row["step"] for row in read_progress(again) if "loss" in row] == list(range(1, 8))
+
+
 @pytest.mark.parametrize(
     ("other", "match"),
     [

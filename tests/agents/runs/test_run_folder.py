@@ -21,9 +21,11 @@ def test_a_run_is_not_overwritten_and_only_resumed_with_the_same_settings(tmp_pa
     run.start(config, VIEW, resume=False)
     with pytest.raises(MedSegError, match="--resume"):
         run.start(config, VIEW, resume=False)
-    run.start(SB3PPOConfig(steps=20, eval_every=0), VIEW, resume=True)
-    with pytest.raises(MedSegError, match="another clip, seed"):
-        run.start(SB3PPOConfig(steps=20, seed=1, clip=0.1), VIEW, resume=True)
+    run.start(SB3PPOConfig(steps=10, extend=10, eval_every=0), VIEW, resume=True)
+    with pytest.raises(MedSegError, match=r"--seed 0 \(not 1\), --clip 0\.2 \(not 0\.1\)\. Resume"):
+        run.start(SB3PPOConfig(steps=10, seed=1, clip=0.1), VIEW, resume=True)
+    with pytest.raises(MedSegError, match=r"--steps 10 \(not 25\).*--extend 15 to go on"):
+        run.start(SB3PPOConfig(steps=25), VIEW, resume=True)
 
 
 def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path):

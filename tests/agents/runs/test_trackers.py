@@ -12,6 +12,7 @@ from medseg_agents.runs.log import RunLog
 from medseg_agents.runs.trackers import Table
 from rich.console import Console
 
+from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.errors import MedSegError
 
 QUIET = Console(quiet=True)
@@ -28,6 +29,7 @@ def write_run(folder, *log_to, step=0, rows=(1, 2)):
         for row in rows:
             log.write(row, {"return": float(row), "dice": float("nan"), "grad_norm": 1.0})
         log.write_table(rows[-1], "samples", TABLE)
+        log.write_sheet(rows[-1], png_bytes(IMAGE))
         for _ in range(3):
             log.write(rows[-1], {"frac_reward_zero_std": 1.0})
 
@@ -46,6 +48,9 @@ def test_tensorboard_shows_numbers_tables_with_images_and_alerts(tmp_path):
     assert [(e.step, e.value) for e in board.Scalars("return")] == [(1, 1.0), (2, 2.0)]
     assert "dice" not in board.Tags()["scalars"]
     assert len(board.Images("samples/image")) == 1
+    (sheet,) = board.Images("val/episodes")
+    assert (sheet.step, sheet.width, sheet.height) == (2, 16, 16)
+    assert (tmp_path / "samples" / "step-00002.png").stat().st_size > 100
     (text,) = board.Tensors("samples/text_summary")
     (shown,) = text.tensor_proto.string_val
     assert "| 1 | `a` | image 1 | `<tool_call> ⏎ \\| 'b' \\|` | 0.5 |" in shown.decode()
@@ -74,6 +79,9 @@ class Listing:
     def write_table(self, step, name, table):
         self.calls.append(("table", step, name, len(table.rows)))
 
+    def write_image(self, step, name, image):
+        self.calls.append(("image", step, name, image.shape))
+
     def write_alert(self, step, name, text):
         self.calls.append(("alert", step, name))
 
@@ -91,6 +99,7 @@ def test_a_tracker_of_ones_own_is_told_everything(tmp_path, monkeypatch):
         ("metrics", 1, ["grad_norm", "return", "steps_per_second"]),
         ("metrics", 2, ["grad_norm", "return", "steps_per_second"]),
         ("table", 2, "samples", 2),
+        ("image", 2, "val/episodes", (16, 16, 3)),
         *[("metrics", 2, ["frac_reward_zero_std"])] * 3,
         ("alert", 2, "equal_rewards"),
         ("closed", False),
@@ -108,7 +117,7 @@ def test_a_tracker_whose_package_is_missing_names_the_line_that_installs_it(
     kind, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, kind, None)  # as if it were not installed
-    with pytest.raises(MedSegError, match=f"not installed; pip install {kind}"):
+    with pytest.raises(MedSegError, match=rf'not installed: pip install "medseg-gym\[{kind}\]"'):
         RunLog(tmp_path, 1, console=QUIET, log_to=("tensorboard", kind))
 
 

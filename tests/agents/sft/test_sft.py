@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from medseg_agents.llm.weights.origin import read_facts
 from medseg_agents.runs.log import read_progress
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import leave_out_spelled, load_conversations
-from medseg_agents.sft.train import make_trainer, steps_of, train_sft
+from medseg_agents.sft.train import make_trainer, train_sft
+from medseg_agents.sft.trainer_arguments import steps_of
 from safetensors.torch import load_file
 
 from medseg_gym.envs.chat_options import ChatOptions
@@ -119,6 +121,16 @@ def test_training_writes_a_policy_that_is_shown_what_it_was_trained_on(data, tra
     assert all(not torch.equal(start[name], end[name]) for name in start if "weight" in name)
 
 
+def test_cases_are_played_at_every_checkpoint_and_shown(data, tmp_path):
+    out = tmp_path / "run"
+    more = {"play_cases": "phantoms:abdomen", "play_count": 2, "play_backbone": "ellipse"}
+    train_sft(settings(data, **more), out, quiet=True)
+    rows = [row for row in read_progress(out) if "val/dice" in row]
+    assert [row["step"] for row in rows] == [2, 4]
+    sheets = sorted((out / "samples").iterdir())
+    assert [sheet.name for sheet in sheets] == ["step-00002.png", "step-00004.png"]
+
+
 def test_a_run_goes_on_with_the_same_settings_only(data, trained):
     out, model = trained
     with pytest.raises(SftError, match="--resume"):
@@ -126,6 +138,19 @@ def test_a_run_goes_on_with_the_same_settings_only(data, trained):
     with pytest.raises(SftError, match=r"other settings.*lr"):
         train_sft(settings(data, lr=1e-3), out, resume=True)
     assert train_sft(settings(data), out, resume=True) == model
+
+
+@pytest.mark.parametrize(("kind", "rates"), [("hold", [0.05, 0.05]), ("stretch", [0.4, 0.2])])
+def test_an_extended_run_holds_its_rate_or_stretches_it(data, trained, tmp_path, kind, rates):
+    out = shutil.copytree(trained[0], tmp_path / "run")
+    more = {"optimiser": "adamw", "schedule": "linear", "steps": 4, "epochs": 1.0}
+    assert train_sft(settings(data), out, resume=True) == out / "model"  # finished: left alone
+    first = train_sft(settings(data, **more), tmp_path / "linear", quiet=True)
+    longer = settings(data, **more, extend=2, extend_schedule=kind)
+    assert train_sft(longer, tmp_path / "linear", resume=True, quiet=True) == first
+    rows = [row for row in read_progress(tmp_path / "linear") if "learning_rate" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["learning_rate"] / 2e-3 for row in rows[-2:]] == pytest.approx(rates, abs=0.06)
 
 
 _RUN = """

@@ -13,11 +13,11 @@ from volume_writing import save, save_pair
 
 from medseg_gym.cases import CaseError, CaseList, CaseSource, left_out_note, load_cases
 from medseg_gym.cases.check import check_cases
+from medseg_gym.cases.derived.pool import case_pool
 from medseg_gym.cases.files import Defect, index_dataset
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.folder import FolderFormat
 from medseg_gym.cases.nifti import NiftiFormat
-from medseg_gym.cases.pool import case_pool
 from medseg_gym.cli.main import app
 
 SMALL = "targets on slices with under 20 pixels (min_area= changes that)"

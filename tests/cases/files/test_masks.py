@@ -15,7 +15,6 @@ import pytest
 from defect_corpus.images import encoded, image
 from defect_corpus.parquet_defects import rows
 from image_writing import chunk, exif, png, tiff
-from medseg_agents.evaluation.single_image import read_case
 from PIL import Image
 
 from medseg_gym.cases import Case, CaseError, load_cases
@@ -23,6 +22,7 @@ from medseg_gym.cases.check import check_cases
 from medseg_gym.cases.files import index_dataset
 from medseg_gym.cases.folder import FolderFormat
 from medseg_gym.cases.image_files.masks import as_mask, read_labels
+from medseg_gym.cases.image_files.one_image import read_case
 from medseg_gym.cases.writers import convert_cases
 
 SQUARE = np.zeros((20, 24), bool)

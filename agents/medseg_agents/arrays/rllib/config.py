@@ -13,6 +13,7 @@ class RLlibPPOConfig(PPOSettings):
     """PPO of RLlib."""
 
     topic: ClassVar[str] = "RLlib"
+    free: ClassVar[tuple[str, ...]] = ("eval_runners", "shared_backbone")
 
     env_runners: int = 0
     """Processes that play, each with `num_envs` slots; 0 plays in the learner's own."""

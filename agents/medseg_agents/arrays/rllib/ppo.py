@@ -110,9 +110,10 @@ def ppo_config(config: RLlibPPOConfig | None = None, **env_options: Any) -> PPOC
         **env_options,
     }
     runners, learners = max(1, config.env_runners), max(1, config.learners)
+    end = config.scheduled(config.steps)
     # Any: RLlib takes schedules here, its annotation knows numbers alone.
-    entropy: Any = [[0, config.entropy], [config.steps, config.final_entropy]]
-    rates = [[0, config.learning_rate], [config.steps, config.learning_rate_at(1.0)]]
+    entropy: Any = [[0, config.entropy], [end, config.final_entropy]]
+    rates = [[0, config.learning_rate], [end, config.learning_rate_at(1.0)]]
     made = PromptPPOConfig()
     made.run_settings = config.to_json()
     return (

@@ -84,21 +84,24 @@ def train_rllib(
     network = PromptNetwork(shown.observation_space, shown.action_space, NetworkConfig.of(config))
     validate = Validator(config, view) if config.eval_every else None
     try:
-        with RunLog(run.path, config.steps, step, console, log_to=config.log_to) as log:
+        total = config.total(config.steps)
+        with RunLog(run.path, total, step, console, log_to=config.log_to) as log:
             if newest is None and config.clone is not None:
                 clone(network, config, view, log)
                 _give_weights(algo, network)
                 _save(run, algo, network, config, 0)
             saved = evaluated = step
-            while step < config.steps:
+            while step < total:
                 result = algo.train()
                 step = int(result["num_env_steps_sampled_lifetime"])
                 log.write(step, read_result(result))
-                if validate and (step - evaluated >= config.eval_every or step >= config.steps):
+                if validate and (step - evaluated >= config.eval_every or step >= total):
                     evaluated = step
                     _take_weights(algo, network)
-                    log.write(step, validate(network))
-                if step - saved >= config.checkpoint_every or step >= config.steps:
+                    metrics, sheet = validate(network)
+                    log.write(step, metrics)
+                    log.write_sheet(step, sheet)
+                if step - saved >= config.checkpoint_every or step >= total:
                     saved = step
                     _save(run, algo, network, config, step)
     finally:

@@ -52,7 +52,9 @@ def make_model(config: SB3PPOConfig, env: MedSegVecEnv) -> PPO:
     return PPO(
         PromptPolicy,
         env,
-        learning_rate=lambda remaining: config.learning_rate_at(1 - remaining),
+        learning_rate=lambda remaining: config.learning_rate_at(
+            config.progress_at((1 - remaining) * config.total(config.steps))
+        ),
         n_steps=config.rollout,
         batch_size=config.minibatch,
         n_epochs=config.epochs,
@@ -101,15 +103,16 @@ def train_sb3(
         # Other cases than those that the first part of the run began with.
         env.seed(config.seed + step * config.num_envs)
         torch.manual_seed(config.seed + step)
-    with RunLog(run.path, config.steps, step, console, log_to=config.log_to) as log:
+    total = config.total(config.steps)
+    with RunLog(run.path, total, step, console, log_to=config.log_to) as log:
         if newest is None and config.clone is not None:
             network: Any = model.policy.network
             clone(network, config, view, log)
             save_checkpoint(run, model, config, 0)
         model.set_logger(Logger(None, []))
-        if step < config.steps:
+        if step < total:
             callback = _RunCallback(run, log, config, view)
-            model.learn(config.steps - step, callback, reset_num_timesteps=False)
+            model.learn(total - step, callback, reset_num_timesteps=False)
             save_checkpoint(run, model, config, model.num_timesteps)
             callback.validate()
             if callback.validator is not None:
@@ -204,7 +207,7 @@ class _RunCallback(BaseCallback):
             self.log.write(self.num_timesteps, {**mean, **metrics, **spent})
 
     def _on_rollout_end(self) -> None:
-        self._ppo.ent_coef = self.config.entropy_at(self.num_timesteps / self.config.steps)
+        self._ppo.ent_coef = self.config.entropy_at(self.config.progress_at(self.num_timesteps))
         self._ended = time.perf_counter()
         self._rollout = self._ended - self._began
 
@@ -218,4 +221,6 @@ class _RunCallback(BaseCallback):
         if self.validator is not None:
             self._evaluated = self.num_timesteps
             network: Any = self._ppo.policy.network
-            self.log.write(self.num_timesteps, self.validator(network))
+            metrics, sheet = self.validator(network)
+            self.log.write(self.num_timesteps, metrics)
+            self.log.write_sheet(self.num_timesteps, sheet)

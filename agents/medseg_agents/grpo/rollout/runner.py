@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,8 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
 
-from medseg_agents.evaluation.case_record import CaseRecord, record_of
+from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.validation import play_validation
 from medseg_agents.grpo.case_choice import Group
 from medseg_agents.grpo.connectors import (
     CUT,
@@ -39,10 +38,8 @@ from medseg_agents.grpo.rollout.samples import SampledConversation
 from medseg_agents.grpo.rollout.statistics import EpisodeStatistics, play_metrics
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.engine import Completion, Conversation, GenerationEngine
-from medseg_gym.envs.contact_sheet import contact_sheet
 from medseg_gym.envs.views.messages import Message
-from medseg_gym.episodes import Episode
-from medseg_gym.policy import make_envs, play_cases
+from medseg_gym.policy import make_envs
 from medseg_gym.trajectories.recording.step_log import step_record
 
 SAMPLES = 16
@@ -309,17 +306,10 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         envs: Any = make_envs(min(len(keys), 64), "MedSegChat-v0", **options)
         over = envs.view.texts.over
         policy = ChatPolicy(self._engine(envs.system_messages, temperature), over)
-        records: list[CaseRecord] = []
-        episodes: list[tuple[str, Episode]] = []
         with self.module.autocast():
-            for batch in play_cases(envs, policy, keys, self.config.seed or 0):
-                records += [record_of(played, policy, envs, len(batch)) for played in batch]
-                episodes += [("", one.episode) for one in batch[: drawn - len(episodes)]]
+            validated = play_validation(envs, policy, keys, self.config.seed or 0, drawn)
         envs.close()
-        if not episodes:
-            return records, b""
-        with tempfile.TemporaryDirectory() as folder:
-            return records, contact_sheet(episodes, Path(folder) / "sheet.png").read_bytes()
+        return validated
 
     # engine and its weights ----------------------------------------------------------------------
     def _engine(self, system: list[Message], temperature: float | None = None) -> GenerationEngine:

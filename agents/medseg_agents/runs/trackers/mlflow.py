@@ -82,6 +82,10 @@ class MLflowTracker:
             rows.append(cells)
         self._client.log_text(self._id, _page(table.columns, rows), f"{place}/table.html")
 
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Keep an image as a file."""
+        self._client.log_image(self._id, Image.fromarray(image), f"{name}/step-{step:09d}.png")
+
     def write_alert(self, step: int, name: str, text: str) -> None:
         """Keep the newest alert of a name as a tag."""
         self._client.set_tag(self._id, f"alert.{name}", f"step {step}: {text}")
@@ -111,5 +115,5 @@ def _import(module: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise MedSegError(
-            "log_to names mlflow, which is not installed; pip install mlflow"
+            'log_to names mlflow, which is not installed: pip install "medseg-gym[mlflow]"'
         ) from error

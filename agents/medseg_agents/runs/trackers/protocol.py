@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -31,6 +33,9 @@ class Tracker(Protocol):
 
     def write_table(self, step: int, name: str, table: Table) -> None:
         """Show a table, as the sampled conversations of an iteration."""
+
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Show an image, H x W x 3 uint8, as the contact sheet of validation episodes."""
 
     def write_alert(self, step: int, name: str, text: str) -> None:
         """Show that an alert began or ended."""

@@ -49,6 +49,11 @@ class TensorBoardTracker:
                         tag = f"{name}/{table.columns[number]}/{place}"
                         self._board.add_image(tag, image, step, dataformats="HWC")
 
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Add an image."""
+        with named_failures(self.folder):
+            self._board.add_image(name, image, step, dataformats="HWC")
+
     def write_alert(self, step: int, name: str, text: str) -> None:
         """Add a text."""
         with named_failures(self.folder):

@@ -82,6 +82,10 @@ class WandbTracker:
         whole = wandb.Table(columns=list(table.columns), data=rows)
         self._run.log({name: whole, **strips, "step": step})
 
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Log an image."""
+        self._run.log({name: self._wandb.Image(image), "step": step})
+
     def write_alert(self, step: int, name: str, text: str) -> None:
         """Send an alert, which W&B mails to whoever wants it."""
         self._run.alert(title=name, text=f"step {step}: {text}")
@@ -96,5 +100,5 @@ def _import() -> Any:
         return import_module("wandb")
     except ImportError as error:
         raise MedSegError(
-            "log_to names wandb, which is not installed; pip install wandb"
+            'log_to names wandb, which is not installed: pip install "medseg-gym[wandb]"'
         ) from error

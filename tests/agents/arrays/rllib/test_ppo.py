@@ -146,7 +146,8 @@ def test_a_run_resumes_from_where_it_was(config, tmp_path):
     assert not list(algorithm.rglob("*.pkl"))
     for name in ("algorithm_state.pkl", "class_and_ctor_args.pkl", "state.pkl"):
         (algorithm / name).write_bytes(pickle.dumps(Evil(mark)))  # in somebody else's folder, say
-    train_rllib(config, tmp_path / "run", resume=True, console=quiet)
+    longer = replace(config, steps=64, extend=64)
+    train_rllib(longer, tmp_path / "run", resume=True, console=quiet)
     rows = read_progress(tmp_path / "run")
     assert rows[: len(before)] == before
     steps = [row["step"] for row in rows if "return" in row]

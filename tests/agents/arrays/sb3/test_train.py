@@ -115,7 +115,7 @@ def test_sampled_actions_do_not_depend_on_the_number_of_slots(run):
 
 
 def test_a_killed_run_goes_on_to_its_end(small_run, tmp_path):
-    options = {**small_run, "steps": 100_000, "checkpoint_every": 64, "eval_every": 0}
+    options = {**small_run, "steps": 1920, "checkpoint_every": 64, "eval_every": 0}
     words = [f"--{k.replace('_', '-')}={v}" for k, v in options.items()]
     command = [
         sys.executable,
@@ -134,16 +134,31 @@ def test_a_killed_run_goes_on_to_its_end(small_run, tmp_path):
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    kept = max(int(p.name[5:]) for p in (tmp_path / "r").glob("checkpoints/step-?????????"))
     before = torch.Generator().get_state()
-    config = SB3PPOConfig(**{**options, "steps": kept + 128})
-    train_sb3(config, tmp_path / "r", resume=True, console=QUIET)
+    train_sb3(SB3PPOConfig(**options), tmp_path / "r", resume=True, console=QUIET)
     assert torch.equal(before, torch.Generator().get_state())
     rows = read_progress(tmp_path / "r")
     steps = [row["step"] for row in rows]
-    assert steps == list(range(steps[0], kept + 129, 64))  # nothing lost, nothing twice
+    assert steps == list(range(64, 1921, 64))  # nothing lost, nothing twice
     rates = [row["train/learning_rate"] for row in rows]
-    assert rates[-1] < rates[0]
+    assert rates[-1] < rates[0] / 5
+
+
+def test_episodes_of_validation_are_shown(run):
+    path, _ = run
+    sheets = sorted((path / "samples").iterdir())
+    assert [sheet.name for sheet in sheets] == ["step-00064.png", "step-00128.png"]
+
+
+def test_an_extended_run_holds_its_schedules_or_stretches_them(small_run, tmp_path):
+    train_sb3(SB3PPOConfig(**small_run), tmp_path / "r", console=QUIET)
+    for number, kind in enumerate(("hold", "stretch"), start=1):
+        config = SB3PPOConfig(**small_run, extend=128 * number, extend_schedule=kind)
+        train_sb3(config, tmp_path / "r", resume=True, console=QUIET)
+    rows = [row for row in read_progress(tmp_path / "r") if "return" in row]
+    assert [row["step"] for row in rows] == list(range(64, 385, 64))
+    rates = [row["train/learning_rate"] for row in rows]  # of the update after so many steps
+    assert rates == pytest.approx([1e-3 * (1 - 0.9 * p) for p in (0.5, 1, 1, 1, 5 / 6, 1)])
 
 
 def test_resuming_goes_on_with_the_same_weights_and_optimizer(small_run, tmp_path):

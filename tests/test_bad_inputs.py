@@ -1,0 +1,113 @@
+"""A user's mistake is answered with a sentence that says what is wrong, never with a traceback."""
+
+from __future__ import annotations
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from medseg_gym.cli.main import add_installed_commands, app
+from medseg_gym.errors import MedSegError
+
+add_installed_commands(app)
+
+MISTAKES = {
+    "cases": (
+        "nonsense:x",
+        "folder:nowhere?target=a",
+        "phantoms:abdomn",
+        "samples?x=1",
+        "./no.py:X",
+    ),
+    "split": ("tset",),
+    "backbone": ("pockt", "pocket?sise=1"),
+    "backbones": ("pockt", "ellipse,pockt"),
+    "policy": ("oracl-box", "llm:nowhere", "sb3:nowhere", "oracle-box?loosn=1", "./no.py:X"),
+    "policies": ("oracl-box", "stop?x=1"),
+    "reward": ("dice_gian", "dice_gain +"),
+    "device": ("cdua", "cuda:99"),
+    "limit": ("-1", "abc"),
+    "num_envs": ("0",),
+    "max_steps": ("0",),
+    "annotator": ("oracl",),
+    "schedule": ("cosin",),
+    "extend_schedule": ("holt",),
+    "to": ("parqet",),
+    "by": ("modalty",),
+    "save": ("nifty",),
+    "log_to": ("wandbb",),
+    "seeds": ("a",),
+    "seed": ("x",),
+    "clone": ("nowhere",),
+    "trajectories": ("nowhere.parquet",),
+    "pairs": ("nowhere.parquet",),
+    "model": ("nowhere",),
+    "steps": ("0",),
+    "iterations": ("0",),
+    "extend": ("-1", "3"),
+    "optimiser": ("adm",),
+    "loss_type": ("gpro",),
+    "protocol": ("interactiv",),
+    "axis": ("axail",),
+    "window": ("a,b",),
+    "threads": ("0",),
+    "workers": ("0",),
+    "count": ("0",),
+    "tools": ("positive_pont",),
+}
+"""Values that an option cannot have, by the option's name."""
+
+ARGUMENTS = {
+    "spec": "samples",
+    "store": "nowhere",
+    "image": "nowhere.png",
+    "name": "ellipse",
+    "model": "nowhere",
+    "out": "out.bin",
+}
+NEEDED = {"policy": "stop", "target": "x", "to": "parquet", "model": "nowhere"}
+
+
+def leaves(command, words=()):
+    if not hasattr(command, "commands"):
+        return {" ".join(words): command}
+    inner = {}
+    for name, one in command.commands.items():
+        inner |= leaves(one, (*words, name))
+    return inner
+
+
+SERVERS = {"serve", "play"}  # which would run until they are stopped
+COMMANDS = leaves(get_command(app))
+TRIALS = [
+    (name, option.name, value)
+    for name, command in COMMANDS.items()
+    for option in command.params
+    if option.param_type_name == "option" and name not in SERVERS
+    for value in MISTAKES.get(option.name, ())
+]
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries that are asked for what is not there
+@pytest.mark.parametrize(("name", "option", "value"), TRIALS)
+def test_a_mistake_is_answered_with_a_sentence(name, option, value, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    parameters = {one.name: one for one in COMMANDS[name].params}
+    words = name.split()
+    for one in parameters.values():
+        flag = one.opts[-1]
+        if one.param_type_name == "argument":
+            words.append(ARGUMENTS[one.name])
+        elif one.name == option:
+            words.append(f"{flag}={value}")
+        elif one.name in NEEDED:
+            words.append(f"{flag}={NEEDED[one.name]}")
+        elif one.name == "out":
+            words.append(f"{flag}={tmp_path / 'out'}")
+    result = CliRunner().invoke(app, words)
+    error = result.exception
+    if isinstance(error, SystemExit):  # of the command line itself
+        assert result.exit_code == 2 and "Error" in result.output, result.output
+    else:
+        assert isinstance(error, MedSegError), (error, result.output)
+        assert len(str(error)) > 10 and "Traceback" not in str(error)
