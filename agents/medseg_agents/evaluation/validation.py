@@ -7,14 +7,14 @@ from typing import Any
 
 from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.arrays.networks import PromptNetwork
-from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.case_record import EpisodeRecord
 from medseg_agents.evaluation.evaluate import evaluate
 from medseg_agents.policies.network import NetworkPolicy
 from medseg_gym.episodes import mean_summary
 from medseg_gym.policy import make_envs
 
 
-def validation_metrics(records: Sequence[CaseRecord]) -> dict[str, float]:
+def validation_metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
     """Average validation cases, by "val/NAME".
 
     Args:

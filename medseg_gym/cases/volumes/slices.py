@@ -109,7 +109,8 @@ class SliceChoice:
             place = f"{volume}, slice {index}"
             counts.add("", self.reason, place, left_out=True, counts_for="slices")
         if small and not image and max(areas.values()) < self.floor:
-            reason = f"targets with under {self.floor} pixels on every slice (min_area= changes that)"
+            size = f"under {self.floor} pixels on every slice"
+            reason = f"targets with {size} (min_area= changes that)"
             counts.add("", reason, volume, left_out=True, counts_for="volumes")
 
     def choose(self, areas: Mapping[int, int]) -> list[int]:
