@@ -49,6 +49,9 @@ class EpisodeRecord:
     measured: ClassVar[tuple[str, ...]] = ("episode_return", "seconds")
     """Fields that must be finite numbers, beside the scores."""
 
+    undefined: ClassVar[tuple[str, ...]] = ()
+    """Of them, those that may be None."""
+
     case: str
     group: str
     modality: str
@@ -77,7 +80,8 @@ class EpisodeRecord:
         """
         measured: dict[str, Sequence[Any]] = {"dice": self.dice, "iou": self.iou}
         for name in self.measured:
-            if (value := getattr(self, name)) is not None:
+            value = getattr(self, name)
+            if value is not None or name not in self.undefined:
                 measured[name] = (value,)
         for name, numbers in measured.items():
             if not all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers):
@@ -136,6 +140,7 @@ class CaseRecord(EpisodeRecord):
     """
 
     measured = ("area", "nsd", "boundary_iou", "hd95", *EpisodeRecord.measured)
+    undefined = ("hd95",)
 
     area: float
     hd95: float | None
