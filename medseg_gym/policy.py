@@ -31,6 +31,9 @@ class Policy(Protocol):
 
     Attributes:
         name: Shown in tables.
+        env_id: Where the class (or the factory) has it, the environment that the policy plays:
+            "MedSegVolume-v0" takes whole volumes, and commands play it on those. By default it is
+            "MedSeg-v0".
         sees_truth: False: `act(observations)`, nothing else. True: `act(observations, episodes)`,
             with the Episode of every slot; every table marks such a policy as an oracle. Such a
             policy may have a method `use_engine(engine)`, and is then given the environment's
@@ -296,12 +299,10 @@ def caveats(policy: Policy, backbone: Backbone, episodes: Sequence[Episode]) -> 
     if any(episode.case.synthetic for episode in episodes):
         notes.append("synthetic")
     kinds = {"box": "boxes", "point": "clicks", "text": "texts"}
-    used = {
-        "box" if isinstance(step.prompt, AddBox) else "point"
-        for episode in episodes
-        for step in episode.steps
-        if step.effect == "decode"
-    }
+    prompts = [s.prompt for episode in episodes for s in episode.steps if s.effect == "decode"]
+    # In a volume the box or the click stands beside its slice.
+    plain = [getattr(prompt, "prompt", prompt) for prompt in prompts]
+    used = {"box" if isinstance(prompt, AddBox) else "point" for prompt in plain}
     untrained = [kinds[kind] for kind in sorted(used - backbone.trained_kinds)]
     if untrained:
         notes.append(f"not trained for {' and '.join(untrained)}")

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.case_record import CaseRecord, of_images
 from medseg_agents.evaluation.evaluate import evaluate
 from medseg_agents.evaluation.summary import plot_dice_by_step, summarise, write_csv
 from medseg_agents.runs.machine import describe_machine
@@ -92,7 +92,7 @@ def measure(
         for name in names:
             policy = annotators.make(name, envs.codec)
             with console.status(f"{backbone} on {spec}: {name}"):
-                played[name] = evaluate(envs, policy, keys, seed)
+                played[name] = of_images(evaluate(envs, policy, keys, seed))
             labels = {"backbone": f"{backbone} on {spec}", "policy": policy.name}
             row = summarise(played[name], max_steps, **labels)
             rows.append({**row, **effort_of(policy, played[name], max_steps, min_iou)})

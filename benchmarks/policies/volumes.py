@@ -16,43 +16,47 @@ folder of pyradiomics' source archive, "lung2" and "brain1" are known as well.
 from __future__ import annotations
 
 import json
+import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from medseg_agents.policies.volume_location_prior import volume_location_prior
+from medseg_agents import policies
+from medseg_agents.evaluation.comparison import compare
+from medseg_agents.evaluation.options import CompareOptions
+from medseg_agents.evaluation.volumes.records import VolumeRecord
+from medseg_agents.policies.specs import PolicySpec
 from medseg_agents.runs.machine import describe_machine
 
-from medseg_gym import annotators, backbones
-from medseg_gym.cases.volume_source import VolumeList, VolumeSource, load_volumes
-from medseg_gym.cases.volumes.scan import read_volume_file
+from medseg_gym import backbones
+from medseg_gym.display.terminal import make_console
 from medseg_gym.episodes.volumes import PropagationOptions
-from medseg_gym.policy import Policy, make_envs, play_cases
 from medseg_gym.storage.atomic_write import atomic_write
 
 PHANTOMS = "phantoms-volume"
-CT: dict[str, Any] = {"modality": "CT", "window": "-1000,400"}
-MR: dict[str, Any] = {"modality": "MR"}
+CT = "modality=CT&window=-1000,400"
+MR = "modality=MR"
 PYRADIOMICS = {"lung2": CT, "brain1": MR}
 ONE_MORE_TAKES = 2  # steps: the prompt, and propagate
-PROMPTS = ("box", "positive_point", "negative_point")
-PRIOR = "location-prior"
+MANY = 200  # steps: more than there are slices with a target
+PRIOR = f"volume:location-prior:{PHANTOMS}"
 LINES = {
     "a box on every slice of the target (oracle)": "every slice",
     "`ellipse`: key-slice box as a cylinder (oracle, control)": "cylinder",
-    "usual box on the usual slice, propagated (no truth)": PRIOR,
+    "usual box on the usual slice, propagated (no truth)": "location-prior",
     "middle box, propagated (no truth)": "middle box",
 }
 
 
-def open_cases(name: str, pyradiomics: Path | None) -> VolumeSource:
-    """Open volumes by the benchmark's name for them, or by a spec of `load_volumes`.
+def spec_of(name: str, pyradiomics: Path | None) -> str:
+    """Return the case spec of the benchmark's name for volumes; other names are specs already.
 
     Raises:
-        CaseError: They cannot be used.
         typer.BadParameter: pyradiomics' volumes without their folder.
     """
     if name == "chest":
@@ -60,40 +64,29 @@ def open_cases(name: str, pyradiomics: Path | None) -> VolumeSource:
             next(Path(str(f.locate())) for f in files("slicerio") or () if str(f).endswith(tail))
             for tail in ("data/CTChest4.nrrd", "data/Segmentation.seg.nrrd")
         )
-        return VolumeList([read_volume_file(image, "left lung", labels, value=6, **CT)], name=name)
+        return f"volume:{image}?truth={labels}&value=6&target=left lung&{CT}"
     if name in PYRADIOMICS:
         if pyradiomics is None:
             raise typer.BadParameter(f"{name} needs --pyradiomics FOLDER")
         image, labels = (pyradiomics / f"{name}_{kind}.nrrd" for kind in ("image", "label"))
-        return VolumeList(
-            [read_volume_file(image, "tumour", labels, **PYRADIOMICS[name])], name=name
-        )
-    return load_volumes(name, "test")
+        return f"volume:{image}?truth={labels}&target=tumour&{PYRADIOMICS[name]}"
+    return name
 
 
 def play(
-    source: VolumeSource, keys: list[str], policy: str, slots: int, **options: Any
-) -> list[dict[str, Any]]:
-    """Play each volume once.
-
-    Returns:
-        Per volume its key, Dice after each step, and how many prompts were placed by then.
-    """
-    slots = min(slots, len(keys))
-    envs = make_envs(slots, "MedSegVolume-v0", cases=source, **options)
-    if policy == PRIOR:
-        actor: Policy = volume_location_prior(envs, PHANTOMS)
-    else:
-        actor = annotators.make(policy, envs.codec)
-    rows = []
-    for batch in play_cases(envs, actor, keys):
-        for played in batch:
-            steps = played.episode.steps
-            placed = np.cumsum([step.tool in PROMPTS for step in steps])
-            dice = [step.dice for step in steps]
-            rows.append({"case": played.key, "dice": dice, "prompts": placed.tolist()})
-    envs.close()
-    return rows
+    specs: Sequence[PolicySpec], cases: str, backbone: str, steps: int, slots: int, limit: int
+) -> list[list[VolumeRecord]]:
+    """Play each volume once with every policy; returns their records."""
+    options = CompareOptions(
+        cases=cases,
+        backbones=(backbone,),
+        limit=limit,
+        volume_steps=steps,
+        volume_envs=slots,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        comparison = compare(specs, options, Path(folder), make_console())
+    return [one.seeds[0].scorer.result().records for one in comparison.played]
 
 
 def measure(
@@ -111,40 +104,46 @@ def measure(
     names = cases.split(",")
     trained = backbones.load(backbone).trained_kinds
     kinds = ["clicks", "boxes"] if "point" in trained else ["boxes"]
-    tight = PropagationOptions(loosen=0.0)
+    tight = {"propagation": PropagationOptions(loosen=0.0)}
+    cylinder = replace(policies.make("oracle-key-slice"), view=tight)
     table: dict[str, dict[str, list[float]]] = {}
     record: dict[str, Any] = {"machine": describe_machine(), "backbone": backbone, "rows": {}}
     for name in names:
-        source = open_cases(name, pyradiomics)
-        keys = [source.keys[i] for i in range(min(limit, len(source)))]
-        began = time.perf_counter()
-
-        def run(policy: str, steps: int, **changed: Any) -> list[dict[str, Any]]:
-            options = {"backbone": backbone, "max_steps": steps, **changed}
-            return play(source, keys, policy, slots, **options)  # noqa: B023
-
-        steps = 2 + ONE_MORE_TAKES * more
-        played = {
-            "every slice": run("oracle-every-slice", 200),
-            "middle box": run("middle-box", 3),
-            "cylinder": run("oracle-key-slice", 3, backbone="ellipse", propagation=tight),
-            **({PRIOR: run(PRIOR, 3)} if name == PHANTOMS else {}),
-        }
+        cases, began = spec_of(name, pyradiomics), time.perf_counter()
+        stopping = {"every slice": "oracle-every-slice", "middle box": "middle-box"}
+        if name == PHANTOMS:
+            stopping["location-prior"] = PRIOR
+        going_on = {kind: f"oracle-key-slice-{kind}" for kind in kinds}
+        played: dict[str, list[VolumeRecord]] = {}
+        for texts, steps in ((stopping, MANY), (going_on, 2 + ONE_MORE_TAKES * more)):
+            specs = [policies.make(text) for text in texts.values()]
+            rows = play(specs, cases, backbone, steps, slots, limit)
+            played |= dict(zip(texts, rows, strict=True))
+        (played["cylinder"],) = play([cylinder], cases, "ellipse", MANY, slots, limit)
         column = table.setdefault(name, {})
         for kind in kinds:
-            row = played[kind] = run(f"oracle-key-slice-{kind}", steps)
             for count in range(more + 1):
-                at = 1 + ONE_MORE_TAKES * count
                 column[f"key-slice box + {count} {kind}, propagated (oracle)"] = [
-                    one["dice"][min(at, len(one["dice"]) - 1)] for one in row
+                    one.dice_after_prompts(1 + count) for one in played[kind]
                 ]
-        boxes = np.mean([row["prompts"][-1] for row in played["every slice"]])
+        boxes = np.mean([one.prompts for one in played["every slice"]])
         for line, key in LINES.items():
             if key in played:
-                column[line] = [row["dice"][-1] for row in played[key]]
-        record["rows"][name] = played
+                column[line] = [one.volume_dice for one in played[key]]
+        record["rows"][name] = {
+            key: [
+                {
+                    "case": one.volume,
+                    "dice": one.dice_by_step[1:],
+                    "prompts": one.prompts_by_step[1:],
+                }
+                for one in rows
+            ]
+            for key, rows in played.items()
+        }
         seconds = time.perf_counter() - began
-        print(f"{name}: {len(keys)} cases, {boxes:.1f} boxes on every slice, {seconds:.0f} s")
+        count = len(played["every slice"])
+        print(f"{name}: {count} cases, {boxes:.1f} boxes on every slice, {seconds:.0f} s")
     print(f"\n{record['machine']}\n")
     print("| mean 3D Dice | " + " | ".join(names) + " |\n|---|" + "---|" * len(names))
     for line in dict.fromkeys(line for name in names for line in table[name]):

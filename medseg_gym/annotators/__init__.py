@@ -13,6 +13,7 @@ from medseg_gym.annotators.noisy import Noisy
 from medseg_gym.annotators.registry import (
     begins_spec,
     check,
+    find_volume_policy,
     make,
     names,
     register,
@@ -47,6 +48,7 @@ __all__ = [
     "check",
     "deepest_pixel",
     "disturb",
+    "find_volume_policy",
     "make",
     "names",
     "next_click",

@@ -19,6 +19,9 @@ from medseg_gym.prompts.volumes import VolumeCodec
 from medseg_gym.registry import Factory, Registry
 from medseg_gym.specs import Spec, split_specs
 
+VOLUME_ENV = "MedSegVolume-v0"
+"""Environment of the policies of volumes."""
+
 NOISY = "noisy-"
 """Before the kind of any oracle: the same with a human hand (see `Noisy`)."""
 
@@ -140,9 +143,29 @@ def check(text: str, others: Sequence[str] = ()) -> None:
     _options(*_find(text, others))
 
 
+def find_volume_policy(text: str) -> tuple[Spec, Factory[Policy]] | None:
+    """Return spec and factory of a text that names a policy of volumes and of nothing else.
+
+    Args:
+        text: A kind that volumes alone have, or a user's own class or function whose `env_id` is
+            "MedSegVolume-v0".
+
+    Returns:
+        None for any other text.
+    """
+    spec = VOLUME_ANNOTATORS.parse(text)
+    if spec.is_own:
+        factory = VOLUME_ANNOTATORS.find(spec)
+        return (spec, factory) if getattr(factory, "env_id", "") == VOLUME_ENV else None
+    if VOLUME_ANNOTATORS.knows(spec.kind) and not ANNOTATORS.knows(spec.kind):
+        return spec, VOLUME_ANNOTATORS.find(spec)
+    return None
+
+
 def begins_spec(text: str) -> bool:
     """Whether a text begins with a known kind, or with the name of a user's own object."""
-    return ANNOTATORS.begins_spec(text.strip().removeprefix(NOISY))
+    text = text.strip().removeprefix(NOISY)
+    return ANNOTATORS.begins_spec(text) or VOLUME_ANNOTATORS.begins_spec(text)
 
 
 def split(text: str) -> list[str]:

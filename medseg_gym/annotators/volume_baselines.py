@@ -21,6 +21,7 @@ class VolumeBaseline(ABC):
     """
 
     name = "baseline"
+    env_id = "MedSegVolume-v0"
     sees_truth = False
 
     def __init__(self, codec: VolumeCodec) -> None:

@@ -24,6 +24,7 @@ class VolumeOracle(ABC):
     """
 
     name = "volume"
+    env_id = "MedSegVolume-v0"
     sees_truth = True
 
     def __init__(self, codec: VolumeCodec) -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 import typer
 
-from benchmarks.policies.volumes import measure, open_cases
+from benchmarks.policies.volumes import measure, spec_of
 
 
 def test_it_prints_a_table_and_keeps_all_numbers(tmp_path, capsys):
@@ -25,4 +25,4 @@ def test_it_prints_a_table_and_keeps_all_numbers(tmp_path, capsys):
 
 def test_volumes_that_are_not_there_name_the_way_out():
     with pytest.raises(typer.BadParameter, match="--pyradiomics"):
-        open_cases("lung2", None)
+        spec_of("lung2", None)

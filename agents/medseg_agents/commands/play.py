@@ -94,19 +94,20 @@ def evaluate_all(
 ) -> None:
     """Play a whole data set; writes records.jsonl, results.json, summary.json and summary.csv.
 
-    Slices of volumes are put together again and scored in 3D as well: summary_volumes.csv and
-    volumes.csv.
+    Volumes are scored in 3D (summary_volumes.csv, volumes.csv): put together from slices that were
+    played one by one, or played as a whole by policies of volumes such as oracle-key-slice.
     """
     if options.protocol:
         from medseg_agents.commands.protocol import evaluate_by_protocol
 
         evaluate_by_protocol(options, out, resume)
         return
+    from medseg_agents.evaluation.case_record import of_images
     from medseg_agents.evaluation.failed_cases import need_played
     from medseg_agents.evaluation.medsam_agent_results import results_layout, write_json
     from medseg_agents.evaluation.run import run_evaluation, torch_threads
     from medseg_agents.evaluation.summary import as_tables, summarise_by, write_csv
-    from medseg_agents.evaluation.volumes.evaluated import volumes_of_evaluation
+    from medseg_agents.evaluation.volumes.results import SLICES, WHOLE, VolumeResults
     from medseg_agents.runs.folder import RunFolder
     from medseg_agents.runs.machine import describe_machine
     from medseg_gym.cases import left_out_note
@@ -122,17 +123,16 @@ def evaluate_all(
             lambda total: progress.update(bar, total=total),
             lambda batch: progress.advance(bar, len(batch)),
         )
-        volumes = volumes_of_evaluation(
-            evaluated,
-            options,
-            out,
-            lambda done, total: progress.update(
-                bar, description="volumes in 3D", completed=done, total=total
-            ),
-        )
     labels = {"backbone": options.backbone, "policy": evaluated.settings["policy"]}
     need_played(evaluated.records, {labels["policy"]: evaluated.failed}, str(out / "records.jsonl"))
-    rows = summarise_by(evaluated.records, "target", options.max_steps, evaluated.failed, **labels)
+    images = of_images(evaluated.records)
+    rows = []
+    if images:
+        rows = summarise_by(images, "target", options.max_steps, evaluated.failed, **labels)
+    volumes = VolumeResults()
+    volumes.add([evaluated.volumes], "target", **labels, plays=SLICES if images else WHOLE)
+    if evaluated.masks is not None:
+        volumes.count_masks(evaluated.masks)
     with torch_threads(options.threads):
         machine = f"{describe_machine(evaluated.settings['device'])}, {options.workers} workers"
     summary = {
@@ -146,13 +146,15 @@ def evaluate_all(
     write_json(results_layout(evaluated.records, len(evaluated.failed)), out / "results.json")
     write_json(summary, out / "summary.json")
     left_out = left_out_note(evaluated.settings.get("left_out", {}))
-    write_csv([{**row, "left_out": left_out} for row in rows], out / "summary.csv")
-    files = ["records.jsonl", "results.json", "summary.json", "summary.csv"]
+    files = ["records.jsonl", "results.json", "summary.json"]
+    if rows:
+        write_csv([{**row, "left_out": left_out} for row in rows], out / "summary.csv")
+        files.append("summary.csv")
     files += volumes.write(out, "summary_volumes.csv", {"left_out": left_out})
     files += ["masks/"] if options.save_masks else []
     print_result({**summary, "left_out": evaluated.settings.get("left_out", {}), "out": out})
     title = f"{options.cases}, {options.split} split"
-    for table in as_tables(rows, title, options.max_steps):
+    for table in as_tables(rows, title, options.max_steps) if rows else ():
         console.print(table)
     volumes.show(console, title)
     # A narrow table drops its last column; this must not get lost.

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
-from medseg_agents.evaluation.case_record import CaseRecord
-from medseg_agents.evaluation.evaluate import RecordFile, evaluate, keeps_masks, run_settings
+from medseg_agents.evaluation.case_record import CaseRecord, EpisodeRecord, of_images
+from medseg_agents.evaluation.evaluate import Outcome, RecordFile, evaluate, run_settings
 from medseg_agents.evaluation.failed_cases import (
     FailedCase,
     need_played,
@@ -23,14 +22,15 @@ from medseg_agents.evaluation.failed_cases import (
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.evaluation.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
-from medseg_agents.evaluation.volumes.mask_files import MaskFolder
-from medseg_agents.evaluation.volumes.results import VolumeResults
-from medseg_agents.evaluation.volumes.scores import PlayedSlices, score_volumes
+from medseg_agents.evaluation.volumes.mask_files import mask_folder
+from medseg_agents.evaluation.volumes.results import SLICES, WHOLE, VolumeResults
+from medseg_agents.evaluation.volumes.scores import VolumeScorer
+from medseg_agents.evaluation.volumes.selection import make_policy_envs, select, slots
 from medseg_agents.policies.specs import PolicySpec
 from medseg_agents.runs.machine import describe_machine
-from medseg_gym.cases import CaseSource, VolumeCase, left_out_note
+from medseg_gym.cases import left_out_note, load_cases
 from medseg_gym.display.progress import make_progress
-from medseg_gym.policy import close_policy, make_envs
+from medseg_gym.policy import close_policy
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class PlayedSeed:
     """Records of one policy on one backbone with one seed.
 
     Args:
-        run: Name of its file of records, without the ending.
-        records: Of the cases that were played.
+        records: Of the cases or volumes that were played.
         failed: Of the others.
+        scorer: Of the volumes.
     """
 
-    run: str
-    records: list[CaseRecord]
+    records: list[EpisodeRecord]
     failed: list[FailedCase]
+    scorer: VolumeScorer
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,19 @@ class PlayedBy:
     Args:
         backbone: Its name.
         policy: Its name; two may have the same.
+        plays: "slices", "volumes" as a whole, or "" for images of their own.
         seeds: What was played, seed by seed.
     """
 
     backbone: str
     policy: str
+    plays: str
     seeds: list[PlayedSeed]
 
     @property
     def records(self) -> list[CaseRecord]:
-        """Of the cases that were played, seed by seed."""
-        return [record for seed in self.seeds for record in seed.records]
+        """Of the images or slices that were played, seed by seed; none of whole volumes."""
+        return [record for seed in self.seeds for record in of_images(seed.records)]
 
     @property
     def failed(self) -> list[FailedCase]:
@@ -79,14 +81,15 @@ class Comparison:
 
     Args:
         options: Of the comparison.
-        rows: See `summarise`, one per backbone, policy and subset.
+        rows: See `summarise`, one per backbone, policy and subset; none of policies that play whole
+            volumes.
         records: By (backbone, policy name), of the cases that no policy failed on: the same for
             all.
         settings: Of every run.
         machine: It was measured on.
         left_out: As in `CaseSource`, and what the options left out.
         played: All that was played, in the order of the rows.
-        volumes: Rows and scores in 3D, where the cases are slices of volumes.
+        volumes: Rows and scores in 3D, where the cases are volumes or slices of them.
     """
 
     options: CompareOptions
@@ -99,16 +102,19 @@ class Comparison:
     volumes: VolumeResults = field(default_factory=VolumeResults)
 
     def summarise(self) -> None:
-        """Make the rows and `records`, of the cases that no policy failed on.
+        """Make the rows and `records`, of the cases that no policy failed on; then the volumes'.
 
         Raises:
             MedSegError: None is left.
         """
         failed = {f"{one.policy} on {one.backbone}": one.failed for one in self.played}
-        all_kept = pair_by_case(
-            [one.records for one in self.played], [one.failed for one in self.played]
-        )
-        for one, kept in zip(self.played, all_kept, strict=True):
+        whole = [one for one in self.played if one.plays == WHOLE]
+        others = [one for one in self.played if one.plays != WHOLE]
+        for one in whole:
+            played = [record for seed in one.seeds for record in seed.records]
+            need_played(played, failed, self.options.title)
+        all_kept = pair_by_case([one.records for one in others], [one.failed for one in others])
+        for one, kept in zip(others, all_kept, strict=True):
             need_played(kept, failed, self.options.title)
             labels = {"backbone": one.backbone, "policy": one.policy}
             by, max_steps = self.options.by, self.options.max_steps
@@ -117,59 +123,26 @@ class Comparison:
                 rows[0]["notes"].append(f"{count} left out that failed in another row")
             self.rows += rows
             self.records[one.backbone, one.policy] = kept
+        self.score_volumes()
 
-    def score_volumes(
-        self,
-        source: CaseSource,
-        keys: Sequence[str],
-        out: Path,
-        on_progress: Callable[[int, int], None],
-    ) -> None:
-        """Score the volumes of the cases that no policy failed on, and write masks if asked to.
-
-        Args:
-            source: The cases.
-            keys: Those that were played.
-            out: Folder; masks go to `masks/RUN/` in it.
-            on_progress: Called with the volumes that are done and all of them.
-        """
-        options = self.options
-        failed = [failed for played in self.played for failed in played.failed]
-        missing = {one.case for one in failed}
+    def score_volumes(self) -> None:
+        """Make the rows of volumes, of those that failed for no policy."""
         seeds = [seed for played in self.played for seed in played.seeds]
-        folders = [
-            MaskFolder(out / "masks" / seed.run, options.save, options.keep_identifiers)
-            for seed in seeds
-        ]
-
-        def write(run: int, case: VolumeCase, mask: np.ndarray) -> None:
-            folders[run].write_volume(case, mask)
-
-        scored = score_volumes(
-            source,
-            keys,
-            [
-                PlayedSlices([r for r in seed.records if r.case not in missing], failed)
-                for seed in seeds
-            ],
-            options.cut(source) if source.volumes is not None else (),
-            write if options.save_masks else None,
-            on_progress,
-        )
+        lost = frozenset().union(*(seed.scorer.failed for seed in seeds))
         for played in self.played:
-            own, scored = scored[: len(played.seeds)], scored[len(played.seeds) :]
-            labels = {"backbone": played.backbone, "policy": played.policy}
-            self.volumes.add(own, options.by, **labels)
-        if options.save_masks:
-            for folder, seed in zip(folders, seeds, strict=True):
-                folder.write_images(seed.records)
-                folder.close()
-                self.volumes.count_masks(folder)
+            labels = {"backbone": played.backbone, "policy": played.policy, "plays": played.plays}
+            scored = [seed.scorer.result(lost) for seed in played.seeds]
+            self.volumes.add(scored, self.options.by, **labels)
+        for seed in seeds:
+            if seed.scorer.folder is not None:
+                seed.scorer.folder.close()
+                self.volumes.count_masks(seed.scorer.folder)
 
     def show(self, console: Console) -> None:
         """Print the tables."""
-        for table in as_tables(self.rows, self.options.title, self.options.max_steps):
-            console.print(table)
+        if self.rows:
+            for table in as_tables(self.rows, self.options.title, self.options.max_steps):
+                console.print(table)
         self.volumes.show(console, self.options.title)
         console.print(f"Measured on: {self.machine}")
         if any(one.failed for one in self.played):
@@ -178,7 +151,7 @@ class Comparison:
             for case in one.failed:
                 reason = f"failed: {one.backbone}, {one.policy}, {case.case}: {case.failed}"
                 console.print(reason, soft_wrap=True, markup=False)
-        if any(row["groups"] < 5 for row in self.rows):
+        if any(row["groups"] < 5 for row in (*self.rows, *self.volumes.rows)):
             console.print("No interval: fewer than 5 groups (patients, volumes or images).")
         self.show_left_out(console)
 
@@ -212,9 +185,11 @@ class Comparison:
         out.mkdir(parents=True, exist_ok=True)
         write_json(self.as_json(), out / "results.json")
         context = {"machine": self.machine, "left_out": left_out_note(self.left_out)}
-        write_csv([{**row, **context} for row in self.rows], out / "results.csv")
-        plot_dice_by_step(self.rows, out / "dice_by_step.png", self.options.title)
-        files = ["results.json", "results.csv", "dice_by_step.png"]
+        files = ["results.json"]
+        if self.rows:
+            write_csv([{**row, **context} for row in self.rows], out / "results.csv")
+            plot_dice_by_step(self.rows, out / "dice_by_step.png", self.options.title)
+            files += ["results.csv", "dice_by_step.png"]
         return [*files, *self.volumes.write(out, "results_volumes.csv", context)]
 
 
@@ -234,62 +209,52 @@ def compare(
             becomes a score.
     """
     comparison = Comparison(options)
+    source = load_cases(options.cases, options.split)
+    chosen = select(source, policy_specs, options.limit, True, options.min_area)
+    comparison.left_out = dict(chosen.left_out)
+    keep_masks = options.save_masks or source.volumes is not None
+    counts = [len(chosen.keys_of(spec)) for spec in policy_specs]
     with make_progress() as progress:
-        bar = progress.add_task("loading", total=None)
-        keys: list[str] | None = None
+        total = sum(counts) * len(options.backbones) * len(options.seeds)
+        bar = progress.add_task("loading", total=total)
         for backbone in options.backbones:
             for policy_spec in policy_specs:
-                envs = make_envs(
-                    options.num_envs,
-                    policy_spec.env_id,
-                    cases=options.cases,
+                keys = chosen.keys_of(policy_spec)
+                envs = make_policy_envs(
+                    policy_spec,
+                    source,
+                    num_envs=slots(policy_spec, keys, options.num_envs, options.volume_envs),
+                    max_steps=options.max_steps,
+                    volume_steps=options.volume_steps,
                     split=options.split,
                     backbone=backbone,
                     checkpoint=options.checkpoints.get(backbone),
                     device=options.device,
-                    max_steps=options.max_steps,
-                    **policy_spec.view,
                 )
                 comparison.machine = describe_machine(str(envs.backbone.device))
-                if keys is None:
-                    source = envs.source
-                    keys = options.keys(source)
-                    keep_masks = keeps_masks(source, options.save_masks)
-                    comparison.left_out = options.left_out(source, keys)
-                    runs = len(options.backbones) * len(policy_specs) * len(options.seeds)
-                    progress.update(bar, total=len(keys) * runs)
                 policy = policy_spec.build(envs)
                 seeds: list[PlayedSeed] = []
                 for seed in options.seeds:
                     progress.update(bar, description=f"{backbone}, {policy_spec.name}")
-                    settings = run_settings(envs, policy, keys, seed, keep_masks)
+                    settings = run_settings(envs, policy, keys, seed, keep_masks, options.cases)
                     comparison.settings.append(settings)
                     run = _run_name(settings)
                     file = RecordFile(out / "records" / f"{run}.jsonl", settings)
+                    scorer = VolumeScorer(chosen, mask_folder(options, out / "masks" / run))
+
+                    def on_batch(batch: Sequence[Outcome], to: VolumeScorer = scorer) -> None:
+                        to.add(batch)
+                        progress.advance(bar, len(batch))
+
                     records = evaluate(
-                        envs,
-                        policy,
-                        keys,
-                        seed,
-                        file,
-                        lambda batch: progress.advance(bar, len(batch)),
-                        options.max_failures,
-                        keep_masks,
+                        envs, policy, keys, seed, file, on_batch, options.max_failures, keep_masks
                     )
-                    seeds.append(PlayedSeed(run, records, list(file.failed)))
-                comparison.played.append(PlayedBy(backbone, policy.name, seeds))
+                    seeds.append(PlayedSeed(records, list(file.failed), scorer))
+                plays = WHOLE if policy_spec.plays_volumes else SLICES if chosen.volumes else ""
+                comparison.played.append(PlayedBy(backbone, policy.name, plays, seeds))
                 close_policy(policy)
                 envs.close()
         comparison.summarise()
-        if keys is not None:
-            comparison.score_volumes(
-                source,
-                keys,
-                out,
-                lambda done, total: progress.update(
-                    bar, description="volumes in 3D", completed=done, total=total
-                ),
-            )
     return comparison
 
 

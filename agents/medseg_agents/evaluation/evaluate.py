@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import medseg_gym
-from medseg_agents.evaluation.case_record import CaseRecord, record_of
+from medseg_agents.evaluation.case_record import CaseRecord, EpisodeRecord, record_of
 from medseg_agents.evaluation.failed_cases import FailedCase, FailureLimit, failed_case
-from medseg_gym.cases import CaseSource
+from medseg_agents.evaluation.volumes.episode_record import VolumeEpisodeRecord, record_of_volume
 from medseg_gym.envs.vector import CoreVectorEnv
+from medseg_gym.envs.volumes.options import VolumeOptions
 from medseg_gym.episodes import metrics
+from medseg_gym.episodes.volumes import VolumeEpisode
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import GivenUp, Played, Policy, play_or_give_up
 from medseg_gym.storage.atomic_write import atomic_write
 from medseg_gym.storage.line_files import append_rows, read_rows
 
-Outcome = CaseRecord | FailedCase
-"""Record of a case, played or failed."""
+Outcome = EpisodeRecord | FailedCase
+"""Record of an image, a slice or a volume, played or failed."""
 
 
 def outcome_of(
@@ -37,9 +39,14 @@ def outcome_of(
     batch_size: int,
     keep_mask: bool = False,
 ) -> Outcome:
-    """Return the record of an episode, finished or given up; see `record_of`."""
+    """Return the record of an episode, finished or given up; see `record_of`.
+
+    Records of volumes hold their masks always, for they are scored in three dimensions by them.
+    """
     if isinstance(one, GivenUp):
         return failed_case(one, batch_size)
+    if isinstance(one.episode, VolumeEpisode):
+        return record_of_volume(one, policy, envs, batch_size)
     return record_of(one, policy, envs, batch_size, keep_mask)
 
 
@@ -69,7 +76,7 @@ class RecordFile:
         lines = read_rows(self.path, way_out="remove that line to play its batch again")
         if not lines and self.path.exists() and not text.startswith(self._torn_header()):
             raise MedSegError(f"{self.path} holds something else; give another output folder")
-        self.records: list[CaseRecord] = []
+        self.records: list[EpisodeRecord] = []
         self.failed: list[FailedCase] = []
         if lines and lines[0] != json.loads(text):
             raise MedSegError(
@@ -132,7 +139,9 @@ class RecordFile:
 
 def _read_record(values: dict[str, Any]) -> Outcome:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return FailedCase(**fields) if "failed" in fields else CaseRecord(**fields)
+    if "failed" in fields:
+        return FailedCase(**fields)
+    return VolumeEpisodeRecord(**fields) if "shape" in fields else CaseRecord(**fields)
 
 
 def evaluate(
@@ -144,13 +153,13 @@ def evaluate(
     on_batch: Callable[[Sequence[Outcome]], None] | None = None,
     max_failures: int = 1,
     keep_masks: bool = False,
-) -> list[CaseRecord]:
+) -> list[EpisodeRecord]:
     """Play cases once each.
 
     Args:
-        envs: From `medseg_gym.policy.make_envs`, made for the policy's view.
+        envs: From `medseg_gym.policy.make_envs`, made for the policy's view; of images or volumes.
         policy: Who plays.
-        keys: Cases to play; None plays the whole source.
+        keys: Cases or volumes to play; None plays the whole source.
         seed: Of the policy.
         file: Where records are kept; cases found in it are not played again, those aside that
             failed.
@@ -160,7 +169,8 @@ def evaluate(
         keep_masks: Keep the final masks in the records.
 
     Returns:
-        One record per case that was played, in order of cases.
+        One record per case that was played, in order of cases: `CaseRecord`s of images and slices
+        (see `of_images`), `VolumeEpisodeRecord`s of volumes.
 
     Raises:
         MedSegError: `max_failures` is reached; what was played is in `file`.
@@ -177,17 +187,12 @@ def evaluate(
         fresh = [outcome_of(one, policy, envs, whole, keep_masks) for one in batch]
         if file:
             file.append(fresh)
-        records += [one for one in fresh if isinstance(one, CaseRecord)]
+        records += [one for one in fresh if isinstance(one, EpisodeRecord)]
         if on_batch:
             on_batch(fresh)
         limit.add(fresh)
     order = {key: number for number, key in enumerate(keys)}
     return sorted(records, key=lambda record: order[record.case])
-
-
-def keeps_masks(source: CaseSource, save_masks: bool) -> bool:
-    """Whether records hold masks: those of volumes always, for scores in three dimensions."""
-    return save_masks or source.volumes is not None
 
 
 def run_settings(
@@ -196,11 +201,13 @@ def run_settings(
     keys: Sequence[str],
     seed: int,
     keep_masks: bool = False,
+    cases: str = "",
 ) -> dict:
     """Everything that decides the numbers of a run, for `RecordFile`.
 
     A policy says with `settings` (a mapping, JSON) what its name does not: how it samples, say.
     What the reader left out of the cases is `left_out`, so that every table of the run can say it.
+    `cases` is their spec, where the environment was given what it opens.
     """
     options = envs.options
     left_out = dict(envs.source.left_out)
@@ -211,7 +218,7 @@ def run_settings(
         "policy": policy.name,
         "seed": seed,
         "num_envs": envs.num_envs,
-        "cases": options.cases if isinstance(options.cases, str) else envs.source.name,
+        "cases": cases or (options.cases if isinstance(options.cases, str) else envs.source.name),
         "split": options.split,
         "keys": hashlib.blake2b("\n".join(keys).encode(), digest_size=8).hexdigest(),
         "backbone": envs.backbone.name,
@@ -222,6 +229,11 @@ def run_settings(
             for name in ("max_steps", "prompt_memory", "mask_input", "multimask")
         },
         **envs.view.settings,
+        **(
+            {"propagation": asdict(options.propagation)}
+            if isinstance(options, VolumeOptions)
+            else {}
+        ),
         **({"left_out": left_out} if left_out else {}),
         **({"masks": True} if keep_masks else {}),
         **({"policy_settings": policy.settings} if hasattr(policy, "settings") else {}),

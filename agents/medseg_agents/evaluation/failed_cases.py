@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from medseg_gym.errors import MedSegError
 
 if TYPE_CHECKING:  # options take their default from here, and need no torch
-    from medseg_agents.evaluation.case_record import CaseRecord
+    from medseg_agents.evaluation.case_record import CaseRecord, EpisodeRecord
     from medseg_gym.policy import GivenUp
 
 MAX_FAILURES = 20
@@ -82,7 +82,7 @@ class FailureLimit:
     def __init__(self, limit: int) -> None:
         self.limit, self.count = limit, 0
 
-    def add(self, outcomes: Sequence[CaseRecord | FailedCase]) -> None:
+    def add(self, outcomes: Sequence[EpisodeRecord | FailedCase]) -> None:
         """Count what is on the disk by now.
 
         Raises:
@@ -100,7 +100,7 @@ class FailureLimit:
 
 
 def need_played(
-    records: Sequence[CaseRecord], failed: Mapping[str, Sequence[FailedCase]], where: str
+    records: Sequence[EpisodeRecord], failed: Mapping[str, Sequence[FailedCase]], where: str
 ) -> None:
     """Refuse to make a table of nothing.
 

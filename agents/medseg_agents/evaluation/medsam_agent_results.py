@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.case_record import EpisodeRecord
 from medseg_gym.errors import MedSegError
 from medseg_gym.storage.atomic_write import atomic_write
 
 
-def results_layout(records: Sequence[CaseRecord], failed: int = 0) -> dict[str, Any]:
+def results_layout(records: Sequence[EpisodeRecord], failed: int = 0) -> dict[str, Any]:
     """Dice and IoU of every final mask, and their means.
 
     Args:
@@ -28,7 +28,7 @@ def results_layout(records: Sequence[CaseRecord], failed: int = 0) -> dict[str, 
         MedSegError: A case is called "mean".
     """
     results: dict[str, Any] = {}
-    classes: dict[str, list[CaseRecord]] = {}
+    classes: dict[str, list[EpisodeRecord]] = {}
     for record in records:
         if record.case == "mean":
             raise MedSegError('a case may not be called "mean" in results.json; rename it')

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from medseg_agents.evaluation.failed_cases import MAX_FAILURES
 from medseg_agents.evaluation.protocols.options import ProtocolOptions
-from medseg_gym.cases import CaseSource
 from medseg_gym.errors import MedSegError, nearest
 from medseg_gym.option_groups import CaseOptions, DeviceOptions, EpisodeOptions, SegmenterOptions
 from medseg_gym.options import Options, repeated, specs
-
-MANY_CASES = 1000
-FEW_CASES = 200
-"""Of a source of more than `MANY_CASES` cases a comparison plays the first `FEW_CASES`."""
 
 _FORMS = ("nifti", "seg", "png")
 BY = ("modality", "group", "target")
@@ -96,7 +90,19 @@ class ScanOptions(ImageOptions, MaskOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(EpisodeOptions, SegmenterOptions, ScanOptions):
+class VolumeStepOptions(Options):
+    """Policies that play a whole volume in an episode, as oracle-key-slice does."""
+
+    topic: ClassVar[str] = "Whole volumes"
+
+    volume_steps: int = 10
+    """Actions of such a policy on a volume, propagations included; --max-steps counts for policies
+    that play images or slices.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(EpisodeOptions, SegmenterOptions, ScanOptions, VolumeStepOptions):
     """Options of `medseg run`."""
 
     topic: ClassVar[str] = "Policy"
@@ -114,7 +120,7 @@ class RunOptions(EpisodeOptions, SegmenterOptions, ScanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayingOptions(EpisodeOptions, CaseOptions, MaskOptions):
+class PlayingOptions(EpisodeOptions, CaseOptions, MaskOptions, VolumeStepOptions):
     """Playing the cases of a split."""
 
     topic: ClassVar[str] = "Playing"
@@ -124,8 +130,16 @@ class PlayingOptions(EpisodeOptions, CaseOptions, MaskOptions):
     a protocol the prediction of every iteration, and the clicks.
     """
 
+    limit: int | None = None
+    """First so many cases, or volumes where a policy plays whole ones (and all of their slices
+    where others play slices); left out plays all.
+    """
+
     num_envs: int = 8
     """Cases played at once by a worker; it decides what is in a batch."""
+
+    volume_envs: int = 4
+    """The same of policies that play whole volumes."""
 
     max_failures: int = MAX_FAILURES
     """End the run of a policy at so many failed cases of this call (a model's server that stays
@@ -134,7 +148,7 @@ class PlayingOptions(EpisodeOptions, CaseOptions, MaskOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_envs", "max_steps", "max_failures"):
+        for name in ("num_envs", "volume_envs", "max_steps", "volume_steps", "max_failures"):
             if getattr(self, name) < 1:
                 raise MedSegError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.limit is not None and self.limit < 1:
@@ -203,7 +217,9 @@ class CompareOptions(PlayingOptions, DeviceOptions):
     """Of the policies; each plays every case once per seed."""
 
     limit: int | None = None
-    """First so many cases; left out takes 200 of a source of over 1000."""
+    """First so many cases, or volumes where a policy plays whole ones; left out takes 200 of a
+    source of over 1000.
+    """
 
     min_area: float = 0.0
     """Leave out targets below this share of the image, e.g. 0.003."""
@@ -231,36 +247,3 @@ class CompareOptions(PlayingOptions, DeviceOptions):
         """Of tables and plots."""
         area = f", area >= {self.min_area:.1%}" if self.min_area else ""
         return f"{self.cases}, {self.split} split{area}"
-
-    def case_limit(self, source: CaseSource) -> int | None:
-        """Return how many cases of a source are looked at; None is all."""
-        return FEW_CASES if self.limit is None and len(source) > MANY_CASES else self.limit
-
-    def cut(self, source: CaseSource) -> Sequence[str]:
-        """Return the keys of a source that are not looked at, for its number of cases."""
-        limit = self.case_limit(source)
-        return () if limit is None else source.keys[limit:]
-
-    def left_out(self, source: CaseSource, keys: Sequence[str]) -> dict[str, int]:
-        """Count what the reader and `min_area` left out, by reason.
-
-        Args:
-            source: The cases.
-            keys: Of them that are played.
-        """
-        small = len(source.keys[: self.case_limit(source)]) - len(keys)
-        reason = f"cases of this split under {self.min_area:.2%} of their image (--min-area)"
-        return {**source.left_out, **({reason: small} if small else {})}
-
-    def keys(self, source: CaseSource) -> list[str]:
-        """Return the keys of the cases to play.
-
-        Raises:
-            MedSegError: None is left.
-        """
-        keys = list(source.keys[: self.case_limit(source)])
-        if self.min_area:
-            keys = [k for i, k in enumerate(keys) if source[i].area_fraction >= self.min_area]
-        if not keys:
-            raise MedSegError(f"no case of {source.name!r} covers {self.min_area:.2%} of its image")
-        return keys

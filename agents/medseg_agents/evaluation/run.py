@@ -19,20 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from medseg_agents import policies
-from medseg_agents.evaluation.evaluate import (
-    CaseRecord,
-    Outcome,
-    RecordFile,
-    keeps_masks,
-    outcome_of,
-    run_settings,
-)
+from medseg_agents.evaluation.case_record import EpisodeRecord
+from medseg_agents.evaluation.evaluate import Outcome, RecordFile, outcome_of, run_settings
 from medseg_agents.evaluation.failed_cases import FailedCase, FailureLimit
 from medseg_agents.evaluation.options import EvalOptions
+from medseg_agents.evaluation.volumes.mask_files import MaskFolder, mask_folder
+from medseg_agents.evaluation.volumes.records import ScoredVolumes
+from medseg_agents.evaluation.volumes.scores import VolumeScorer
+from medseg_agents.evaluation.volumes.selection import make_policy_envs, select, slots
 from medseg_agents.runs.folder import RunFolder
+from medseg_gym.backbones import embedding_cache
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
-from medseg_gym.policy import close_policy, make_envs, play_or_give_up
+from medseg_gym.policy import close_policy, play_or_give_up
 
 Job = tuple[int, list[str]]
 """Number of a batch, and the keys of it that are to be played: all, or those that failed before."""
@@ -43,16 +42,20 @@ class Evaluated:
     """Result of a run.
 
     Args:
-        records: One per case that was played, in order of cases.
+        records: One per case or volume that was played, in order.
         settings: That decide the numbers.
         usage: What this call asked of a model's server, summed over the workers; empty if nothing.
         failed: The other cases, in order; the same call plays them again.
+        volumes: Scores of the volumes, where the cases are slices or volumes.
+        masks: Folder of the masks, where they were to be written.
     """
 
-    records: list[CaseRecord]
+    records: list[EpisodeRecord]
     settings: dict[str, Any]
     usage: dict[str, float]
     failed: list[FailedCase]
+    volumes: ScoredVolumes
+    masks: MaskFolder | None = None
 
 
 def run_evaluation(
@@ -74,13 +77,24 @@ def run_evaluation(
             worker died, or `options.max_failures` cases failed.
     """
     source = load_cases(options.cases, options.split)
-    keys = list(source.keys[: options.limit])
+    spec = policies.make(options.policy)
+    selection = select(source, [spec], options.limit)
+    keys = selection.keys_of(spec)
     if not keys:
         raise MedSegError(f"{options.cases!r} has no case in split {options.split!r}")
     if on_start:
         on_start(len(keys))
-    batches = -(-len(keys) // options.num_envs)
-    run = _Run(options, keys, Path(out), on_batch or (lambda batch: None))
+    folder = mask_folder(options, Path(out) / "masks")
+    scorer = VolumeScorer(selection, folder)
+
+    def score(batch: Sequence[Outcome]) -> None:
+        scorer.add(batch)
+        if on_batch is not None:
+            on_batch(batch)
+
+    size = slots(spec, keys, options.num_envs, options.volume_envs)
+    batches = -(-len(keys) // size)
+    run = _Run(options, keys, size, Path(out), score)
     if min(options.workers, batches) == 1:
         run.alone()
     else:
@@ -89,16 +103,24 @@ def run_evaluation(
     order = {key: number for number, key in enumerate(keys)}
     records = sorted(run.file.records, key=lambda record: order[record.case])
     failed = sorted(run.file.failed, key=lambda one: order[one.case])
-    return Evaluated(records, run.settings, run.usage, failed)
+    if folder is not None:
+        folder.close()
+    return Evaluated(records, run.settings, run.usage, failed, scorer.result(), folder)
 
 
 class _Run:
     """The parent's side."""
 
     def __init__(
-        self, options: EvalOptions, keys: list[str], out: Path, on_batch: Callable[..., None]
+        self,
+        options: EvalOptions,
+        keys: list[str],
+        size: int,
+        out: Path,
+        on_batch: Callable[[Sequence[Outcome]], None],
     ) -> None:
-        self.options, self.keys, self.out, self.on_batch = options, keys, out, on_batch
+        self.options, self.keys, self.size = options, keys, size
+        self.out, self.on_batch = out, on_batch
         self.file: RecordFile | None = None
         self.settings: dict[str, Any] = {}
         self.usage: dict[str, float] = {}
@@ -114,7 +136,7 @@ class _Run:
             run.write_config(self.options)
             if self.file.records:
                 self.on_batch(self.file.records)
-            size, played = self.options.num_envs, self.file.played
+            size, played = self.size, self.file.played
             batches = [self.keys[at : at + size] for at in range(0, len(self.keys), size)]
             jobs = [(b, [k for k in keys if k not in played]) for b, keys in enumerate(batches)]
             self._left = [job for job in jobs if job[1]][::-1]
@@ -137,7 +159,7 @@ class _Run:
 
     def alone(self) -> None:
         with torch_threads(self.options.threads):
-            player = _Player(self.options, self.keys, 0)
+            player = _Player(self.options, self.keys, self.size, 0)
             try:
                 self.ready(player.settings)
                 while (job := self.next_job()) is not None:
@@ -152,7 +174,7 @@ class _Run:
         try:
             for number in range(count):
                 ours, theirs = context.Pipe()
-                task = (self.options, self.keys, number, theirs)
+                task = (self.options, self.keys, self.size, number, theirs)
                 process = context.Process(target=_work, args=task, daemon=True)
                 process.start()
                 theirs.close()
@@ -186,41 +208,44 @@ class _Run:
             return True
         if kind == "ready":
             self.ready(value)
-        else:
-            self.keep(value)
         end.send(self.next_job())
+        if kind == "outcomes":  # the worker plays on while volumes are scored and masks written
+            self.keep(value)
         return False
 
 
 class _Player:
     """Policy, cases and backbone of one worker."""
 
-    def __init__(self, options: EvalOptions, keys: list[str], number: int) -> None:
+    def __init__(self, options: EvalOptions, keys: list[str], size: int, number: int) -> None:
         self.options, self.keys = options, keys
         policy_spec = policies.make(options.policy)
-        self.envs = make_envs(
-            options.num_envs,
-            policy_spec.env_id,
-            cases=options.cases,
+        source = load_cases(options.cases, options.split)
+        self.envs = make_policy_envs(
+            policy_spec,
+            source,
+            num_envs=size,
+            max_steps=options.max_steps,
+            volume_steps=options.volume_steps,
             split=options.split,
             backbone=options.backbone,
             checkpoint=options.checkpoint,
             device=_device(options.device, number),
-            max_steps=options.max_steps,
-            **policy_spec.view,
         )
         self.policy = policy_spec.build(self.envs)
-        self.keep_masks = keeps_masks(self.envs.source, options.save_masks)
+        self.keep_masks = options.save_masks or source.volumes is not None
         self.settings = {
-            **run_settings(self.envs, self.policy, keys, options.seed, self.keep_masks),
+            **run_settings(
+                self.envs, self.policy, keys, options.seed, self.keep_masks, options.cases
+            ),
             "device": self.envs.backbone.device.type,  # which GPU of several is no matter
             "threads": options.threads,
         }
 
     def play(self, batch: int, keys: list[str]) -> list[Outcome]:
         """Play a batch, or what failed of it, as if nothing had been played before."""
-        self.envs.engine.cache.clear()
-        size = self.options.num_envs
+        embedding_cache(self.envs.backbone).clear()
+        size = self.envs.num_envs
         whole = len(self.keys[batch * size : (batch + 1) * size])
         (ended,) = play_or_give_up(self.envs, self.policy, keys, self.options.seed)
         outcomes = [
@@ -272,12 +297,14 @@ def _sendable(error: Exception) -> Exception:
     return error
 
 
-def _work(options: EvalOptions, keys: list[str], number: int, connection: Connection) -> None:
+def _work(
+    options: EvalOptions, keys: list[str], size: int, number: int, connection: Connection
+) -> None:
     """The main function of a worker: says "ready", is dealt batches, gives records back."""
     player = None
     try:
         with torch_threads(options.threads):
-            player = _Player(options, keys, number)
+            player = _Player(options, keys, size, number)
             connection.send(("ready", player.settings))
             while (job := connection.recv()) is not None:
                 connection.send(("outcomes", player.play(*job)))

@@ -22,9 +22,11 @@ from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.cases.image_files.one_image import read_case
 from medseg_gym.envs.rendering import add_caption, draw_case
 from medseg_gym.episodes import Episode
+from medseg_gym.episodes.volumes import VolumeEpisode
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import GivenUp, Played, close_policy, make_envs, play_or_give_up
-from medseg_gym.prompts import AddBox, AddPoint, Prompt, encode_tool_call
+from medseg_gym.prompts import AddBox, AddPoint, encode_tool_call
+from medseg_gym.prompts.volumes import encode_volume_call
 from medseg_gym.storage.atomic_write import atomic_write
 
 
@@ -58,6 +60,11 @@ def run_image(
         options.orientation,
     )
     policy_spec = policies.make(options.policy)
+    if policy_spec.plays_volumes:
+        raise PolicyError(
+            f"policy {policy_spec.name!r} plays whole volumes, and {image} is one image; give a "
+            "scan, or a policy of images"
+        )
     envs = make_envs(
         1,
         policy_spec.env_id,
@@ -111,7 +118,7 @@ def run_image(
 
 
 def outcome_of_case(played: Played | GivenUp, scored: bool) -> dict[str, Any]:
-    """Return the steps and the outcome of a case for a record.
+    """Return the steps and the outcome of a case, an image or a volume, for a record.
 
     Args:
         played: The case, played or given up.
@@ -143,14 +150,15 @@ def _what_happened(played: Played, scored: bool) -> dict[str, Any]:
     return outcome | ({"dice": episode.dice, "iou": episode.iou} if scored else {})
 
 
-def _steps(episode: Episode, answers: Sequence[str]) -> list[dict[str, Any]]:
-    height, width = episode.case.mask.shape
+def _steps(episode: Any, answers: Sequence[str]) -> list[dict[str, Any]]:
+    height, width = episode.case.mask.shape[-2:]
+    write: Any = encode_volume_call if isinstance(episode, VolumeEpisode) else encode_tool_call
     steps = []
     for number, step in enumerate(episode.steps):
         entry: dict[str, Any] = {
             "tool": step.tool,
-            "call": encode_tool_call(step.prompt) if step.prompt else "",
-            "pixels": _pixels(step.prompt, width, height),
+            "call": write(step.prompt) if step.prompt else "",
+            "pixels": _pixels(getattr(step.prompt, "prompt", step.prompt), width, height),
             "valid": step.valid,
             "error": step.error,
             "mask_pixels": step.state.pixels,
@@ -161,7 +169,7 @@ def _steps(episode: Episode, answers: Sequence[str]) -> list[dict[str, Any]]:
     return steps
 
 
-def _pixels(prompt: Prompt | None, width: int, height: int) -> list[float] | None:
+def _pixels(prompt: Any, width: int, height: int) -> list[float] | None:
     """Return the position of a prompt in pixels of the image from its upper left corner."""
     fractions: tuple[float, ...]
     if isinstance(prompt, AddBox):

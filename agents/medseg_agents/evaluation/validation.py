@@ -9,7 +9,7 @@ from typing import Any
 
 from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.arrays.networks import PromptNetwork
-from medseg_agents.evaluation.case_record import CaseRecord, record_of
+from medseg_agents.evaluation.case_record import CaseRecord, EpisodeRecord, record_of
 from medseg_agents.policies.network import NetworkPolicy
 from medseg_gym.envs.contact_sheet import contact_sheet
 from medseg_gym.envs.vector import CoreVectorEnv
@@ -20,7 +20,7 @@ DRAWN = 6
 """Validation episodes on a contact sheet."""
 
 
-def validation_metrics(records: Sequence[CaseRecord]) -> dict[str, float]:
+def validation_metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
     """Average validation cases, by "val/NAME".
 
     Args:

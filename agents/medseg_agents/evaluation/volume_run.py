@@ -1,28 +1,29 @@
 """One scan from files, one target in words, one policy: a mask on the scan's own grid.
 
-The policy plays every slice as an image of its own. Without a truth nothing is scored: no Dice is
-invented, and policies that are shown the truth refuse.
+The policy plays every slice as an image of its own, or the volume as a whole. Without a truth
+nothing is scored: no Dice is invented, and policies that are shown the truth refuse.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 import medseg_gym
 from medseg_agents import policies
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import RunOptions
-from medseg_agents.evaluation.single_image import draw_step, outcome_of_case
+from medseg_agents.evaluation.single_image import outcome_of_case
+from medseg_agents.evaluation.volumes.contact_sheet import Tiles
 from medseg_agents.evaluation.volumes.measures import measure_volume
-from medseg_gym.cases import Case, CaseList, VolumeCase
+from medseg_agents.evaluation.volumes.results import SLICES, WHOLE
+from medseg_gym.cases import CaseList, VolumeCase
 from medseg_gym.cases.image_files.one_image import DICOM_SUFFIXES
+from medseg_gym.cases.volume_source import VolumeList
 from medseg_gym.cases.volumes import volume_suffix
 from medseg_gym.cases.volumes.scan import read_volume_file
 from medseg_gym.cases.writers.volume_masks import (
@@ -32,10 +33,6 @@ from medseg_gym.cases.writers.volume_masks import (
 )
 from medseg_gym.errors import CaseError, PolicyError
 from medseg_gym.policy import GivenUp, close_policy, make_envs, play_or_give_up
-from medseg_gym.storage.atomic_write import atomic_path
-
-SHOWN = 12
-"""Slices of the contact sheet: those with the largest masks."""
 
 SLOTS = 8
 
@@ -134,23 +131,22 @@ def run_volume(
     if "seg" in options.save and not (case.geometry and case.geometry.frames):
         raise CaseError(f"{path}: --save seg needs a scan that is DICOM; give nifti")
     scored = truth is not None
-    # The placeholder of an unknown truth is never scored: see `scored`.
-    slices = [_playable(case, index) for index in range(case.depth)]
     policy_spec = policies.make(options.policy)
+    # The placeholder of an unknown truth is never scored: see `scored`.
+    known = replace(case, truth_known=True)
+    slices = [] if policy_spec.plays_volumes else [known.slice_case(i) for i in range(case.depth)]
+    cases = CaseList(slices, name=path.name, split="test") if slices else VolumeList([known])
     envs = make_envs(
-        min(SLOTS, case.depth),
+        min(SLOTS, case.depth) if slices else 1,
         policy_spec.env_id,
-        cases=CaseList(slices, name=path.name, split="test"),
+        cases=cases,
         backbone=options.backbone,
         checkpoint=options.checkpoint,
         device=options.device,
-        max_steps=options.max_steps,
+        max_steps=options.max_steps if slices else options.volume_steps,
         **policy_spec.view,
     )
     policy = policy_spec.build(envs)
-    mask = np.zeros(case.mask.shape, bool)
-    records: list[dict[str, Any]] = []
-    largest: list[tuple[int, int, np.ndarray]] = []
     try:
         if policy.sees_truth and not scored:
             raise PolicyError(
@@ -168,31 +164,37 @@ def run_volume(
             "left_out": left_out,
             "medseg_gym": medseg_gym.__version__,
             "policy": policy.name,
+            "plays": SLICES if slices else WHOLE,
             "oracle": policy.sees_truth,
             "backbone": envs.backbone.name,
             "trained_for": sorted(envs.backbone.trained_kinds),
             "options": {**options.to_mapping(), "view": envs.view.settings},
         }
-        for batch in play_or_give_up(envs, policy, [one.key for one in slices], options.seed):
+        masks: dict[int, np.ndarray] = {}
+        tiles = Tiles(scored)
+        records: list[dict[str, Any]] = []
+        for batch in play_or_give_up(envs, policy, list(cases.keys), options.seed):
             for played in batch:
+                episode: Any = played.episode
                 index = len(records)
-                records.append({"slice": index, **outcome_of_case(played, scored)})
+                at = {"slice": index} if slices else {}
+                records.append({**at, **outcome_of_case(played, scored)})
                 if isinstance(played, GivenUp):
                     _clear(out)
                     write_json({**record, "played": records}, out / "record.json")
                     raise played.error
-                episode = played.episode
-                mask[index] = episode.state.mask.cpu().numpy()
-                tile = (episode.state.pixels, -index)
-                if len(largest) < SHOWN or tile > largest[0][:2]:
-                    drawn = draw_step(episode, len(episode.steps), 256, scored, f"slice {index}  ")
-                    push = heapq.heappush if len(largest) < SHOWN else heapq.heapreplace
-                    push(largest, (*tile, drawn))
+                if slices:
+                    masks[index] = episode.state.mask.cpu().numpy()
+                    tiles.add_slice(episode, index)
+                else:
+                    masks |= dict(enumerate(episode.mask()))
+                    tiles.add_volume(episode)
             if on_slices:
-                on_slices(len(records), case.depth)
+                on_slices(len(masks), case.depth)
     finally:
         close_policy(policy)
         envs.close()
+    mask = np.stack([masks[index] for index in range(case.depth)])
     record |= {"mask_voxels": int(mask.sum()), "seconds": sum(r["seconds"] for r in records)}
     if case.voxel_ml is not None:
         record["mask_ml"] = float(mask.sum()) * case.voxel_ml
@@ -202,15 +204,10 @@ def run_volume(
         record["scores"] = measures
     record["played"] = records
     files, not_written = _write(out, case, mask, options)
-    _sheet(out / "sheet.png", [drawn for _, _, drawn in sorted(largest, key=lambda one: -one[1])])
+    tiles.write(out / "sheet.png")
     record |= {"files": files, "not_written": not_written}
     write_json(record, out / "record.json")
     return record
-
-
-def _playable(case: VolumeCase, index: int) -> Case:
-    """Return a slice whose placeholder of an unknown truth counts as an empty mask."""
-    return replace(case.slice_case(index), truth_known=True)
 
 
 def _write(
@@ -242,15 +239,3 @@ def _clear(out: Path) -> None:
     masks = ("mask.nii.gz", "mask.dcm", "sheet.png")
     for stale in (*(out / name for name in masks), *out.glob("slices/slice_*.png")):
         stale.unlink(missing_ok=True)
-
-
-def _sheet(file: Path, tiles: list[np.ndarray]) -> None:
-    columns = min(4, len(tiles))
-    height, width, _ = np.max([tile.shape for tile in tiles], axis=0)
-    rows = -(-len(tiles) // columns)
-    sheet = np.full((rows * height, columns * width, 3), 24, np.uint8)
-    for number, tile in enumerate(tiles):
-        top, left = number // columns * height, number % columns * width
-        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
-    with atomic_path(file) as unfinished:
-        Image.fromarray(sheet).save(unfinished, format="png")

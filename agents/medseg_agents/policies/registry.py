@@ -23,6 +23,7 @@ POLICIES: Registry[PolicySpec] = Registry(
         "openai": "medseg_agents.llm.openai.policy_spec:policy_spec",
         "location-prior": "medseg_agents.policies.location_prior:policy_spec",
         "shuffled-images": "medseg_agents.policies.shuffled_images:shuffled_images",
+        "volume": "medseg_agents.policies.volumes:policy_spec",
     },
     PolicyError,
     has_argument=True,
@@ -31,8 +32,9 @@ POLICIES: Registry[PolicySpec] = Registry(
 
 
 def names() -> tuple[str, ...]:
-    """Kinds that `make` knows, the annotators among them."""
-    return (*POLICIES.names(), *annotators.names())
+    """Kinds that `make` knows, the annotators and those of volumes among them."""
+    more = (name for name in annotators.volume_names() if not ANNOTATORS.knows(name))
+    return (*POLICIES.names(), *annotators.names(), *more)
 
 
 def register(kind: str, factory: str | Factory[PolicySpec]) -> None:
@@ -59,7 +61,8 @@ def make(text: str, **options: Any) -> PolicySpec:
     Args:
         text: "KIND:ARGUMENT?option=value" of a kind in `names`; the folder of a language model
             (which is "llm:FOLDER"); or, as package.module:Name or path/file.py:Name, a policy
-            class, a `factory(codec, **options)` or a `PolicySpec` of your own.
+            class, a `factory(codec, **options)` or a `PolicySpec` of your own. What has the
+            attribute `env_id = "MedSegVolume-v0"` plays whole volumes.
         **options: Further options.
 
     Raises:
@@ -75,7 +78,10 @@ def make(text: str, **options: Any) -> PolicySpec:
     own: object = ANNOTATORS.find(spec) if spec.is_own else None
     if isinstance(own, PolicySpec):
         return own
-    annotators.check(text, [f"{kind}:..." for kind in POLICIES.names()])
+    if annotators.find_volume_policy(text) is not None:
+        return POLICIES.make(f"volume:{text}", **options)
+    others = [name for name in annotators.volume_names() if not ANNOTATORS.knows(name)]
+    annotators.check(text, [*others, *(f"{kind}:..." for kind in POLICIES.names())])
     return PolicySpec(text, lambda envs: annotators.make(text, envs.codec, **options))
 
 

@@ -18,6 +18,10 @@ _NOT_OF_A_VIEW = (
 )
 
 
+VOLUME_ENVS = ("MedSegVolume-v0", "MedSegVolumeChat-v0")
+"""Environments whose episodes are whole volumes."""
+
+
 @dataclass(frozen=True)
 class PolicySpec:
     """A policy that is still to be built, and the view that it plays through.
@@ -34,6 +38,11 @@ class PolicySpec:
     build: Callable[[Any], Policy]
     env_id: str = "MedSeg-v0"
     view: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def plays_volumes(self) -> bool:
+        """Whether an episode of it is a whole volume, and not an image or a slice."""
+        return self.env_id in VOLUME_ENVS
 
     def __post_init__(self) -> None:
         # A checkpoint may be somebody else's: where images and keys go is not for it to say.

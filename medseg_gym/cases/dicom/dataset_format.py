@@ -298,9 +298,7 @@ class DicomFormat(DatasetFormat):
         title = name or self.root.name
         for by_slice in by_target.values():
             areas = {i: one.area for i, one in by_slice.items()}
-            for index in self.choice.small(areas):
-                where = f"{title}, {series.frames[index].file}"
-                counts.add("", self.choice.reason, where, left_out=True)
+            self.choice.count_small(counts, areas, title)
             for index in self.choice.choose(areas):
                 record = record_of(by_slice[index], name, title, kind, series)
                 self._volumes[record.place["volume"]] = (series, by_slice)

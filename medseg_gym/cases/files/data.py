@@ -13,7 +13,7 @@ import numpy as np
 
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.files.dataset_format import DatasetFormat
-from medseg_gym.cases.files.defects import Damaged, Defect
+from medseg_gym.cases.files.defects import CountsFor, Damaged, Defect
 from medseg_gym.cases.files.file_cache import FileCache, index_path
 from medseg_gym.cases.files.grouping import Grouping, straddling
 from medseg_gym.cases.files.records import Facts, Record
@@ -70,9 +70,17 @@ class FileData:
     @property
     def left_out(self) -> dict[str, int]:
         """Counts of things left out of all splits, by reason; see `CaseSource.left_out`."""
+        return self._left_out("slices")
+
+    @property
+    def left_out_of_volumes(self) -> dict[str, int]:
+        """The same of its volumes, which hold the slices that are no cases of their own."""
+        return self._left_out("volumes")
+
+    def _left_out(self, of: CountsFor) -> dict[str, int]:
         counts: Counter[str] = Counter()
         for defect in self.defects:
-            if defect.left_out:
+            if defect.left_out and defect.counts_for in ("", of):
                 counts[defect.reason] += defect.left_out
         if self.skip_bad and self.bad:
             counts[_SKIPPED] = len({str(defect) for defect in self.bad})

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from medseg_gym.errors import CaseError
+
+CountsFor = Literal["", "slices", "volumes"]
 
 
 @dataclass(frozen=True, order=True)
@@ -24,6 +26,8 @@ class Defect:
         reason: Of a note that counts what was left out: the words without the count, the same in
             all notes that are to be added up; they name the option that changes it.
         left_out: How many were left out for that reason.
+        counts_for: "slices" where a volume holds what was left out all the same, "volumes" where
+            what was left out is no case anyway; "" for both.
     """
 
     path: str
@@ -33,9 +37,12 @@ class Defect:
     note: bool = False
     reason: str = ""
     left_out: int = 0
+    counts_for: CountsFor = ""
 
     @classmethod
-    def counting(cls, path: str, reason: str, count: int, place: str = "") -> Defect:
+    def counting(
+        cls, path: str, reason: str, count: int, place: str = "", counts_for: CountsFor = ""
+    ) -> Defect:
         """Return a note about things that were left out.
 
         Args:
@@ -43,10 +50,13 @@ class Defect:
             reason: See `Defect`.
             count: How many.
             place: Of the first one.
+            counts_for: See `Defect`.
         """
         first = ", the first here" if count > 1 and (path or place) else ""
         cause = f"{reason}: {count} left out{first}"
-        return cls(path, cause, place, note=True, reason=reason, left_out=count)
+        return cls(
+            path, cause, place, note=True, reason=reason, left_out=count, counts_for=counts_for
+        )
 
     def __str__(self) -> str:
         return ": ".join(text for text in (self.path or ".", self.place, self.cause) if text)

@@ -26,7 +26,7 @@ class FileVolumes(VolumeSource):
 
     def __init__(self, data: FileData, records: Sequence[Record], split: str) -> None:
         self.data, self.split, self.name = data, split, data.name
-        self.left_out = data.left_out
+        self.left_out = data.left_out_of_volumes
         self._first: dict[str, Record] = {}
         for record in records:
             place = data.dataset_format.place(record)

@@ -275,8 +275,7 @@ class NiftiFormat(DatasetFormat):
                 continue
             labels = target.parts or tuple(scan.areas)
             by_slice = joined(scan.areas.get(place, {}) for place in labels)
-            for index in self.choice.small(by_slice):
-                counts.add("", self.choice.reason, f"{pair.label}, slice {index}", left_out=True)
+            self.choice.count_small(counts, by_slice, pair.label)
             for index in self.choice.choose(by_slice):
                 yield Record(
                     key=f"{pair.key}/{_LETTERS[self.axis]}{index:03d}/{target.name}",
@@ -303,8 +302,14 @@ class NiftiFormat(DatasetFormat):
             yield Defect(pair.label, cause, note=True, reason=reason, left_out=1)
         elif not pair.organ:  # such files have one organ each, of many on the same slices
             first = next((n for n in range(scan.slices) if n not in labelled), 0)
-            where, count = f"{pair.label}, slice {first}", scan.slices - len(labelled)
-            counts.add("", "slices without a label", where, left_out=True, count=count)
+            counts.add(
+                "",
+                "slices without a label",
+                f"{pair.label}, slice {first}",
+                left_out=True,
+                count=scan.slices - len(labelled),
+                counts_for="slices",
+            )
 
     def _modality(self, pair: Pair, scan: Scan, channels: tuple[str, ...]) -> str:
         channel_name = channels[self.channel] if self.channel < len(channels) else ""

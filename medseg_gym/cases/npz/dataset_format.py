@@ -149,9 +149,7 @@ class NpzFormat(DatasetFormat):
             scan = entry.scan
             for target, values in entry.targets.items():
                 by_slice = joined(scan.areas[value] for value in values)
-                for index in self.choice.small(by_slice):
-                    place = f"{entry.name}, slice {index}"
-                    counts.add("", self.choice.reason, place, left_out=True)
+                self.choice.count_small(counts, by_slice, entry.name, scan.flat)
                 for index in self.choice.choose(by_slice):
                     at = "" if scan.flat else f"z{index:03d}/"
                     yield entry.record(
@@ -168,9 +166,15 @@ class NpzFormat(DatasetFormat):
                     )
             used = {index for by_slice in scan.areas.values() for index in by_slice}
             first = next((n for n in range(scan.shape[0]) if n not in used), 0)
-            where, count = f"{entry.name}, slice {first}", scan.shape[0] - len(used)
             if scan.areas:
-                counts.add("", "slices without a label", where, left_out=True, count=count)
+                counts.add(
+                    "",
+                    "slices without a label",
+                    f"{entry.name}, slice {first}",
+                    left_out=True,
+                    count=scan.shape[0] - len(used),
+                    counts_for="slices",
+                )
         yield from counts.notes()
 
     def entries(self, file_cache: FileCache) -> Iterator[Entry | Defect]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.spec import FileOptions, FileSpec, WrongOption
 from medseg_gym.errors import CaseError
 
@@ -86,16 +87,31 @@ class SliceChoice:
 
     @property
     def reason(self) -> str:
-        """Reason that the slices of `small` are counted under; see `CaseSource.left_out`."""
+        """Reason that small slices are counted under; see `CaseSource.left_out`."""
         return f"targets on slices with under {self.floor} pixels (min_area= changes that)"
 
-    def small(self, areas: Mapping[int, int]) -> list[int]:
-        """Return slices that show less of the target than `min_area`.
+    def count_small(
+        self, counts: Counts, areas: Mapping[int, int], volume: str, image: bool = False
+    ) -> None:
+        """Count the slices that show less of the target than `min_area`.
+
+        A volume holds them all the same, unless all of its slices are such: then it has no case by
+        which it is known.
 
         Args:
+            counts: Added to.
             areas: Pixels of the target by slice.
+            volume: Name of its file, for the note.
+            image: The only slice is an image of its own, no volume.
         """
-        return [index for index, area in areas.items() if 0 < area < self.floor]
+        small = [index for index, area in areas.items() if 0 < area < self.floor]
+        for index in small:
+            place = f"{volume}, slice {index}"
+            counts.add("", self.reason, place, left_out=True, counts_for="slices")
+        if small and not image and max(areas.values()) < self.floor:
+            size = f"under {self.floor} pixels on every slice"
+            reason = f"targets with {size} (min_area= changes that)"
+            counts.add("", reason, volume, left_out=True, counts_for="volumes")
 
     def choose(self, areas: Mapping[int, int]) -> list[int]:
         """Return the slices that are kept, in ascending order.

@@ -180,11 +180,15 @@ def test_a_killed_run_goes_on_and_gives_the_same(evaluated, folder, tmp_path, mo
 
     with pytest.raises(Killed):
         run_evaluation(options, tmp_path, on_batch=kill)
-    assert not (tmp_path / "masks").exists()
+    done = json.loads((tmp_path / "masks" / "masks.json").read_text())["files"]
+    early = {name: (tmp_path / "masks" / name).stat().st_mtime_ns for (name,) in done.values()}
+    assert 0 < len(early) < 2 * PATIENTS, "what was complete is written"
     words = ["--policy", "oracle-box", "--backbone", "ellipse", "--save-masks"]
     medseg(monkeypatch, "eval", "--cases", spec(folder), *words, "--out", tmp_path)
     for file in sorted((out / "masks").iterdir()):
         assert (tmp_path / "masks" / file.name).read_bytes() == file.read_bytes()
+    for name, written in early.items():
+        assert (tmp_path / "masks" / name).stat().st_mtime_ns == written, "and not written again"
     aside = ("seconds",)
     for one, other in zip(
         rows_of(out / "volumes.csv"), rows_of(tmp_path / "volumes.csv"), strict=True
@@ -211,8 +215,8 @@ def test_a_volume_with_a_failed_slice_has_no_score_in_any_row(folder, tmp_path, 
         assert "1 of 12 volumes without a score" in rows[0]["notes"]
         assert sum(row["policy"] == policy for row in rows_of(out / "volumes.csv")) == 11
     assert len(results["unscored"]) == 2 and "p1.nii.gz/left lung" in results["unscored"][0]
-    for run in (out / "masks").iterdir():
-        assert len(list(run.glob("*.nii.gz"))) == 11
+    written = sorted(len(list(run.glob("*.nii.gz"))) for run in (out / "masks").iterdir())
+    assert written == [11, 12], "each policy has the masks of what it played"
 
 
 def test_a_volume_that_the_limit_cuts_has_no_score(folder, tmp_path, monkeypatch, capsys):

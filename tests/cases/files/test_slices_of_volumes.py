@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg_gym.cases import load_cases
+from medseg_gym.cases import CaseError, load_cases
 from medseg_gym.cases.volume_source import load_volumes
 
 from .dicom_writing import Geometry, segmentation, structure_set, write, write_series
@@ -70,3 +70,24 @@ def test_a_case_is_a_slice_of_its_volume(kind, tmp_path):
             assert volume.geometry.spacing == pytest.approx(volume.spacing)
             assert volume.geometry.stored(volume.mask).shape == volume.geometry.shape
     assert (volumes.depth(0), len(whole)) == (6, 1 if "right lung" == source.targets[0] else 2)
+
+
+@pytest.mark.parametrize("kind", ["nifti", "npz", "axial"])
+def test_what_a_volume_holds_is_not_left_out_of_it(kind, tmp_path):
+    floor = 45  # pixels: some slices of the lungs have fewer
+    spec = f"{SPECS[kind](tmp_path / 'data')}&min_area={floor}"
+    slices, volumes = load_cases(spec, "test"), load_volumes(spec, "test")
+    areas = [volume.mask.sum(axis=(1, 2)) for volume in volumes]
+    small = sum(int(((0 < area) & (area < floor)).sum()) for area in areas)
+    assert small == sum(count for reason, count in slices.left_out.items() if "pixels" in reason)
+    assert volumes.left_out == {}
+    floor = int(min(area.max() for area in areas)) + 1
+    spec = f"{SPECS[kind](tmp_path / 'data')}&min_area={floor}"
+    gone = {f"targets with under {floor} pixels on every slice (min_area= changes that)": 1}
+    if len(areas) == 1:
+        with pytest.raises(CaseError, match="no case"):
+            load_volumes(spec, "test")
+    else:
+        volumes = load_volumes(spec, "test")
+        assert len(volumes) == len(areas) - 1 and volumes.left_out == gone
+        assert not gone.keys() & load_cases(spec, "test").left_out.keys()

@@ -1,4 +1,4 @@
-"""Volumes whose slices were played one by one: put together again, scored in 3D, written.
+"""Volumes, played as a whole or put together from their slices: scored in 3D, written.
 
 Metrics of volumes begin with `volume_`, so that nobody takes them for those of slices or of a
 published protocol.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.medsam_agent_results import write_json
+from medseg_agents.evaluation.options import PlayingOptions
 from medseg_gym.cases import VolumeCase
 from medseg_gym.cases.volumes import VolumeGeometry
 from medseg_gym.cases.writers.case_writer import slug
@@ -29,6 +32,9 @@ INDEX = "masks.json"
 class MaskFolder:
     """Folder of the masks of one run; `masks.json` in it says which file is whose.
 
+    A mask of a volume is written when it comes, whole or not at all, and then stands in the index.
+    One that the index has, with the same voxels and options, is not written again.
+
     Args:
         path: Made when the first mask is written.
         forms: Of volumes: "nifti", "seg", "png".
@@ -36,6 +42,7 @@ class MaskFolder:
 
     Attributes:
         files: Paths relative to the folder, by key of the volume or the case.
+        voxels: Digest of the voxels of every volume's mask.
         not_written: Forms that a mask could not have, counted by reason.
     """
 
@@ -43,10 +50,20 @@ class MaskFolder:
     forms: Sequence[str] = ("nifti",)
     keep_identifiers: bool = False
     files: dict[str, list[str]] = field(default_factory=dict)
+    voxels: dict[str, str] = field(default_factory=dict)
     not_written: dict[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Take over what an earlier call has written with the same options."""
+        try:
+            index = json.loads((self.path / INDEX).read_text())
+        except (OSError, ValueError):
+            return
+        if index.get("keep_identifiers") == self.keep_identifiers:
+            self.files, self.voxels = dict(index["files"]), dict(index["voxels"])
+
     def write_volume(self, case: VolumeCase, mask: np.ndarray) -> None:
-        """Write the mask of a volume in every form that it can have.
+        """Write the mask of a volume in every form that it can have, unless it is there.
 
         Args:
             case: The volume.
@@ -56,42 +73,63 @@ class MaskFolder:
             MedSegError: The disk refuses.
         """
         name = _file_name(case.key)
-        files = self.files[case.key] = []
+        grid = case.geometry or _plain_geometry(case)
+        writers: dict[str, Callable[[], None]] = {}
         if "nifti" in self.forms:
-            grid = case.geometry or _plain_geometry(case)
             if grid is None:
                 self._count("no NIfTI of a volume without spacing")
             else:
-                write_nifti_mask(self.path / f"{name}.nii.gz", mask, grid)
-                files.append(f"{name}.nii.gz")
+                file = self.path / f"{name}.nii.gz"
+                writers[file.name] = partial(write_nifti_mask, file, mask, grid)
         if "seg" in self.forms:
             if case.geometry is None or not case.geometry.frames:
                 self._count("no SEG of a volume that is not DICOM")
             elif not mask.any():
                 self._count("no SEG of an empty mask")
             else:
-                file = self.path / f"{name}.dcm"
-                keep = self.keep_identifiers
-                write_segmentation(file, mask, case.geometry, case.target, keep)
-                files.append(file.name)
+                file, keep = self.path / f"{name}.dcm", self.keep_identifiers
+                writers[file.name] = partial(
+                    write_segmentation, file, mask, case.geometry, case.target, keep
+                )
         if "png" in self.forms:
-            write_slices(self.path / name, mask)
-            files.append(f"{name}/")
+            writers[f"{name}/"] = partial(write_slices, self.path / name, mask)
+        voxels = hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).hexdigest()
+        same = self.voxels.get(case.key) == voxels
+        for file_name, write in writers.items():
+            had = same and file_name in self.files.get(case.key, ())
+            if not (had and (self.path / file_name).exists()):
+                write()
+        self.files[case.key], self.voxels[case.key] = list(writers), voxels
+        self.close()
 
-    def write_images(self, records: Sequence[CaseRecord]) -> None:
-        """Write the masks of the records that are images of their own, as PNG."""
-        for record in records:
-            if record.mask and not record.volume:
-                name = f"{_file_name(record.case)}.png"
-                atomic_write(self.path / name, base64.b64decode(record.mask))
-                self.files[record.case] = [name]
+    def write_image(self, record: CaseRecord) -> None:
+        """Write the mask of an image of its own as PNG, unless it is there; see `close`."""
+        if record.mask:
+            file = self.path / f"{_file_name(record.case)}.png"
+            content = base64.b64decode(record.mask)
+            if not file.exists() or file.read_bytes() != content:
+                atomic_write(file, content)
+            self.files[record.case] = [file.name]
 
     def close(self) -> None:
-        """Write the index."""
-        write_json({"files": self.files, "not_written": self.not_written}, self.path / INDEX)
+        """Write the index, as a volume's mask does each time."""
+        index = {
+            "files": self.files,
+            "not_written": self.not_written,
+            "voxels": self.voxels,
+            "keep_identifiers": self.keep_identifiers,
+        }
+        write_json(index, self.path / INDEX)
 
     def _count(self, reason: str) -> None:
         self.not_written[reason] = self.not_written.get(reason, 0) + 1
+
+
+def mask_folder(options: PlayingOptions, path: Path) -> MaskFolder | None:
+    """Return the folder of a run's masks; None where they are not to be written."""
+    if not options.save_masks:
+        return None
+    return MaskFolder(path, options.save, options.keep_identifiers)
 
 
 def _file_name(key: str) -> str:

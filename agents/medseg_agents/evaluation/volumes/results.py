@@ -11,7 +11,7 @@ from rich.console import Console
 
 from medseg_agents.evaluation.summary import write_csv
 from medseg_agents.evaluation.volumes.mask_files import INDEX, MaskFolder
-from medseg_agents.evaluation.volumes.scores import ScoredVolumes
+from medseg_agents.evaluation.volumes.records import ScoredVolumes
 from medseg_agents.evaluation.volumes.summary import (
     summarise_volumes_by,
     unscored_lines,
@@ -20,6 +20,9 @@ from medseg_agents.evaluation.volumes.summary import (
 )
 
 VOLUMES_FILE = "volumes.csv"
+
+SLICES, WHOLE = "slices", "volumes"
+"""What a policy plays: the slices of volumes one by one, or volumes as a whole."""
 
 
 @dataclass
@@ -44,7 +47,7 @@ class VolumeResults:
         Args:
             scored: One per seed.
             by: Rows per modality, group or target.
-            **labels: `backbone` and `policy`.
+            **labels: `backbone`, `policy`, and what it `plays`: slices or volumes.
         """
         all_seeds = ScoredVolumes(
             [record for one in scored for record in one.records],
@@ -85,7 +88,9 @@ class VolumeResults:
             write_csv([{**row, **context} for row in self.rows], out / name)
             files.append(name)
         if self.lines:
-            write_csv(self.lines, out / VOLUMES_FILE)
+            curves = ("dice_by_step", "prompts_by_step")  # of as many steps as there were
+            lines = [{k: v for k, v in one.items() if k not in curves} for one in self.lines]
+            write_csv(lines, out / VOLUMES_FILE)
             files.append(VOLUMES_FILE)
         return files
 

@@ -1,201 +1,153 @@
-"""Scores of volumes, from the records of their slices."""
+"""Scores of volumes, from the records of their slices or of whole volumes, as they come in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
-from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.case_record import CaseRecord, EpisodeRecord
 from medseg_agents.evaluation.failed_cases import FailedCase
+from medseg_agents.evaluation.volumes.episode_record import VolumeEpisodeRecord
+from medseg_agents.evaluation.volumes.mask_files import MaskFolder
 from medseg_agents.evaluation.volumes.measures import measure_volume
-from medseg_agents.evaluation.volumes.packed_masks import unpack_mask
-from medseg_gym.cases import CaseSource, VolumeCase
+from medseg_agents.evaluation.volumes.packed_masks import unpack_mask, unpack_volume
+from medseg_agents.evaluation.volumes.records import ScoredVolumes, UnscoredVolume, VolumeRecord
+from medseg_agents.evaluation.volumes.selection import Selection, by_volume
+from medseg_gym.cases import VolumeCase
 from medseg_gym.errors import CaseError, MedSegError
 
 CUT = "--limit left slices of it out"
-FAILED = "a slice of it failed"
+FAILED = "it failed, or a slice of it"
 """Reasons that a volume has no score."""
 
 
-@dataclass(frozen=True)
-class VolumeRecord:
-    """Scores of one policy on one volume.
+class VolumeScorer:
+    """Scores every volume, and writes its mask, as soon as all that is to be played of it is.
+
+    A volume that is played slice by slice is complete with the last of its selected slices; none of
+    them may have failed, and no limit have left one out. Its truth is whole: slices that were not
+    played count as empty masks.
 
     Args:
-        volume: Key.
-        group: Patient or volume; intervals go by group.
-        modality: Of the volume.
-        target: What was to be segmented.
-        synthetic: True for synthetic volumes.
-        slices: Of the volume.
-        played: Of them, played.
-        unplayed_empty: Of those that were not played, slices without the target. All that were not
-            played count as empty masks.
-        unplayed_target: Likewise, with the target: under the reader's area floor, say.
-        truth_voxels: Of the target.
-        volume_dice: 0..1 over all voxels.
-        volume_hd95: In mm; None where one of the masks is empty, or there are no distances.
-        volume_nsd_1mm: 0..1; None where there are no distances.
-        volume_nsd_2mm: Likewise.
-        volume_error_ml: Millilitres of the mask less those of the truth; None where unknown.
-        turns: Actions on all slices.
-        seconds: Of all slices.
-        notes: Of all slices; see `CaseRecord`.
-        grid_notes: Why something is None; see `measure_volume`.
+        selection: What is played.
+        folder: Where masks go, of images too; None writes none.
     """
 
-    volume: str
-    group: str
-    modality: str
-    target: str
-    synthetic: bool
-    slices: int
-    played: int
-    unplayed_empty: int
-    unplayed_target: int
-    truth_voxels: int
-    volume_dice: float
-    volume_hd95: float | None
-    volume_nsd_1mm: float | None
-    volume_nsd_2mm: float | None
-    volume_error_ml: float | None
-    turns: int
-    seconds: float
-    notes: tuple[str, ...]
-    grid_notes: tuple[str, ...] = ()
+    def __init__(self, selection: Selection, folder: MaskFolder | None = None) -> None:
+        self.selection, self.folder = selection, folder
+        self._slices = by_volume(selection.source, selection.keys)
+        self._played: dict[str, dict[str, CaseRecord]] = {}
+        self._failed: dict[str, dict[str, FailedCase]] = {}
+        self._scored: dict[str, VolumeRecord] = {}
+        self._without: dict[str, UnscoredVolume] = {}
+
+    def add(self, outcomes: Sequence[EpisodeRecord | FailedCase]) -> None:
+        """Take what was played, or played again after it had failed.
+
+        Raises:
+            MedSegError: Records without masks, a mask of another size than its volume, or the disk
+                refuses a mask.
+        """
+        for one in outcomes:
+            if isinstance(one, FailedCase):
+                self._failed.setdefault(self._volume_of(one.case), {})[one.case] = one
+            elif isinstance(one, VolumeEpisodeRecord):
+                self._failed.get(one.case, {}).pop(one.case, None)
+                self._complete(one.case, [one])
+            elif isinstance(one, CaseRecord) and one.volume:
+                self._failed.get(one.volume, {}).pop(one.case, None)
+                played = self._played.setdefault(one.volume, {})
+                played[one.case] = one
+                if played.keys() == self._slices.get(one.volume):
+                    self._complete(one.volume, list(played.values()))
+                    played.clear()  # with the masks
+            elif self.folder is not None and isinstance(one, CaseRecord):
+                self.folder.write_image(one)
+
+    @property
+    def failed(self) -> frozenset[str]:
+        """Volumes that failed, or of which a slice did."""
+        return frozenset(volume for volume, some in self._failed.items() if some)
+
+    def result(self, lost: Collection[str] = ()) -> ScoredVolumes:
+        """Return all volumes that were played, in order.
+
+        Args:
+            lost: Volumes that have no score because they failed for another policy.
+        """
+        result = ScoredVolumes()
+        for volume in self.selection.volumes:
+            scored, failed = self._scored.get(volume), self._failed.get(volume, {})
+            some: list[Any] = [*failed.values(), *self._played.get(volume, {}).values()]
+            if volume in self._without:
+                result.unscored.append(self._without[volume])
+            elif scored is not None and volume not in lost:
+                result.records.append(scored)
+            elif scored is not None or some:
+                # Without a score and without a failure it can only have been cut.
+                reason = FAILED if failed or volume in lost else CUT
+                result.unscored.append(_unscored(volume, scored or some[0], reason))
+        return result
+
+    def _volume_of(self, key: str) -> str:
+        """Key of the volume that failed, or of which a slice did; an image's own key."""
+        if key in self._slices:
+            return key
+        place = self.selection.source.place_of(key)
+        return key if place is None else place.volume
+
+    def _complete(self, volume: str, records: Sequence[EpisodeRecord]) -> None:
+        source = self.selection.source
+        if volume in self.selection.cut and isinstance(records[0], CaseRecord):
+            self._without[volume] = _unscored(volume, records[0], CUT)
+            return
+        assert source.volumes is not None  # a record is of it
+        try:
+            case = source.volumes[source.volumes.index_of(volume)]
+        except CaseError as error:
+            self._without[volume] = _unscored(volume, records[0], str(error))
+            return
+        whole = records[0]
+        if isinstance(whole, VolumeEpisodeRecord):
+            mask, record = _whole(case, whole)
+        else:
+            slices = [record for record in records if isinstance(record, CaseRecord)]
+            mask, record = _assembled(case, slices)
+        self._scored[volume] = record
+        if self.folder is not None:
+            self.folder.write_volume(case, mask)
 
 
-@dataclass(frozen=True)
-class UnscoredVolume:
-    """A volume without a score, and why.
-
-    Args:
-        volume: Key.
-        group: As in `VolumeRecord`.
-        modality: Likewise.
-        target: Likewise.
-        reason: Never empty.
-    """
-
-    volume: str
-    group: str
-    modality: str
-    target: str
-    reason: str
+def _unscored(volume: str, one: Any, reason: str) -> UnscoredVolume:
+    return UnscoredVolume(volume, one.group, one.modality, one.target, reason)
 
 
-class PlayedSlices(NamedTuple):
-    """Records of one policy with one seed.
-
-    Args:
-        records: Of slices that were played.
-        failed: Of the others.
-    """
-
-    records: Sequence[CaseRecord]
-    failed: Sequence[FailedCase] = ()
-
-
-@dataclass
-class ScoredVolumes:
-    """Volumes of one policy.
-
-    Args:
-        records: Of those with a score.
-        unscored: The others.
-    """
-
-    records: list[VolumeRecord] = field(default_factory=list)
-    unscored: list[UnscoredVolume] = field(default_factory=list)
+def _whole(case: VolumeCase, record: VolumeEpisodeRecord) -> tuple[np.ndarray, VolumeRecord]:
+    if tuple(record.shape) != case.mask.shape:
+        raise MedSegError(
+            f"volume {case.key!r} is {case.mask.shape} and was played as {tuple(record.shape)}; "
+            "did its file change? Play it again in another folder"
+        )
+    mask = unpack_volume(record.mask, record.shape)
+    notes = [] if record.stopped else [f"all {record.turns} steps were used"]
+    if record.unnamed:
+        notes.append("more slices than actions can name (?slices=N behind the policy's name)")
+    scored = _score(
+        case,
+        mask,
+        [record],
+        played=case.depth,
+        unplayed=[],
+        notes=notes,
+        dice_by_step=record.dice,
+        prompts_by_step=record.prompts_by_step,
+    )
+    return mask, scored
 
 
-OnVolume = Callable[[int, VolumeCase, np.ndarray], None]
-
-
-def score_volumes(
-    source: CaseSource,
-    keys: Sequence[str],
-    runs: Sequence[PlayedSlices],
-    cut: Iterable[str] = (),
-    on_volume: OnVolume | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> list[ScoredVolumes]:
-    """Put the slices of every volume together and score them.
-
-    A volume is scored where all of `keys` that are its slices have a record and none of `cut` is
-    its slice. Its truth is whole: slices that were not played count as empty masks.
-
-    Args:
-        source: The cases.
-        keys: Those that were to be played.
-        runs: What was played of them.
-        cut: Keys that were left out although the source has them.
-        on_volume: Called with the number of the run, the volume and its (D, H, W) bool mask.
-        on_progress: Called with the volumes that are done and all of them.
-
-    Returns:
-        One result per run, in order; empty where the cases are no slices.
-
-    Raises:
-        MedSegError: Records without masks, or a mask of another size than its slice.
-    """
-    results = [ScoredVolumes() for _ in runs]
-    if source.volumes is None:
-        return results
-    wanted: dict[str, set[str]] = {}
-    for key in keys:
-        place = source.place_of(key)
-        if place is not None:
-            wanted.setdefault(place.volume, set()).add(key)
-    shortened = {place.volume for key in cut if (place := source.place_of(key)) is not None}
-    of_runs = [_by_volume(source, run) for run in runs]
-    for done, (volume, slices) in enumerate(wanted.items(), start=1):
-        case: VolumeCase | None = None
-        reason = CUT if volume in shortened else ""
-        for number, (result, by_volume) in enumerate(zip(results, of_runs, strict=True)):
-            records, failed = by_volume.get(volume, ([], []))
-            if not records and not failed:
-                continue
-            why = reason or (FAILED if {one.case for one in records} != slices else "")
-            if not why and case is None:
-                try:
-                    case = source.volumes[source.volumes.index_of(volume)]
-                except CaseError as error:
-                    why = reason = str(error)
-            if why:
-                one: CaseRecord | FailedCase = records[0] if records else failed[0]
-                result.unscored.append(
-                    UnscoredVolume(volume, one.group, one.modality, one.target, why)
-                )
-                continue
-            assert case is not None  # it was read, or there is a reason
-            mask = _assembled(case, records)
-            result.records.append(_score(case, mask, records))
-            if on_volume is not None:
-                on_volume(number, case, mask)
-        if on_progress is not None:
-            on_progress(done, len(wanted))
-    return results
-
-
-def _by_volume(
-    source: CaseSource, run: PlayedSlices
-) -> dict[str, tuple[list[CaseRecord], list[FailedCase]]]:
-    by_volume: dict[str, tuple[list[CaseRecord], list[FailedCase]]] = {}
-    for record in run.records:
-        if record.volume:
-            by_volume.setdefault(record.volume, ([], []))[0].append(record)
-    for failed in run.failed:
-        place = source.place_of(failed.case)
-        if place is not None:
-            by_volume.setdefault(place.volume, ([], []))[1].append(failed)
-    return by_volume
-
-
-def _assembled(case: VolumeCase, records: Sequence[CaseRecord]) -> np.ndarray:
+def _assembled(case: VolumeCase, records: Sequence[CaseRecord]) -> tuple[np.ndarray, VolumeRecord]:
     mask = np.zeros(case.mask.shape, bool)
     for record in records:
         if not record.mask:
@@ -208,14 +160,23 @@ def _assembled(case: VolumeCase, records: Sequence[CaseRecord]) -> np.ndarray:
                 "it again in another folder"
             )
         mask[record.slice_index] = plane
-    return mask
-
-
-def _score(case: VolumeCase, mask: np.ndarray, records: Sequence[CaseRecord]) -> VolumeRecord:
     played = {record.slice_index for record in records}
-    shows = [bool(plane.any()) for plane in case.mask]
     unplayed = [index for index in range(case.depth) if index not in played]
-    with_target = sum(shows[index] for index in unplayed)
+    return mask, _score(case, mask, records, played=len(played), unplayed=unplayed)
+
+
+def _score(
+    case: VolumeCase,
+    mask: np.ndarray,
+    records: Sequence[EpisodeRecord],
+    *,
+    played: int,
+    unplayed: Sequence[int],
+    notes: Sequence[str] = (),
+    dice_by_step: tuple[float, ...] = (),
+    prompts_by_step: tuple[int, ...] = (),
+) -> VolumeRecord:
+    with_target = sum(bool(case.mask[index].any()) for index in unplayed)
     measures = measure_volume(mask, case)
     return VolumeRecord(
         volume=case.key,
@@ -224,7 +185,7 @@ def _score(case: VolumeCase, mask: np.ndarray, records: Sequence[CaseRecord]) ->
         target=case.target,
         synthetic=case.synthetic,
         slices=case.depth,
-        played=len(played),
+        played=played,
         unplayed_empty=len(unplayed) - with_target,
         unplayed_target=with_target,
         truth_voxels=int(np.count_nonzero(case.mask)),
@@ -233,8 +194,11 @@ def _score(case: VolumeCase, mask: np.ndarray, records: Sequence[CaseRecord]) ->
         volume_nsd_1mm=measures.nsd_1mm,
         volume_nsd_2mm=measures.nsd_2mm,
         volume_error_ml=measures.volume_error_ml,
+        prompts=sum(record.prompts for record in records),
         turns=sum(record.turns for record in records),
         seconds=sum(record.seconds for record in records),
         notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
-        grid_notes=measures.notes,
+        grid_notes=(*measures.notes, *notes),
+        dice_by_step=dice_by_step,
+        prompts_by_step=prompts_by_step,
     )

@@ -8,7 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 from medseg_agents.evaluation.summary import with_interval
-from medseg_agents.evaluation.volumes.scores import ScoredVolumes, UnscoredVolume, VolumeRecord
+from medseg_agents.evaluation.volumes.records import (
+    ScoredVolumes,
+    UnscoredVolume,
+    VolumeRecord,
+)
 from medseg_gym.display.terminal import Table
 from medseg_gym.statistics import bootstrap_interval
 
@@ -35,7 +39,8 @@ def summarise_volumes(
         Labels, then `volumes`, `unscored`, `groups`; for each of `MEASURES` its mean, its
         `_interval` (None with fewer than five groups) and `_n`, the number of volumes it is defined
         for (the mean is None where there are none); `volume_error_ml` is signed, and
-        `volume_error_ml_abs` the mean of its size; `turns` and `seconds` a volume; `notes`.
+        `volume_error_ml_abs` the mean of its size; `prompts`, `turns` and `seconds` a volume;
+        `notes`.
     """
     row: dict[str, Any] = {
         **labels,
@@ -54,6 +59,7 @@ def summarise_volumes(
     row["volume_error_ml_abs"] = _mean(
         [abs(r.volume_error_ml) for r in records if r.volume_error_ml is not None]
     )
+    row["prompts"] = _mean([record.prompts for record in records])
     row["turns"] = _mean([record.turns for record in records])
     row["seconds"] = _mean([record.seconds for record in records])
     row["notes"] = [*dict.fromkeys(note for r in records for note in r.notes)]
@@ -98,8 +104,8 @@ def summarise_volumes_by(scored: ScoredVolumes, by: str, /, **labels: str) -> li
 
 def volume_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Rich table of the rows of volumes."""
-    table = Table(keys=3, title=f"{title}: whole volumes, in 3D", padding=(0, 1, 0, 0))
-    for header in ("backbone", "policy", "subset"):
+    table = Table(keys=4, title=f"{title}: whole volumes, in 3D", padding=(0, 1, 0, 0))
+    for header in ("backbone", "policy", "plays", "subset"):
         table.add_column(header, no_wrap=True)
     for header in (
         "volumes",
@@ -110,22 +116,24 @@ def volume_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         "3D NSD\n2 mm",
         "volume\nerror mL",
         "size of\nerror mL",
+        "prompts",
         "turns",
         "s",
     ):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("note")
     table.caption = (
-        "Slices put together. HD95 (n of N): mean over the n of N volumes where neither "
-        "mask is empty, or both are. Volume error: mask less truth; its size: without the "
-        "sign. turns, s: of all slices of a volume. Intervals of all columns are in the files."
+        "plays slices: they are put together. HD95 (n of N): mean over the n of N volumes where "
+        "neither mask is empty, or both are. Volume error: mask less truth; its size: without the "
+        "sign. prompts: boxes and clicks on all slices of a volume; turns: all actions. Intervals "
+        "of all columns are in the files."
     )
-    previous = ("", "")
+    previous = ("", "", "")
     for row in rows:
-        current = row["backbone"], row["policy"]
-        if previous != ("", "") and current != previous:
+        current = row["backbone"], row["policy"], row["plays"]
+        if previous != ("", "", "") and current != previous:
             table.add_section()
-        name = ("", "") if current == previous else current
+        name = ("", "", "") if current == previous else current
         previous = current
         dice = row["volume_dice"]
         hd95 = "-" if row["volume_hd95"] is None else f"{row['volume_hd95']:.2f}"
@@ -139,6 +147,7 @@ def volume_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
             *(_number(row[name], 3) for name in ("volume_nsd_1mm", "volume_nsd_2mm")),
             "-" if row["volume_error_ml"] is None else f"{row['volume_error_ml']:+.2f}",
             _number(row["volume_error_ml_abs"], 2),
+            _number(row["prompts"], 1),
             _number(row["turns"], 1),
             _number(row["seconds"], 2),
             ", ".join(row["notes"]),
