@@ -267,22 +267,28 @@ def load_cases(
 
 
 def load_splits(spec: str) -> dict[str, CaseSource]:
+    """Open every split of cases that a spec has; see `open_splits`."""
+    return open_splits(spec, load_cases)
+
+
+def open_splits(spec: str, load: Callable[[str, str], AnySource]) -> dict[str, AnySource]:
     """Open every split that a spec has.
 
     Args:
-        spec: See `load_cases`.
+        spec: As `load` takes it.
+        load: `load_cases` or `load_volumes`.
 
     Returns:
         Source by split, in the order of `SPLITS`; at least one.
 
     Raises:
-        CaseError: See `load_cases`; or there is no split at all.
+        CaseError: See `load`; or there is no split at all.
     """
-    sources: dict[str, CaseSource] = {}
+    sources: dict[str, AnySource] = {}
     problem: EmptySplit | None = None
     for split in SPLITS:
         try:
-            sources[split] = load_cases(spec, split)
+            sources[split] = load(spec, split)
         except EmptySplit as error:
             problem = error
     if not sources and problem is not None:

@@ -67,11 +67,11 @@ def test_an_own_image_is_played_and_recorded_without_scores(open_page, record, t
 
 def test_the_same_image_twice_is_one_case_and_shows_among_places(open_page, record) -> None:
     _, client = open_page()
-    assert "own" not in [place["name"] for place in client.ask("GET", "setup")["places"]]
+    assert "own" not in [place["name"] for place in client.ask("GET", "setup")["images"]["places"]]
     first, again = send(client, png(noise(3))), send(client, png(noise(3)))
     other = send(client, png(noise(3)), "spleen")
     assert first == again and other["key"] != first["key"]
-    assert client.ask("GET", "setup")["places"][-1]["title"] == "your own images"
+    assert client.ask("GET", "setup")["images"]["places"][-1]["title"] == "your own images"
     result = client.ask("GET", "cases", params={"place": "own"})["cases"]
     assert [case["target"] for case in result] == ["left kidney", "spleen"]
     assert client.http.get("/api/thumbnail", params={"place": "own", "index": 1}).is_success
@@ -121,7 +121,7 @@ def test_nobody_is_rewarded_for_a_case_without_a_truth(open_page, record) -> Non
         env.reset(seed=0)
     with pytest.raises(CaseError, match="empty mask"):
         Case("a", noise(), np.ones((48, 64), bool), "x", truth_known=False)
-    body = {"policy": "p0", "place": "own", "key": made["key"]}
+    body = {"policy": "random", "place": "own", "key": made["key"]}
     status, words = client.refusal("POST", "watch", json=body)
     assert status == 422 and "truth" in words
 
