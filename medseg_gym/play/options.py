@@ -86,6 +86,12 @@ class BuiltIn:
         return annotators.make(self.name, envs.codec)
 
 
+def default_policies() -> list[BuiltIn]:
+    """Return the experts and baselines that are there where nothing else is said."""
+    images = [BuiltIn(name) for name in DEFAULT_POLICIES]
+    return [*images, *(BuiltIn(name, VOLUME_ENV) for name in DEFAULT_VOLUME_POLICIES)]
+
+
 def plays_volumes(policy: PagePolicy) -> bool:
     """Return True for a policy of volumes."""
     return policy.env_id.startswith("MedSegVolume")
@@ -189,16 +195,16 @@ class PageOptions:
     @property
     def image_policies(self) -> Sequence[PagePolicy]:
         """Policies that can be watched on images."""
-        if self.policies is None:
-            return [BuiltIn(name) for name in DEFAULT_POLICIES]
-        return [policy for policy in self.policies if not plays_volumes(policy)]
+        return [policy for policy in self._all_policies if not plays_volumes(policy)]
 
     @property
     def volume_policies(self) -> Sequence[PagePolicy]:
         """Policies that can be watched on volumes."""
-        if self.policies is None:
-            return [BuiltIn(name, VOLUME_ENV) for name in DEFAULT_VOLUME_POLICIES]
-        return [policy for policy in self.policies if plays_volumes(policy)]
+        return [policy for policy in self._all_policies if plays_volumes(policy)]
+
+    @property
+    def _all_policies(self) -> Sequence[PagePolicy]:
+        return default_policies() if self.policies is None else self.policies
 
 
 _VOLUMES_ALONE = ("phantoms-volume", "volume")

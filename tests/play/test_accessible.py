@@ -75,16 +75,16 @@ def show_everything(one) -> None:
 def show_a_volume(one) -> None:
     """Open the first volume of the page, prompt it and carry the mask through it."""
     one.at("[data-view=volumes]").click()
-    one.at("#vol-pane[data-ready=true]").wait_for()
-    frame = one.at("#vol-canvas").bounding_box()
+    one.at("#vol-you-pane[data-ready=true]").wait_for()
+    frame = one.at("#vol-you-canvas").bounding_box()
     x, y = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
     one.page.mouse.move(x - 60, y - 60)
     one.page.mouse.down()
     one.page.mouse.move(x + 60, y + 60, steps=3)
     one.page.mouse.up()
-    one.at("#vol-pane[data-taken='1']").wait_for()
+    one.at("#vol-you-pane[data-taken='1']").wait_for()
     one.at("#vol-propagate").click()
-    one.at("#vol-pane[data-taken='2']").wait_for()
+    one.at("#vol-you-pane[data-taken='2']").wait_for()
     one.at("#vol-planes canvas").first.wait_for()
 
 

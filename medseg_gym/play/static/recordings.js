@@ -43,7 +43,8 @@ export class Recordings {
     const shown = listed.rows.length < listed.total ? `, the newest ${listed.rows.length} are listed` : "";
     const none = "Nothing is recorded yet. Play a case: every step is kept.";
     const damaged = listed.damaged.length ? ` Damaged and left out: ${listed.damaged.join(", ")}.` : "";
-    $("rec-count").textContent = (listed.total ? `${listed.total} finished episodes${shown}.` : none) + damaged;
+    const count = listed.total === 1 ? "1 finished episode" : `${listed.total} finished episodes`;
+    $("rec-count").textContent = (listed.total ? `${count}${shown}.` : none) + damaged;
     $("rec-list").replaceChildren(...listed.rows.map((row) => this.entry(row)));
     $("rec-list").dataset.listed = String(asked);
   }
