@@ -53,7 +53,7 @@ _WATCH_VOLUME = """() => {
     from = 0;
     requestAnimationFrame(() => requestAnimationFrame(() =>
       window.waits.push(performance.now() - began)));
-  }).observe(document.getElementById("vol-pane"), { attributeFilter: ["data-taken"] });
+  }).observe(document.getElementById("vol-you-pane"), { attributeFilter: ["data-taken"] });
 }"""
 
 
@@ -142,10 +142,10 @@ def _click_slices(tab: Any, url: str, clicks: int) -> dict[str, Any]:
     """Click once on each of some slices, once they are encoded."""
     tab.goto(url)
     tab.locator("[data-view=volumes]").click()
-    tab.locator("#vol-pane[data-ready=true]").wait_for()
+    tab.locator("#vol-you-pane[data-ready=true]").wait_for()
     tab.evaluate(_WATCH_VOLUME)
     tab.keyboard.press("p")
-    frame = tab.locator("#vol-canvas").bounding_box()
+    frame = tab.locator("#vol-you-canvas").bounding_box()
     depth = int(tab.locator("#vol-slice").get_attribute("max")) + 1
     ready: list[float] = []
     first: list[float] = []
@@ -153,7 +153,7 @@ def _click_slices(tab: Any, url: str, clicks: int) -> dict[str, Any]:
         index = (depth // 2 + number) % depth
         tab.locator("#vol-slice").fill(str(index))
         began = tab.evaluate("() => performance.now()")
-        tab.locator(f"#vol-pane[data-shown='{index}'][data-ready=true]").wait_for()
+        tab.locator(f"#vol-you-pane[data-shown='{index}'][data-ready=true]").wait_for()
         ready.append((tab.evaluate("() => performance.now()") - began) / 1000)
         before = tab.evaluate("() => window.waits.length")
         tab.mouse.click(frame["x"] + 0.6 * frame["width"], frame["y"] + 0.5 * frame["height"])

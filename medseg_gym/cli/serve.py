@@ -96,7 +96,10 @@ class PageSwitches(Options):
     """More trajectory stores to browse, repeatable."""
 
     game_steps: int = 10
-    """Actions in a game on the page."""
+    """Actions in a game on an image on the page."""
+
+    game_volume_steps: int = 20
+    """Actions in a game on a volume on the page."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +197,7 @@ def serve(options: ServeOptions) -> None:
             record=options.record,
             archives=[Path(folder) for folder in options.archive],
             max_steps=options.game_steps,
+            volume_steps=options.game_volume_steps,
             provenance={
                 "backbone": options.backbone,
                 "checkpoint": options.checkpoint and Path(options.checkpoint),

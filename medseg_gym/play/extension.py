@@ -9,8 +9,9 @@ from fastapi import APIRouter
 from medseg_gym.play.files import file_router
 from medseg_gym.play.options import PageOptions
 from medseg_gym.play.page import Page
-from medseg_gym.play.routes import page_router
-from medseg_gym.play.volumes import volume_router
+from medseg_gym.play.routes.games import game_router
+from medseg_gym.play.routes.page import page_router
+from medseg_gym.play.routes.volumes import volume_router
 from medseg_gym.serving.sessions.book import SessionBook
 
 
@@ -41,8 +42,8 @@ class PageExtension:
         Raises:
             MedSegError: Cases or policies cannot be used.
         """
-        self._page = Page(self.options, sessions)
-        return file_router(), page_router(self._page), volume_router(self._page.volumes)
+        self._page = page = Page(self.options, sessions)
+        return file_router(), page_router(page), game_router(page), volume_router(page)
 
     def stop(self) -> None:
         """End games and policies, and close their recordings; a second call does nothing."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from medseg_gym import annotators
+from medseg_gym.annotators.registry import VOLUME_ANNOTATORS
 from medseg_gym.cases import Case, CaseSource
 from medseg_gym.cases.source import CASES
 from medseg_gym.cases.volume_case import VolumeCase
@@ -17,14 +18,22 @@ from medseg_gym.errors import MedSegError
 from medseg_gym.policy import Policy
 
 DEFAULT_POLICIES = ("centre-box", "random", "oracle-box", "oracle-box-click", "hybrid")
+DEFAULT_VOLUME_POLICIES = (
+    "middle-box",
+    "oracle-key-slice",
+    "oracle-key-slice-clicks",
+    "oracle-every-slice",
+)
+
+VOLUME_ENV = "MedSegVolume-v0"
 
 
 class PagePolicy(Protocol):
     """A policy that is still to be built, and the view that it plays through.
 
     Attributes:
-        name: Shown to people; unique among the policies of a page.
-        env_id: Environment of the view.
+        name: Shown to people; unique among the policies of images, or of volumes, of a page.
+        env_id: Environment of the view; that of volumes makes it a policy of volumes.
         view: Arguments of that environment that belong to the view alone.
     """
 
@@ -53,6 +62,11 @@ class PagePolicy(Protocol):
 class BuiltIn:
     """An expert or a baseline by name, see `annotators.make`.
 
+    Args:
+        name: A spec, of a policy of volumes where `env_id` is an environment of volumes.
+        env_id: Environment of the view.
+        view: Arguments of that environment that belong to the view alone.
+
     Raises:
         PolicyError: There is none of that name, or it has no such option.
     """
@@ -62,11 +76,25 @@ class BuiltIn:
     view: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        annotators.check(self.name)
+        if plays_volumes(self):
+            VOLUME_ANNOTATORS.find(self.name)
+        else:
+            annotators.check(self.name)
 
     def build(self, envs: Any) -> Policy:
         """Make it for a vector environment."""
         return annotators.make(self.name, envs.codec)
+
+
+def default_policies() -> list[BuiltIn]:
+    """Return the experts and baselines that are there where nothing else is said."""
+    images = [BuiltIn(name) for name in DEFAULT_POLICIES]
+    return [*images, *(BuiltIn(name, VOLUME_ENV) for name in DEFAULT_VOLUME_POLICIES)]
+
+
+def plays_volumes(policy: PagePolicy) -> bool:
+    """Return True for a policy of volumes."""
+    return policy.env_id.startswith("MedSegVolume")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,23 +123,28 @@ class PageOptions:
     """More trajectory stores to browse and to compare with; nothing is written to them."""
 
     policies: Sequence[PagePolicy] | None = None
-    """Policies that can play beside people; None takes some experts and baselines."""
+    """Policies that can play beside people, of images and of volumes; None takes some experts and
+    baselines of both."""
 
     max_steps: int = 10
     """Actions in a game, of people and policies alike."""
 
     reward: str = "dice_gain"
-    """Name for `rewards.make`."""
+    """Name for `rewards.make`; games on volumes have "dice_gain"."""
 
     image_bytes: int = 1 << 30
     """Most bytes of people's own images on disk, for each owner."""
 
-    volume_steps: int = 100
-    """Actions in a game on a volume, by people alone; such games are not recorded."""
+    volume_steps: int = 20
+    """Actions in a game on a volume, of people and policies alike."""
+
+    scan_steps: int = 100
+    """Actions in a game on an own scan, which is not recorded."""
 
     volume_bytes: int = 2 << 30
     """Most bytes in memory of the volumes that an owner plays, with the masks and logits of all
-    steps, which undo needs."""
+    steps, which undo needs. Volumes that policies have played, of all owners together, may have as
+    many, and so may those of recordings that are shown."""
 
     scan_bytes: int = 2 << 30
     """Most bytes on disk of people's own scans while they are open, for each owner."""
@@ -133,15 +166,16 @@ class PageOptions:
         if not self.cases and not self.volumes:
             raise MedSegError("the page has no cases to show; give --cases samples, say")
         for bound in (
-            "max_steps", "image_bytes", "volume_steps", "volume_bytes", "scan_bytes",
-            "scan_files", "scan_voxels",
+            "max_steps", "image_bytes", "volume_steps", "scan_steps", "volume_bytes",
+            "scan_bytes", "scan_files", "scan_voxels",
         ):  # fmt: skip
             if getattr(self, bound) < 1:
                 raise MedSegError(f"{bound} of the page must be at least 1")
-        names = [policy.name for policy in self.watchable]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise MedSegError(f"the page got two policies called {twice[0]!r}; name each once")
+        for policies in (self.image_policies, self.volume_policies):
+            names = [policy.name for policy in policies]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise MedSegError(f"the page got two policies called {twice[0]!r}; name each once")
         rewards.make(self.reward)
 
     @property
@@ -159,11 +193,18 @@ class PageOptions:
         return [*among, *given]  # type: ignore[list-item]
 
     @property
-    def watchable(self) -> Sequence[PagePolicy]:
-        """Policies that can be watched."""
-        if self.policies is None:
-            return [BuiltIn(name) for name in DEFAULT_POLICIES]
-        return self.policies
+    def image_policies(self) -> Sequence[PagePolicy]:
+        """Policies that can be watched on images."""
+        return [policy for policy in self._all_policies if not plays_volumes(policy)]
+
+    @property
+    def volume_policies(self) -> Sequence[PagePolicy]:
+        """Policies that can be watched on volumes."""
+        return [policy for policy in self._all_policies if plays_volumes(policy)]
+
+    @property
+    def _all_policies(self) -> Sequence[PagePolicy]:
+        return default_policies() if self.policies is None else self.policies
 
 
 _VOLUMES_ALONE = ("phantoms-volume", "volume")

@@ -14,7 +14,8 @@ from medseg_gym.annotators.volumes import KeySliceBox
 from medseg_gym.backbones.families.ellipse import EllipseBackbone
 from medseg_gym.cases import VolumeCase
 from medseg_gym.episodes.metrics import dice
-from medseg_gym.errors import BackboneError, CaseError, MedSegError
+from medseg_gym.errors import BackboneError, CaseError, CaseFailed, MedSegError
+from medseg_gym.policy import GivenUp, Played, make_envs, play_or_give_up
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo
 from medseg_gym.prompts.volumes import Look, Propagate, SlicePrompt
 from medseg_gym.testing.check_vector_env import check_vector_env
@@ -170,6 +171,47 @@ def test_propagation_of_all_slots_shares_decodes():
     envs.step(np.stack([envs.codec.encode(SlicePrompt(3, BOX), 7)] * 3))
     envs.step(np.stack([envs.codec.encode(Propagate(), 7)] * 3))
     assert [count for count in calls if count][:2] == [3, 6]
+
+
+def test_slots_that_nobody_looks_at_stop_at_no_cost():
+    envs = gym.make_vec("MedSegVolume-v0", num_envs=3, cases=volumes(), **SMALL).unwrapped
+    box = envs.codec.encode(SlicePrompt(2, BOX), 7)
+    rows = np.stack([box] * 3)
+    quiet = envs.view.idle(rows, [0, 2])
+    stop = envs.codec.tools.index("stop")
+    assert quiet[:, 0].tolist() == [stop, 0, stop] and (quiet[1] == box).all()
+    assert (quiet[[0, 2], 1:] == 0).all() and (rows == box).all()  # what was given stays
+    assert envs.view.idle(rows, []) is rows
+    # A slot that was given up may hold its error instead of a row.
+    given_up = envs.view.idle([box, CaseFailed("the server is gone"), box], [1])
+    assert given_up.shape == (3, 6) and given_up[1, 0] == stop and (given_up[2] == box).all()
+    envs.close()
+    tools = ["box", "propagate"]
+    bare = gym.make_vec("MedSegVolume-v0", num_envs=1, cases=volumes(), tools=tools, **SMALL)
+    assert bare.unwrapped.view.idle(rows[:1], [0]) is not None  # nothing to stop with: played on
+    assert (bare.unwrapped.view.idle(rows[:1], [0]) == rows[:1]).all()
+    bare.close()
+
+
+def test_a_volume_that_a_policy_gives_up_keeps_nobody_from_the_others():
+    class Moody:
+        name, sees_truth = "moody", False
+
+        def reset(self, slots, generators):
+            self.turn = 0
+
+        def act(self, observations):
+            self.turn += 1
+            box = envs.codec.encode(SlicePrompt(2, BOX), 7)
+            given_up = CaseFailed("the server refused this volume")
+            return [box, given_up if self.turn == 1 else np.full(6, -1)]
+
+    envs = make_envs(2, "MedSegVolume-v0", cases=volumes(), **SMALL)
+    ((first, second),) = play_or_give_up(envs, Moody(), ["v0", "v1"])
+    assert isinstance(first, Played) and len(first.rewards) == SMALL["max_steps"]
+    assert isinstance(second, GivenUp) and "refused" in str(second.error)
+    assert [step.tool for step in second.episode.steps] == ["stop"]  # and it idles from then on
+    envs.close()
 
 
 def test_what_cannot_be_used_is_refused():

@@ -72,19 +72,26 @@ def show_everything(one) -> None:
     one.steps(2)
 
 
+def go_to(one, view: str) -> None:
+    """Open a view and wait until what it asks the service for is drawn."""
+    one.at(f"[data-view={view}]").click()
+    drawn = {"recordings": "#rec-list button", "board": "#board-table th[scope=row]"}
+    one.at(drawn.get(view, f"#{view}")).first.wait_for()
+
+
 def show_a_volume(one) -> None:
     """Open the first volume of the page, prompt it and carry the mask through it."""
     one.at("[data-view=volumes]").click()
-    one.at("#vol-pane[data-ready=true]").wait_for()
-    frame = one.at("#vol-canvas").bounding_box()
+    one.at("#vol-you-pane[data-ready=true]").wait_for()
+    frame = one.at("#vol-you-canvas").bounding_box()
     x, y = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
     one.page.mouse.move(x - 60, y - 60)
     one.page.mouse.down()
     one.page.mouse.move(x + 60, y + 60, steps=3)
     one.page.mouse.up()
-    one.at("#vol-pane[data-taken='1']").wait_for()
+    one.at("#vol-you-pane[data-taken='1']").wait_for()
     one.at("#vol-propagate").click()
-    one.at("#vol-pane[data-taken='2']").wait_for()
+    one.at("#vol-you-pane[data-taken='2']").wait_for()
     one.at("#vol-planes canvas").first.wait_for()
 
 
@@ -98,8 +105,7 @@ def test_text_stands_out(tab, scheme) -> None:  # noqa: F811
             one.at(f"[data-view={'volumes' if view == 'vol-own' else 'play'}]").click()
             one.at(f"#{view}-open").click()
         else:
-            one.at(f"[data-view={view}]").click()
-        one.page.wait_for_timeout(300)
+            go_to(one, view)
         result = one.page.evaluate(_CONTRAST)
         assert len(result) > 10
         weak = [entry for entry in result if entry["ratio"] < entry["least"]]
@@ -114,8 +120,7 @@ def test_everything_has_a_name(tab) -> None:  # noqa: F811
     show_a_volume(one)
     session = one.page.context.new_cdp_session(one.page)
     for view in ("play", "volumes", "recordings", "board"):
-        one.at(f"[data-view={view}]").click()
-        one.page.wait_for_timeout(300)
+        go_to(one, view)
         nodes = session.send("Accessibility.getFullAXTree")["nodes"]
         shown = [node for node in nodes if not node.get("ignored")]
         named = {
@@ -156,7 +161,7 @@ def test_focus_goes_through_the_page_in_order_and_is_seen(tab) -> None:  # noqa:
     assert len(set(seen)) >= wanted
 
 
-@pytest.mark.parametrize("size", [(1280, 800), (768, 1024)])
+@pytest.mark.parametrize("size", [(1280, 720), (768, 1024), (390, 844)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_the_screen(tab, size, scheme) -> None:  # noqa: F811
     width, height = size
@@ -165,8 +170,7 @@ def test_it_fits_the_screen(tab, size, scheme) -> None:  # noqa: F811
     show_a_volume(one)
     one.keep(f"volume-{scheme}-{width}")
     for view in ("play", "volumes", "recordings", "board"):
-        one.at(f"[data-view={view}]").click()
-        one.page.wait_for_timeout(200)
+        go_to(one, view)
         across = one.page.evaluate("() => document.documentElement.scrollWidth")
         assert across <= width, view
     for view in ("volumes", "play"):

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from medseg_gym import annotators, backbones
 from medseg_gym.cases import Case, load_cases
@@ -19,6 +20,8 @@ from medseg_gym.play import PageExtension, PageOptions
 from medseg_gym.serving.middleware.api_keys import ApiKeys
 from medseg_gym.serving.server import make_service, running
 from medseg_gym.trajectories import TrajectoryStore, export_store, replay_store
+from tests.cases.files.dicom_writing import write_series
+from tests.cases.files.volume_writing import piece, save
 from tests.play.browser import CHROMIUM, FLAGS, Server, Tab, require_browser
 from tests.serving.conftest import noise, png
 
@@ -70,7 +73,7 @@ def tab(chromium, url) -> Iterator[Callable[..., Tab]]:
     def open(context: Any = None, at: str = url, wait: bool = True, **extra: Any) -> Tab:
         if context is None:
             extra.setdefault("viewport", {"width": 1280, "height": 800})
-            context = chromium.new_context(**extra)
+            context = chromium.new_context(accept_downloads=True, **extra)
             contexts.append(context)
         tabs.append(Tab(context.new_page(), at))
         return tabs[-1].open(wait)
@@ -363,6 +366,42 @@ def test_own_images_and_bad_files(tab, tmp_path, record) -> None:
     assert one.page.evaluate("() => window.hit") is None
 
 
+def test_a_dicom_image_and_a_slice_of_a_nifti_and_their_masks(tab, tmp_path) -> None:
+    volume, _ = piece(slice(10, 22), 1)
+    scan = save(tmp_path / "Mueller_Hans.nii.gz", volume)
+    write_series(tmp_path / "series", volume, PatientName="Mueller^Hans")
+    frame = sorted((tmp_path / "series").iterdir())[5]
+    one = tab()
+    shown = []
+    for path, number, target in ((scan, "6", "lung in NIfTI"), (frame, "", "lung in DICOM")):
+        one.at("#own-open").click()
+        one.at("#own-file").set_input_files(path)
+        one.at("#own-target").fill(target)
+        one.at("#own-window").fill("-1350,150")
+        one.at("#own-slice").fill("99" if number else "")
+        if number:
+            one.at("#own-form button[type=submit]").click()
+            one.wait(lambda: "it has slices 1 to 12" in one.text("#own-error"))
+            one.at("#own-slice").fill(number)
+        one.at("#own-form button[type=submit]").click()
+        one.at(f"#task b:has-text('{target}')").wait_for()
+        one.settled()
+        assert "128 \N{MULTIPLICATION SIGN} 128" in one.text("#facts")
+        shown.append(one.pixels())
+        assert one.at("#save-png").is_disabled() and one.at("#save-seg").is_hidden()
+        one.drag(0.12, 0.25, 0.48, 0.75)
+        one.steps(1)
+        with one.page.expect_download() as caught:
+            one.at("#save-png").click()
+        assert caught.value.suggested_filename == "mask.png"
+        caught.value.save_as(tmp_path / "mask.png")
+        mask = np.asarray(Image.open(tmp_path / "mask.png"))
+        assert mask.shape == (128, 128) and set(np.unique(mask)) == {0, 255}
+        assert np.nonzero(mask.any(axis=0))[0].mean() < 64  # the box was on the left half
+    assert np.abs(shown[0] - shown[1]).mean() < 8  # the same slice, from two files
+    assert "Mueller" not in one.page.content()
+
+
 def test_a_file_dropped_onto_the_page(tab) -> None:
     one = tab()
     content = list(png(noise(6)))
@@ -414,10 +453,10 @@ def test_names_and_texts_are_never_markup(tab) -> None:
     one.steps(2)
     one.page.keyboard.press("w")
     one.at("#other-pane").wait_for()
-    for view in ("recordings", "board"):
-        one.at(f"[data-view={view}]").click()
-        one.page.wait_for_timeout(400)
-    assert EVIL[:40].strip() in one.text("#board-table")
+    one.at("[data-view=recordings]").click()
+    one.at("#rec-list button").first.wait_for()
+    one.at("[data-view=board]").click()
+    one.wait(lambda: EVIL[:40].strip() in one.text("#board-table"))
     assert one.page.evaluate("() => window.hit") is None
     assert one.at("main img[src='x'], main script").count() == 0
 
@@ -494,8 +533,9 @@ def test_markup_in_any_text_is_shown_as_text(tab, tmp_path) -> None:
 
 def refound(one: Tab) -> str:
     """The list of recordings, asked for again."""
+    before = int(one.at("#rec-list").get_attribute("data-listed") or 0)
     one.at("[data-view=recordings]").click()
-    one.page.wait_for_timeout(200)
+    one.at(f"#rec-list[data-listed='{before + 1}']").wait_for(state="attached")
     return one.text("#rec-count")
 
 
@@ -553,6 +593,7 @@ def test_a_good_example_is_one_that_was_ticked_and_met_something(tab, record) ->
     one = tab()
     one.at("#player").fill("Xia")
     one.at("#player").press("Enter")
+    one.at("#least").fill("0.01")
     for index, box, tick in ((0, True, False), (1, True, True), (6, False, True)):
         one.choose("samples \N{MIDDLE DOT} test", index)
         assert not one.at("#accepted").is_checked()
@@ -563,7 +604,10 @@ def test_a_good_example_is_one_that_was_ticked_and_met_something(tab, record) ->
             one.at("#accepted").check()
         one.at("#stop").click()
         one.steps(2 if box else 1)
-    assert "no good example" in one.text("#hint")
+    assert "Dice 0.000 is no good example" in one.text("#hint")
+    one.page.reload()
+    one.at("#task b").wait_for()
+    assert one.at("#least").input_value() == "0.01" and not one.at("#accepted").is_checked()
     mine = [e for e in TrajectoryStore(record / "people") if e.facts.policy == "person:Xia"]
     assert [e.accepted for e in mine] == [False, True, False]
 

@@ -75,10 +75,13 @@ def test_one_owners_damaged_store_is_nobody_elses_trouble(open_page, record, how
 def test_own_images_that_cannot_be_read_do_not_shut_the_page(open_page, record) -> None:
     _, client = open_page([scattered()])
     client.ask("POST", "images", files=upload(noise()), data={"target": "kidney"})
-    assert [place["own"] for place in client.ask("GET", "setup")["places"]] == [False, True]
+    assert [place["own"] for place in client.ask("GET", "setup")["images"]["places"]] == [
+        False,
+        True,
+    ]
     index = record / "images" / "images.jsonl"
     index.write_bytes(b"{broken\n" + index.read_bytes())
-    assert client.ask("GET", "setup")["places"][0]["name"] == "c0"
+    assert client.ask("GET", "setup")["images"]["places"][0]["name"] == "c0"
     assert client.play(0)["done"]
     for method, path, extra in (
         ("GET", "cases", {"params": {"place": "own"}}),

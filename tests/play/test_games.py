@@ -44,7 +44,7 @@ def prompt_of(tool, at):
 
 def test_a_recorded_game_is_what_an_environment_records(open_page, record, tmp_path) -> None:
     service, client = open_page(["samples"], max_steps=7)
-    assert client.ask("GET", "setup")["places"][2]["title"] == "samples · test"
+    assert client.ask("GET", "setup")["images"]["places"][2]["title"] == "samples · test"
     game = client.begin(3, "c2", player="Anna")
     for tool, at in STEPS:
         game = client.step(game, tool, at)

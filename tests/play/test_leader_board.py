@@ -26,6 +26,7 @@ def row(policy: str, case: int, dice: float, rollout: int = 0, **extra):
         "options": json.dumps(options),
         "synthetic": False,
         "sees_truth": False,
+        "depth": None,
         **extra,
     }
 
@@ -75,7 +76,7 @@ def test_the_board_of_what_was_played(open_page) -> None:
     keys = client.ask("GET", "played", params={"place": "c0", "player": "Anna"})["keys"]
     assert keys == [f"case-{i}" for i in range(6)]
     for key in keys:
-        assert client.watch("p2", "c0", key)["error"] == ""
+        assert client.watch("oracle-box", "c0", key)["error"] == ""
     result = client.ask("GET", "board", params={"player": "Anna", "place": "c0"})
     by_name = {(r["player"], r["exam"]): r for r in result["rows"]}
     oracle, me, exam = by_name["oracle-box", False], by_name["Anna", False], by_name["Anna", True]

@@ -25,6 +25,8 @@ from medseg_gym.trajectories import (
 )
 from medseg_gym.trajectories.export.summary import summarise_store
 from medseg_gym.trajectories.replaying.rescore import rescore_trajectory
+from tests.cases.files.dicom_writing import write_series
+from tests.cases.files.volume_writing import piece, save
 from tests.play.conftest import BOX
 from tests.serving.conftest import noise, png
 
@@ -67,11 +69,11 @@ def test_an_own_image_is_played_and_recorded_without_scores(open_page, record, t
 
 def test_the_same_image_twice_is_one_case_and_shows_among_places(open_page, record) -> None:
     _, client = open_page()
-    assert "own" not in [place["name"] for place in client.ask("GET", "setup")["places"]]
+    assert "own" not in [place["name"] for place in client.ask("GET", "setup")["images"]["places"]]
     first, again = send(client, png(noise(3))), send(client, png(noise(3)))
     other = send(client, png(noise(3)), "spleen")
     assert first == again and other["key"] != first["key"]
-    assert client.ask("GET", "setup")["places"][-1]["title"] == "your own images"
+    assert client.ask("GET", "setup")["images"]["places"][-1]["title"] == "your own images"
     result = client.ask("GET", "cases", params={"place": "own"})["cases"]
     assert [case["target"] for case in result] == ["left kidney", "spleen"]
     assert client.http.get("/api/thumbnail", params={"place": "own", "index": 1}).is_success
@@ -121,7 +123,7 @@ def test_nobody_is_rewarded_for_a_case_without_a_truth(open_page, record) -> Non
         env.reset(seed=0)
     with pytest.raises(CaseError, match="empty mask"):
         Case("a", noise(), np.ones((48, 64), bool), "x", truth_known=False)
-    body = {"policy": "p0", "place": "own", "key": made["key"]}
+    body = {"policy": "random", "place": "own", "key": made["key"]}
     status, words = client.refusal("POST", "watch", json=body)
     assert status == 422 and "truth" in words
 
@@ -149,3 +151,37 @@ def test_a_damaged_index_or_picture_is_named(open_page, record) -> None:
         file.write("{broken\n")
     status, words = client.refusal("GET", "cases", params={"place": "own"})
     assert status == 422 and "images.jsonl" in words
+
+
+def test_dicom_and_slices_of_volumes_are_own_images_too(open_page, record, tmp_path) -> None:
+    _, client = open_page(scan_voxels=10**6)
+    volume = piece()[0]
+    scan = save(tmp_path / "scan.nii.gz", volume).read_bytes()
+    write_series(tmp_path / "series", volume, PatientName="Mueller^Hans")
+    frames = [path.read_bytes() for path in sorted((tmp_path / "series").iterdir())]
+    made = send(client, scan, slice="2", window="lung")
+    other = send(client, scan, window="lung")
+    assert made["key"] != other["key"]
+    dicom = send(client, frames[1], modality="")
+    source = UnlabelledImages(record / "images")
+    cases = [source[source.index_of(one["key"])] for one in (made, dicom)]
+    assert [case.image.shape[:2] for case in cases] == [volume.shape[1:]] * 2
+    assert cases[1].modality == "CT" and cases[0].image.std() > 10
+    game = client.step(client.begin(made["index"], "own"), "box", BOX)
+    answer = client.http.get(f"/api/games/{game['game']}/mask")
+    assert 'filename="mask.png"' in answer.headers["content-disposition"]
+    mask = np.asarray(Image.open(io.BytesIO(answer.content)))
+    assert (mask > 0).sum() == game["steps"][-1]["pixels"] and mask.shape == volume.shape[1:]
+    status, words = client.refusal("GET", f"games/{game['game']}/mask", params={"kind": "seg"})
+    assert status == 422 and "comes as png" in words
+
+    def refusal(content: bytes, **extra: str) -> str:
+        files = {"image": ("a", content, "application/octet-stream")}
+        return client.refusal("POST", "images", files=files, data={"target": "x", **extra})[1]
+
+    assert f"slices 1 to {len(volume)}" in refusal(scan, slice="0")
+    assert "the file" in refusal(scan[: len(scan) // 2]) and "/tmp" not in refusal(scan[:99])
+    assert "LOW,HIGH" in refusal(frames[0], window="much")
+    _, client = open_page(scan_voxels=100)
+    assert "send the slice alone" in refusal(scan)
+    assert not [p for p in record.rglob("*") if p.is_file() and b"Mueller" in p.read_bytes()]

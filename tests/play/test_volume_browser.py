@@ -17,6 +17,7 @@ from medseg_gym import backbones
 from medseg_gym.cases import VolumeCase
 from medseg_gym.cases.dicom.scan import read_series
 from medseg_gym.cases.windowing import window_to_rgb
+from medseg_gym.cases.writers.npz import write_npz
 from medseg_gym.play import PageExtension, PageOptions
 from medseg_gym.serving.server import make_service, running
 from tests.cases.files.dicom_writing import write_series
@@ -77,7 +78,7 @@ class VolumeTab(Tab):
 
     def shown(self, also: Callable[[], bool] = lambda: True) -> None:
         """Wait until the slice that is chosen is drawn and encoded."""
-        pane = self.at("#vol-pane")
+        pane = self.at("#vol-you-pane")
         self.wait(
             lambda: (
                 also()
@@ -92,9 +93,9 @@ class VolumeTab(Tab):
 
     def taken(self, count: int) -> None:
         """Wait until so many steps are taken and the mask after them is shown."""
-        self.at(f"#vol-pane[data-taken='{count}']").wait_for()
+        self.at(f"#vol-you-pane[data-taken='{count}']").wait_for()
 
-    def spot(self, x: float, y: float, canvas: str = "#vol-canvas") -> tuple[float, float]:
+    def spot(self, x: float, y: float, canvas: str = "#vol-you-canvas") -> tuple[float, float]:
         frame = self.at(canvas).bounding_box()
         size = re.search("of ([0-9]+) \N{MULTIPLICATION SIGN} ([0-9]+)", self.text("#vol-facts"))
         assert size is not None
@@ -104,10 +105,14 @@ class VolumeTab(Tab):
         top = frame["y"] + (frame["height"] - height * scale) / 2
         return left + x * width * scale, top + y * height * scale
 
-    def pixels(self, canvas: str = "#vol-canvas") -> np.ndarray:
+    def middle(self, selector: str) -> tuple[float, float]:
+        frame = self.at(selector).bounding_box()
+        return frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+
+    def pixels(self, canvas: str = "#vol-you-canvas") -> np.ndarray:
         return super().pixels(canvas)
 
-    def green(self, canvas: str = "#vol-canvas") -> int:
+    def green(self, canvas: str = "#vol-you-canvas") -> int:
         return super().green(canvas)
 
 
@@ -147,7 +152,7 @@ def box_of(mask: np.ndarray, margin: float = 0.01) -> tuple[float, float, float,
 def test_slices_are_scrolled_by_wheel_keys_and_slider(tab) -> None:
     one = tab()
     middle = one.slice
-    assert middle == 17 and one.text("#vol-number") == "18 / 34"
+    assert middle == 17 and one.text("#vol-you-label") == "18 / 34"
     before = one.pixels()
     one.page.mouse.move(*one.spot(0.5, 0.5))
     one.page.mouse.wheel(0, 120)
@@ -159,7 +164,7 @@ def test_slices_are_scrolled_by_wheel_keys_and_slider(tab) -> None:
     one.page.keyboard.press("ArrowDown")  # the image need not have the focus
     one.shown(lambda: one.slice == middle)
     assert np.abs(one.pixels() - before).mean() < 0.5
-    one.at("#vol-canvas").focus()
+    one.at("#vol-you-canvas").focus()
     for key, index in (
         ("ArrowUp", 16),
         ("ArrowRight", 17),
@@ -172,7 +177,7 @@ def test_slices_are_scrolled_by_wheel_keys_and_slider(tab) -> None:
     one.page.keyboard.press("ArrowDown")  # there is no further one
     assert one.slice == 33
     one.go(5)
-    assert one.text("#vol-number") == "6 / 34"
+    assert one.text("#vol-you-label") == "6 / 34"
     plain = one.pixels()
     one.page.mouse.move(*one.spot(0.5, 0.5))
     one.page.keyboard.down("Control")
@@ -253,6 +258,106 @@ def test_prompts_propagation_planes_and_the_end(tab, tmp_path) -> None:
     assert EVIL in one.text("#vol-facts")
     one.page.keyboard.press(".")
     one.wait(lambda: one.at("#vol-steps li").count() == 0)
+
+
+def test_a_policy_beside_you_the_recordings_and_the_board(tab) -> None:
+    one = tab()
+    one.at("#player").fill("Rita")
+    one.at("#player").press("Enter")
+    truth = lung().mask
+    one.go(16)
+    one.drag(*box_of(truth[16]))
+    one.taken(1)
+    policies = one.at("#vol-policy option").all_inner_texts()
+    assert "oracle-key-slice" in policies and "oracle-box" not in policies
+    one.page.select_option("#vol-policy", label="oracle-key-slice")
+    one.at("#vol-watch").click()
+    where = one.at("#vol-beside-player .where")
+    one.wait(lambda: where.inner_text().startswith("3. done"))
+    one.page.keyboard.press("j")  # to the step before
+    one.wait(lambda: where.inner_text().startswith("2. propagate"))
+    assert "oracle" in one.text("#vol-beside-note")
+    one.wait(lambda: one.green("#vol-other-canvas") > 200)
+    assert one.at("#vol-curve .line.other").count() == 1 and one.at("#vol-steps li").count() == 1
+    one.page.mouse.move(*one.middle("#vol-other-canvas"))
+    before = one.slice
+    one.page.mouse.wheel(0, 120)  # both scroll together
+    one.wait(lambda: one.slice == before + 1)
+    one.keep("volume-beside-light-1280")
+    one.page.keyboard.press("a")
+    one.taken(2)
+    one.page.keyboard.press("s")
+    one.taken(3)
+    assert "3 of 3 recorded" in one.text("#vol-kept")
+
+    one.at("[data-view=recordings]").click()
+    one.at("#rec-find").fill("rita")
+    entry = one.at("#rec-list button")
+    one.wait(lambda: entry.count() == 1)
+    assert "34 slices" in entry.inner_text()
+    entry.click()
+    one.wait(lambda: one.text("#rec-player .where").startswith("3. done"))
+    assert one.at("#rec-steps .tool-name").all_inner_texts() == [
+        "box, slice 17",
+        "propagate",
+        "done",
+    ]
+    one.at("#rec-vol-pane[data-shown='16']").wait_for()
+    one.wait(lambda: one.green("#rec-vol-canvas") > 500)
+    assert one.at("#rec-pane").is_hidden() and one.at("#rec-vol-strip .mask").count() > 8
+    one.at("#rec-vol-slice").fill("0")
+    one.at("#rec-vol-pane[data-shown='0']").wait_for()
+    one.wait(lambda: one.green("#rec-vol-canvas") < 100)
+    one.keep("volume-recording-light-1280")
+
+    one.at("[data-view=board]").click()
+    one.page.select_option("#board-place", label="all volumes")
+    one.page.select_option("#board-policy", label="middle-box")
+    one.at("#catch-up").click()
+    one.wait(lambda: "1 case played" in one.text("#catch-up-note"))
+    rows = one.at("#board-table tbody tr").all_inner_texts()
+    for name in ("Rita sees Dice", "oracle-key-slice oracle", "middle-box"):
+        assert any(row.startswith(name) for row in rows), rows
+    one.page.select_option("#board-place", label="all images")
+    one.at("#board-table td:has-text('No finished episodes')").wait_for()
+
+
+def test_an_npz_from_disk_is_scored_and_not_recorded(tab, tmp_path) -> None:
+    case = lung()
+    path = tmp_path / "case.npz"
+    write_npz(path, case.image[12:22], case.mask[12:22] * np.uint8(3), case.spacing)
+    one = tab()
+    one.at("#vol-own-label").evaluate("e => { e.value = 3 }")
+    choose(one, "#vol-own-file", path, "left lung")
+    one.wait(lambda: "your own scans" in one.text("#vol-facts"))
+    one.shown()
+    assert "10 slices of 128" in one.text("#vol-facts") and "3.05 mm" in one.text("#vol-facts")
+    assert one.at("#vol-example").is_hidden() and "Not recorded" in one.text("#vol-kept")
+    one.go(4)
+    one.drag(*box_of(case.mask[16]))
+    one.taken(1)
+    assert float(one.text("#vol-dice")) > 0.05 and one.at("#vol-watch").is_enabled()
+    one.at("#vol-case-list .own .quiet").click()
+    one.wait(lambda: "your own scans" not in one.text("#vol-facts"))
+
+
+def test_the_first_drag_after_a_name_counts(tab) -> None:
+    one = tab()
+    one.go(16)
+    one.at("#player").click()
+    one.page.keyboard.type("Zoe")  # no Enter: the drag itself leaves the field
+    one.drag(0.55, 0.3, 0.85, 0.7)
+    one.taken(1)
+    one.at("#vol-accepted").check()
+    one.at("#vol-least").fill("1")
+    one.at("#vol-stop").click()
+    one.taken(2)
+    assert "is below 1.00 no good example" in one.text("#vol-hint")
+    one.at("[data-view=recordings]").click()
+    one.at("#rec-list button:has-text('Zoe')").wait_for()
+    assert "not an example" in one.text("#rec-list li:has-text('Zoe')")
+    one.at("[data-view=play]").click()
+    assert one.at("#least").input_value() == "1"  # the same for both
 
 
 def test_the_keyboard_alone_prompts_a_slice(tab) -> None:
@@ -338,7 +443,7 @@ def test_a_nifti_from_disk_and_its_mask(tab, tmp_path) -> None:
     assert (
         np.nonzero(voxels.any(axis=(1, 2)))[0].mean() > 64
     )  # RAS: the first axis runs to the right
-    one.at("#vol-list .own .quiet").click()
+    one.at("#vol-case-list .own .quiet").click()
     one.wait(lambda: "your own scans" not in one.text("#vol-facts"))
     assert one.page.evaluate("() => window.hit") is None
 
@@ -363,7 +468,7 @@ def test_a_dicom_folder_from_disk_and_its_seg(tab, tmp_path) -> None:
     case, _ = read_series(folder, "right lung", tmp_path / "mask.dcm")
     assert case.mask[6].sum() > 200 and case.mask.any(axis=(1, 2)).sum() == 1
     assert np.nonzero(case.mask[6].any(axis=0))[0].mean() < 64
-    one.at("#vol-list .own .quiet").click()
+    one.at("#vol-case-list .own .quiet").click()
     one.wait(lambda: "your own scans" not in one.text("#vol-facts"))
 
 
@@ -389,7 +494,7 @@ def test_a_scan_is_dropped_onto_the_page(tab, tmp_path) -> None:
     one.at("#vol-own-begin").click()
     one.wait(lambda: "your own scans" in one.text("#vol-facts"))
     assert one.at("#volumes").is_visible()
-    one.at("#vol-list .own .quiet").click()
+    one.at("#vol-case-list .own .quiet").click()
     one.wait(lambda: "your own scans" not in one.text("#vol-facts"))
 
 

@@ -39,7 +39,7 @@ def tube(depth: int = 7, height: int = 40, width: int = 60) -> VolumeCase:
     )
 
 
-BOX = [0.35, 0.35, 0.65, 0.65]
+BOX = [0.3505, 0.3505, 0.6505, 0.6505]  # on the grid of the array actions
 
 
 class Volumes:
@@ -49,10 +49,10 @@ class Volumes:
         self.client, self.headers = client, headers
 
     def ask(self, method: str, path: str, **extra: Any) -> Any:
-        return self.client.ask(method, f"volumes/{path}", headers=self.headers, **extra)
+        return self.client.ask(method, path, headers=self.headers, **extra)
 
     def refusal(self, method: str, path: str, **extra: Any) -> tuple[int, str]:
-        return self.client.refusal(method, f"volumes/{path}", headers=self.headers, **extra)
+        return self.client.refusal(method, path, headers=self.headers, **extra)
 
     def begin(self, index: int = 0, place: str = "v0", **extra: Any) -> dict[str, Any]:
         return self.ask("POST", "games", json={"place": place, "index": index, **extra})
@@ -67,29 +67,31 @@ class Volumes:
     def mask(self, game: dict[str, Any], index: int) -> np.ndarray:
         """(H, W) bool, of a slice that has one."""
         number = game["slices"][str(index)]["mask"]
-        return self.pixels(f"games/{game['game']}/masks/{index}?mask={number}") > 0
+        return self.pixels(f"volumes/{game['game']}/masks/{index}?mask={number}") > 0
 
     def pixels(self, path: str) -> np.ndarray:
-        answer = self.client.http.get(f"/api/volumes/{path}", headers=self.headers)
+        answer = self.client.http.get(f"/api/{path}", headers=self.headers)
         assert answer.status_code == 200, answer.text
         return np.asarray(Image.open(io.BytesIO(answer.content)))
 
     def send(self, files: Sequence[tuple[str, bytes]], chunk: int = 1 << 20) -> str:
         """Upload files of kinds; returns the upload's id."""
-        id = self.ask("POST", "scans")["upload"]
+        id = self.ask("POST", "volumes/scans")["upload"]
         for number, (kind, content) in enumerate(files):
             for offset in range(0, len(content), chunk):
                 query = {"id": id, "file": number, "offset": offset, "kind": kind}
                 part = content[offset : offset + chunk]
-                self.ask("PUT", "upload", params=query, content=part)
+                self.ask("PUT", "volumes/upload", params=query, content=part)
         return id
 
     def open(self, files: Sequence[tuple[str, bytes]], **extra: Any) -> dict[str, Any]:
-        return self.ask("POST", f"scans/{self.send(files)}", json={"target": "lung", **extra})
+        return self.ask(
+            "POST", f"volumes/scans/{self.send(files)}", json={"target": "lung", **extra}
+        )
 
     def unusable(self, files: Sequence[tuple[str, bytes]], **extra: Any) -> str:
         body = {"target": "lung", **extra}
-        status, words = self.refusal("POST", f"scans/{self.send(files)}", json=body)
+        status, words = self.refusal("POST", f"volumes/scans/{self.send(files)}", json=body)
         assert status in (413, 422), words
         return words
 
@@ -133,8 +135,8 @@ def test_a_game_goes_through_slices_and_is_scored_in_3d(volumes) -> None:
     assert game["slices"]["2"]["prompted"] and not game["slices"]["3"]["prompted"]
     assert volumes.mask(game, 3).sum() == game["slices"]["3"]["pixels"]
     carried = game["slices"]["3"]["mask"]
-    game = volumes.step(game, "positive_point", 3, [0.5, 0.5])
-    assert game["slices"]["3"]["points"] == [[0.5, 0.5, True]]
+    game = volumes.step(game, "positive_point", 3, [0.5005, 0.5005])
+    assert game["slices"]["3"]["points"] == [[0.5005, 0.5005, True]]
     assert game["slices"]["3"]["mask"] != carried
     game = volumes.step(game, "undo")
     assert game["slices"]["3"]["mask"] == carried
@@ -142,7 +144,7 @@ def test_a_game_goes_through_slices_and_is_scored_in_3d(volumes) -> None:
     assert game["slices"] == {} and game["voxels"] == 0
     game = volumes.step(volumes.step(game, "undo"), "stop")
     assert game["done"] and game["stopped"] and game["truth"] == [1, 2, 3, 4, 5]
-    truth = volumes.pixels(f"games/{game['game']}/truth/3") > 0
+    truth = volumes.pixels(f"volumes/{game['game']}/truth/3") > 0
     assert (truth == tube().mask[3]).all()
     whole = volumes.ask("GET", f"games/{game['game']}")
     assert [step["tool"] for step in whole["steps"]] == [
@@ -156,7 +158,7 @@ def test_the_truth_and_scores_are_not_sent_before_their_time(volumes) -> None:
     game = volumes.begin(exam=True)
     game = volumes.step(game, "box", 3, BOX)
     assert "dice" not in game and "dice" not in game["steps"][0]
-    assert volumes.refusal("GET", f"games/{game['game']}/truth/3")[0] == 404
+    assert volumes.refusal("GET", f"volumes/{game['game']}/truth/3")[0] == 404
     game = volumes.step(game, "stop")
     assert game["dice"] > 0 and volumes.ask("GET", f"games/{game['game']}")["steps"][0]["dice"] > 0
 
@@ -177,15 +179,15 @@ def test_invalid_steps_say_so_and_wrong_requests_are_refused(volumes) -> None:
     assert volumes.refusal("POST", path, json={"tool": "undo", "expected": 0})[0] == 409
     game = volumes.step(game, "box", 40, BOX)
     assert not game["steps"][-1]["valid"] and "7 slices" in game["steps"][-1]["error"]
-    assert volumes.refusal("GET", f"games/{game['game']}/slices/7")[0] == 404
-    assert volumes.refusal("POST", f"games/{game['game']}/look", json={"slice": 7})[0] == 404
+    assert volumes.refusal("GET", f"volumes/{game['game']}/slices/7")[0] == 404
+    assert volumes.refusal("POST", f"volumes/{game['game']}/look", json={"slice": 7})[0] == 404
     assert volumes.refusal("GET", "games/nothing")[0] == 404
     assert volumes.refusal("GET", f"games/{game['game']}/mask", params={"kind": "seg"})[0] == 422
 
 
 def test_planes_across_the_slices_show_image_and_mask(volumes) -> None:
     game = volumes.step(volumes.begin(), "box", 2, BOX)
-    made = volumes.ask("GET", f"games/{game['game']}/planes", params={"x": 0.5, "y": 0.5})
+    made = volumes.ask("GET", f"volumes/{game['game']}/planes", params={"x": 0.5, "y": 0.5})
     coronal, sagittal = made["planes"]
     assert (coronal["name"], sagittal["name"]) == ("coronal", "sagittal")
     assert coronal["along"] == "up" and coronal["aspect"] == 5
@@ -209,7 +211,7 @@ def test_neighbours_are_encoded_ahead(open_page) -> None:
     volumes, counters = Volumes(client), service.segmenter.served.cache.counters
     game = volumes.begin()
     assert counters.encodes == 0
-    assert volumes.ask("POST", f"games/{game['game']}/look", json={"slice": 30})["ready"]
+    assert volumes.ask("POST", f"volumes/{game['game']}/look", json={"slice": 30})["ready"]
     until = time.monotonic() + 20
     while counters.encodes < 2 * REACH + 1 and time.monotonic() < until:
         time.sleep(0.01)
@@ -236,7 +238,7 @@ def test_a_volume_that_is_too_large_for_memory_is_refused(open_page) -> None:
     steps = 0
     while True:
         body = {"tool": "box", "slice": 3, "at": BOX, "expected": steps}
-        answer = client.http.post(f"/api/volumes/games/{game['game']}/steps", json=body)
+        answer = client.http.post(f"/api/games/{game['game']}/steps", json=body)
         if answer.status_code != 200:
             break
         steps += 1
@@ -256,11 +258,11 @@ def test_specs_of_volumes_among_the_cases_are_played_as_volumes(small_cases) -> 
 
 def test_phantoms_are_listed_and_played(open_page) -> None:
     volumes = Volumes(open_page()[1])
-    places = volumes.ask("GET", "setup")["places"]
+    places = volumes.ask("GET", "setup")["volumes"]["places"]
     assert places[0]["title"] == "phantoms-volume · train"
     listed = volumes.ask("GET", "cases", params={"place": "v0", "count": 2})
     assert listed["total"] == 12_000 and "liver" in listed["cases"][0]["target"]
-    content = volumes.client.http.get("/api/volumes/thumbnail", params={"place": "v0", "index": 0})
+    content = volumes.client.http.get("/api/thumbnail", params={"place": "v0", "index": 0})
     assert content.headers["content-type"] == "image/jpeg"
     found = volumes.ask("GET", "cases", params={"place": "v0", "count": 2, "find": "000003-1"})
     assert [case["index"] for case in found["cases"]] == [19]
@@ -275,12 +277,12 @@ def test_a_nifti_is_opened_and_its_mask_lies_on_its_grid(volumes, nifti, tmp_pat
     assert game["case"]["truth_known"] is False and "dice" not in game
     shape = tuple(game["case"][side] for side in ("depth", "height", "width"))
     assert shape == piece()[0].shape and game["case"]["axis"] == "axial"
-    assert volumes.pixels(f"games/{game['game']}/slices/2").shape == shape[1:]
+    assert volumes.pixels(f"volumes/{game['game']}/slices/2").shape == shape[1:]
     game = volumes.step(volumes.step(game, "box", 2, [0.1, 0.2, 0.6, 0.8]), "propagate")
-    planes = volumes.ask("GET", f"games/{game['game']}/planes")["planes"]
+    planes = volumes.ask("GET", f"volumes/{game['game']}/planes")["planes"]
     assert [plane["along"] for plane in planes] == ["up", "up"]
     assert volumes.step(game, "stop")["done"]
-    answer = volumes.client.http.get(f"/api/volumes/games/{game['game']}/mask")
+    answer = volumes.client.http.get(f"/api/games/{game['game']}/mask")
     assert 'filename="mask.nii.gz"' in answer.headers["content-disposition"]
     (tmp_path / "mask.nii.gz").write_bytes(answer.content)
     mask, scan = nibabel.load(tmp_path / "mask.nii.gz"), nibabel.load(nifti)
@@ -304,9 +306,7 @@ def test_a_dicom_folder_gives_a_seg_without_a_name(volumes, tmp_path, record) ->
     empty = volumes.refusal("GET", f"games/{game['game']}/mask", params={"kind": "seg"})
     assert empty[0] == 422 and "empty" in empty[1]
     game = volumes.step(game, "box", 2, [0.1, 0.2, 0.6, 0.8])
-    answer = volumes.client.http.get(
-        f"/api/volumes/games/{game['game']}/mask", params={"kind": "seg"}
-    )
+    answer = volumes.client.http.get(f"/api/games/{game['game']}/mask", params={"kind": "seg"})
     (tmp_path / "mask.dcm").write_bytes(answer.content)
     data = dcmread(tmp_path / "mask.dcm")
     assert data.Modality == "SEG" and str(data.PatientName) == "" and data.PatientID == ""
@@ -354,22 +354,22 @@ def test_uploads_are_bounded(open_page, nifti, temporary) -> None:
     assert "voxels" in volumes.unusable([(".nii.gz", part)])
     files = dicom(temporary.parent / "series")
     assert "voxels" in volumes.unusable(files[:3])
-    id = volumes.ask("POST", "scans")["upload"]
+    id = volumes.ask("POST", "volumes/scans")["upload"]
 
     def put(file: int, offset: int, content: bytes, kind: str = ".dcm") -> tuple[int, str]:
         query = {"id": id, "file": file, "offset": offset, "kind": kind}
-        return volumes.refusal("PUT", "upload", params=query, content=content)
+        return volumes.refusal("PUT", "volumes/upload", params=query, content=content)
 
     assert put(3, 0, b"x")[0] == 413 and "3 files" in put(3, 0, b"x")[1]
     assert put(0, 5, b"x")[0] == 409
     assert put(0, 0, b"x" * (2 * size + 1))[0] == 413
     assert put(0, 0, b"x", "../evil")[0] == 422 and put(0, 0, b"x", ".exe")[0] == 422
     assert not [p for p in temporary.rglob("*") if p.is_file()]
-    volumes.ask("DELETE", f"scans/{id}")
+    volumes.ask("DELETE", f"volumes/scans/{id}")
     assert put(0, 0, b"x")[0] == 404
-    again = volumes.ask("POST", "scans")["upload"]
-    volumes.ask("POST", "scans")  # a further one gives the first up
-    assert volumes.refusal("POST", f"scans/{again}", json={"target": "x"})[0] == 404
+    again = volumes.ask("POST", "volumes/scans")["upload"]
+    volumes.ask("POST", "volumes/scans")  # a further one gives the first up
+    assert volumes.refusal("POST", f"volumes/scans/{again}", json={"target": "x"})[0] == 404
     service.extensions[0].stop()
     assert not list(temporary.glob("medseg-scans-*"))
 
@@ -379,18 +379,18 @@ def test_scans_are_their_owners_alone_and_can_be_removed(open_page, nifti, tempo
     _, client = open_page(api_keys=ApiKeys(keys))
     anna, ben = (Volumes(client, {"Authorization": f"Bearer {key}"}) for key in keys.values())
     id = anna.send([(".nii.gz", nifti.read_bytes())])
-    assert ben.refusal("POST", f"scans/{id}", json={"target": "x"})[0] == 404
+    assert ben.refusal("POST", f"volumes/scans/{id}", json={"target": "x"})[0] == 404
     query = {"id": id, "file": 0, "offset": nifti.stat().st_size, "kind": ".nii.gz"}
-    assert ben.refusal("PUT", "upload", params=query, content=b"x")[0] == 404
-    made = anna.ask("POST", f"scans/{id}", json={"target": "lung"})
+    assert ben.refusal("PUT", "volumes/upload", params=query, content=b"x")[0] == 404
+    made = anna.ask("POST", f"volumes/scans/{id}", json={"target": "lung"})
     game = anna.begin(made["index"], made["place"])
     key = game["case"]["key"]
-    assert anna.ask("GET", "setup")["places"][-1]["title"] == "your own scans"
-    assert "own-scans" not in [p["name"] for p in ben.ask("GET", "setup")["places"]]
+    assert anna.ask("GET", "setup")["volumes"]["places"][-1]["title"] == "your own scans"
+    assert "own-scans" not in [p["name"] for p in ben.ask("GET", "setup")["volumes"]["places"]]
     assert ben.refusal("POST", "games", json={"place": "own-scans", "key": key})[0] == 404
-    assert ben.refusal("GET", f"games/{game['game']}/slices/0")[0] == 404
-    assert ben.refusal("DELETE", f"scans/{key}")[0] == 404
-    assert client.http.get("/api/volumes/setup").status_code == 401
-    anna.ask("DELETE", f"scans/{key}")
+    assert ben.refusal("GET", f"volumes/{game['game']}/slices/0")[0] == 404
+    assert ben.refusal("DELETE", f"volumes/scans/{key}")[0] == 404
+    assert client.http.get("/api/setup").status_code == 401
+    anna.ask("DELETE", f"volumes/scans/{key}")
     assert anna.refusal("GET", f"games/{game['game']}")[0] == 404
     assert not [p for p in temporary.rglob("*") if p.is_file()]

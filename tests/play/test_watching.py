@@ -46,12 +46,12 @@ def test_a_policy_plays_as_it_does_in_its_own_environment(open_page, record) -> 
     service, client = open_page(["samples"], policies=policies, max_steps=6)
     cases = {"cases": "samples", "split": "test", "backbone": "ellipse", "device": "cpu"}
     envs = make_envs(1, max_steps=6, **cases)
-    for number, given in enumerate(policies):
+    for given in policies:
         policy = annotators.make(given.name, envs.codec)
         for key in ("brain1-z017", "lung2-z015"):
             ((expected,),) = play_cases(envs, policy, [key])
             for _ in range(2):  # the second time it is not recorded again
-                shown = client.watch(f"p{number}", "c2", key)
+                shown = client.watch(given.name, "c2", key)
             assert (shown["error"], shown["oracle"]) == ("", policy.sees_truth)
             assert [step["dice"] for step in shown["steps"]] == [
                 step.dice for step in expected.episode.steps
@@ -83,7 +83,7 @@ def test_a_policy_that_chats_plays_too(open_page) -> None:
 
     given = Given("chatty", lambda envs: Chatty(), "MedSegChat-v0", {"image_size": 64})
     _, client = open_page(policies=[given])
-    shown = client.watch("p0", "c0", "wide")
+    shown = client.watch("chatty", "c0", "wide")
     assert shown["error"] == ""
     assert [(step["tool"], step["valid"]) for step in shown["steps"]] == [
         ("", False),
@@ -102,12 +102,14 @@ def test_what_goes_wrong_with_a_policy_is_said(open_page) -> None:
     with pytest.raises(PolicyError, match="unknown policy"):  # before anybody asks for it
         BuiltIn("no-such-policy")
     _, client = open_page(policies=policies)
-    assert client.watch("p0", "c0", "wide")["error"] == "the model's server is gone"
-    result = client.watch("p1", "c0", "wide")["error"]
+    assert client.watch("known", "c0", "wide")["error"] == "the model's server is gone"
+    result = client.watch("unknown", "c0", "wide")["error"]
     assert "log" in result and "secret" not in result
-    body = {"policy": "p9", "place": "c0", "key": "wide"}
-    assert client.refusal("POST", "watch", json=body)[0] == 404
-    body = {"policy": "p0", "place": "c0", "key": "nothing"}
+    body = {"policy": "knwon", "place": "c0", "key": "wide"}
+    status, words = client.refusal("POST", "watch", json=body)
+    assert status == 404 and "mean 'known' or 'unknown'" in words
+    assert "there are: known, unknown" in words
+    body = {"policy": "known", "place": "c0", "key": "nothing"}
     assert client.refusal("POST", "watch", json=body)[0] == 404
     client.play()  # and people play on
 
@@ -134,12 +136,12 @@ def test_a_case_that_a_policy_gave_up_is_recorded_when_it_is_played_to_its_end(
 
     given = Given("moody", lambda envs: Moody(), "MedSegChat-v0", {"image_size": 64})
     service, client = open_page(policies=[given])
-    shown = client.watch("p0", "c0", "wide")
+    shown = client.watch("moody", "c0", "wide")
     assert shown["done"] and shown["error"] == "the server refused this conversation"
     assert [step["valid"] for step in shown["steps"]] == [False]
     assert client.ask("GET", "recordings")["rows"] == []
     for _ in range(2):
-        shown = client.watch("p0", "c0", "wide")
+        shown = client.watch("moody", "c0", "wide")
         assert shown["error"] == "" and len(shown["steps"]) == 2
     assert len(client.ask("GET", "recordings")["rows"]) == 1
     service.extensions[0].stop()
@@ -151,7 +153,7 @@ def test_showings_are_their_owners_alone(open_page) -> None:
     keys = {"anna": "anna-key-0123456789", "ben": "ben-key-01234567890"}
     _, client = open_page(api_keys=ApiKeys(keys))
     anna, ben = ({"Authorization": f"Bearer {key}"} for key in keys.values())
-    body = {"policy": "p0", "place": "c0", "key": "wide"}
+    body = {"policy": "centre-box", "place": "c0", "key": "wide"}
     shown = client.ask("POST", "watch", json=body, headers=anna)
     assert client.refusal("GET", f"watch/{shown['watch']}", headers=ben)[0] == 404
     assert client.ask("GET", f"watch/{shown['watch']}", headers=anna)["policy"] == "centre-box"
@@ -171,7 +173,7 @@ def test_options_that_cannot_be_are_refused() -> None:
 def test_recordings_are_listed_found_and_shown_with_their_pictures(open_page, record) -> None:
     _, client = open_page(["samples"])
     client.play(3, "c2", player="Anna")
-    client.watch("p2", "c2", "brain1-z017")
+    client.watch("oracle-box", "c2", "brain1-z017")
     assert client.ask("GET", "recordings")["total"] == 2
     (row,) = client.ask("GET", "recordings", params={"find": "ANNA"})["rows"]
     shown = client.ask("GET", "recording", params={"store": row["store"], "id": row["id"]})

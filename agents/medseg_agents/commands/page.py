@@ -34,7 +34,10 @@ class GameOptions(Options):
     """To watch beside you, repeatable: sb3:RUN, llm:PATH, openai:MODEL, ..."""
 
     steps: int = 10
-    """Actions in a game."""
+    """Actions in a game on an image."""
+
+    volume_steps: int = 20
+    """Actions in a game on a volume."""
 
     reward: str = "dice_gain"
     """Name of the reward."""
@@ -66,8 +69,8 @@ def play(
     from medseg_gym import backbones
 
     try:
-        from medseg_gym.play import BuiltIn, PageExtension, PageOptions
-        from medseg_gym.play.options import DEFAULT_POLICIES
+        from medseg_gym.play import PageExtension, PageOptions
+        from medseg_gym.play.options import default_policies
         from medseg_gym.serving import server
         from medseg_gym.serving.logs import log_json
     except ImportError as error:
@@ -75,14 +78,16 @@ def play(
             f'the page needs what is not installed ({error}): pip install "medseg-gym[serve]"'
         ) from error
     given = [policies.make(text) for text in options.policy]
-    names = {one.name for one in given}
+    names = {(one.env_id, one.name) for one in given}
+    usual = [one for one in default_policies() if (one.env_id, one.name) not in names]
     page = PageOptions(
         cases=options.cases,
         volumes=options.volumes or None,
         record=options.record,
         archives=[Path(folder) for folder in options.archive],
-        policies=[*given, *(BuiltIn(name) for name in DEFAULT_POLICIES if name not in names)],
+        policies=[*given, *usual],
         max_steps=options.steps,
+        volume_steps=options.volume_steps,
         reward=options.reward,
         provenance={
             "backbone": options.backbone,

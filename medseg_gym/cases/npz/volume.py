@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from medseg_gym.cases.files import Damaged, check_voxels, decoding
 from medseg_gym.cases.nifti.areas import MAX_DISTINCT
 from medseg_gym.cases.npz.archive import Archive, ArrayHeader
 from medseg_gym.cases.npz.boxes import VolumeBox, read_boxes
+from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.volumes import parse_window
 from medseg_gym.cases.volumes.volume import decoded
 from medseg_gym.cases.volumes.whole_numbers import whole_numbers
@@ -45,6 +46,8 @@ class NpzVolume:
         labels: File with `gts`: (H, W) or (D, H, W), whole numbers; None is the same file.
         labels_name: As `name`.
         spacing_order: "slice-first" or "slice-last": how `spacing` is stored.
+        needs_labels: Refuse a file without `gts`. Else its truth is not known, and three axes
+            are slices, rows and columns.
 
     Raises:
         Damaged: A file, or the shape of an array, cannot be used.
@@ -57,11 +60,13 @@ class NpzVolume:
         labels: Path | None = None,
         labels_name: str = "",
         spacing_order: str = "slice-first",
+        needs_labels: bool = True,
     ) -> None:
         self.archive = Archive(path, name)
         self.truth = self.archive if labels is None else Archive(labels, labels_name)
         self.spacing_order = spacing_order
-        self.layout = _layout(self.archive, self.truth)
+        self.labelled = needs_labels or LABELS in self.truth
+        self.layout = _layout(self.archive, self.truth if self.labelled else None)
 
     @property
     def name(self) -> str:
@@ -123,6 +128,43 @@ class NpzVolume:
         """
         return self._kept(f"{IMAGE} {window}", lambda: self._read_image(window, modality))
 
+    def case(
+        self, target: str, modality: str = "", window: str = "", label: int | None = None
+    ) -> VolumeCase:
+        """Return the whole file as one volume; an image is a volume of one slice.
+
+        Args:
+            target: What to segment, in words.
+            modality: As in `Case`.
+            window: See `image`.
+            label: Value of the target in the labels; None takes all that are not 0.
+
+        Raises:
+            Damaged: See `image` and `labels`; or no voxel has that label.
+        """
+        mask = np.zeros(self.layout.shape, bool)
+        if self.labelled:
+            labels = self.labels()
+            mask = labels != 0 if label is None else labels == label
+            if label is not None and not mask.any():
+                there = ", ".join(map(str, np.unique(labels[labels > 0])[:12])) or "none"
+                cause = f"has no voxel of label {label}; there are: {there}"
+                raise Damaged(self.truth.name, cause, LABELS)
+        elif label is not None:
+            raise Damaged(self.truth.name, f"has no {LABELS!r}, so no label {label}")
+        spacing = None if self.layout.flat else self.spacing
+        return VolumeCase(
+            self.archive.path.name,
+            self.image(window, modality),
+            mask,
+            target,
+            modality,
+            (spacing[0], spacing[1], spacing[2]) if spacing else None,
+            source="file",
+            synthetic=self.synthetic,
+            truth_known=self.labelled,
+        )
+
     def _kept(self, what: str, read: Callable[[], np.ndarray]) -> np.ndarray:
         stamps = tuple(
             (str(one.path), status.st_mtime_ns, status.st_size)
@@ -169,8 +211,12 @@ class NpzVolume:
             return np.stack([window_values(plane, low, high) for plane in stored])
 
 
-def _layout(archive: Archive, truth: Archive) -> NpzLayout:
-    image, labels = archive.header(IMAGE), truth.header(LABELS)
+def _layout(archive: Archive, truth: Archive | None) -> NpzLayout:
+    image = archive.header(IMAGE)
+    if truth is None:
+        labels, truth = replace(image, shape=image.shape[:3]), archive
+    else:
+        labels = truth.header(LABELS)
     for header, name, array in ((image, archive.name, IMAGE), (labels, truth.name, LABELS)):
         if header.dtype.hasobject:
             raise Damaged(name, "holds pickled objects, which are never loaded", array)

@@ -1,60 +1,66 @@
-// A policy that plays the same case, watched step by step.
+// A policy that plays the same case or volume, watched step by step.
 
 import { get, post } from "./api.js";
 import { $, h } from "./dom.js";
 import { Player } from "./player.js";
-import { Viewer } from "./viewer.js";
+
+const PAUSE = 150; // milliseconds between questions for further steps
 
 export class Beside {
+  // prefix: of the ids; mine: the viewer of the person's own game; screen: see screens.js;
   // onShow(): something about the policy's line in the curve has changed.
-  constructor(mine, onShow) {
-    this.mine = mine;
-    this.viewer = new Viewer($("other-canvas"));
-    this.player = new Player($("beside-player"), this.viewer, onShow);
-    this.onShow = onShow;
+  constructor(prefix, mine, screen, onShow) {
+    Object.assign(this, { prefix, mine, screen, onShow });
+    this.player = new Player(this.$("beside-player"), screen, onShow);
     this.line = null;
+    this.images = null; // Slices of the person's own game, on volumes
     this.turn = 0; // of watching: an older one stops asking
-    $("watch").addEventListener("click", () => this.watch());
+    this.$("watch").addEventListener("click", () => this.watch());
+  }
+
+  $(id) {
+    return $(this.prefix + id);
   }
 
   setPolicies(policies) {
-    $("policy").replaceChildren(...policies.map((p) => h("option", { value: p.id }, p.name)));
+    this.$("policy").replaceChildren(...policies.map((name) => h("option", { value: name }, name)));
+    this.none = policies.length ? "" : "No policy plays here.";
   }
 
   close() {
     this.turn++;
     this.player.begin();
     this.line = null;
-    this.viewer.blank();
-    this.mine.partner = this.viewer.partner = null;
-    $("other-pane").hidden = $("beside-player").hidden = true;
-    $("panes").classList.remove("two");
-    $("beside-note").textContent = "";
+    this.screen.close();
+    this.mine.partner = this.screen.viewer.partner = null;
+    this.$("other-pane").hidden = this.$("beside-player").hidden = true;
+    this.$("panes").classList.remove("two");
+    this.$("beside-note").textContent = "";
   }
 
-  // Reason why nothing can be watched now, or "".
+  // Reason why nothing can be watched now is shown.
   allow(game) {
     const why = !game.case.truth_known
-      ? "Policies play cases of the suite alone, whose truth is known."
+      ? "Policies play where the truth is known."
       : game.exam && !game.done
         ? "In an exam, after you are done."
-        : "";
-    $("watch").disabled = Boolean(why);
-    if (!this.line) $("beside-note").textContent = why;
+        : this.none;
+    this.$("watch").disabled = Boolean(why);
+    if (!this.line) this.$("beside-note").textContent = why;
     this.game = game;
   }
 
   async watch() {
-    if ($("watch").disabled) return;
-    const game = this.game;
+    if (this.$("watch").disabled) return;
+    const { game } = this;
     this.close();
     const turn = ++this.turn;
-    const name = $("policy").selectedOptions[0].textContent;
-    $("beside-note").textContent = `${name} plays …`;
+    const name = this.$("policy").value;
+    this.$("beside-note").textContent = `${name} plays …`;
     try {
-      let shown = await post("watch", { policy: $("policy").value, place: game.place, key: game.case.key });
+      let shown = await post("watch", { policy: name, place: game.place, key: game.case.key });
       if (turn !== this.turn) return;
-      this.open(name);
+      this.open(name, shown.watch);
       this.player.ended = false;
       while (turn === this.turn) {
         await this.player.add(shown.steps);
@@ -65,27 +71,28 @@ export class Beside {
         }
         this.note(shown, name);
         if (shown.done) break;
-        await new Promise((done) => setTimeout(done, 150));
+        await new Promise((done) => setTimeout(done, PAUSE));
         shown = await get(`watch/${shown.watch}`, { since: this.player.steps.length });
       }
       this.player.ended = true;
     } catch (error) {
-      if (turn === this.turn) $("beside-note").textContent = error.message;
+      if (turn === this.turn) this.$("beside-note").textContent = error.message;
     }
   }
 
-  open(name) {
+  open(name, id) {
     this.started = false;
-    $("other-pane").hidden = $("beside-player").hidden = false;
-    $("panes").classList.add("two");
-    $("other-label").textContent = name;
-    this.viewer.image = this.mine.image;
-    this.viewer.opacity = this.mine.opacity;
-    this.viewer.truth = this.mine.truth;
-    this.mine.partner = this.viewer;
-    this.viewer.partner = this.mine;
-    this.viewer.resize();
+    const { viewer } = this.screen;
+    this.$("other-pane").hidden = this.$("beside-player").hidden = false;
+    this.$("panes").classList.add("two");
+    this.$("other-label").textContent = name;
+    viewer.opacity = this.mine.opacity;
+    this.screen.beside(this.mine, id, this.images);
+    this.mine.partner = viewer;
+    viewer.partner = this.mine;
+    viewer.resize();
     this.mine.changed();
+    this.screen.show(null);
   }
 
   note(shown, name) {
@@ -93,7 +100,7 @@ export class Beside {
     if (shown.oracle) parts.push(`${name} is an oracle: it is shown the truth.`);
     if (shown.error) parts.push(shown.error);
     else if (!shown.done) parts.push("plays …");
-    $("beside-note").textContent = parts.join(" ");
+    this.$("beside-note").textContent = parts.join(" ");
   }
 
   // The policy's line as far as it is shown, for the curve.

@@ -6,41 +6,72 @@ import { $, format, h } from "./dom.js";
 const interval = (pair) => (pair ? ` [${format(pair[0])}, ${format(pair[1])}]` : "");
 const signed = (value) => `${value < 0 ? "−" : "+"}${format(Math.abs(value))}`;
 
+const SORTS = ["images", "volumes"]; // are never mixed: a mean over both would mean nothing
 const MAX_FAILED = 3; // a policy stops after so many failed cases
 
 export class Board {
   constructor(who) {
     this.who = who; // () => ({ player, exam })
     this.asked = 0; // how often a board was asked for: an answer that comes late shows nothing
-    $("board-place").addEventListener("change", () => this.draw());
+    $("board-place").addEventListener("change", () => {
+      this.choosePolicies();
+      this.draw();
+    });
     $("catch-up").addEventListener("click", () => this.catchUp());
   }
 
   setUp(setup) {
-    const places = setup.places.filter((p) => !p.own);
-    const all = h("option", { value: "" }, "all");
-    $("board-place").replaceChildren(all, ...places.map((p) => h("option", { value: p.name }, p.title)));
-    $("board-policy").replaceChildren(...setup.policies.map((p) => h("option", { value: p.id }, p.name)));
+    const chosen = $("board-place").value;
+    this.sorts = {};
+    const groups = SORTS.map((sort) => {
+      const places = setup[sort].places.filter((p) => !p.own);
+      for (const one of [{ name: sort }, ...places]) this.sorts[one.name] = sort;
+      return h("optgroup", { label: sort },
+        h("option", { value: sort }, `all ${sort}`),
+        ...places.map((p) => h("option", { value: p.name }, p.title)));
+    });
+    $("board-place").replaceChildren(...groups);
+    if (chosen in this.sorts) $("board-place").value = chosen;
     this.setup = setup;
+    this.choosePolicies();
+  }
+
+  get sort() {
+    return this.sorts[$("board-place").value];
+  }
+
+  // The one place that was chosen, or null for all of a sort.
+  get place() {
+    const { value } = $("board-place");
+    return SORTS.includes(value) ? null : value;
+  }
+
+  choosePolicies() {
+    const { policies } = this.setup[this.sort];
+    if (this.policies === policies) return;
+    this.policies = policies;
+    $("board-policy").replaceChildren(...policies.map((name) => h("option", { value: name }, name)));
+    $("catch-up").disabled = !policies.length;
   }
 
   async draw() {
     const who = this.who();
-    const place = $("board-place").value || undefined;
+    const { sort, place } = this;
     const asked = ++this.asked;
-    const board = await get("board", { ...who, place });
+    const board = await get("board", { ...who, place, volumes: sort === "volumes" });
     if (asked !== this.asked) return;
     const name = who.player.trim() || "anonymous";
     const exam = who.exam ? " in exams" : "";
-    const cases = board.cases === 1 ? "the case" : `the ${board.cases} cases`;
+    const noun = sort === "volumes" ? "volume" : "case";
+    const cases = board.cases === 1 ? `the ${noun}` : `the ${board.cases} ${noun}s`;
     $("board-about").textContent = board.compared
-      ? `Everybody on ${cases} that ${name} has finished${exam}, with ${this.setup.backbone} and ${this.setup.max_steps} steps.`
-      : `${name} has finished no case here${exam}: each row counts its own cases, so rows do not compare.`;
+      ? `Everybody on ${cases} that ${name} has finished${exam}, with ${this.setup.backbone} and ${this.setup[sort].max_steps} steps.`
+      : `${name} has finished no ${noun} here${exam}: each row counts its own cases, so rows do not compare.`;
     if (board.left_out) {
       const which = board.damaged.length ? `, among them: ${board.damaged.join(", ")}` : "";
       $("board-about").textContent += ` Stores that are damaged and left out: ${board.left_out}${which}.`;
     }
-    const heads = ["Player", "Cases", "Dice"];
+    const heads = ["Player", sort === "volumes" ? "Volumes" : "Cases", sort === "volumes" ? "3D Dice" : "Dice"];
     if (board.compared) heads.push(`${name}, same cases`, "Difference");
     const rows = board.rows.map((row) => this.row(row, board.compared));
     $("board-table").replaceChildren(
@@ -76,12 +107,12 @@ export class Board {
     const policy = $("board-policy").value;
     $("catch-up").disabled = true;
     try {
-      const chosen = $("board-place").value;
-      const places = chosen ? [chosen] : [...$("board-place").options].map((o) => o.value).filter(Boolean);
+      const { sort, place: chosen } = this;
+      const all = Object.keys(this.sorts).filter((name) => this.sorts[name] === sort && name !== sort);
       let done = 0;
       let failed = 0;
       let reason = "";
-      for (const place of places) {
+      for (const place of chosen ? [chosen] : all) {
         const { keys } = await get("played", { place, ...this.who() });
         for (const key of keys) {
           note.textContent = `${++done} …`;

@@ -4,23 +4,16 @@ import { form } from "./api.js";
 import { $, h, say } from "./dom.js";
 import { Listing } from "./listing.js";
 
-const IDS = { place: "place", find: "find", back: "page-back", on: "page-on", list: "case-list", where: "page-where" };
-
 export class Cases extends Listing {
   // onPick({ place, index }) or onPick({ place, key }); onScan(dropped): true if it was a scan
   constructor(onPick, onScan = () => false) {
-    super(IDS, "cases", 12, onPick);
+    super("", 12, onPick);
     this.onScan = onScan;
-    $("random").addEventListener("click", () => this.random());
     this.listenOwn();
   }
 
   entry(one) {
-    return h("li", {}, this.button(one, this.thumbnail("thumbnail", one), this.names(one, one.key)));
-  }
-
-  random() {
-    if (this.size) this.pick({ place: this.place, index: Math.floor(Math.random() * this.size) });
+    return h("li", {}, this.button(one, this.thumbnail(one), this.names(one, one.key)));
   }
 
   // own images ----------------------------------------------------------------------------------
@@ -33,7 +26,7 @@ export class Cases extends Listing {
       $("own-error").textContent = "";
       const body = new FormData();
       body.append("image", $("own-file").files[0]);
-      for (const name of ["target", "modality", "window"]) body.append(name, $(`own-${name}`).value);
+      for (const name of ["target", "modality", "window", "slice"]) body.append(name, $(`own-${name}`).value);
       try {
         const made = await form("images", body);
         if (!this.places.some((p) => p.name === made.place))

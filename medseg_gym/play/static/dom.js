@@ -2,6 +2,19 @@
 
 export const $ = (id) => document.getElementById(id);
 
+// Cards that several views share are written once, as templates; a copy's ids begin with the prefix of
+// its view. This runs before anything asks for an element: every other module needs this one.
+const NAMED = ["id", "for", "aria-labelledby"];
+for (const place of document.querySelectorAll("[data-card]")) {
+  const { card, prefix, title, own } = place.dataset;
+  const copy = $(card).content.cloneNode(true);
+  if (title) copy.querySelector("h2").textContent = title;
+  if (own) copy.querySelector("#own-open").textContent = own;
+  for (const name of NAMED)
+    for (const element of copy.querySelectorAll(`[${name}]`)) element.setAttribute(name, prefix + element.getAttribute(name));
+  place.replaceWith(copy);
+}
+
 export function h(tag, props = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -54,6 +67,7 @@ export const TOOL_NAMES = {
   positive_point: "add",
   negative_point: "remove",
   propagate: "propagate",
+  look: "look",
   undo: "undo",
   clear: "clear",
   stop: "done",

@@ -1,18 +1,17 @@
 // A game: what a person does goes to the service one step after another, and comes back as masks.
 
-import { Refused, Silent, answers, drop, get, patch, fetchImage, post } from "./api.js";
+import { Refused, Silent, answers, drop, get, patch, post } from "./api.js";
 import { hideBanner, showBanner } from "./banner.js";
-import { COLOURS, Mask, bitmapOf } from "./pixels.js";
-
-const KEPT = "medseg.game";
 
 export class Game extends EventTarget {
-  constructor(viewer) {
+  // kept: under which name this tab remembers its game; verdict(): what goes with the step that ends it
+  constructor(kept, verdict) {
     super();
-    this.viewer = viewer;
+    this.kept = kept;
+    this.verdict = verdict;
     this.state = null; // the last answer of the service, with all steps
     this.queue = Promise.resolve();
-    this.waiting = 0;
+    this.waiting = []; // tools of the steps on their way
     this.beginning = 0;
     this.lost = false;
     this.turn = 0;
@@ -26,6 +25,11 @@ export class Game extends EventTarget {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
 
+  // For subclasses: what has to be there before the game is shown, and what each answer brings.
+  async prepare() {}
+  opened() {}
+  async show() {}
+
   // Begin on a case. A game without steps is given up quietly; one with steps stays recorded.
   async begin(picked, who) {
     const turn = ++this.turn;
@@ -38,6 +42,7 @@ export class Game extends EventTarget {
         this.leave(begun.game); // somebody has picked another case meanwhile
         return false;
       }
+      // One that is over stays, so that its mask can be downloaded until the service gives it up.
       if (before && !before.done) this.leave(before.game);
       await this.enter(begun);
       return turn === this.turn;
@@ -55,7 +60,7 @@ export class Game extends EventTarget {
   async resume() {
     let id = null;
     try {
-      id = sessionStorage.getItem(KEPT);
+      id = sessionStorage.getItem(this.kept);
     } catch {
       return false;
     }
@@ -70,74 +75,72 @@ export class Game extends EventTarget {
   }
 
   async enter(state) {
-    const bitmap = await bitmapOf(await fetchImage(`games/${state.game}/image`));
+    const ready = await this.prepare(state);
     this.state = { ...state, steps: [] };
     this.lost = false;
     hideBanner();
     try {
-      sessionStorage.setItem(KEPT, state.game);
+      sessionStorage.setItem(this.kept, state.game);
     } catch {
       // then a reload begins anew
     }
-    this.viewer.truth = null;
-    this.viewer.setState({});
-    this.viewer.setImage(bitmap);
+    this.opened(ready);
     this.tell("begin");
     await this.take(state, false);
   }
 
   // Take over the answer of the service: new steps, the state now, and the truth once it is over.
   async take(state, acted) {
-    const steps = [...this.state.steps.slice(0, state.recorded - state.steps.length), ...state.steps];
-    this.state = { ...this.state, ...state, steps };
-    const mask = await Mask.read(state.state.mask, COLOURS.mask);
-    if (state.truth) this.viewer.truth = await Mask.read(state.truth, COLOURS.truth);
-    this.viewer.setState({ mask, box: state.state.box, points: state.state.points });
-    if (state.done && state.exam && state.steps.length < state.recorded) {
+    if (state.game !== this.state.game) return; // another one was begun meanwhile
+    const steps = [...this.state.steps.slice(0, state.taken - state.steps.length), ...state.steps];
+    this.state = { ...this.state, ...state, mask: state.mask, steps };
+    await this.show(state);
+    if (state.done && state.exam && state.steps.length < state.taken) {
       // The scores of an exam come at the end: ask for all of them.
       const all = await get(`games/${state.game}`);
       this.state = { ...this.state, ...all };
     }
-    this.tell("change", acted ? this.state.steps.at(-1) : null);
+    this.tell("change", { step: acted ? this.state.steps.at(-1) : null });
+  }
+
+  // Steps and changes of the player go one after another; while another case is on its way, a step would
+  // go to the one that is about to disappear.
+  inTurn(tool, ask) {
+    const { game } = this.state;
+    if (tool) this.waiting.push(tool);
+    this.tell("busy");
+    this.queue = this.queue.then(async () => {
+      try {
+        if (this.state.game === game && !this.over && !this.lost) await ask(game);
+      } catch (error) {
+        await this.fail(error, game);
+      } finally {
+        if (tool) this.waiting.shift();
+        this.tell("busy");
+      }
+    });
+    return this.queue;
   }
 
   // Change the player or exam mode before the first step. It is queued as steps are: what is clicked or
   // dragged meanwhile, in the very movement that left the name's field, comes after it.
   rename(who) {
-    const game = this.state.game;
-    this.queue = this.queue.then(async () => {
-      try {
-        if (this.state.game !== game || this.over || this.lost) return;
-        const answer = await patch(`games/${game}`, who);
-        this.state = { ...answer, steps: [] }; // without the Dice that an exam hides
-        await this.take(answer, false);
-      } catch (error) {
-        await this.fail(error, game);
-      }
+    return this.inTurn(null, async (game) => {
+      const answer = await patch(`games/${game}`, who);
+      this.state = { ...answer, steps: [] }; // without the Dice that an exam hides
+      await this.take(answer, false);
     });
-    return this.queue;
   }
 
-  // Steps go one after another; each says what it has seen, so that two tabs cannot mix.
-  // While another case is on its way, a step would go to the one that is about to disappear.
-  step(tool, at = [], accepted = null) {
+  // Each step says what it has seen, so that two tabs cannot mix.
+  step(tool, at = [], slice = null) {
     if (this.over || this.lost || this.beginning) return this.queue;
-    const game = this.state.game;
-    this.waiting++;
-    this.tell("busy");
-    this.queue = this.queue.then(async () => {
-      try {
-        if (this.state.game !== game || this.over || this.lost) return;
-        const expected = this.state.steps.length;
-        await this.take(await post(`games/${game}/steps`, { tool, at, expected, accepted }), true);
-      } catch (error) {
-        await this.fail(error, game);
-      } finally {
-        this.waiting--;
-        this.tell("busy");
-      }
+    const said = this.verdict();
+    return this.inTurn(tool, async (game) => {
+      const body = { tool, at, expected: this.state.steps.length, ...said };
+      if (slice !== null) body.slice = slice;
+      await this.take(await post(`games/${game}/steps`, body), true);
     });
-    return this.queue;
   }
 
   async fail(error, game) {

@@ -5,10 +5,12 @@ import { $, h } from "./dom.js";
 
 // A subclass gives entry(one), the list item of what the service says of one case or volume.
 export class Listing {
-  // ids: of the elements place, find, back, on, list and where; path: of the service's list;
-  // onPick({ place, index }) or onPick({ place, key })
-  constructor(ids, path, perPage, onPick) {
-    Object.assign(this, { ids, path, perPage, onPick });
+  // prefix: of the ids; onPick({ place, index }) or onPick({ place, key })
+  constructor(prefix, perPage, onPick) {
+    Object.assign(this, { perPage, onPick });
+    const names = { place: "place", find: "find", back: "page-back", on: "page-on", list: "case-list", where: "page-where" };
+    const ids = Object.fromEntries(Object.entries(names).map(([name, id]) => [name, prefix + id]));
+    this.ids = ids;
     this.picks = 0; // how often something was picked: a list that comes late picks nothing more
     this.start = this.size = 0;
     this.urls = [];
@@ -65,7 +67,7 @@ export class Listing {
     this.start = Math.max(0, start);
     const find = $(this.ids.find).value;
     const asked = { place: this.place, start: this.start, count: this.perPage, find };
-    const page = await get(this.path, asked);
+    const page = await get("cases", asked);
     if (asked.place !== this.place || asked.start !== this.start) return null; // an older answer
     if (!find) this.size = page.total;
     this.urls.forEach((url) => URL.revokeObjectURL(url));
@@ -95,9 +97,9 @@ export class Listing {
     return h("span", { className: "names" }, h("b", {}, one.target), h("span", { className: "muted" }, facts));
   }
 
-  thumbnail(path, one) {
+  thumbnail(one) {
     const image = h("img", { alt: "", width: 44, height: 44 });
-    fetchImage(path, { place: this.place, index: one.index }).then((blob) => {
+    fetchImage("thumbnail", { place: this.place, index: one.index }).then((blob) => {
       image.src = URL.createObjectURL(blob);
       this.urls.push(image.src);
     }, () => {});
@@ -123,6 +125,10 @@ export class Listing {
       if (here) button.setAttribute("aria-current", "true");
       else button.removeAttribute("aria-current");
     }
+  }
+
+  random() {
+    if (this.size) this.pick({ place: this.place, index: Math.floor(Math.random() * this.size) });
   }
 
   step(by) {

@@ -1,7 +1,6 @@
 // Plays an episode step by step on a viewer: policies beside you, and recordings.
 
 import { TOOL_NAMES, format, h, s, say } from "./dom.js";
-import { COLOURS, Mask } from "./pixels.js";
 
 const PACE = 900; // milliseconds a step
 
@@ -9,12 +8,12 @@ const ICONS = { back: "M4 3v10M13 3l-7 5 7 5z", play: "M4 2.5l9 5.5-9 5.5z", pau
 const icon = (name) => s("svg", { viewBox: "0 0 16 16", "aria-hidden": "true" }, s("path", { d: ICONS[name] }));
 
 export class Player {
-  // onShow(step number): called whenever another step is shown.
-  constructor(place, viewer, onShow) {
-    this.viewer = viewer;
+  // screen: see screens.js; onShow(step number): called whenever another step is shown.
+  constructor(place, screen, onShow) {
+    this.screen = screen;
     this.onShow = onShow;
     this.steps = [];
-    this.masks = [];
+    this.ready = [];
     this.at = 0;
     this.timer = null;
     const button = (label, name, act) =>
@@ -38,24 +37,24 @@ export class Player {
   begin() {
     this.pause();
     this.steps = [];
-    this.masks = [];
+    this.ready = [];
     this.at = 0;
-    this.viewer.setState({});
+    this.screen.show(null);
     this.update();
   }
 
   // Add steps that have come; at the end of what was there, playing goes on by itself.
   async add(steps) {
-    const masks = await Promise.all(steps.map((step) => Mask.read(step.mask, COLOURS.mask)));
+    const ready = await Promise.all(steps.map((step) => this.screen.read(step)));
     this.steps.push(...steps);
-    this.masks.push(...masks);
+    this.ready.push(...ready);
     this.update();
   }
 
   show(number) {
     this.at = Math.max(0, Math.min(number, this.steps.length));
     const step = this.steps[this.at - 1];
-    this.viewer.setState(step ? { mask: this.masks[this.at - 1], box: step.box, points: step.points } : {});
+    this.screen.show(step, this.ready[this.at - 1]);
     this.update();
     this.onShow(this.at);
   }
@@ -67,6 +66,7 @@ export class Player {
     let text = "start";
     if (step) {
       text = `${this.at}. ${TOOL_NAMES[step.tool]}`;
+      if (Number.isInteger(step.slice)) text += `, slice ${step.slice + 1}`;
       if (!step.valid) text += " (invalid)";
       if (step.dice !== undefined) text += ` · Dice ${format(step.dice)}`;
     }

@@ -4,18 +4,16 @@ import { drop } from "./api.js";
 import { h } from "./dom.js";
 import { Listing } from "./listing.js";
 
-const IDS = { place: "vol-place", find: "vol-find", back: "vol-back", on: "vol-on", list: "vol-list", where: "vol-where" };
-
 export class VolumeCases extends Listing {
   // onPick({ place, index }); onGone(): the scan that was open has been removed
   constructor(onPick, onGone) {
-    super(IDS, "volumes/cases", 8, onPick);
+    super("vol-", 8, onPick);
     this.onGone = onGone;
   }
 
   entry(one) {
     const parts = one.target
-      ? [this.thumbnail("volumes/thumbnail", one), this.names(one, `${one.depth} slices · ${one.key}`)]
+      ? [this.thumbnail(one), this.names(one, `${one.depth} slices · ${one.key}`)]
       : [h("span", { className: "names" }, h("b", {}, one.key))];
     const button = this.button(one, ...parts);
     const own = this.places.find((p) => p.name === this.place)?.own;

@@ -5,7 +5,7 @@ import { $, say } from "./dom.js";
 
 const AT_ONCE = 3; // files on their way at the same time
 const DETACHED = [".nhdr", ".mhd"];
-const OTHERS = /\.(png|jpe?g|gif|webp|bmp|tiff?|pdf|zip|tar|gz|7z|npz|npy|mat|docx?|xlsx?|csv|json|txt|mp4|avi)$/i;
+const OTHERS = /\.(png|jpe?g|gif|webp|bmp|tiff?|pdf|zip|tar|gz|7z|npy|mat|docx?|xlsx?|csv|json|txt|mp4|avi)$/i;
 
 export class ScanFiles {
   // onOpen({ place, index }, left_out)
@@ -39,7 +39,7 @@ export class ScanFiles {
   // Whether what was dropped looks like a scan, before any of it is read.
   looksLikeScan(dropped) {
     const folder = [...dropped.items].some((item) => item.webkitGetAsEntry?.()?.isDirectory);
-    return folder || dropped.files.length > 1 || [...dropped.files].some((file) => /\.(nii(\.gz)?|nrrd|nhdr|mha|mhd|dcm)$/i.test(file.name));
+    return folder || dropped.files.length > 1 || [...dropped.files].some((file) => /\.(nii(\.gz)?|nrrd|nhdr|mha|mhd|npz|dcm)$/i.test(file.name));
   }
 
   async take(dropped) {
@@ -86,7 +86,7 @@ export class ScanFiles {
     if (detached) return `The voxels of ${detached.name} are in another file: store it as .nrrd, .mha or .nii.gz.`;
     const [one] = files;
     if (files.length === 1 && this.kindOf(one) === ".dcm" && OTHERS.test(one.name))
-      return `${one.name} is no scan that can be opened here: NIfTI, NRRD, MetaImage or DICOM.`;
+      return `${one.name} is no scan that can be opened here: NIfTI, NRRD, MetaImage, .npz or DICOM.`;
     const volumes = files.filter((file) => this.kindOf(file) !== ".dcm").length;
     if (volumes && files.length > 1) return `${volumes} of the ${files.length} files are volumes: choose one volume file, or one DICOM series.`;
     return "";
@@ -111,6 +111,7 @@ export class ScanFiles {
       $("vol-own-bar").removeAttribute("value");
       const body = {};
       for (const name of ["target", "modality", "window", "axis", "series"]) body[name] = $(`vol-own-${name}`).value;
+      if ($("vol-own-label").value) body.label = Number($("vol-own-label").value);
       const made = await post(`volumes/scans/${id}`, body);
       id = null;
       if (control.signal.aborted) {
@@ -155,7 +156,7 @@ export class ScanFiles {
 
   // The service knows files by number; their names stay here.
   named(message) {
-    return message.replace(/\b(\d{4})\.(dcm|nii\.gz|nii|nrrd|mha)/g, (all, number) => this.files[Number(number)]?.name ?? all);
+    return message.replace(/\b(\d{4})\.(dcm|nii\.gz|nii|nrrd|mha|npz)/g, (all, number) => this.files[Number(number)]?.name ?? all);
   }
 }
 

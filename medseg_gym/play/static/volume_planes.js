@@ -34,7 +34,7 @@ export class Planes {
 
   async load(game) {
     const asked = ++this.asked;
-    const { planes } = await get(`volumes/games/${game}/planes`, { x: this.at[0], y: this.at[1] });
+    const { planes } = await get(`volumes/${game}/planes`, { x: this.at[0], y: this.at[1] });
     const made = await Promise.all(planes.map(async (plane) => ({
       ...plane,
       bitmap: await bitmapOf(blobOf(plane.image)),

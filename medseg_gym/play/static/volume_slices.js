@@ -11,15 +11,17 @@ export class Slices {
     this.open(null);
   }
 
-  open(game) {
-    this.game = game;
+  // id: whose masks; images: Slices that has the images already, if any
+  open(id, images = null) {
+    this.id = id;
+    this.images = images;
     this.kept = new Map(); // path -> promise of a blob; the newest last
   }
 
   blob(path) {
     let promise = this.kept.get(path);
     this.kept.delete(path);
-    promise ??= fetchImage(`volumes/games/${this.game}/${path}`);
+    promise ??= fetchImage(`volumes/${this.id}/${path}`);
     this.kept.set(path, promise);
     promise.catch(() => this.kept.delete(path)); // asked for again the next time
     if (this.kept.size > KEPT) this.kept.delete(this.kept.keys().next().value);
@@ -27,7 +29,7 @@ export class Slices {
   }
 
   async image(index) {
-    return bitmapOf(await this.blob(`slices/${index}`));
+    return this.images?.image(index) ?? bitmapOf(await this.blob(`slices/${index}`));
   }
 
   // number: names the mask; another mask has another number.
@@ -45,12 +47,12 @@ export class Slices {
   }
 
   // Fetch what is likely to be shown next; failures show when it is.
-  fetchAhead(index, state) {
+  fetchAhead(index, depth, slices) {
     for (let away = 1; away <= AHEAD; away++)
       for (const near of [index + away, index - away]) {
-        if (near < 0 || near >= state.case.depth) continue;
-        this.blob(`slices/${near}`).catch(() => {});
-        const number = state.slices[near]?.mask;
+        if (near < 0 || near >= depth) continue;
+        if (!this.images) this.blob(`slices/${near}`).catch(() => {});
+        const number = slices[near]?.mask;
         if (number) this.blob(`masks/${near}?mask=${number}`).catch(() => {});
       }
   }

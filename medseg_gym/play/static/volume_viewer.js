@@ -7,8 +7,8 @@ const NOTCH = 60; // how far a wheel turns for one slice
 const SCROLL = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1, PageDown: 5, PageUp: -5, Home: -Infinity, End: Infinity };
 
 export class SliceViewer extends Viewer {
-  constructor(canvas) {
-    super(canvas, { acts: true });
+  constructor(canvas, acts) {
+    super(canvas, { acts });
     this.turned = 0;
   }
 

@@ -11,12 +11,14 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from medseg_gym.cases import Case
 from medseg_gym.cases.image_files.images import png_bytes
+from medseg_gym.episodes import Episode
+from medseg_gym.episodes.volumes import VolumeEpisode
 from medseg_gym.errors import MedSegError
 from medseg_gym.play.catalog import describe_case
 from medseg_gym.play.describe import describe_steps, truth_text
 from medseg_gym.play.stores.damage import DamagedStore, log_damage
+from medseg_gym.play.volumes.describe import describe_volume_steps, truth_slices
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.trajectories import (
     EpisodeKey,
@@ -24,12 +26,13 @@ from medseg_gym.trajectories import (
     Trajectory,
     TrajectoryStore,
     rebuild_episode,
+    rebuild_volume_episode,
 )
 
 _COLUMNS = [
     "id", "case", "seed", "rollout", "cases", "split", "group", "target", "modality", "synthetic",
     "policy", "sees_truth", "backbone", "options", "accepted", "step", "dice", "reward", "stopped",
-    "terminated", "truncated",
+    "terminated", "truncated", "depth",
 ]  # fmt: skip
 
 Row = dict[str, Any]
@@ -96,8 +99,8 @@ class Archive:
             raise DamagedStore(ref.title)
         return held[1], held[2]
 
-    def show(self, ref: StoreRef, id: str) -> dict[str, Any]:
-        """Describe one episode with its image and every mask, as JSON.
+    def show(self, ref: StoreRef, id: str) -> Shown:
+        """Rebuild one episode with its case, as far as that is to be had.
 
         Raises:
             ServiceError: 404.
@@ -113,14 +116,56 @@ class Archive:
             except Exception as error:
                 log_damage(ref.path, error)
                 raise DamagedStore(ref.title) from error
-            case, missing = self._case(one)
-        return _describe(one, case, missing)
+            volume = one.facts.depth is not None
+            case, missing = None, ""
+            try:
+                case = (self._cases.find_volume if volume else self._cases.find)(one)
+            except MedSegError as error:
+                missing = str(error)
+        rebuild: Any = rebuild_volume_episode if volume else rebuild_episode
+        return Shown(one, rebuild(one, case), missing)
 
-    def _case(self, one: Trajectory) -> tuple[Case | None, str]:
-        try:
-            return self._cases.find(one), ""
-        except MedSegError as error:
-            return None, str(error)
+
+@dataclass(frozen=True)
+class Shown:
+    """A recorded episode to be viewed.
+
+    Args:
+        recorded: As stored.
+        episode: Rebuilt; of a black image where the case is not to be had.
+        missing: Why it is not, or "".
+    """
+
+    recorded: Trajectory
+    episode: Episode | VolumeEpisode
+    missing: str
+
+    def describe(self) -> dict[str, Any]:
+        """Describe it as JSON: an image with every mask; of a volume what names its masks."""
+        one, episode = self.recorded, self.episode
+        known = one.facts.truth_known
+        description: dict[str, Any] = {
+            "id": one.id,
+            "case": describe_case(episode.case),
+            "policy": one.facts.policy,
+            "oracle": one.facts.sees_truth,
+            "backbone": one.facts.backbone,
+            "max_steps": episode.max_steps,
+            "accepted": one.accepted,
+            "missing": self.missing,
+        }
+        if known:
+            description["start_dice"] = episode.start_dice
+        if isinstance(episode, VolumeEpisode):
+            description["steps"] = describe_volume_steps(episode, one.rewards, known)
+            description["truth"] = truth_slices(episode) if known else None
+            return description
+        description["steps"] = describe_steps(episode, one.rewards, known)
+        image = None if self.missing else png_bytes(episode.case.image)
+        description["image"] = image and base64.b64encode(image).decode()
+        if known:
+            description["truth"] = truth_text(episode.case)
+        return description
 
 
 def _last_steps(store: TrajectoryStore) -> list[Row]:
@@ -140,26 +185,6 @@ def _last_steps(store: TrajectoryStore) -> list[Row]:
     return sorted(episodes, key=position)
 
 
-def _describe(one: Trajectory, case: Case | None, missing: str) -> dict[str, Any]:
-    episode = rebuild_episode(one, case)
-    facts, known = one.facts, one.facts.truth_known
-    description: dict[str, Any] = {
-        "id": one.id,
-        "case": describe_case(episode.case),
-        "policy": facts.policy,
-        "oracle": facts.sees_truth,
-        "backbone": facts.backbone,
-        "max_steps": episode.max_steps,
-        "accepted": one.accepted,
-        "missing": missing,
-        "image": None if case is None else base64.b64encode(png_bytes(case.image)).decode(),
-        "steps": describe_steps(episode, one.rewards, known),
-    }
-    if known:
-        description |= {"start_dice": episode.start_dice, "truth": truth_text(episode.case)}
-    return description
-
-
 def list_rows(rows: Sequence[tuple[StoreRef, Row]], limit: int) -> list[dict[str, Any]]:
     """Describe rows for the page, the last recorded first.
 
@@ -176,6 +201,7 @@ def list_rows(rows: Sequence[tuple[StoreRef, Row]], limit: int) -> list[dict[str
             "target": row["target"],
             "synthetic": row["synthetic"],
             "split": row["split"],
+            "depth": row["depth"],
             "policy": row["policy"],
             "oracle": row["sees_truth"],
             "steps": row["steps"],

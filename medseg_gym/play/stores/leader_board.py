@@ -1,4 +1,4 @@
-"""The leader board: people and policies on the same cases.
+"""The leader board: people and policies on the same cases, images or volumes.
 
 Two players are compared on the cases that both have finished, and on nothing else. Of several tries
 at a case the first finished one counts. Only episodes with the service's own backbone and number of
@@ -45,17 +45,22 @@ class Results:
     sees_truth: bool = False
 
 
-def collect(rows: Iterable[Row], backbone: str, max_steps: int) -> dict[Player, Results]:
+def collect(
+    rows: Iterable[Row], backbone: str, max_steps: int, volumes: bool = False
+) -> dict[Player, Results]:
     """Collect results by player.
 
     Args:
         rows: Finished episodes of all stores.
         backbone: Name of the backbone; episodes with another do not count.
         max_steps: Number of steps; episodes with another do not count.
+        volumes: Count episodes on volumes, with Dice in 3D, instead of those on images.
     """
     by_player: dict[Player, Results] = {}
     first: dict[tuple[Player, CaseName], int] = {}
     for row in rows:
+        if (row["depth"] is not None) != volumes:
+            continue
         options = json.loads(row["options"])
         if row["backbone"] != backbone or options.get("max_steps") != max_steps:
             continue

@@ -18,6 +18,7 @@ from typing import TypeVar
 from medseg_gym.cases import Case
 from medseg_gym.cases.unlabelled import UnlabelledImages
 from medseg_gym.episodes import Episode, StepResult
+from medseg_gym.episodes.volumes import VolumeEpisode
 from medseg_gym.errors import CaseError
 from medseg_gym.play.stores.damage import log_damage, without_folders
 from medseg_gym.serving.errors import ServiceError
@@ -97,7 +98,7 @@ class Recordings:
         owner: str,
         id: str | None,
         facts: EpisodeFacts,
-        episode: Episode,
+        episode: Episode | VolumeEpisode,
         result: StepResult,
         accepted: bool | None,
     ) -> tuple[str, EpisodeFacts]:
@@ -124,13 +125,17 @@ class Recordings:
         owner: str,
         id: str | None,
         facts: EpisodeFacts,
-        episode: Episode,
+        episode: Episode | VolumeEpisode,
         result: StepResult,
         accepted: bool | None,
     ) -> tuple[str, EpisodeFacts]:
         writer = self._writer(owner)
         step = episode.steps[-1]
-        mask = pack_mask(step.state.mask.cpu().numpy())
+        if isinstance(episode, VolumeEpisode):
+            pixels = episode.mask()
+        else:
+            pixels = episode.state.mask.cpu().numpy()
+        mask = pack_mask(pixels)
         row = step_record(step, mask, result.reward, result.info, result.terminated)
         if id is None:
             name = facts.policy, facts.key.case

@@ -18,13 +18,14 @@ from threading import RLock
 from medseg_gym.cases.dicom.facts import read_facts
 from medseg_gym.cases.dicom.scan import read_series
 from medseg_gym.cases.files import Damaged
+from medseg_gym.cases.npz import NpzVolume
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.volume_source import VolumeSource
 from medseg_gym.cases.volumes import Volume, require
 from medseg_gym.cases.volumes.scan import read_volume_file
 from medseg_gym.errors import CaseError
 from medseg_gym.play.stores.damage import without_folders
-from medseg_gym.play.volumes.uploads import ScanLimits, Upload
+from medseg_gym.play.volumes.uploads import NPZ, ScanLimits, Upload
 from medseg_gym.serving.errors import ServiceError
 
 MAX_SCANS = 8
@@ -47,6 +48,7 @@ class ScanOptions:
         window: As `parse_window` reads it; "" is the usual one.
         axis: "auto", "axial", "coronal" or "sagittal".
         series: SeriesInstanceUID, where a folder holds several; "" for the only one.
+        label: Value of the target in the labels of an .npz; None takes all that are not 0.
     """
 
     target: str
@@ -54,6 +56,7 @@ class ScanOptions:
     window: str = ""
     axis: str = "auto"
     series: str = ""
+    label: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +210,10 @@ class ScanBook:
             require("DICOM", "pydicom", "nibabel")
             self._check(owner, self._frames(upload))
             return read_series(path, target, None, modality, window, axis, options.series)
+        if path.suffix == NPZ:
+            volume = NpzVolume(path, needs_labels=False)
+            self._check(owner, math.prod(volume.layout.shape))
+            return volume.case(target, modality, window, options.label), {}
         require(path.suffix, "nibabel")
         self._check(owner, math.prod(int(n) for n in Volume(path).header.shape))
         return read_volume_file(path, target, None, modality, window, axis), {}
@@ -221,7 +228,7 @@ class ScanBook:
             if facts["kind"] == "image":
                 voxels += facts["rows"] * facts["columns"] * facts["frames"]
         if not voxels:
-            kinds = "NIfTI (.nii, .nii.gz), NRRD (.nrrd), MetaImage (.mha) or DICOM"
+            kinds = "NIfTI (.nii, .nii.gz), NRRD (.nrrd), MetaImage (.mha), .npz or DICOM"
             raise Damaged("", f"nothing in it is a scan: open {kinds}")
         return voxels
 

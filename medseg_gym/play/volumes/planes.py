@@ -11,7 +11,7 @@ import numpy as np
 from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.episodes.volumes import SliceState, VolumeState
-from medseg_gym.play.volumes.catalog import axis_of
+from medseg_gym.play.catalog import axis_of
 
 _PLANES = {
     "axial": (("coronal", "up"), ("sagittal", "up")),

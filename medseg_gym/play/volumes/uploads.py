@@ -10,10 +10,13 @@ from pathlib import Path
 from medseg_gym.cases.volumes import SUFFIXES
 from medseg_gym.serving.errors import ServiceError
 
-VOLUME_SUFFIXES = tuple(s for s in SUFFIXES if s not in (".nhdr", ".mhd"))
+NPZ, DICOM = ".npz", ".dcm"
+
+VOLUME_SUFFIXES = (*(s for s in SUFFIXES if s not in (".nhdr", ".mhd")), NPZ)
 """Volume files whose voxels are in the same file as the header."""
 
-DICOM = ".dcm"
+CHUNK = 4 << 20
+"""Bytes of a file that the page sends in one request."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from medseg_gym.errors import EpisodeError
 from medseg_gym.prompts import AddBox
 from medseg_gym.prompts.volumes import SlicePrompt
 from medseg_gym.trajectories.errors import TrajectoryError
+from medseg_gym.trajectories.store.mask_codec import unpack_mask
 from medseg_gym.trajectories.trajectory import Trajectory
 
 
@@ -57,7 +58,8 @@ def rebuild_volume_episode(
     case = stored_volume(trajectory) if case is None else case
     max_steps = int(trajectory.facts.options.get("max_steps", len(trajectory.steps)))
     episode = VolumeEpisode(case, max_steps)
-    for number, (step, mask) in enumerate(zip(trajectory.steps, trajectory.masks, strict=True)):
+    for number, step in enumerate(trajectory.steps):
+        mask = unpack_mask(step.mask, *trajectory.facts.shape)  # one at a time: they are large
         effect, error = episode.judge(step.prompt)  # type: ignore[arg-type]
         state = None
         if effect == "decode":

@@ -26,14 +26,12 @@ def test_a_policy_by_name_plays_beside_people(tmp_path) -> None:
         result = re.search(r"http://\S+", process.stdout.readline())
         assert result is not None
         with httpx.Client(base_url=result[0], timeout=60, trust_env=False) as client:
-            setup = client.get("/api/setup").json()
-            assert (
-                setup["policies"][0]["name"].startswith("location-prior")
-                and setup["max_steps"] == 3
-            )
-            assert "oracle-box" in [policy["name"] for policy in setup["policies"]]
+            setup = client.get("/api/setup").json()["images"]
+            policy = setup["policies"][0]
+            assert policy.startswith("location-prior") and setup["max_steps"] == 3
+            assert "oracle-box" in setup["policies"]
             (case,) = client.get("/api/cases", params={"place": "c2", "count": 1}).json()["cases"]
-            body = {"policy": "p0", "place": "c2", "key": case["key"]}
+            body = {"policy": policy, "place": "c2", "key": case["key"]}
             shown = client.post("/api/watch", json=body).json()
             while not shown["done"]:
                 time.sleep(0.05)

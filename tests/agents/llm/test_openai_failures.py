@@ -440,7 +440,8 @@ def test_a_policy_on_the_page_whose_server_fails(serve, tmp_path):
         with httpx.Client(base_url=address[0], timeout=60, trust_env=False) as client:
             place = {"place": "c2", "count": 1}
             (case,) = client.get("/api/cases", params=place).json()["cases"]
-            body = {"policy": "p0", "place": "c2", "key": case["key"]}
+            policy = client.get("/api/setup").json()["images"]["policies"][0]
+            body = {"policy": policy, "place": "c2", "key": case["key"]}
             errors = []
             for _ in range(2):
                 shown = client.post("/api/watch", json=body).json()

@@ -8,41 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from medseg_gym.backbones.remote.ends import RemoteBackbone
-from medseg_gym.backbones.remote.wire import WireRow
-from medseg_gym.cases import Case
+from medseg_gym.backbones.cache import embedding_cache
+from medseg_gym.cases import Case, VolumeCase
+from medseg_gym.envs.options import EnvOptions
+from medseg_gym.envs.volumes.options import VolumeOptions
 from medseg_gym.episodes import Episode
+from medseg_gym.episodes.volumes import VolumeEpisode
 from medseg_gym.errors import PolicyError
 from medseg_gym.play.catalog import Place
 from medseg_gym.play.describe import describe_steps
 from medseg_gym.play.games import GameBook
 from medseg_gym.play.options import PagePolicy
+from medseg_gym.play.shared_segmenter import SharedSegmenter
+from medseg_gym.play.volumes.describe import describe_volume_steps
+from medseg_gym.play.volumes.games import PIXEL_BYTES
 from medseg_gym.policy import Policy, close_policy, make_envs, play_cases
-from medseg_gym.serving.batching.segmenter import Segmenter
 from medseg_gym.trajectories import EpisodeKey, TrajectoryWriter, VectorRecorder
 from medseg_gym.trajectories.recording.provenance import option_facts
-
-
-class SharedSegmenter(RemoteBackbone):
-    """The service's segmenter as the backbone of an environment in this process."""
-
-    def __init__(self, segmenter: Segmenter) -> None:
-        super().__init__(segmenter.facts)
-        self._segmenter = segmenter
-
-    def _encode(self, images: Mapping[str, np.ndarray]) -> Mapping[str, tuple[int, int]]:
-        return self._segmenter.encode_now(images)
-
-    def _decode(
-        self, rows: Sequence[WireRow], images: Mapping[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return self._segmenter.decode_now(rows, images)
 
 
 @dataclass(eq=False)
@@ -64,8 +49,8 @@ class WatchedEpisode:
     id: str
     owner: str
     policy: str
-    case: Case
-    episode: Episode | None = None
+    case: Case | VolumeCase
+    episode: Episode | VolumeEpisode | None = None
     rewards: list[float] = field(default_factory=list)
     sees_truth: bool | None = None
     done: bool = False
@@ -87,11 +72,16 @@ class WatchedEpisode:
             "error": self.error,
             "steps": [],
         }
-        if self.episode is not None:
-            description["max_steps"] = self.episode.max_steps
-            description["steps"] = describe_steps(self.episode, self.rewards, scored, since)
+        episode = self.episode
+        if episode is not None:
+            description["max_steps"] = episode.max_steps
+            if isinstance(episode, VolumeEpisode):
+                steps = describe_volume_steps(episode, self.rewards, scored, since)
+            else:
+                steps = describe_steps(episode, self.rewards, scored, since)
+            description["steps"] = steps
             if scored:
-                description["start_dice"] = self.episode.start_dice
+                description["start_dice"] = episode.start_dice
         return description
 
 
@@ -110,33 +100,32 @@ class _ShowingRecorder(VectorRecorder):
 
 
 class PolicyRunner:
-    """A policy with its environment on the cases of one place."""
+    """A policy with its environment on the cases of one place.
+
+    Args:
+        policy: To be built.
+        place: Of the cases; on an owner's own nothing is recorded.
+        games: Games with the same settings.
+        writer: Of the policies' store.
+        known: Keys of what is in the store.
+    """
 
     def __init__(
         self,
         policy: PagePolicy,
         place: Place,
-        games: GameBook,
+        games: GameBook[Any],
         writer: TrajectoryWriter,
         known: set[EpisodeKey],
     ) -> None:
         options = games.env_options(place)
+        backbone = SharedSegmenter(games.segmenter)
         # A policy knows its tools; where it does not, it gets those that the backbone can answer.
-        view = {"tools": games.tools, **policy.view}
-        envs = make_envs(
-            1,
-            policy.env_id,
-            cases=options.cases,
-            split=options.split,
-            backbone=SharedSegmenter(games.book.segmenter),
-            reward=options.reward,
-            max_steps=options.max_steps,
-            prompt_memory=options.prompt_memory,
-            mask_input=options.mask_input,
-            multimask=options.multimask,
-            text_prompt=options.text_prompt,
-            **view,
-        )
+        view = {"tools": games.policy_tools, **policy.view}
+        envs = make_envs(1, policy.env_id, **_arguments(options), backbone=backbone, **view)
+        if isinstance(options, VolumeOptions):
+            embedding_cache(backbone).max_bytes = PIXEL_BYTES
+        self._own = place.own
         self.policy: Policy = policy.build(envs)
         self._recorded = known
         self.seed = _seed_of(self.policy.name, place, games)
@@ -150,7 +139,9 @@ class PolicyRunner:
             self.policy.sees_truth,
         )
 
-    def _key_of(self, episode: Episode) -> EpisodeKey | None:
+    def _key_of(self, episode: Episode | VolumeEpisode) -> EpisodeKey | None:
+        if self._own:
+            return None
         key = EpisodeKey(episode.case.key, self.seed, 0)
         if key in self._recorded:
             return None
@@ -183,9 +174,19 @@ class PolicyRunner:
         self.envs.close()
 
 
-def _seed_of(policy: str, place: Place, games: GameBook) -> int:
+def _arguments(options: EnvOptions) -> dict[str, Any]:
+    """Return the arguments of an environment, but for its backbone and its view."""
+    names = ["cases", "split", "reward", "max_steps", "mask_input", "multimask", "text_prompt"]
+    arguments = {name: getattr(options, name) for name in names}
+    if isinstance(options, VolumeOptions):
+        # Embeddings are the service's; there is nothing here to spill.
+        return arguments | {"propagation": options.propagation, "spill_bytes": 0}
+    return arguments | {"prompt_memory": options.prompt_memory}
+
+
+def _seed_of(policy: str, place: Place, games: GameBook[Any]) -> int:
     """Return the same number for the same policy, cases and settings, recorded once."""
     facts = [policy, place.spec or place.source.name, place.split, games.max_steps]
-    facts += [games.options.reward, games.book.segmenter.facts.fingerprint]
+    facts += [games.options.reward, games.segmenter.facts.fingerprint]
     digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 2
