@@ -7,25 +7,24 @@ from typing import Any
 
 from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.arrays.networks import PromptNetwork
-from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.evaluate import evaluate
 from medseg_agents.policies.network import NetworkPolicy
-from medseg_gym.episodes import mean_summary
+from medseg_gym.episodes import EpisodeSummary, mean_summary
 from medseg_gym.policy import make_envs
 
 
-def validation_metrics(records: Sequence[CaseRecord]) -> dict[str, float]:
+def validation_metrics(summaries: Sequence[EpisodeSummary]) -> dict[str, float]:
     """Average validation cases, by "val/NAME".
 
     Args:
-        records: At least one.
+        summaries: At least one.
 
     Returns:
         `val/return` (mean of `EpisodeSummary.episode_return`) and, under the names of
         `mean_summary`, `val/dice`, `val/first_dice`, `val/turns`, `val/valid_rate` and
         `val/stopped`.
     """
-    means = mean_summary([record.summary for record in records])
+    means = mean_summary(summaries)
     names = ("dice", "first_dice", "turns", "valid_rate", "stopped")
     return {
         "val/return": means["episode_return"],
@@ -56,7 +55,7 @@ class Validator:
         training = network.training
         records = evaluate(self.envs, NetworkPolicy(network, "validation"), self.keys)
         network.train(training)
-        return validation_metrics(records)
+        return validation_metrics([record.summary for record in records])
 
     def close(self) -> None:
         """Close the environments."""

@@ -312,6 +312,10 @@ class EpisodeSettings(EnvironmentOptions):
 
     topic: ClassVar[str] = "Cases and environment"
 
+    env: str | None = None
+    """MedSegChat-v0, or MedSegVolumeChat-v0, whose `cases` are volumes, as phantoms-volume. None is
+    the one that the checkpoint was trained for; it cannot play another."""
+
     cases: str = "phantoms:abdomen"
     """Case spec; its "train" split is trained on."""
 

@@ -31,7 +31,6 @@ from medseg_agents.runs.gpus import (
 )
 from medseg_agents.runs.length import check_length
 from medseg_agents.runs.log import RunLog
-from medseg_gym.cases import load_cases
 from medseg_gym.display.terminal import make_console
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
 
@@ -81,7 +80,8 @@ def chat_config(
     """
     config: ChatConfig = ChatPPOConfig() if isinstance(run, ChatPPORun) else GRPOConfig()
     options = {"cases": run.cases, "split": "train", **run.env_options(), **run.view()}
-    config.environment(env_config={**options, **env_options})
+    env = f"medseg_gym:{run.kind().env_id}"
+    config.environment(env=env, env_config={**options, **env_options})
     config.training(lr=run.lr, grad_clip=run.max_grad_norm, num_epochs=run.epochs)
     gpus = gpus or gpu_plan(run)
     config.env_runners(num_env_runners=run.env_runners, num_gpus_per_env_runner=gpus.per_runner)
@@ -126,7 +126,7 @@ def train_chat(
     gpus = gpu_plan(config)
     run = RunFolder(out)
     check_length(config, run, resume)
-    run.start(config, view, resume, "MedSegChat-v0", _FREE)
+    run.start(config, view, resume, config.kind().env_id, _FREE)
     start = start_folder(config.model, config.lora_rank, run.path / _BASE, config.base)
     console = console or make_console()
     newest = run.newest()
@@ -181,7 +181,7 @@ def _train(
     algo: ChatAlgorithm, config: ChatRun, run: RunFolder, step: int, console: Console | None
 ) -> None:
     every = config.eval_every
-    keys = load_cases(config.cases, "val").keys[: config.eval_cases] if every else []
+    keys = config.kind().load(config.cases, "val").keys[: config.eval_cases] if every else []
     total = config.total_iterations
     with RunLog(
         run.path,
@@ -212,11 +212,11 @@ def _train(
 def _validate(
     algo: ChatAlgorithm, keys: Sequence[str], out: Path, iteration: int
 ) -> dict[str, float]:
-    records, sheet = algo.validate_cases(keys, drawn=_DRAWN)
+    summaries, sheet = algo.validate_cases(keys, drawn=_DRAWN)
     if sheet:
         file = out / "samples" / f"iteration-{iteration:05d}.png"
         atomic_write(file, sheet)
-    return validation_metrics(records)
+    return validation_metrics(summaries)
 
 
 def _save(algo: ChatAlgorithm, config: ChatRun, run: Path, folder: Path) -> None:
@@ -231,4 +231,4 @@ def _save_model(algo: ChatAlgorithm, config: ChatRun, run: Path, folder: Path) -
     facts = {"algorithm": type(config).__name__, "run": str(run.absolute())}
     with atomic_folder(folder) as unfinished:
         module.save(unfinished, facts)
-        save_view(unfinished, config.view(), policy)
+        save_view(unfinished, config.view(), policy, config.kind().env_id)

@@ -26,9 +26,7 @@ CHAT_VIEW: dict[str, Any] = {
 """Arguments of chat environments that belong to the view alone; tools are joined by "+"."""
 
 
-def policy_and_view(
-    spec: Spec, options: type
-) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+def policy_and_view(spec: Spec, options: type) -> tuple[dict[str, Any], dict[str, Any], str | None]:
     """Convert the options of "KIND:ARGUMENT?option=value" and divide them.
 
     Args:

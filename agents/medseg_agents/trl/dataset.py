@@ -17,7 +17,7 @@ def environment_rows(
 ) -> Any:
     """Make rows for `make_environment`: `prompt` and `case`.
 
-    The prompt holds an empty user turn, which the environment's `reset` fills with image and
+    The prompt holds an empty user turn, which the environment's `reset` fills with images and
     task; no image is stored.
 
     Args:

@@ -89,9 +89,9 @@ def play_volumes(chain: VolumeChain, spec: PolicySpec, backbone: Any) -> list[Pl
         **spec.view,
     )
     keys = load_volumes(chain.cases, "test").keys[: chain.test]
-    played = [one for batch in play_cases(envs, spec.build(envs), keys, chain.seed) for one in batch]
+    batches = list(play_cases(envs, spec.build(envs), keys, chain.seed))
     envs.close()
-    return played
+    return [one for batch in batches for one in batch]
 
 
 def row_of(label: str, note: str, played: Sequence[Played]) -> dict[str, Any]:

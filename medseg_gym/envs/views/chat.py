@@ -207,9 +207,9 @@ class ChatView:
         """The whole conversation so far, see `Message`.
 
         It ends with the user turn that waits for an answer, or, when the episode is over, with the
-        model's last answer. Each user turn has the images `image_keys`, see `images`. What a step said is
-        what the model said; where that is not known (a replayed recording), the tool call of its
-        prompt.
+        model's last answer. Each user turn has the images `image_keys`, see `images`. What a step
+        said is what the model said; where that is not known (a replayed recording), the tool call
+        of its prompt.
 
         Args:
             episode: Running or over.

@@ -15,14 +15,18 @@ import torch
 from medseg_gym.cases import Case, load_cases
 from medseg_gym.cases.source import Source
 from medseg_gym.cases.volume_source import load_volumes
+from medseg_gym.envs.chat import MedSegChatEnv
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.views.chat import ChatView
 from medseg_gym.envs.views.chat_texts import ChatTexts
+from medseg_gym.envs.volumes.chat import MedSegVolumeChatEnv
 from medseg_gym.envs.volumes.chat_options import VolumeChatOptions
 from medseg_gym.envs.volumes.chat_view import VolumeChatView
 from medseg_gym.episodes import Episode
 from medseg_gym.episodes.volumes import VolumeEpisode
 from medseg_gym.errors import MedSegError
+from medseg_gym.prompts import TOOLS
+from medseg_gym.prompts.volumes import VOLUME_TOOLS
 
 
 @dataclass(frozen=True)
@@ -32,18 +36,31 @@ class ChatKind:
     Args:
         env_id: For `gym.make`.
         noun: What an episode is played on: "image" or "volume".
-        options: Its arguments.
+        env: Class of the single environment.
         view: Shows its episodes; built from options.
         load: Opens its cases, `load(spec, split)`.
         begin: Makes the episode on a case before its first step, `begin(case, max_steps)`.
+        tools: All tools that its agents may be given.
     """
 
     env_id: str
     noun: str
-    options: type[ChatOptions]
+    env: type[MedSegChatEnv]
     view: type[ChatView]
     load: Callable[[Any, str], Source[Any]]
     begin: Callable[[Any, int], Any]
+    tools: tuple[str, ...]
+
+    @property
+    def options(self) -> type[ChatOptions]:
+        """Arguments of the environment."""
+        options: Any = self.env.options_class
+        return options  # type: ignore[no-any-return]
+
+    @property
+    def core(self) -> Callable[[Any, int], Any]:
+        """Makes slots that play, `core(options, num_slots)`."""
+        return self.env.core_class
 
     @property
     def image_keys(self) -> tuple[str, ...]:
@@ -55,9 +72,17 @@ def _begin_image(case: Case, max_steps: int) -> Episode:
     return Episode(case, torch.from_numpy(case.mask.copy()), max_steps)
 
 
-IMAGE_CHAT = ChatKind("MedSegChat-v0", "image", ChatOptions, ChatView, load_cases, _begin_image)
+IMAGE_CHAT = ChatKind(
+    "MedSegChat-v0", "image", MedSegChatEnv, ChatView, load_cases, _begin_image, TOOLS
+)
 VOLUME_CHAT = ChatKind(
-    "MedSegVolumeChat-v0", "volume", VolumeChatOptions, VolumeChatView, load_volumes, VolumeEpisode
+    "MedSegVolumeChat-v0",
+    "volume",
+    MedSegVolumeChatEnv,
+    VolumeChatView,
+    load_volumes,
+    VolumeEpisode,
+    VOLUME_TOOLS,
 )
 CHAT_KINDS = {kind.env_id: kind for kind in (IMAGE_CHAT, VOLUME_CHAT)}
 
