@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import typer
@@ -38,15 +38,13 @@ from medseg_gym.display.terminal import make_console
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.storage.atomic_write import atomic_write
 
-SHARD = 2000  # images of a file of first turns
-
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
     """Sizes of the stages.
 
     Args:
-        cases: Case spec; four consecutive cases share an image.
+        cases: Case spec.
         image_size: Side of the image that the model sees.
         experts: Training cases that experts play.
         annotator: Who plays them.
@@ -62,6 +60,10 @@ class Chain:
         backbone: Who segments.
         seed: Of weights, order and experts.
     """
+
+    env: ClassVar[str] = "MedSeg-v0"  # that the experts play
+    per_image: ClassVar[int] = 4  # consecutive cases that share an image
+    shard: ClassVar[int] = 2000  # images of a file of first turns
 
     cases: str = "phantoms:abdomen"
     image_size: int = 96
@@ -130,7 +132,23 @@ def run_chain(
     ] = "",
 ) -> None:
     """Run all stages that are not done yet."""
-    chain = read_settings(Chain, settings)
+    from benchmarks.learning.tiny_table import make_table
+
+    run_stages(read_settings(Chain, settings), out, workers, threads, make_table)
+
+
+def run_stages(
+    chain: Chain, out: Path, workers: int, threads: int, make_table: Callable[..., None]
+) -> None:
+    """Run all stages that are not done yet.
+
+    Args:
+        chain: Sizes of the stages.
+        out: Folder of everything.
+        workers: Processes that draw cases and play experts.
+        threads: Torch threads of training and table.
+        make_table: Plays the table, `make_table(chain, out, minutes of each stage, console)`.
+    """
     console = make_console()
     claim(out / "chain.json", chain)
     torch.set_num_threads(threads)
@@ -140,7 +158,7 @@ def run_chain(
     stages.run("first turns", lambda: draw_first_turns(chain, out, workers))
     stages.run("first fine-tuning", lambda: first_tuning(chain, out))
     stages.run("mixed fine-tuning", lambda: mixed_tuning(chain, out))
-    stages.run("table", lambda: _table(chain, out, stages, console))
+    stages.run("table", lambda: make_table(chain, out, stages.taken, console))
 
 
 # the stages -----------------------------------------------------------------------------------
@@ -149,6 +167,7 @@ def play_experts(chain: Chain, out: Path, workers: int) -> None:
     from medseg_gym.trajectories.recording.generate import GenerateOptions, generate_episodes
 
     options = GenerateOptions(
+        env=chain.env,
         cases=chain.cases,
         split="train",
         annotator=chain.annotator,
@@ -174,12 +193,12 @@ def export_experts(chain: Chain, out: Path) -> None:
 
 def draw_first_turns(chain: Chain, out: Path, workers: int) -> None:
     """Stage 3, a file at a time."""
-    start = -(-chain.experts // 4)
+    start = -(-chain.experts // chain.per_image)
     jobs = []
-    for number, first in enumerate(range(start, start + chain.images, SHARD)):
+    for number, first in enumerate(range(start, start + chain.images, chain.shard)):
         file = out / "first_turns" / f"{number:03d}.parquet"
         if not file.exists():
-            last = min(first + SHARD, start + chain.images)
+            last = min(first + chain.shard, start + chain.images)
             jobs.append((file, chain, first, last))
     if not jobs:
         return
@@ -194,7 +213,8 @@ def _draw(file: Path, chain: Chain, first: int, last: int) -> None:
     from medseg_agents.llm.first_turns import write_first_turns
 
     torch.set_num_threads(1)
-    write_first_turns(file, chain.cases, range(first, last), chain.chat)
+    images = range(first, last)
+    write_first_turns(file, chain.cases, images, chain.chat, per_image=chain.per_image)
 
 
 def first_tuning(chain: Chain, out: Path) -> None:
@@ -229,13 +249,6 @@ def _tune(
         seed=chain.seed,
     )
     train_sft(config, run, resume=True)
-
-
-def _table(chain: Chain, out: Path, stages: Stages, console: Console) -> None:
-    """Stage 6."""
-    from benchmarks.learning.tiny_table import make_table
-
-    make_table(chain, out, stages.taken, console)
 
 
 if __name__ == "__main__":

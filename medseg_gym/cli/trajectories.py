@@ -185,13 +185,12 @@ def export(
     store: StorePath,
     out: Annotated[Path, typer.Argument(metavar="FILE", help="File to write.")],
 ) -> None:
-    """Write the accepted episodes as a training set, as MedSegChat-v0 would show them."""
-    from medseg_gym.envs.chat_options import ChatOptions
-    from medseg_gym.trajectories.export.export import export_store
+    """Write the accepted episodes as a training set, as the chat environment would show them."""
+    from medseg_gym.trajectories.export.export import export_store, store_kind
     from medseg_gym.trajectories.store.reader import TrajectoryStore
 
-    chat = ChatOptions.from_arguments(options.chat())
     opened, console = TrajectoryStore(store), make_console()
+    chat = store_kind(opened).options.from_arguments(options.chat())
     with make_progress() as progress:
         bar = progress.add_task(options.format, total=len(opened))
         exported = export_store(

@@ -25,6 +25,12 @@ class ChatOptions(EnvOptions):
         "targets": "the target is told in words",
     }
 
+    of_view: ClassVar[tuple[str, ...]] = (
+        *("image_size", "texts", "overlay", "overlay_strength", "thinking", "coordinates"),
+        "tools",
+    )
+    """Arguments that belong to the view alone."""
+
     image_size: int = 512
     """Side P of the square image that the model is shown, in pixels."""
 

@@ -9,15 +9,20 @@ import numpy as np
 from PIL import Image
 
 from medseg_gym.envs.rendering import add_caption, draw_case, draw_episode
+from medseg_gym.envs.volumes.drawing import draw_volume_episode
 from medseg_gym.episodes import Episode
+from medseg_gym.episodes.volumes import VolumeEpisode
 
 _MARGIN = 6
 
 
 def contact_sheet(
-    episodes: Sequence[tuple[str, Episode]], path: str | Path, side: int = 200
+    episodes: Sequence[tuple[str, Episode | VolumeEpisode]], path: str | Path, side: int = 200
 ) -> Path:
     """Write one row per episode: image, truth, then prompts, mask and Dice after each step.
+
+    Of a volume, image and truth are the slice that shows most of the target, and every step is the
+    slice in view.
 
     Args:
         episodes: (label, episode) pairs; the label is shown under the image.
@@ -29,17 +34,22 @@ def contact_sheet(
     """
     rows = []
     for label, episode in episodes:
-        case = episode.case
+        case, steps = episode.case, range(1, len(episode.steps) + 1)
         origin = "synthetic" if case.synthetic else f"{case.modality}, {case.source}"
+        if isinstance(episode, VolumeEpisode):
+            key = int(case.mask.sum(axis=(1, 2)).argmax())
+            image, truth = episode.case.rgb(key), case.mask[key]
+            drawn = [draw_volume_episode(episode, side, step) for step in steps]
+        else:
+            image, truth = case.image, case.mask
+            drawn = [draw_episode(episode, side, step) for step in steps]
         tiles = [
-            add_caption(draw_case(case.image, side=side), (label, case.key)),
+            add_caption(draw_case(image, side=side), (label, case.key)),
             add_caption(
-                draw_case(case.image, truth=case.mask, side=side),
-                (f"truth ({origin})", case.target),
+                draw_case(image, truth=truth, side=side), (f"truth ({origin})", case.target)
             ),
         ]
-        tiles += [draw_episode(episode, side, step) for step in range(1, len(episode.steps) + 1)]
-        rows.append(tiles)
+        rows.append(tiles + drawn)
     width = max(len(tiles) for tiles in rows) * (side + _MARGIN)
     height = sum(max(tile.shape[0] for tile in tiles) + _MARGIN for tiles in rows)
     sheet = np.full((height, width, 3), 24, np.uint8)

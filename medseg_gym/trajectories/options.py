@@ -145,7 +145,16 @@ class ExportOptions(ShownOptions):
     topic: ClassVar[str] = "Export"
 
     format: str = "chat-parquet"
-    """chat-parquet, jsonl or verl-parquet."""
+    """chat-parquet, jsonl or verl-parquet (images alone)."""
+
+    overview_size: int | None = None
+    """Side of the overview's squares in pixels, of episodes on volumes; None takes the default of
+    MedSegVolumeChat-v0."""
+
+    def chat(self) -> dict[str, Any]:
+        """Return the arguments of the chat environment."""
+        size = self.overview_size
+        return {**super().chat(), **({} if size is None else {"overview_size": size})}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,8 +44,7 @@ def answers(turn, variant):
 def caller(tmp_path_factory, small_cases):
     """Folder of a vision-language model that has learned in seconds to make valid calls."""
     pytest.importorskip("trl")
-    import torch
-    from medseg_agents.llm.checkpoint import load_model, load_processor, save_view
+    from medseg_agents.llm.checkpoint import save_view
     from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
 
     from medseg_gym.policy import make_envs
@@ -53,15 +52,31 @@ def caller(tmp_path_factory, small_cases):
     view = {"image_size": 64, "texts": "terse"}
     options = {"cases": small_cases, "backbone": "ellipse", "max_steps": 3, **view}
     envs = make_envs(len(small_cases), "MedSegChat-v0", **options)
+    conversations, texts = played(envs, [case.key for case in small_cases], answers)
+    size = TinyConfig(image_size=64, hidden=64, layers=2, vision_layers=1)
+    path = build_tiny(tmp_path_factory.mktemp("caller"), texts, size)
+    teach(path, conversations)
+    save_view(path, view, {})
+    return path
+
+
+def played(envs, keys, answers):
+    """Conversations of six ways to play each case, and the texts that they show."""
     conversations, texts = [], set()
     for variant in range(6):
-        observations, _ = envs.reset(options={"case": [case.key for case in small_cases]})
+        observations, _ = envs.reset(options={"case": keys})
         for turn in range(3):
             texts |= set(observations["text"])
-            observations, *_ = envs.step([answers(turn, variant)] * len(small_cases))
-        conversations += [(envs.messages(s), envs.images(s)) for s in range(len(small_cases))]
-    size = TinyConfig(image_size=64, hidden=64, layers=2, vision_layers=1)
-    path = build_tiny(tmp_path_factory.mktemp("caller"), sorted(texts), size)
+            observations, *_ = envs.step([answers(turn, variant)] * len(keys))
+        conversations += [(envs.messages(s), envs.images(s)) for s in range(len(keys))]
+    return conversations, sorted(texts)
+
+
+def teach(path, conversations):
+    """Train the model in a folder for some seconds on conversations, and save it there."""
+    import torch
+    from medseg_agents.llm.checkpoint import load_model, load_processor
+
     model, processor = load_model(path), load_processor(path)
     batches = []
     for start in range(0, len(conversations), 6):
@@ -86,5 +101,3 @@ def caller(tmp_path_factory, small_cases):
             optimiser.zero_grad()
     assert loss.item() < 0.5, loss.item()
     model.eval().save_pretrained(path)
-    save_view(path, view, {})
-    return path

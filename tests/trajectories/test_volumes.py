@@ -19,7 +19,6 @@ from medseg_gym.trajectories import (
     TrajectoryStore,
     VectorRecorder,
     export_pairs,
-    export_store,
     rebuild_episode,
     rebuild_volume_episode,
     replay_store,
@@ -144,8 +143,6 @@ def test_what_is_for_images_says_so(tmp_path):
     trajectory = next(iter(store))
     with pytest.raises(TrajectoryError, match=r"'v0' is a volume of 7 slices"):
         rebuild_episode(trajectory)
-    with pytest.raises(TrajectoryError, match="is a volume"):
-        export_store(store, tmp_path / "chat.jsonl", "jsonl", cases=cases)
     with pytest.raises(TrajectoryError, match="is a volume"):
         export_pairs(store, tmp_path / "pairs.parquet", cases=cases)
 

@@ -18,13 +18,11 @@ from medseg_agents import policies
 from medseg_agents.best_of_n.config import BestOfNError, BestOfNRun
 from medseg_agents.best_of_n.selection import select_best, write_best
 from medseg_agents.evaluation.validation import DRAWN
-from medseg_agents.llm.checkpoint import read_view
+from medseg_agents.llm.checkpoint import kind_to_play, read_view
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.runs.log import RunLog
 from medseg_agents.sft.config import SftConfig
 from medseg_agents.sft.train import train_sft
-from medseg_gym.cases import load_cases
-from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.episodes import Episode
 from medseg_gym.policy import make_envs, play_cases
 from medseg_gym.storage.atomic_write import atomic_folder
@@ -97,7 +95,8 @@ def _iterate(
         )
     best = write_best(store, selection.chosen, folder / "best")
     file = folder / "best.parquet"
-    export_store(best, file, "chat-parquet", ChatOptions.from_arguments(read_view(model)[0]))
+    chat = kind_to_play(model).options.from_arguments(read_view(model).view)
+    export_store(best, file, "chat-parquet", chat)
     settings = SftConfig.from_mapping(config.sft(str(model), str(file)))
     trained = train_sft(settings, folder / "sft", resume=True, quiet=True)
     return trained, {
@@ -126,7 +125,7 @@ def sample_cases(
         number: Of the iteration; other draws in each.
         on_batch: Called after each batch of cases.
     """
-    keys = list(load_cases(config.cases, "train").keys[: config.limit])
+    keys = list(kind_to_play(model).load(config.cases, "train").keys[: config.limit])
     make_folder(path)
     recover(path)
     recorded = set(TrajectoryStore(path).keys())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg_agents.dpo.config import DpoConfig, DpoError
+from medseg_agents.llm.checkpoint import SavedView, kind_to_play, read_view
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.data import leave_out_spelled, load_rows
 from medseg_agents.sft.trainer_arguments import set_length, steps_of, trainer_arguments
@@ -48,22 +49,23 @@ def train_dpo(
         run.start(config, None, resume and run.config_file.exists(), error=DpoError)
     if finished.is_dir() and not config.extend:
         return finished
-    rows, view = load_pairs(config.pairs, out / "cache")
+    rows, shown = load_pairs(config.pairs, out / "cache")
     held_out = load_pairs(config.validation, out / "cache")[0] if config.validation else None
-    policy = _check_view(config, view)
+    policy = _check_view(config, shown)
     model, processor, origin = load_start(config, out, arguments(config, out).main_process_first())
     rows = leave_out_spelled(rows, processor, ("prompt", "chosen", "rejected"), DpoError)
     from medseg_agents.sft.played_cases import played_cases  # imports torch
 
-    play = played_cases(config, processor, view, policy) if is_first() else None
+    shown = shown._replace(policy=policy)
+    play = played_cases(config, processor, shown) if is_first() else None
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet, play)
     total = config.total(steps_of(config, len(rows), trainer.args.world_size))
     train_to_end(trainer, run, total, DpoError)
-    save_trained(trainer, processor, run, config, origin, (view, policy), DpoError)
+    save_trained(trainer, processor, run, config, origin, shown, DpoError)
     return finished
 
 
-def load_pairs(paths: Sequence[str], cache: Path) -> tuple[Any, dict[str, Any]]:
+def load_pairs(paths: Sequence[str], cache: Path) -> tuple[Any, SavedView]:
     """Load pairs as a `datasets.Dataset`, and how they were shown.
 
     Args:
@@ -83,11 +85,11 @@ def load_pairs(paths: Sequence[str], cache: Path) -> tuple[Any, dict[str, Any]]:
     )
 
 
-def _check_view(config: DpoConfig, view: dict[str, Any]) -> dict[str, Any]:
+def _check_view(config: DpoConfig, pairs: SavedView) -> dict[str, Any]:
     """Compare the view of the pairs with the model's; returns the arguments of its policy."""
-    from medseg_agents.llm.checkpoint import read_view
-
-    shown, policy = read_view(config.model)
+    kind_to_play(config.model, pairs.env_id)
+    shown, policy, _ = read_view(config.model)
+    view = pairs.view
     other = sorted(name for name in shown if name in view and view[name] != shown[name])
     if other:
         raise DpoError(

@@ -9,29 +9,28 @@ from typing import Any
 
 from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.arrays.networks import PromptNetwork
-from medseg_agents.evaluation.case_record import CaseRecord, EpisodeRecord, record_of
 from medseg_agents.policies.network import NetworkPolicy
 from medseg_gym.envs.contact_sheet import contact_sheet
 from medseg_gym.envs.vector import CoreVectorEnv
-from medseg_gym.episodes import Episode, mean_summary
+from medseg_gym.episodes import EpisodeSummary, mean_summary
 from medseg_gym.policy import Policy, make_envs, play_cases
 
 DRAWN = 6
 """Validation episodes on a contact sheet."""
 
 
-def validation_metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
+def validation_metrics(summaries: Sequence[EpisodeSummary]) -> dict[str, float]:
     """Average validation cases, by "val/NAME".
 
     Args:
-        records: At least one.
+        summaries: At least one.
 
     Returns:
         `val/return` (mean of `EpisodeSummary.episode_return`) and, under the names of
         `mean_summary`, `val/dice`, `val/first_dice`, `val/turns`, `val/valid_rate` and
         `val/stopped`.
     """
-    means = mean_summary([record.summary for record in records])
+    means = mean_summary(summaries)
     names = ("dice", "first_dice", "turns", "valid_rate", "stopped")
     return {
         "val/return": means["episode_return"],
@@ -41,7 +40,7 @@ def validation_metrics(records: Sequence[EpisodeRecord]) -> dict[str, float]:
 
 def play_validation(
     envs: CoreVectorEnv, policy: Policy, keys: Sequence[str], seed: int = 0, drawn: int = DRAWN
-) -> tuple[list[CaseRecord], bytes]:
+) -> tuple[list[EpisodeSummary], bytes]:
     """Play cases once each and draw the first of them.
 
     Args:
@@ -52,17 +51,17 @@ def play_validation(
         drawn: Episodes on the sheet.
 
     Returns:
-        Records, and a PNG of the first `drawn` episodes with their masks (empty for none).
+        Summaries, and a PNG of the first `drawn` episodes with their masks (empty for none).
     """
-    records: list[CaseRecord] = []
-    episodes: list[tuple[str, Episode]] = []
+    summaries: list[EpisodeSummary] = []
+    episodes: list[tuple[str, Any]] = []
     for batch in play_cases(envs, policy, keys, seed):
-        records += [record_of(played, policy, envs, len(batch)) for played in batch]
+        summaries += [played.summary for played in batch]
         episodes += [("", one.episode) for one in batch[: drawn - len(episodes)]]
     if not episodes:
-        return records, b""
+        return summaries, b""
     with tempfile.TemporaryDirectory() as folder:
-        return records, contact_sheet(episodes, Path(folder) / "sheet.png").read_bytes()
+        return summaries, contact_sheet(episodes, Path(folder) / "sheet.png").read_bytes()
 
 
 class Validator:
@@ -86,9 +85,10 @@ class Validator:
     def __call__(self, network: PromptNetwork) -> tuple[dict[str, float], bytes]:
         """Play the cases; returns `validation_metrics`, and a contact sheet of the first."""
         training = network.training
-        records, sheet = play_validation(self.envs, NetworkPolicy(network, "validation"), self.keys)
+        policy = NetworkPolicy(network, "validation")
+        summaries, sheet = play_validation(self.envs, policy, self.keys)
         network.train(training)
-        return validation_metrics(records), sheet
+        return validation_metrics(summaries), sheet
 
     def close(self) -> None:
         """Close the environments."""

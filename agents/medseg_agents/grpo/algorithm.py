@@ -27,7 +27,6 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.grpo.case_choice import CaseChoice, Group, has_spread, whole_groups
 from medseg_agents.grpo.connectors import DICE
 from medseg_agents.grpo.errors import LostGroups
@@ -42,10 +41,11 @@ from medseg_agents.grpo.sharding.module import ShardedChatModule
 from medseg_agents.grpo.sharding.placement import check_cluster
 from medseg_agents.runs.algorithm_state import load_state, save_state
 from medseg_agents.runs.gpus import GpuRequest, count_gpus, learner_gpus
-from medseg_gym.cases import load_cases
+from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, ChatKind, chat_kind
+from medseg_gym.episodes import EpisodeSummary
 from medseg_gym.errors import MedSegError
 
-ENV = "medseg_gym:MedSegChat-v0"
+ENV = f"medseg_gym:{IMAGE_CHAT.env_id}"
 
 _CHOICE = "case_choice"
 
@@ -54,8 +54,9 @@ class ChatConfig(AlgorithmConfig):
     """Base of `GRPOConfig` and `ChatPPOConfig`.
 
     `chat(...)` sets the fields of `ChatSettings`; the rest is set with RLlib's own
-    methods: `environment(env_config=...)` takes arguments of `MedSegChat-v0`, `training(lr, gamma,
-    grad_clip, num_epochs)`, `env_runners(num_env_runners, num_envs_per_env_runner)` (0
+    methods: `environment(env_config=...)` takes arguments of `MedSegChat-v0` (or of another chat
+    environment, with `env="medseg_gym:MedSegVolumeChat-v0"`), `training(lr, gamma, grad_clip,
+    num_epochs)`, `env_runners(num_env_runners, num_envs_per_env_runner)` (0
     slots: all episodes of a runner), `learners(num_learners)`, `debugging(seed)`.
 
     Args:
@@ -103,9 +104,14 @@ class ChatConfig(AlgorithmConfig):
         return self
 
     @property
+    def kind(self) -> ChatKind:
+        """The chat environment that is played."""
+        return chat_kind(str(self.env).rpartition(":")[2])
+
+    @property
     def max_turns(self) -> int:
         """Turns that an episode may have."""
-        return int(self.env_config.get("max_steps", 5))
+        return int(self.env_config.get("max_steps", self.kind.options.max_steps))
 
     @property
     def episodes_per_runner(self) -> int:
@@ -228,7 +234,9 @@ class ChatAlgorithm(Algorithm):
         check_cluster(config)
         super().setup(config)
         options = self.config.env_config
-        source = load_cases(options.get("cases", "samples"), options.get("split", "train"))
+        kind = self.config.kind
+        cases = options.get("cases", kind.options.cases)
+        source = kind.load(cases, options.get("split", kind.options.split))
         settings = self.config.settings
         self._choice = CaseChoice(
             source.keys, self.config.seed or 0, settings.curriculum, settings.success_dice
@@ -377,12 +385,12 @@ class ChatAlgorithm(Algorithm):
 
     def validate_cases(
         self, keys: Sequence[str], split: str = "val", temperature: float = 0.0, drawn: int = 0
-    ) -> tuple[list[CaseRecord], bytes]:
+    ) -> tuple[list[EpisodeSummary], bytes]:
         """Play cases of another split, dealt to all runners; see `ChatEnvRunner.validate`."""
         if not self._given:
             self._give_weights()
         if self.env_runner_group.num_remote_workers() == 0:
-            alone: tuple[list[CaseRecord], bytes] = self.env_runner.validate(
+            alone: tuple[list[EpisodeSummary], bytes] = self.env_runner.validate(
                 keys, split, temperature, drawn
             )
             return alone
@@ -399,9 +407,9 @@ class ChatAlgorithm(Algorithm):
             local_env_runner=False,
             remote_worker_ids=[w for w, share in zip(workers, dealt, strict=True) if share],
         )
-        if sum(len(records) for records, _ in results) < len(keys):
+        if sum(len(summaries) for summaries, _ in results) < len(keys):
             raise LostGroups("a runner died while validation cases were played; see its error")
-        return [record for records, _ in results for record in records], results[0][1]
+        return [one for summaries, _ in results for one in summaries], results[0][1]
 
     def _play(self, groups: Sequence[Group], first: bool = True) -> list[Any]:
         if self.env_runner_group.num_remote_workers() == 0:

@@ -59,11 +59,17 @@ class TurnsToTokens(ConnectorV2):
     Args:
         mask_truncated: Take tokens of completions that were cut at the limit out of the
             `completion_mask`: they are read, and nothing is learned from them.
+        image_keys: Entries of an observation that are the images of a turn, in order.
     """
 
-    def __init__(self, mask_truncated: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        mask_truncated: bool = False,
+        image_keys: Sequence[str] = ("image",),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self._mask_truncated = mask_truncated
+        self._mask_truncated, self._image_keys = mask_truncated, tuple(image_keys)
 
     def __call__(
         self, *, rl_module: Any, batch: Any, episodes: Sequence[Any], **kwargs: Any
@@ -84,7 +90,8 @@ class TurnsToTokens(ConnectorV2):
             images = [hashed(p) for p in episode.custom_data.get(IMAGES_BEFORE, ())]
             turns = []
             for turn in range(len(episode)):
-                images.append(hashed(episode.get_observations(turn)["image"]))
+                shown = episode.get_observations(turn)
+                images += [hashed(shown[key]) for key in self._image_keys]
                 extra = {
                     name: episode.get_extra_model_outputs(name, turn)
                     for name in (PROMPT, TOKENS, LOG_PROBS, NUM_IMAGES)
@@ -104,10 +111,11 @@ class TurnsToTokens(ConnectorV2):
                     row.completion_mask &= ~np.isin(row.turns, cut)
             rows += own
             if FINAL_PROMPT in episode.custom_data:
-                prompt, shown = episode.custom_data[FINAL_PROMPT]
-                images.append(hashed(episode.get_observations(-1)["image"]))
+                prompt, count = episode.custom_data[FINAL_PROMPT]
+                shown = episode.get_observations(-1)
+                images += [hashed(shown[key]) for key in self._image_keys]
                 nothing = np.zeros(0)
-                last = TurnTokens(prompt, nothing, nothing, tuple(images[len(images) - shown :]))
+                last = TurnTokens(prompt, nothing, nothing, tuple(images[len(images) - count :]))
                 final += rows_of([last], number)
         return {DEFAULT_MODULE_ID: {ROWS: rows, FINAL_ROWS: final}}
 

@@ -68,7 +68,9 @@ class ChatLearner(TorchLearner):
         super().build()
         settings, config = self.settings, self.config
         self._over_learners = OverLearners(config.num_learners, self._device)
-        self._learner_connector.append(TurnsToTokens(settings.mask_truncated_completions))
+        self._learner_connector.append(
+            TurnsToTokens(settings.mask_truncated_completions, config.kind.image_keys)
+        )
         if settings.advantage == "gae":
             self._learner_connector.append(
                 TurnGAE(

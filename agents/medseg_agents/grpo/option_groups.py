@@ -305,6 +305,10 @@ class EpisodeSettings(EnvironmentOptions):
     topic: ClassVar[str] = "Cases and environment"
     free: ClassVar[tuple[str, ...]] = ("device",)
 
+    env: str | None = None
+    """MedSegChat-v0, or MedSegVolumeChat-v0, whose `cases` are volumes, as phantoms-volume. None is
+    the one that the checkpoint was trained for; it cannot play another."""
+
     cases: str = "phantoms:abdomen"
     """Case spec; its "train" split is trained on."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from medseg_agents.grpo.option_groups import (
     AdvantageSettings,
@@ -21,6 +21,9 @@ from medseg_agents.grpo.option_groups import (
 )
 from medseg_gym.errors import MedSegError, nearest
 from medseg_gym.options import describe_fields
+
+if TYPE_CHECKING:
+    from medseg_gym.envs.views.chat_kinds import ChatKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,13 +105,24 @@ class ChatRun(ProgressSettings, MachineSettings, EpisodeSettings, UpdateSettings
         values = {field.name: getattr(self, field.name) for field in fields(ChatSettings)}
         return {**values, "iterations": self.scheduled(self.iterations)}
 
+    def kind(self) -> ChatKind:
+        """Return the chat environment that is played: the checkpoint's own.
+
+        Raises:
+            MedSegError: No checkpoint is named, or another environment than its own.
+        """
+        from medseg_agents.llm.checkpoint import kind_to_play
+
+        if not self.model:
+            raise MedSegError("name the checkpoint to start from: --model FOLDER")
+        return kind_to_play(self.model, self.env)
+
     def view(self) -> dict[str, Any]:
         """Return the arguments of the view: the checkpoint's own, unless these settings differ."""
         from medseg_agents.llm.checkpoint import read_view
 
-        if not self.model:
-            raise MedSegError("name the checkpoint to start from: --model FOLDER")
-        saved, _ = read_view(self.model)
+        self.kind()
+        saved = read_view(self.model).view
         own = {name: getattr(self, name) for name in ("image_size", "texts")}
         return {**saved, **{name: value for name, value in own.items() if value is not None}}
 

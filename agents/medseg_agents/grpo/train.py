@@ -30,7 +30,6 @@ from medseg_agents.runs.gpus import (
     plan_gpus,
 )
 from medseg_agents.runs.log import RunLog
-from medseg_gym.cases import load_cases
 from medseg_gym.display.terminal import make_console
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
 
@@ -71,7 +70,8 @@ def chat_config(
     """
     config: ChatConfig = ChatPPOConfig() if isinstance(run, ChatPPORun) else GRPOConfig()
     options = {"cases": run.cases, "split": "train", **run.env_options(), **run.view()}
-    config.environment(env_config={**options, **env_options})
+    env = f"medseg_gym:{run.kind().env_id}"
+    config.environment(env=env, env_config={**options, **env_options})
     config.training(lr=run.lr, grad_clip=run.max_grad_norm, num_epochs=run.epochs)
     gpus = gpus or gpu_plan(run)
     config.env_runners(num_env_runners=run.env_runners, num_gpus_per_env_runner=gpus.per_runner)
@@ -116,7 +116,7 @@ def train_chat(
     start_ray()
     gpus = gpu_plan(config)
     run = RunFolder(out)
-    run.start(config, view, resume, "MedSegChat-v0")
+    run.start(config, view, resume, config.kind().env_id)
     start = start_folder(config.model, config.lora_rank, run.path / _BASE, config.base)
     console = console or make_console(stderr=True)
     newest = run.newest()
@@ -171,7 +171,7 @@ def _train(
     algo: ChatAlgorithm, config: ChatRun, run: RunFolder, step: int, console: Console | None
 ) -> None:
     every = config.eval_every
-    keys = load_cases(config.cases, "val").keys[: config.eval_cases] if every else []
+    keys = config.kind().load(config.cases, "val").keys[: config.eval_cases] if every else []
     total = config.total(config.iterations)
     with RunLog(
         run.path,
@@ -200,8 +200,8 @@ def _train(
 
 
 def _validate(algo: ChatAlgorithm, keys: Sequence[str], log: RunLog, iteration: int) -> None:
-    records, sheet = algo.validate_cases(keys, drawn=DRAWN)
-    log.write(iteration, validation_metrics(records))
+    summaries, sheet = algo.validate_cases(keys, drawn=DRAWN)
+    log.write(iteration, validation_metrics(summaries))
     log.write_sheet(iteration, sheet)
 
 
@@ -217,4 +217,4 @@ def _save_model(algo: ChatAlgorithm, config: ChatRun, run: Path, folder: Path) -
     facts = {"algorithm": type(config).__name__, "run": str(run.absolute())}
     with atomic_folder(folder) as unfinished:
         module.save(unfinished, facts)
-        save_view(unfinished, config.view(), policy)
+        save_view(unfinished, config.view(), policy, config.kind().env_id)

@@ -21,7 +21,7 @@ from medseg_gym.envs.views.messages import Message
 
 
 class ChatPolicy:
-    """Plays `MedSegChat-v0` with a chat model that takes images.
+    """Plays a chat environment with a chat model that takes images.
 
     All slots that wait for a completion are one batch.
 
@@ -32,6 +32,8 @@ class ChatPolicy:
             asked.
         name: Shown in tables.
         checkpoint: Digest of the model's weights, for the records of a run.
+        image_keys: Entries of an observation that are the images of a turn, in order
+            (`envs.view.image_keys`).
     """
 
     sees_truth = False
@@ -42,9 +44,11 @@ class ChatPolicy:
         over: str | None = None,
         name: str = "llm",
         checkpoint: str = "",
+        image_keys: Sequence[str] = ("image",),
     ) -> None:
         self.engine, self.options = engine, engine.options
         self.over, self.name, self.checkpoint = over, name, checkpoint
+        self.image_keys = tuple(image_keys)
         self._slots: dict[int, Conversation] = {}
 
     @classmethod
@@ -55,6 +59,7 @@ class ChatPolicy:
         over: str | None = None,
         options: ModelOptions | None = None,
         name: str | None = None,
+        image_keys: Sequence[str] = ("image",),
     ) -> ChatPolicy:
         """Load a checkpoint of transformers or adapters of peft.
 
@@ -64,6 +69,7 @@ class ChatPolicy:
             over: What the environment shows in a slot that has ended.
             options: See `ModelOptions`.
             name: Shown in tables.
+            image_keys: See the class.
 
         Raises:
             PolicyError: No such checkpoint, or not one of a chat model that takes images.
@@ -73,14 +79,14 @@ class ChatPolicy:
             from medseg_agents.llm.vllm.start import load_vllm_engine
 
             other = load_vllm_engine(path, system, options)
-            return cls(other, over, name or f"llm:{path}", weights_digest(path))
+            return cls(other, over, name or f"llm:{path}", weights_digest(path), image_keys)
         device = options.device_map
         if device is None and torch.accelerator.is_available():
             device = str(torch.accelerator.current_accelerator())
         model = load_model(path, options.dtype, device, options.merge, options.base)
         processor = load_processor(path, options.base)
         engine = TransformersEngine(model.eval(), processor, system, options)
-        return cls(engine, over, name or f"llm:{path}", weights_digest(path))
+        return cls(engine, over, name or f"llm:{path}", weights_digest(path), image_keys)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -112,13 +118,14 @@ class ChatPolicy:
         One that ran into `max_new_tokens` is a `CutAnswer`.
 
         Args:
-            observations: `text`, n str, and `image`, n x P x P x 3 uint8: the newest user turns.
+            observations: The newest user turns: `text`, n str, and under each of `image_keys`
+                n images, n x H x W x 3 uint8.
         """
-        texts, images = observations["text"], observations["image"]
+        texts = observations["text"]
         actions = [""] * len(texts)
         asked = [s for s, text in enumerate(texts) if s in self._slots and text != self.over]
         for slot in asked:
-            self._slots[slot].show(texts[slot], images[slot])
+            self._slots[slot].show(texts[slot], *(observations[k][slot] for k in self.image_keys))
         cut = (
             f"the answer was cut off at the limit of {self.options.max_new_tokens} tokens before "
             "its call was complete (option max_new_tokens raises the limit)"

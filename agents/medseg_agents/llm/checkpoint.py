@@ -1,8 +1,9 @@
 """Checkpoints of vision-language models, and the view saved beside them.
 
-A checkpoint is a folder as transformers or peft saves it. `medseg_view.json` in it says how the
-model is to be shown the environment: image size, words, whether it may think, and how much of the
-conversation it is given. A folder without that file is shown the environment's defaults.
+A checkpoint is a folder as transformers or peft saves it. `medseg_view.json` in it says which
+environment the model was trained for and how it is to be shown it: image size, words, whether it
+may think, and how much of the conversation it is given. A folder without that file is shown the
+defaults of the environment that is asked for.
 `medseg_model.json` says which base model and adapters the weights are, see `weights.save`.
 """
 
@@ -11,15 +12,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from medseg_agents.runs.folder import read_json
-from medseg_gym.errors import PolicyError
+from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, ChatKind, chat_kind
+from medseg_gym.errors import MedSegError, PolicyError
 from medseg_gym.storage.atomic_write import atomic_write
 
 VIEW_FILE = "medseg_view.json"
 MODEL_FILE = "medseg_model.json"
 ADAPTER_FILE = "adapter_config.json"
+
+
+class SavedView(NamedTuple):
+    """Contents of `medseg_view.json`."""
+
+    view: dict[str, Any]
+    """Arguments of the environment that belong to the view alone."""
+
+    policy: dict[str, Any]
+    """Arguments of `ChatPolicy`: history, sampling and so on."""
+
+    env_id: str | None = None
+    """The environment; None where the checkpoint has no such file."""
 
 
 def adapter_base(path: str | Path, base: str | Path | None = None) -> str | None:
@@ -149,36 +164,70 @@ def load_model(
     return model.eval()
 
 
-def save_view(path: str | Path, view: Mapping[str, Any], policy: Mapping[str, Any]) -> None:
+def save_view(
+    path: str | Path,
+    view: Mapping[str, Any],
+    policy: Mapping[str, Any],
+    env_id: str | None = IMAGE_CHAT.env_id,
+) -> None:
     """Write the view beside a checkpoint.
 
     Args:
         path: Folder of the checkpoint.
-        view: Arguments of `MedSegChat-v0` that belong to the view alone.
-        policy: Arguments of `ChatPolicy`: history, sampling and so on.
+        view: See `SavedView`, as for the others.
+        policy: Likewise.
+        env_id: Likewise; None leaves it open, as in a folder without the file.
     """
-    text = json.dumps({"view": dict(view), "policy": dict(policy)}, indent=1)
-    atomic_write(Path(path) / VIEW_FILE, text)
+    saved = {"env": env_id, "view": dict(view), "policy": dict(policy)}
+    atomic_write(Path(path) / VIEW_FILE, json.dumps(saved, indent=1))
 
 
-def read_view(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read view and policy arguments beside a checkpoint, both empty where there are none.
+def read_view(path: str | Path) -> SavedView:
+    """Read what `save_view` wrote beside a checkpoint; nothing where there is no such file.
+
+    A file that names no environment is of `MedSegChat-v0`, once the only one.
 
     Raises:
         PolicyError: A file that is not what `save_view` writes.
     """
     file = Path(path) / VIEW_FILE
     if not file.is_file():
-        return {}, {}
+        return SavedView({}, {})
     try:
         saved = read_json(file, PolicyError)
-        return dict(saved["view"]), dict(saved["policy"])
+        env_id = saved.get("env", IMAGE_CHAT.env_id)
+        if env_id is not None:
+            chat_kind(env_id)
+        return SavedView(dict(saved["view"]), dict(saved["policy"]), env_id)
     except PolicyError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (MedSegError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PolicyError(
             f"{file}: must hold objects 'view' and 'policy' ({error}); delete it to use defaults"
         ) from None
+
+
+def kind_to_play(path: str | Path, wanted: str | None = None) -> ChatKind:
+    """Return the chat environment that a checkpoint is to play.
+
+    Args:
+        path: Folder of the checkpoint.
+        wanted: Id that was asked for; None takes the checkpoint's own, or `MedSegChat-v0` where it
+            names none.
+
+    Raises:
+        PolicyError: The checkpoint was trained for another environment than the one asked for.
+        MedSegError: No environment that chats has that id.
+    """
+    trained_for = read_view(path).env_id
+    kind = chat_kind(wanted or trained_for or IMAGE_CHAT.env_id)
+    if trained_for not in (None, kind.env_id):
+        raise PolicyError(
+            f"{path} was trained for {trained_for}, and {kind.env_id} was asked for, whose turns "
+            f"have other images and words; leave the environment out to play {trained_for}, or "
+            f"give a checkpoint that was trained for {kind.env_id}"
+        )
+    return kind
 
 
 def _folder(path: str | Path) -> Path:

@@ -53,10 +53,10 @@ class Conversation:
                     setattr(one, name, list(value))
         return forked
 
-    def show(self, text: str, image: np.ndarray) -> None:
-        """Add the user's turn: its text, and its image, P x P x 3 uint8."""
+    def show(self, text: str, *images: np.ndarray) -> None:
+        """Add the user's turn: its text, and its images in order, each H x W x 3 uint8."""
         self.dialogue.texts.append(text)
-        self.dialogue.images.append(Image.fromarray(image))
+        self.dialogue.images.append(tuple(map(Image.fromarray, images)))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 An exported episode shows a new image every turn, and images are what costs. Here one image is
 asked about every target in it, in the words of the environment's first turn, and the answers are
-what an expert that begins with a box answers first: the tight box. The files are like those of
-`medseg trajectories export --format chat-parquet`, so that the same training takes both.
+what an expert that begins with a box answers first: the tight box. Of a volume it is the box on the
+slice that shows most of the target, and what a first turn shows is the middle slice and the
+overview. The files are like those of `medseg trajectories export --format chat-parquet`, so that
+the same training takes both.
 """
 
 from __future__ import annotations
@@ -13,23 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from medseg_gym.annotators.box import tight_box, widen
-from medseg_gym.cases import Case, CaseSource, load_cases
+from medseg_gym.cases import Case, CaseSource, VolumeCase
+from medseg_gym.cases.volume_source import VolumeSource
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.views.chat import ChatView
+from medseg_gym.envs.views.chat_kinds import kind_of
 from medseg_gym.envs.views.messages import text_message
-from medseg_gym.episodes import Episode
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import GRID, AddBox, Coordinates, Stop, encode_tool_call
+from medseg_gym.prompts.volumes import SlicePrompt, encode_volume_call
 from medseg_gym.trajectories.export.chat_format import png
 from medseg_gym.trajectories.export.export import write_chats
 
 
 def write_first_turns(
     path: str | Path,
-    cases: str | CaseSource,
+    cases: str | CaseSource | VolumeSource,
     images: range,
     chat: ChatOptions,
     split: str = "train",
@@ -40,9 +43,11 @@ def write_first_turns(
 
     Args:
         path: Of the parquet file; it appears when it is whole.
-        cases: Spec or source whose cases come image by image, `per_image` of each.
+        cases: Spec or source whose cases come image by image (or volume by volume), `per_image` of
+            each.
         images: Numbers; image i holds the cases from i * `per_image` on.
-        chat: How they are shown, and for how many steps (`max_steps`).
+        chat: How they are shown, and for how many steps (`max_steps`); `VolumeChatOptions` for
+            volumes.
         split: "train" or "val", for a spec. Never "test": that is what the model is measured on.
         per_image: Cases that share an image.
         on_image: Called after each.
@@ -53,39 +58,50 @@ def write_first_turns(
     """
     if split == "test":
         raise PolicyError("first turns are for training; take the train or the val split")
-    source, view = load_cases(cases, split), ChatView(chat)
+    kind = kind_of(chat)
+    source, view = kind.load(cases, split), kind.view(chat)
 
     def rows() -> Iterator[dict[str, Any]]:
         for number in images:
             together = [source[number * per_image + k] for k in range(per_image)]
-            yield _chat(together, view, chat.max_steps)
+            starts = [kind.begin(case, chat.max_steps) for case in together]
+            yield _chat(starts, view)
             if on_image:
                 on_image()
 
     write_chats(path, rows(), chat)
 
 
-def _chat(cases: Sequence[Case], view: ChatView, max_steps: int) -> dict[str, Any]:
+def _chat(starts: Sequence[Any], view: ChatView) -> dict[str, Any]:
+    cases = [start.case for start in starts]
     if len({case.content_hash for case in cases}) > 1:
         raise PolicyError(
             f"cases {cases[0].key!r} to {cases[-1].key!r} do not share an image; give per_image "
             "as the source has it"
         )
-    starts = [Episode(case, torch.from_numpy(case.mask.copy()), max_steps) for case in cases]
     messages = view.messages(starts[0])  # as the environment begins, image and all
     for start in starts:
         if start is not starts[0]:
             (question,) = view.observe([start])["text"]
             messages.append(text_message("user", question))
-        messages.append(text_message("assistant", first_answer(start.case.mask, view.coordinates)))
+        messages.append(text_message("assistant", _answer(start.case, view.coordinates)))
     return {
         "messages": messages,
-        "images": [{"bytes": png(view.image(cases[0])), "path": None}],
+        "images": [{"bytes": png(image), "path": None} for image in view.images(starts[0])],
         "case": cases[0].key,
         "seed": 0,
         "rollout": 0,
         "dice": None,  # nothing was played
     }
+
+
+def _answer(case: Case | VolumeCase, coordinates: Coordinates) -> str:
+    if not isinstance(case, VolumeCase):
+        return first_answer(case.mask, coordinates)
+    key = int(case.mask.sum(axis=(1, 2)).argmax())
+    box = tight_box(case.mask[key])
+    prompt = SlicePrompt(key, widen(box, coordinates.bins)) if box else Stop()
+    return encode_volume_call(prompt, coordinates)
 
 
 def first_answer(mask: np.ndarray, coordinates: Coordinates = GRID) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medseg_gym.envs.views.messages import Message, text_message
+from medseg_gym.envs.views.messages import Message, text_message, user_message
 from medseg_gym.errors import PolicyError
 
 
@@ -16,8 +16,8 @@ def read_history(history: str | int) -> str | int:
 
     Args:
         history: "all": the conversation with every image. A number k from 1: all words, but only
-            the newest k images. "none": the task, the newest image and its turn, nothing
-            before.
+            the images of the newest k turns. "none": the task, the newest turn and its images,
+            nothing before.
 
     Returns:
         "all", "none" or an int.
@@ -38,16 +38,21 @@ class Dialogue:
 
     Args:
         texts: Of the user's turns.
-        images: Of the user's turns, of whatever type the policy keeps.
+        images: Of each of the user's turns, in the order in which they are shown, of whatever type
+            the policy keeps.
         completions: Of the model; one fewer than `texts` while it is the model's turn.
         tokens: Of each completion as it was drawn, without the one that ends it; empty where the
             model's tokens are not known.
     """
 
     texts: list[str] = field(default_factory=list)
-    images: list[Any] = field(default_factory=list)
+    images: list[tuple[Any, ...]] = field(default_factory=list)
     completions: list[str] = field(default_factory=list)
     tokens: list[list[int]] = field(default_factory=list)
+
+    def all_images(self) -> list[Any]:
+        """Return the images of all turns, one after another."""
+        return [image for images in self.images for image in images]
 
     def shown(
         self, system: Sequence[Message], history: str | int
@@ -64,16 +69,13 @@ class Dialogue:
         """
         if history == "none":
             words = [self.texts[0], *([self.texts[-1]] if len(self.texts) > 1 else [])]
-            return [*system, _user("\n".join(words))], self.images[-1:]
+            newest = list(self.images[-1])
+            return [*system, user_message("\n".join(words), len(newest))], newest
         first = 0 if history == "all" else max(0, len(self.texts) - int(history))
         messages = list(system)
         for number, text in enumerate(self.texts):
-            messages.append(_user(text, image=number >= first))
+            count = len(self.images[number]) if number >= first else 0
+            messages.append(user_message(text, count))
             if number < len(self.texts) - 1:
                 messages.append(text_message("assistant", self.completions[number]))
-        return messages, self.images[first:]
-
-
-def _user(text: str, image: bool = True) -> Message:
-    images = [{"type": "image"}] if image else []
-    return {"role": "user", "content": [*images, {"type": "text", "text": text}]}
+        return messages, [image for images in self.images[first:] for image in images]

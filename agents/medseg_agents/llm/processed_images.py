@@ -37,13 +37,13 @@ def process_new(processor: Any, conversations: Sequence[Any]) -> None:
 
     Args:
         processor: Of the model.
-        conversations: Each with `dialogue.images` and `processed`, to which is added.
+        conversations: Each with its `dialogue` and `processed`, to which is added.
     """
     new: dict[bytes, Any] = {}
     missing: list[tuple[Any, bytes]] = []
     for one in conversations:
-        for image in one.dialogue.images[len(one.processed) :]:
-            key = image.tobytes()
+        for image in one.dialogue.all_images()[len(one.processed) :]:
+            key = repr(image.size).encode() + image.tobytes()
             new.setdefault(key, image)
             missing.append((one, key))
     if not missing:

@@ -45,7 +45,7 @@ _QWEN_WORDS = (
 )
 # What is the same in every call is one token each: a call costs 22 tokens instead of 38, and most
 # of a tiny model's time goes into tokens. The text is unchanged.
-_CALL_WORDS = (
+CALL_WORDS = (
     '{"name": "add_bbox", "arguments": {"bbox_2d": [',
     '{"name": "add_point", "arguments": {"point_2d": [',
     '], "point_type": "positive"}}',
@@ -56,6 +56,16 @@ _CALL_WORDS = (
     "]}}",
     ", ",
 )
+VOLUME_CALL_WORDS = (
+    '{"name": "add_bbox", "arguments": {"slice": ',
+    '{"name": "add_point", "arguments": {"slice": ',
+    ', "bbox_2d": [',
+    ', "point_2d": [',
+    '{"name": "propagate_action", "arguments": {}}',
+    '{"name": "look_action", "arguments": {"slice": ',
+    *CALL_WORDS[2:],
+)
+"""The same for the calls of volumes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +74,10 @@ class TinyConfig:
 
     image_size: int = 128
     """Side of the image, in pixels; a multiple of `patch` times 2."""
+
+    other_images: tuple[tuple[int, int], ...] = ()
+    """Height and width, in pixels, of the further images of a turn; multiples of `patch` times 2.
+    All images are read at their size."""
 
     patch: int = 8
     """Side of a patch; four patches are an image token."""
@@ -92,6 +106,11 @@ class TinyConfig:
                 f"image_size must be at least 32 and a multiple of {2 * self.patch} (two patches), "
                 f"got {self.image_size}"
             )
+        if any(side < 32 or side % (2 * self.patch) for one in self.other_images for side in one):
+            raise PolicyError(
+                f"sides of a turn's other images must be at least 32 and multiples of "
+                f"{2 * self.patch} (two patches), got {self.other_images}"
+            )
         if self.hidden % (4 * self.heads) or self.hidden // self.heads < 16:
             raise PolicyError(
                 f"hidden must be a multiple of four times heads, with at least 16 a head, got "
@@ -99,12 +118,15 @@ class TinyConfig:
             )
 
 
-def build_tokenizer(texts: Sequence[str], vocabulary: int = 512) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    texts: Sequence[str], vocabulary: int = 512, calls: Sequence[str] = CALL_WORDS
+) -> PreTrainedTokenizerFast:
     """Byte-level byte-pair encoding as Qwen's, made from given texts; any text can be written.
 
     Args:
         texts: What the model will read and write.
         vocabulary: Tokens, at least 300, before the words of tool calls are added.
+        calls: Those words: what is the same in every call.
     """
     core = Tokenizer(models.BPE())
     core.normalizer = normalizers.NFC()
@@ -124,7 +146,7 @@ def build_tokenizer(texts: Sequence[str], vocabulary: int = 512) -> PreTrainedTo
     )
     core.train_from_iterator([*texts, "system user assistant"], trainer)
     core.add_tokens(
-        [AddedToken(word, special=False, normalized=False) for word in (*_QWEN_WORDS, *_CALL_WORDS)]
+        [AddedToken(word, special=False, normalized=False) for word in (*_QWEN_WORDS, *calls)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
@@ -136,20 +158,22 @@ def build_tokenizer(texts: Sequence[str], vocabulary: int = 512) -> PreTrainedTo
     )
 
 
-def build_processor(texts: Sequence[str], config: TinyConfig) -> Qwen3VLProcessor:
+def build_processor(
+    texts: Sequence[str], config: TinyConfig, calls: Sequence[str] = CALL_WORDS
+) -> Qwen3VLProcessor:
     """Tokenizer, image and video processors and Qwen3-VL's chat template."""
-    pixels = config.image_size**2
+    pixels = [config.image_size**2, *(height * width for height, width in config.other_images)]
     options: dict[str, Any] = {
         "patch_size": config.patch,
         "merge_size": 2,
         "temporal_patch_size": 2,
-        "size": {"shortest_edge": pixels, "longest_edge": pixels},
+        "size": {"shortest_edge": min(pixels), "longest_edge": max(pixels)},
         "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,
     }
     return Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(**options),
-        tokenizer=build_tokenizer(texts, config.vocabulary),
+        tokenizer=build_tokenizer(texts, config.vocabulary, calls),
         video_processor=Qwen3VLVideoProcessor(**options),
         chat_template=qwen3_vl_chat_template,
     )
@@ -227,13 +251,19 @@ def _waves(grid: int, width: int) -> torch.Tensor:
     return torch.cat([rows, columns], dim=-1).reshape(grid * grid, width)
 
 
-def build_tiny(path: str | Path, texts: Sequence[str], config: TinyConfig | None = None) -> Path:
+def build_tiny(
+    path: str | Path,
+    texts: Sequence[str],
+    config: TinyConfig | None = None,
+    calls: Sequence[str] = CALL_WORDS,
+) -> Path:
     """Build the model and its processor and save both as a checkpoint in Qwen3-VL's layout.
 
     Args:
         path: Folder; made if it is not there.
         texts: What the model will read and write, for the tokenizer.
         config: Size.
+        calls: What is the same in every call; one token each.
 
     Returns:
         The folder.
@@ -241,7 +271,7 @@ def build_tiny(path: str | Path, texts: Sequence[str], config: TinyConfig | None
     logging.disable_progress_bar()  # it would cut through the program's own
     config = config or TinyConfig()
     path = Path(path)
-    processor = build_processor(texts, config)
+    processor = build_processor(texts, config, calls)
     build_model(processor, config).save_pretrained(path)
     processor.save_pretrained(path)
     return path

@@ -22,13 +22,14 @@ from medseg_gym.specs import Spec
 
 
 class ShuffledImages:
-    """Shows every slot the image of the slot half the batch away; words stay.
+    """Shows every slot the images of the slot half the batch away; words stay.
 
-    In the chat view the mask in the image goes along. Half a batch away, because neighbours often
+    In the chat view the mask in an image goes along. Half a batch away, because neighbours often
     share an image.
 
     Args:
         policy: The policy that plays; it must not be shown the truth.
+        image_keys: Entries of an observation that are exchanged (`envs.view.image_keys`).
 
     Raises:
         PolicyError: A policy that sees the truth.
@@ -36,10 +37,10 @@ class ShuffledImages:
 
     sees_truth = False
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, image_keys: Sequence[str] = ("image",)) -> None:
         if policy.sees_truth:
             raise PolicyError(f"{policy.name} is shown the truth; other images change nothing")
-        self.policy = policy
+        self.policy, self.image_keys = policy, tuple(image_keys)
         self.name = f"shuffled-images:{policy.name}"
 
     @property
@@ -52,16 +53,17 @@ class ShuffledImages:
         self.policy.reset(slots, generators)
 
     def act(self, observations: Mapping[str, Any]) -> Any:
-        """Act on the own words and another slot's image.
+        """Act on the own words and another slot's images.
 
         Raises:
             PolicyError: A single slot, which has no other.
         """
-        images = observations["image"]
-        if len(images) < 2:
+        images = {key: observations[key] for key in self.image_keys}
+        slots = len(next(iter(images.values())))
+        if slots < 2:
             raise PolicyError(f"{self.name} needs at least 2 slots to exchange images")
-        swapped = np.roll(images, len(images) // 2, axis=0)
-        return self.policy.act({**observations, "image": swapped})
+        swapped = {key: np.roll(one, slots // 2, axis=0) for key, one in images.items()}
+        return self.policy.act({**observations, **swapped})
 
 
 @takes_spec
@@ -72,5 +74,5 @@ def shuffled_images(spec: Spec) -> PolicySpec:
     return replace(
         inner,
         name=f"{spec.kind}:{inner.name}",
-        build=lambda envs: ShuffledImages(inner.build(envs)),
+        build=lambda envs: ShuffledImages(inner.build(envs), envs.view.image_keys),
     )

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg_agents.llm.checkpoint import SavedView
 from medseg_agents.sft.config import SftError
 from medseg_gym.errors import MedSegError
 
 
-def load_conversations(paths: Sequence[str], cache: Path) -> tuple[Any, dict[str, Any]]:
+def load_conversations(paths: Sequence[str], cache: Path) -> tuple[Any, SavedView]:
     """Load rows of exported parquet files as a `datasets.Dataset` with `messages` and `images`.
 
-    Also returns how they were shown: arguments of `MedSegChat-v0`, empty where no file says so.
+    Also returns how they were shown: the environment's id, and arguments of its view, empty where
+    no file says so.
 
     Args:
         paths: Files, or folders whose parquet files are all taken.
@@ -30,7 +32,7 @@ def load_conversations(paths: Sequence[str], cache: Path) -> tuple[Any, dict[str
                 f"{path} is a trajectory store; export it first: 'medseg trajectories export "
                 f"{path} FILE.parquet'"
             )
-    rows, view = load_rows(
+    rows, shown = load_rows(
         paths,
         cache,
         ("messages", "images"),
@@ -40,7 +42,7 @@ def load_conversations(paths: Sequence[str], cache: Path) -> tuple[Any, dict[str
     )
     if not len(rows):
         raise SftError(f"{', '.join(paths)}: no conversation in there")
-    return rows, view
+    return rows, shown
 
 
 def load_rows(
@@ -50,7 +52,7 @@ def load_rows(
     name: str,
     command: str,
     error: type[MedSegError],
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Any, SavedView]:
     """Load rows that a command wrote as a `datasets.Dataset`, and how they were shown.
 
     Args:
@@ -64,7 +66,7 @@ def load_rows(
     """
     import datasets
 
-    from medseg_gym.trajectories.export.export import read_chat_view
+    from medseg_gym.trajectories.export.export import read_chat_env, read_chat_view
 
     files: list[str] = []
     for path in map(Path, paths):
@@ -79,15 +81,20 @@ def load_rows(
         raise error(
             f"{', '.join(files)}: not {name} as '{command}' writes them ({cause})"
         ) from None
-    first = read_chat_view(files[0]) or {}
+    first, env_id = read_chat_view(files[0]) or {}, read_chat_env(files[0])
     for file in files[1:]:
-        view = read_chat_view(file) or {}
+        view, other = read_chat_view(file) or {}, read_chat_env(file)
+        if other != env_id:
+            raise error(
+                f"{file} holds turns of {other} and {files[0]} those of {env_id}; a model is "
+                "trained for one of them"
+            )
         if view != first:
             raise error(
                 f"{file} was written with other options than {files[0]} ({view} and {first}); "
                 "write them alike, for a model is played as it was trained"
             )
-    return rows, first
+    return rows, SavedView(first, {}, env_id)
 
 
 def leave_out_spelled(

@@ -13,11 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medseg_agents.llm.checkpoint import SavedView, kind_to_play
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import leave_out_spelled, load_conversations
 from medseg_agents.sft.trainer_arguments import set_length, steps_of, trainer_arguments
 from medseg_agents.sft.trainer_run import is_first, load_start, save_trained, train_to_end
+from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, chat_kind
 
 if TYPE_CHECKING:
     from medseg_agents.sft.played_cases import PlayedCases
@@ -40,7 +42,8 @@ def train_sft(
     Raises:
         SftError: The folder holds a run already (without `resume`) or one with other settings, or
             trajectories are missing, are no conversations or were not all shown alike.
-        PolicyError: The model cannot be loaded.
+        PolicyError: The model cannot be loaded, or was trained for another environment than that
+            of the trajectories.
     """
     out = Path(out)
     run = RunFolder(out)
@@ -49,32 +52,44 @@ def train_sft(
         run.start(config, None, resume and run.config_file.exists(), error=SftError)
     if finished.is_dir() and not config.extend:
         return finished
-    rows, view = load_conversations(config.trajectories, out / "cache")
-    held_out = (
-        load_conversations(config.validation, out / "cache")[0] if config.validation else None
-    )
+    rows, shown = load_conversations(config.trajectories, out / "cache")
+    held_out = _held_out(config, out / "cache", shown)
     start = config
     if config.model == "tiny":
         with arguments(config, out).main_process_first():
             if is_first():
-                _tiny(out / "start", rows, view)
+                _tiny(out / "start", rows, shown)
         start = replace(config, model=str(out / "start"), base=None)
+    else:
+        kind_to_play(config.model, shown.env_id)
     model, processor, origin = load_start(start, out, arguments(config, out).main_process_first())
     rows = leave_out_spelled(rows, processor, ("messages",), SftError)
     from medseg_agents.sft.played_cases import played_cases  # imports torch
 
-    play = played_cases(config, processor, view, {}) if is_first() else None
+    play = played_cases(config, processor, shown) if is_first() else None
     trainer = make_trainer(config, out, model, processor, rows, held_out, quiet, play)
     total = config.total(steps_of(config, len(rows), trainer.args.world_size))
     train_to_end(trainer, run, total, SftError)
-    save_trained(trainer, processor, run, config, origin, (view, {}), SftError)
+    save_trained(trainer, processor, run, config, origin, shown, SftError)
     return finished
 
 
-def _tiny(path: Path, rows: Any, view: dict[str, Any]) -> Path:
-    """Build the tiny model for the texts that are trained on."""
-    from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
-    from medseg_gym.envs.views.chat_texts import read_texts
+def _held_out(config: SftConfig, cache: Path, shown: SavedView) -> Any:
+    """Load the rows whose loss is logged; None for none."""
+    if not config.validation:
+        return None
+    rows, other = load_conversations(config.validation, cache)
+    if other.env_id != shown.env_id:
+        raise SftError(
+            f"the validation rows are turns of {other.env_id}, and the model is trained for "
+            f"{shown.env_id}"
+        )
+    return rows
+
+
+def _tiny(path: Path, rows: Any, trained: SavedView) -> Path:
+    """Build the tiny model for the texts and images that are trained on."""
+    from medseg_agents.llm.tiny_model import CALL_WORDS, VOLUME_CALL_WORDS, TinyConfig, build_tiny
 
     words = {
         item["text"]
@@ -83,9 +98,13 @@ def _tiny(path: Path, rows: Any, view: dict[str, Any]) -> Path:
         for item in message["content"]
         if message["role"] != "assistant" and item["text"]
     }
-    texts = read_texts(view.get("texts", "full"))
-    words |= {texts.turn, texts.refused}
-    return build_tiny(path, sorted(words), TinyConfig(image_size=view.get("image_size", 512)))
+    kind = chat_kind(trained.env_id or IMAGE_CHAT.env_id)
+    view = kind.view(kind.options(**trained.view))
+    words |= {view.texts.turn, view.texts.refused}
+    (side, *_), *others = (view.observation_space[key].shape for key in kind.image_keys)
+    config = TinyConfig(image_size=side, other_images=tuple(shape[:2] for shape in others))
+    calls = CALL_WORDS if kind is IMAGE_CHAT else VOLUME_CALL_WORDS
+    return build_tiny(path, sorted(words), config, calls)
 
 
 def make_trainer(

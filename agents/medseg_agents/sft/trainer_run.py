@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from medseg_agents.llm.checkpoint import SavedView, save_view
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.checkpoints import check_checkpoint, newest_checkpoint, step_of
 from medseg_gym.errors import MedSegError
@@ -75,7 +75,7 @@ def save_trained(
     run: RunFolder,
     config: Any,
     origin: Any,
-    shown: tuple[Mapping[str, Any], Mapping[str, Any]],
+    shown: SavedView,
     error: type[MedSegError],
 ) -> None:
     """Write the finished model, and drop the cache of its rows; the first process alone does.
@@ -86,10 +86,9 @@ def save_trained(
         run: The run.
         config: Its settings, with `save_dtype`.
         origin: Where the model comes from.
-        shown: How it is shown the environment, and arguments of its policy.
+        shown: The environment it is for, how it is shown it, and arguments of its policy.
         error: Raised where it cannot be written.
     """
-    from medseg_agents.llm.checkpoint import save_view
     from medseg_agents.llm.weights.save import save_model
 
     if not is_first():

@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gym.cases import CaseSource
+from medseg_gym.cases.source import Source
 from medseg_gym.envs.views.messages import Message
 from medseg_gym.errors import PolicyError
 
 
 def environment_rows(
-    source: CaseSource, limit: int | None = None, seed: int = 0, system: Sequence[Message] = ()
+    source: Source[Any], limit: int | None = None, seed: int = 0, system: Sequence[Message] = ()
 ) -> Any:
     """Make rows for `make_environment`: `prompt` and `case`.
 
-    The prompt holds an empty user turn, which the environment's `reset` fills with image and
+    The prompt holds an empty user turn, which the environment's `reset` fills with images and
     task; no image is stored.
 
     Args:
-        source: Cases, those that the environment has.
+        source: Cases or volumes, those that the environment has.
         limit: So many of them, drawn without repetition; None is all, in order.
         seed: Of the draw.
         system: What every conversation begins with (`envs.system_messages`). With tools in the chat
@@ -37,11 +37,11 @@ def environment_rows(
     return _dataset([{"prompt": opening, "case": key} for key in _keys(source, limit, seed)])
 
 
-def rollout_rows(source: CaseSource, limit: int | None = None, seed: int = 0) -> Any:
+def rollout_rows(source: Source[Any], limit: int | None = None, seed: int = 0) -> Any:
     """Make rows for `ChatRollout`, whose `prompt` is the case's key: the conversation is its own.
 
     Args:
-        source: Cases, those that the rollout has.
+        source: Cases or volumes, those that the rollout has.
         limit: So many of them, drawn without repetition; None is all, in order.
         seed: Of the draw.
 
@@ -60,7 +60,7 @@ def _dataset(rows: list[dict[str, Any]]) -> Any:
     return Dataset.from_list(rows)
 
 
-def _keys(source: CaseSource, limit: int | None, seed: int) -> list[str]:
+def _keys(source: Source[Any], limit: int | None, seed: int) -> list[str]:
     if limit is None:
         return list(source.keys)
     if not 1 <= limit <= len(source):

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from PIL import Image
 
-from medseg_gym.cases import load_cases
-from medseg_gym.envs.chat import MedSegChatEnv
-from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.views.chat import chat_coordinates
+from medseg_agents.trl.tools import TOOLS_OF, with_coordinates
+from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, chat_kind
 from medseg_gym.episodes import EpisodeSummary
 from medseg_gym.errors import PolicyError
-from medseg_gym.prompts import GRID, Coordinates, call_names, write_call
 
 Content = list[dict[str, Any]]
 """Parts of a message: `{"type": "image", "image": PIL}` and `{"type": "text", "text": ...}`."""
 
 
 class SegmentationEnvironment:
-    """One conversation at a time, over a `MedSegChat-v0` of its own.
+    """One conversation at a time, over a chat environment of its own.
 
     TRL makes one for every rollout of a batch and resets it again and again. Cases, backbone and
     embeddings are shared by all. Tools are methods of the class that `make_environment` makes; what
@@ -32,10 +26,11 @@ class SegmentationEnvironment:
     A public method would be a tool to TRL: everything else is a property or begins with "_".
     """
 
+    _env_id: ClassVar[str] = IMAGE_CHAT.env_id
     _options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self) -> None:
-        self._env = MedSegChatEnv(**self._options)
+        self._env = chat_kind(self._env_id).env(**self._options)
         self._failure: Exception | None = None
 
     def reset(self, case: str, **row: Any) -> Content:
@@ -46,14 +41,14 @@ class SegmentationEnvironment:
             **row: Other columns of the dataset; not looked at.
 
         Returns:
-            The first user turn, image and text, which TRL adds to the row's prompt.
+            The first user turn, images and text, which TRL adds to the row's prompt.
 
         Raises:
             CaseError: There is no such case.
         """
         self._failure = None
         observation, _ = self._env.reset(options={"case": case})
-        return _content(observation)
+        return self._content(observation)
 
     @property
     def outcome(self) -> EpisodeSummary:
@@ -86,117 +81,24 @@ class SegmentationEnvironment:
                 self._failure = error
                 raise
             if not self.over:
-                return _content(observation)
+                return self._content(observation)
         over: str = self._env.view.texts.over
         return over
 
-
-def _content(observation: Any) -> Content:
-    return [
-        {"type": "image", "image": Image.fromarray(observation["image"])},
-        {"type": "text", "text": observation["text"]},
-    ]
+    def _content(self, observation: Any) -> Content:
+        images = [observation[key] for key in self._env.view.image_keys]
+        shown = [{"type": "image", "image": Image.fromarray(image)} for image in images]
+        return [*shown, {"type": "text", "text": observation["text"]}]
 
 
-def _tool(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a tool with the name, signature and words of `method`, which takes any arguments.
-
-    TRL answers a call whose arguments do not fit by itself, without a step; so the suite does.
-    """
-
-    @functools.wraps(method)
-    def tool(self: SegmentationEnvironment, *_: Any, **arguments: Any) -> str | Content:
-        return self._play(write_call(method.__name__, arguments))
-
-    return tool
-
-
-def _with_coordinates(tool: Callable[..., Any], coordinates: Coordinates) -> Callable[..., Any]:
-    """Describe the tool in these coordinates: TRL reads docstring and annotations."""
-
-    @functools.wraps(tool)
-    def described(self: SegmentationEnvironment, *_: Any, **arguments: Any) -> str | Content:
-        shown: str | Content = tool(self, **arguments)
-        return shown
-
-    described.__doc__ = (tool.__doc__ or "").replace(GRID.span, coordinates.span)
-    if coordinates.schema["type"] == "number":
-        annotations = tool.__annotations__
-        places: dict[str, Any] = {
-            name: "list[float]" for name in ("bbox_2d", "point_2d") if name in annotations
-        }
-        described.__annotations__ = {**annotations, **places}
-        signature = inspect.signature(tool)
-        described.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[
-                one.replace(annotation=places.get(name, one.annotation))
-                for name, one in signature.parameters.items()
-            ]
-        )
-    return described
-
-
-class _Tools:
-    """The tools; TRL makes their schemas from signatures and docstrings."""
-
-    @_tool
-    def add_bbox(self, bbox_2d: list[int]) -> list:
-        """Enclose the structure with a box; replaces an earlier box.
-
-        Args:
-            bbox_2d: [x1, y1, x2, y2], 0 to 999 of width and height.
-
-        Returns:
-            The image with the mask so far.
-        """
-        raise NotImplementedError  # `_tool` takes the signature and the words alone
-
-    @_tool
-    def add_point(self, point_2d: list[int], point_type: Literal["positive", "negative"]) -> list:
-        """Click on what is missing (positive) or on what does not belong (negative).
-
-        Args:
-            point_2d: [x, y], 0 to 999 of width and height.
-            point_type: What the click says.
-
-        Returns:
-            The image with the mask so far.
-        """
-        raise NotImplementedError
-
-    @_tool
-    def undo_action(self) -> list:
-        """Take the last prompt back.
-
-        Returns:
-            The image with the mask so far.
-        """
-        raise NotImplementedError
-
-    @_tool
-    def clear_action(self) -> list:
-        """Start over without a mask.
-
-        Returns:
-            The image.
-        """
-        raise NotImplementedError
-
-    @_tool
-    def stop_action(self) -> str:
-        """Accept the mask and end.
-
-        Returns:
-            That the episode is over.
-        """
-        raise NotImplementedError
-
-
-def make_environment(**options: Any) -> type[SegmentationEnvironment]:
+def make_environment(
+    env_id: str = IMAGE_CHAT.env_id, **options: Any
+) -> type[SegmentationEnvironment]:
     """Make an `environment_factory` for TRL's `GRPOTrainer`.
 
     Args:
-        **options: Those of `MedSegChat-v0`, see `ChatOptions`; `tools` decides which methods there
+        env_id: Of the chat environment.
+        **options: Those of the environment, see `ChatOptions`; `tools` decides which methods there
             are.
 
     Returns:
@@ -206,10 +108,14 @@ def make_environment(**options: Any) -> type[SegmentationEnvironment]:
     Raises:
         MedSegError: An option, case source or backbone that cannot be used.
     """
-    chat = ChatOptions.from_arguments(options)
-    shared = {**options, "cases": load_cases(chat.cases, chat.split)}
-    coordinates = chat_coordinates(chat)
+    kind = chat_kind(env_id)
+    chat = kind.options.from_arguments(options)
+    view = kind.view(chat)
+    shared = {**options, "cases": kind.load(chat.cases, chat.split)}
+    tools = TOOLS_OF[kind.env_id]
     body = {
-        name: _with_coordinates(vars(_Tools)[name], coordinates) for name in call_names(chat.tools)
+        name: with_coordinates(getattr(tools, name), view.coordinates)
+        for name in view.texts.names(view.tools)
     }
-    return type("MedSegChat", (SegmentationEnvironment,), {**body, "_options": shared})
+    body |= {"_env_id": kind.env_id, "_options": shared}
+    return type(chat.noun, (SegmentationEnvironment,), body)

@@ -14,6 +14,7 @@ from medseg_agents.llm.prompt_tokens import PromptTokens
 from medseg_agents.llm.sampling import Forbid, end_tokens, forbidden_tokens
 from medseg_agents.trl.token_logprobs import TokenLogprobs
 from medseg_gym.envs.chat_vector import MedSegChatVectorEnv
+from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, chat_kind
 from medseg_gym.envs.views.messages import text_message, user_message
 from medseg_gym.episodes import EpisodeSummary
 from medseg_gym.errors import PolicyError
@@ -41,28 +42,31 @@ class _Slot:
 class ChatRollout:
     """Plays every prompt of a batch in a slot of its own: `GRPOTrainer(rollout_func=...)`.
 
-    A turn is one batched generation for all slots that wait for an answer, then one step of
-    `MedSegChat-v0`'s native batch, with one decoder call. What the model is fed is what
+    A turn is one batched generation for all slots that wait for an answer, then one step of the
+    chat environment's native batch, with one decoder call. What the model is fed is what
     `ChatPolicy` would feed it, all images included. Sampling follows the trainer's arguments
     (`temperature`, `top_p`, `top_k`, ...), drawn from torch's generator as TRL's own.
 
     Args:
         max_new_tokens: Of one turn's completion.
-        **options: Those of `MedSegChat-v0`, see `ChatOptions`.
+        env_id: Of the chat environment.
+        **options: Those of the environment, see `ChatOptions`.
     """
 
-    def __init__(self, max_new_tokens: int = 128, **options: Any) -> None:
+    def __init__(
+        self, max_new_tokens: int = 128, env_id: str = IMAGE_CHAT.env_id, **options: Any
+    ) -> None:
         if max_new_tokens < 1:
             raise PolicyError(f"need max_new_tokens >= 1, got {max_new_tokens}")
         self.max_new_tokens = max_new_tokens
-        self._options = options
+        self._env_id, self._options = chat_kind(env_id).env_id, options
         self._envs: MedSegChatVectorEnv | None = None
         self._prompt_tokens: PromptTokens | None = None
 
     def envs(self, count: int) -> MedSegChatVectorEnv:
         """Return the environment with `count` slots; made anew when the number changes."""
         if self._envs is None or self._envs.num_envs != count:
-            made = make_envs(count, "MedSegChat-v0", **self._options)
+            made = make_envs(count, self._env_id, **self._options)
             assert isinstance(made, MedSegChatVectorEnv)
             self._envs = made
         return self._envs
@@ -123,7 +127,7 @@ class ChatRollout:
         slots = [_Slot([]) for _ in keys]
         waiting = list(range(len(keys)))
         while waiting:
-            self._show(slots, waiting, observations, processor, envs.system_messages)
+            self._show(slots, waiting, observations, processor, envs)
             texts = self._generate([slots[i] for i in waiting], model, processor, config, forbid)
             actions: list[str | None] = [None] * len(keys)
             for index, text in zip(waiting, texts, strict=True):
@@ -146,11 +150,12 @@ class ChatRollout:
         waiting: Sequence[int],
         observations: Any,
         processor: Any,
-        system: Sequence[Any],
+        envs: MedSegChatVectorEnv,
     ) -> None:
         """Give waiting slots their newest user turn, as tokens and pixels."""
-        end = processor.tokenizer.eos_token
-        turns = [user_message(observations["text"][index]) for index in waiting]
+        end, view, system = processor.tokenizer.eos_token, envs.view, envs.system_messages
+        count = len(view.image_keys)
+        turns = [user_message(observations["text"][index], count) for index in waiting]
         first = not slots[waiting[0]].prompt
         # What comes before a turn is known; the template is asked for what it adds to an answer.
         before = [] if first else [text_message("user", ""), text_message("assistant", "")]
@@ -166,8 +171,11 @@ class ChatRollout:
                     "ChatRollout needs one that does not"
                 )
             rendered = [prompt.behind(known) for prompt in rendered]
-        images = [Image.fromarray(observations["image"][index]) for index in waiting]
-        given = tokens_of.read(rendered, [[image] for image in images])
+        images = [
+            [Image.fromarray(image) for image in view.turn_images(observations, index)]
+            for index in waiting
+        ]
+        given = tokens_of.read(rendered, images)
         if "image_grid_thw" not in given:
             raise PolicyError(
                 f"ChatRollout knows processors that give image_grid_thw (Qwen's), not "
@@ -183,9 +191,10 @@ class ChatRollout:
                 if slot.completion[-1] != processor.tokenizer.eos_token_id:
                     slot.add([processor.tokenizer.eos_token_id])  # the answer was cut off
                 slot.add(tokens)
-            slot.images.append(images[row])
-            slot.pixels.append(pixels[row])
-            slot.grids.append(given["image_grid_thw"][row])
+            own = slice(row * count, (row + 1) * count)
+            slot.images += images[row]
+            slot.pixels += pixels[own]
+            slot.grids += given["image_grid_thw"][own]
 
     def _generate(
         self,

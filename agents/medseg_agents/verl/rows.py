@@ -9,21 +9,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from medseg_gym.cases import load_cases
-from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.views.chat import ChatView
-from medseg_gym.episodes import Episode
-from medseg_gym.prompts import call_names
+from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, chat_kind
 from medseg_gym.trajectories.export.chat_format import png
 
 
-def write_rows(path: str | Path, keys: Sequence[str] | None = None, **options: Any) -> Path:
-    """Write a parquet file with a row per case: first image, task, and the arguments of the tools.
+def write_rows(
+    path: str | Path,
+    keys: Sequence[str] | None = None,
+    env_id: str = IMAGE_CHAT.env_id,
+    **options: Any,
+) -> Path:
+    """Write a parquet file with a row per case: first images, task, and the tools' arguments.
 
     Args:
         path: Of the file.
         keys: Cases, in order; None is all of the source.
-        **options: Those of `MedSegChat-v0`; use the same for the tools.
+        env_id: Of the chat environment.
+        **options: Those of the environment; use the same for the tools.
 
     Returns:
         The path.
@@ -32,28 +34,27 @@ def write_rows(path: str | Path, keys: Sequence[str] | None = None, **options: A
         CaseError: A case that is not there.
         MedSegError: An option that cannot be used.
     """
-    import torch
-
-    chat = ChatOptions.from_arguments(options)
-    source, view = load_cases(chat.cases, chat.split), ChatView(chat)
+    kind = chat_kind(env_id)
+    chat = kind.options.from_arguments(options)
+    source, view = kind.load(chat.cases, chat.split), kind.view(chat)
     rows = []
     for index, key in enumerate(source.keys if keys is None else keys):
-        case = source[source.index_of(key)]
-        start = Episode(case, torch.zeros(case.mask.shape, dtype=torch.bool), chat.max_steps)
+        start = kind.begin(source[source.index_of(key)], chat.max_steps)
         messages = [{"role": m["role"], "content": _text(m)} for m in view.messages(start)]
         rows.append(
             {
                 "data_source": "medseg_gym",
                 "agent_name": "tool_agent",
                 "prompt": messages,
-                "images": [{"bytes": png(view.image(case))}],
+                "images": [{"bytes": png(image)} for image in view.images(start)],
                 "reward_model": {"style": "rule", "ground_truth": key},
                 "extra_info": {
                     "index": index,
                     "case": key,
                     "need_tools_kwargs": True,
                     "tools_kwargs": {
-                        name: {"create_kwargs": {"case": key}} for name in call_names(chat.tools)
+                        name: {"create_kwargs": {"case": key}}
+                        for name in view.texts.names(view.tools)
                     },
                 },
             }

@@ -1,4 +1,4 @@
-"""`MedSegTool`: one call of `MedSegChat-v0` as a tool of verl."""
+"""`MedSegTool`: one call of a chat environment as a tool of verl."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from uuid import uuid4
 
 from medseg_agents.verl.base import BaseTool, ToolResponse, rollout_trace_op, tool_schema_of
 from medseg_agents.verl.worker import EpisodeWorker
-from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.views.chat import chat_coordinates
-from medseg_gym.envs.views.chat_texts import tool_schemas
+from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, chat_kind
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import write_call
 
@@ -36,7 +34,7 @@ def worker_of(options: dict[str, Any]) -> EpisodeWorker:
 
 
 class MedSegTool(BaseTool):
-    """A tool call of `MedSegChat-v0`; a verl configuration names the class once for each.
+    """A tool call of a chat environment; a verl configuration names the class once for each.
 
     verl makes an instance before every single call and releases it after it. So an episode is known
     by its rollout's `agent_data.request_id`, and ends with the rollout. Loops that create with an
@@ -45,8 +43,8 @@ class MedSegTool(BaseTool):
 
     Args:
         config: `tool`: name of the call (`add_bbox`, `add_point`, `undo_action`, `clear_action`,
-            `stop_action`); `options`: arguments of `EpisodeWorker`, the same for all tools; `type`
-            is verl's.
+            `stop_action`, of volumes `propagate_action` and `look_action`, too); `options`:
+            arguments of `EpisodeWorker`, the same for all tools; `type` is verl's.
         tool_schema: None takes the suite's own.
 
     Raises:
@@ -56,12 +54,10 @@ class MedSegTool(BaseTool):
 
     def __init__(self, config: dict[str, Any], tool_schema: Any = None) -> None:
         options = dict(config.get("options") or {})
-        chat = ChatOptions.from_arguments(
-            {k: v for k, v in options.items() if k not in ("max_batch", "max_delay_ms")}
-        )
-        schemas = {
-            s["function"]["name"]: s for s in tool_schemas(chat.tools, chat_coordinates(chat))
-        }
+        kind = chat_kind(options.get("env_id", IMAGE_CHAT.env_id))
+        of_worker = ("max_batch", "max_delay_ms", "env_id")
+        chat = kind.options.from_arguments({k: options[k] for k in options if k not in of_worker})
+        schemas = {s["function"]["name"]: s for s in kind.view(chat).tool_schemas}
         if config.get("tool") not in schemas:
             raise PolicyError(
                 f"MedSegTool: config.tool must be one of {', '.join(schemas)}, "
@@ -101,7 +97,7 @@ class MedSegTool(BaseTool):
             **kwargs: `agent_data`, of verl's agent loop.
 
         Returns:
-            The next image and text, the step's reward, and the episode's standing (see `Turn`).
+            The next images and text, the step's reward, and the episode's standing (see `Turn`).
 
         Raises:
             PolicyError: The row names no case.
@@ -129,7 +125,7 @@ class MedSegTool(BaseTool):
             fields[FIELD] = {"failure": f"{type(error).__name__}: {error}"}
             raise
         fields[FIELD] = turn.standing
-        shown = {"text": turn.text} | ({"image": [turn.image]} if turn.image else {})
+        shown = {"text": turn.text} | ({"image": list(turn.images)} if turn.images else {})
         return ToolResponse(**shown), turn.reward, turn.standing
 
     async def calc_reward(self, instance_id: str, **kwargs: Any) -> float:

@@ -18,9 +18,8 @@ from typing import Any
 from PIL import Image
 
 from medseg_gym.backbones.remote.micro_batching import together
-from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.core import EnvCore
 from medseg_gym.envs.views.chat import ChatView
+from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, chat_kind
 from medseg_gym.episodes import EpisodeSummary
 from medseg_gym.errors import PolicyError
 
@@ -36,14 +35,14 @@ class Turn:
 
     Args:
         text: The next user turn; when the episode is over, `ChatTexts.over`.
-        image: Beside it; None when the episode is over.
+        images: Beside it, in order; none when the episode is over.
         reward: Of the step; 0 in an episode that was over before.
         standing: The episode now: `case`, `episode_return`, `dice`, `start_dice`, `turns`, `valid`,
             `stopped` and `done` of `EpisodeSummary`, and `steps_left`.
     """
 
     text: str
-    image: Image.Image | None
+    images: tuple[Image.Image, ...]
     reward: float
     standing: dict[str, Any]
 
@@ -67,24 +66,32 @@ class _Call:
 
 
 class EpisodeWorker:
-    """Episodes of `MedSegChat-v0` by id, stepped together.
+    """Episodes of a chat environment by id, stepped together.
 
     Args:
         max_batch: Episodes in one step at most.
         max_delay_ms: How long a call waits for others. A batch goes off earlier when it is full.
-        **options: Those of `MedSegChat-v0`, see `ChatOptions`.
+        env_id: Of the environment.
+        **options: Those of the environment, see `ChatOptions`.
 
     Raises:
         MedSegError: An option, case source or backbone that cannot be used.
     """
 
-    def __init__(self, max_batch: int = 64, max_delay_ms: float = 5.0, **options: Any) -> None:
+    def __init__(
+        self,
+        max_batch: int = 64,
+        max_delay_ms: float = 5.0,
+        env_id: str = IMAGE_CHAT.env_id,
+        **options: Any,
+    ) -> None:
         if max_batch < 1 or max_delay_ms < 0:
             raise PolicyError(
                 f"need max_batch >= 1 and max_delay_ms >= 0, got {max_batch}, {max_delay_ms}"
             )
         self.max_batch, self.max_delay = max_batch, max_delay_ms / 1000
-        self.core = EnvCore(ChatOptions.from_arguments(options), num_slots=1)
+        kind = chat_kind(env_id)
+        self.core = kind.core(kind.options.from_arguments(options), 1)
         self.core.engine.own_memory = True  # episodes end at different times
         self.batches = 0
         # Touched by the thread alone:
@@ -202,16 +209,16 @@ class EpisodeWorker:
             for row, (index, step) in enumerate(zip(active, steps, strict=True)):
                 opened: _Open = begun[index]
                 opened.standing = self._standing(opened)
-                image = None
+                images: tuple[Image.Image, ...] = ()
                 if not step.terminated:
-                    image = Image.fromarray(shown["image"][row])
+                    images = tuple(map(Image.fromarray, self.view.turn_images(shown, row)))
                 text = shown["text"][row]
-                results[index] = Turn(text, image, float(step.reward), dict(opened.standing))
+                results[index] = Turn(text, images, float(step.reward), dict(opened.standing))
                 if step.terminated:
                     self._free_slot(opened)
         for index, result in enumerate(results):
             if isinstance(result, _Open):
-                results[index] = Turn(self.view.texts.over, None, 0.0, dict(result.standing))
+                results[index] = Turn(self.view.texts.over, (), 0.0, dict(result.standing))
         return results
 
     def _begin(self, calls: list[_Call]) -> list[_Open | Exception]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -25,6 +25,8 @@ class ArrayView(RowView):
         bins: Cells per axis of the action's grid.
         tools: Subset of `TOOLS`.
     """
+
+    image_keys: ClassVar[tuple[str, ...]] = ("image",)
 
     def __init__(
         self,

@@ -47,13 +47,14 @@ class ChatView:
         options: Those of `ChatOptions` that concern the view; the others are not looked at.
 
     Attributes:
-        turn_images: Images of a user turn.
+        image_keys: Entries of an observation that are the images of a turn, in the order in which
+            a model is shown them.
 
     Raises:
         MedSegError: An option out of range.
     """
 
-    turn_images: ClassVar[int] = 1
+    image_keys: ClassVar[tuple[str, ...]] = ("image",)
 
     def __init__(self, options: ChatOptions | None = None) -> None:
         options = options or ChatOptions()
@@ -191,9 +192,9 @@ class ChatView:
         """The whole conversation so far, see `Message`.
 
         It ends with the user turn that waits for an answer, or, when the episode is over, with the
-        model's last answer. Each user turn has one image, see `images`. What a step said is
-        what the model said; where that is not known (a replayed recording), the tool call of its
-        prompt.
+        model's last answer. Each user turn has the images `image_keys`, see `images`. What a step
+        said is what the model said; where that is not known (a replayed recording), the tool call
+        of its prompt.
 
         Args:
             episode: Running or over.
@@ -203,10 +204,10 @@ class ChatView:
         """
         messages = self.system_messages
         for turn, answer in enumerate(self.answers(episode)):
-            messages.append(user_message(self._turn_text(episode, turn), self.turn_images))
+            messages.append(user_message(self._turn_text(episode, turn), len(self.image_keys)))
             messages.append(text_message("assistant", answer))
         if not episode.done:
-            messages.append(user_message(self._newest_text(episode), self.turn_images))
+            messages.append(user_message(self._newest_text(episode), len(self.image_keys)))
         return messages
 
     def images(self, episode: Episode) -> list[np.ndarray]:
@@ -243,7 +244,14 @@ class ChatView:
 
     def row(self, observations: Observations, index: int) -> dict[str, Any]:
         """One slot's observation out of a batch."""
-        return {"text": observations["text"][index], "image": observations["image"][index].copy()}
+        images = self.turn_images(observations, index)
+        shown = {k: image.copy() for k, image in zip(self.image_keys, images, strict=True)}
+        return {"text": observations["text"][index], **shown}
+
+    @classmethod
+    def turn_images(cls, observations: Observations, index: int) -> list[np.ndarray]:
+        """Return the images of one slot's turn out of a batch, in the order they are shown."""
+        return [observations[key][index] for key in cls.image_keys]
 
     # what is said -------------------------------------------------------------------------------
     def check_actions(self, actions: Any, count: int) -> list[str | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from gymnasium import spaces
 
@@ -34,7 +34,14 @@ class Reading:
 
 
 class View(Protocol):
-    """Translator between episodes and an agent. The truth is never shown."""
+    """Translator between episodes and an agent. The truth is never shown.
+
+    Attributes:
+        image_keys: Entries of an observation that are images of the case, in the order in which a
+            model is shown them.
+    """
+
+    image_keys: ClassVar[tuple[str, ...]]
 
     @property
     def observation_space(self) -> spaces.Space:

@@ -24,6 +24,8 @@ class VolumeChatOptions(VolumeOptions, ChatOptions):
         "slices": "tool calls name slices by their index",
     }
 
+    of_view: ClassVar[tuple[str, ...]] = (*ChatOptions.of_view, "overview_size")
+
     image_size: int = 512
     """Side P of the square slice that the model is shown, in pixels."""
 

@@ -64,7 +64,7 @@ class VolumeChatView(ChatView):
         MedSegError: An option out of range.
     """
 
-    turn_images: ClassVar[int] = 2
+    image_keys: ClassVar[tuple[str, ...]] = ("image", "overview")
 
     def __init__(self, options: VolumeChatOptions | None = None) -> None:
         options = options or VolumeChatOptions()
@@ -110,13 +110,6 @@ class VolumeChatView(ChatView):
             "text": tuple(map(self._newest_text, episodes)),  # type: ignore[arg-type]
             "image": np.stack([self.slice_image(e.case, e.state, e.view) for e in episodes]),
             "overview": np.stack([self.overview(e.case, e.state, e.view) for e in episodes]),
-        }
-
-    def row(self, observations: Observations, index: int) -> dict[str, Any]:
-        """One slot's observation out of a batch."""
-        return {
-            **super().row(observations, index),
-            "overview": observations["overview"][index].copy(),
         }
 
     def slice_image(self, case: VolumeCase, state: VolumeState, view: int) -> np.ndarray:

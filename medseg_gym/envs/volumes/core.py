@@ -13,8 +13,9 @@ from medseg_gym.backbones.spilling import SpillFolder
 from medseg_gym.cases.volume_source import VolumeSource, load_volumes
 from medseg_gym.envs.core import SlotStates, check_kinds, draw_cases
 from medseg_gym.envs.forking import settle_in_child
-from medseg_gym.envs.rendering import FRAME_SIDE, add_caption, centred, draw_case
+from medseg_gym.envs.rendering import FRAME_SIDE, centred
 from medseg_gym.envs.views.protocol import Observations
+from medseg_gym.envs.volumes.drawing import draw_volume_episode
 from medseg_gym.envs.volumes.options import VolumeOptions
 from medseg_gym.envs.volumes.view import VolumeView
 from medseg_gym.episodes import StepResult
@@ -101,23 +102,7 @@ class VolumeCore(SlotStates):
 
     def picture(self, slot: int) -> np.ndarray:
         """Draw a slot's slice in view, (h, w, 3) uint8."""
-        episode = self.engine.episode(slot)
-        case, view = episode.case, episode.view
-        one = episode.state.slices.get(view)
-        box, points = (None, ()) if one is None else (one.box, one.points)
-        drawing = draw_case(
-            case.rgb(view), episode.slice_mask(view), case.mask[view], box, points, FRAME_SIDE
-        )
-        newest = episode.steps[-1] if episode.steps else None
-        action = "start"
-        if newest is not None:
-            action = (newest.tool or "unreadable") + ("" if newest.valid else " (invalid)")
-        synthetic = " (synthetic)" if case.synthetic else ""
-        lines = (
-            f"{case.target}{synthetic}  slice {view + 1}/{case.depth}",
-            f"step {len(episode.steps)}/{episode.max_steps}  {action}  3D Dice {episode.dice:.3f}",
-        )
-        return add_caption(drawing, lines)
+        return draw_volume_episode(self.engine.episode(slot), FRAME_SIDE)
 
 
 class VolumeEnvAttributes:

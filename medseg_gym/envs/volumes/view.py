@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,6 +30,8 @@ class VolumeView(RowView):
     Raises:
         MedSegError: A side out of range.
     """
+
+    image_keys: ClassVar[tuple[str, ...]] = ("image", "overview")
 
     def __init__(self, targets: Sequence[str], options: VolumeOptions) -> None:
         self.side, self.overview_side = int(options.image_size), int(options.overview_size)

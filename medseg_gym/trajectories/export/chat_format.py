@@ -1,23 +1,24 @@
-"""A recorded episode as a conversation: what `MedSegChat-v0` would have shown, with its answers.
+"""A recorded episode as a conversation: what the chat environment would have shown, with answers.
 
-Words and images come from `ChatView`, so a model fine-tuned on an export sees in training exactly
-what the environment will show it. Messages are described at
-`medseg_gym.envs.views.messages.Message`.
+Words and images come from `ChatView`, or `VolumeChatView` where volumes were played, so a model
+fine-tuned on an export sees in training exactly what the environment will show it. Messages are
+described at `medseg_gym.envs.views.messages.Message`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from medseg_gym.cases import Case
 from medseg_gym.envs.views.chat import ChatView
 from medseg_gym.envs.views.messages import Message
 from medseg_gym.trajectories.errors import TrajectoryError
-from medseg_gym.trajectories.replaying.rebuild import rebuild_episode
+from medseg_gym.trajectories.replaying.rebuild import StoredCases, rebuild_episode
+from medseg_gym.trajectories.replaying.volumes import rebuild_volume_episode
 from medseg_gym.trajectories.trajectory import Trajectory
 
 
@@ -36,13 +37,13 @@ def png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def conversation(trajectory: Trajectory, case: Case, view: ChatView) -> Conversation:
+def conversation(trajectory: Trajectory, cases: StoredCases, view: ChatView) -> Conversation:
     """A whole episode.
 
     Args:
         trajectory: As stored.
-        case: From `StoredCases.find`.
-        view: How it is shown.
+        cases: Where its case is.
+        view: How it is shown; a `VolumeChatView` for an episode on a volume.
 
     Raises:
         TrajectoryError: An action was unreadable, so that there is nothing the assistant said, or
@@ -56,5 +57,9 @@ def conversation(trajectory: Trajectory, case: Case, view: ChatView) -> Conversa
                 f"{trajectory.key}: step {number} uses the tool {step.tool!r}, which is not among "
                 f"those of the chat, {view.tools}"
             )
-    episode = rebuild_episode(trajectory, case)
+    episode: Any
+    if trajectory.facts.depth is None:
+        episode = rebuild_episode(trajectory, cases.find(trajectory))
+    else:
+        episode = rebuild_volume_episode(trajectory, cases.find_volume(trajectory))
     return Conversation(view.messages(episode), [png(image) for image in view.images(episode)])

@@ -5,23 +5,29 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from medseg_gym.cases import Case, CaseSource
 from medseg_gym.cases.reinforcement_schema import reinforcement_schema
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.views.chat import ChatView
-from medseg_gym.envs.views.chat_texts import ChatTexts
+from medseg_gym.envs.views.chat_kinds import (
+    IMAGE_CHAT,
+    VOLUME_CHAT,
+    ChatKind,
+    chat_kind,
+    kind_of,
+    view_arguments,
+)
 from medseg_gym.envs.views.messages import Message
 from medseg_gym.episodes import Episode
 from medseg_gym.storage.atomic_write import atomic_path
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.export.chat_format import conversation, png
-from medseg_gym.trajectories.replaying.rebuild import StoredCases
+from medseg_gym.trajectories.replaying.rebuild import AnyCases, StoredCases
 from medseg_gym.trajectories.store.arrow import pa, pq
 from medseg_gym.trajectories.store.reader import TrajectoryStore
 from medseg_gym.trajectories.trajectory import Trajectory
@@ -65,7 +71,7 @@ CHAT_SCHEMA = pa.schema(
     [("messages", MESSAGES), ("images", IMAGES), *_FACTS],
     metadata=features_of(("messages",), _FACTS),
 )
-_VIEW = b"medseg_view"  # key in the metadata of a "chat-parquet" file
+_VIEW, _ENV = b"medseg_view", b"medseg_env"  # keys in the metadata of a "chat-parquet" file
 VERL_SCHEMA = reinforcement_schema(
     [
         ("target_description", pa.string()),
@@ -101,29 +107,42 @@ def export_store(
     path: str | Path,
     format: str = "chat-parquet",
     chat: ChatOptions | None = None,
-    cases: str | CaseSource | list[Case] | None = None,
+    cases: AnyCases = None,
     on_episode: Callable[[], None] | None = None,
 ) -> Exported:
     """Write the accepted episodes of a store as a training set.
 
     Args:
-        store: To read. Episodes without a verdict count as accepted.
+        store: To read, of images or of volumes. Episodes without a verdict count as accepted.
         path: Of the file. `dice` is null where the truth is not known.
         format: "chat-parquet" and "jsonl": one row an episode, `messages` and `images` as TRL's
             `SFTTrainer` takes them (in "jsonl" the images are base64 PNG); "verl-parquet": one
-            row a case, with the columns of MedSAM-Agent's reinforcement learning.
+            row a case, with the columns of MedSAM-Agent's reinforcement learning, of images alone.
         chat: How episodes are shown: size of the images, texts, overlay, tools. What is trained
-            on it should be played with the same options; None takes the defaults of
-            `MedSegChat-v0`.
+            on it should be played with the same options; None takes the defaults of the store's
+            `store_kind`.
         cases: See `StoredCases`.
         on_episode: Called after each episode.
 
     Raises:
-        TrajectoryError: Unknown format, or cases are not at hand.
+        TrajectoryError: Unknown format, cases are not at hand, options of another environment, or
+            a store whose episodes are of images and of volumes.
     """
     if format not in FORMATS:
         raise TrajectoryError(f"unknown format {format!r}; use one of {', '.join(FORMATS)}")
-    view = ChatView(chat)
+    kind = store_kind(store)
+    chat = kind.options() if chat is None else chat
+    if kind_of(chat) is not kind:
+        raise TrajectoryError(
+            f"the episodes of {store.path} are of {kind.noun}s, as {kind.env_id} shows them, and "
+            f"the options are those of {kind_of(chat).env_id}; give {kind.options.__name__}"
+        )
+    if kind is VOLUME_CHAT and format == "verl-parquet":
+        raise TrajectoryError(
+            f"verl-parquet holds one image and its mask a row, and the episodes of {store.path} "
+            "are of volumes: use chat-parquet or jsonl"
+        )
+    view = kind.view(chat)
     exported = Exported()
     make = _verl_rows if format == "verl-parquet" else _chat_rows
     rows = make(_accepted(store, exported, on_episode), StoredCases(cases), view, exported)
@@ -138,6 +157,21 @@ def export_store(
     return exported
 
 
+def store_kind(store: TrajectoryStore) -> ChatKind:
+    """Return the chat environment whose episodes a store holds; that of images for an empty one.
+
+    Raises:
+        TrajectoryError: Some are of images and some of volumes.
+    """
+    of_volumes = {depth is not None for depth in store.to_table(["depth"])["depth"].to_pylist()}
+    if len(of_volumes) > 1:
+        raise TrajectoryError(
+            f"{store.path} holds episodes of images and of volumes, which are shown in different "
+            "ways; record them into stores of their own"
+        )
+    return VOLUME_CHAT if True in of_volumes else IMAGE_CHAT
+
+
 def write_chats(
     path: str | Path, rows: Iterator[dict[str, Any]], chat: ChatOptions | None = None
 ) -> None:
@@ -147,7 +181,7 @@ def write_chats(
         path: Of the file; it appears when it is whole.
         rows: `messages`, `images` (`{"bytes": PNG, "path": None}`), `case`, `seed`, `rollout`,
             `dice`.
-        chat: How episodes were shown; `read_chat_view` gives it back.
+        chat: How episodes were shown; `read_chat_view` and `read_chat_env` give it back.
 
     Raises:
         TrajectoryError: The file cannot be written.
@@ -159,25 +193,11 @@ def write_with_view(
     path: str | Path, rows: Iterator[dict[str, Any]], schema: pa.Schema, chat: ChatOptions | None
 ) -> None:
     """Write a parquet file that says how its rows were shown, see `write_chats`."""
-    view = json.dumps(chat_view_options(chat or ChatOptions()))
+    chat = chat or ChatOptions()
+    view, env_id = json.dumps(view_arguments(chat)), kind_of(chat).env_id
+    shown = {_VIEW: view.encode(), _ENV: env_id.encode()}
     with atomic_path(path, TrajectoryError) as temporary:
-        _write_parquet(
-            temporary, rows, schema.with_metadata({**schema.metadata, _VIEW: view.encode()})
-        )
-
-
-def chat_view_options(chat: ChatOptions) -> dict[str, Any]:
-    """Arguments of `MedSegChat-v0` that belong to the view alone; JSON."""
-    texts = chat.texts
-    return {
-        "image_size": chat.image_size,
-        "texts": asdict(texts) if isinstance(texts, ChatTexts) else texts,
-        "overlay": chat.overlay,
-        "overlay_strength": chat.overlay_strength,
-        "thinking": chat.thinking,
-        "coordinates": chat.coordinates,
-        "tools": list(chat.tools),
-    }
+        _write_parquet(temporary, rows, schema.with_metadata({**schema.metadata, **shown}))
 
 
 def read_chat_view(path: str | Path) -> dict[str, Any] | None:
@@ -186,13 +206,28 @@ def read_chat_view(path: str | Path) -> dict[str, Any] | None:
     Raises:
         TrajectoryError: Not a parquet file.
     """
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowInvalid) as error:
-        raise TrajectoryError(f"{path} is no parquet file: {error}") from None
+    metadata = _metadata(path)
     if _VIEW not in metadata:
         return None
     return {"coordinates": ChatOptions.coordinates, **json.loads(metadata[_VIEW])}
+
+
+def read_chat_env(path: str | Path) -> str:
+    """Return the id of the environment that shows what a "chat-parquet" file holds.
+
+    Raises:
+        TrajectoryError: Not a parquet file.
+        MedSegError: No environment that chats has that id.
+    """
+    return chat_kind(_metadata(path).get(_ENV, IMAGE_CHAT.env_id.encode()).decode()).env_id
+
+
+def _metadata(path: str | Path) -> dict[bytes, bytes]:
+    try:
+        metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid) as error:
+        raise TrajectoryError(f"{path} is no parquet file: {error}") from None
+    return metadata
 
 
 def _accepted(
@@ -214,7 +249,7 @@ def _chat_rows(
         if None in one.prompts:
             exported.unreadable += 1
             continue
-        chat = conversation(one, cases.find(one), view)
+        chat = conversation(one, cases, view)
         exported.rows += 1
         yield {
             "messages": chat.messages,

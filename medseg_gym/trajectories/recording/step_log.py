@@ -33,7 +33,8 @@ KeyOf = Callable[[Any], EpisodeKey | None]
 """Given an `Episode`, or a `VolumeEpisode` where volumes are played."""
 
 _COLUMNS = {"dice", "iou", "case", "tool", "valid", "error", "stopped", "slice"}
-_NO_TERMS = {*_COLUMNS, *LAST_INFO}  # info with a column, or that follows from columns
+_OF_SLICES = {"prompted_slices", "mask_slices"}
+_NO_TERMS = {*_COLUMNS, *_OF_SLICES, *LAST_INFO}  # info with a column, or that follows from columns
 
 
 class StepLog:

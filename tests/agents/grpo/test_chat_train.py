@@ -98,8 +98,9 @@ def test_a_run_leaves_a_model_that_plays(caller, ray_cluster, tmp_path, one_thre
     assert list((run.path / "tensorboard").iterdir())
     with Image.open(run.path / "samples" / "iteration-00003.png") as image:
         assert image.width > 400
-    view, policy = read_view(run.path / "model")
+    view, policy, env_id = read_view(run.path / "model")
     assert view["image_size"] == 64 and policy["max_new_tokens"] == 24
+    assert env_id == "MedSegChat-v0"
     policy_spec = policies.make(f"llm:{run.path / 'model'}")
     envs = make_envs(
         2, "MedSegChat-v0", cases="phantoms:fundus", backbone="ellipse", **policy_spec.view

@@ -65,7 +65,7 @@ def test_the_best_of_each_case_is_imitated(run, tmp_path):
     assert {one.key.case: sum(one.rewards) for one in best} == {
         case: max(values) for case, values in readable.items()
     }
-    rows, view = load_conversations((str(out / "iteration-001" / "best.parquet"),), tmp_path)
+    rows, (view, *_) = load_conversations((str(out / "iteration-001" / "best.parquet"),), tmp_path)
     assert len(rows) == len(best) and view["texts"] == "terse" and view["image_size"] == 64
     (row,) = read_progress(out)
     assert row["kept"] == len(best) and row["best_return"] > row["return"]

@@ -65,7 +65,7 @@ def settings(start, file, **other):
 
 
 def test_what_trl_compares_are_the_calls_and_nothing_else(caller, pairs, tmp_path):
-    rows, view = load_pairs((str(pairs),), tmp_path)
+    rows, (view, *_) = load_pairs((str(pairs),), tmp_path)
     assert view["texts"] == "terse" and {len(row["images"]) for row in rows} == {2}
     processor = load_processor(caller)
     trainer = make_trainer(

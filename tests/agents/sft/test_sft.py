@@ -79,8 +79,9 @@ def trained(data, tmp_path_factory):
 def test_the_loss_is_on_the_assistants_tokens_and_no_others(data, trained, tmp_path):
     _, model = trained
     config = settings(data)
-    rows, view = load_conversations(config.trajectories, tmp_path)
+    rows, (view, _, env_id) = load_conversations(config.trajectories, tmp_path)
     assert view == read_chat_view(data / "episodes.parquet") and view["texts"] == "terse"
+    assert env_id == "MedSegChat-v0"
     processor = load_processor(model)
     trainer = make_trainer(config, tmp_path, load_model(model), processor, rows)
     tokenizer = processor.tokenizer
@@ -113,7 +114,7 @@ def test_training_writes_a_policy_that_is_shown_what_it_was_trained_on(data, tra
     header = (out / "progress.csv").read_text().splitlines()[0].split(",")
     assert header[:3] == ["step", "seconds", "cpu_seconds"] and "loss" in header
     assert list((out / "tensorboard").iterdir())
-    view, _ = read_view(model)
+    view = read_view(model).view
     assert view["image_size"] == 64 and view["texts"] == "terse"
     assert policies.make(f"llm:{model}").view == view
     start = load_file(out / "start" / "model.safetensors")

@@ -12,7 +12,7 @@ turn; one that ended earlier says what came after each of its turns, and so is n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ class BranchPoint:
         turn: The first turn that is theirs, from 0.
         conversation: So far; its newest user turn waits for a completion.
         shown: Observation of that turn.
-        before: Images, P x P x 3 uint8, of the turns before.
+        before: Images, H x W x 3 uint8, of the turns before, in order.
         terms: Each term of the reward, summed over the turns before.
         state: Of the environment; None where nothing branches.
     """
@@ -50,10 +50,17 @@ class Trunk:
         start: Where it begins.
         drawn: Generator of the turn; the turn is drawn uniformly from all that an episode may have.
         max_turns: Of an episode.
+        image_keys: Entries of an observation that are the images of a turn, in order.
     """
 
-    def __init__(self, start: BranchPoint, drawn: np.random.Generator, max_turns: int) -> None:
-        self._drawn = drawn
+    def __init__(
+        self,
+        start: BranchPoint,
+        drawn: np.random.Generator,
+        max_turns: int,
+        image_keys: Sequence[str] = ("image",),
+    ) -> None:
+        self._drawn, self._image_keys = drawn, tuple(image_keys)
         self.points = [start]
         self.wanted = int(drawn.integers(max_turns))
         self.ended = False
@@ -88,11 +95,11 @@ class Trunk:
             terms: Of the turn's reward.
             state: Of the environment afterwards.
         """
-        conversation.show(shown["text"], shown["image"])
+        conversation.show(shown["text"], *(shown[key] for key in self._image_keys))
         newest = self.newest
         total: Counter[str] = Counter(newest.terms)
         total.update(terms)
-        before = (*newest.before, newest.shown["image"])
+        before = (*newest.before, *(newest.shown[key] for key in self._image_keys))
         self.points.append(BranchPoint(newest.turn + 1, conversation, shown, before, total, state))
 
     def branch_point(self) -> BranchPoint:

@@ -15,7 +15,6 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
 
-from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.validation import play_validation
 from medseg_agents.grpo.case_choice import Group
 from medseg_agents.grpo.connectors import (
@@ -38,7 +37,9 @@ from medseg_agents.grpo.rollout.samples import SampledConversation
 from medseg_agents.grpo.rollout.statistics import EpisodeStatistics, play_metrics
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.engine import Completion, Conversation, GenerationEngine
+from medseg_gym.backbones import embedding_cache
 from medseg_gym.envs.views.messages import Message
+from medseg_gym.episodes import EpisodeSummary
 from medseg_gym.policy import make_envs
 from medseg_gym.trajectories.recording.step_log import step_record
 
@@ -47,7 +48,7 @@ SAMPLES = 16
 
 
 class ChatEnvRunner(SingleAgentEnvRunner):
-    """Plays groups of episodes through `MedSegChat-v0`; a turn is a step.
+    """Plays groups of episodes through a chat environment; a turn is a step.
 
     Every slot plays exactly one episode, so that no length is favoured. Each turn the slots that
     still play generate as one batch and stepped with one decoder call; slots that have ended
@@ -64,7 +65,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         """Make the native batch, which never resets by itself."""
         options = dict(self.config.env_config)
         self.num_envs = self.config.num_envs_per_env_runner
-        self.env = make_envs(self.num_envs, "MedSegChat-v0", **options)
+        self.env = make_envs(self.num_envs, self.config.kind.env_id, **options)
 
     def get_spaces(self) -> dict[str, Any]:
         """Return the spaces of one slot."""
@@ -101,7 +102,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             self._samples: list[SampledConversation] = []
             self._branch_turns: list[int] = []
             self._short_trunks = 0
-        counters = self.env.engine.cache.counters
+        counters = embedding_cache(self.env.backbone).counters
         encoded = counters.encodes
         began = time.perf_counter()
         episodes: list[SingleAgentEpisode] = []
@@ -144,7 +145,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             observations, rewards, ended, cut, infos = stepped
             for slot, completion in zip(running, completions, strict=True):
                 drawn[slot].append(completion)
-                shown = _row(observations, slot)
+                shown = self._row(observations, slot)
                 paid_for = dict(self._terms(slot, float(rewards[slot]), infos))
                 episodes[slot].add_env_step(
                     observation=shown,
@@ -154,7 +155,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
                     truncated=bool(cut[slot]),
                     extra_model_outputs={**self._kept(completion), TERMS: paid_for},
                 )
-                conversations[slot].show(shown["text"], shown["image"])
+                self._show(conversations[slot], shown)
                 terms[slot].update(paid_for)
             running = [slot for slot in running if not (ended[slot] or cut[slot])]
         if settings.advantage == "gae":
@@ -166,7 +167,10 @@ class ChatEnvRunner(SingleAgentEnvRunner):
                 EpisodeStatistics.of(number, played, played.rewards, terms[slot], drawn[slot])
             )
             if len(self._samples) < SAMPLES:
-                self._samples.append(SampledConversation.of(number, played, episode, drawn[slot]))
+                keys_of_images = self.config.kind.image_keys
+                self._samples.append(
+                    SampledConversation.of(number, played, episode, drawn[slot], keys_of_images)
+                )
         return episodes
 
     def _turn(
@@ -194,10 +198,10 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         size, numbers = settings.num_generations, [group.number for group in groups]
         starts = []
         for index, number in enumerate(numbers):
-            shown = _row(observations, index * size)
+            shown = self._row(observations, index * size)
             # No episode's generator: those are numbered from 0 to size - 1.
             conversation = Conversation(np.random.default_rng([seed, number, size]))
-            conversation.show(shown["text"], shown["image"])
+            self._show(conversation, shown)
             starts.append(BranchPoint(0, conversation, shown))
         if settings.branch == "start":
             return dict(zip(numbers, starts, strict=True))
@@ -205,7 +209,12 @@ class ChatEnvRunner(SingleAgentEnvRunner):
         for index, start in enumerate(starts):
             drawn = np.random.default_rng([seed, numbers[index], size + 1])
             (state,) = self.env.clone_state([index * size])
-            trunks[index * size] = Trunk(replace(start, state=state), drawn, self.config.max_turns)
+            trunks[index * size] = Trunk(
+                replace(start, state=state),
+                drawn,
+                self.config.max_turns,
+                self.config.kind.image_keys,
+            )
         while growing := {slot: trunk for slot, trunk in trunks.items() if trunk.grows}:
             talks = {slot: trunk.conversation() for slot, trunk in growing.items()}
             _, (observations, rewards, ended, cut, infos) = self._turn(engine, talks)
@@ -215,13 +224,22 @@ class ChatEnvRunner(SingleAgentEnvRunner):
                     continue
                 (state,) = self.env.clone_state([slot])
                 terms = self._terms(slot, float(rewards[slot]), infos)
-                trunk.add(talks[slot], _row(observations, slot), terms, state)
+                trunk.add(talks[slot], self._row(observations, slot), terms, state)
         points = [trunk.branch_point() for trunk in trunks.values()]
         for slot, point in zip(trunks, points, strict=True):
             self.env.restore_state(range(slot, slot + size), [point.state] * size)
         self._branch_turns += [point.turn for point in points]
         self._short_trunks += sum(trunk.ended for trunk in trunks.values())
         return dict(zip(numbers, points, strict=True))
+
+    def _row(self, observations: Any, slot: int) -> dict[str, Any]:
+        """Return what a slot was shown, as arrays of its own."""
+        shown: dict[str, Any] = self.env.view.row(observations, slot)
+        return shown
+
+    def _show(self, conversation: Conversation, shown: Mapping[str, Any]) -> None:
+        """Add a user turn to a conversation."""
+        conversation.show(shown["text"], *(shown[key] for key in self.config.kind.image_keys))
 
     def _keep_final_prompts(
         self,
@@ -265,7 +283,8 @@ class ChatEnvRunner(SingleAgentEnvRunner):
 
     def _log(self, episodes: Sequence[SingleAgentEpisode], seconds: float) -> None:
         self._increase_sampled_metrics(sum(map(len, episodes)), len(episodes))
-        metrics = play_metrics(self._statistics, int(self.config.max_turns))
+        tools = self.config.kind.tools
+        metrics = play_metrics(self._statistics, int(self.config.max_turns), tools)
         if self._branch_turns:
             metrics |= branch_metrics(self._branch_turns, self._short_trunks)
         for name, value in metrics.items():
@@ -290,7 +309,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
     # evaluation ---------------------------------------------------------------------------------
     def validate(
         self, keys: Sequence[str], split: str = "val", temperature: float = 0.0, drawn: int = 0
-    ) -> tuple[list[CaseRecord], bytes]:
+    ) -> tuple[list[EpisodeSummary], bytes]:
         """Play cases of another split with the weights as they are.
 
         Args:
@@ -300,12 +319,13 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             drawn: Episodes to draw.
 
         Returns:
-            Records, and a PNG of the first `drawn` episodes (empty for none).
+            Summaries, and a PNG of the first `drawn` episodes (empty for none).
         """
         options = {**self.config.env_config, "split": split}
-        envs: Any = make_envs(min(len(keys), 64), "MedSegChat-v0", **options)
-        over = envs.view.texts.over
-        policy = ChatPolicy(self._engine(envs.system_messages, temperature), over)
+        kind = self.config.kind
+        envs: Any = make_envs(min(len(keys), 64), kind.env_id, **options)
+        engine = self._engine(envs.system_messages, temperature)
+        policy = ChatPolicy(engine, envs.view.texts.over, image_keys=kind.image_keys)
         with self.module.autocast():
             validated = play_validation(envs, policy, keys, self.config.seed or 0, drawn)
         envs.close()
@@ -346,7 +366,3 @@ class ChatEnvRunner(SingleAgentEnvRunner):
             self._sampler.close()
         if self.env is not None:
             self.env.close()
-
-
-def _row(observations: Any, slot: int) -> dict[str, Any]:
-    return {"text": observations["text"][slot], "image": observations["image"][slot].copy()}

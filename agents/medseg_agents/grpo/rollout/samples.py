@@ -28,7 +28,7 @@ class SampledTurn:
     """Text of the user's turn."""
 
     image: np.ndarray
-    """Image of the user's turn, P x P x 3 uint8."""
+    """Images of the user's turn, H x W x 3 uint8; of several, side by side."""
 
     completion: str
     """The model's completion, without the token that ends it."""
@@ -65,7 +65,12 @@ class SampledConversation:
 
     @classmethod
     def of(
-        cls, group: int, episode: Episode, seen: Any, completions: Sequence[Completion]
+        cls,
+        group: int,
+        episode: Episode,
+        seen: Any,
+        completions: Sequence[Completion],
+        image_keys: Sequence[str] = ("image",),
     ) -> SampledConversation:
         """Keep an episode that is over.
 
@@ -74,6 +79,7 @@ class SampledConversation:
             episode: As the engine holds it; its masks are not kept.
             seen: The same as RLlib's `SingleAgentEpisode`: observations and rewards.
             completions: One per turn of the episode's own, not of those before a branch.
+            image_keys: Entries of an observation that are the images of a turn, in order.
         """
         observations, rewards = seen.get_observations(), seen.get_rewards()
         turns = []
@@ -83,7 +89,7 @@ class SampledConversation:
             turns.append(
                 SampledTurn(
                     shown=str(shown["text"]),
-                    image=shown["image"],
+                    image=_beside([shown[key] for key in image_keys]),
                     completion=completion.text,
                     tool=step.tool,
                     invalid=f"{kind}: {step.error}" if kind else "",
@@ -93,6 +99,15 @@ class SampledConversation:
             )
         case = episode.case
         return cls(group=group, case=case.key, target=case.target, turns=tuple(turns))
+
+
+def _beside(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Put images side by side, aligned at the top; a single one is returned as it is."""
+    if len(images) == 1:
+        return images[0]
+    height = max(len(image) for image in images)
+    fitted = [np.pad(one, ((0, height - len(one)), (0, 0), (0, 0))) for one in images]
+    return np.concatenate(fitted, axis=1)
 
 
 def sample_table(samples: Sequence[SampledConversation]) -> Table:

@@ -106,19 +106,22 @@ class EpisodeStatistics:
         )
 
 
-def play_metrics(episodes: Sequence[EpisodeStatistics], max_steps: int) -> dict[str, float]:
+def play_metrics(
+    episodes: Sequence[EpisodeStatistics], max_steps: int, tools: Sequence[str] = TOOLS
+) -> dict[str, float]:
     """Return the metrics of an iteration's episodes; `docs/reference/metrics.md` defines each.
 
     Args:
         episodes: At least one, of whole groups.
         max_steps: Turns that an episode may have.
+        tools: Those of the environment, whose use is counted.
     """
     metrics = {
         name: float(np.mean([episode.summary[name] for episode in episodes])) for name in SUMMARY
     }
     metrics |= _term_metrics(episodes)
     metrics |= _length_metrics(episodes)
-    metrics |= _call_metrics(episodes)
+    metrics |= _call_metrics(episodes, tools)
     for turn in range(max_steps):
         # An episode that is over keeps its last mask: every mean is over the same cases.
         values = [episode.dice[min(turn, len(episode.dice) - 1)] for episode in episodes]
@@ -151,12 +154,12 @@ def _length_metrics(episodes: Sequence[EpisodeStatistics]) -> dict[str, float]:
     }
 
 
-def _call_metrics(episodes: Sequence[EpisodeStatistics]) -> dict[str, float]:
+def _call_metrics(episodes: Sequence[EpisodeStatistics], known: Sequence[str]) -> dict[str, float]:
     tools = Counter(tool for episode in episodes for tool in episode.tools)
     kinds = Counter(kind for episode in episodes for kind in episode.invalid)
     turns = tools.total()
     return {
         "calls": (turns - tools[""]) / len(episodes),
-        **{f"tool_use/{tool}": tools[tool] / turns for tool in TOOLS},
+        **{f"tool_use/{tool}": tools[tool] / turns for tool in known},
         **{f"invalid/{kind}": kinds[kind] / turns for kind in INVALID_KINDS},
     }

@@ -20,8 +20,8 @@ class HashedImage:
     """An image with the hash that tells it from others.
 
     Args:
-        pixels: P x P x 3 uint8.
-        key: Hash of the pixels.
+        pixels: H x W x 3 uint8.
+        key: Hash of the pixels and their shape.
     """
 
     pixels: np.ndarray
@@ -30,7 +30,9 @@ class HashedImage:
     @classmethod
     def of(cls, pixels: np.ndarray) -> HashedImage:
         """Build from pixels."""
-        return cls(pixels, hashlib.blake2b(pixels.tobytes(), digest_size=16).digest())
+        key = hashlib.blake2b(pixels.tobytes(), digest_size=16)
+        key.update(repr(pixels.shape).encode())
+        return cls(pixels, key.digest())
 
 
 @dataclass(frozen=True)

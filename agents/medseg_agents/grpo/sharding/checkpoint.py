@@ -200,7 +200,7 @@ def save_whole_model(folder: str | Path, run: ChatRun, out: str | Path) -> None:
     policy = {"history": run.history, "max_new_tokens": run.max_completion_length}
     with atomic_folder(out) as unfinished:
         module.save(unfinished)
-        save_view(unfinished, run.view(), policy)
+        save_view(unfinished, run.view(), policy, run.kind().env_id)
 
 
 def _moments(learner: Any) -> list[tuple[Any, str, dict[str, Any]]]:

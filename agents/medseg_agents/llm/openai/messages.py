@@ -32,7 +32,7 @@ def as_openai(
     """Write messages as OpenAI's API takes them.
 
     A turn that follows tool calls is split: its words answer the calls, each with a "tool" message,
-    and its image comes after them in a message of the user, for the API takes images there
+    and its images come after them in a message of the user, for the API takes images there
     alone.
 
     Args:

@@ -1,4 +1,4 @@
-"""OpenAIPolicy: plays `MedSegChat-v0` through a server.
+"""OpenAIPolicy: plays a chat environment through a server.
 
 Slots are asked at once, as many as `concurrency` allows. A conversation that the server refuses
 fails its case alone; a server that is down or refuses everybody raises. Neither becomes a score.
@@ -41,7 +41,7 @@ class _Slot(Dialogue):
 
 
 class OpenAIPolicy:
-    """Plays `MedSegChat-v0` through a server.
+    """Plays a chat environment through a server.
 
     Args:
         model: Name of the model there.
@@ -50,6 +50,8 @@ class OpenAIPolicy:
             asked.
         tool_schemas: Of the environment, sent under `native_tools`.
         options: See `OpenAIOptions`.
+        image_keys: Entries of an observation that are the images of a turn, in order
+            (`envs.view.image_keys`).
 
     Raises:
         PolicyError: No API key where one is needed.
@@ -64,11 +66,13 @@ class OpenAIPolicy:
         over: str | None = None,
         tool_schemas: Sequence[dict[str, Any]] = (),
         options: OpenAIOptions | None = None,
+        image_keys: Sequence[str] = ("image",),
     ) -> None:
         self.model, self.system, self.over = model, list(system), over
         self.tool_schemas = list(tool_schemas)
         self.options = options or OpenAIOptions()
         self.name = f"openai:{model}"
+        self.image_keys = tuple(image_keys)
         self.usage = Usage()
         self._key = os.environ.get(self.options.key_env, "")
         if not self._key and self.options.url.startswith(DEFAULT_URL):
@@ -96,7 +100,8 @@ class OpenAIPolicy:
         """Ask for the answers of all slots; "" where it ended, failed or was never reset.
 
         Args:
-            observations: `text`, n str, and `image`, n x P x P x 3 uint8: the newest user turns.
+            observations: The newest user turns: `text`, n str, and under each of `image_keys`
+                n images, n x H x W x 3 uint8.
 
         Returns:
             Answers, some of them a `CutAnswer`, and a `ConversationError` where the server failed
@@ -105,13 +110,13 @@ class OpenAIPolicy:
         Raises:
             ServerError: What failed would fail in every conversation.
         """
-        texts, images = observations["text"], observations["image"]
+        texts = observations["text"]
         answers: list[str | ConversationError] = [""] * len(texts)
         asked = [s for s, text in enumerate(texts) if s in self._slots and text != self.over]
         for slot in asked:
             dialogue = self._slots[slot]
             dialogue.texts.append(texts[slot])
-            dialogue.images.append(data_url(images[slot]))
+            dialogue.images.append(tuple(data_url(observations[k][slot]) for k in self.image_keys))
         requests = [self._request(self._slots[slot]) for slot in asked]
         results = self._thread.run(self._ask_all(requests)) if requests else []
         for slot, completion in zip(asked, results, strict=True):
