@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import medseg_gym
 from medseg_gym.cli.backbones import backbones_app
@@ -22,7 +21,7 @@ from medseg_gym.cli.demo_options import DemoOptions
 from medseg_gym.cli.from_dataclass import with_options
 from medseg_gym.cli.serve import ServeOptions, serve
 from medseg_gym.cli.trajectories import trajectories_app
-from medseg_gym.display.terminal import drop_output
+from medseg_gym.display.terminal import Console, drop_output
 from medseg_gym.errors import MedSegError
 
 app = typer.Typer(

@@ -246,6 +246,7 @@ def compare(
                     checkpoint=options.checkpoints.get(backbone),
                     device=options.device,
                     max_steps=options.max_steps,
+                    reward=options.reward,
                     **policy_spec.view,
                 )
                 comparison.machine = describe_machine(str(envs.backbone.device))

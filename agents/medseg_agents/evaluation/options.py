@@ -10,7 +10,12 @@ from medseg_agents.evaluation.failed_cases import MAX_FAILURES
 from medseg_agents.evaluation.protocols.options import ProtocolOptions
 from medseg_gym.cases import CaseSource
 from medseg_gym.errors import MedSegError
-from medseg_gym.option_groups import CaseOptions, DeviceOptions, EpisodeOptions, SegmenterOptions
+from medseg_gym.option_groups import (
+    CaseOptions,
+    DeviceOptions,
+    RewardOptions,
+    SegmenterOptions,
+)
 from medseg_gym.options import Options, repeated, specs
 
 MANY_CASES = 1000
@@ -93,7 +98,7 @@ class ScanOptions(ImageOptions, MaskOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(EpisodeOptions, SegmenterOptions, ScanOptions):
+class RunOptions(RewardOptions, SegmenterOptions, ScanOptions):
     """Options of `medseg run`."""
 
     topic: ClassVar[str] = "Policy"
@@ -111,7 +116,7 @@ class RunOptions(EpisodeOptions, SegmenterOptions, ScanOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayingOptions(EpisodeOptions, CaseOptions, MaskOptions):
+class PlayingOptions(RewardOptions, CaseOptions, MaskOptions):
     """Playing the cases of a split."""
 
     topic: ClassVar[str] = "Playing"
@@ -226,7 +231,8 @@ class CompareOptions(PlayingOptions, DeviceOptions):
     def title(self) -> str:
         """Of tables and plots."""
         area = f", area >= {self.min_area:.1%}" if self.min_area else ""
-        return f"{self.cases}, {self.split} split{area}"
+        reward = f", reward {self.reward}" if self.reward != CompareOptions.reward else ""
+        return f"{self.cases}, {self.split} split{area}{reward}"
 
     def case_limit(self, source: CaseSource) -> int | None:
         """Return how many cases of a source are looked at; None is all."""

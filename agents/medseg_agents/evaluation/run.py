@@ -207,6 +207,7 @@ class _Player:
             checkpoint=options.checkpoint,
             device=_device(options.device, number),
             max_steps=options.max_steps,
+            reward=options.reward,
             **policy_spec.view,
         )
         self.policy = policy_spec.build(self.envs)

@@ -146,6 +146,7 @@ def run_image(
         checkpoint=options.checkpoint,
         device=options.device,
         max_steps=options.max_steps,
+        reward=options.reward,
         **policy_spec.view,
     )
     policy = policy_spec.build(envs)
