@@ -10,7 +10,7 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -76,13 +76,18 @@ def absolute_files(text: str) -> str:
         text: A spec, or one that holds others: `pool:100:./cases.py:Squares`, a sum of rewards.
     """
     for found in reversed(list(re.finditer(r"\.py(?=:)", text))):
-        starts = [0, *(mark.end() for mark in re.finditer(r"[:*+(,=-]\s*|\s+", text[: found.start()]))]
-        for start in starts:  # the longest first: folders may have blanks and dashes in their names
+        marks = re.finditer(r"[:*+(,=-]\s*|\s+", text[: found.start()])
+        for start in (0, *(mark.end() for mark in marks)):  # names may have blanks and dashes too
             file = Path(text[start : found.end()]).expanduser()
             if _is_file(file):
                 text = text[:start] + str(file.absolute()) + text[found.end() :]
                 break
     return text
+
+
+def with_absolute_files(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with their specs as `absolute_files` makes them; other values as they are."""
+    return {k: absolute_files(v) if isinstance(v, str) else v for k, v in options.items()}
 
 
 def names_module(text: str) -> bool:

@@ -277,7 +277,6 @@ def draw_step(episode: Episode, step: int, side: int, scored: bool, place: str =
     if newest is not None:
         action = (newest.tool or "unreadable") + ("" if newest.valid else " (invalid)")
     dice = newest.dice if newest else episode.start_dice
-    score = f"  Dice {dice:.3f}" if scored else ""
-    return add_caption(
-        frame, (episode.case.target, f"{place}step {step}/{episode.max_steps}  {action}{score}")
-    )
+    score = f"Dice {dice:.3f}" if scored else ""
+    taken = f"{place}{step}/{episode.max_steps} {action}"
+    return add_caption(frame, (episode.case.target, (taken, score)))

@@ -114,8 +114,8 @@ class VolumeCore(SlotStates):
             action = (newest.tool or "unreadable") + ("" if newest.valid else " (invalid)")
         synthetic = " (synthetic)" if case.synthetic else ""
         lines = (
-            f"{case.target}{synthetic}  slice {view + 1}/{case.depth}",
-            f"step {len(episode.steps)}/{episode.max_steps}  {action}  3D Dice {episode.dice:.3f}",
+            (f"{case.target}{synthetic}", f"slice {view + 1}/{case.depth}"),
+            (f"{len(episode.steps)}/{episode.max_steps} {action}", f"3D Dice {episode.dice:.3f}"),
         )
         return add_caption(drawing, lines)
 
