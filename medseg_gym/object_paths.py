@@ -43,7 +43,9 @@ def load_own(path: str, noun: str = "object", error: type[MedSegError] = MedSegE
     except (error, KeyboardInterrupt):
         raise
     except BaseException as problem:  # a script may end itself
-        raise error(f"{noun} {path}: {place} cannot be imported: {where_it_failed(problem)}") from problem
+        raise error(
+            f"{noun} {path}: {place} cannot be imported: {where_it_failed(problem)}"
+        ) from problem
 
 
 def load_object(path: str, noun: str = "object", error: type[MedSegError] = MedSegError) -> Any:
@@ -98,7 +100,7 @@ def names_module(text: str) -> bool:
 
 
 def finds_module(text: str) -> bool:
-    """Whether a module of that name, without a dot, can be imported, from the current folder too."""
+    """Whether a module without a dot can be imported, from the current folder too."""
     if not text.isidentifier():
         return False
     _also_look_in(Path.cwd())
@@ -170,8 +172,8 @@ def _no_module(missing: str) -> str:
     close = nearest(missing, here) or nearest(missing, everywhere)
     return (
         f"there is no module {missing!r}{close}; looked in the current folder {os.getcwd()}, which "
-        f"holds: {_listed(here)}; and in {', '.join(e for e in sys.path[:3] if e)}, ... (PYTHONPATH "
-        "adds more)"
+        f"holds: {_listed(here)}; and in {', '.join(e for e in sys.path[:3] if e)}, ... "
+        "(PYTHONPATH adds more)"
     )
 
 

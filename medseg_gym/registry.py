@@ -287,7 +287,7 @@ def takes_whole_spec(factory: object) -> bool:
 
 
 def _at_colon(text: str) -> tuple[str, str, str]:
-    """Divide a text at its first colon, the one of a drive ("C:\\own.py:Name") left out."""
+    r"""Divide a text at its first colon, the one of a drive ("C:\own.py:Name") left out."""
     drive = 2 if _DRIVE.match(text) else 0
     kind, colon, rest = text[drive:].partition(":")
     return text[:drive] + kind, colon, rest

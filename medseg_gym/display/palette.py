@@ -19,7 +19,7 @@ POSITIVE_RGB, NEGATIVE_RGB = (0, 114, 178), (213, 94, 0)
 """Over images: clicks that add and that take away; they bear a plus and a minus as well."""
 
 _MARKERS = "osD^vPX"
-_DASHES = ("-", (0, (1, 1)), (0, (5, 1, 1, 1)))
+_DASHES = ("-", (0, (5, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)))  # "--" and ":" mean something
 
 
 def line_look(number: int) -> dict[str, Any]:

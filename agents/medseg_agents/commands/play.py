@@ -105,6 +105,8 @@ def evaluate_all(
 ) -> None:
     """Play a whole data set; writes records.jsonl, results.json, summary.json and summary.csv.
 
+    overlays.png has the best, the median and the worst case.
+
     Slices of volumes are put together again and scored in 3D as well: summary_volumes.csv and
     volumes.csv.
     """
@@ -114,13 +116,14 @@ def evaluate_all(
         evaluate_by_protocol(options, out, resume)
         return
     from medseg_agents.evaluation.failed_cases import need_played
+    from medseg_agents.evaluation.figures import draw_overlays
     from medseg_agents.evaluation.medsam_agent_results import results_layout, write_json
     from medseg_agents.evaluation.run import run_evaluation, torch_threads
     from medseg_agents.evaluation.summary import as_tables, summarise_by, write_csv
     from medseg_agents.evaluation.volumes.evaluated import volumes_of_evaluation
     from medseg_agents.runs.folder import RunFolder
     from medseg_agents.runs.machine import describe_machine
-    from medseg_gym.cases import left_out_note
+    from medseg_gym.cases import left_out_note, load_cases
 
     if not resume and RunFolder(out).records_file.exists():
         raise MedSegError(f"{out} holds a run already; give another folder, or --resume")
@@ -160,6 +163,12 @@ def evaluate_all(
     left_out = left_out_note(evaluated.settings.get("left_out", {}))
     write_csv([{**row, "left_out": left_out} for row in rows], out / "summary.csv")
     files = ["records.jsonl", "results.json", "summary.json", "summary.csv"]
+    if draw_overlays(
+        {labels["policy"]: evaluated.records},
+        load_cases(options.cases, options.split),
+        out / "overlays.png",
+    ):
+        files.append("overlays.png")
     files += volumes.write(out, "summary_volumes.csv", {"left_out": left_out})
     files += ["masks/"] if options.save_masks else []
     title = f"{options.cases}, {options.split} split"

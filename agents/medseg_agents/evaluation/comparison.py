@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from medseg_agents.evaluation.case_record import CaseRecord
-from medseg_agents.evaluation.evaluate import RecordFile, evaluate, keeps_masks, run_settings
+from medseg_agents.evaluation.evaluate import RecordFile, evaluate, run_settings
 from medseg_agents.evaluation.failed_cases import (
     FailedCase,
     need_played,
     pair_by_case,
 )
+from medseg_agents.evaluation.figures import draw_overlays
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.evaluation.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
@@ -87,6 +88,7 @@ class Comparison:
         left_out: As in `CaseSource`, and what the options left out.
         played: All that was played, in the order of the rows.
         volumes: Rows and scores in 3D, where the cases are slices of volumes.
+        source: Of the cases.
     """
 
     options: CompareOptions
@@ -97,6 +99,7 @@ class Comparison:
     left_out: dict[str, int] = field(default_factory=dict)
     played: list[PlayedBy] = field(default_factory=list)
     volumes: VolumeResults = field(default_factory=VolumeResults)
+    source: CaseSource | None = None
 
     def summarise(self) -> None:
         """Make the rows and `records`, of the cases that no policy failed on.
@@ -187,8 +190,15 @@ class Comparison:
         if note := left_out_note(self.left_out):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
 
+    def draw_overlays(self, path: Path) -> bool:
+        """Draw the best, median and worst case of every row; see `draw_overlays`."""
+        if self.source is None:
+            return False
+        named = {f"{policy} on {backbone}": r for (backbone, policy), r in self.records.items()}
+        return draw_overlays(named, self.source, path)
+
     def write(self, out: Path) -> list[str]:
-        """Write results.json, results.csv and dice_by_step.png; with volumes their CSV as well.
+        """Write results.json, results.csv, dice_by_step.png, overlays.png; of volumes their CSV.
 
         Returns:
             Names of the files.
@@ -212,6 +222,8 @@ class Comparison:
         write_csv([{**row, **context} for row in self.rows], out / "results.csv")
         plot_dice_by_step(self.rows, out / "dice_by_step.png", self.options.title)
         files = ["results.json", "results.csv", "dice_by_step.png"]
+        if self.draw_overlays(out / "overlays.png"):
+            files.append("overlays.png")
         return [*files, *self.volumes.write(out, "results_volumes.csv", context)]
 
 
@@ -251,9 +263,8 @@ def compare(
                 )
                 comparison.machine = describe_machine(str(envs.backbone.device))
                 if keys is None:
-                    source = envs.source
+                    source = comparison.source = envs.source
                     keys = options.keys(source)
-                    keep_masks = keeps_masks(source, options.save_masks)
                     comparison.left_out = options.left_out(source, keys)
                     runs = len(options.backbones) * len(policy_specs) * len(options.seeds)
                     progress.update(bar, total=len(keys) * runs)
@@ -261,7 +272,7 @@ def compare(
                 seeds: list[PlayedSeed] = []
                 for seed in options.seeds:
                     progress.update(bar, description=f"{backbone}, {policy_spec.name}")
-                    settings = run_settings(envs, policy, keys, seed, keep_masks)
+                    settings = run_settings(envs, policy, keys, seed, keep_masks=True)
                     comparison.settings.append(settings)
                     run = _run_name(settings)
                     file = RecordFile(out / "records" / f"{run}.jsonl", settings)
@@ -273,7 +284,7 @@ def compare(
                         file,
                         lambda batch: progress.advance(bar, len(batch)),
                         options.max_failures,
-                        keep_masks,
+                        keep_masks=True,
                     )
                     seeds.append(PlayedSeed(run, records, list(file.failed)))
                 comparison.played.append(PlayedBy(backbone, policy.name, seeds))

@@ -18,7 +18,6 @@ from typing import Any
 import medseg_gym
 from medseg_agents.evaluation.case_record import CaseRecord, record_of
 from medseg_agents.evaluation.failed_cases import FailedCase, FailureLimit, failed_case
-from medseg_gym.cases import CaseSource
 from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.episodes import metrics
 from medseg_gym.errors import MedSegError
@@ -189,11 +188,6 @@ def evaluate(
         limit.add(fresh)
     order = {key: number for number, key in enumerate(keys)}
     return sorted(records, key=lambda record: order[record.case])
-
-
-def keeps_masks(source: CaseSource, save_masks: bool) -> bool:
-    """Whether records hold masks: those of volumes always, for scores in three dimensions."""
-    return save_masks or source.volumes is not None
 
 
 def run_settings(

@@ -23,7 +23,6 @@ from medseg_agents.evaluation.evaluate import (
     CaseRecord,
     Outcome,
     RecordFile,
-    keeps_masks,
     outcome_of,
     run_settings,
 )
@@ -211,9 +210,8 @@ class _Player:
             **policy_spec.view,
         )
         self.policy = policy_spec.build(self.envs)
-        self.keep_masks = keeps_masks(self.envs.source, options.save_masks)
         self.settings = {
-            **run_settings(self.envs, self.policy, keys, options.seed, self.keep_masks),
+            **run_settings(self.envs, self.policy, keys, options.seed, keep_masks=True),
             "device": self.envs.backbone.device.type,  # which GPU of several is no matter
             "threads": options.threads,
         }
@@ -224,9 +222,7 @@ class _Player:
         size = self.options.num_envs
         whole = len(self.keys[batch * size : (batch + 1) * size])
         (ended,) = play_or_give_up(self.envs, self.policy, keys, self.options.seed)
-        outcomes = [
-            outcome_of(one, self.policy, self.envs, whole, self.keep_masks) for one in ended
-        ]
+        outcomes = [outcome_of(one, self.policy, self.envs, whole, keep_mask=True) for one in ended]
         return [replace(one, batch=batch) for one in outcomes]
 
     @property

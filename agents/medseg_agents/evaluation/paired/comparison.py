@@ -185,7 +185,9 @@ class PairedComparison:
                 "at hand, and not in differences.png; say where they are with --cases"
             )
         if any(not a.mask or not b.mask for _, a, b in chosen):
-            self.notes.append("Masks are in differences.png where a run had --save-masks.")
+            self.notes.append(
+                "Where a run kept no masks, its tiles in differences.png are images and numbers."
+            )
         return len(missing) < len(chosen)
 
     def _source(self, cases: str | None) -> CaseSource:

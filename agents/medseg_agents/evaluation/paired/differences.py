@@ -1,4 +1,4 @@
-"""Paired differences with intervals: what the second run scores more than the first, case by case."""
+"""Paired differences with intervals: what the second run scores more than the first."""
 
 from __future__ import annotations
 

@@ -10,16 +10,16 @@ import numpy as np
 from PIL import Image
 
 from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.figures.overlays import tile
 from medseg_agents.evaluation.paired.pairing import Pair
 from medseg_agents.evaluation.volumes.packed_masks import unpack_mask
 from medseg_gym.cases import CaseSource
 from medseg_gym.display.palette import BLUE, GREY, ORANGE
 from medseg_gym.display.plots import drawing, fold
-from medseg_gym.envs.rendering import BACKGROUND, add_caption, draw_case, on_square
+from medseg_gym.envs.rendering import BACKGROUND
 from medseg_gym.storage.atomic_write import atomic_path
 
 _COLUMNS = 4
-_SIDE, _GAP = 220, 6
 
 
 @drawing()
@@ -43,9 +43,7 @@ def plot_scatter(pairs: Sequence[Pair], path: Path) -> None:
         panel.set_xlabel(fold(f"first: {pair.first.name}", 46), fontsize=8)
         panel.set_ylabel(fold(f"second: {pair.second.name}", 46), fontsize=8)
         lower = int((~above).sum())
-        panel.set_title(
-            f"Dice of {len(dice)} cases: second lower in {lower} (orange)", fontsize=8
-        )
+        panel.set_title(f"Dice of {len(dice)} cases: second lower in {lower} (orange)", fontsize=8)
         panel.grid(alpha=0.3)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
@@ -74,7 +72,7 @@ def draw_differences(
         case = source[source.index_of(first.case)]
         gain = second.dice[-1] - first.dice[-1]
         origin = "synthetic" if case.synthetic else case.modality
-        tiles = [_tile(case.image, None, case.mask, case.key, (case.target, origin))]
+        tiles = [tile(case.image, None, case.mask, case.key, (case.target, origin))]
         for name, row, record in (
             ("first", pair.first, first),
             ("second", pair.second, second),
@@ -84,27 +82,13 @@ def draw_differences(
             if name == "second":
                 score += f" ({gain:+.3f})"
             what = score if record.mask else f"{score}, mask not kept"
-            tiles.append(_tile(case.image, mask, case.mask, f"{name}: {row.name}", what))
+            tiles.append(tile(case.image, mask, case.mask, f"{name}: {row.name}", what))
         lines.append(np.concatenate(tiles, 1))
     if lines:
         columns = 2 if len(lines) > 3 else 1
         while len(lines) % columns:
-            lines.append(np.full_like(lines[0], 24))
+            lines.append(np.full_like(lines[0], BACKGROUND[0]))
         sheet = [np.concatenate(lines[i : i + columns], 1) for i in range(0, len(lines), columns)]
         with atomic_path(path) as temporary:
             Image.fromarray(np.concatenate(sheet)).save(temporary, format="PNG", optimize=True)
     return missing
-
-
-def _tile(
-    image: np.ndarray,
-    mask: np.ndarray | None,
-    truth: np.ndarray,
-    title: str,
-    line: str | tuple[str, str],
-) -> np.ndarray:
-    drawn = on_square(draw_case(image, mask, truth, side=_SIDE), _SIDE)
-    tile = add_caption(drawn, (title, line))
-    framed = np.full((tile.shape[0] + _GAP, tile.shape[1] + _GAP, 3), BACKGROUND, np.uint8)
-    framed[: tile.shape[0], : tile.shape[1]] = tile
-    return framed

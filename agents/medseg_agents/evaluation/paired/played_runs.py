@@ -39,8 +39,9 @@ class PlayedRow:
 
     @property
     def name(self) -> str:
-        """Of tables and plots."""
-        return f"{self.policy} on {self.backbone}"
+        """Of tables and plots; it says who was shown the truth."""
+        oracle = any("oracle" in record.notes for record in self.records.values())
+        return f"{self.policy}{' (oracle)' if oracle else ''} on {self.backbone}"
 
 
 def read_run(folder: Path) -> list[PlayedRow]:
@@ -64,9 +65,9 @@ def read_run(folder: Path) -> list[PlayedRow]:
         _add(rows, folder, file)
     found = [row for row in rows.values() if row.records]
     if not found:
-        there = f"there is no folder {folder}" if not folder.is_dir() else f"{folder} has no cases"
+        what = "holds no cases that were played" if folder.is_dir() else "is not there"
         raise MedSegError(
-            f"{there} that were played: give the --out of `medseg eval` or `medseg compare` (with "
+            f"run {folder} {what}: give the --out of `medseg eval` or `medseg compare` (with "
             "records.jsonl or records/ in it)"
         )
     return found
