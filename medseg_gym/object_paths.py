@@ -6,35 +6,147 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import pkgutil
+import re
 import sys
+import traceback
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from medseg_gym.errors import MedSegError, nearest
 
+_HERE = os.path.dirname(__file__)
+_SHOWN = 12
+"""Names that a message lists of a module or a folder."""
 
-def load_object(path: str, noun: str = "object", error: type[MedSegError] = MedSegError) -> Any:
-    """Import `package.module:Name` or `path/file.py:Name`.
+
+def load_own(path: str, noun: str = "object", error: type[MedSegError] = MedSegError) -> Any:
+    """Import what a user wrote: `package.module:Name` or `path/file.py:Name`.
+
+    Modules are also looked for in the current folder, and those that a file imports beside it, as
+    if it was run as a program. Both come behind what is installed, so that a user's `queue.py`
+    stands in nobody's way.
 
     Raises:
         MedSegError: No such module, file or name; the message says where was looked, what is there
-            and which name is nearest.
+            and which name is nearest. Or the module fails while it is imported; the message says
+            in which line.
+    """
+    place = path.rpartition(":")[0]
+    _also_look_in(Path.cwd())
+    if place.endswith(".py"):
+        _also_look_in(Path(place).expanduser().resolve().parent)
+    try:
+        return load_object(path, noun, error)
+    except (error, KeyboardInterrupt):
+        raise
+    except BaseException as problem:  # a script may end itself
+        raise error(
+            f"{noun} {path}: {place} cannot be imported: {where_it_failed(problem)}"
+        ) from problem
+
+
+def load_object(path: str, noun: str = "object", error: type[MedSegError] = MedSegError) -> Any:
+    """Import `package.module:Name` or `path/file.py:Name`; a module's own failure passes through.
+
+    Raises:
+        MedSegError: No such module, file or name; see `load_own`.
     """
     place, _, name = path.rpartition(":")
-    module = (
-        _load_file(place, noun, error) if place.endswith(".py") else _import(place, noun, error)
-    )
+    if place.endswith(".py"):
+        module = _load_file(place, noun, error)
+    else:
+        module = _import(place, noun, error)
     value: Any = module
     for attribute in name.split("."):
         if not hasattr(value, attribute):
-            public = sorted(key for key in vars(value) if not key.startswith("_"))
-            raise error(
-                f"{noun} {path}: {getattr(module, '__file__', place)} has no {attribute!r}"
-                f"{nearest(attribute, public)}; it holds: {', '.join(public) or 'nothing'}"
-            )
+            public = [key for key in vars(value) if not key.startswith("_")]
+            file = getattr(module, "__file__", None) or place
+            has_no = f"has no {attribute!r}{nearest(attribute, public)}"
+            wrong = has_no if name else "is named without the object in it"
+            raise error(f"{noun} {path}: {file} {wrong}; it holds: {_listed(_own_names(value))}")
         value = getattr(value, attribute)
     return value
+
+
+def absolute_files(text: str) -> str:
+    """Make the paths of Python files in a text absolute, for a process in another folder.
+
+    Args:
+        text: A spec, or one that holds others: `pool:100:./cases.py:Squares`, a sum of rewards.
+    """
+    for found in reversed(list(re.finditer(r"\.py(?=:)", text))):
+        marks = re.finditer(r"[:*+(,=-]\s*|\s+", text[: found.start()])
+        for start in (0, *(mark.end() for mark in marks)):  # names may have blanks and dashes too
+            file = Path(text[start : found.end()]).expanduser()
+            if _is_file(file):
+                text = text[:start] + str(file.absolute()) + text[found.end() :]
+                break
+    return text
+
+
+def with_absolute_files(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with their specs as `absolute_files` makes them; other values as they are."""
+    return {k: absolute_files(v) if isinstance(v, str) else v for k, v in options.items()}
+
+
+def names_module(text: str) -> bool:
+    """Whether a text is the path of a Python file or the dotted name of a module."""
+    return text.endswith(".py") or (
+        "." in text and all(piece.isidentifier() for piece in text.split("."))
+    )
+
+
+def finds_module(text: str) -> bool:
+    """Whether a module without a dot can be imported, from the current folder too."""
+    if not text.isidentifier():
+        return False
+    _also_look_in(Path.cwd())
+    try:
+        return importlib.util.find_spec(text) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def missing_object(text: str, noun: str) -> str:
+    """Say what is wrong with a file or module that is named without an object in it.
+
+    Args:
+        text: What stands where `path/file.py:Name` or `package.module:Name` should.
+        noun: Of what is wanted.
+
+    Returns:
+        The way out, for the end of a message; "" where the text is neither.
+    """
+    if text.endswith(".py"):
+        return f"; a {noun} in a file is named {text}:NAME"
+    module, _, name = text.rpartition(".")
+    if module and names_module(text):
+        return f"; a {noun} in a module is named {module}:{name}"
+    return ""
+
+
+def where_it_failed(problem: BaseException) -> str:
+    """Say what went wrong in a user's own code, and in which line of which file."""
+    words = f"{type(problem).__name__}: {problem}"
+    if isinstance(problem, SyntaxError):  # its text names file and line
+        return words
+    frames = [
+        frame
+        for frame in traceback.extract_tb(problem.__traceback__)
+        if not frame.filename.startswith((_HERE, "<", sys.prefix, sys.base_prefix))
+    ]
+    return f"{words} (line {frames[-1].lineno} of {frames[-1].filename})" if frames else words
+
+
+def _also_look_in(folder: Path) -> None:
+    """Let modules of a folder be imported, behind all others."""
+    known = {os.path.realpath(entry or os.curdir) for entry in sys.path}
+    if os.path.realpath(folder) not in known:
+        sys.path.append(str(folder))
+        importlib.invalidate_caches()
 
 
 def _import(name: str, noun: str, error: type[MedSegError]) -> ModuleType:
@@ -43,11 +155,26 @@ def _import(name: str, noun: str, error: type[MedSegError]) -> ModuleType:
     except ModuleNotFoundError as problem:
         missing = problem.name or name
         if name == missing or name.startswith(missing + "."):
-            where = ", ".join(entry or os.getcwd() for entry in sys.path[:4])
-            raise error(
-                f"{noun} {name}: there is no module {missing!r}; looked in {where}, ..."
-            ) from problem
+            raise error(f"{noun} {name}: {_no_module(missing)}") from problem
         raise
+
+
+def _no_module(missing: str) -> str:
+    """Say where a module was looked for, and what is there."""
+    parent, _, _ = missing.rpartition(".")
+    if parent:
+        folders = list(getattr(sys.modules.get(parent), "__path__", ()))
+        there = [f"{parent}.{module.name}" for module in pkgutil.iter_modules(folders)]
+        held = f"{parent} holds: {_listed(there)}" if folders else f"{parent} is no package"
+        return f"there is no module {missing!r}{nearest(missing, there)}; {held}"
+    here = [module.name for module in pkgutil.iter_modules([os.getcwd()])]
+    everywhere = {module.name for module in pkgutil.iter_modules()}
+    close = nearest(missing, here) or nearest(missing, everywhere)
+    return (
+        f"there is no module {missing!r}{close}; looked in the current folder {os.getcwd()}, which "
+        f"holds: {_listed(here)}; and in {', '.join(e for e in sys.path[:3] if e)}, ... "
+        "(PYTHONPATH adds more)"
+    )
 
 
 def _load_file(place: str, noun: str, error: type[MedSegError]) -> ModuleType:
@@ -56,7 +183,7 @@ def _load_file(place: str, noun: str, error: type[MedSegError]) -> ModuleType:
         there = sorted(other.name for other in path.parent.glob("*.py"))
         raise error(
             f"{noun} {place}: there is no file {path}{nearest(path.name, there)}"
-            + (f"; that folder holds: {', '.join(there[:12])}" if there else "")
+            + (f"; that folder holds: {_listed(there)}" if there else "")
         )
     # One module for each file, under a name that no other module has.
     name = f"medseg_own_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
@@ -74,8 +201,26 @@ def _load_file(place: str, noun: str, error: type[MedSegError]) -> ModuleType:
     return module
 
 
-def names_module(text: str) -> bool:
-    """Whether a text is the path of a Python file or the dotted name of a module."""
-    return text.endswith(".py") or (
-        "." in text and all(piece.isidentifier() for piece in text.split("."))
-    )
+def _own_names(value: Any) -> list[str]:
+    """Public names of a module or class, without what a module itself only imported."""
+    name = getattr(value, "__name__", "")
+    return [
+        key
+        for key, held in vars(value).items()
+        if not key.startswith("_")
+        and not isinstance(held, ModuleType)
+        and (not isinstance(value, ModuleType) or getattr(held, "__module__", name) == name)
+    ]
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = sorted(names)
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more if names else "nothing"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

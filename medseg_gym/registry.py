@@ -15,7 +15,14 @@ from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
 from medseg_gym.errors import MedSegError, nearest
-from medseg_gym.object_paths import load_object, names_module
+from medseg_gym.object_paths import (
+    finds_module,
+    load_object,
+    load_own,
+    missing_object,
+    names_module,
+    where_it_failed,
+)
 from medseg_gym.option_values import convert_options, declared_options, takes_any_option
 from medseg_gym.specs import Spec, names_file, split_specs
 
@@ -24,6 +31,8 @@ T = TypeVar("T")
 Factory = Callable[..., T]
 
 _TAKES_SPEC = "takes_spec"
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_NAME = re.compile(r"[^\W\d][\w.]*(\?|$)")
 
 
 class Registry(Generic[T]):
@@ -132,8 +141,8 @@ class Registry(Generic[T]):
 
     def parse(self, text: str) -> Spec:
         """Divide a spec; the kind is looked up only to tell paths from kinds."""
-        kind, colon, rest = text.partition(":")
-        own = bool(colon) and not self.knows(kind) and names_module(kind)
+        kind, _, rest = _at_colon(text)
+        own = self._is_own(text)
         if "?" in kind and not (own and names_file(kind)):  # the colon stood in an option
             kind, _, query = text.partition("?")
             return Spec(text, kind, f"?{query}", self.error)
@@ -154,7 +163,7 @@ class Registry(Generic[T]):
         """
         spec = self.parse(spec) if isinstance(spec, str) else spec
         if spec.is_own:
-            own: Factory[T] = load_object(spec.kind, self.noun, self.error)
+            own: Factory[T] = load_own(spec.kind, self.noun, self.error)
             return own
         factory = self._kinds.get(spec.kind)
         if factory is None:
@@ -162,9 +171,10 @@ class Registry(Generic[T]):
         if factory is None:
             known = (*self.names(), *others)
             raise self.error(
-                f"unknown {self.noun} {spec.kind[:80]!r}{nearest(spec.kind, known)}; known: "
-                f"{', '.join(known)}. Your own: package.module:Name or path/file.py:Name, "
-                f"or an entry point of the group {self.group!r}"
+                f"unknown {self.noun} {spec.kind[:80]!r}{nearest(spec.kind, known)}"
+                f"{missing_object(spec.kind, self.noun)}; known: {', '.join(known)}. Your own: "
+                f"package.module:Name or path/file.py:Name, or an entry point of the group "
+                f"{self.group!r}"
             )
         if isinstance(factory, str):
             factory = load_object(factory, self.noun, self.error)
@@ -183,8 +193,16 @@ class Registry(Generic[T]):
 
     def begins_spec(self, text: str) -> bool:
         """Whether a text begins with a known kind, or with the name of a user's own object."""
-        kind = re.split("[:?]", text.strip(), maxsplit=1)[0]
-        return self.knows(kind) or (":" in text and names_module(kind))
+        text = text.strip()
+        return self.knows(re.split("[:?]", text, maxsplit=1)[0]) or self._is_own(text)
+
+    def _is_own(self, text: str) -> bool:
+        """Whether a text begins with the name of a user's own object."""
+        kind, colon, rest = _at_colon(text)
+        if not colon or self.knows(kind):
+            return False
+        # A module without a dot looks like a kind: it is one only where no such module is there.
+        return names_module(kind) or bool(_NAME.match(rest) and finds_module(kind))
 
     def split(self, text: str) -> list[str]:
         """Split a list of specs with commas between them; see `split_specs`."""
@@ -209,7 +227,24 @@ class Registry(Generic[T]):
             **options: Already converted.
 
         Raises:
-            MedSegError: Arguments or options that the factory does not take.
+            MedSegError: Arguments or options that the factory does not take; or a user's own
+                failed, the message says in which line.
+        """
+        self.check_call(spec, factory, *arguments, **options)
+        if not spec.is_own:
+            return factory(*arguments, **options)
+        try:
+            return factory(*arguments, **options)
+        except MedSegError:
+            raise
+        except Exception as problem:
+            raise self.error(f"{self.noun} {spec}: {where_it_failed(problem)}") from problem
+
+    def check_call(self, spec: Spec, factory: Factory[T], *arguments: Any, **options: Any) -> None:
+        """Refuse what `call` would refuse, without calling the factory.
+
+        Raises:
+            MedSegError: See `call`.
         """
         wanted = self.own_signature if spec.is_own else self.signature
         if not callable(factory):
@@ -220,7 +255,7 @@ class Registry(Generic[T]):
         try:
             signature = inspect.signature(factory)
         except (TypeError, ValueError):  # built in, without a signature
-            return factory(*arguments, **options)
+            return
         known = _option_names(signature, len(arguments))
         unknown = [name for name in options if name not in known]
         if unknown and not takes_any_option(factory):
@@ -235,7 +270,6 @@ class Registry(Generic[T]):
                 f"{self.noun} {spec}: {_name(factory)}{signature} cannot be called as "
                 f"{wanted}: {problem}"
             ) from None
-        return factory(*arguments, **options)
 
 
 def takes_spec(factory: Factory[T]) -> Factory[T]:
@@ -250,6 +284,13 @@ def takes_spec(factory: Factory[T]) -> Factory[T]:
 def takes_whole_spec(factory: object) -> bool:
     """Whether a factory is marked with `takes_spec`."""
     return bool(getattr(factory, _TAKES_SPEC, False))
+
+
+def _at_colon(text: str) -> tuple[str, str, str]:
+    r"""Divide a text at its first colon, the one of a drive ("C:\own.py:Name") left out."""
+    drive = 2 if _DRIVE.match(text) else 0
+    kind, colon, rest = text[drive:].partition(":")
+    return text[:drive] + kind, colon, rest
 
 
 def _entry_points(group: str) -> dict[str, str]:

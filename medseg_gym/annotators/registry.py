@@ -140,7 +140,10 @@ def check(text: str, others: Sequence[str] = ()) -> None:
     Raises:
         PolicyError: As there, but for noise on what is no oracle and what a policy itself refuses.
     """
-    _options(*_find(text, others))
+    spec, factory = _find(text, others)
+    slips = _slips(spec)
+    options = {k: v for k, v in _options(spec, factory).items() if k not in slips}
+    ANNOTATORS.check_call(spec, factory, object(), **options)
 
 
 def find_volume_policy(text: str) -> tuple[Spec, Factory[Policy]] | None:
@@ -197,6 +200,8 @@ def _find(text: str, others: Sequence[str] = ()) -> tuple[Spec, Factory[Policy]]
 def _options(spec: Spec, factory: Factory[Policy]) -> dict[str, Any]:
     """Return a spec's options, converted; those of `Noisy` too, where it is noisy."""
     ANNOTATORS.options_of(Spec(spec.text, spec.kind, spec.argument, PolicyError), factory, 1)
+    if not callable(factory):
+        ANNOTATORS.check_call(spec, factory)
     declared = {**declared_options(factory, 1), **_slips(spec)}
     return convert_options(
         f"policy {spec}", spec.options, declared, PolicyError, takes_any_option(factory)

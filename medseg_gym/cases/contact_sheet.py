@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from functools import lru_cache
 from math import ceil
 from pathlib import Path
 
 import numpy as np
-from matplotlib import get_data_path
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.source import CaseSource
+from medseg_gym.display.captions import draw_line, font
+from medseg_gym.display.palette import MASK_RGB, TRUTH_RGB
 from medseg_gym.errors import CaseError
 
 TILE = 240  # pixels of an image's longer edge
 _TEXT, _GAP, _LINE = 64, 8, 15
-_ORANGE, _GREEN = (255, 140, 0), np.array([60, 200, 90])
+_MASK = np.array(MASK_RGB)
 
 
 def spread(total: int, count: int) -> list[int]:
@@ -77,8 +77,8 @@ def _tile(case: Case) -> Image.Image:
     image = np.asarray(Image.fromarray(case.image).resize(size, Image.Resampling.BILINEAR))
     mask = np.asarray(Image.fromarray(case.mask).resize(size, Image.Resampling.NEAREST))
     pixels = image.copy()
-    pixels[mask] = (0.7 * pixels[mask] + 0.3 * _GREEN).astype(np.uint8)
-    pixels[mask & ~binary_erosion(mask)] = _ORANGE
+    pixels[mask] = (0.7 * pixels[mask] + 0.3 * _MASK).astype(np.uint8)
+    pixels[mask & ~binary_erosion(mask)] = TRUTH_RGB
     area = f"{100 * case.area_fraction:.2f} %" if case.mask.any() else "empty mask"
     facts = f"{case.modality or '?'}, {case.height} x {case.width}, {area}"
     if case.synthetic:
@@ -89,7 +89,7 @@ def _tile(case: Case) -> Image.Image:
 def _refusal(key: str, error: CaseError) -> Image.Image:
     tile = Image.new("RGB", (TILE, TILE), (250, 225, 225))
     words = textwrap.wrap(str(error), 36)[:14]
-    ImageDraw.Draw(tile).text((8, 8), "\n".join(words), fill="darkred", font=_font(12))
+    ImageDraw.Draw(tile).text((8, 8), "\n".join(words), fill="darkred", font=font(12))
     return _paper("cannot be read", "", key, tile)
 
 
@@ -101,20 +101,5 @@ def _paper(title: str, facts: str, key: str, tile: Image.Image) -> Image.Image:
     lines: Sequence[tuple[str, str]] = ((title, "black"), (facts, "dimgray"), (key, "gray"))
     for number, (text, colour) in enumerate(lines):
         at = (2, TILE + 4 + number * (_LINE + 4))
-        draw.text(at, _cut(text, keep_end=text is key), fill=colour, font=_font(13))
+        draw_line(draw, at, TILE - 4, text, keep_end=text is key, fill=colour)
     return paper
-
-
-def _cut(text: str, keep_end: bool) -> str:
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    font = _font(13)
-    if font.getlength(text) <= TILE:
-        return text
-    while text and font.getlength(text + "…") > TILE:
-        text = text[1:] if keep_end else text[:-1]
-    return "…" + text if keep_end else text + "…"
-
-
-@lru_cache(maxsize=4)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)

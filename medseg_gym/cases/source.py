@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -204,7 +205,7 @@ CASES: Registry[CaseSource] = Registry(
     },
     CaseError,
     has_argument=True,
-    own_signature="function(split, **options)",
+    own_signature="function(split, **options) or function(**options)",
 )
 
 
@@ -240,7 +241,8 @@ def load_cases(
             cases of another spec, drawn once and kept in memory), "unlabelled:PATH" (images
             without a truth that people dropped onto the page of `medseg serve`), a registered kind,
             "package.module:Name" or "path/file.py:Name" (a CaseSource, a list of Cases or a
-            `function(split, **options)` of your own), a CaseSource (returned as it is), or a
+            `function(split, **options)` of your own; one that takes no split has the same cases in
+            every split), a CaseSource (returned as it is), or a
             sequence of Cases.
         split: "train", "val", "test", or "all" of them together; ignored where `spec` is a source
             or a sequence.
@@ -345,7 +347,8 @@ def open_spec(
     spec = registry.parse(text)
     source: Any = registry.find(spec)  # what a user wrote may be anything
     if callable(source):
-        source = registry.build(spec, source, split)
+        beside: tuple[str, ...] = (split,) if not spec.is_own or _takes_split(source) else ()
+        source = registry.build(spec, source, *beside)
     elif spec.options:
         raise CaseError(f"{text}: options go with a function, not with a {type(source).__name__}")
     if isinstance(source, kind):
@@ -357,3 +360,17 @@ def open_spec(
         f"{text}: {wanted} are wanted, or a function that returns them; got a "
         f"{type(source).__name__}"
     )
+
+
+def _takes_split(factory: Callable[..., Any]) -> bool:
+    """Whether a user's class or function wants the split as its first argument."""
+    try:
+        parameters = list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError):  # built in, without a signature
+        return True
+    if not parameters:
+        return False
+    first = parameters[0]
+    if first.kind in (first.KEYWORD_ONLY, first.VAR_KEYWORD):
+        return False
+    return first.name == "split" or first.default is first.empty

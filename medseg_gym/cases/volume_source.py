@@ -42,7 +42,7 @@ VOLUMES: Registry[VolumeSource] = Registry(
     },
     CaseError,
     has_argument=True,
-    own_signature="function(split, **options)",
+    own_signature="function(split, **options) or function(**options)",
 )
 
 

@@ -10,12 +10,11 @@ from importlib.util import find_spec
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 import medseg_gym
 from medseg_gym.cli.extras import extras_with, install_line
 from medseg_gym.cli.lazy_commands import add_lazily
-from medseg_gym.display.terminal import drop_output
+from medseg_gym.display.terminal import Console, drop_output
 from medseg_gym.errors import MedSegError
 
 app = typer.Typer(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -14,6 +15,9 @@ _MORE_FONTS = (
     "WenQuanYi Micro Hei", "Droid Sans Fallback", "Noto Sans", "Noto Sans Arabic",
     "Noto Sans Devanagari", "Unifont",
 )  # fmt: skip
+
+
+_FOLD = 60  # letters of a line in a legend
 
 
 @contextmanager
@@ -30,6 +34,46 @@ def drawing() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         yield
+
+
+def legend_below(figure: Any, lines: Sequence[tuple[Any, str]], size: float = 7) -> None:
+    """Put a legend under the panels of a figure, where it covers no curve; long names are folded.
+
+    The figure grows by what the legend needs, so that the panels keep their size.
+
+    Args:
+        figure: With the layout "constrained".
+        lines: What was drawn, and its name.
+        size: Of the letters, in points.
+    """
+    if not lines:
+        return
+    names = ["\n".join(textwrap.wrap(label(name), _FOLD)) or " " for _, name in lines]
+    longest = max(len(line) for name in names for line in name.splitlines())
+    inches = size / 72
+    width, height = figure.get_size_inches()
+    columns = int(width / (longest * inches * 0.62 + 0.6)) or 1
+    columns = min(columns, len(names))
+    # Columns are filled from above; the highest one decides.
+    heights = [1 + name.count("\n") for name in names]
+    rows = -(-len(names) // columns)
+    lines_high = max(sum(heights[at : at + rows]) for at in range(0, len(heights), rows))
+    figure.set_size_inches(width, height + (lines_high * 1.3 + 0.35 * rows + 1) * inches)
+    figure.legend(
+        [line for line, _ in lines],
+        names,
+        loc="outside lower center",
+        ncols=columns,
+        fontsize=size,
+        handlelength=3,
+        frameon=False,
+    )
+
+
+def fold(text: str, letters: int, lines: int = 3) -> str:
+    """Fold a title or a name into lines; what does not fit ends in an ellipsis."""
+    folded = textwrap.wrap(text, max(8, letters), max_lines=lines, placeholder="…")
+    return "\n".join(folded) or " "
 
 
 def label(name: str) -> str:

@@ -20,7 +20,14 @@ _WRAPPED = 16  # characters that a column of words gets at least
 
 
 class Console(rich.console.Console):
-    """A console whose reader may go away (`| head`): the program goes on, and writes its files."""
+    """A console whose reader may go away (`| head`): the program goes on, and writes its files.
+
+    Args:
+        **options: As in rich, but that `:100:` in a spec stays what it is and becomes no picture.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"emoji": False, **options})
 
     def on_broken_pipe(self) -> None:
         """Print nothing more; rich itself would end the program."""

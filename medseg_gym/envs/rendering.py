@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from medseg_gym.display.captions import draw_line
+from medseg_gym.display.palette import (
+    BOX_RGB,
+    MASK_RGB,
+    NEGATIVE_RGB,
+    POSITIVE_RGB,
+    TRUTH_RGB,
+)
 from medseg_gym.episodes import Episode
 from medseg_gym.prompts import AddBox, AddPoint
 
-MASK_COLOUR = (40, 220, 90)
-TRUTH_COLOUR = (255, 196, 0)
-BOX_COLOUR = (80, 170, 255)
-POSITIVE_COLOUR, NEGATIVE_COLOUR = (20, 200, 60), (235, 50, 50)
 BACKGROUND = (24, 24, 24)
 FRAME_SIDE = 384
 """Longer edge of the image in frames of `render`, in pixels."""
@@ -53,23 +58,28 @@ def draw_case(
     frame = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)).copy()
     if mask is not None:
         covered = _enlarge(mask, size)
-        frame[covered] = (frame[covered] * 0.5 + np.array(MASK_COLOUR) * 0.5).astype(np.uint8)
+        frame[covered] = (frame[covered] * 0.5 + np.array(MASK_RGB) * 0.5).astype(np.uint8)
     if truth is not None:
         inside = _enlarge(truth, size)
         shrunk = inside.copy()
         for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
             shrunk &= np.roll(inside, shift, axis)
-        frame[inside & ~shrunk] = TRUTH_COLOUR
+        frame[inside & ~shrunk] = TRUTH_RGB
     drawing = Image.fromarray(frame)
     draw = ImageDraw.Draw(drawing)
     if box is not None:
         corners = (box.x1 * width, box.y1 * height, box.x2 * width, box.y2 * height)
-        draw.rectangle(corners, outline=BOX_COLOUR, width=max(1, side // 190))
+        draw.rectangle(corners, outline=BOX_RGB, width=max(1, side // 190))
     radius = max(2, side // 90)
     for point in points:
         x, y = point.x * width, point.y * height
-        colour = POSITIVE_COLOUR if point.positive else NEGATIVE_COLOUR
+        colour = POSITIVE_RGB if point.positive else NEGATIVE_RGB
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline="white")
+        arm = radius - 2  # a plus or a minus, where there is room for one
+        if arm > 0:
+            draw.line((x - arm, y, x + arm, y), fill="white")
+            if point.positive:
+                draw.line((x, y - arm, x, y + arm), fill="white")
     return np.asarray(drawing).copy()
 
 
@@ -101,7 +111,7 @@ def draw_episode(episode: Episode, side: int = 384, step: int | None = None) -> 
     synthetic = " (synthetic)" if episode.case.synthetic else ""
     lines = (
         f"{episode.case.target}{synthetic}",
-        f"step {taken}/{episode.max_steps}  {action}  Dice {dice:.3f}",
+        (f"{taken}/{episode.max_steps} {action}", f"Dice {dice:.3f}"),
     )
     return add_caption(frame, lines)
 
@@ -129,14 +139,28 @@ def centred(drawing: np.ndarray) -> np.ndarray:
     return canvas
 
 
-def add_caption(frame: np.ndarray, lines: tuple[str, ...]) -> np.ndarray:
-    """Put lines of text under a frame; the height stays even, as video codecs want it."""
+def on_square(drawing: np.ndarray, side: int) -> np.ndarray:
+    """Put a drawing, (h, w, 3) uint8 no larger than it, in the middle of a dark square."""
+    canvas = np.full((side, side, 3), BACKGROUND, np.uint8)
+    top, left = ((side - edge) // 2 for edge in drawing.shape[:2])
+    canvas[top : top + drawing.shape[0], left : left + drawing.shape[1]] = drawing
+    return canvas
+
+
+def add_caption(frame: np.ndarray, lines: Sequence[str | tuple[str, str]]) -> np.ndarray:
+    """Put lines of text under a frame; the height stays even, as video codecs want it.
+
+    Args:
+        frame: (h, w, 3) uint8.
+        lines: A text that is too long is cut; of a pair the second stands at the right end, whole.
+    """
     height = 16 * len(lines) + 6
     height += (frame.shape[0] + height) % 2
     strip = Image.new("RGB", (frame.shape[1], height), BACKGROUND)
     draw = ImageDraw.Draw(strip)
     for number, line in enumerate(lines):
-        draw.text((4, 3 + 16 * number), line, fill="white")
+        text, right = (line, "") if isinstance(line, str) else line
+        draw_line(draw, (4, 3 + 16 * number), frame.shape[1] - 8, text, right)
     return np.concatenate([frame, np.asarray(strip)])
 
 

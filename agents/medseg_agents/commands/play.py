@@ -96,6 +96,7 @@ def evaluate_all(
 
     Volumes are scored in 3D (summary_volumes.csv, volumes.csv): put together from slices that were
     played one by one, or played as a whole by policies of volumes such as oracle-key-slice.
+    overlays.png has the best, the median and the worst case of images.
     """
     if options.protocol:
         from medseg_agents.commands.protocol import evaluate_by_protocol
@@ -104,13 +105,14 @@ def evaluate_all(
         return
     from medseg_agents.evaluation.case_record import of_images
     from medseg_agents.evaluation.failed_cases import need_played
+    from medseg_agents.evaluation.figures import draw_overlays
     from medseg_agents.evaluation.medsam_agent_results import results_layout, write_json
     from medseg_agents.evaluation.run import run_evaluation, torch_threads
     from medseg_agents.evaluation.summary import as_tables, summarise_by, write_csv
     from medseg_agents.evaluation.volumes.results import SLICES, WHOLE, VolumeResults
     from medseg_agents.runs.folder import RunFolder
     from medseg_agents.runs.machine import describe_machine
-    from medseg_gym.cases import left_out_note
+    from medseg_gym.cases import left_out_note, load_cases
 
     if not resume and RunFolder(out).records_file.exists():
         raise MedSegError(f"{out} holds a run already; give another folder, or --resume")
@@ -150,6 +152,10 @@ def evaluate_all(
     if rows:
         write_csv([{**row, "left_out": left_out} for row in rows], out / "summary.csv")
         files.append("summary.csv")
+        source = load_cases(options.cases, options.split)
+        images = of_images(evaluated.records)
+        if draw_overlays({labels["policy"]: images}, source, out / "overlays.png"):
+            files.append("overlays.png")
     files += volumes.write(out, "summary_volumes.csv", {"left_out": left_out})
     files += ["masks/"] if options.save_masks else []
     print_result({**summary, "left_out": evaluated.settings.get("left_out", {}), "out": out})

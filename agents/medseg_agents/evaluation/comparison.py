@@ -19,6 +19,7 @@ from medseg_agents.evaluation.failed_cases import (
     need_played,
     pair_by_case,
 )
+from medseg_agents.evaluation.figures import draw_overlays
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.evaluation.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
@@ -28,7 +29,7 @@ from medseg_agents.evaluation.volumes.scores import VolumeScorer
 from medseg_agents.evaluation.volumes.selection import make_policy_envs, select, slots
 from medseg_agents.policies.specs import PolicySpec
 from medseg_agents.runs.machine import describe_machine
-from medseg_gym.cases import left_out_note, load_cases
+from medseg_gym.cases import CaseSource, left_out_note, load_cases
 from medseg_gym.display.progress import make_progress
 from medseg_gym.policy import close_policy
 
@@ -90,6 +91,7 @@ class Comparison:
         left_out: As in `CaseSource`, and what the options left out.
         played: All that was played, in the order of the rows.
         volumes: Rows and scores in 3D, where the cases are volumes or slices of them.
+        source: Of the cases.
     """
 
     options: CompareOptions
@@ -100,6 +102,7 @@ class Comparison:
     left_out: dict[str, int] = field(default_factory=dict)
     played: list[PlayedBy] = field(default_factory=list)
     volumes: VolumeResults = field(default_factory=VolumeResults)
+    source: CaseSource | None = None
 
     def summarise(self) -> None:
         """Make the rows and `records`, of the cases that no policy failed on; then the volumes'.
@@ -160,6 +163,13 @@ class Comparison:
         if note := left_out_note(self.left_out):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
 
+    def draw_overlays(self, path: Path) -> bool:
+        """Draw the best, median and worst case of every row; see `draw_overlays`."""
+        if self.source is None:
+            return False
+        named = {f"{policy} on {backbone}": r for (backbone, policy), r in self.records.items()}
+        return draw_overlays(named, self.source, path)
+
     def as_json(self) -> dict[str, Any]:
         """Return what results.json and `--json` hold."""
         return {
@@ -190,6 +200,8 @@ class Comparison:
             write_csv([{**row, **context} for row in self.rows], out / "results.csv")
             plot_dice_by_step(self.rows, out / "dice_by_step.png", self.options.title)
             files += ["results.csv", "dice_by_step.png"]
+            if self.draw_overlays(out / "overlays.png"):
+                files.append("overlays.png")
         return [*files, *self.volumes.write(out, "results_volumes.csv", context)]
 
 
@@ -211,8 +223,7 @@ def compare(
     comparison = Comparison(options)
     source = load_cases(options.cases, options.split)
     chosen = select(source, policy_specs, options.limit, True, options.min_area)
-    comparison.left_out = dict(chosen.left_out)
-    keep_masks = options.save_masks or source.volumes is not None
+    comparison.left_out, comparison.source = dict(chosen.left_out), source
     counts = [len(chosen.keys_of(spec)) for spec in policy_specs]
     with make_progress() as progress:
         total = sum(counts) * len(options.backbones) * len(options.seeds)
@@ -230,13 +241,14 @@ def compare(
                     backbone=backbone,
                     checkpoint=options.checkpoints.get(backbone),
                     device=options.device,
+                    reward=options.reward,
                 )
                 comparison.machine = describe_machine(str(envs.backbone.device))
                 policy = policy_spec.build(envs)
                 seeds: list[PlayedSeed] = []
                 for seed in options.seeds:
                     progress.update(bar, description=f"{backbone}, {policy_spec.name}")
-                    settings = run_settings(envs, policy, keys, seed, keep_masks, options.cases)
+                    settings = run_settings(envs, policy, keys, seed, True, options.cases)
                     comparison.settings.append(settings)
                     run = _run_name(settings)
                     file = RecordFile(out / "records" / f"{run}.jsonl", settings)
@@ -247,7 +259,7 @@ def compare(
                         progress.advance(bar, len(batch))
 
                     records = evaluate(
-                        envs, policy, keys, seed, file, on_batch, options.max_failures, keep_masks
+                        envs, policy, keys, seed, file, on_batch, options.max_failures, True
                     )
                     seeds.append(PlayedSeed(records, list(file.failed), scorer))
                 plays = WHOLE if policy_spec.plays_volumes else SLICES if chosen.volumes else ""

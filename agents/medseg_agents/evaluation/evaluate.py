@@ -86,7 +86,7 @@ class RecordFile:
         outcomes_by_batch: dict[int, dict[str, Outcome]] = {}
         for number, line in enumerate(lines[1:], start=2):
             try:
-                record = _read_record(line)
+                record = read_record(line)
             except (ValueError, TypeError) as error:
                 raise MedSegError(f"{self.path}:{number}: not a record ({error})") from None
             outcomes_by_batch.setdefault(record.batch, {})[record.case] = record
@@ -137,7 +137,13 @@ class RecordFile:
         self._take(batch)
 
 
-def _read_record(values: dict[str, Any]) -> Outcome:
+def read_record(values: dict[str, Any]) -> Outcome:
+    """Return the outcome that a line of a `RecordFile` holds.
+
+    Raises:
+        ValueError: A score that is not finite.
+        TypeError: It is no record.
+    """
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     if "failed" in fields:
         return FailedCase(**fields)

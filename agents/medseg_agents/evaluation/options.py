@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from medseg_agents.evaluation.failed_cases import MAX_FAILURES
 from medseg_agents.evaluation.protocols.options import ProtocolOptions
 from medseg_gym.errors import MedSegError, nearest
-from medseg_gym.option_groups import CaseOptions, DeviceOptions, EpisodeOptions, SegmenterOptions
+from medseg_gym.option_groups import CaseOptions, DeviceOptions, RewardOptions, SegmenterOptions
 from medseg_gym.options import Options, repeated, specs
 
 _FORMS = ("nifti", "seg", "png")
@@ -102,7 +102,7 @@ class VolumeStepOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(EpisodeOptions, SegmenterOptions, ScanOptions, VolumeStepOptions):
+class RunOptions(RewardOptions, SegmenterOptions, ScanOptions, VolumeStepOptions):
     """Options of `medseg run`."""
 
     topic: ClassVar[str] = "Policy"
@@ -120,7 +120,7 @@ class RunOptions(EpisodeOptions, SegmenterOptions, ScanOptions, VolumeStepOption
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayingOptions(EpisodeOptions, CaseOptions, MaskOptions, VolumeStepOptions):
+class PlayingOptions(RewardOptions, CaseOptions, MaskOptions, VolumeStepOptions):
     """Playing the cases of a split."""
 
     topic: ClassVar[str] = "Playing"
@@ -246,4 +246,5 @@ class CompareOptions(PlayingOptions, DeviceOptions):
     def title(self) -> str:
         """Of tables and plots."""
         area = f", area >= {self.min_area:.1%}" if self.min_area else ""
-        return f"{self.cases}, {self.split} split{area}"
+        reward = f", reward {self.reward}" if self.reward != CompareOptions.reward else ""
+        return f"{self.cases}, {self.split} split{area}{reward}"

@@ -231,13 +231,11 @@ class _Player:
             backbone=options.backbone,
             checkpoint=options.checkpoint,
             device=_device(options.device, number),
+            reward=options.reward,
         )
         self.policy = policy_spec.build(self.envs)
-        self.keep_masks = options.save_masks or source.volumes is not None
         self.settings = {
-            **run_settings(
-                self.envs, self.policy, keys, options.seed, self.keep_masks, options.cases
-            ),
+            **run_settings(self.envs, self.policy, keys, options.seed, True, options.cases),
             "device": self.envs.backbone.device.type,  # which GPU of several is no matter
             "threads": options.threads,
         }
@@ -248,9 +246,7 @@ class _Player:
         size = self.envs.num_envs
         whole = len(self.keys[batch * size : (batch + 1) * size])
         (ended,) = play_or_give_up(self.envs, self.policy, keys, self.options.seed)
-        outcomes = [
-            outcome_of(one, self.policy, self.envs, whole, self.keep_masks) for one in ended
-        ]
+        outcomes = [outcome_of(one, self.policy, self.envs, whole, keep_mask=True) for one in ended]
         return [replace(one, batch=batch) for one in outcomes]
 
     @property

@@ -73,6 +73,7 @@ def run_image(
         checkpoint=options.checkpoint,
         device=options.device,
         max_steps=options.max_steps,
+        reward=options.reward,
         **policy_spec.view,
     )
     policy = policy_spec.build(envs)
@@ -204,7 +205,6 @@ def draw_step(episode: Episode, step: int, side: int, scored: bool, place: str =
     if newest is not None:
         action = (newest.tool or "unreadable") + ("" if newest.valid else " (invalid)")
     dice = newest.dice if newest else episode.start_dice
-    score = f"  Dice {dice:.3f}" if scored else ""
-    return add_caption(
-        frame, (episode.case.target, f"{place}step {step}/{episode.max_steps}  {action}{score}")
-    )
+    score = f"Dice {dice:.3f}" if scored else ""
+    taken = f"{place}{step}/{episode.max_steps} {action}"
+    return add_caption(frame, (episode.case.target, (taken, score)))

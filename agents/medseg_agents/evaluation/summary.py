@@ -9,7 +9,8 @@ from typing import Any
 
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.failed_cases import FailedCase, failure_notes, lost_subsets
-from medseg_gym.display.plots import drawing, label
+from medseg_gym.display.palette import line_look
+from medseg_gym.display.plots import drawing, fold, legend_below
 from medseg_gym.display.terminal import Table
 from medseg_gym.episodes import metrics
 from medseg_gym.statistics import bootstrap_interval
@@ -256,16 +257,29 @@ def plot_dice_by_step(rows: Sequence[Mapping[str, Any]], path: Path, title: str)
     whole: dict[str, dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         whole.setdefault(row["backbone"], {}).setdefault(row["policy"], row)
-    figure = Figure(figsize=(4.6 * len(whole), 3.8), layout="constrained")
-    axes = figure.subplots(1, len(whole), sharey=True, squeeze=False)[0]
-    for panel, (backbone, policies) in zip(axes, whole.items(), strict=True):
+    columns = min(len(whole), 4)
+    rows_of_panels = -(-len(whole) // columns)
+    size = (max(5.2, 4.6 * columns), 3.8 * rows_of_panels)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows_of_panels, columns, sharey=True, squeeze=False)
+    for panel in panels.ravel()[len(whole) :]:
+        panel.set_axis_off()
+    names = list(dict.fromkeys(policy for policies in whole.values() for policy in policies))
+    drawn: dict[str, tuple[Any, list[str]]] = {}
+    for panel, (backbone, policies) in zip(panels.ravel(), whole.items(), strict=False):
         for policy, row in policies.items():
-            style = "--" if "oracle" in row["notes"] else "-"
-            name = ", ".join([policy, *(note for note in row["notes"] if note != "oracle")])
-            panel.plot(row["dice_after"], style, marker="o", markersize=3, label=label(name))
-        panel.set(title=backbone, xlabel="steps", ylim=(-0.02, 1.02))
+            look = line_look(names.index(policy))
+            if "oracle" in row["notes"]:
+                look["linestyle"] = "--"
+            (line,) = panel.plot(row["dice_after"], markersize=3.5, linewidth=1.2, **look)
+            notes = drawn.setdefault(policy, (line, []))[1]
+            notes += [one for one in row["notes"] if one != "oracle" and one not in notes]
+        panel.set_title(fold(backbone, 48), fontsize=9)
+        panel.set(xlabel="steps", ylim=(-0.02, 1.02))
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=7)
-    axes[0].set_ylabel("mean Dice")
-    figure.suptitle(f"{title}; dashed: oracles", fontsize=9)
-    figure.savefig(path, dpi=130)
+    for row_of_panels in panels:
+        row_of_panels[0].set_ylabel("mean Dice")
+    legend_below(figure, [(line, ", ".join([n, *notes])) for n, (line, notes) in drawn.items()])
+    figure.suptitle(fold(f"{title}; dashed: oracles", int(size[0] * 15)), fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")

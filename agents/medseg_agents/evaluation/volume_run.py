@@ -144,6 +144,7 @@ def run_volume(
         checkpoint=options.checkpoint,
         device=options.device,
         max_steps=options.max_steps if slices else options.volume_steps,
+        reward=options.reward,
         **policy_spec.view,
     )
     policy = policy_spec.build(envs)

@@ -31,6 +31,7 @@ from medseg_agents.runs.gpus import (
 )
 from medseg_agents.runs.log import RunLog
 from medseg_gym.display.terminal import make_console
+from medseg_gym.object_paths import with_absolute_files
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
 
 _ALGORITHM, _MODEL, _BASE = "algorithm", "model", "base"
@@ -69,7 +70,8 @@ def chat_config(
         **env_options: Further arguments of the environment, which go before the run's own.
     """
     config: ChatConfig = ChatPPOConfig() if isinstance(run, ChatPPORun) else GRPOConfig()
-    options = {"cases": run.cases, "split": "train", **run.env_options(), **run.view()}
+    given = with_absolute_files({"cases": run.cases, **run.env_options()})
+    options = {"split": "train", **given, **run.view()}
     env = f"medseg_gym:{run.kind().env_id}"
     config.environment(env=env, env_config={**options, **env_options})
     config.training(lr=run.lr, grad_clip=run.max_grad_norm, num_epochs=run.epochs)

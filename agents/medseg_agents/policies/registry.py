@@ -72,11 +72,13 @@ def make(text: str, **options: Any) -> PolicySpec:
         return POLICIES.make(text, **options)
     if Path(text.partition("?")[0]).is_dir():
         return POLICIES.make(f"llm:{text}", **options)
-    if "/" in text and ":" not in text:
+    if "/" in text and ":" not in text and not text.endswith(".py"):
         raise PolicyError(f"policy {text!r}: there is no such folder")
     spec = ANNOTATORS.parse(text)
     own: object = ANNOTATORS.find(spec) if spec.is_own else None
     if isinstance(own, PolicySpec):
+        if spec.options or options:
+            raise PolicyError(f"policy {text}: a PolicySpec takes no options")
         return own
     if annotators.find_volume_policy(text) is not None:
         return POLICIES.make(f"volume:{text}", **options)

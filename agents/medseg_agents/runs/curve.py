@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from medseg_agents.runs.log import read_progress
-from medseg_gym.display.plots import drawing, label
+from medseg_gym.display.palette import GREY, LINES, line_look
+from medseg_gym.display.plots import drawing, fold, legend_below
+from medseg_gym.storage.atomic_write import atomic_path
 
 
 def plot_run(folder: Path) -> None:
@@ -29,8 +31,10 @@ def plot_curves(
         levels: Dice to draw as dashed lines, by name: of baselines and oracles.
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    looks = [_look(number) for number in range(len(runs))]
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
     axes = figure.subplots(1, 3)
     panels = (
         ("dice", "final Dice while exploring"),
@@ -38,21 +42,40 @@ def plot_curves(
         ("turns", "actions per episode while exploring"),
     )
     for panel, (key, title) in zip(axes, panels, strict=True):
-        for number, (name, rows) in enumerate(runs.items()):
-            look: dict[str, Any] = {"color": f"C{number % 10}", "linewidth": 1}
-            _draw(panel, rows, key, label=label(name), **look)
+        for number, rows in enumerate(runs.values()):
+            look = looks[number]
+            _draw(panel, rows, key, **look)
             if key == "val/dice":
-                _draw(panel, rows, "val/first_dice", linestyle=":", **look)
+                _draw(panel, rows, "val/first_dice", **{**look, "linestyle": ":"})
         if "dice" in key:
             panel.set_ylim(-0.02, 1.0)
             for name, level in (levels or {}).items():
-                panel.axhline(level, linestyle="--", color="grey", linewidth=0.8)
-                panel.annotate(name, (0, level), fontsize=6, va="bottom")
+                panel.axhline(level, linestyle="--", color=GREY, linewidth=0.8)
+                # Beside the panel, where no curve runs.
+                panel.annotate(
+                    fold(name, 24, 1),
+                    (1.01, level),
+                    xycoords=("axes fraction", "data"),
+                    fontsize=6,
+                    va="center",
+                )
         panel.set_title(title, fontsize=9)
         panel.set_xlabel("environment steps")
         panel.grid(alpha=0.3)
-    axes[1].legend(fontsize=6)
-    figure.savefig(path, dpi=130)
+    if len(runs) > 1:
+        lines = [Line2D([], [], **look) for look in looks]
+        legend_below(figure, list(zip(lines, runs, strict=True)))
+    else:
+        figure.suptitle(fold(next(iter(runs), ""), 150, 1), fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+
+
+def _look(number: int) -> dict[str, Any]:
+    look = line_look(number)
+    if number < len(LINES):  # colours alone tell so many apart, and curves have many points
+        look["marker"] = ""
+    return {**look, "markersize": 3, "markevery": 0.1, "linewidth": 1}
 
 
 def _draw(panel: Any, rows: Sequence[Mapping[str, Any]], key: str, **look: Any) -> None:

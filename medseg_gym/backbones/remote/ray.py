@@ -27,6 +27,7 @@ from medseg_gym.backbones.remote.micro_batching import (
 )
 from medseg_gym.backbones.remote.wire import ServedFacts, WireRow
 from medseg_gym.errors import BackboneError
+from medseg_gym.object_paths import absolute_files
 
 
 def serve(
@@ -73,7 +74,9 @@ def serve(
         max_concurrency=max_waiting,
     )
     try:
-        handle = actor.remote(backbone, checkpoint, device, max_rows, max_delay, options)
+        handle = actor.remote(
+            absolute_files(backbone), checkpoint, device, max_rows, max_delay, options
+        )
         ray.get(handle.facts.remote())
     except ValueError as error:
         raise BackboneError(f"ray:{name}: {error}; give another name, or stop that one") from None

@@ -17,7 +17,6 @@ from gymnasium import spaces
 
 from medseg_gym.cases import Case
 from medseg_gym.envs.chat_options import ChatOptions
-from medseg_gym.envs.rendering import MASK_COLOUR
 from medseg_gym.envs.views.chat_spaces import AnswerText, AnyText
 from medseg_gym.envs.views.chat_texts import ChatTexts, read_texts, tool_schemas
 from medseg_gym.envs.views.cut_answer import CutAnswer
@@ -27,6 +26,9 @@ from medseg_gym.envs.views.squares import Squares
 from medseg_gym.episodes import Episode
 from medseg_gym.errors import MedSegError, PromptError
 from medseg_gym.prompts import ArrayCodec, Coordinates, Thinking, encode_tool_call, read_answer
+
+OVERLAY_RGB = (40, 220, 90)
+"""Of masks in images that models are shown: part of what checkpoints were trained on."""
 
 
 def chat_coordinates(options: ChatOptions) -> Coordinates:
@@ -159,7 +161,7 @@ class ChatView:
             for shift, axis in ((1, 0), (-1, 0), (1, 1), (-1, 1)):
                 shrunk &= np.roll(mask, shift, axis)
             mask = mask & ~shrunk
-        colour = np.array(MASK_COLOUR) * self.strength
+        colour = np.array(OVERLAY_RGB) * self.strength
         image[mask] = (image[mask] * (1 - self.strength) + colour).astype(np.uint8)
 
     def _newest_text(self, episode: Episode) -> str:

@@ -36,7 +36,7 @@ def draw_volume_episode(
         action = (newest.tool or "unreadable") + ("" if newest.valid else " (invalid)")
     synthetic = " (synthetic)" if case.synthetic else ""
     lines = (
-        f"{case.target}{synthetic}  slice {view + 1}/{case.depth}",
-        f"step {taken}/{episode.max_steps}  {action}  3D Dice {dice:.3f}",
+        (f"{case.target}{synthetic}", f"slice {view + 1}/{case.depth}"),
+        (f"{taken}/{episode.max_steps} {action}", f"3D Dice {dice:.3f}"),
     )
     return add_caption(drawing, lines)

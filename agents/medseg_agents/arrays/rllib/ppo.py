@@ -24,6 +24,7 @@ from medseg_agents.runs.algorithm_state import load_state, refuse_pickles, save_
 from medseg_agents.runs.folder import read_json
 from medseg_gym.backbones.registry import is_service
 from medseg_gym.cases import load_cases
+from medseg_gym.object_paths import absolute_files, with_absolute_files
 from medseg_gym.storage.atomic_write import atomic_write
 
 ENV = "medseg_gym:MedSeg-v0"
@@ -103,9 +104,9 @@ def ppo_config(config: RLlibPPOConfig | None = None, **env_options: Any) -> PPOC
     check_autoreset(env_options.get("autoreset_mode", "next_step"))
     targets = load_cases(config.cases, "train").targets
     options = {
-        "cases": config.training_cases,
+        "cases": absolute_files(config.training_cases),
         "split": "train",
-        **config.env_options(),
+        **with_absolute_files(config.env_options()),
         **config.view(targets),
         **env_options,
     }
@@ -155,7 +156,11 @@ def ppo_config(config: RLlibPPOConfig | None = None, **env_options: Any) -> PPOC
             evaluation_duration="auto" if config.eval_runners else 1,
             evaluation_config={
                 "explore": False,
-                "env_config": {**options, "cases": config.cases, "split": "val"},
+                "env_config": {
+                    **options,
+                    "cases": absolute_files(config.cases),
+                    "split": "val",
+                },
             },
         )
         .callbacks(MedSegCallback)
