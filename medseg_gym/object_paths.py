@@ -75,7 +75,7 @@ def _load_file(place: str, noun: str, error: type[MedSegError]) -> ModuleType:
 
 
 def names_module(text: str) -> bool:
-    """Whether a text is the path of a Python file or the dotted name of a module."""
+    """Return whether a text is the path of a Python file or the dotted name of a module."""
     return text.endswith(".py") or (
         "." in text and all(piece.isidentifier() for piece in text.split("."))
     )

@@ -101,7 +101,7 @@ def measure(
         f"{PHANTOMS},chest"
     ),
     backbone: Annotated[str, typer.Option(help="Name.")] = "pocket",
-    more: Annotated[int, typer.Option(help="Prompts after the box.")] = 3,
+    refinements: Annotated[int, typer.Option(help="Prompts after the box.")] = 3,
     limit: Annotated[int, typer.Option(help="Volumes per source at most.")] = 12,
     slots: Annotated[int, typer.Option(help="Volumes at a time.")] = 4,
     pyradiomics: Annotated[Path | None, typer.Option(help="Folder of its data.")] = None,
@@ -123,7 +123,7 @@ def measure(
             options = {"backbone": backbone, "max_steps": steps, **changed}
             return play(source, keys, policy, slots, **options)  # noqa: B023
 
-        steps = 2 + ONE_MORE_TAKES * more
+        steps = 2 + ONE_MORE_TAKES * refinements
         played = {
             "every slice": run("oracle-every-slice", 200),
             "middle box": run("middle-box", 3),
@@ -133,7 +133,7 @@ def measure(
         column = table.setdefault(name, {})
         for kind in kinds:
             row = played[kind] = run(f"oracle-key-slice-{kind}", steps)
-            for count in range(more + 1):
+            for count in range(refinements + 1):
                 at = 1 + ONE_MORE_TAKES * count
                 column[f"key-slice box + {count} {kind}, propagated (oracle)"] = [
                     one["dice"][min(at, len(one["dice"]) - 1)] for one in row

@@ -141,7 +141,7 @@ def check(text: str, others: Sequence[str] = ()) -> None:
 
 
 def begins_spec(text: str) -> bool:
-    """Whether a text begins with a known kind, or with the name of a user's own object."""
+    """Return whether a text begins with a known kind, or with the name of a user's own object."""
     return ANNOTATORS.begins_spec(text.strip().removeprefix(NOISY))
 
 

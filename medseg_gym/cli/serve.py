@@ -111,7 +111,7 @@ class RayOptions(Options):
     """A running cluster."""
 
     replicas: int = 1
-    """How many, or at least."""
+    """The number asked for, or at least the smallest allowed."""
 
     max_replicas: int | None = None
     """Scale up to so many."""

@@ -23,7 +23,7 @@ TOOL_CALL_OF_TOOL = {
     "clear": "clear_action",
     "stop": "stop_action",
 }
-"""Which call stands for a tool of the array action."""
+"""Tool call that stands for each tool of the array action."""
 
 VOLUME_CALL_NAMES = ("propagate_action", "look_action")
 """Calls that only volumes have, see `prompts.volumes`."""

@@ -39,7 +39,7 @@ class PairOptions(Options):
     eq. 17), "hinge" and the others that it knows."""
 
     beta: float = 0.1
-    """How strongly the model is held to the one it began from (Rafailov et al. 2023, eq. 7)."""
+    """Weight that holds the model to the one it began from (Rafailov et al. 2023, eq. 7)."""
 
     label_smoothing: float = 0.0
     """Share of pairs taken to be the wrong way round, for rewards that are noisy."""

@@ -186,7 +186,7 @@ def evaluate(
 
 
 def keeps_masks(source: CaseSource, save_masks: bool) -> bool:
-    """Whether records hold masks: those of volumes always, for scores in three dimensions."""
+    """Return whether records hold masks; those of volumes do, for scores in three dimensions."""
     return save_masks or source.volumes is not None
 
 

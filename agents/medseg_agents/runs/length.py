@@ -1,4 +1,4 @@
-"""How long a run is, and how it goes on beyond its end."""
+"""Length of a run, and training beyond its end."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ from medseg_gym.options import Options, specs
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingOptions(Options):
-    """Where a run's metrics are shown, beside its own files."""
+    """Trackers that show a run's metrics, beside its own files."""
 
     topic: ClassVar[str] = "Logging"
 
     log_to: tuple[str, ...] = specs("medseg_agents.runs.trackers.registry:split", "tensorboard")
-    """Where metrics, tables and alerts are shown: tensorboard, wandb, mlflow, with options as in
+    """Trackers of metrics, tables and alerts: tensorboard, wandb, mlflow, with options as in
     `wandb?project=liver&mode=offline`; empty for none. `progress.jsonl`, `progress.csv` and
     `alerts.jsonl` are always written.
     """

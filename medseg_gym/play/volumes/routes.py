@@ -84,7 +84,7 @@ class LookRequest(_Strict):
 
 
 class ScanRequest(_Strict):
-    """How an uploaded scan is to be read."""
+    """Settings of reading an uploaded scan."""
 
     target: Text
     modality: Text = ""

@@ -25,7 +25,7 @@ from medseg_gym.prompts.volumes.types import (
 )
 
 CALL_OF_TOOL = {**TOOL_CALL_OF_TOOL, "propagate": "propagate_action", "look": "look_action"}
-"""Which call stands for a tool of the array action."""
+"""Tool call that stands for each tool of the array action."""
 
 
 def volume_call_names(tools: Sequence[str] = VOLUME_TOOLS) -> tuple[str, ...]:

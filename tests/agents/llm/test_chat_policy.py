@@ -184,9 +184,9 @@ def test_adapters_play_on_their_base_model(tiny_path, tmp_path):
         options = ModelOptions(max_new_tokens=12, merge=merge)
         policy = ChatPolicy.load(path, options=options)
         policy.reset([0, 1], [np.random.default_rng(0)] * 2)
-        said = policy.act({"text": ["a", "b"], "image": images})
-        said += policy.act({"text": ["c", "dd"], "image": images})
-        answers.append(said)
+        completions = policy.act({"text": ["a", "b"], "image": images})
+        completions += policy.act({"text": ["c", "dd"], "image": images})
+        answers.append(completions)
     assert answers[1] == answers[2] != answers[0]
 
 

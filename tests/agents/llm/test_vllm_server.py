@@ -141,9 +141,9 @@ class VLLMServer:
 
 @pytest.fixture(scope="module")
 def server(checkpoint, tmp_path_factory):
-    found = VLLMServer(checkpoint, tmp_path_factory.mktemp("log") / "vllm.log")
-    yield found
-    found.kill()
+    started = VLLMServer(checkpoint, tmp_path_factory.mktemp("log") / "vllm.log")
+    yield started
+    started.kill()
 
 
 @pytest.fixture

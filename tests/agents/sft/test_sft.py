@@ -88,18 +88,20 @@ def test_the_loss_is_on_the_assistants_tokens_and_no_others(data, trained, tmp_p
         ids, labels = batch["input_ids"][0], batch["labels"][0]
         learned = labels != -100
         assert torch.equal(ids[learned], labels[learned])
-        said = [
+        completions = [
             part["text"] + "<|im_end|>\n"
             for message in row["messages"]
             for part in message["content"]
             if message["role"] == "assistant"
         ]
-        assert tokenizer.decode(ids[learned]) == "".join(said)
+        assert tokenizer.decode(ids[learned]) == "".join(completions)
         rest = tokenizer.decode(ids[~learned])
-        assert "<tool_call>" not in rest and rest.count("<|im_start|>assistant\n") == len(said)
+        assert "<tool_call>" not in rest and rest.count("<|im_start|>assistant\n") == len(
+            completions
+        )
         pictures = ids == processor.image_token_id
         assert int(pictures.sum()) == 16 * len(row["images"]) and not learned[pictures].any()
-        seen += len(said)
+        seen += len(completions)
     assert seen > 16  # more than the first turns
 
 

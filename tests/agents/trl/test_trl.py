@@ -75,14 +75,14 @@ def keeping(trainer_class):
             ids = torch.cat([made["prompt_ids"], made["completion_ids"]], 1)
             mask = torch.cat([made["prompt_mask"], made["completion_mask"]], 1)
             with torch.no_grad():
-                found, *_ = self._get_per_token_logps_and_entropies(
+                log_probs, *_ = self._get_per_token_logps_and_entropies(
                     self.model,
                     ids,
                     mask,
                     made["completion_ids"].shape[1],
                     **{name: made[name] for name in names},
                 )
-            return found, (made["tool_mask"] * made["completion_mask"]).bool()
+            return log_probs, (made["tool_mask"] * made["completion_mask"]).bool()
 
     return Keeping
 
@@ -118,8 +118,8 @@ def logged(trainer, name):
 def test_grpo_learns_in_the_environment(caller, small_cases, backbone, tmp_path):
     seen = []
 
-    def watched(completions, environments, **more):
-        values = episode_return(completions, environments, **more)
+    def watched(completions, environments, **options):
+        values = episode_return(completions, environments, **options)
         seen.append([(e.outcome, e._env.messages(), e._env.images()) for e in environments])
         return values
 
@@ -148,9 +148,9 @@ def test_grpo_learns_in_the_environment(caller, small_cases, backbone, tmp_path)
     assert all(o.done or o.turns < 3 for batch in outcomes for o in batch)
     # What it was shown is what it is shown in the suite, and the pictures are in the loss.
     made, whole = trainer.kept[0], 0
-    for row, (outcome, *said) in enumerate(seen[0]):
+    for row, (outcome, *context) in enumerate(seen[0]):
         read = text_of(processor, made, row)
-        wanted = conversation(load_processor(caller), *said)
+        wanted = conversation(load_processor(caller), *context)
         shown = user_turns(read)
         assert shown == user_turns(wanted)[: len(shown)] and len(shown) >= outcome.valid
         whole += read == wanted
@@ -161,8 +161,8 @@ def test_grpo_learns_in_the_environment(caller, small_cases, backbone, tmp_path)
 
 def user_turns(text):
     """Turns of the user, but what TRL's tools alone say: that the episode is over."""
-    found = re.findall(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", text, re.DOTALL)
-    return [turn for turn in found if turn != "over."]
+    turns = re.findall(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", text, re.DOTALL)
+    return [turn for turn in turns if turn != "over."]
 
 
 def test_tools_are_those_of_the_suite(small_cases):
@@ -211,13 +211,13 @@ def test_a_call_does_what_it_does_in_the_suite(small_cases):
 
 
 def answer(*calls):
-    found = {"role": "assistant", "content": ""}
+    message = {"role": "assistant", "content": ""}
     if calls:
-        found["tool_calls"] = [
+        message["tool_calls"] = [
             {"type": "function", "function": {"name": name, "arguments": arguments}}
             for name, arguments in calls
         ]
-    return found
+    return message
 
 
 def test_what_trl_leaves_undone_is_made_good(small_cases):
@@ -275,8 +275,8 @@ def rolled(caller, small_cases, tmp_path_factory):
             made = super().__call__(prompts, trainer)
             counts.append(backbone.calls - before)
             envs = self.envs(len(prompts))
-            said = [(envs.messages(s), envs.images(s)) for s in range(len(prompts))]
-            returned.append((dict(made), said))
+            context = [(envs.messages(s), envs.images(s)) for s in range(len(prompts))]
+            returned.append((dict(made), context))
             return made
 
     trainer = keeping(ChatGRPOTrainer)(
@@ -335,8 +335,8 @@ def test_its_tokens_are_the_conversation(rolled, caller):
     _, returned, *_ = rolled
     processor = load_processor(caller)
     end = processor.tokenizer.eos_token
-    for made, said in returned:
-        for row, (messages, pictures) in enumerate(said):
+    for made, context in returned:
+        for row, (messages, pictures) in enumerate(context):
             read = made["prompt_ids"][row] + made["completion_ids"][row]
             read = processor.tokenizer.decode(read).removesuffix(end)  # may be cut off at the end
             assert read + end == conversation(processor, messages, pictures)
@@ -351,10 +351,10 @@ def test_its_tokens_are_the_conversation(rolled, caller):
 
 def test_the_loss_sees_the_pictures(rolled):
     """At the first update the loss's log-probabilities are the sampler's; else they are not."""
-    trainer, _, _, ((found, counted), inputs) = rolled
+    trainer, _, _, ((learned, counted), inputs) = rolled
     sampled = inputs["sampling_per_token_logps"]
     assert counted.sum() > 20
-    assert (found - sampled)[counted].abs().max() < 1e-3
+    assert (learned - sampled)[counted].abs().max() < 1e-3
     load = trainer.model.state_dict()
     assert load
     rows = inputs["image_grid_thw"].prod(-1).tolist()

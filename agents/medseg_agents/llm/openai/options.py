@@ -1,4 +1,4 @@
-"""How a model's server is asked."""
+"""Settings of a model's server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_URL = "https://api.openai.com/v1"
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIOptions:
-    """How a server is asked."""
+    """Settings of a model's server."""
 
     base_url: str | None = None
     """Address of the server, up to "/v1"; None takes `OPENAI_BASE_URL`, else OpenAI's own."""
@@ -36,7 +36,7 @@ class OpenAIOptions:
     """
 
     limit_name: str = "max_tokens"
-    """How the server calls that limit; models that reason at OpenAI want "max_completion_tokens".
+    """The server's name of that limit; models that reason at OpenAI want "max_completion_tokens".
     """
 
     send_seed: bool = True
