@@ -88,7 +88,7 @@ class ModelOptions(EngineOptions):
     """Of an answer."""
 
     history: str | int = "all"
-    """"all" pictures, the newest k, or "none" (see `history.read_history`)."""
+    """"all" images, the newest k, or "none" (see `history.read_history`)."""
 
     batch: int | None = None
     """Slots that the model answers at once; None is all of them."""

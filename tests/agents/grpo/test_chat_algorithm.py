@@ -138,7 +138,7 @@ def test_a_saved_algorithm_goes_on_as_if_nothing_had_happened(make, tmp_path):
     assert same(weights_of(whole), weights_of(again))
 
 
-def test_one_decoder_call_a_turn_and_one_encode_a_picture(make, small_cases):
+def test_one_decoder_call_a_turn_and_one_encode_an_image(make, small_cases):
     backbone = Counting()
     algo = make(env={"backbone": backbone}, groups=5)
     result = algo.train()

@@ -114,7 +114,7 @@ def build():
 
     def start(server_url, cases, num_envs=2, query="", **options):
         if "image_size" not in query:
-            query += "&image_size=32"  # pictures take the time here
+            query += "&image_size=32"  # images take the time here
         policy_spec = policies.make(f"openai:m?base_url={server_url}{query}")
         envs = make_envs(
             num_envs,

@@ -32,8 +32,8 @@ def parts(message, kind):
     return [part for part in message["content"] if part["type"] == kind]
 
 
-@pytest.mark.parametrize(("history", "pictures"), [("all", 3), ("2", 2), ("1", 1), ("none", 1)])
-def test_what_the_model_is_shown(history, pictures, serve, build, small_cases):
+@pytest.mark.parametrize(("history", "images"), [("all", 3), ("2", 2), ("1", 1), ("none", 1)])
+def test_what_the_model_is_shown(history, images, serve, build, small_cases):
     completions = [f"first {BOX}", "nothing", STOP]
     server = serve(lambda request, number: completions[number])
     query = f"&history={history}&image_size=32&detail=low&price_in=2&price_out=30"
@@ -46,12 +46,12 @@ def test_what_the_model_is_shown(history, pictures, serve, build, small_cases):
     texts = [m["content"][-1]["text"] for m in messages]
     sent = last["messages"]
     urls = [part["image_url"]["url"] for m in sent for part in m["content"] if "image_url" in part]
-    shown = envs.images(0)[-pictures:]
-    for url, picture in zip(urls, shown, strict=True):
+    shown = envs.images(0)[-images:]
+    for url, image in zip(urls, shown, strict=True):
         head, _, data = url.partition(",")
         assert head == "data:image/png;base64"
         np.testing.assert_array_equal(
-            np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), picture
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), image
         )
     if history == "none":
         assert [m["role"] for m in sent] == ["system", "user"]
@@ -59,7 +59,7 @@ def test_what_the_model_is_shown(history, pictures, serve, build, small_cases):
     else:
         assert [m["role"] for m in sent] == [m["role"] for m in messages]
         for number, (message, text) in enumerate(zip(sent, texts, strict=True)):
-            if number % 2 and number > 5 - 2 * pictures:
+            if number % 2 and number > 5 - 2 * images:
                 assert [p.get("text") for p in message["content"]] == [None, text]
             else:
                 assert message["content"] == text
@@ -243,7 +243,7 @@ def test_a_model_server_answers_as_the_model_does_and_may_be_killed(
     keys = list(envs.source.keys)
     try:
         records = evaluate(envs, policy)
-        messages, pictures = envs.messages(0), envs.images(0)
+        messages, drawn = envs.messages(0), envs.images(0)
         file = RecordFile(tmp_path / "r.jsonl", run_settings(envs, policy, keys, 0))
         with pytest.raises(MedSegError, match=r"2 failed cases.*not reached"):
             evaluate(
@@ -267,7 +267,7 @@ def test_a_model_server_answers_as_the_model_does_and_may_be_killed(
     for turn, completion in enumerate(answers):
         shown = messages[: 2 * turn + 1]
         text = processor.apply_chat_template(shown, tokenize=False, add_generation_prompt=True)
-        images = [Image.fromarray(picture) for picture in pictures[: turn + 1]]
+        images = [Image.fromarray(image) for image in drawn[: turn + 1]]
         inputs = processor(text=text, images=images, return_tensors="pt", add_special_tokens=False)
         with torch.inference_mode():
             made = model.generate(**inputs, max_new_tokens=12, do_sample=False)

@@ -65,7 +65,7 @@ def objections(messages):
         if isinstance(content, list):
             kinds = {part["type"] for part in content}
             if role != "user" and kinds != {"text"}:
-                problems.append(f"{number}: a picture in a message of {role}")
+                problems.append(f"{number}: an image in a message of {role}")
     return [*problems, *(["the last calls have no answer"] if waiting else [])]
 
 
@@ -121,8 +121,8 @@ def test_every_history_is_one_that_servers_take(history, strict, build, completi
     (record,) = evaluate(envs, policy)
     assert record.tools == ("box", "box", "box", "stop")
     last = server.requests[-1]["messages"]
-    pictures = [m for m in last if m["role"] == "user" and isinstance(m["content"], list)]
-    assert len(pictures) == {"all": 4, "1": 1, "none": 1}[history]
+    images = [m for m in last if m["role"] == "user" and isinstance(m["content"], list)]
+    assert len(images) == {"all": 4, "1": 1, "none": 1}[history]
     ids = [call["id"] for m in last for call in m.get("tool_calls", [])]
     assert len(set(ids)) == len(ids) == (0 if history == "none" else 3)
     assert all(len(id) == 9 and id.isalnum() for id in ids)  # made here, as Mistral wants them
@@ -205,8 +205,8 @@ def test_whatever_a_server_says_makes_a_conversation_that_it_takes(messages, fin
             text_message("assistant", completions[-1].text),
             user_message(f"turn {turn}"),
         ]
-    pictures = [f"data:{i}" for i in range(len(messages) + 1)]
-    sent = as_openai(conversation, pictures, completions)
+    images = [f"data:{i}" for i in range(len(messages) + 1)]
+    sent = as_openai(conversation, images, completions)
     assert objections(sent) == []
     urls = [
         part["image_url"]["url"]
@@ -215,7 +215,7 @@ def test_whatever_a_server_says_makes_a_conversation_that_it_takes(messages, fin
         for part in m["content"]
         if part["type"] == "image_url"
     ]
-    assert urls == pictures
+    assert urls == images
     json.dumps(sent, allow_nan=False)
 
 

@@ -209,7 +209,7 @@ def test_a_slot_that_failed_is_used_again(serve, build, small_cases, records):
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        ((400, {}, {"error": {"message": "no pictures"}}), "HTTP 400: .*no pictures"),
+        ((400, {}, {"error": {"message": "no images"}}), "HTTP 400: .*no images"),
         ((400, {}, b"a plain text"), "HTTP 400: .*a plain text"),
         ((403, {}, {"error": {"message": "flagged"}}), "HTTP 403: .*flagged.*OPENAI_API_KEY"),
         ((422, {}, {"detail": "no"}), "HTTP 422"),

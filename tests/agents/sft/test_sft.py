@@ -99,8 +99,8 @@ def test_the_loss_is_on_the_assistants_tokens_and_no_others(data, trained, tmp_p
         assert "<tool_call>" not in rest and rest.count("<|im_start|>assistant\n") == len(
             completions
         )
-        pictures = ids == processor.image_token_id
-        assert int(pictures.sum()) == 16 * len(row["images"]) and not learned[pictures].any()
+        images = ids == processor.image_token_id
+        assert int(images.sum()) == 16 * len(row["images"]) and not learned[images].any()
         seen += len(completions)
     assert seen > 16  # more than the first turns
 
@@ -324,10 +324,10 @@ def test_first_turns_begin_as_the_environment_does(data):
     )
     keys = envs.source.keys[40:44]
     observations, _ = envs.reset(options={"case": list(keys)})
-    messages, (picture,) = rows[0]["messages"], rows[0]["images"]
+    messages, (image,) = rows[0]["messages"], rows[0]["images"]
     asked = [m["content"][-1]["text"] for m in messages if m["role"] == "user"]
     assert tuple(asked) == observations["text"]
-    assert np.array_equal(observations["image"][0], np.asarray(picture))
+    assert np.array_equal(observations["image"][0], np.asarray(image))
     answers = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
     _, _, _, _, infos = envs.step(answers)
     assert infos["valid"].all() and set(infos["tool"]) == {"box"}

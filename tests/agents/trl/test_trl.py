@@ -94,13 +94,13 @@ def text_of(processor, made, row):
     return processor.tokenizer.decode(read)
 
 
-def conversation(processor, messages, pictures):
-    """A conversation as it is used for supervised fine-tuning, place holders of pictures included.
+def conversation(processor, messages, shown):
+    """A conversation as it is used for supervised fine-tuning, place holders of images included.
 
     As text, for a model may spell an answer in other tokens than the tokenizer would.
     """
     text = processor.apply_chat_template(messages, tokenize=False).removesuffix("\n")
-    images = [Image.fromarray(picture) for picture in pictures]
+    images = [Image.fromarray(image) for image in shown]
     ids = processor(text=[text], images=[images], return_tensors="pt")["input_ids"][0]
     return processor.tokenizer.decode(ids)
 
@@ -146,7 +146,7 @@ def test_grpo_learns_in_the_environment(caller, small_cases, backbone, tmp_path)
         assert np.mean([o.episode_return for o in batch]) == pytest.approx(total, abs=1e-3)
         assert np.mean([o.turns for o in batch]) == pytest.approx(turns)
     assert all(o.done or o.turns < 3 for batch in outcomes for o in batch)
-    # What it was shown is what it is shown in the suite, and the pictures are in the loss.
+    # What it was shown is what it is shown in the suite, and the images are in the loss.
     made, whole = trainer.kept[0], 0
     for row, (outcome, *context) in enumerate(seen[0]):
         read = text_of(processor, made, row)
@@ -196,10 +196,10 @@ def test_a_call_does_what_it_does_in_the_suite(small_cases):
     shown, _ = envs.reset(options={"case": "wide"})
     first = made.reset(case="wide", prompt=[], other=1)
     assert first[1]["text"] == shown["text"][0]
-    picture, text = made.add_bbox(**BOX)
+    image, text = made.add_bbox(**BOX)
     call = '<tool_call>{"name": "add_bbox", "arguments": {"bbox_2d": [250, 250, 750, 750]}}'
     shown, rewards, *_ = envs.step([call + "</tool_call>"])
-    assert np.array_equal(np.asarray(picture["image"]), shown["image"][0])
+    assert np.array_equal(np.asarray(image["image"]), shown["image"][0])
     assert text["text"] == shown["text"][0]
     assert made.outcome.episode_return == pytest.approx(rewards[0])
     assert made.add_bbox(corner=3)[1]["text"] == "no change, 1 left."  # costs a step
@@ -336,10 +336,10 @@ def test_its_tokens_are_the_conversation(rolled, caller):
     processor = load_processor(caller)
     end = processor.tokenizer.eos_token
     for made, context in returned:
-        for row, (messages, pictures) in enumerate(context):
+        for row, (messages, images) in enumerate(context):
             read = made["prompt_ids"][row] + made["completion_ids"][row]
             read = processor.tokenizer.decode(read).removesuffix(end)  # may be cut off at the end
-            assert read + end == conversation(processor, messages, pictures)
+            assert read + end == conversation(processor, messages, images)
             mask = made["env_mask"][row]
             assert len(mask) == len(made["logprobs"][row]) == len(made["completion_ids"][row])
             mine = [t for t, m in zip(made["completion_ids"][row], mask, strict=True) if m]
@@ -349,7 +349,7 @@ def test_its_tokens_are_the_conversation(rolled, caller):
             assert processor.image_token_id not in mine
 
 
-def test_the_loss_sees_the_pictures(rolled):
+def test_the_loss_sees_the_images(rolled):
     """At the first update the loss's log-probabilities are the sampler's; else they are not."""
     trainer, _, _, ((learned, counted), inputs) = rolled
     sampled = inputs["sampling_per_token_logps"]
@@ -365,7 +365,7 @@ def test_the_loss_sees_the_pictures(rolled):
     assert (after - swapped)[counted].abs().max() > 1e-3
 
 
-def test_pictures_never_get_lost_silently(caller, small_cases, tmp_path):
+def test_images_never_get_lost_silently(caller, small_cases, tmp_path):
     source = CaseList(small_cases)
     rollout = ChatRollout(40, cases=source, backbone="ellipse", **VIEW)
     shared = {

@@ -75,7 +75,7 @@ class VLLMEngine:
         """Complete the newest user turn of each, and add the completion to its dialogue.
 
         Raises:
-            EngineError: vLLM failed, died, was late, or gave something else than whole answers. No
+            EngineError: vLLM failed, died, was late, or gave something else than whole completions. No
                 dialogue has been added to then.
         """
         if not conversations:
@@ -138,21 +138,19 @@ class VLLMEngine:
         }
 
     def _check(self, reply: dict[str, Any], results: Sequence[np.ndarray], count: int) -> None:
-        """Refuse answers that are not whole, rather than have an episode scored with them."""
+        """Refuse completions that are not whole, rather than have an episode scored with them."""
         problem = ""
         if len(reply["finish"]) != count or len(results) != 3 * count:
-            problem = f"{len(reply['finish'])} answers to {count} conversations"
+            problem = f"{len(reply['finish'])} completions of {count} conversations"
         elif reply["version"] != self.sampler.version:
-            problem = (
-                f"answers of weights number {reply['version']}, not number {self.sampler.version}"
-            )
+            problem = f"completions of weights number {reply['version']}, not number {self.sampler.version}"
         for number, finish in enumerate([] if problem else reply["finish"]):
             tokens, log_probs = results[number + count], results[number + 2 * count]
             if finish not in ("stop", "length"):
-                problem = f"an answer that ended by {finish!r}"
+                problem = f"a completion that ended by {finish!r}"
             elif finish == "length" and len(tokens) < self.options.max_new_tokens:
                 problem = (
-                    f"an answer cut at {len(tokens)} tokens: the conversation is as long as "
+                    f"a completion cut at {len(tokens)} tokens: the conversation is as long as "
                     'max_model_len; raise it, vllm_options="max_model_len=16384"'
                 )
             elif not len(tokens) or len(tokens) != len(log_probs):
