@@ -75,7 +75,7 @@ class VLLMEngine:
         """Complete the newest user turn of each, and add the completion to its dialogue.
 
         Raises:
-            EngineError: vLLM failed, died, was late, or gave something else than whole completions. No
+            EngineError: vLLM failed, died, was late, or gave no whole completions. No
                 dialogue has been added to then.
         """
         if not conversations:
@@ -143,7 +143,10 @@ class VLLMEngine:
         if len(reply["finish"]) != count or len(results) != 3 * count:
             problem = f"{len(reply['finish'])} completions of {count} conversations"
         elif reply["version"] != self.sampler.version:
-            problem = f"completions of weights number {reply['version']}, not number {self.sampler.version}"
+            problem = (
+                f"completions of weights number {reply['version']}, not "
+                f"number {self.sampler.version}"
+            )
         for number, finish in enumerate([] if problem else reply["finish"]):
             tokens, log_probs = results[number + count], results[number + 2 * count]
             if finish not in ("stop", "length"):
