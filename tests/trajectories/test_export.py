@@ -80,7 +80,7 @@ def test_chats_are_written_in_the_coordinates_of_their_view(
 ):
     store = TrajectoryStore(make_store())
     file = tmp_path / "chat"
-    chat = ChatOptions(image_size=512, coordinates=kind)
+    chat = ChatOptions(image_size=128, coordinates=kind)
     export_store(store, file, "chat-parquet", chat, cases=list(small_cases))
     assert read_chat_view(file)["coordinates"] == kind
     coordinates = chat_coordinates(chat)
