@@ -54,7 +54,7 @@ class SegmenterOptions(WeightOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions(Options):
-    """How a segmenter is loaded."""
+    """Settings of loading a segmenter."""
 
     topic: ClassVar[str] = "Segmenter"
 

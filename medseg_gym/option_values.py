@@ -41,7 +41,7 @@ def declared_options(owner: Callable[..., Any] | type, skip: int = 0) -> dict[st
 
 
 def takes_any_option(owner: Callable[..., Any]) -> bool:
-    """Whether a callable has `**options`."""
+    """Return whether a callable has `**options`."""
     parameters = inspect.signature(owner).parameters.values()
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 

@@ -188,16 +188,16 @@ class Registry(Generic[T]):
         return {**self._kinds, **{k: v for k, v in installed.items() if k not in self._kinds}}
 
     def knows(self, kind: str) -> bool:
-        """Whether a kind is registered, here or by an installed package."""
+        """Return whether a kind is registered, here or by an installed package."""
         return kind in self._kinds or kind in _entry_points(self.group)
 
     def begins_spec(self, text: str) -> bool:
-        """Whether a text begins with a known kind, or with the name of a user's own object."""
+        """Return whether a text begins with a known kind or the name of a user's own object."""
         text = text.strip()
         return self.knows(re.split("[:?]", text, maxsplit=1)[0]) or self._is_own(text)
 
     def _is_own(self, text: str) -> bool:
-        """Whether a text begins with the name of a user's own object."""
+        """Return whether a text begins with the name of a user's own object."""
         kind, colon, rest = _at_colon(text)
         if not colon or self.knows(kind):
             return False
@@ -282,7 +282,7 @@ def takes_spec(factory: Factory[T]) -> Factory[T]:
 
 
 def takes_whole_spec(factory: object) -> bool:
-    """Whether a factory is marked with `takes_spec`."""
+    """Return whether a factory is marked with `takes_spec`."""
     return bool(getattr(factory, _TAKES_SPEC, False))
 
 

@@ -126,7 +126,7 @@ def divide_argument(text: str) -> tuple[str, str]:
 
 
 def names_file(text: str) -> bool:
-    """Whether a text is the path of an existing file or folder."""
+    """Return whether a text is the path of an existing file or folder."""
     try:
         return bool(text) and Path(text).expanduser().exists()
     except (OSError, ValueError, RuntimeError):

@@ -40,8 +40,8 @@ def test_every_example_is_run_here_and_is_short():
 def test_first_episode(run, tmp_path):
     text = run("first_episode.py")
     assert re.search(r"box +Dice 0\.93", text) and "return 0.90" in text
-    with Image.open(tmp_path / "first_episode.png") as picture:
-        assert min(picture.size) > 100
+    with Image.open(tmp_path / "first_episode.png") as image:
+        assert min(image.size) > 100
 
 
 def test_own_reward(run):

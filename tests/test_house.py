@@ -1,9 +1,11 @@
-"""The layout holds: no import circle, no arrow upward, no crowded folder."""
+"""The house's rules: no import circle, no arrow upward, no crowded folder, plain words."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -31,6 +33,17 @@ ROOMS = [
 
 CROWDED = 13
 """Files that a folder may hold, `__init__` not counted."""
+
+RIDDLE = re.compile(
+    r'^ *r?"""(?:What|Where|Who|Whose|How|Which|Why|When|Whether)\b.*', re.MULTILINE
+)
+"""First line of a docstring that is neither a sentence nor a noun phrase."""
+
+VAGUE = re.compile(r"\b(?:found|said|more|most|figures)\b")
+"""Names of variables that tell a reader nothing."""
+
+READ = ("medseg_gym", "agents", "benchmarks", "examples", "scripts", "tests")
+"""Folders whose words are checked."""
 
 
 def modules() -> dict[str, Path]:
@@ -111,3 +124,37 @@ def test_no_folder_is_crowded():
         if file.name != "__init__.py"
     )
     assert not {folder: count for folder, count in sizes.items() if count > CROWDED}
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    """Yield path and text of every Python file of the repository."""
+    for folder in READ:
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            yield file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8")
+
+
+def variables(text: str) -> Iterator[tuple[int, str]]:
+    """Yield line and name of all that a file binds: variables, attributes, parameters."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+
+
+def test_docstrings_begin_with_a_sentence_or_a_noun_phrase():
+    riddles = [f"{file}: {match[0]}" for file, text in sources() for match in RIDDLE.finditer(text)]
+    assert not riddles, "\n".join(riddles)
+
+
+def test_variables_are_named_after_what_they_hold():
+    vague = [
+        f"{file}:{line}: {name}"
+        for file, text in sources()
+        if VAGUE.search(text)
+        for line, name in variables(text)
+        if VAGUE.fullmatch(name)
+    ]
+    assert not vague, "\n".join(vague)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.envs.options import EnvOptions
 from medseg_gym.errors import MedSegError
+from medseg_gym.option_groups import EnvironmentOptions
 from medseg_gym.option_values import convert, convert_options, declared_options
 from medseg_gym.options import Options, describe_fields, repeated, short, specs
 
@@ -274,3 +276,12 @@ def test_printed_options_leave_a_place_for_what_is_needed():
     assert yaml.safe_load(printed.output) == {"count": 3}
     filled = printed.output.replace("# reward:  (a value is needed)", "reward: iou")
     assert NeedyOptions.from_mapping(yaml.safe_load(filled)) == NeedyOptions(reward="iou", count=3)
+
+
+def test_arguments_of_environments_and_options_of_commands_have_the_same_defaults():
+    arguments, options = (
+        {one.name: one.default for one in fields(kind)} for kind in (EnvOptions, EnvironmentOptions)
+    )
+    shared = set(arguments) & set(options)
+    assert shared >= {"backbone", "checkpoint", "device", "max_steps", "reward"}
+    assert {n: arguments[n] for n in shared} == {n: options[n] for n in shared}

@@ -37,7 +37,7 @@ CHUNKED = "logit_chunk"
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What is computed.
+    """Workload to compute.
 
     Args:
         hidden: Width of text and vision.

@@ -43,7 +43,7 @@ ENGINES = ("transformers", "transformers-whole", "vllm")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is generated.
+    """Workload of generation.
 
     Args:
         conversations: At once.
@@ -97,7 +97,7 @@ def make_policy(name: str, model: Path, plan: Plan, vllm_options: str) -> ChatPo
     Args:
         name: One of `ENGINES`.
         model: Folder of a checkpoint.
-        plan: What is generated.
+        plan: Workload of generation.
         vllm_options: Further arguments of vLLM.
     """
     vllm = {"engine": "vllm", "vllm_options": vllm_options} if name == "vllm" else {}
@@ -115,7 +115,7 @@ def converse(policy: ChatPolicy, plan: Plan, seed: int) -> tuple[list[float], fl
 
     Args:
         policy: Holds the engine.
-        plan: What is generated.
+        plan: Workload of generation.
         seed: Of images and draws.
 
     Returns:

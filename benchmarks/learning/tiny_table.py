@@ -94,7 +94,7 @@ def row_of(label: str, records: Sequence[Any]) -> dict[str, Any]:
     groups = [record.group for record in records]
     calls = sum(record.turns for record in records)
     boxed = [record for record in records if record.first_box_iou is not None]
-    row: dict[str, Any] = {"policy": label, "cases": len(records), "pictures": len(set(groups))}
+    row: dict[str, Any] = {"policy": label, "cases": len(records), "images": len(set(groups))}
     for name, values in (
         ("dice", [record.dice[-1] for record in records]),
         ("dice_after_1", [record.dice_after(1) for record in records]),
@@ -148,7 +148,7 @@ def _as_table(rows: Sequence[dict[str, Any]], chain: Any) -> Table:
 
 @drawing()
 def plot_curve(out: Path, path: Path) -> None:
-    """Draw loss and accuracy on the answers' tokens against CPU minutes, both fine-tunings."""
+    """Draw loss and accuracy on the completions' tokens against CPU minutes, both fine-tunings."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.4), layout="constrained")
@@ -160,7 +160,7 @@ def plot_curve(out: Path, path: Path) -> None:
         left.plot(minutes, [row["loss"] for row in rows], label=label)
         right.plot(minutes, [row["mean_token_accuracy"] for row in rows], label=label)
         before = minutes[-1]
-    left.set(xlabel="CPU minutes", ylabel="loss a token of the answers", yscale="log")
+    left.set(xlabel="CPU minutes", ylabel="loss per token of the completions", yscale="log")
     right.set(xlabel="CPU minutes", ylabel="share of tokens guessed right")
     for panel in (left, right):
         panel.grid(alpha=0.3)

@@ -94,7 +94,7 @@ def measure(
         f"{PHANTOMS},chest"
     ),
     backbone: Annotated[str, typer.Option(help="Name.")] = "pocket",
-    more: Annotated[int, typer.Option(help="Prompts after the box.")] = 3,
+    refinements: Annotated[int, typer.Option(help="Prompts after the box.")] = 3,
     limit: Annotated[int, typer.Option(help="Volumes per source at most.")] = 12,
     slots: Annotated[int, typer.Option(help="Volumes at a time.")] = 4,
     pyradiomics: Annotated[Path | None, typer.Option(help="Folder of its data.")] = None,
@@ -115,14 +115,14 @@ def measure(
             stopping["location-prior"] = PRIOR
         going_on = {kind: f"oracle-key-slice-{kind}" for kind in kinds}
         played: dict[str, list[VolumeRecord]] = {}
-        for texts, steps in ((stopping, MANY), (going_on, 2 + ONE_MORE_TAKES * more)):
+        for texts, steps in ((stopping, MANY), (going_on, 2 + ONE_MORE_TAKES * refinements)):
             specs = [policies.make(text) for text in texts.values()]
             rows = play(specs, cases, backbone, steps, slots, limit)
             played |= dict(zip(texts, rows, strict=True))
         (played["cylinder"],) = play([cylinder], cases, "ellipse", MANY, slots, limit)
         column = table.setdefault(name, {})
         for kind in kinds:
-            for count in range(more + 1):
+            for count in range(refinements + 1):
                 column[f"key-slice box + {count} {kind}, propagated (oracle)"] = [
                     one.dice_after_prompts(1 + count) for one in played[kind]
                 ]

@@ -63,7 +63,7 @@ class PeakMemory:
     """Most memory that this process has held since `start`, beyond what it held then."""
 
     def __init__(self) -> None:
-        self.most = 0
+        self.bytes = 0
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -72,7 +72,7 @@ class PeakMemory:
 
         def look() -> None:
             while not over.wait(0.02):
-                self.most = max(self.most, resident() - start)
+                self.bytes = max(self.bytes, resident() - start)
 
         thread = threading.Thread(target=look)
         thread.start()
@@ -81,7 +81,7 @@ class PeakMemory:
         finally:
             over.set()
             thread.join()
-            self.most = max(self.most, resident() - start)
+            self.bytes = max(self.bytes, resident() - start)
 
 
 def resident() -> int:
@@ -129,7 +129,7 @@ def one_box(
         "propagate_s": float(np.median(seconds)),
         "encodes": cache.counters.encodes,
         "reads_from_disk": cache.counters.reads,
-        "memory_mb": memory.most / MB,
+        "memory_mb": memory.bytes / MB,
         "embeddings_in_memory_mb": cache.nbytes / MB,
         "embeddings_on_disk_mb": cache.spill.nbytes / MB,
         "dice": episode.dice,

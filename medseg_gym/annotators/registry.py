@@ -166,7 +166,7 @@ def find_volume_policy(text: str) -> tuple[Spec, Factory[Policy]] | None:
 
 
 def begins_spec(text: str) -> bool:
-    """Whether a text begins with a known kind, or with the name of a user's own object."""
+    """Return whether a text begins with a known kind, or with the name of a user's own object."""
     text = text.strip().removeprefix(NOISY)
     return ANNOTATORS.begins_spec(text) or VOLUME_ANNOTATORS.begins_spec(text)
 

@@ -82,7 +82,7 @@ class FixedBox(VolumeBaseline):
 
     @abstractmethod
     def place(self, observation: Mapping[str, Any]) -> tuple[float, AddBox] | None:
-        """Where along the volume (0..1), and which box."""
+        """Return the place along the volume (0..1), and the box."""
 
 
 class MiddleBox(FixedBox):

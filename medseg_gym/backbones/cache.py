@@ -55,7 +55,7 @@ class EmbeddingCache:
         return len(self._entries)
 
     def __contains__(self, key: str) -> bool:
-        """Whether an embedding is held in memory; counts as no use of it."""
+        """Return whether an embedding is held in memory; counts as no use of it."""
         return key in self._entries
 
     def get(

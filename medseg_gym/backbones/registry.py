@@ -48,7 +48,7 @@ _LOAD_OPTIONS = {"checkpoint": str, "device": str, "cache_bytes": int, "store": 
 
 
 def is_service(name: object) -> bool:
-    """Whether a backbone's spec is the address of a service, which may ask for a key."""
+    """Return whether a backbone's spec is the address of a service, which may ask for a key."""
     if not isinstance(name, str):
         return False
     spec = BACKBONES.parse(name)

@@ -60,7 +60,7 @@ class AddressOptions(Options):
     max_batch: int | None = None
     """Rows in one decoder call; 64, but 16 on a CPU."""
 
-    max_delay_ms: float = 2.0
+    max_delay_ms: float = Limits.max_delay_ms
     """Longest wait for others."""
 
     limit: tuple[str, ...] = repeated()
@@ -115,7 +115,7 @@ class RayOptions(Options):
     """A running cluster."""
 
     replicas: int = 1
-    """How many, or at least."""
+    """The number asked for, or at least the smallest allowed."""
 
     max_replicas: int | None = None
     """Scale up to so many."""
@@ -133,7 +133,7 @@ class ServeOptions(RayOptions, PageSwitches, AddressOptions, EmbeddingOptions):
         max_batch = self.max_batch
         if max_batch is None:
             # On a CPU larger batches are no faster, but need more memory meanwhile.
-            max_batch = 16 if _on_cpu(self.device, self.ray) else 64
+            max_batch = 16 if _on_cpu(self.device, self.ray) else Limits.max_batch
         return read_limits(self.limit, max_batch=max_batch, max_delay_ms=self.max_delay_ms)
 
 

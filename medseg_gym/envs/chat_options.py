@@ -38,7 +38,7 @@ class ChatOptions(EnvOptions):
     """Words: "full", "terse" (for tiny models), a `ChatTexts`, or its arguments as a mapping."""
 
     overlay: Literal["fill", "outline", "none"] = "fill"
-    """How the mask is shown: "fill", its "outline", or "none" (the model never sees it)."""
+    """Drawing of the mask: "fill", its "outline", or "none" (the model never sees it)."""
 
     overlay_strength: float = 0.5
     """1 paints opaque, 0.5 half transparent, 0 nothing."""
@@ -50,7 +50,7 @@ class ChatOptions(EnvOptions):
     """
 
     coordinates: str = "grid1000"
-    """How the model writes places, which system prompt, tool schemas, conversations and exports all
+    """Notation of places, which system prompt, tool schemas, conversations and exports all
     follow: "grid1000", whole numbers 0..999 of width and height; "fraction", numbers 0..1; "pixel",
     pixels of the image that it is shown, 0..P-1.
     """

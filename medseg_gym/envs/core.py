@@ -207,7 +207,7 @@ class EnvCore(SlotStates):
 
         return draw_frame(self.engine.episode(slot))
 
-    def picture(self, slot: int) -> np.ndarray:
+    def undistorted_frame(self, slot: int) -> np.ndarray:
         """Draw a slot's episode in its image's own aspect ratio, (h, w, 3) uint8."""
         from medseg_gym.envs.rendering import draw_episode
 

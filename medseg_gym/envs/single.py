@@ -102,7 +102,7 @@ class CoreEnv(EnvAttributes, gym.Env[Any, Any]):
 
         if self._window is None:
             self._window = Window(type(self).__name__)
-        self._window.show(self.core.picture(0))
+        self._window.show(self.core.undistorted_frame(0))
 
     def close(self) -> None:
         """Close the window, if any; models stay shared with other environments."""

@@ -11,7 +11,7 @@ from medseg_gym.options import Options
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions(Options):
-    """How prompts become decoder rows; one rule for training and inference."""
+    """Rules that make decoder rows of prompts; one rule for training and inference."""
 
     topic: ClassVar[str] = "Segmenter"
 

@@ -48,7 +48,7 @@ StepT = TypeVar("StepT", bound=Any)
 
 
 class EpisodeRules(Generic[StateT, StepT]):
-    """What has happened in an episode, and what that means.
+    """The course of an episode so far, and its consequences.
 
     A subclass is a dataclass with these fields, and sets `truth_pixels` and the `start_...` ones.
     """

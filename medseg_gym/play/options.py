@@ -211,7 +211,7 @@ _VOLUMES_ALONE = ("phantoms-volume", "volume")
 
 
 def _is_volumes(entry: object) -> bool:
-    """Whether an entry of `cases` is played as volumes."""
+    """Return whether an entry of `cases` is played as volumes."""
     if not isinstance(entry, str):
         return isinstance(entry, VolumeSource) or (
             isinstance(entry, Sequence)

@@ -85,7 +85,7 @@ def read_answer(
         The prompt, or why there is none. No text makes it raise.
     """
 
-    def read(name: str, arguments: dict[str, Any], repairs: list[str]) -> Prompt:
+    def read(name: str, arguments: dict[str, object], repairs: list[str]) -> Prompt:
         return read_prompt(name, arguments, tools, coordinates, repairs)
 
     return find_answer(text, thinking, read)
@@ -94,7 +94,7 @@ def read_answer(
 def find_answer(
     text: str,
     thinking: Thinking,
-    read: Callable[[str, dict[str, Any], list[str]], Any],
+    read: Callable[[str, dict[str, object], list[str]], Any],
 ) -> Answer:
     """Find the first call of an answer that can be read, see the module.
 
@@ -134,7 +134,7 @@ def find_answer(
 
 
 def _read_candidate(
-    candidate: Candidate, read: Callable[[str, dict[str, Any], list[str]], Any]
+    candidate: Candidate, read: Callable[[str, dict[str, object], list[str]], Any]
 ) -> tuple[Any, list[str]]:
     if candidate.error:
         raise PromptError(candidate.error)
@@ -151,7 +151,7 @@ def _names(tools: Sequence[str]) -> list[str]:
 
 def read_prompt(
     name: str,
-    arguments: dict[str, Any],
+    arguments: dict[str, object],
     tools: Sequence[str],
     coordinates: Coordinates,
     repairs: list[str],
@@ -196,14 +196,14 @@ def read_prompt(
     return AddPoint(x, y, positive=kind == "positive")
 
 
-def _place(arguments: dict[str, Any], name: str, corners: tuple[str, ...]) -> Any:
+def _place(arguments: dict[str, object], name: str, corners: tuple[str, ...]) -> object:
     """The value of an argument, or of those that stand for it one by one."""
     if name not in arguments and any(corner in arguments for corner in corners):
         return [arguments.get(corner) for corner in corners]
     return arguments.get(name)
 
 
-def _point_kind(arguments: dict[str, Any], repairs: list[str]) -> str:
+def _point_kind(arguments: dict[str, object], repairs: list[str]) -> str:
     given = arguments.get("point_type", arguments.get("label"))
     kind = point_type(given)
     if kind is None:

@@ -123,7 +123,7 @@ _KINDS = {
 }
 
 
-def point_type(value: Any) -> str | None:
+def point_type(value: object) -> str | None:
     """The type of a point by any of its names; None for what is no type."""
     if isinstance(value, bool):
         return None

@@ -86,7 +86,7 @@ class Coordinates:
         return f"0 to {TOOL_CALL_BINS - 1} of width and height"
 
     @property
-    def schema(self) -> dict[str, Any]:
+    def schema(self) -> dict[str, object]:
         """JSON schema of one number."""
         if self.kind == "fraction":
             return {"type": "number", "minimum": 0, "maximum": 1}
@@ -143,13 +143,13 @@ class Coordinates:
             repairs.append("coordinates rounded")
         return [to_fraction(cell, self.bins) for cell in cells]
 
-    def _number(self, place: str, value: Any) -> float:
+    def _number(self, place: str, value: object) -> float:
         number = _as_number(value)
         if number is None:
             raise PromptError(f"{place} must hold {self._wanted}, got {brief(value)}")
         return number
 
-    def _refuse_outside(self, place: str, values: Sequence[Any], inside: Sequence[bool]) -> None:
+    def _refuse_outside(self, place: str, values: Sequence[object], inside: Sequence[bool]) -> None:
         for value, fits in zip(values, inside, strict=True):
             if not fits:
                 raise PromptError(f"{place} must hold {self._wanted}, got {brief(value)}")
@@ -190,11 +190,11 @@ def _as_list(values: Any, count: int, repairs: list[str]) -> list[Any] | None:
     return None
 
 
-def _is_pair(value: Any) -> bool:
+def _is_pair(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2
 
 
-def _as_number(value: Any) -> float | None:
+def _as_number(value: object) -> float | None:
     if isinstance(value, bool):
         return None
     if isinstance(value, str) and len(value) < 20:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from medseg_gym.prompts.lenient_json import UnreadableJson, read_value
 
@@ -18,7 +17,7 @@ _END = re.compile(
 )
 
 
-def read_elements(body: str) -> dict[str, Any]:
+def read_elements(body: str) -> dict[str, object]:
     """Read the arguments of a call.
 
     Args:
@@ -34,7 +33,7 @@ def read_elements(body: str) -> dict[str, Any]:
     before = body[: begins[0].start()] if begins else body
     if before.strip():
         raise ValueError(f"an element is missing where {before.strip()[:40]!r} stands")
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, object] = {}
     for number, begin in enumerate(begins):
         limit = begins[number + 1].start() if number + 1 < len(begins) else len(body)
         end = _END.search(body, begin.end(), limit)
@@ -46,7 +45,7 @@ def read_elements(body: str) -> dict[str, Any]:
     return parameters
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> object:
     text = text.strip()
     try:
         value, end, _ = read_value(text, 0)

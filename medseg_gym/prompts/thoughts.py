@@ -66,7 +66,7 @@ def take_out_thoughts(text: str) -> Spoken:
 
 
 def _kind_of(mark: re.Match[str]) -> tuple[str, bool]:
-    """Which family a mark is of, and whether it ends a thought."""
+    """Return the family of a mark, and whether it ends a thought."""
     groups = mark.groupdict()
     for family in _NEVER_ALONE:
         if groups[family] or groups[f"{family}_end"]:

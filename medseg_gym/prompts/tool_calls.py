@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from medseg_gym.prompts.coordinates import GRID, Coordinates
 from medseg_gym.prompts.types import TOOLS, AddBox, AddPoint, Prompt
@@ -23,7 +22,7 @@ TOOL_CALL_OF_TOOL = {
     "clear": "clear_action",
     "stop": "stop_action",
 }
-"""Which call stands for a tool of the array action."""
+"""Tool call that stands for each tool of the array action."""
 
 VOLUME_CALL_NAMES = ("propagate_action", "look_action")
 """Calls that only volumes have, see `prompts.volumes`."""
@@ -46,9 +45,9 @@ def encode_tool_call(prompt: Prompt, coordinates: Coordinates = GRID) -> str:
     return write_call(*call_of(prompt, coordinates))
 
 
-def call_of(prompt: Prompt, coordinates: Coordinates = GRID) -> tuple[str, dict[str, Any]]:
+def call_of(prompt: Prompt, coordinates: Coordinates = GRID) -> tuple[str, dict[str, object]]:
     """Name and arguments of the tool call that stands for a prompt."""
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, object] = {}
     if isinstance(prompt, AddBox):
         name = "add_bbox"
         corners = (prompt.x1, prompt.y1, prompt.x2, prompt.y2)
@@ -62,6 +61,6 @@ def call_of(prompt: Prompt, coordinates: Coordinates = GRID) -> tuple[str, dict[
     return name, arguments
 
 
-def write_call(name: str, arguments: Any) -> str:
+def write_call(name: str, arguments: object) -> str:
     """A call with whatever arguments a model gave, in the words of an answer."""
     return f"{OPEN}{json.dumps({'name': name, 'arguments': arguments})}{CLOSE}"

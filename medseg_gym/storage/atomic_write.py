@@ -103,6 +103,23 @@ def atomic_folder(path: str | Path, error: type[MedSegError] = MedSegError) -> I
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to a free name beside it, `NAME.damaged` or `NAME.damaged-2`.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        Its new path.
+    """
+    aside, number = path.with_name(f"{path.name}.damaged"), 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+    os.replace(path, aside)
+    return aside
+
+
 @contextmanager
 def named_failures(path: str | Path, error: type[MedSegError] = MedSegError) -> Iterator[None]:
     """Turn what a failing disk raises in a block into an error that names the path.

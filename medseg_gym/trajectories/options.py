@@ -108,7 +108,7 @@ class ShowOptions(RelocatedCases):
 
 @dataclass(frozen=True, kw_only=True)
 class ShownOptions(RelocatedCases):
-    """How episodes are shown in a training set."""
+    """Settings of the conversations in a training set."""
 
     topic: ClassVar[str] = "Export"
 
@@ -125,7 +125,7 @@ class ShownOptions(RelocatedCases):
     """1 paints opaque."""
 
     coordinates: str = "grid1000"
-    """How calls write places: grid1000, fraction or pixel."""
+    """Notation of places in calls: grid1000, fraction or pixel."""
 
     def chat(self) -> dict[str, Any]:
         """Return the arguments of the chat environment."""
@@ -164,7 +164,7 @@ class PairsOptions(ShownOptions):
     topic: ClassVar[str] = "Export"
 
     margin: float = 0.02
-    """How much more the chosen call must be worth, in units of the recorded reward."""
+    """Least advantage of the chosen call, in units of the recorded reward."""
 
     per_state: int = 1
     """Pairs of one state at most: those that differ most."""

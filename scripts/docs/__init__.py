@@ -1,1 +1,1 @@
-"""How the documentation's generated pages come about."""
+"""Programs that write the documentation's generated pages."""

@@ -82,7 +82,7 @@ class EmbeddingLoss(nn.Module):
 
 
 class AffinityLoss(nn.Module):
-    """Which cells belong together, and where the edges between regions are."""
+    """Return the cells that belong together, and the edges between regions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

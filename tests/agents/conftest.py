@@ -83,7 +83,7 @@ def teach(path, conversations):
         some = conversations[start : start + 6]
         batch = processor(
             text=processor.apply_chat_template([m for m, _ in some], tokenize=False),
-            images=[list(pictures) for _, pictures in some],
+            images=[list(shown) for _, shown in some],
             padding=True,
             return_tensors="pt",
         )

@@ -1,4 +1,4 @@
-"""Fixtures for backbones: pictures of awkward sizes, and a registry that forgets."""
+"""Fixtures for backbones: images of awkward sizes, and a registry that forgets."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from medseg_gym.backbones import registry
 
 
 @pytest.fixture(scope="session")
-def pictures() -> tuple[np.ndarray, ...]:
+def awkward_images() -> tuple[np.ndarray, ...]:
     """Wide, tall, odd, square and tiny images; the last but one is grey."""
     rng = np.random.default_rng(7)
     result = []
     for height, width in ((40, 90), (75, 31), (53, 67), (64, 64), (5, 7)):
         y, x = np.mgrid[:height, :width]
         waves = 110 + 60 * np.sin(x / 5)[..., None] + 40 * np.cos(y / 4)[..., None]
-        picture = waves + rng.normal(0, 25, (height, width, 3))
-        result.append(picture.clip(0, 255).astype(np.uint8))
+        image = waves + rng.normal(0, 25, (height, width, 3))
+        result.append(image.clip(0, 255).astype(np.uint8))
     result[3] = np.repeat(result[3][..., :1], 3, axis=2)
     return tuple(result)
 

@@ -7,11 +7,13 @@ from medseg_gym.prompts import AddBox
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_autocast_stays_close_and_gives_float32_logits(dtype, tiny_sam, tiny_backbone, pictures):
+def test_autocast_stays_close_and_gives_float32_logits(
+    dtype, tiny_sam, tiny_backbone, awkward_images
+):
     mixed = SamBackbone(tiny_sam, dtype=dtype)
     rows = []
     for backbone in (tiny_backbone, mixed):
-        (embedding,) = backbone.encode(pictures[:1])
+        (embedding,) = backbone.encode(awkward_images[:1])
         rows.append(PromptRow(embedding, AddBox(0.2, 0.2, 0.7, 0.8)))
     assert rows[1].embedding.features[0].dtype == getattr(torch, dtype)
     assert rows[1].embedding.nbytes * 2 == rows[0].embedding.nbytes
@@ -24,10 +26,10 @@ def test_autocast_stays_close_and_gives_float32_logits(dtype, tiny_sam, tiny_bac
     mixed.decode([PromptRow(rows[1].embedding, rows[1].box, mask_input=close.logits[0])])
 
 
-def test_a_compiled_encoder_gives_the_same(tiny_sam, tiny_backbone, pictures):
+def test_a_compiled_encoder_gives_the_same(tiny_sam, tiny_backbone, awkward_images):
     compiled = SamBackbone(tiny_sam, compile="eager")
     for one, other in zip(
-        tiny_backbone.encode(pictures[:2]), compiled.encode(pictures[:2]), strict=True
+        tiny_backbone.encode(awkward_images[:2]), compiled.encode(awkward_images[:2]), strict=True
     ):
         torch.testing.assert_close(one.features[0], other.features[0], atol=1e-5, rtol=0)
 

@@ -25,9 +25,9 @@ def backbone(request):
 
 
 @pytest.fixture(scope="module")
-def images(pictures):
-    """A wide picture, and a tall one without any contrast to scale by."""
-    return pictures[0], np.full((75, 31, 3), 99, np.uint8)
+def images(awkward_images):
+    """A wide image, and a tall one without any contrast to scale by."""
+    return awkward_images[0], np.full((75, 31, 3), 99, np.uint8)
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ def test_a_row_is_bit_identical_in_any_batch(plans, random):
         assert torch.equal(BACKBONE.to_image(alone.logits, [row.embedding])[0], image)
 
 
-def test_it_does_not_look_at_the_picture():
+def test_it_does_not_look_at_the_image():
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
     for embedding in BACKBONE.encode([noise, np.zeros_like(noise)]):

@@ -33,8 +33,8 @@ def model(request):
 
 
 @pytest.fixture(scope="module")
-def encoded(tiny_backbone, pictures):
-    return tiny_backbone.encode(pictures)
+def encoded(tiny_backbone, awkward_images):
+    return tiny_backbone.encode(awkward_images)
 
 
 def pixels(image: np.ndarray, *fractions: float) -> np.ndarray:
@@ -57,9 +57,9 @@ def ask(predictor, image, box, points, mask_input, multimask):
     return masks[best], low[best], iou[best]
 
 
-@pytest.mark.parametrize("picture", range(5), ids=["wide", "tall", "odd", "grey", "tiny"])
-def test_it_agrees_with_the_predictor(model, pictures, picture):
-    image = pictures[picture]
+@pytest.mark.parametrize("number", range(5), ids=["wide", "tall", "odd", "grey", "tiny"])
+def test_it_agrees_with_the_predictor(model, awkward_images, number):
+    image = awkward_images[number]
     backbone, predictor = SamBackbone(model), SamPredictor(model)
     predictor.set_image(image)
     (embedding,) = backbone.encode([image])
@@ -87,9 +87,9 @@ def test_it_agrees_with_the_predictor(model, pictures, picture):
     assert undecided < 0.01 * image[..., 0].size * len(rows)
 
 
-def test_prompts_masks_and_the_picture_all_matter(tiny_backbone, pictures):
+def test_prompts_masks_and_the_image_all_matter(tiny_backbone, awkward_images):
     """The comparisons would say nothing about a model that ignores what it is given."""
-    wide, tall = tiny_backbone.encode([pictures[0], pictures[1]])
+    wide, tall = tiny_backbone.encode([awkward_images[0], awkward_images[1]])
     rows = [PromptRow(wide, box, points) for box, points in PROMPTS.values()]
     rows += [PromptRow(tall, BOX), PromptRow(wide, BOX, mask_input=torch.ones(16, 16))]
     rows += [PromptRow(wide, None, CLICKS[:1], multimask=True)]
@@ -99,14 +99,14 @@ def test_prompts_masks_and_the_picture_all_matter(tiny_backbone, pictures):
     assert (logits.std(dim=(1, 2)) > 0.1).all()
 
 
-def test_multimask_takes_the_best_of_three_by_predicted_iou(tiny_sam, encoded, pictures):
+def test_multimask_takes_the_best_of_three_by_predicted_iou(tiny_sam, encoded, awkward_images):
     backbone, predictor = SamBackbone(tiny_sam), SamPredictor(tiny_sam)
     chosen = set()
-    for embedding, picture in zip(encoded, pictures, strict=True):
-        predictor.set_image(picture)
+    for embedding, image in zip(encoded, awkward_images, strict=True):
+        predictor.set_image(image)
         for point in (AddPoint(0.1, 0.2), AddPoint(0.5, 0.9), AddPoint(0.8, 0.4, False)):
             _, iou, low = predictor.predict(
-                pixels(picture, point.x, point.y)[None],
+                pixels(image, point.x, point.y)[None],
                 np.array([int(point.positive)]),
                 multimask_output=True,
             )
@@ -134,8 +134,8 @@ def test_a_row_depends_on_itself_alone(tiny_sam, encoded, plans, random, decode_
     backbone = SamBackbone(tiny_sam, decode_batch=decode_batch)
     noise = torch.randn(len(plans), 16, 16, generator=torch.Generator().manual_seed(1)) * 3
     rows = [
-        PromptRow(encoded[picture], box, points, noise[i] if masked else None, multimask)
-        for i, (picture, box, points, masked, multimask) in enumerate(plans)
+        PromptRow(encoded[number], box, points, noise[i] if masked else None, multimask)
+        for i, (number, box, points, masked, multimask) in enumerate(plans)
     ]
     order = list(range(len(rows)))
     random.shuffle(order)
@@ -156,11 +156,11 @@ def test_the_same_batch_twice_is_bit_identical(tiny_backbone, encoded):
 
 
 @pytest.mark.parametrize("encode_batch", [1, 2, 8])
-def test_an_embedding_depends_on_its_image_alone(tiny_sam, pictures, encoded, encode_batch):
-    result = SamBackbone(tiny_sam, encode_batch=encode_batch).encode(pictures[::-1])
-    for embedding, alone, picture in zip(result[::-1], encoded, pictures, strict=True):
+def test_an_embedding_depends_on_its_image_alone(tiny_sam, awkward_images, encoded, encode_batch):
+    result = SamBackbone(tiny_sam, encode_batch=encode_batch).encode(awkward_images[::-1])
+    for embedding, alone, image in zip(result[::-1], encoded, awkward_images, strict=True):
         assert (embedding.features[0] - alone.features[0]).abs().max() < TOLERANCE
-        assert embedding.image_size == picture.shape[:2]
+        assert embedding.image_size == image.shape[:2]
         storage = embedding.features[0].untyped_storage()
         assert storage.nbytes() == embedding.nbytes, "an evicted image would not free its memory"
 

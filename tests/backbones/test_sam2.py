@@ -47,7 +47,7 @@ def lively(model):
     return model
 
 
-def picture(height, width, seed=0, grey=False):
+def random_image(height, width, seed=0, grey=False):
     """Blobs and noise, (height, width, 3) uint8."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
@@ -127,7 +127,7 @@ def assert_like_predictor(backbone, reference, image, row):
     [(93, 141, False), (93, 141, True), (128, 128, False), (301, 47, False)],
 )
 def test_gives_what_the_predictor_gives(backbone, height, width, grey):
-    image = picture(height, width, grey=grey)
+    image = random_image(height, width, grey=grey)
     reference = predictor(backbone.model, image)
     [embedding] = backbone.encode([image])
     drawn = []
@@ -144,7 +144,7 @@ def test_gives_what_the_predictor_gives(backbone, height, width, grey):
 
 
 def test_encodes_what_the_predictor_encodes(backbone):
-    images = [picture(90, 133, 1), picture(128, 128, 2), picture(400, 300, 3)]
+    images = [random_image(90, 133, 1), random_image(128, 128, 2), random_image(400, 300, 3)]
     alone = backbone.encode(images)
     batched = Sam2Backbone(backbone.model, encode_batch=3).encode(images)
     side = backbone.image_side
@@ -165,7 +165,7 @@ def test_encodes_what_the_predictor_encodes(backbone):
 @pytest.mark.parametrize("delta", [0.0, 0.05, 1e3])
 def test_falls_back_on_an_unstable_single_mask_as_the_predictor_does(backbone, dynamic, delta):
     dynamic(delta)
-    image = picture(93, 141)
+    image = random_image(93, 141)
     reference = predictor(backbone.model, image)
     [embedding] = backbone.encode([image])
     for box, points in PROMPTS.values():
@@ -178,7 +178,7 @@ def test_falls_back_on_an_unstable_single_mask_as_the_predictor_does(backbone, d
 
 
 def test_stable_and_unstable_rows_share_a_batch(backbone, dynamic):
-    image = picture(93, 141)
+    image = random_image(93, 141)
     [embedding] = backbone.encode([image])
     rows = [
         PromptRow(embedding, box, points, multimask=multimask)
@@ -205,7 +205,7 @@ def test_stable_and_unstable_rows_share_a_batch(backbone, dynamic):
 
 def test_without_fall_back_a_single_mask_is_the_first(backbone, monkeypatch):
     monkeypatch.setattr(backbone.model.sam_mask_decoder, "dynamic_multimask_via_stability", False)
-    image = picture(93, 141)
+    image = random_image(93, 141)
     reference = predictor(backbone.model, image)
     [embedding] = backbone.encode([image])
     for multimask in (False, True):
@@ -214,7 +214,7 @@ def test_without_fall_back_a_single_mask_is_the_first(backbone, monkeypatch):
 
 
 def test_large_logits_fed_back_are_clamped_as_the_predictor_hands_them_out(backbone):
-    image = picture(93, 141)
+    image = random_image(93, 141)
     reference = predictor(backbone.model, image)
     [embedding] = backbone.encode([image])
     large = backbone.decode([PromptRow(embedding, BOX)]).logits[0] * 50
@@ -228,7 +228,9 @@ def test_large_logits_fed_back_are_clamped_as_the_predictor_hands_them_out(backb
 @pytest.mark.parametrize("seed", range(3))
 def test_a_row_depends_on_itself_alone(backbone, seed):
     generator = np.random.default_rng(seed)
-    embeddings = backbone.encode([picture(60, 80, 1), picture(90, 50, 2), picture(64, 64, 3)])
+    embeddings = backbone.encode(
+        [random_image(60, 80, 1), random_image(90, 50, 2), random_image(64, 64, 3)]
+    )
     side = backbone.image_side // 4
     rows = []
     for _ in range(9):
@@ -261,7 +263,7 @@ def test_a_row_depends_on_itself_alone(backbone, seed):
 
 def test_to_image_gives_each_row_its_own_size(backbone):
     sizes = [(93, 141), (40, 40), (93, 141)]
-    embeddings = backbone.encode([picture(*size) for size in sizes])
+    embeddings = backbone.encode([random_image(*size) for size in sizes])
     logits = backbone.decode([PromptRow(e, BOX) for e in embeddings]).logits
     assert [tuple(image.shape) for image in backbone.to_image(logits, embeddings)] == sizes
 
@@ -276,7 +278,7 @@ def test_a_deep_copy_is_the_backbone_itself(backbone):
 def test_medsam2_is_tiny_at_512():
     backbone = load("medsam2", device="cpu", random_weights=True)
     assert backbone.image_side == 512
-    image = picture(93, 141)
+    image = random_image(93, 141)
     [embedding] = backbone.encode([image])
     assert embedding.nbytes == 4 * (32 * 128**2 + 64 * 64**2 + 256 * 32**2)
     reference = predictor(backbone.model, image)

@@ -26,32 +26,32 @@ def hashes(images):
     return [str(i) for i in range(len(images))]
 
 
-def test_a_second_process_reads_what_the_first_encoded(tiny_sam, pictures, tmp_path):
+def test_a_second_process_reads_what_the_first_encoded(tiny_sam, awkward_images, tmp_path):
     first, second = Counting(tiny_sam), Counting(tiny_sam)
     made = EmbeddingCache(store=EmbeddingStore(tmp_path, first)).get(
-        first, pictures, hashes(pictures)
+        first, awkward_images, hashes(awkward_images)
     )
     cache = EmbeddingCache(store=EmbeddingStore(tmp_path, second))
-    read = cache.get(second, pictures, hashes(pictures))
-    assert (first.encoded, second.encoded) == (len(pictures), 0)
-    assert cache.counters.reads == len(pictures) and cache.counters.encodes == 0
+    read = cache.get(second, awkward_images, hashes(awkward_images))
+    assert (first.encoded, second.encoded) == (len(awkward_images), 0)
+    assert cache.counters.reads == len(awkward_images) and cache.counters.encodes == 0
     for a, b in zip(made, read, strict=True):
         assert (a.image_size, a.input_size) == (b.image_size, b.input_size)
         assert all(torch.equal(x, y) for x, y in zip(a.features, b.features, strict=True))
 
 
 @pytest.mark.parametrize("damage", ["truncate", "garbage", "empty"])
-def test_a_damaged_file_is_encoded_again(damage, tiny_sam, pictures, tmp_path):
+def test_a_damaged_file_is_encoded_again(damage, tiny_sam, awkward_images, tmp_path):
     backbone = Counting(tiny_sam)
     store = EmbeddingStore(tmp_path, backbone)
-    EmbeddingCache(store=store).get(backbone, pictures[:2], hashes(pictures[:2]))
+    EmbeddingCache(store=store).get(backbone, awkward_images[:2], hashes(awkward_images[:2]))
     victim = store.folder / "1.safetensors"
     whole = victim.read_bytes()
     before = store.read("1")
     victim.write_bytes({"truncate": whole[:-40], "garbage": os.urandom(200), "empty": b""}[damage])
     assert store.read("1") is None
     cache = EmbeddingCache(store=store)
-    cache.get(backbone, pictures[:2], hashes(pictures[:2]))
+    cache.get(backbone, awkward_images[:2], hashes(awkward_images[:2]))
     assert cache.counters.reads == 1 and cache.counters.encodes == 1
     assert torch.equal(store.read("1").features[0], before.features[0])
 

@@ -21,7 +21,7 @@ from medseg_gym.policy import make_envs, play_cases
 
 @pytest.fixture(scope="module")
 def cases():
-    """Two targets in each of three synthetic pictures, one real case."""
+    """Two targets in each of three synthetic images, one real case."""
     source = load_cases("phantoms", "test")
     return [
         *(source[4 * page + k] for page in range(3) for k in range(2)),
@@ -84,7 +84,7 @@ def test_it_prints_and_writes_what_it_promises(tmp_path):
     }
     for row in phantoms:
         assert len(row["dice_after"]) == 6 and row["dice_after"][0] == 0 and row["groups"] == 4
-        assert row["dice_interval"] is None  # four pictures are too few
+        assert row["dice_interval"] is None  # four images are too few
     gaps = {
         row["difference"]: row["mean"]
         for row in results["differences"]

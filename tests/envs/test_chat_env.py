@@ -1,4 +1,4 @@
-"""The chat environment: the same episodes as the array view, in words and pictures."""
+"""The chat environment: the same episodes as the array view, in words and images."""
 
 import json
 import time
@@ -89,7 +89,7 @@ def test_both_views_play_the_same_episode(small_cases):
     np.testing.assert_array_equal(chat.episode.state.mask, array.episode.state.mask)
 
 
-def test_the_conversation_and_its_pictures(small_cases):
+def test_the_conversation_and_its_images(small_cases):
     env = make(cases=small_cases)
     observation, _ = env.reset(options={"case": "wide"})
     assert observation["text"] == "Segment: blob. You have at most 5 calls."
@@ -112,15 +112,15 @@ def test_the_conversation_and_its_pictures(small_cases):
     assert seen[1]["text"] == "This is the mask so far. 4 calls left."
     assert seen[2]["text"].startswith("That call changed nothing: no <tool_call>")
     assert seen[2]["text"].endswith("3 calls left.")
-    messages, pictures = env.messages(), env.images()
+    messages, images = env.messages(), env.images()
     assert [m["role"] for m in messages] == ["system", *["user", "assistant"] * 3, "user"]
     users = [m["content"] for m in messages if m["role"] == "user"]
     assert users == [[{"type": "image"}, {"type": "text", "text": o["text"]}] for o in seen]
     replies = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
     assert replies == [f"The blob.\n{BOX}", "what?", CLICK]
-    for picture, one in zip(pictures, seen, strict=True):
-        np.testing.assert_array_equal(picture, one["image"])
-    pictures[0][:] = 0  # a copy: the environment's own is left alone
+    for image, one in zip(images, seen, strict=True):
+        np.testing.assert_array_equal(image, one["image"])
+    images[0][:] = 0  # a copy: the environment's own is left alone
     observation, *_, terminated, _, info = env.step(STOP)
     assert terminated and info["stopped"] and observation["text"] == "The episode is over."
     assert [m["role"] for m in env.messages()] == ["system", *["user", "assistant"] * 4]
@@ -224,7 +224,7 @@ def test_overlays(small_cases):
             env = make(cases=small_cases, overlay=overlay, overlay_strength=strength)
             plain = env.reset(options={"case": "sq"})[0]["image"]
             shown[overlay, strength] = env.step(BOX)[0]["image"]
-    covered = env.episode.state.mask.numpy()  # 32 x 32, like the picture
+    covered = env.episode.state.mask.numpy()  # 32 x 32, like the image
     green = np.array([40, 220, 90])
     assert (shown["fill", 1.0][covered] == green).all()
     np.testing.assert_array_equal(shown["fill", 1.0][~covered], plain[~covered])

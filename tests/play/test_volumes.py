@@ -264,8 +264,8 @@ def test_phantoms_are_listed_and_played(open_page) -> None:
     assert listed["total"] == 12_000 and "liver" in listed["cases"][0]["target"]
     content = volumes.client.http.get("/api/thumbnail", params={"place": "v0", "index": 0})
     assert content.headers["content-type"] == "image/jpeg"
-    found = volumes.ask("GET", "cases", params={"place": "v0", "count": 2, "find": "000003-1"})
-    assert [case["index"] for case in found["cases"]] == [19]
+    results = volumes.ask("GET", "cases", params={"place": "v0", "count": 2, "find": "000003-1"})
+    assert [case["index"] for case in results["cases"]] == [19]
 
 
 # own scans ----------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ class TinyEnv(gym.Env):
     observation_space = spaces.Dict(
         {
             "position": spaces.Box(-100, 100, (2,), np.float32),
-            "picture": spaces.Box(0, 255, (2, 2, 1), np.uint8),
+            "image": spaces.Box(0, 255, (2, 2, 1), np.uint8),
             "colour": spaces.Discrete(3),
             "pair": spaces.Tuple([spaces.MultiDiscrete([3, 4]), spaces.MultiBinary(2)]),
             "words": spaces.Text(8, charset=string.ascii_letters),
@@ -36,7 +36,7 @@ class TinyEnv(gym.Env):
     def _observe(self) -> dict[str, Any]:
         return {
             "position": self.position.astype(np.float32),
-            "picture": self.picture.copy(),
+            "image": self.image.copy(),
             "colour": self.colour,
             "pair": (np.array([self.colour, 3]), np.array([0, self.steps % 2], np.int8)),
             "words": "abc"[self.colour] * min(8, self.steps + 1),
@@ -45,7 +45,7 @@ class TinyEnv(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.position = self.np_random.uniform(-0.5, 0.5, 2)
-        self.picture = self.np_random.integers(0, 256, (2, 2, 1), dtype=np.uint8)
+        self.image = self.np_random.integers(0, 256, (2, 2, 1), dtype=np.uint8)
         self.colour = int(self.np_random.integers(3))
         self.steps = 0
         return self._observe(), {"colour": self.colour}

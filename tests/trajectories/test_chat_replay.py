@@ -44,8 +44,8 @@ def test_an_exported_chat_replayed_shows_the_same(chat, make_store, small_cases,
             for m in env.messages()
         ]
         assert shown == row["messages"]
-        for image, picture in zip(images, env.images(), strict=True):
-            np.testing.assert_array_equal(image, picture)
+        for image, other in zip(images, env.images(), strict=True):
+            np.testing.assert_array_equal(image, other)
     assert compared == sum(len(one.steps) for one in store) > 50
 
 

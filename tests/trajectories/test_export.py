@@ -58,18 +58,18 @@ def test_chats_say_what_was_played(format, make_store, small_cases, tmp_path):
         calls = [message["content"][0]["text"] for message in messages[2::2]]
         assert [read_answer(call).prompt for call in calls] == one.prompts
         assert case.target in messages[1]["content"][1]["text"]
-        pictures = [decode(image) for image in row["images"]]
+        images = [decode(image) for image in row["images"]]
         square = Image.fromarray(case.image).resize((24, 24), Image.Resampling.BILINEAR)
         plain = np.asarray(square)
-        np.testing.assert_array_equal(pictures[0], plain)
+        np.testing.assert_array_equal(images[0], plain)
         at = [((np.arange(24) + 0.5) * n / 24).astype(int) for n in case.mask.shape]
-        for picture, mask, step, message in zip(
-            pictures[1:], one.masks, one.steps, messages[3::2], strict=False
+        for shown, mask, step, message in zip(
+            images[1:], one.masks, one.steps, messages[3::2], strict=False
         ):
             covered = mask[np.ix_(*at)]
-            np.testing.assert_array_equal(picture[~covered], plain[~covered])
+            np.testing.assert_array_equal(shown[~covered], plain[~covered])
             half = (plain[covered] * 0.5 + np.array([40, 220, 90]) * 0.5).astype(np.uint8)
-            np.testing.assert_array_equal(picture[covered], half)
+            np.testing.assert_array_equal(shown[covered], half)
             assert step.valid or step.error in message["content"][1]["text"]
     assert json.loads(pq.read_schema(file).metadata[b"huggingface"]) if format != "jsonl" else True
 
@@ -80,7 +80,7 @@ def test_chats_are_written_in_the_coordinates_of_their_view(
 ):
     store = TrajectoryStore(make_store())
     file = tmp_path / "chat"
-    chat = ChatOptions(image_size=512, coordinates=kind)
+    chat = ChatOptions(image_size=128, coordinates=kind)
     export_store(store, file, "chat-parquet", chat, cases=list(small_cases))
     assert read_chat_view(file)["coordinates"] == kind
     coordinates = chat_coordinates(chat)

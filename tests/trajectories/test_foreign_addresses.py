@@ -1,4 +1,4 @@
-"""Somebody else's store does not decide where keys and pictures go."""
+"""Somebody else's store does not decide where keys and images go."""
 
 import http.server
 import json

@@ -115,8 +115,8 @@ def test_pairs_are_calls_of_one_state_and_the_chosen_one_led_to_more(forked, sma
             prompt = read_answer(part["text"]).prompt
             values = next(
                 v
-                for (case, met, said), v in worth.items()
-                if case == "wide" and list(met) == before and type(said) is type(prompt)
+                for (case, met, action), v in worth.items()
+                if case == "wide" and list(met) == before and type(action) is type(prompt)
             )
             assert row[f"score_{side}"] == pytest.approx(np.mean(values))
     assert read_chat_view(file)["texts"] == "terse"

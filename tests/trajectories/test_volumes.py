@@ -86,8 +86,14 @@ def test_what_is_recorded_is_what_happened(tmp_path, mode):
         assert [step.valid for step in trajectory.steps] == [i != 6 for i in range(len(PROMPTS))]
         assert isinstance(trajectory.prompts[3], Look) and trajectory.prompts[0].slice == 2
         episode = rebuild_volume_episode(trajectory, case)
-        for step, mask, said in zip(episode.steps, trajectory.masks, trajectory.steps, strict=True):
-            assert (step.dice, step.iou, step.valid) == (said.dice, said.iou, said.valid)
+        for step, mask, recorded in zip(
+            episode.steps, trajectory.masks, trajectory.steps, strict=True
+        ):
+            assert (step.dice, step.iou, step.valid) == (
+                recorded.dice,
+                recorded.iou,
+                recorded.valid,
+            )
             assert int(mask.sum()) == step.state.pixels
         assert trajectory.masks[1].any(axis=(1, 2)).sum() > 1 and episode.stopped
         assert trajectory.summary == type(trajectory.summary).of(episode)

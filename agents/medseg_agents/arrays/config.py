@@ -28,7 +28,7 @@ class TrainingCases(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ViewOptions(Options):
-    """How the agent is shown an episode, and what it may do."""
+    """Settings of the environment: the view of an episode, and the tools."""
 
     topic: ClassVar[str] = "View"
 

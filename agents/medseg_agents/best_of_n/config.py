@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from medseg_agents.runs.options import TrackingOptions
-from medseg_agents.sft.config import OptimiserOptions, StartOptions
+from medseg_agents.sft.config import OptimiserOptions, StartOptions, check_training
 from medseg_gym.errors import MedSegError
 from medseg_gym.option_groups import EnvironmentOptions
 from medseg_gym.options import Options
@@ -87,6 +87,7 @@ class BestOfNRun(TrainingOptions, EnvironmentOptions, SamplingOptions, ModelOpti
             raise BestOfNError(
                 f"episodes are drawn: temperature must be > 0, got {self.temperature}"
             )
+        check_training(self, BestOfNError)
         if not self.model:
             raise BestOfNError("name the checkpoint to start from: --model FOLDER")
 

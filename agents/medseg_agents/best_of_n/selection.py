@@ -11,7 +11,7 @@ from medseg_gym.trajectories import EpisodeKey, TrajectoryStore, TrajectoryWrite
 
 @dataclass
 class Selection:
-    """What was chosen, and why the rest was not.
+    """The chosen episodes, and counts of the others by reason.
 
     Args:
         chosen: Key of the best episode of each case that is kept.

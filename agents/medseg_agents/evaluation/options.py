@@ -55,7 +55,7 @@ class ImageOptions(Options):
     """
 
     mask_channel: str = "auto"
-    """Which channel of the truth's file is the mask, where it does not say so itself: auto, alpha,
+    """Channel of the truth's file that is the mask, where it does not say so itself: auto, alpha,
     colour or index.
     """
 

@@ -131,7 +131,7 @@ def outcome_of_case(played: Played | GivenUp, scored: bool) -> dict[str, Any]:
 
 
 def _what_was_given_up(given_up: GivenUp) -> dict[str, Any]:
-    """Why, and the steps before; no score, and no mask that somebody might take for one."""
+    """The reason, and the steps before; no score, and no mask that somebody might take for one."""
     steps = _steps(given_up.episode, given_up.answers)
     return {"failed": str(given_up.error), "steps": steps, "seconds": given_up.seconds}
 

@@ -38,7 +38,7 @@ SLOTS = 8
 
 
 def is_volume(path: Path) -> bool:
-    """Whether `medseg run` takes a path for a scan: a folder, a volume file, many frames."""
+    """Return whether `medseg run` takes a path for a scan: a folder, a volume file, many frames."""
     if path.is_dir() or volume_suffix(path.name):
         return True
     if path.suffix.lower() not in DICOM_SUFFIXES or not path.is_file():

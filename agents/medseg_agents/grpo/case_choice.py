@@ -1,4 +1,4 @@
-"""Which cases an iteration plays: all of them in turn, or those that teach the most."""
+"""Choice of the cases that an iteration plays: all in turn, or those that teach the most."""
 
 from __future__ import annotations
 

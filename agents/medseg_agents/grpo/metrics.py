@@ -29,7 +29,7 @@ _RENAMED = {
 """Name in the log by RLlib's name."""
 
 _PLAYED = (*SUMMARY, "calls", "encodes")
-"""What the log keeps of RLlib's `env_runners`, beside every name with a stroke in it."""
+"""Names of RLlib's `env_runners` that the log keeps, beside every name with a stroke in it."""
 
 _RLLIB = re.compile(
     r"num_.*|module_train_batch_size_mean|default_optimizer_learning_rate|weights_seq_no"

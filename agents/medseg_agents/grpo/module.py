@@ -123,12 +123,12 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
     # learning -----------------------------------------------------------------------------------
     @property
     def shares_images(self) -> bool:
-        """Whether the model can be given features of images that are computed already."""
+        """Return whether the model can be given features of images that are computed already."""
         return "mm_encoder_outputs" in inspect.signature(self.base.model.forward).parameters
 
     @property
     def shares_prompts(self) -> bool:
-        """Whether the first prompt of a group's episodes is computed once for all of them."""
+        """Return whether the first prompt of a group's episodes is computed once for all."""
         settings = self.settings
         return (
             settings.share_prompts

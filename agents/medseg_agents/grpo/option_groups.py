@@ -38,7 +38,7 @@ class ModelSettings(Options):
     """Scale of new adapters; None is twice the rank."""
 
     train_vision: bool = True
-    """Whether the vision tower learns too."""
+    """Train the vision tower too."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """"bfloat16" computes in it (autocast); weights stay as they are."""
@@ -58,7 +58,7 @@ class ModelSettings(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings(EngineOptions):
-    """How completions are drawn while training."""
+    """Settings of generation while training."""
 
     topic: ClassVar[str] = "Generation"
     free: ClassVar[tuple[str, ...]] = ("vllm_python", "vllm_options", "vllm_timeout", "vllm_sleep")
@@ -92,7 +92,7 @@ class AdvantageSettings(Options):
     """Cases of an iteration."""
 
     branch: Literal["start", "turn"] = "start"
-    """Where the episodes of a group begin. "start": at the start of their case. "turn": all in one
+    """Begin of the episodes of a group. "start": at the start of their case. "turn": all in one
     state, at a turn that a trunk was played to and that is drawn per group; then credit goes to
     that turn and those behind it, and the trunk's are prompt alone (the "vine" of TRPO, Schulman
     et al. 2015, section 5.2; compare VinePPO, Kazemnejad et al. 2024)."""
@@ -154,7 +154,7 @@ class AdvantageSettings(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class CaseSettings(Options):
-    """Which cases an iteration plays."""
+    """Choice of the cases that an iteration plays."""
 
     topic: ClassVar[str] = "Groups and advantages"
 
@@ -182,7 +182,7 @@ class ObjectiveSettings(Options):
     topic: ClassVar[str] = "Objective"
 
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo"] = "dapo"
-    """How tokens are averaged. "grpo": within each episode, then over episodes (Shao et al. 2024).
+    """Average over tokens. "grpo": within each episode, then over episodes (Shao et al. 2024).
     "dr_grpo": by a constant, the tokens that an episode could have at most (Liu et al. 2025, who
     also set `scale_rewards` to "none"). "dapo": over all tokens of a gradient step (Yu et al. 2025,
     section 3.3). "bnpo": over the tokens of each micro-batch, as in TRL. "cispo": as "dapo", and
@@ -190,7 +190,7 @@ class ObjectiveSettings(Options):
     has a gradient (MiniMax-M1, 2025, eq. 4)."""
 
     importance_sampling_level: Literal["token", "turn", "sequence"] = "token"
-    """What a probability ratio belongs to: each "token" (PPO); or the geometric mean over a
+    """Level of a probability ratio: each "token" (PPO); or the geometric mean over a
     "sequence", all that an episode generated while its conversation grew (GSPO, Zheng et al. 2025,
     eq. 7, with loss_type "grpo"); or over a "turn", one completion."""
 
@@ -227,8 +227,8 @@ class ObjectiveSettings(Options):
     clips against the sampler's probabilities."""
 
     tis_level: Literal["token", "sequence"] = "token"
-    """Whether that weight belongs to each token or, as the product over its tokens, to a sequence
-    (see `importance_sampling_level`)."""
+    """Level of that weight: each token or, as the product over its tokens, a sequence (see
+    `importance_sampling_level`)."""
 
     max_logp_difference: float | None = None
     """Training stops where the log-probabilities of sampler and learner differ by more than this,
@@ -287,7 +287,7 @@ class OptimiserSettings(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ShardSettings(Options):
-    """How several learners hold one model."""
+    """Settings of several learners that hold one model."""
 
     topic: ClassVar[str] = "Machines"
     free: ClassVar[tuple[str, ...]] = ("shard",)
@@ -377,7 +377,7 @@ class MachineSettings(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings(TrackingOptions):
-    """What is shown while a run trains."""
+    """Outputs shown while a run trains."""
 
     topic: ClassVar[str] = "Logging"
     free: ClassVar[tuple[str, ...]] = ("log_samples_every", "log_samples")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # they import torch, which an engine elsewhere does not need
 
 
 class EngineError(PolicyError):
-    """A generation engine failed, died, was late, or gave no whole answers."""
+    """A generation engine failed, died, was late, or gave no whole completions."""
 
 
 @dataclass

@@ -13,12 +13,12 @@ from medseg_gym.options import Options
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions(Options):
-    """Which engine generates, and how it is run."""
+    """Settings of the engine that generates."""
 
     topic: ClassVar[str] = "Generation"
 
     engine: Literal["transformers", "vllm"] = "transformers"
-    """What generates: "transformers" in this process, or "vllm" in a process of its own, with a
+    """Generation engine: "transformers" in this process, or "vllm" in a process of its own, with a
     Python environment of its own."""
 
     vllm_python: str = ""
@@ -73,7 +73,7 @@ class EngineOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(EngineOptions):
-    """How a model is loaded and asked, and how its answer is drawn."""
+    """Settings of a model: loading, conversation, and sampling of its completions."""
 
     temperature: float = 0.0
     """0 takes the likeliest token; above, tokens are drawn."""
@@ -88,7 +88,7 @@ class ModelOptions(EngineOptions):
     """Of an answer."""
 
     history: str | int = "all"
-    """"all" pictures, the newest k, or "none" (see `history.read_history`)."""
+    """"all" images, the newest k, or "none" (see `history.read_history`)."""
 
     batch: int | None = None
     """Slots that the model answers at once; None is all of them."""

@@ -67,13 +67,13 @@ class PromptTokens:
         self,
         messages: Sequence[Message],
         completions: Sequence[Sequence[int]] = (),
-        answers: bool = True,
+        add_generation_prompt: bool = True,
     ) -> MarkedPrompt:
         """Render a conversation.
 
         Args:
             messages: Of the conversation.
-            answers: The model is to answer now.
+            add_generation_prompt: The model is to answer now.
             completions: Tokens of the newest assistant messages as they were drawn, without the one
                 that ends them. A message that has none, or that the template does not show word for
                 word (thoughts that it drops), is tokenised like other words.
@@ -81,10 +81,10 @@ class PromptTokens:
         spoken = [i for i, one in enumerate(messages) if one["role"] == "assistant"]
         drawn = dict(zip(reversed(spoken), reversed(completions), strict=False))
         marked, texts, inserts = self._taken_apart(messages, drawn)
-        text = self._render(marked, answers)
-        if drawn and not self._stands_for(text, texts, messages, answers):
+        text = self._render(marked, add_generation_prompt)
+        if drawn and not self._stands_for(text, texts, messages, add_generation_prompt):
             marked, _, inserts = self._taken_apart(messages, {})
-            text = self._render(marked, answers)
+            text = self._render(marked, add_generation_prompt)
         return MarkedPrompt(text, tuple(inserts))
 
     def ids(
@@ -197,14 +197,18 @@ class PromptTokens:
         return marked, texts, inserts
 
     def _stands_for(
-        self, text: str, texts: Sequence[str], messages: Sequence[Message], answers: bool
+        self,
+        text: str,
+        texts: Sequence[str],
+        messages: Sequence[Message],
+        add_generation_prompt: bool,
     ) -> bool:
         """Return whether a text with markers says what the template says without them."""
         pieces = text.split(MARKER)
         if len(pieces) != len(texts) + 1:
             return False
         whole = "".join(a + b for a, b in zip(pieces, [*texts, ""], strict=True))
-        return whole == self._render(messages, answers)
+        return whole == self._render(messages, add_generation_prompt)
 
     def _letters(self, spelling: str) -> tuple[int, ...]:
         """Return the tokens of the letters of a special token's name."""
@@ -219,9 +223,9 @@ class PromptTokens:
             self._plain[spelling] = tuple(ids)
         return self._plain[spelling]
 
-    def _render(self, messages: Sequence[Any], answers: bool) -> str:
+    def _render(self, messages: Sequence[Any], add_generation_prompt: bool) -> str:
         text: str = self.processor.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=answers
+            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
         )
         return text
 

@@ -1,4 +1,4 @@
-"""Which part of a run computes on which GPU: one decision, from the settings and what there is.
+"""Assignment of a run's parts to GPUs: one decision, from the settings and what there is.
 
 RLlib puts a learner on the CPU unless it is told to ask for a GPU, and Ray waits for ever for GPUs
 that it does not have. So what the settings leave open is decided here, and what cannot be, or would
@@ -19,7 +19,7 @@ BACKBONE_SHARE = 0.1
 
 @dataclass(frozen=True)
 class GpuRequest:
-    """What the settings of a run say; None leaves a number to `plan_gpus`.
+    """Requests in the settings of a run; None leaves a number to `plan_gpus`.
 
     Args:
         learners: Processes that learn; 0 is the run's own process.
@@ -195,18 +195,18 @@ def find_devices(algo: Any, plan: GpuPlan) -> dict[str, list[str]]:
     """
     learners = [str(one) for one in _of_learners(algo)]
     runners = _of_runners(algo)
-    found = {
+    devices = {
         "learner": learners,
         "sampler": [sampler for sampler, _ in runners],
         "segmenter": [segmenter for _, segmenter in runners],
     }
     for part, asked in (("learner", plan.per_learner), ("sampler", plan.per_runner)):
-        if asked and any(device.startswith("cpu") for device in found[part]):
+        if asked and any(device.startswith("cpu") for device in devices[part]):
             raise MedSegError(
-                f"the {part} was given {asked:g} of a GPU and is on the CPU: {found[part]}; torch "
-                "finds no CUDA where it runs"
+                f"the {part} was given {asked:g} of a GPU and is on the CPU: {devices[part]}; "
+                "torch finds no CUDA where it runs"
             )
-    return found
+    return devices
 
 
 def describe_devices(devices: dict[str, list[str]], plan: GpuPlan) -> str:
@@ -218,8 +218,8 @@ def describe_devices(devices: dict[str, list[str]], plan: GpuPlan) -> str:
     """
     shares = {"learner": plan.per_learner, "sampler": plan.per_runner, "segmenter": plan.backbone}
     parts = []
-    for part, found in devices.items():
-        kinds = [f"{found.count(d)} x {d}" if len(found) > 1 else d for d in sorted(set(found))]
+    for part, used in devices.items():
+        kinds = [f"{used.count(d)} x {d}" if len(used) > 1 else d for d in sorted(set(used))]
         share = f" ({shares[part]:g} of a GPU each)" if 0 < shares[part] < 1 else ""
         parts.append(f"{part} on {', '.join(kinds)}{share}")
     return "; ".join(parts)
@@ -239,5 +239,5 @@ def _of_runners(algo: Any) -> list[tuple[str, str]]:
 
     group = algo.env_runner_group
     remote = group.num_remote_workers() > 0
-    found: list[tuple[str, str]] = group.foreach_env_runner(places, local_env_runner=not remote)
-    return found
+    devices: list[tuple[str, str]] = group.foreach_env_runner(places, local_env_runner=not remote)
+    return devices

@@ -164,11 +164,11 @@ class RunLog:
         for name, event, text in changes:
             row = {"step": step, "alert": name, "event": event, "text": text}
             append_rows(self.alerts_file, [row])
-            said = f"alert: {text}" if event == "began" else f"alert {name} has ended"
+            message = f"alert: {text}" if event == "began" else f"alert {name} has ended"
             style = "yellow" if event == "began" else "green"
-            self.console.print(f"{self.unit} {step}: {said}", style=style, highlight=False)
+            self.console.print(f"{self.unit} {step}: {message}", style=style, highlight=False)
             for tracker in self._trackers:
-                tracker.write_alert(step, name, said)
+                tracker.write_alert(step, name, message)
 
 
 def read_progress(folder: Path) -> list[dict[str, Any]]:

@@ -47,13 +47,13 @@ class ExtendOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingOptions(ExtendOptions):
-    """Where a run's metrics are shown, beside its own files."""
+    """Trackers that show a run's metrics, beside its own files."""
 
     topic: ClassVar[str] = "Logging"
     free: ClassVar[tuple[str, ...]] = ("log_to",)
 
     log_to: tuple[str, ...] = specs("medseg_agents.runs.trackers.registry:split", "tensorboard")
-    """Where metrics, tables and alerts are shown: tensorboard, wandb, mlflow, with options as in
+    """Trackers of metrics, tables and alerts: tensorboard, wandb, mlflow, with options as in
     `wandb?project=liver&mode=offline`; empty for none. `progress.jsonl`, `progress.csv` and
     `alerts.jsonl` are always written.
     """

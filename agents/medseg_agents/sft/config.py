@@ -75,8 +75,8 @@ class ConversationOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimiserOptions(Options):
-    """Length of the run, batches and optimiser."""
+class BatchOptions(Options):
+    """Length of a run of one of TRL's trainers, its batches and its optimiser."""
 
     topic: ClassVar[str] = "Optimisation"
 
@@ -92,28 +92,17 @@ class OptimiserOptions(Options):
     accumulate: int = 1
     """Batches gathered into one optimiser step."""
 
-    optimiser: str = "adamw"
-    """"adamw", or "muon" (Muon on the matrices, AdamW on the rest), which suits a tiny model
-    trained from nothing.
-    """
-
     lr: float = 1e-5
-    """Of AdamW."""
-
-    muon_lr: float = 0.02
-    """Of Muon."""
+    """Of AdamW; adapters take about ten times as much."""
 
     weight_decay: float = 0.01
-    """Of both."""
+    """Of AdamW."""
 
     schedule: str = "cosine"
-    """"cosine", "linear" or "constant"."""
+    """"cosine", "linear" or "constant" (after the rate has risen)."""
 
     warmup: int = 50
     """Optimiser steps over which the rate rises."""
-
-    final_rate: float = 0.05
-    """Share of the rate that is left at the end of a falling schedule."""
 
     max_grad_norm: float = 1.0
     """Gradients are clipped to it."""
@@ -143,6 +132,25 @@ class PlayOptions(TrackingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimiserOptions(BatchOptions):
+    """Length of a supervised run, batches and optimisers."""
+
+    optimiser: str = "adamw"
+    """"adamw", or "muon" (Muon on the matrices, AdamW on the rest), which suits a tiny model
+    trained from nothing.
+    """
+
+    weight_decay: float = 0.01
+    """Of AdamW and of Muon."""
+
+    muon_lr: float = 0.02
+    """Of Muon."""
+
+    final_rate: float = 0.05
+    """Share of the rate that is left at the end of a falling schedule."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MachineOptions(PlayOptions):
     """The machine that computes a run, and how often it is logged and kept."""
 
@@ -167,24 +175,51 @@ class SftConfig(MachineOptions, OptimiserOptions, ConversationOptions, StartOpti
     """A supervised run."""
 
     def __post_init__(self) -> None:
-        for name in ("trajectories", "validation"):
-            object.__setattr__(self, name, tuple(str(p) for p in getattr(self, name) if p))
-        for name, choices in (
-            ("optimiser", ("adamw", "muon")),
-            ("schedule", ("cosine", "linear", "constant")),
-            ("dtype", ("auto", "float32", "bfloat16")),
-            ("save_dtype", ("float32", "base")),
-            ("device", ("auto", "cpu")),
-        ):
-            if (given := getattr(self, name)) not in choices:
-                near = nearest(str(given), choices)
-                raise SftError(f"{name} must be one of {choices}, got {given!r}{near}")
-        for name in ("batch_size", "accumulate", "log_every", "save_every", "play_count"):
-            if getattr(self, name) < 1:
-                raise SftError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.epochs <= 0 or (self.steps is not None and self.steps < 1):
-            raise SftError(f"nothing to do: epochs={self.epochs}, steps={self.steps}")
-        if (self.lora_rank or 0) < 0:
-            raise SftError(f"lora_rank must be 0 or more, got {self.lora_rank}")
+        take_files(self, "trajectories", "validation")
+        check_training(self, SftError)
         if not self.trajectories:
             raise SftError("trajectories: name at least one exported parquet file or folder")
+
+
+def take_files(options: Options, *names: str) -> None:
+    """Make texts of the paths in these fields of frozen options, and leave out empty ones.
+
+    Args:
+        options: In their `__post_init__`.
+        *names: Of the fields.
+    """
+    for name in names:
+        object.__setattr__(options, name, tuple(str(p) for p in getattr(options, name) if p))
+
+
+def check_training(options: Options, error: type[MedSegError]) -> None:
+    """Check the ranges of the fields that runs of TRL's trainers share.
+
+    Args:
+        options: Of a run; it has some of these fields.
+        error: Raised about them.
+
+    Raises:
+        MedSegError: As `error`: a value that its field cannot have.
+    """
+    given = vars(options)
+    devices = {"device": ("auto", "cpu")} if isinstance(options, MachineOptions) else {}
+    for name, choices in {**_CHOICES, **devices}.items():
+        if name in given and given[name] not in choices:
+            near = nearest(str(given[name]), choices)
+            raise error(f"{name} must be one of {choices}, got {given[name]!r}{near}")
+    for name in ("batch_size", "accumulate", "log_every", "save_every", "play_count"):
+        if given.get(name, 1) < 1:
+            raise error(f"{name} must be at least 1, got {given[name]}")
+    if given["epochs"] <= 0 or (given["steps"] is not None and given["steps"] < 1):
+        raise error(f"nothing to do: epochs={given['epochs']}, steps={given['steps']}")
+    if (given["lora_rank"] or 0) < 0:
+        raise error(f"lora_rank must be 0 or more, got {given['lora_rank']}")
+
+
+_CHOICES = {
+    "optimiser": ("adamw", "muon"),
+    "schedule": ("cosine", "linear", "constant"),
+    "dtype": ("auto", "float32", "bfloat16"),
+    "save_dtype": ("float32", "base"),
+}

@@ -16,7 +16,7 @@ from medseg_gym.storage.atomic_write import atomic_folder, named_failures
 
 
 def is_first() -> bool:
-    """Whether this is the first of the processes that train together; it alone writes the run."""
+    """Return whether this is the first of several training processes; it alone writes the run."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -67,7 +67,7 @@ class SegmentationEnvironment:
 
     @property
     def over(self) -> bool:
-        """Whether the episode is over."""
+        """Return whether the episode is over."""
         return self._env.episode.done
 
     def _play(self, answer: str) -> str | Content:

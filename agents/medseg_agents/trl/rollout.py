@@ -163,7 +163,7 @@ class ChatRollout:
         tokens_of = self._tokens_of(processor)
         rendered = [tokens_of.mark([*before, turn]) for turn in turns]
         if not first:
-            known = tokens_of.mark(before, answers=False)
+            known = tokens_of.mark(before, add_generation_prompt=False)
             known = replace(known, text=known.text[: known.text.rindex(end) + len(end)])
             if not all(prompt.text.startswith(known.text) for prompt in rendered):
                 raise PolicyError(

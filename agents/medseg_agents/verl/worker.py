@@ -8,16 +8,13 @@ too. Callers wait in asyncio, of any event loop; no loop ever computes.
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections import Counter, deque
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 
-from medseg_gym.backbones.remote.micro_batching import together
+from medseg_gym.backbones.remote.micro_batching import MicroBatcher, together
 from medseg_gym.envs.views.chat import ChatView
 from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, chat_kind
 from medseg_gym.episodes import EpisodeSummary
@@ -56,13 +53,11 @@ class _Open:
     standing: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
 class _Call:
     episode: str
     case: str
     answer: str
-    future: Future = field(default_factory=Future)
-    arrived: float = field(default_factory=time.monotonic)
 
 
 class EpisodeWorker:
@@ -89,7 +84,6 @@ class EpisodeWorker:
             raise PolicyError(
                 f"need max_batch >= 1 and max_delay_ms >= 0, got {max_batch}, {max_delay_ms}"
             )
-        self.max_batch, self.max_delay = max_batch, max_delay_ms / 1000
         kind = chat_kind(env_id)
         self.core = kind.core(kind.options.from_arguments(options), 1)
         self.core.engine.own_memory = True  # episodes end at different times
@@ -100,10 +94,9 @@ class EpisodeWorker:
         # Of other threads; a finalizer adds to the first one at any moment, so there is no lock.
         self._dropped: deque[str] = deque()
         self._holders: Counter[str] = Counter()
-        self._queue: deque[_Call] = deque()
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="medseg episodes", daemon=True)
-        self._thread.start()
+        self._batcher = MicroBatcher(
+            {"step": self._step_batch}, max_batch, max_delay_ms / 1000, name="medseg episodes"
+        )
 
     @property
     def view(self) -> ChatView:
@@ -128,10 +121,8 @@ class EpisodeWorker:
             MedSegError: The segmenter failed; the episode is as it was.
         """
         call = _Call(episode, case, answer)
-        with self._changed:
-            self._queue.append(call)
-            self._changed.notify()
-        return await asyncio.wrap_future(call.future)
+        turn: Turn = await asyncio.wrap_future(self._batcher.submit("step", call, 1, key=episode))
+        return turn
 
     def standing(self, episode: str) -> dict[str, Any]:
         """Return the standing of an episode (see `Turn`); empty where there is none."""
@@ -154,43 +145,13 @@ class EpisodeWorker:
             self.drop(episode)
 
     # the thread -------------------------------------------------------------------------------
-    def _run(self) -> None:
-        while True:
-            calls = self._collect()
-            self.batches += 1
-            try:
-                results = self._step(calls)
-            except Exception as error:  # the segmenter's: nobody waits for ever
-                results = [error] * len(calls)
-            for call, result in zip(calls, results, strict=True):
-                if call.future.cancelled():
-                    continue
-                if isinstance(result, Exception):
-                    call.future.set_exception(result)
-                else:
-                    call.future.set_result(result)
-
-    def _collect(self) -> list[_Call]:
-        """Wait for calls; at most one of an episode, the others stay in order."""
-        with self._changed:
-            while not self._queue:
-                self._changed.wait()
-            deadline = self._queue[0].arrived + self.max_delay
-            while len(self._queue) < self.max_batch:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                self._changed.wait(left)
-            chosen: dict[str, _Call] = {}
-            rest: deque[_Call] = deque()
-            while self._queue:
-                call = self._queue.popleft()
-                if call.episode in chosen or len(chosen) == self.max_batch:
-                    rest.append(call)
-                elif call.future.set_running_or_notify_cancel():
-                    chosen[call.episode] = call
-            self._queue = rest
-            return list(chosen.values())
+    def _step_batch(self, calls: list[_Call]) -> list[Turn | Exception]:
+        """Take the steps of a batch, at most one of an episode."""
+        self.batches += 1
+        try:
+            return self._step(calls)
+        except Exception as error:  # the segmenter's; alone again, steps might be taken twice
+            return [error] * len(calls)
 
     def _step(self, calls: list[_Call]) -> list[Turn | Exception]:
         self._forget()

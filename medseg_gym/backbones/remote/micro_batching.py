@@ -55,6 +55,7 @@ class Job:
         kind: Key of the `Work` that does it.
         payload: The argument of that work.
         weight: Rows and images, counted against the queue and the batch.
+        key: Requests of one key are in different batches, in their order; "" is with any.
         future: Gets the result.
         arrived: `time.monotonic()` on arrival.
     """
@@ -62,6 +63,7 @@ class Job:
     kind: str
     payload: Any
     weight: int
+    key: str = ""
     future: Future[Any] = field(default_factory=Future)
     arrived: float = field(default_factory=time.monotonic)
 
@@ -107,7 +109,9 @@ class MicroBatcher:
         """True while it takes requests."""
         return self._thread.is_alive() and not self._stopping
 
-    def submit(self, kind: str, payload: Any, weight: int, reserved: bool = False) -> Future[Any]:
+    def submit(
+        self, kind: str, payload: Any, weight: int, reserved: bool = False, key: str = ""
+    ) -> Future[Any]:
         """Put a request into the queue.
 
         Args:
@@ -115,6 +119,7 @@ class MicroBatcher:
             payload: The argument of that work.
             weight: Rows and images.
             reserved: It is a piece of a request that `reserve` made room for.
+            key: See `Job`.
 
         Returns:
             The future of its result.
@@ -123,7 +128,7 @@ class MicroBatcher:
             QueueFullError: The queue is full.
             BatcherStoppedError: `stop` was called; what is reserved is still taken.
         """
-        job = Job(kind, payload, weight)
+        job = Job(kind, payload, weight, key)
         with self._changed:
             if not reserved:
                 self._add(weight)
@@ -184,13 +189,24 @@ class MicroBatcher:
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            batch = [self._queue.popleft()]
-            weight = batch[0].weight
-            while self._queue and weight + self._queue[0].weight <= self.max_batch:
-                batch.append(self._queue.popleft())
-                weight += batch[-1].weight
+            batch, weight = self._take()
             self._queued -= weight
             return batch
+
+    def _take(self) -> tuple[list[Job], int]:
+        """Take the jobs of a batch out of the queue, and their weight."""
+        batch: list[Job] = []
+        later: list[Job] = []
+        weight = 0
+        while self._queue and (not batch or weight + self._queue[0].weight <= self.max_batch):
+            job = self._queue.popleft()
+            if job.key and any(job.key == one.key for one in batch):
+                later.append(job)
+                continue
+            batch.append(job)
+            weight += job.weight
+        self._queue.extendleft(reversed(later))
+        return batch, weight
 
     def _run(self) -> None:
         while (batch := self._collect()) is not None:

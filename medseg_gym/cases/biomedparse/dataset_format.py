@@ -32,7 +32,7 @@ class BiomedParseOptions(ImageFileOptions):
     """Options of `BiomedParseFormat`."""
 
     sentences: Literal["all", "first"] = "all"
-    """How many of a mask's sentences become cases."""
+    """Number of a mask's sentences that become cases."""
 
 
 class BiomedParseFormat(DatasetFormat):

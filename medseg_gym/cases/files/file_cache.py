@@ -60,7 +60,7 @@ class FileCache:
         self._dirty = False
         self._saved = time.monotonic()
         self.computed = 0
-        """How many values were not in the index."""
+        """Number of values that were not in the index."""
 
     def remember(self, key: str, files: Iterable[str | Path], make: Callable[[], Any]) -> Any:
         """Return what `make()` returned when the files were as they are now.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from medseg_gym.cases.volumes import VolumeGeometry
+    from medseg_gym.cases.volumes.geometry import VolumeGeometry
 
 
 @dataclass(frozen=True, slots=True)

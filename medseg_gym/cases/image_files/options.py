@@ -25,7 +25,7 @@ class ImageFileOptions(FileOptions):
     refused without it; see `medseg_gym.cases.volumes.parse_window`."""
 
     mask_channel: Literal["auto", "alpha", "colour", "color", "index"] = "auto"
-    """Which channel of a mask file is the mask; see `image_files.masks.read_labels`."""
+    """Channel of a mask file that is the mask; see `image_files.masks.read_labels`."""
 
     orientation: Literal["shown", "stored"] = "shown"
     """"shown" turns images and masks as their EXIF orientation says, "stored" leaves them."""
@@ -33,7 +33,7 @@ class ImageFileOptions(FileOptions):
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How images and masks are decoded."""
+    """Settings of decoding images and masks."""
 
     window: HasLimits | None = None
     """Intensities shown black and white in images of more than 8 bits a sample; None refuses such
@@ -41,7 +41,7 @@ class ImageOptions:
     """
 
     mask_channel: str = "auto"
-    """Which channel of a mask file is the mask; see `masks.read_labels`."""
+    """Channel of a mask file that is the mask; see `masks.read_labels`."""
 
     stored: bool = False
     """Leave images and masks as they are stored, whatever orientation EXIF gives."""

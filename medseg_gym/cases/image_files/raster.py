@@ -40,7 +40,7 @@ class Raster:
 
     @property
     def deep(self) -> bool:
-        """Whether a sample is more than a byte, so that nothing says which values are visible."""
+        """Return whether a sample is more than a byte: nothing says which values are visible."""
         return bool(self.values.dtype != np.uint8)
 
     @property

@@ -59,7 +59,7 @@ class NiftiOptions(SliceOptions):
     "label 1", "label 2", ... Of labels with several channels see `find_targets`."""
 
     channel: int = 0
-    """Which image channel: nnU-Net's `_0001` files, or the fourth axis."""
+    """Image channel: nnU-Net's `_0001` files, or the fourth axis."""
 
     image: str = ""
     """A word of the image's name, where a case has several images ("flair")."""

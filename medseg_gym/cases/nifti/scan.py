@@ -44,7 +44,7 @@ class Scan:
 
     @property
     def usable(self) -> bool:
-        """Whether the pair has no defects but notes."""
+        """Return whether the pair has no defects but notes."""
         return all(defect.note for defect in self.defects)
 
     @property

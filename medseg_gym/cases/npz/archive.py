@@ -136,25 +136,25 @@ class Archive:
         shaped = elements.reshape(header.shape, order="F" if header.fortran else "C")
         return shaped.astype(header.dtype.newbyteorder("="), copy=False)
 
-    def read_bytes(self, array: str, most: int) -> tuple[ArrayHeader, bytes]:
+    def read_bytes(self, array: str, limit: int) -> tuple[ArrayHeader, bytes]:
         """Return the header of an array and its bytes as they are stored.
 
         Args:
             array: Its name.
-            most: Bytes that it may have.
+            limit: Bytes that it may have.
 
         Raises:
             Damaged: As `header`, or it has more bytes.
         """
         member = self._member(array)
-        if member.file_size > most:
-            cause = f"has {member.file_size} bytes, more than the {most} that are read"
+        if member.file_size > limit:
+            cause = f"has {member.file_size} bytes, more than the {limit} that are read"
             raise Damaged(self.name, cause, array)
         header = self.header(array)
         with decoding(self.name, array), zipfile.ZipFile(self.path) as file:
             with file.open(member) as stream:
                 stream.read(header.start)
-                return header, stream.read(most)
+                return header, stream.read(limit)
 
     def _member(self, array: str) -> zipfile.ZipInfo:
         if array not in self._members:

@@ -104,7 +104,7 @@ class NpzVolume:
 
     @cached_property
     def synthetic(self) -> bool:
-        """Whether the file calls itself made up (`synthetic`, as `write_npz` stores it)."""
+        """Return whether the file calls itself made up (`synthetic`, as `write_npz` stores it)."""
         return "synthetic" in self.archive and bool(self.archive.read("synthetic").any())
 
     def labels(self) -> np.ndarray:

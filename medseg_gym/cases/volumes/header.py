@@ -17,7 +17,7 @@ MAX_PLANE = 1 << 28
 """Voxels that a slice may have, at most (16 384 x 16 384)."""
 
 DEFLATE_RATIO = 1032
-"""How far gzip can compress at most: a header that promises more than this times the file lies."""
+"""Largest ratio of gzip's compression: a header that promises more than that lies."""
 
 
 @dataclass(frozen=True)

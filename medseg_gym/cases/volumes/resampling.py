@@ -200,7 +200,7 @@ def fit_labels(image: Volume, labels: Volume, resample: str = "off") -> Volume:
 
 
 TOLERANCE = 0.1
-"""How far the corners of one grid may lie apart, in voxel edges."""
+"""Largest distance between equal corners of one grid, in voxel edges."""
 
 
 def grids_of(labels: Volume, image: Volume) -> str:

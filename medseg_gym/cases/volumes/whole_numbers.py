@@ -9,7 +9,7 @@ from medseg_gym.cases.files import Damaged
 MAX_VALUE = 65_535
 
 TOLERANCE = 1e-3
-"""How far a label may lie from the whole number that it stands for: scaled storage is not exact."""
+"""Largest distance of a label from the whole number it stands for: scaled storage is not exact."""
 
 
 def whole_numbers(plane: np.ndarray, name: str, place: str) -> np.ndarray:

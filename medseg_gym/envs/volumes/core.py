@@ -98,9 +98,9 @@ class VolumeCore(SlotStates):
 
     def frame(self, slot: int) -> np.ndarray:
         """Draw a slot's slice in view as `rendering.FRAME_SHAPE` uint8, whatever its shape."""
-        return centred(self.picture(slot))
+        return centred(self.undistorted_frame(slot))
 
-    def picture(self, slot: int) -> np.ndarray:
+    def undistorted_frame(self, slot: int) -> np.ndarray:
         """Draw a slot's slice in view, (h, w, 3) uint8."""
         return draw_volume_episode(self.engine.episode(slot), FRAME_SIDE)
 

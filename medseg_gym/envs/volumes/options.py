@@ -46,4 +46,4 @@ class VolumeOptions(EnvOptions):
     `store` among the backbone's options takes its place."""
 
     propagation: PropagationOptions = field(default_factory=PropagationOptions)
-    """How masks are carried from slice to slice, and when that ends."""
+    """Rule that carries masks from slice to slice, and ends that."""

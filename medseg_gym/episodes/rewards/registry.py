@@ -89,7 +89,7 @@ def make(text: str | Reward, **options: Any) -> Reward:
 
 
 def _is_whole(text: str) -> bool:
-    """Whether a text is one spec, though a formula could not hold it: a path with blanks, say."""
+    """Return whether a text is one spec though no formula could hold it, as a path with blanks."""
     kind = re.split(r"[:?]", text, maxsplit=1)[0]
     return REWARDS.knows(kind) or (kind.endswith(".py") and Path(kind).expanduser().is_file())
 

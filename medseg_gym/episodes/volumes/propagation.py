@@ -33,7 +33,7 @@ _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=
 
 @dataclass(frozen=True, kw_only=True)
 class PropagationOptions(Options):
-    """How masks are carried from slice to slice, and when that ends."""
+    """Rule that carries masks from slice to slice, and ends that."""
 
     topic: ClassVar[str] = "Propagation"
 
@@ -81,7 +81,7 @@ class PropagationOptions(Options):
 
 @dataclass
 class Front:
-    """Where a mask has come to on its way through the slices.
+    """A mask on its way through the slices.
 
     Args:
         at: Slice that it has reached.
@@ -194,7 +194,7 @@ def _next_to_make(
 def goes_on(
     source: SliceState, before: SliceState, after: SliceState, options: PropagationOptions
 ) -> bool:
-    """Whether a mask is still that of the target; else it is dropped, and its front ends.
+    """Return whether a mask is still that of the target; else it is dropped, and its front ends.
 
     Args:
         source: Slice with prompts that the mask comes from.
@@ -211,7 +211,7 @@ def goes_on(
 
 
 def fits(one: SliceState, other: SliceState, options: PropagationOptions) -> bool:
-    """Whether two masks of neighbouring slices agree in area and place; neither is empty."""
+    """Return whether two masks of neighbouring slices agree in area and place; neither is empty."""
     if not 1 / options.max_change <= one.pixels / other.pixels <= options.max_change:
         return False
     both = int(_ONES[one.bits & other.bits].sum())

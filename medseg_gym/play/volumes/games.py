@@ -244,7 +244,7 @@ class VolumeGames(GameBook[VolumeGame]):
                 self.close(game)
 
     def playing(self, case: VolumeCase) -> bool:
-        """Whether somebody plays this very volume."""
+        """Return whether somebody plays this very volume."""
         return any(game.case is case for game in list(self._games.values()))
 
     def close_those_on(self, case: VolumeCase) -> None:

@@ -40,7 +40,7 @@ SCAN_SECONDS = 6 * 3600.0
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """How a scan is to be read.
+    """Settings of reading a scan.
 
     Args:
         target: What to segment, in words.

@@ -1,4 +1,4 @@
-"""What an agent can do in a volume, and its codecs: prompts on a slice, look, propagate."""
+"""Tools of an agent in a volume, and their codecs: prompts on a slice, look, propagate."""
 
 from medseg_gym.prompts.volumes.array_codec import VolumeCodec
 from medseg_gym.prompts.volumes.tool_calls import (

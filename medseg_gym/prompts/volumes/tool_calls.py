@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from reprlib import repr as brief
-from typing import Any
 
 from medseg_gym.errors import PromptError
 from medseg_gym.prompts.answers import Answer, Thinking, find_answer, read_prompt
@@ -25,7 +24,7 @@ from medseg_gym.prompts.volumes.types import (
 )
 
 CALL_OF_TOOL = {**TOOL_CALL_OF_TOOL, "propagate": "propagate_action", "look": "look_action"}
-"""Which call stands for a tool of the array action."""
+"""Tool call that stands for each tool of the array action."""
 
 
 def volume_call_names(tools: Sequence[str] = VOLUME_TOOLS) -> tuple[str, ...]:
@@ -69,7 +68,7 @@ def read_volume_answer(
     """
     flat = [tool for tool in TOOLS if tool in tools]
 
-    def read(name: str, arguments: dict[str, Any], repairs: list[str]) -> VolumePrompt:
+    def read(name: str, arguments: dict[str, object], repairs: list[str]) -> VolumePrompt:
         called = plain_name(name)
         called = CALL_OF_TOOL.get(called, called) if called in ("look", "propagate") else called
         names = volume_call_names(tools)
@@ -90,7 +89,7 @@ def read_volume_answer(
     return find_answer(text, thinking, read)
 
 
-def _slice(name: str, arguments: dict[str, Any]) -> int:
+def _slice(name: str, arguments: dict[str, object]) -> int:
     given = arguments.get("slice")
     value = given
     if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:

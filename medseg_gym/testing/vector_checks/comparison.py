@@ -34,7 +34,7 @@ def snapshot(value: Any) -> Any:
 
 
 def difference(
-    expected: Any, actual: Any, *, atol: float = 0.0, loose: bool = False, path: str = ""
+    expected: object, actual: object, *, atol: float = 0.0, loose: bool = False, path: str = ""
 ) -> str | None:
     """Says where two nested values first differ, or returns None if they do not.
 
@@ -78,7 +78,7 @@ def difference(
     return None
 
 
-def _as_array(value: Any) -> np.ndarray | None:
+def _as_array(value: object) -> np.ndarray | None:
     """Numbers and what converts to an array of numbers or strings; None for anything else."""
     if (
         value is None
@@ -118,7 +118,7 @@ def _array_difference(
     return f"{place} is {actual[index]!s}, not {expected[index]!s}{many}"
 
 
-def _opaque_equal(expected: Any, actual: Any) -> bool:
+def _opaque_equal(expected: object, actual: object) -> bool:
     if isinstance(expected, str) and isinstance(actual, str):
         return str(expected) == str(actual)
     if type(expected) is not type(actual):
@@ -131,7 +131,7 @@ def _opaque_equal(expected: Any, actual: Any) -> bool:
         return True
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -151,7 +151,7 @@ def slots_in(mask: Any) -> list[int]:
     return [int(slot) for slot in np.flatnonzero(mask)]
 
 
-def is_mask(infos: Mapping[str, Any], key: str) -> bool:
+def is_mask(infos: Mapping[str, object], key: str) -> bool:
     """Return True if `key` is the mask `_name` of an entry `name` (and not an entry of its own)."""
     return key.startswith("_") and key[1:] in infos
 
@@ -174,7 +174,7 @@ class _Everywhere:
 _EVERYWHERE = _Everywhere()
 
 
-def space_mismatch(space: gym.Space, value: Any, path: str) -> str | None:
+def space_mismatch(space: gym.Space, value: object, path: str) -> str | None:
     """Says why `value` is not in `space` (dtypes exactly), or returns None if it is."""
     if isinstance(space, gym.spaces.Dict):
         if not isinstance(value, dict) or value.keys() != space.spaces.keys():
@@ -205,7 +205,7 @@ def space_mismatch(space: gym.Space, value: Any, path: str) -> str | None:
     return None
 
 
-def scribble(value: Any) -> None:
+def scribble(value: object) -> None:
     """Overwrites every writable array, list and dict inside `value`, in place."""
     if isinstance(value, np.ndarray):
         if value.dtype == object:

@@ -137,7 +137,7 @@ def check_reset_and_step(subject: Subject) -> None:
     subject.reference = subject.play(SEED, steps=MAX_STEPS, on_return=inspect, enough=enough)
 
 
-def _require_untouched(subject: Subject, others: Any, before: Any, after: Any) -> None:
+def _require_untouched(subject: Subject, others: object, before: Any, after: object) -> None:
     """A masked reset, which DISABLED needs for playing on at all, leaves other slots alone."""
     space = subject.envs.single_observation_space
     for i in slots_in(others):
@@ -153,7 +153,7 @@ def _require_untouched(subject: Subject, others: Any, before: Any, after: Any) -
             )
 
 
-def _describe(value: Any) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
     return f"a {type(value).__name__}"
@@ -170,7 +170,7 @@ def check_infos(subject: Subject) -> None:
         _check_info_level(r.infos, subject.num_envs, f"{r.kind}() infos", nested=False)
 
 
-def _check_info_level(infos: Mapping[str, Any], n: int, path: str, *, nested: bool) -> None:
+def _check_info_level(infos: Mapping[str, object], n: int, path: str, *, nested: bool) -> None:
     cause = "fill infos with VectorEnv._add_info, or in its manner"
     for key, value in infos.items():
         if not isinstance(key, str):

@@ -31,7 +31,7 @@ def check_returns_stay(subject: Subject) -> None:
         _require_unchanged(name, value, copied, "the calls that followed")
 
 
-def _require_unchanged(name: str, value: Any, copied: Any, by: str) -> None:
+def _require_unchanged(name: str, value: object, copied: object, by: str) -> None:
     text = difference(copied, value)
     if text is not None:
         raise VectorEnvError(

@@ -32,7 +32,7 @@ def check_reset_mask(subject: Subject) -> None:
         mask = last.ended | (np.arange(n) == 0)
         return last.observations, mask, slots_in(~mask)
 
-    def require(expected: Any, actual: Any, slots: list[int], law: str, cause: str) -> None:
+    def require(expected: object, actual: object, slots: list[int], law: str, cause: str) -> None:
         for i in slots:
             a, b = slot_value(space, expected, i), slot_value(space, actual, i)
             text = difference(a, b, path="observation")

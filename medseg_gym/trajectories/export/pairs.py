@@ -132,8 +132,8 @@ def export_pairs(
             "that could not be read; play cases several times (generate --rollouts), or give a "
             "smaller margin"
         )
-    found = StoredCases(cases)
-    rows = (_row(store, state, better, worse, view, found) for state, better, worse in pairs)
+    images = StoredCases(cases)
+    rows = (_row(store, state, better, worse, view, images) for state, better, worse in pairs)
     write_with_view(path, rows, PAIRS_SCHEMA, chat)
     return counts
 

@@ -38,7 +38,7 @@ _NO_TERMS = {*_COLUMNS, *_OF_SLICES, *LAST_INFO}  # info with a column, or that 
 
 
 class StepLog:
-    """Which episode is in which slot, and the writer that its steps go to.
+    """Episode of each slot, and the writer that its steps go to.
 
     Args:
         core: Of the environment.
@@ -184,19 +184,19 @@ class StepLog:
 
 def _masks(episodes: Sequence[AnyEpisode]) -> list[np.ndarray]:
     """Masks as they are now, with one transfer per distinct size of images."""
-    found: list[np.ndarray | None] = [None] * len(episodes)
+    masks: list[np.ndarray | None] = [None] * len(episodes)
     images: dict[int, torch.Tensor] = {}
     for i, episode in enumerate(episodes):
         if isinstance(episode, VolumeEpisode):
-            found[i] = episode.mask()
+            masks[i] = episode.mask()
         else:
             images[i] = episode.state.mask
     places = list(images)
     for members in group_by_shape(list(images.values())):
         stacked = torch.stack([images[places[m]] for m in members]).cpu().numpy()
         for m, mask in zip(members, stacked, strict=True):
-            found[places[m]] = mask
-    return [mask for mask in found if mask is not None]
+            masks[places[m]] = mask
+    return [mask for mask in masks if mask is not None]
 
 
 class _Running:

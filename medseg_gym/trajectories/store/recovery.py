@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
-from medseg_gym.storage.atomic_write import drop_lock, named_failures, try_lock
+from medseg_gym.storage.atomic_write import drop_lock, named_failures, set_aside, try_lock
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.store import folder
 from medseg_gym.trajectories.store.journal import DamagedJournal, read_journal
@@ -63,12 +62,7 @@ def _take(journal: Path, messages: list[str]) -> bool:
     if damage is None:
         journal.unlink()
         return True
-    aside = journal.with_name(f"{journal.name}.damaged")
-    number = 1
-    while aside.exists():
-        number += 1
-        aside = journal.with_name(f"{journal.name}.damaged-{number}")
-    os.replace(journal, aside)
+    aside = set_aside(journal)
     finished = sum(one.finished for one in trajectories)
     messages.append(
         f"{journal} is damaged at byte {damage.damaged[0]}: {finished} finished and "

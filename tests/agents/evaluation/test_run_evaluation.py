@@ -116,7 +116,7 @@ def test_results_in_the_reference_layout(whole):
 
 
 def test_workers_are_spread_over_the_gpus(monkeypatch):
-    """Which device a worker takes; the GPUs themselves are not needed to decide it."""
+    """Device of a worker; the GPUs themselves are not needed to decide it."""
     import torch
     from medseg_agents.evaluation.run import _device
 

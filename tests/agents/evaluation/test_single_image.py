@@ -104,7 +104,7 @@ def test_sixteen_bits_need_a_window(files):
             read_case(files / "deep.png", "blob", None, "", window)
 
 
-def test_a_dicom_picture(files):
+def test_a_dicom_image(files):
     pydicom = pytest.importorskip("pydicom")
     path = pydicom.data.get_testdata_file("CT_small.dcm")
     for window in (None, "bone"):

@@ -76,8 +76,8 @@ def folder(tmp_path_factory) -> Path:
     return root
 
 
-def spec(folder: Path, more: str = "") -> str:
-    return f"nifti:{folder}?labels={NAMES}&window=lung&splits=0,0,100{more}"
+def spec(folder: Path, query: str = "") -> str:
+    return f"nifti:{folder}?labels={NAMES}&window=lung&splits=0,0,100{query}"
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:

@@ -70,7 +70,7 @@ def maker(caller, small_cases):
 
 
 def learned(result):
-    """What the learner logged."""
+    """Return the metrics that the learner logged."""
     return result["learners"]["default_policy"]
 
 

@@ -142,8 +142,8 @@ def test_spreads_of_the_batch_go_over_all_learners():
     returns = np.array([1.0, 4.0, 2.0, 9.0])
     mean, spread = returns.mean(), returns.std()
     others = [[2, returns[2:].sum()], [((returns[2:] - mean) ** 2).sum()]]
-    found = Halves(others).mean_and_std(returns[:2])
-    assert found == pytest.approx((mean, spread))
+    statistics = Halves(others).mean_and_std(returns[:2])
+    assert statistics == pytest.approx((mean, spread))
     own, _ = batch_advantages([[1.0], [4.0]], [0, 1], "batch", Halves(others))
     whole, _ = batch_advantages([[r] for r in returns], [0, 1, 2, 3])
     np.testing.assert_allclose(own, whole[:2], rtol=1e-6)
@@ -167,13 +167,13 @@ def test_terms_are_weighed():
 @pytest.mark.parametrize("compare", [group_advantages, reward_to_go])
 def test_a_term_of_a_large_spread_does_not_drown_another(compare):
     weights, groups = {"dice_gain": 1.0, "cost": -1.0}, [0, 0, 1, 1]
-    found, _ = normalize_then_sum(TERMS, weights, groups, compare, OverLearners())
+    compared, _ = normalize_then_sum(TERMS, weights, groups, compare, OverLearners())
     # Whatever unit a term has, the advantages stay (but for what is added to a spread).
     larger = [[{**t, "dice_gain": 100 * t["dice_gain"]} for t in one] for one in TERMS]
     again, _ = normalize_then_sum(larger, weights, groups, compare, OverLearners())
-    for a, b in zip(found, again, strict=True):
+    for a, b in zip(compared, again, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-2)
-    assert np.std([a[0] for a in found]) == pytest.approx(1, abs=1e-3)
+    assert np.std([a[0] for a in compared]) == pytest.approx(1, abs=1e-3)
 
 
 def test_gdpo_is_the_formula_that_trl_computes():
@@ -185,8 +185,10 @@ def test_gdpo_is_the_formula_that_trl_computes():
     summed = (((grouped - grouped.mean(1, keepdims=True)) / spread) @ [1.0, -2.0]).ravel()
     wanted = (summed - summed.mean()) / (summed.std() + 1e-4)
     weights = {"dice_gain": 1.0, "cost": -2.0}
-    found, _ = normalize_then_sum(TERMS, weights, [0, 0, 1, 1], group_advantages, OverLearners())
-    np.testing.assert_allclose([a[0] for a in found], wanted, rtol=1e-5)
+    advantages, _ = normalize_then_sum(
+        TERMS, weights, [0, 0, 1, 1], group_advantages, OverLearners()
+    )
+    np.testing.assert_allclose([a[0] for a in advantages], wanted, rtol=1e-5)
 
 
 @given(EPISODES, st.floats(0.5, 1), st.floats(0, 1), st.booleans())

@@ -62,8 +62,8 @@ def test_only_tokens_behind_the_branch_are_learned_from(make):
             assert len(first) == 1 and shared.lengths == [first.pop()]
         for row in members:
             episode = episodes[row.episode]
-            said = [t for turn in row.prompt_ends for t in _tokens(episode, turn)]
-            assert row.tokens[row.completion_mask].tolist() == said
+            expected = [t for turn in row.prompt_ends for t in _tokens(episode, turn)]
+            assert row.tokens[row.completion_mask].tolist() == expected
             start = min(row.prompt_ends.values())
             assert not row.completion_mask[: start + 1].any()
             before = len(episode.custom_data["images_before"])

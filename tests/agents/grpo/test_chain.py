@@ -205,8 +205,8 @@ def test_adapters_whose_base_was_moved_say_the_way_out(supervised, caller, tmp_p
     spec = policies.make(f"llm:{adapters}?base={base}")
     envs = make_envs(1, "MedSegChat-v0", cases="phantoms:fundus", backbone="ellipse", **spec.view)
     policy = spec.build(envs)
-    found = logits(policy.engine.model.cpu(), load_processor(base))
-    assert torch.allclose(found, wanted, atol=1e-5)
+    trained = logits(policy.engine.model.cpu(), load_processor(base))
+    assert torch.allclose(trained, wanted, atol=1e-5)
     envs.close()
 
 

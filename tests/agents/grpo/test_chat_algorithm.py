@@ -129,16 +129,16 @@ def test_a_saved_algorithm_goes_on_as_if_nothing_had_happened(make, tmp_path):
     begun.save_to_path(str(tmp_path))
     again.restore_from_path(str(tmp_path))
     for _ in range(2):
-        found = again.train()
-    assert found["training_iteration"] == 3
+        resumed = again.train()
+    assert resumed["training_iteration"] == 3
     assert (
-        found["env_runners"]["episode_return_mean"]
+        resumed["env_runners"]["episode_return_mean"]
         == (wanted["env_runners"]["episode_return_mean"])
     )
     assert same(weights_of(whole), weights_of(again))
 
 
-def test_one_decoder_call_a_turn_and_one_encode_a_picture(make, small_cases):
+def test_one_decoder_call_a_turn_and_one_encode_an_image(make, small_cases):
     backbone = Counting()
     algo = make(env={"backbone": backbone}, groups=5)
     result = algo.train()

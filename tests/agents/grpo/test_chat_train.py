@@ -71,9 +71,9 @@ def test_a_killed_run_ends_as_one_that_was_left_alone(
     with pytest.raises(MedSegError, match="--resume"):
         train.train_chat(config, tmp_path / "killed", console=QUIET)
     run = train.train_chat(config, tmp_path / "killed", resume=True, console=QUIET)
-    found, wanted = weights(run.path / "model"), weights(whole.path / "model")
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    resumed, wanted = weights(run.path / "model"), weights(whole.path / "model")
+    assert resumed.keys() == wanted.keys()
+    assert all(torch.equal(resumed[name], wanted[name]) for name in wanted)
     steps = [row["step"] for row in read_progress(run.path) if "return" in row]
     assert steps == [1, 2, 3]
     other = GRPORun(model=str(caller), **{**SIZES, "lr": 1e-4}, **GROUPS)

@@ -1,4 +1,4 @@
-"""What the learner makes of episodes, really played by the tiny model, under the options."""
+"""The learner's update on episodes, really played by the tiny model, under the options."""
 
 from dataclasses import replace
 
@@ -57,15 +57,15 @@ def test_single_tokens_far_off_do_not_stop_a_run_and_are_capped(make):
     episodes = play(algo)
     values = episodes[0].extra_model_outputs["token_log_probs"].data[0]
     values[0] -= 1.5  # one token, which the learner finds 4.5 times as likely
-    found = update(algo, episodes)
-    assert found["sampling/sampling_logp_difference/max"] == pytest.approx(1.5, abs=1e-2)
-    assert found["sampling/sampling_logp_difference/mean"] < 0.05
-    assert found["sampling/importance_sampling_ratio/mean"] > 1
+    metrics = update(algo, episodes)
+    assert metrics["sampling/sampling_logp_difference/max"] == pytest.approx(1.5, abs=1e-2)
+    assert metrics["sampling/sampling_logp_difference/mean"] < 0.05
+    assert metrics["sampling/importance_sampling_ratio/mean"] > 1
     tokens = sum(len(t) for e in episodes for t in e.extra_model_outputs[TOKENS].data)
-    capped = found["sampling/importance_sampling_ratio/capped"]
+    capped = metrics["sampling/importance_sampling_ratio/capped"]
     assert capped == pytest.approx(1 / tokens)
     # Mismatch is corrected and never clipped: at the first step no ratio differs from 1.
-    assert found["clip_ratio/region"] == 0
+    assert metrics["clip_ratio/region"] == 0
     disturb(episodes, 0.5)
     before = weights_of(algo)
     with pytest.raises(LogProbMismatch, match=r"a mean of 0\.1 is allowed"):
@@ -74,10 +74,10 @@ def test_single_tokens_far_off_do_not_stop_a_run_and_are_capped(make):
 
 
 def test_bfloat16_runs_within_its_bound(make):
-    found = learned(make(precision="bfloat16", groups=2).train())
-    mean = found["sampling/sampling_logp_difference/mean"]
+    metrics = learned(make(precision="bfloat16", groups=2).train())
+    mean = metrics["sampling/sampling_logp_difference/mean"]
     assert 0 < mean < 0.02  # the bound is 0.1
-    assert found["sampling/sampling_logp_difference/max"] > 1e-3  # which stopped runs before
+    assert metrics["sampling/sampling_logp_difference/max"] > 1e-3  # which stopped runs before
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -111,9 +111,9 @@ def test_without_a_cap_ratios_are_those_to_the_sampler(make):
     algo = make(tis_cap=None, max_logp_difference=1.0)
     episodes = play(algo)
     disturb(episodes, 0.5)
-    found = update(algo, episodes)
-    assert found["clip_ratio/region"] > 0.01
-    assert found["sampling/importance_sampling_ratio/capped"] == 0
+    metrics = update(algo, episodes)
+    assert metrics["clip_ratio/region"] > 0.01
+    assert metrics["sampling/importance_sampling_ratio/capped"] == 0
 
 
 def test_completions_cut_at_the_limit_do_not_teach(make):
@@ -223,8 +223,8 @@ def test_two_learners_learn_what_one_does_from_all_their_groups(make):
         pair._learn(groups, 2)
         wanted = weights_of(alone)
         states = pair.learner_group.foreach_learner(lambda one: one.chat_module.get_state())
-        for found in (state_of.get() for state_of in states):
+        for shared in (state_of.get() for state_of in states):
             for name, value in wanted.items():
-                torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)
+                torch.testing.assert_close(shared[name], value, atol=1e-6, rtol=0)
         moved = max((wanted[name] - state[name]).abs().max().item() for name in state)
         assert moved > 1e-3

@@ -28,7 +28,7 @@ ADAPTERS = {"lora_rank": 4, "beta": 0.1, "lr": 1e-2, "groups": 2}
 
 
 def weights(algo):
-    """What the learners train, the value head too."""
+    """Return the weights that the learners train, the value head too."""
     return algo.learner_group.get_weights()[DEFAULT_MODULE_ID]
 
 
@@ -65,8 +65,8 @@ def pair(make_once):
 
 
 def check_one_and_two(sharded, alone, start, results):
-    found, wanted = weights(sharded), weights(alone)
-    assert distance(found, wanted) < 1e-5 < 1e-3 < distance(start, wanted)
+    sharded_weights, wanted = weights(sharded), weights(alone)
+    assert distance(sharded_weights, wanted) < 1e-5 < 1e-3 < distance(start, wanted)
     for two, one in results:
         name = "gradients_default_optimizer_global_norm"
         assert two[name] == pytest.approx(one[name], rel=1e-4)

@@ -57,7 +57,7 @@ def test_gradients_are_those_of_rows_computed_whole(make, monkeypatch, settings)
         torch.testing.assert_close(gradients[name], gradient, atol=1e-4 * largest, rtol=1e-2)
 
 
-def test_a_prompt_is_read_once_for_its_group_and_its_picture_encoded_once(make, monkeypatch):
+def test_a_prompt_is_read_once_for_its_group_and_its_image_encoded_once(make, monkeypatch):
     algo = make(micro_batch=6)
     episodes = algo.env_runner.sample(groups=dealt(algo))
     inner = algo.own_module().base.model

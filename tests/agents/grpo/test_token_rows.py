@@ -58,15 +58,15 @@ def test_every_said_token_stands_after_what_was_read_before_it(turns):
         given_turns.append(turn(prompt, completion))
         context = prompt + completion
     rows = rows_of(given_turns, 0)
-    found = []
+    numbers = []
     for row in rows:
         for number, end in row.prompt_ends.items():
             places = np.flatnonzero(row.turns == number)
             assert places[0] == end + 1 and row.completion_mask[places].all()
             assert row.tokens[: end + 1].tolist() == given_turns[number].prompt.tolist()
             assert row.tokens[places].tolist() == given_turns[number].tokens.tolist()
-            found.append(number)
-    assert sorted(found) == list(range(len(turns)))
+            numbers.append(number)
+    assert sorted(numbers) == list(range(len(turns)))
     assert sum(row.completion_mask.sum() for row in rows) == sum(
         len(completion) for _, completion, _ in turns
     )

@@ -24,7 +24,7 @@ _PORT = 6379
 
 
 def why_not() -> str | None:
-    """Why this machine cannot make two hosts; None where it can."""
+    """Return the reason why this machine cannot make two hosts; None where it can."""
     if sys.platform != "linux" or shutil.which("ip") is None:
         return "network namespaces need Linux and iproute2 (`ip`)"
     name = f"medseg-try-{os.getpid()}"
@@ -107,16 +107,16 @@ class TwoHosts:
         return process
 
     def processes(self, number: int) -> dict[int, str]:
-        """What runs on a host: its command by process id."""
+        """Return the processes of a host: the command by process id."""
         listed = subprocess.run(
             ["ip", "netns", "pids", self.names[number]], capture_output=True, text=True
         )
-        found = {}
+        commands = {}
         for pid in map(int, listed.stdout.split()):
             with contextlib.suppress(OSError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-                found[pid] = words.decode(errors="replace").strip()
-        return found
+                commands[pid] = words.decode(errors="replace").strip()
+        return commands
 
     def lose(self, number: int) -> None:
         """End all processes of a host at once, as a power cut would."""

@@ -30,7 +30,7 @@ class Server:
 
     def __init__(self, reply):
         server = self
-        self.requests, self.busy, self.most = [], 0, 0
+        self.requests, self.busy, self.peak = [], 0, 0
         lock = threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,15 +43,17 @@ class Server:
                     number = len(server.requests)
                     server.requests.append(request)
                     server.busy += 1
-                    server.most = max(server.most, server.busy)
-                said = reply(request, number)
-                if said is None:
+                    server.peak = max(server.peak, server.busy)
+                outcome = reply(request, number)
+                if outcome is None:
                     with lock:
                         server.busy -= 1
                     self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{")
                     self.close_connection = True
                     return
-                status, headers, body = said if isinstance(said, tuple) else (200, {}, answer(said))
+                status, headers, body = (
+                    outcome if isinstance(outcome, tuple) else (200, {}, answer(outcome))
+                )
                 with lock:
                     server.busy -= 1
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -78,8 +80,8 @@ class Server:
 def answer(text, finish="stop", **message):
     """A completion as OpenAI's API sends it."""
     usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-    said = {"role": "assistant", "content": text, **message}
-    choice = {"index": 0, "message": said, "finish_reason": finish}
+    whole = {"role": "assistant", "content": text, **message}
+    choice = {"index": 0, "message": whole, "finish_reason": finish}
     return {
         **{"id": "x", "object": "chat.completion", "created": 1, "model": "m"},
         **{"choices": [choice], "usage": usage},
@@ -112,7 +114,7 @@ def build():
 
     def start(server_url, cases, num_envs=2, query="", **options):
         if "image_size" not in query:
-            query += "&image_size=32"  # pictures take the time here
+            query += "&image_size=32"  # images take the time here
         policy_spec = policies.make(f"openai:m?base_url={server_url}{query}")
         envs = make_envs(
             num_envs,

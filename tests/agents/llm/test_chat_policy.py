@@ -69,7 +69,7 @@ def test_a_kept_cache_changes_no_answer(parts, monkeypatch):
         assert play(parts, range(3), **options) == play(
             parts, range(3), keep_cache=False, **options
         )
-    assert known[0] == 0 and known[1] > 16 and known[2] > known[1] + 16  # pictures are in there
+    assert known[0] == 0 and known[1] > 16 and known[2] > known[1] + 16  # images are in there
 
 
 def test_a_cache_of_another_conversation_is_not_used(parts):
@@ -80,24 +80,24 @@ def test_a_cache_of_another_conversation_is_not_used(parts):
     assert turn_cache.known_part([turn_cache.SlotCache([7, 4, 9], layers)], ids, mask, 1) == 1
     assert turn_cache.known_part([turn_cache.SlotCache([4, 8, 9], layers)], ids, mask, 1) == 0
     assert turn_cache.known_part([None], ids, mask, 1) == 0
-    # never through a picture
+    # never through an image
     assert turn_cache.known_part([turn_cache.SlotCache([7, 8], layers)], ids, mask, 9) == 2
     ids[0, 1:3] = 9
     assert turn_cache.known_part([turn_cache.SlotCache([7, 9], layers)], ids, mask, 9) == 0
 
 
 def test_what_of_the_conversation_is_shown(parts):
-    for history, pictures, messages in (("all", 3, 5), (2, 2, 5), (1, 1, 5), ("none", 1, 1)):
+    for history, count, messages in (("all", 3, 5), (2, 2, 5), (1, 1, 5), ("none", 1, 1)):
         policy = policy_of(parts, max_new_tokens=2, history=history)
         policy.reset([0], [np.random.default_rng(0)])
         for turn in range(3):
             images = np.full((1, SIZE, SIZE, 3), turn, np.uint8)
             policy.act({"text": [f"turn {turn}"], "image": images})
         shown, images = policy.conversation(0)
-        assert [image.getpixel((0, 0))[0] for image in images] == list(range(3 - pictures, 3))
+        assert [image.getpixel((0, 0))[0] for image in images] == list(range(3 - count, 3))
         assert len(shown) == messages
         parts_of = [part["type"] for message in shown for part in message["content"]]
-        assert parts_of.count("image") == pictures
+        assert parts_of.count("image") == count
         assert "turn 0" in str(shown) and "turn 2" in str(shown)
 
 
@@ -147,19 +147,19 @@ def test_cases_are_played_alike_in_any_number_of_slots(tiny_path):
     assert all(len(answers) == TURNS for answers in played[0])  # babble never stops
 
 
-def test_shuffled_pictures_are_those_of_another_slot(tiny_path):
+def test_shuffled_images_are_those_of_another_slot(tiny_path):
     save_view(tiny_path, {"image_size": SIZE, "texts": "terse"}, {"max_new_tokens": 8})
     policy_spec = policies.make(f"shuffled-images:llm:{tiny_path}")
     envs = make_envs(8, policy_spec.env_id, **CASES, **policy_spec.view)
     policy = policy_spec.build(envs)
-    keys = list(envs.source.keys[:8])  # two pictures with four targets each
+    keys = list(envs.source.keys[:8])  # two images with four targets each
     observations, _ = envs.reset(options={"case": keys})
     policy.reset(range(8), [np.random.default_rng(0)] * 8)
     policy.act(observations)
     for slot in range(8):
-        messages, (picture,) = policy.policy.conversation(slot)
+        messages, (image,) = policy.policy.conversation(slot)
         other = observations["image"][(slot + 4) % 8]
-        assert np.array_equal(np.asarray(picture), other)
+        assert np.array_equal(np.asarray(image), other)
         assert not np.array_equal(other, observations["image"][slot])
         assert observations["text"][slot] in str(messages)
     envs.close()
@@ -184,9 +184,9 @@ def test_adapters_play_on_their_base_model(tiny_path, tmp_path):
         options = ModelOptions(max_new_tokens=12, merge=merge)
         policy = ChatPolicy.load(path, options=options)
         policy.reset([0, 1], [np.random.default_rng(0)] * 2)
-        said = policy.act({"text": ["a", "b"], "image": images})
-        said += policy.act({"text": ["c", "dd"], "image": images})
-        answers.append(said)
+        completions = policy.act({"text": ["a", "b"], "image": images})
+        completions += policy.act({"text": ["c", "dd"], "image": images})
+        answers.append(completions)
     assert answers[1] == answers[2] != answers[0]
 
 

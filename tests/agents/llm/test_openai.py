@@ -32,10 +32,10 @@ def parts(message, kind):
     return [part for part in message["content"] if part["type"] == kind]
 
 
-@pytest.mark.parametrize(("history", "pictures"), [("all", 3), ("2", 2), ("1", 1), ("none", 1)])
-def test_what_the_model_is_shown(history, pictures, serve, build, small_cases):
-    said = [f"first {BOX}", "nothing", STOP]
-    server = serve(lambda request, number: said[number])
+@pytest.mark.parametrize(("history", "images"), [("all", 3), ("2", 2), ("1", 1), ("none", 1)])
+def test_what_the_model_is_shown(history, images, serve, build, small_cases):
+    completions = [f"first {BOX}", "nothing", STOP]
+    server = serve(lambda request, number: completions[number])
     query = f"&history={history}&image_size=32&detail=low&price_in=2&price_out=30"
     envs, policy = build(server.url, small_cases[:1], 1, query)
     (record,) = evaluate(envs, policy)
@@ -46,12 +46,12 @@ def test_what_the_model_is_shown(history, pictures, serve, build, small_cases):
     texts = [m["content"][-1]["text"] for m in messages]
     sent = last["messages"]
     urls = [part["image_url"]["url"] for m in sent for part in m["content"] if "image_url" in part]
-    shown = envs.images(0)[-pictures:]
-    for url, picture in zip(urls, shown, strict=True):
+    shown = envs.images(0)[-images:]
+    for url, image in zip(urls, shown, strict=True):
         head, _, data = url.partition(",")
         assert head == "data:image/png;base64"
         np.testing.assert_array_equal(
-            np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), picture
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), image
         )
     if history == "none":
         assert [m["role"] for m in sent] == ["system", "user"]
@@ -59,7 +59,7 @@ def test_what_the_model_is_shown(history, pictures, serve, build, small_cases):
     else:
         assert [m["role"] for m in sent] == [m["role"] for m in messages]
         for number, (message, text) in enumerate(zip(sent, texts, strict=True)):
-            if number % 2 and number > 5 - 2 * pictures:
+            if number % 2 and number > 5 - 2 * images:
                 assert [p.get("text") for p in message["content"]] == [None, text]
             else:
                 assert message["content"] == text
@@ -72,7 +72,7 @@ def test_what_the_model_is_shown(history, pictures, serve, build, small_cases):
 def test_slots_are_asked_at_once_and_ended_ones_not_at_all(serve, build, small_cases):
     def reply(request, number):
         until = time.monotonic() + 20
-        while server.most < 3 and time.monotonic() < until:  # however late the others come
+        while server.peak < 3 and time.monotonic() < until:  # however late the others come
             time.sleep(0.005)
         time.sleep(0.05)  # for a fourth, if it came
         target = request["messages"][1]["content"][1]["text"]
@@ -82,7 +82,7 @@ def test_slots_are_asked_at_once_and_ended_ones_not_at_all(serve, build, small_c
     envs, policy = build(server.url, small_cases, 5, "&concurrency=3")
     records = evaluate(envs, policy)
     assert [r.tools for r in records] == [("stop",)] * 4 + [("box", "stop")]
-    assert len(server.requests) == 6 and server.most == 3
+    assert len(server.requests) == 6 and server.peak == 3
 
 
 def test_a_short_batch_asks_for_no_spare_slots(serve, build, small_cases):
@@ -169,10 +169,10 @@ def test_commands_take_it(serve, small_cases, tmp_path):
     assert record["options"]["view"]["image_size"] == 64
 
     options = EvalOptions(cases="samples", policy=name, backbone="ellipse", num_envs=3, limit=5)
-    found = run_evaluation(options, tmp_path / "e")
-    assert found.usage["requests"] == 10 and found.records[4].answers == (f"So: {BOX}", STOP)
-    assert found.settings["policy"] == "openai:m"
-    assert found.settings["policy_settings"]["url"] == server.url
+    run = run_evaluation(options, tmp_path / "e")
+    assert run.usage["requests"] == 10 and run.records[4].answers == (f"So: {BOX}", STOP)
+    assert run.settings["policy"] == "openai:m"
+    assert run.settings["policy_settings"]["url"] == server.url
 
     compared = CompareOptions(policies=("stop", name), backbones=("ellipse",), limit=4, num_envs=2)
     compare_policies(compared, out=tmp_path / "c")
@@ -243,7 +243,7 @@ def test_a_model_server_answers_as_the_model_does_and_may_be_killed(
     keys = list(envs.source.keys)
     try:
         records = evaluate(envs, policy)
-        messages, pictures = envs.messages(0), envs.images(0)
+        messages, drawn = envs.messages(0), envs.images(0)
         file = RecordFile(tmp_path / "r.jsonl", run_settings(envs, policy, keys, 0))
         with pytest.raises(MedSegError, match=r"2 failed cases.*not reached"):
             evaluate(
@@ -264,14 +264,14 @@ def test_a_model_server_answers_as_the_model_does_and_may_be_killed(
     model = AutoModelForImageTextToText.from_pretrained(tiny_checkpoint)
     answers = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
     assert len(answers) == 5 and all(answers)
-    for turn, said in enumerate(answers):
+    for turn, completion in enumerate(answers):
         shown = messages[: 2 * turn + 1]
         text = processor.apply_chat_template(shown, tokenize=False, add_generation_prompt=True)
-        images = [Image.fromarray(picture) for picture in pictures[: turn + 1]]
+        images = [Image.fromarray(image) for image in drawn[: turn + 1]]
         inputs = processor(text=text, images=images, return_tensors="pt", add_special_tokens=False)
         with torch.inference_mode():
             made = model.generate(**inputs, max_new_tokens=12, do_sample=False)
         new = made[0, inputs["input_ids"].shape[1] :]
-        assert processor.tokenizer.decode(new, skip_special_tokens=True).strip() == said
+        assert processor.tokenizer.decode(new, skip_special_tokens=True).strip() == completion
     policy.close()
     envs.close()

@@ -1,4 +1,4 @@
-"""What servers answer, in all its forms, and how it goes back into the conversation."""
+"""Completions of servers in all their forms, and their way back into the conversation."""
 
 import json
 
@@ -18,12 +18,12 @@ BOX, STOP = encode_tool_call(AddBox(0.3, 0.2, 0.8, 0.7)), encode_tool_call(Stop(
 ARGUMENTS = {"bbox_2d": [300, 200, 800, 700]}
 
 
-def native(arguments, name="add_bbox", id="call_1", **more):
+def native(arguments, name="add_bbox", id="call_1", **fields):
     return {
         "id": id,
         "type": "function",
         "function": {"name": name, "arguments": arguments},
-        **more,
+        **fields,
     }
 
 
@@ -31,42 +31,42 @@ def words(text):
     return {"type": "text", "text": text}
 
 
-def message_of(said):
-    return {"choices": [{"message": said, "finish_reason": "stop"}]}
+def message_of(content):
+    return {"choices": [{"message": content, "finish_reason": "stop"}]}
 
 
 def objections(messages):
-    """What a strict server of OpenAI's API refuses in a conversation."""
-    found, waiting = [], []
+    """Return the defects of a conversation that a strict server of OpenAI's API refuses."""
+    problems, waiting = [], []
     for number, message in enumerate(messages):
         role, content = message["role"], message.get("content")
         if role == "tool":
             if message.get("tool_call_id") not in waiting:
-                found.append(f"{number}: answers no call")
+                problems.append(f"{number}: answers no call")
             else:
                 waiting.remove(message["tool_call_id"])
             if not isinstance(content, str) or not content:
-                found.append(f"{number}: a tool message without words")
+                problems.append(f"{number}: a tool message without words")
             continue
         if waiting:
-            found.append(f"{number}: calls {waiting} have no answer")
+            problems.append(f"{number}: calls {waiting} have no answer")
         calls = message.get("tool_calls") or []
         waiting = [call["id"] for call in calls]
         if len(set(waiting)) < len(waiting) or not all(map(bool, waiting)):
-            found.append(f"{number}: ids {waiting}")
+            problems.append(f"{number}: ids {waiting}")
         for call in calls:
             try:
                 if not isinstance(json.loads(call["function"]["arguments"]), dict):
-                    found.append(f"{number}: arguments are no object")
+                    problems.append(f"{number}: arguments are no object")
             except (TypeError, ValueError):
-                found.append(f"{number}: arguments are no JSON text")
+                problems.append(f"{number}: arguments are no JSON text")
         if role == "assistant" and not content and not calls:
-            found.append(f"{number}: an assistant message of nothing")
+            problems.append(f"{number}: an assistant message of nothing")
         if isinstance(content, list):
             kinds = {part["type"] for part in content}
             if role != "user" and kinds != {"text"}:
-                found.append(f"{number}: a picture in a message of {role}")
-    return [*found, *(["the last calls have no answer"] if waiting else [])]
+                problems.append(f"{number}: an image in a message of {role}")
+    return [*problems, *(["the last calls have no answer"] if waiting else [])]
 
 
 @pytest.fixture
@@ -115,21 +115,21 @@ def test_calls_go_back_as_they_came(strict, build, completion, small_cases):
 
 @pytest.mark.parametrize("history", ["all", "1", "none"])
 def test_every_history_is_one_that_servers_take(history, strict, build, completion, small_cases):
-    said = [native(json.dumps(ARGUMENTS), id="")]
-    server = strict(*[completion(None, tool_calls=said) for _ in range(3)], completion(STOP))
+    calls = [native(json.dumps(ARGUMENTS), id="")]
+    server = strict(*[completion(None, tool_calls=calls) for _ in range(3)], completion(STOP))
     envs, policy = build(server.url, small_cases[:1], 1, f"&history={history}")
     (record,) = evaluate(envs, policy)
     assert record.tools == ("box", "box", "box", "stop")
     last = server.requests[-1]["messages"]
-    pictures = [m for m in last if m["role"] == "user" and isinstance(m["content"], list)]
-    assert len(pictures) == {"all": 4, "1": 1, "none": 1}[history]
+    images = [m for m in last if m["role"] == "user" and isinstance(m["content"], list)]
+    assert len(images) == {"all": 4, "1": 1, "none": 1}[history]
     ids = [call["id"] for m in last for call in m.get("tool_calls", [])]
     assert len(set(ids)) == len(ids) == (0 if history == "none" else 3)
     assert all(len(id) == 9 and id.isalnum() for id in ids)  # made here, as Mistral wants them
 
 
 @pytest.mark.parametrize(
-    ("said", "text"),
+    ("answer", "text"),
     [
         ({"content": BOX}, BOX),
         ({"content": None, "tool_calls": [native(json.dumps(ARGUMENTS))]}, BOX),
@@ -149,10 +149,10 @@ def test_every_history_is_one_that_servers_take(history, strict, build, completi
         ({}, ""),
     ],
 )  # fmt: skip
-def test_forms_of_an_answer(said, text):
-    found = read_completion(message_of(said), 0, 512)
-    assert found.text == text and found.cut == ""
-    assert objections([{"role": "user", "content": "?"}, found.message()]) in (
+def test_forms_of_an_answer(answer, text):
+    completion = read_completion(message_of(answer), 0, 512)
+    assert completion.text == text and completion.cut == ""
+    assert objections([{"role": "user", "content": "?"}, completion.message()]) in (
         [],
         ["the last calls have no answer"],
     )
@@ -196,14 +196,17 @@ _MESSAGES = st.fixed_dictionaries(
 @given(st.lists(_MESSAGES, min_size=1, max_size=3), st.sampled_from(["stop", "length", None]))
 def test_whatever_a_server_says_makes_a_conversation_that_it_takes(messages, finish):
     """No answer makes reading raise, and no answer makes a history that strict servers refuse."""
-    conversation, said = [text_message("system", "s"), user_message("first")], []
+    conversation, completions = [text_message("system", "s"), user_message("first")], []
     for turn, message in enumerate(messages):
         completion = {"choices": [{"message": message, "finish_reason": finish}]}
-        said.append(read_completion(completion, turn, 512))
-        assert isinstance(said[-1].text, str)
-        conversation += [text_message("assistant", said[-1].text), user_message(f"turn {turn}")]
-    pictures = [f"data:{i}" for i in range(len(messages) + 1)]
-    sent = as_openai(conversation, pictures, said)
+        completions.append(read_completion(completion, turn, 512))
+        assert isinstance(completions[-1].text, str)
+        conversation += [
+            text_message("assistant", completions[-1].text),
+            user_message(f"turn {turn}"),
+        ]
+    images = [f"data:{i}" for i in range(len(messages) + 1)]
+    sent = as_openai(conversation, images, completions)
     assert objections(sent) == []
     urls = [
         part["image_url"]["url"]
@@ -212,7 +215,7 @@ def test_whatever_a_server_says_makes_a_conversation_that_it_takes(messages, fin
         for part in m["content"]
         if part["type"] == "image_url"
     ]
-    assert urls == pictures
+    assert urls == images
     json.dumps(sent, allow_nan=False)
 
 
@@ -228,10 +231,10 @@ CUT = [
 ]
 
 
-@pytest.mark.parametrize("said", CUT, ids=range(len(CUT)))
-def test_a_cut_answer_is_a_lost_step_that_says_so(said, strict, build, completion, small_cases):
+@pytest.mark.parametrize("answer", CUT, ids=range(len(CUT)))
+def test_a_cut_answer_is_a_lost_step_that_says_so(answer, strict, build, completion, small_cases):
     first = completion(None, "length")
-    first["choices"][0]["message"] = {"role": "assistant", **said}
+    first["choices"][0]["message"] = {"role": "assistant", **answer}
     server = strict(first, completion(STOP))
     envs, policy = build(server.url, small_cases[:1], 1, "&max_tokens=77")
     (record,) = evaluate(envs, policy)
@@ -274,8 +277,10 @@ def test_a_cut_answer_keeps_its_reason_on_the_way_to_another_process():
 
 
 def test_a_content_filter_is_a_cut_of_its_own():
-    found = read_completion({"choices": [{"message": {}, "finish_reason": "content_filter"}]}, 0, 9)
-    assert "content filter" in found.cut and "tokens" not in found.cut
+    completion = read_completion(
+        {"choices": [{"message": {}, "finish_reason": "content_filter"}]}, 0, 9
+    )
+    assert "content filter" in completion.cut and "tokens" not in completion.cut
 
 
 def test_the_policy_can_be_imported_from_its_room():

@@ -174,10 +174,10 @@ def test_a_failed_case_is_played_again_and_nothing_else(serve, build, small_case
     assert len(server.requests) == asked + 1 and len(again.failed) == 1
     ill[0] = False
     again = records(envs, policy)
-    found = evaluate(envs, policy, file=again, max_failures=9)
+    results = evaluate(envs, policy, file=again, max_failures=9)
     assert len(server.requests) == asked + 2
-    assert [one.case for one in found] == [case.key for case in small_cases]
-    assert again.failed == [] and [one for one in found if one in first] == first
+    assert [one.case for one in results] == [case.key for case in small_cases]
+    assert again.failed == [] and [one for one in results if one in first] == first
     whole = records(envs, policy)
     assert sorted(one.case for one in whole.records) == sorted(case.key for case in small_cases)
     assert whole.failed == [] and len(whole.path.read_text().splitlines()) == 6
@@ -209,7 +209,7 @@ def test_a_slot_that_failed_is_used_again(serve, build, small_cases, records):
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        ((400, {}, {"error": {"message": "no pictures"}}), "HTTP 400: .*no pictures"),
+        ((400, {}, {"error": {"message": "no images"}}), "HTTP 400: .*no images"),
         ((400, {}, b"a plain text"), "HTTP 400: .*a plain text"),
         ((403, {}, {"error": {"message": "flagged"}}), "HTTP 403: .*flagged.*OPENAI_API_KEY"),
         ((422, {}, {"detail": "no"}), "HTTP 422"),
@@ -260,9 +260,9 @@ def test_nobody_there_from_the_start_ends_the_run(nowhere, build, small_cases, r
     assert file.records == file.failed == []
 
 
-@pytest.mark.parametrize("most", [1, 2, 3])
+@pytest.mark.parametrize("allowed", [1, 2, 3])
 def test_a_server_that_is_gone_ends_the_run_after_so_many_failed_cases(
-    most, serve, build, small_cases, records
+    allowed, serve, build, small_cases, records
 ):
     gone = [False]
 
@@ -274,13 +274,13 @@ def test_a_server_that_is_gone_ends_the_run_after_so_many_failed_cases(
 
     server = serve(reply)
     envs, policy = build(server.url, small_cases, 1, "&retries=1")
-    with pytest.raises(MedSegError, match=rf"^{most} failed case.*HTTP 500: gone.*goes on"):
-        evaluate(envs, policy, file=records(envs, policy), on_batch=lose, max_failures=most)
+    with pytest.raises(MedSegError, match=rf"^{allowed} failed case.*HTTP 500: gone.*goes on"):
+        evaluate(envs, policy, file=records(envs, policy), on_batch=lose, max_failures=allowed)
     gone[0] = False
     file = records(envs, policy)
-    assert len(file.records) == 1 and len(file.failed) == most
-    found = evaluate(envs, policy, file=file)
-    assert [record.case for record in found] == [case.key for case in small_cases]
+    assert len(file.records) == 1 and len(file.failed) == allowed
+    results = evaluate(envs, policy, file=file)
+    assert [record.case for record in results] == [case.key for case in small_cases]
     assert file.failed == []
 
 

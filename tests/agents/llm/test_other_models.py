@@ -29,11 +29,11 @@ def llava_path(tmp_path_factory):
 
     path = tmp_path_factory.mktemp("llava")
     tokenizer = build_tokenizer(["liver in abdomen CT, 5 calls."])
-    pictures = CLIPImageProcessor(
+    image_processor = CLIPImageProcessor(
         size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, do_convert_rgb=True
     )
     LlavaProcessor(
-        pictures,
+        image_processor,
         tokenizer,
         patch_size=8,
         vision_feature_select_strategy="default",

@@ -24,12 +24,16 @@ def test_an_impossible_token_is_never_drawn_not_even_at_the_ends():
 
 def test_place_holders_and_padding_of_the_vocabulary_are_forbidden(tiny_path):
     model, processor = load_model(tiny_path), load_processor(tiny_path)
-    found = forbidden_tokens(model, processor)
+    forbidden = forbidden_tokens(model, processor)
     token = processor.tokenizer.convert_tokens_to_ids
-    assert {token("<|image_pad|>"), token("<|vision_start|>"), token("<|im_start|>")} <= set(found)
-    assert len(processor.tokenizer) in found  # the output is padded to a multiple of 64
-    assert not {token("<|im_end|>"), token("<tool_call>"), token("<think>")} & set(found)
+    assert {token("<|image_pad|>"), token("<|vision_start|>"), token("<|im_start|>")} <= set(
+        forbidden
+    )
+    assert len(processor.tokenizer) in forbidden  # the output is padded to a multiple of 64
+    assert not {token("<|im_end|>"), token("<tool_call>"), token("<think>")} & set(forbidden)
     assert end_tokens(model, processor) == sorted([token("<|im_end|>"), token("<|endoftext|>")])
-    scores = Forbid(found)(torch.zeros(1, 1), torch.zeros(1, model.config.text_config.vocab_size))
-    assert torch.isinf(scores[0, found]).all()
-    assert int(torch.isfinite(scores).sum()) == scores.shape[1] - len(found)
+    scores = Forbid(forbidden)(
+        torch.zeros(1, 1), torch.zeros(1, model.config.text_config.vocab_size)
+    )
+    assert torch.isinf(scores[0, forbidden]).all()
+    assert int(torch.isfinite(scores).sum()) == scores.shape[1] - len(forbidden)

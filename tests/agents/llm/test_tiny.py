@@ -89,9 +89,12 @@ def test_the_layout_that_qwen3_vl_is_published_in_loads_alike(tiny_path, tmp_pat
     shutil.copytree(tiny_path, tmp_path, dirs_exist_ok=True)
     settings = json.loads((tmp_path / "processor_config.json").read_text())
     (tmp_path / "processor_config.json").unlink()
-    pictures = {**settings["image_processor"], "image_processor_type": "Qwen2VLImageProcessorFast"}
-    pictures["processor_class"] = "Qwen3VLProcessor"
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(pictures))
+    processing = {
+        **settings["image_processor"],
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+    }
+    processing["processor_class"] = "Qwen3VLProcessor"
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processing))
     videos = {**settings["video_processor"], "processor_class": "Qwen3VLProcessor"}
     (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(videos))
     template = (tmp_path / "chat_template.jinja").read_text()
@@ -108,12 +111,12 @@ def test_the_layout_that_qwen3_vl_is_published_in_loads_alike(tiny_path, tmp_pat
     ours, published = load_processor(tiny_path), load_processor(tmp_path)
     assert type(published).__name__ == "Qwen3VLProcessor"
     assert type(published.tokenizer).__name__.startswith("Qwen2Tokenizer")
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "x, y."}]}]
     batches = []
     for processor in (ours, published):
         text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        batches.append(processor(text=[text], images=[[picture]], return_tensors="pt"))
+        batches.append(processor(text=[text], images=[[image]], return_tensors="pt"))
     assert batches[0].keys() == batches[1].keys()
     assert all(torch.equal(batches[0][name], batches[1][name]) for name in batches[0])
     call = encode_tool_call(AddBox(0.1, 0.2, 0.3, 0.4))

@@ -1,4 +1,4 @@
-"""What training begins with: which weights, of which type, and the reference."""
+"""Start of training: the weights, their type, and the reference."""
 
 import json
 

@@ -134,8 +134,8 @@ def worst(model, processor, slots, turns, temperature=1.0):
     )
 
 
-def options(**more):
-    return ModelOptions(engine="vllm", max_new_tokens=12, **{"temperature": 1.0, **more})
+def options(**changed):
+    return ModelOptions(engine="vllm", max_new_tokens=12, **{"temperature": 1.0, **changed})
 
 
 def test_a_spec_plays_cases(policy, envs, small_cases, tmp_path):

@@ -105,12 +105,12 @@ def test_facts_of_a_checkpoint_are_those_of_its_model(tiny_path):
 def test_an_image_is_sent_once_while_there_is_room():
     from medseg_agents.llm.vllm.prompts import Prompt
 
-    pictures = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in range(4)]
+    images = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in range(4)]
     sent = SentImages(room=2 * 192)
 
     def deal(*numbers):
         tokens = np.zeros(0, np.int32)
-        return sent.deal([Prompt(tokens, [pictures[n] for n in numbers])])
+        return sent.deal([Prompt(tokens, [images[n] for n in numbers])])
 
     keys, new, forgotten = deal(0, 1, 0)
     assert keys[0][0] == keys[0][2] and set(new) == set(keys[0]) and not forgotten

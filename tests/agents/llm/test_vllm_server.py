@@ -77,7 +77,7 @@ def checkpoint(tmp_path_factory):
 
 
 def _messages(draw, as_tools):
-    """A conversation of one to three turns, words where pictures are: the answer is the same."""
+    """A conversation of one to three turns, words where images are: the answer is the same."""
     arguments = json.loads(CALL.removeprefix("<tool_call>").removesuffix("</tool_call>"))
     messages = []
     for turn in range(draw.randint(1, 3)):
@@ -141,9 +141,9 @@ class VLLMServer:
 
 @pytest.fixture(scope="module")
 def server(checkpoint, tmp_path_factory):
-    found = VLLMServer(checkpoint, tmp_path_factory.mktemp("log") / "vllm.log")
-    yield found
-    found.kill()
+    started = VLLMServer(checkpoint, tmp_path_factory.mktemp("log") / "vllm.log")
+    yield started
+    started.kill()
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def play(server, small_cases, tmp_path):
 
 
 @pytest.mark.parametrize("native", ["no", "yes"])
-def test_calls_are_played_over_turns_with_pictures(native, play, server):
+def test_calls_are_played_over_turns_with_images(native, play, server):
     records, failed, usage = play(f"native_tools={native}&max_tokens=64")
     assert not failed, failed
     assert len(records) == 2 and usage.requests == sum(record.turns for record in records) == 6

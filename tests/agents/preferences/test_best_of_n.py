@@ -79,8 +79,8 @@ def test_a_run_goes_on_with_another_iteration(run, caller):
         train_best_of_n(settings(caller), out)
     first = out / "iteration-001" / "sft" / "model" / "model.safetensors"
     before, written = first.stat().st_mtime_ns, (model / "model.safetensors").read_bytes()
-    more = settings(caller, extend=1)
-    assert train_best_of_n(more, out, resume=True, console=Console(quiet=True)) == model
+    longer = settings(caller, extend=1)
+    assert train_best_of_n(longer, out, resume=True, console=Console(quiet=True)) == model
     assert first.stat().st_mtime_ns == before
     assert (model / "model.safetensors").read_bytes() != written
     one, two = (TrajectoryStore(out / f"iteration-00{i}" / "samples") for i in (1, 2))

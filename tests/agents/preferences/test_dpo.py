@@ -74,8 +74,8 @@ def test_what_trl_compares_are_the_calls_and_nothing_else(caller, pairs, tmp_pat
     batch = trainer.data_collator([rows[0]])
     for number, side in enumerate(("chosen", "rejected")):
         ids, learned = batch["input_ids"][number], batch["completion_mask"][number].bool()
-        said = rows[0][side][0]["content"][0]["text"]
-        assert processor.tokenizer.decode(ids[learned]) == said + "<|im_end|>\n"
+        completion = rows[0][side][0]["content"][0]["text"]
+        assert processor.tokenizer.decode(ids[learned]) == completion + "<|im_end|>\n"
         shown = processor.tokenizer.decode(ids[~learned])
         assert shown.count("<|im_start|>assistant\n") == 2  # the box, and the call that is compared
     assert (batch["input_ids"] == processor.image_token_id).sum() == 2 * 2 * 16

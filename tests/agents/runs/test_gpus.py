@@ -1,4 +1,4 @@
-"""Which part of a run asks for which GPU; a table, for there is none here."""
+"""GPUs that each part of a run asks for; a table, for there is none here."""
 
 import pytest
 from medseg_agents.runs.gpus import (

@@ -91,18 +91,20 @@ def test_the_loss_is_on_the_assistants_tokens_and_no_others(data, trained, tmp_p
         ids, labels = batch["input_ids"][0], batch["labels"][0]
         learned = labels != -100
         assert torch.equal(ids[learned], labels[learned])
-        said = [
+        completions = [
             part["text"] + "<|im_end|>\n"
             for message in row["messages"]
             for part in message["content"]
             if message["role"] == "assistant"
         ]
-        assert tokenizer.decode(ids[learned]) == "".join(said)
+        assert tokenizer.decode(ids[learned]) == "".join(completions)
         rest = tokenizer.decode(ids[~learned])
-        assert "<tool_call>" not in rest and rest.count("<|im_start|>assistant\n") == len(said)
-        pictures = ids == processor.image_token_id
-        assert int(pictures.sum()) == 16 * len(row["images"]) and not learned[pictures].any()
-        seen += len(said)
+        assert "<tool_call>" not in rest and rest.count("<|im_start|>assistant\n") == len(
+            completions
+        )
+        images = ids == processor.image_token_id
+        assert int(images.sum()) == 16 * len(row["images"]) and not learned[images].any()
+        seen += len(completions)
     assert seen > 16  # more than the first turns
 
 
@@ -348,10 +350,10 @@ def test_first_turns_begin_as_the_environment_does(data):
     )
     keys = envs.source.keys[40:44]
     observations, _ = envs.reset(options={"case": list(keys)})
-    messages, (picture,) = rows[0]["messages"], rows[0]["images"]
+    messages, (image,) = rows[0]["messages"], rows[0]["images"]
     asked = [m["content"][-1]["text"] for m in messages if m["role"] == "user"]
     assert tuple(asked) == observations["text"]
-    assert np.array_equal(observations["image"][0], np.asarray(picture))
+    assert np.array_equal(observations["image"][0], np.asarray(image))
     answers = [m["content"][0]["text"] for m in messages if m["role"] == "assistant"]
     _, _, _, _, infos = envs.step(answers)
     assert infos["valid"].all() and set(infos["tool"]) == {"box"}

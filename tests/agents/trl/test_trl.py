@@ -75,14 +75,14 @@ def keeping(trainer_class):
             ids = torch.cat([made["prompt_ids"], made["completion_ids"]], 1)
             mask = torch.cat([made["prompt_mask"], made["completion_mask"]], 1)
             with torch.no_grad():
-                found, *_ = self._get_per_token_logps_and_entropies(
+                log_probs, *_ = self._get_per_token_logps_and_entropies(
                     self.model,
                     ids,
                     mask,
                     made["completion_ids"].shape[1],
                     **{name: made[name] for name in names},
                 )
-            return found, (made["tool_mask"] * made["completion_mask"]).bool()
+            return log_probs, (made["tool_mask"] * made["completion_mask"]).bool()
 
     return Keeping
 
@@ -94,13 +94,13 @@ def text_of(processor, made, row):
     return processor.tokenizer.decode(read)
 
 
-def conversation(processor, messages, pictures):
-    """A conversation as it is used for supervised fine-tuning, place holders of pictures included.
+def conversation(processor, messages, shown):
+    """A conversation as it is used for supervised fine-tuning, place holders of images included.
 
     As text, for a model may spell an answer in other tokens than the tokenizer would.
     """
     text = processor.apply_chat_template(messages, tokenize=False).removesuffix("\n")
-    images = [Image.fromarray(picture) for picture in pictures]
+    images = [Image.fromarray(image) for image in shown]
     ids = processor(text=[text], images=[images], return_tensors="pt")["input_ids"][0]
     return processor.tokenizer.decode(ids)
 
@@ -118,8 +118,8 @@ def logged(trainer, name):
 def test_grpo_learns_in_the_environment(caller, small_cases, backbone, tmp_path):
     seen = []
 
-    def watched(completions, environments, **more):
-        values = episode_return(completions, environments, **more)
+    def watched(completions, environments, **options):
+        values = episode_return(completions, environments, **options)
         seen.append([(e.outcome, e._env.messages(), e._env.images()) for e in environments])
         return values
 
@@ -146,11 +146,11 @@ def test_grpo_learns_in_the_environment(caller, small_cases, backbone, tmp_path)
         assert np.mean([o.episode_return for o in batch]) == pytest.approx(total, abs=1e-3)
         assert np.mean([o.turns for o in batch]) == pytest.approx(turns)
     assert all(o.done or o.turns < 3 for batch in outcomes for o in batch)
-    # What it was shown is what it is shown in the suite, and the pictures are in the loss.
+    # What it was shown is what it is shown in the suite, and the images are in the loss.
     made, whole = trainer.kept[0], 0
-    for row, (outcome, *said) in enumerate(seen[0]):
+    for row, (outcome, *context) in enumerate(seen[0]):
         read = text_of(processor, made, row)
-        wanted = conversation(load_processor(caller), *said)
+        wanted = conversation(load_processor(caller), *context)
         shown = user_turns(read)
         assert shown == user_turns(wanted)[: len(shown)] and len(shown) >= outcome.valid
         whole += read == wanted
@@ -161,8 +161,8 @@ def test_grpo_learns_in_the_environment(caller, small_cases, backbone, tmp_path)
 
 def user_turns(text):
     """Turns of the user, but what TRL's tools alone say: that the episode is over."""
-    found = re.findall(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", text, re.DOTALL)
-    return [turn for turn in found if turn != "over."]
+    turns = re.findall(r"<\|im_start\|>user\n(.*?)<\|im_end\|>", text, re.DOTALL)
+    return [turn for turn in turns if turn != "over."]
 
 
 def test_tools_are_those_of_the_suite(small_cases):
@@ -196,10 +196,10 @@ def test_a_call_does_what_it_does_in_the_suite(small_cases):
     shown, _ = envs.reset(options={"case": "wide"})
     first = made.reset(case="wide", prompt=[], other=1)
     assert first[1]["text"] == shown["text"][0]
-    picture, text = made.add_bbox(**BOX)
+    image, text = made.add_bbox(**BOX)
     call = '<tool_call>{"name": "add_bbox", "arguments": {"bbox_2d": [250, 250, 750, 750]}}'
     shown, rewards, *_ = envs.step([call + "</tool_call>"])
-    assert np.array_equal(np.asarray(picture["image"]), shown["image"][0])
+    assert np.array_equal(np.asarray(image["image"]), shown["image"][0])
     assert text["text"] == shown["text"][0]
     assert made.outcome.episode_return == pytest.approx(rewards[0])
     assert made.add_bbox(corner=3)[1]["text"] == "no change, 1 left."  # costs a step
@@ -211,13 +211,13 @@ def test_a_call_does_what_it_does_in_the_suite(small_cases):
 
 
 def answer(*calls):
-    found = {"role": "assistant", "content": ""}
+    message = {"role": "assistant", "content": ""}
     if calls:
-        found["tool_calls"] = [
+        message["tool_calls"] = [
             {"type": "function", "function": {"name": name, "arguments": arguments}}
             for name, arguments in calls
         ]
-    return found
+    return message
 
 
 def test_what_trl_leaves_undone_is_made_good(small_cases):
@@ -275,8 +275,8 @@ def rolled(caller, small_cases, tmp_path_factory):
             made = super().__call__(prompts, trainer)
             counts.append(backbone.calls - before)
             envs = self.envs(len(prompts))
-            said = [(envs.messages(s), envs.images(s)) for s in range(len(prompts))]
-            returned.append((dict(made), said))
+            context = [(envs.messages(s), envs.images(s)) for s in range(len(prompts))]
+            returned.append((dict(made), context))
             return made
 
     trainer = keeping(ChatGRPOTrainer)(
@@ -335,11 +335,11 @@ def test_its_tokens_are_the_conversation(rolled, caller):
     _, returned, *_ = rolled
     processor = load_processor(caller)
     end = processor.tokenizer.eos_token
-    for made, said in returned:
-        for row, (messages, pictures) in enumerate(said):
+    for made, context in returned:
+        for row, (messages, images) in enumerate(context):
             read = made["prompt_ids"][row] + made["completion_ids"][row]
             read = processor.tokenizer.decode(read).removesuffix(end)  # may be cut off at the end
-            assert read + end == conversation(processor, messages, pictures)
+            assert read + end == conversation(processor, messages, images)
             mask = made["env_mask"][row]
             assert len(mask) == len(made["logprobs"][row]) == len(made["completion_ids"][row])
             mine = [t for t, m in zip(made["completion_ids"][row], mask, strict=True) if m]
@@ -349,12 +349,12 @@ def test_its_tokens_are_the_conversation(rolled, caller):
             assert processor.image_token_id not in mine
 
 
-def test_the_loss_sees_the_pictures(rolled):
+def test_the_loss_sees_the_images(rolled):
     """At the first update the loss's log-probabilities are the sampler's; else they are not."""
-    trainer, _, _, ((found, counted), inputs) = rolled
+    trainer, _, _, ((learned, counted), inputs) = rolled
     sampled = inputs["sampling_per_token_logps"]
     assert counted.sum() > 20
-    assert (found - sampled)[counted].abs().max() < 1e-3
+    assert (learned - sampled)[counted].abs().max() < 1e-3
     load = trainer.model.state_dict()
     assert load
     rows = inputs["image_grid_thw"].prod(-1).tolist()
@@ -365,7 +365,7 @@ def test_the_loss_sees_the_pictures(rolled):
     assert (after - swapped)[counted].abs().max() > 1e-3
 
 
-def test_pictures_never_get_lost_silently(caller, small_cases, tmp_path):
+def test_images_never_get_lost_silently(caller, small_cases, tmp_path):
     source = CaseList(small_cases)
     rollout = ChatRollout(40, cases=source, backbone="ellipse", **VIEW)
     shared = {

@@ -114,9 +114,9 @@ def test_many_rollouts_share_decoder_calls_and_a_click_sees_the_mask_of_the_box(
                 assert np.array_equal(np.asarray(response.image[0]), shown["image"][0])
             total += float(rewards[0])
         assert standing["stopped"] and standing["valid"] == 3
-        found = score(rollout, answers=4)  # the model says something after Stop, for nothing
-        assert found["score"] == pytest.approx(total, abs=1e-3)
-        assert found["dice"] == pytest.approx(standing["dice"]) and found["stopped"] == 1
+        results = score(rollout, answers=4)  # the model says something after Stop, for nothing
+        assert results["score"] == pytest.approx(total, abs=1e-3)
+        assert results["dice"] == pytest.approx(standing["dice"]) and results["stopped"] == 1
 
 
 def encode_tool_call_stop():
@@ -184,9 +184,9 @@ def test_answers_that_verl_refuses_cost_what_refused_says(tools):
     assert score(rollout, answers=1)["score"] == pytest.approx(-0.01)
     assert score(rollout, answers=1)["called"] == 0
     response = asyncio.run(call(tools, rollout, "sq", "add_bbox", bbox_2d=BOX))
-    found = score(rollout, answers=2)  # then words without a call
-    assert found["score"] == pytest.approx(response[1] - 0.01) and found["turns"] == 2
-    assert found["valid_rate"] == 0.5
+    results = score(rollout, answers=2)  # then words without a call
+    assert results["score"] == pytest.approx(response[1] - 0.01) and results["turns"] == 2
+    assert results["valid_rate"] == 0.5
     # No more than the episode had steps for.
     assert score(rollout, answers=9)["score"] == pytest.approx(response[1] - 0.02)
     assert compute_score("", "", "", None, refused=-1.0)["score"] == 0.0
@@ -315,8 +315,8 @@ def test_in_verls_own_agent_loop(tools):
     assert all(isinstance(tool, BaseTool) and tool.name == name for name, tool in tools.items())
 
     async def say(name, **arguments):
-        said = FunctionCall(name=name, arguments=json.dumps(arguments))
-        return await loop._call_tool(said, kwargs, data)
+        call = FunctionCall(name=name, arguments=json.dumps(arguments))
+        return await loop._call_tool(call, kwargs, data)
 
     async def play():
         return await say("add_bbox", bbox_2d=BOX), await say("stop_action"), await say("guess")
@@ -337,8 +337,8 @@ def test_in_verls_own_configuration_and_dataset(tmp_path):
     from verl.utils.import_utils import load_extern_object
 
     (tmp_path / "tools.yaml").write_text(yaml_of_the_page())
-    found = initialize_tools_from_config(str(tmp_path / "tools.yaml"))
-    assert len({id(tool.worker) for tool in found}) == 1 and len(found) == 5
+    made = initialize_tools_from_config(str(tmp_path / "tools.yaml"))
+    assert len({id(tool.worker) for tool in made}) == 1 and len(made) == 5
     score_of = load_extern_object(
         module_path="pkg://medseg_agents.verl", object_name="compute_score"
     )

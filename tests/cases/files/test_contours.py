@@ -248,7 +248,7 @@ def test_contours_belong_to_the_nearest_slice(tmp_path, lift, expected, orientat
 
 
 def _runs_along(sources: list[Dataset]) -> bool:
-    """Whether slices are numbered in the order of the sources: up, to the back, to the left."""
+    """Return whether slices are numbered in the order of the sources: up, back, left."""
     way = np.array(sources[1].ImagePositionPatient) - np.array(sources[0].ImagePositionPatient)
     return bool(way[np.abs(way).argmax()] > 0)
 

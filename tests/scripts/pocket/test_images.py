@@ -117,7 +117,7 @@ def test_without_a_teaching_set_it_says_how_to_make_one(tmp_path):
         next(make_teaching_set(tmp_path / "none.npz", tmp_path, 1))
 
 
-def test_over_segmentation_covers_the_picture():
+def test_over_segmentation_covers_the_image():
     image, _ = draw_shapes(np.random.default_rng(3))
     regions = over_segment(image, np.random.default_rng(0))
     assert regions.dtype == np.int16 and regions.min() >= 1 and regions.max() > 1
@@ -125,7 +125,7 @@ def test_over_segmentation_covers_the_picture():
 
 @pytest.mark.slow
 def test_the_teacher_writes_what_the_mixture_reads(tmp_path):
-    """LiteMedSAM itself, on one real picture and one phantom."""
+    """LiteMedSAM itself, on one real image and one phantom."""
     from medseg_gym.cases import load_cases
     from scripts.pocket import teacher
 

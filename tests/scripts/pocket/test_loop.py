@@ -50,7 +50,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, teaching, no_
     assert all(torch.equal(value, best[name]) for name, value in wanted.items())
 
 
-def test_the_loss_goes_down_on_pictures_it_has_seen(teaching, tmp_path, no_validation):
+def test_the_loss_goes_down_on_images_it_has_seen(teaching, tmp_path, no_validation):
     options = {"images": 2, "rounds": 1, "save_every": 100}
     training, _ = run(tmp_path / "run", teaching, steps=31, stop_after=16, **options)
     batch = training.loader.dataset[5]
@@ -63,7 +63,7 @@ def test_the_loss_goes_down_on_pictures_it_has_seen(teaching, tmp_path, no_valid
 
 @pytest.mark.slow
 def test_two_processes_hold_the_same_weights(tmp_path, teaching):
-    """Each draws its own pictures; gradients are averaged, so weights stay equal."""
+    """Each draws its own images; gradients are averaged, so weights stay equal."""
     config = PocketConfig(steps=2, **SMALL)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -100,21 +100,21 @@ mutant("new episode", "taken after the reset", [SAME], make_single=None)(FinalIs
 
 
 @mutant_step("new episode", "last observation of the ended episode", [SAME])
-def final_picture_of_next_episode(self, results, actions):
+def final_image_of_next_episode(self, results, actions):
     for i in np.flatnonzero(results["infos"].get("_final_obs", False)):
-        results["infos"]["final_obs"][i]["picture"] = self.last[i]["picture"].copy()
+        results["infos"]["final_obs"][i]["image"] = self.last[i]["image"].copy()
 
 
 class _LastPictureEnv(TinyEnv):
-    """Draws the first observation of a later episode before the picture is replaced."""
+    """Draws the first observation of a later episode before the image is replaced."""
 
-    picture = np.zeros((2, 2, 1), np.uint8)
+    image = np.zeros((2, 2, 1), np.uint8)
 
     def reset(self, *, seed=None, options=None):
-        old = self.picture
+        old = self.image
         observation, info = super().reset(seed=seed, options=options)
         stale = seed is None and self.steps_before > 1
-        return ({**observation, "picture": old.copy()} if stale else observation), info
+        return ({**observation, "image": old.copy()} if stale else observation), info
 
     steps_before = 0
 

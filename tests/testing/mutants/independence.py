@@ -16,9 +16,9 @@ def reward_by_slot_number(self, results, actions):
 
 
 @mutant_step("permutation", "another slot's state", [NEXT])
-def neighbours_picture(self, results, actions):
-    rolled = np.roll(results["observations"]["picture"], 1, axis=0)
-    results["observations"]["picture"] = rolled
+def neighbours_image(self, results, actions):
+    rolled = np.roll(results["observations"]["image"], 1, axis=0)
+    results["observations"]["image"] = rolled
 
 
 @mutant_step("reset mask", "or a slot reads another's state", [DISABLED])

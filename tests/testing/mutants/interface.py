@@ -44,7 +44,7 @@ def observation_out_of_bounds(self, results, actions):
 
 @mutant_step("reset and step", r"observations has \[.*\], not a dict with the keys", [NEXT])
 def observation_key_missing(self, results, actions):
-    del results["observations"]["picture"]
+    del results["observations"]["image"]
 
 
 @mutant_step("reset and step", "rewards to be a float array", [NEXT])

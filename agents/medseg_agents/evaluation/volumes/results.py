@@ -55,8 +55,8 @@ class VolumeResults:
         )
         self.rows += summarise_volumes_by(all_seeds, by, **labels)
         for number, one in enumerate(scored):
-            more = {**labels, "repeat": str(number)} if len(scored) > 1 else labels
-            self.lines += volume_lines(one, **more)
+            row_labels = {**labels, "repeat": str(number)} if len(scored) > 1 else labels
+            self.lines += volume_lines(one, **row_labels)
         where = f" ({labels['backbone']}, {labels['policy']})"
         self.unscored += unscored_lines(all_seeds.unscored, where)
 

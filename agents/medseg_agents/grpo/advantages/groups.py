@@ -150,7 +150,7 @@ def _mean_of_others(values: np.ndarray) -> np.ndarray:
 def _units(
     returns: np.ndarray, members: Sequence[np.ndarray], scale: str, learners: OverLearners
 ) -> np.ndarray:
-    """What the advantage of each episode is divided by, (E,)."""
+    """Return the divisor of each episode's advantage, (E,)."""
     if scale == "none":
         return np.ones(len(returns))
     if scale == "batch":

@@ -24,7 +24,7 @@ from medseg_gym.envs.core import SlotState
 
 @dataclass(frozen=True)
 class BranchPoint:
-    """What all episodes of a group begin with.
+    """The state that all episodes of a group begin with.
 
     Args:
         turn: The first turn that is theirs, from 0.
@@ -72,7 +72,7 @@ class Trunk:
 
     @property
     def grows(self) -> bool:
-        """Whether there is a turn to play before the group branches."""
+        """Return whether there is a turn to play before the group branches."""
         return not self.ended and self.newest.turn < self.wanted
 
     def conversation(self) -> Conversation:

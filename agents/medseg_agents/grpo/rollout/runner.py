@@ -193,7 +193,7 @@ class ChatEnvRunner(SingleAgentEnvRunner):
     def _points(
         self, groups: Sequence[Group], observations: Any, engine: Any
     ) -> dict[int, BranchPoint]:
-        """Where each group's episodes begin, by its number; the slots are there afterwards."""
+        """Return the start of each group's episodes by its number; slots are there afterwards."""
         settings, seed = self.config.settings, self.config.seed or 0
         size, numbers = settings.num_generations, [group.number for group in groups]
         starts = []

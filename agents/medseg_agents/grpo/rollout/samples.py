@@ -37,8 +37,8 @@ class SampledTurn:
     """Tool of the call, "" where none could be read."""
 
     invalid: str
-    """Why it changed nothing, see `invalid_kind`, with the error that the model was told; "" for a
-    valid call."""
+    """Reason why it changed nothing, see `invalid_kind`, with the error that the model was told; ""
+    for a valid call."""
 
     reward: float
     """Of the turn."""
@@ -58,7 +58,7 @@ class SampledConversation:
     """Key of the case."""
 
     target: str
-    """What was to be segmented."""
+    """Target that was to be segmented."""
 
     turns: tuple[SampledTurn, ...]
     """In order."""

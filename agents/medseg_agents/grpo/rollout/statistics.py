@@ -17,7 +17,7 @@ NO_SPREAD = 1e-6
 """A group whose standard deviation is below this has none."""
 
 INVALID_KINDS = ("cut", "no_call", "unknown_tool", "arguments", "rule")
-"""Why a turn changed nothing; see `invalid_kind`."""
+"""Reason why a turn changed nothing; see `invalid_kind`."""
 
 _NO_CALL = ("no <tool_call>", "the thought was not closed", "thinking is not allowed")
 

@@ -1,4 +1,4 @@
-"""What learners decide together, so that each of them makes the same calls in the same order.
+"""Decisions that learners take together, so that all make the same calls in the same order.
 
 Passes of sharded learners are collective calls, and so is the last backward pass under DDP. A
 learner that makes one call more than the others, or leaves early with an error, lets them wait

@@ -151,7 +151,7 @@ def load_part(learner: Any, place: str) -> None:
     unknown = sorted({_name(key) for key in sizes} ^ set(own))
     if unknown or any(sizes[key] != tuple(wanted[key].shape) for key in wanted):
         raise MedSegError(f"{place}: weights of another model: {', '.join(unknown[:3])} ...")
-    found: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+    moments: list[tuple[dict[str, Any], str, torch.Tensor]] = []
     for parameter, name, state in _moments(learner):
         for key, size in sizes.items():
             kind = key.removeprefix(_MOMENT).partition("/")[0]
@@ -159,9 +159,9 @@ def load_part(learner: Any, place: str) -> None:
                 like = size == tuple(parameter.shape)
                 target = torch.zeros_like(parameter) if like else torch.zeros(size)
                 wanted[key] = target.detach()
-                found.append((state, kind, wanted[key]))
+                moments.append((state, kind, wanted[key]))
     _read(wanted, place)
-    for state, kind, value in found:
+    for state, kind, value in moments:
         state[kind] = value
 
 
@@ -224,12 +224,12 @@ def _host_group(learner: Any) -> Any:
 def _described(place: str) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     from torch.distributed.checkpoint import HuggingFaceStorageReader
 
-    found: dict[str, Any]  # of tensors alone: safetensors files hold nothing else
+    metadata: dict[str, Any]  # of tensors alone: safetensors files hold nothing else
     try:
-        found = dict(HuggingFaceStorageReader(place).read_metadata().state_dict_metadata)
+        metadata = dict(HuggingFaceStorageReader(place).read_metadata().state_dict_metadata)
     except Exception as error:  # safetensors' own, JSON's, the disk's
         raise _damaged(place, error) from error
-    return {key: (tuple(one.size), one.properties.dtype) for key, one in found.items()}
+    return {key: (tuple(one.size), one.properties.dtype) for key, one in metadata.items()}
 
 
 def _sizes(place: str) -> dict[str, tuple[int, ...]]:

@@ -43,8 +43,10 @@ class ChatLearnerGroup(LearnerGroup):
         )
         return self.ask_all(
             [
-                actor.update.remote(training_data=shard, timesteps=timesteps, **more, **kwargs)
-                for actor, (shard, more) in zip(self._workers, shards, strict=True)
+                actor.update.remote(
+                    training_data=shard, timesteps=timesteps, **shard_options, **kwargs
+                )
+                for actor, (shard, shard_options) in zip(self._workers, shards, strict=True)
             ]
         )
 

@@ -1,4 +1,4 @@
-"""Whether a cluster can hold the processes of a configuration, before they are waited for."""
+"""Check that a cluster can hold the processes of a configuration, before they are waited for."""
 
 from __future__ import annotations
 

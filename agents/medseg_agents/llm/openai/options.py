@@ -1,4 +1,4 @@
-"""How a model's server is asked."""
+"""Settings of a model's server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_URL = "https://api.openai.com/v1"
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIOptions:
-    """How a server is asked."""
+    """Settings of a model's server."""
 
     base_url: str | None = None
     """Address of the server, up to "/v1"; None takes `OPENAI_BASE_URL`, else OpenAI's own."""
@@ -36,7 +36,7 @@ class OpenAIOptions:
     """
 
     limit_name: str = "max_tokens"
-    """How the server calls that limit; models that reason at OpenAI want "max_completion_tokens".
+    """The server's name of that limit; models that reason at OpenAI want "max_completion_tokens".
     """
 
     send_seed: bool = True
@@ -45,7 +45,7 @@ class OpenAIOptions:
     """
 
     history: str | int = "all"
-    """"all" pictures, the newest k, or "none" (see `history.read_history`)."""
+    """"all" images, the newest k, or "none" (see `history.read_history`)."""
 
     native_tools: bool = False
     """Send the tool schemas beside the messages. Calls that come back as `tool_calls`, with or
@@ -53,7 +53,7 @@ class OpenAIOptions:
     """
 
     detail: str | None = None
-    """"low", "high" or "auto" for servers that know picture detail; None says nothing."""
+    """"low", "high" or "auto" for servers that know the detail of an image; None says nothing."""
 
     concurrency: int = 8
     """Requests under way at once, at least 1."""
@@ -75,7 +75,7 @@ class OpenAIOptions:
     """Dollars for a million prompt tokens."""
 
     price_out: float = 0.0
-    """Dollars for a million tokens of answers."""
+    """Dollars for a million tokens of completions."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "history", read_history(self.history))

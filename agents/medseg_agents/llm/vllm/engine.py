@@ -75,7 +75,7 @@ class VLLMEngine:
         """Complete the newest user turn of each, and add the completion to its dialogue.
 
         Raises:
-            EngineError: vLLM failed, died, was late, or gave something else than whole answers. No
+            EngineError: vLLM failed, died, was late, or gave no whole completions. No
                 dialogue has been added to then.
         """
         if not conversations:
@@ -97,13 +97,13 @@ class VLLMEngine:
             "sampling": self._sampling(),
         }
         arrays = [*(prompt.tokens for prompt in prompts), *new.values()]
-        reply, found = sampler.process.ask("generate", message, arrays)
+        reply, results = sampler.process.ask("generate", message, arrays)
         count = len(prompts)
-        self._check(reply, found, count)
+        self._check(reply, results, count)
         self.cached_tokens += sum(reply["cached"])
         completions = []
         for number, prompt in enumerate(prompts):
-            read, chosen, log_probs = (found[number + count * part] for part in range(3))
+            read, chosen, log_probs = (results[number + count * part] for part in range(3))
             ended = len(chosen) > 0 and int(chosen[-1]) in facts.end_tokens
             text = processor.tokenizer.decode(
                 chosen[: len(chosen) - ended].tolist(), skip_special_tokens=False
@@ -137,22 +137,23 @@ class VLLMEngine:
             "forbidden": facts.forbidden,
         }
 
-    def _check(self, reply: dict[str, Any], found: Sequence[np.ndarray], count: int) -> None:
-        """Refuse answers that are not whole, rather than have an episode scored with them."""
+    def _check(self, reply: dict[str, Any], results: Sequence[np.ndarray], count: int) -> None:
+        """Refuse completions that are not whole, rather than have an episode scored with them."""
         problem = ""
-        if len(reply["finish"]) != count or len(found) != 3 * count:
-            problem = f"{len(reply['finish'])} answers to {count} conversations"
+        if len(reply["finish"]) != count or len(results) != 3 * count:
+            problem = f"{len(reply['finish'])} completions of {count} conversations"
         elif reply["version"] != self.sampler.version:
             problem = (
-                f"answers of weights number {reply['version']}, not number {self.sampler.version}"
+                f"completions of weights number {reply['version']}, not "
+                f"number {self.sampler.version}"
             )
         for number, finish in enumerate([] if problem else reply["finish"]):
-            tokens, log_probs = found[number + count], found[number + 2 * count]
+            tokens, log_probs = results[number + count], results[number + 2 * count]
             if finish not in ("stop", "length"):
-                problem = f"an answer that ended by {finish!r}"
+                problem = f"a completion that ended by {finish!r}"
             elif finish == "length" and len(tokens) < self.options.max_new_tokens:
                 problem = (
-                    f"an answer cut at {len(tokens)} tokens: the conversation is as long as "
+                    f"a completion cut at {len(tokens)} tokens: the conversation is as long as "
                     'max_model_len; raise it, vllm_options="max_model_len=16384"'
                 )
             elif not len(tokens) or len(tokens) != len(log_probs):

@@ -1,4 +1,4 @@
-"""What a checkpoint's files say of its model, where the model itself lives elsewhere."""
+"""Facts that a checkpoint's files state of its model, where the model itself lives elsewhere."""
 
 from __future__ import annotations
 

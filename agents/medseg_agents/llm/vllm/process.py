@@ -36,7 +36,7 @@ _ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else threads are pinned to cores that others use
     "HF_HUB_OFFLINE": "1",
 }
-"""Where the environment does not say otherwise."""
+"""The Python that is used unless the environment names another."""
 
 
 def find_python(named: str = "") -> str:
@@ -116,7 +116,7 @@ class VLLMProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """Return whether it can be asked."""
         return self._end.alive and self._process.poll() is None
 
     def ask(
@@ -146,7 +146,7 @@ class VLLMProcess:
         deadline = time.monotonic() + seconds
         try:
             wire.send(self._stream, message, arrays, deadline)
-            reply, found = wire.receive(self._stream, deadline)
+            reply, results = wire.receive(self._stream, deadline)
         except TimeoutError:
             self.close()
             raise EngineError(
@@ -165,7 +165,7 @@ class VLLMProcess:
         if "error" in reply:
             self.close()
             raise EngineError(f"{what} failed: {reply['error']}")
-        return reply, found
+        return reply, results
 
     def _last_words(self) -> str:
         """Return the end of its log; in front of it may be every pixel of every request."""

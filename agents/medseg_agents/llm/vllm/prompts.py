@@ -19,7 +19,7 @@ _KEPT_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is shown in one turn.
+    """Input of a model in one turn.
 
     Args:
         tokens: (L,) int32, one place holder an image.

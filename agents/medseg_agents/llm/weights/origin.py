@@ -1,4 +1,4 @@
-"""What a trained model was made from: the facts that are kept beside its weights."""
+"""Origin of a trained model: the facts that are kept beside its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PACKAGES = ("medseg-gym", "torch", "transformers", "peft", "ray", "trl")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the weights of a model come from.
+    """Origin of a model's weights.
 
     Args:
         start: Folder that training began with.

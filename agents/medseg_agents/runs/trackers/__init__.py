@@ -1,4 +1,4 @@
-"""Where a run's metrics, tables and alerts are shown: TensorBoard, Weights & Biases, MLflow."""
+"""Trackers of a run's metrics, tables and alerts: TensorBoard, Weights & Biases, MLflow."""
 
 from medseg_agents.runs.trackers.protocol import Table, Tracker
 from medseg_agents.runs.trackers.registry import make_trackers, names, register, split

@@ -49,8 +49,8 @@ class MLflowTracker:
         self._client: Any = mlflow.MlflowClient(tracking_uri=uri or None)
         identity = read_identity(folder, "mlflow")
         if not identity:
-            found = self._client.get_experiment_by_name(experiment)
-            where = found.experiment_id if found else self._client.create_experiment(experiment)
+            known = self._client.get_experiment_by_name(experiment)
+            where = known.experiment_id if known else self._client.create_experiment(experiment)
             run = self._client.create_run(where, run_name=name or folder.absolute().name)
             identity = run.info.run_id
             write_identity(folder, "mlflow", identity)

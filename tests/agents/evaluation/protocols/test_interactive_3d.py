@@ -208,11 +208,11 @@ def folder(tmp_path_factory):
     return root
 
 
-def evaluate(folder, out, *more):
+def evaluate(folder, out, *options):
     app = typer.Typer()
     add_commands(app)
     arguments = ["eval", "--protocol", PROTOCOL, "--cases", f"npz:{folder}", "--backbone"]
-    return CliRunner().invoke(app, [*arguments, "ellipse", "--out", str(out), *more])
+    return CliRunner().invoke(app, [*arguments, "ellipse", "--out", str(out), *options])
 
 
 def rows_of(out):
@@ -229,7 +229,7 @@ def test_anyone_can_compute_the_table_again_from_the_stored_predictions(folder, 
         assert tuple(row) == COLUMNS
         volume, case = NpzVolume(folder / name), name.removesuffix(".npz")
         truth, classes = volume.labels(), np.unique(volume.labels())[1:]
-        said = json.loads((tmp_path / "clicks" / f"{case}.json").read_text())
+        saved = json.loads((tmp_path / "clicks" / f"{case}.json").read_text())
         segs, dscs, nsds = np.zeros_like(truth), [], []
         clicks = [{"fg": [], "bg": []} for _ in classes]
         order = [[] for _ in classes]
@@ -247,8 +247,8 @@ def test_anyone_can_compute_the_table_again_from_the_stored_predictions(folder, 
             dsc, nsd = plain_scores(truth, segs, volume.spacing) if file.exists() else (0, 0)
             dscs.append(dsc)
             nsds.append(nsd)
-        assert said["clicks"] == clicks and said["clicks_order"] == order
-        assert (said["boxes"] is None) is ("synthetic" in case)
+        assert saved["clicks"] == clicks and saved["clicks_order"] == order
+        assert (saved["boxes"] is None) is ("synthetic" in case)
         for column, values in (("DSC", dscs), ("NSD", nsds)):
             expected = {f"{column}_{n}": value for n, value in enumerate(values, start=1)}
             expected[f"{column}_Final"] = values[-1]
@@ -323,8 +323,12 @@ def test_wrong_predictions_and_cases_are_refused(folder, tmp_path):
             play_case(Odd(answer), truth, truth, (1, 1, 1), None)
     played = play_case(Odd((truth > 0).astype(int)), truth, truth, (1, 1, 1), None)
     assert played.scores[-1] == (1, 1) and played.clicks[0].order == ["fg", *[None] * 4]
-    for cases, more in ((folder / "no", ()), (f"{folder}?labels=1:a", ()), (folder, ("--seed=3",))):
-        assert evaluate(cases, tmp_path / "x", *more).exit_code != 0
+    for cases, options in (
+        (folder / "no", ()),
+        (f"{folder}?labels=1:a", ()),
+        (folder, ("--seed=3",)),
+    ):
+        assert evaluate(cases, tmp_path / "x", *options).exit_code != 0
     empty = np.zeros((3, 9, 9), np.uint8)
     write_npz(tmp_path / "in" / "empty.npz", empty, empty, (1, 1, 1))
     write_npz(tmp_path / "in" / "flat.npz", truth[1], truth[1], (1, 1))

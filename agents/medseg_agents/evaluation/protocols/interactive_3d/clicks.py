@@ -63,10 +63,10 @@ def next_click(
         without an error.
     """
     error = truth != prediction
-    found = ndimage.find_objects(error.view(np.uint8))
-    if not found or found[0] is None:
+    bounds = ndimage.find_objects(error.view(np.uint8))
+    if not bounds or bounds[0] is None:
         return None
-    outer = found[0]
+    outer = bounds[0]
     parts, count = ndimage.label(error[outer], np.ones((3, 3, 3)))
     largest = 1
     if count > 1:
@@ -83,13 +83,13 @@ def next_click(
 
 def _deepest(component: np.ndarray, limit: int) -> np.ndarray:
     """Return the voxels of largest depth in the order of the array, n x 3 int."""
-    most = 0.0
+    deepest_depth = 0.0
     deepest: list[np.ndarray] = []
     for index, depths in enumerate(_depths(component, limit)):
         highest = float(depths.max())
-        if highest > most:
-            most, deepest = highest, []
-        if highest == most and highest > 0:
+        if highest > deepest_depth:
+            deepest_depth, deepest = highest, []
+        if highest == deepest_depth and highest > 0:
             places = np.argwhere(depths == highest)
             deepest.append(np.column_stack([np.full(len(places), index), places]))
     return np.concatenate(deepest)

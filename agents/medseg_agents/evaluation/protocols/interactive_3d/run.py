@@ -164,15 +164,15 @@ def _boxes(
 
 
 def _format(cases: str) -> NpzFormat:
-    found = read_file_spec(cases)
-    if found is None or not issubclass(found[0], NpzFormat):
+    file_spec = read_file_spec(cases)
+    if file_spec is None or not issubclass(file_spec[0], NpzFormat):
         raise CaseError(f"the protocol plays .npz files: --cases npz:PATH, not {cases!r}")
     for option in _UNUSED:
-        if option in found[1].options:
+        if option in file_spec[1].options:
             raise CaseError(f"{cases}: {option}= does nothing with the protocol; leave it out")
-    if not found[1].path.exists():
-        raise CaseError(f"{cases}: there is no {found[1].path}")
-    return NpzFormat(found[1])
+    if not file_spec[1].path.exists():
+        raise CaseError(f"{cases}: there is no {file_spec[1].path}")
+    return NpzFormat(file_spec[1])
 
 
 def _names(dataset_format: NpzFormat, cases: str) -> Iterator[str]:

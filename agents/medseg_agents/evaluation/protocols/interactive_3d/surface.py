@@ -50,11 +50,11 @@ def surface_dice_by_area(
             f"two bool masks of one shape are wanted, got {truth.dtype} {truth.shape} and "
             f"{prediction.dtype} {prediction.shape}"
         )
-    found = ndimage.find_objects((truth | prediction).view(np.uint8))
-    if not found or found[0] is None:
+    bounds = ndimage.find_objects((truth | prediction).view(np.uint8))
+    if not bounds or bounds[0] is None:
         return float("nan")
     areas = _areas(tuple(float(one) for one in spacing))
-    codes = [_codes(mask[found[0]]) for mask in (truth, prediction)]
+    codes = [_codes(mask[bounds[0]]) for mask in (truth, prediction)]
     borders = [(one != 0) & (one != _FULL) for one in codes]
     near = total = 0.0
     for here in (0, 1):
