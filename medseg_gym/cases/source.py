@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from medseg_gym.cases.case import Case, ReadOnlyCase
 from medseg_gym.errors import CaseError, nearest
+from medseg_gym.object_paths import load_object
 from medseg_gym.registry import Factory, Registry
 
 if TYPE_CHECKING:
@@ -317,9 +318,10 @@ def open_splits(spec: str, load: Callable[[str, str], AnySource]) -> dict[str, A
 @lru_cache(maxsize=64)
 def _open(text: str, split: str) -> CaseSource:
     if split == ALL:
-        from medseg_gym.cases.derived.all_splits import AllCases
-
-        return AllCases(text, load_splits(text))
+        # By its path, as formats are: it stands on this module.
+        all_cases: Callable[..., CaseSource]
+        all_cases = load_object("medseg_gym.cases.derived.all_splits:AllCases")
+        return all_cases(text, load_splits(text))
     return open_spec(CASES, text, split, CaseSource, CaseList, "a CaseSource or Cases")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import ClassVar
 
 from medseg_gym.cases.source import ALL, InMemory, Source, check_split, open_spec, open_splits
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.errors import CaseError
+from medseg_gym.object_paths import load_object
 from medseg_gym.registry import Factory, Registry
 
 
@@ -82,9 +83,10 @@ def load_volumes(
 @lru_cache(maxsize=16)
 def _open(text: str, split: str) -> VolumeSource:
     if split == ALL:
-        from medseg_gym.cases.derived.all_splits import AllVolumes
-
-        return AllVolumes(text, open_splits(text, load_volumes))
+        # By its path, as formats are: it stands on this module.
+        all_volumes: Callable[..., VolumeSource]
+        all_volumes = load_object("medseg_gym.cases.derived.all_splits:AllVolumes")
+        return all_volumes(text, open_splits(text, load_volumes))
     return open_spec(VOLUMES, text, split, VolumeSource, VolumeList, "a VolumeSource or volumes")
 
 
