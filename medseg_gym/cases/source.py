@@ -317,7 +317,7 @@ def _open(text: str, split: str) -> CaseSource:
     if split == ALL:
         from medseg_gym.cases.derived.all_splits import AllCases
 
-        return AllCases(text, load_splits(text))
+        return AllCases(load_splits(text))
     return open_spec(CASES, text, split, CaseSource, CaseList, "a CaseSource or Cases")
 
 

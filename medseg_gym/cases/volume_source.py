@@ -84,7 +84,7 @@ def _open(text: str, split: str) -> VolumeSource:
     if split == ALL:
         from medseg_gym.cases.derived.all_splits import AllVolumes
 
-        return AllVolumes(text, open_splits(text, load_volumes))
+        return AllVolumes(open_splits(text, load_volumes))
     return open_spec(VOLUMES, text, split, VolumeSource, VolumeList, "a VolumeSource or volumes")
 
 
