@@ -321,7 +321,7 @@ def _open(text: str, split: str) -> CaseSource:
         # By its path, as formats are: it stands on this module.
         all_cases: Callable[..., CaseSource]
         all_cases = load_object("medseg_gym.cases.derived.all_splits:AllCases")
-        return all_cases(text, load_splits(text))
+        return all_cases(load_splits(text))
     return open_spec(CASES, text, split, CaseSource, CaseList, "a CaseSource or Cases")
 
 

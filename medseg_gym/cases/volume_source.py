@@ -86,7 +86,7 @@ def _open(text: str, split: str) -> VolumeSource:
         # By its path, as formats are: it stands on this module.
         all_volumes: Callable[..., VolumeSource]
         all_volumes = load_object("medseg_gym.cases.derived.all_splits:AllVolumes")
-        return all_volumes(text, open_splits(text, load_volumes))
+        return all_volumes(open_splits(text, load_volumes))
     return open_spec(VOLUMES, text, split, VolumeSource, VolumeList, "a VolumeSource or volumes")
 
 

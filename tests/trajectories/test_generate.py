@@ -113,11 +113,11 @@ def test_the_commands(tmp_path):
     result = call("rescore", path, "--reward", "medsam_agent")  # another: nothing should be equal
     assert "equal" not in result.output and " steps" in result.output and result.exit_code == 0
     result = call("rescore", path, "--reward", "medsam_agent", "--json")
-    assert len([json.loads(line) for line in result.output.splitlines()]) == 10
+    assert len(json.loads(result.stdout)["episodes"]) == 10
     assert call("rescore", path, "--reward", "medsam_agent", "--out", tmp_path / "r").exit_code == 0
     result = call("replay", tmp_path / "r", "--limit", 4)
     assert result.exit_code == 0, result.output
-    assert json.loads(call("summary", path, "--json").output)["episodes"] == 10
+    assert json.loads(call("summary", path, "--json").stdout)["episodes"] == 10
     assert call("show", path, tmp_path / "sheet.png", "-n", 2).exit_code == 0
     result = call("export", path, tmp_path / "chat.parquet")
     assert result.exit_code == 0 and "wrote" in result.output

@@ -74,10 +74,10 @@ def steps_of(config: Any, rows: int, processes: int = 1) -> int:
         processes: That train together; each step is a batch of each.
     """
     if config.steps:
-        return config.steps
-    batches = -(-rows // config.batch_size)
+        return int(config.steps)
+    batches: int = -(-rows // config.batch_size)
     of_each = -(-batches // processes)
-    return math.ceil(max(1, -(-of_each // config.accumulate)) * config.epochs)
+    return math.ceil(max(1, -(-of_each // config.accumulate)) * float(config.epochs))
 
 
 def checkpointing_name() -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Generic, TypeVar
 
 from medseg_gym.cases.case import Case, ReadOnlyCase
-from medseg_gym.cases.source import ALL, CaseSource, SlicePlace, Source, load_cases
+from medseg_gym.cases.source import ALL, CaseSource, SlicePlace, Source
 from medseg_gym.cases.volume_case import VolumeCase
-from medseg_gym.cases.volume_source import VolumeSource, load_volumes
+from medseg_gym.cases.volume_source import VolumeSource
 from medseg_gym.errors import CaseError
 
 OneCase = TypeVar("OneCase", bound=ReadOnlyCase)
@@ -19,7 +19,6 @@ class _AllSplits(Source[OneCase], Generic[OneCase]):
     """The splits of a source, one behind the other; a split that repeats the others adds nothing.
 
     Args:
-        spec: That they were opened by, or None.
         splits: Source by split, at least one.
 
     Raises:
@@ -27,10 +26,9 @@ class _AllSplits(Source[OneCase], Generic[OneCase]):
     """
 
     split = ALL
-    loader: Callable[..., Source[OneCase]]
 
-    def __init__(self, spec: str | None, splits: Mapping[str, Source[OneCase]]) -> None:
-        self._spec = spec
+    def __init__(self, splits: Mapping[str, Source[OneCase]]) -> None:
+        self._splits = dict(splits)
         self.parts: list[Source[OneCase]] = []
         self._index: dict[str, int] = {}
         for split, source in splits.items():
@@ -72,10 +70,7 @@ class _AllSplits(Source[OneCase], Generic[OneCase]):
         return self._index[key] if key in self._index else super().index_of(key)
 
     def __reduce__(self) -> tuple:
-        # Another process opens its own, as it does of a single split.
-        if self._spec is None:
-            return super().__reduce__()  # type: ignore[return-value]
-        return type(self).loader, (self._spec, ALL)
+        return type(self), (self._splits,)  # each of which says how another process opens it
 
     def _place(self, index: int) -> tuple[Source[OneCase], int]:
         number = range(len(self))[index]
@@ -85,8 +80,6 @@ class _AllSplits(Source[OneCase], Generic[OneCase]):
 
 class AllVolumes(_AllSplits[VolumeCase], VolumeSource):
     """The volumes of all splits."""
-
-    loader = staticmethod(load_volumes)
 
     def depth(self, index: int) -> int:
         """Return how many slices volume `index` has."""
@@ -98,8 +91,6 @@ class AllVolumes(_AllSplits[VolumeCase], VolumeSource):
 class AllCases(_AllSplits[Case], CaseSource):
     """The cases of all splits."""
 
-    loader = staticmethod(load_cases)
-
     @cached_property
     def volumes(self) -> VolumeSource | None:
         """The volumes whose slices the cases are; None where some are images of their own."""
@@ -107,7 +98,7 @@ class AllCases(_AllSplits[Case], CaseSource):
         whole = [one for one in volumes if one is not None]
         if len(whole) < len(volumes):
             return None
-        return AllVolumes(None, {one.split or str(n): one for n, one in enumerate(whole)})
+        return AllVolumes({one.split or str(n): one for n, one in enumerate(whole)})
 
     def place_of(self, key: str) -> SlicePlace | None:
         """Return the volume that a case is a slice of; None for an image of its own."""
