@@ -77,12 +77,12 @@ def absolute_files(text: str) -> str:
     Args:
         text: A spec, or one that holds others: `pool:100:./cases.py:Squares`, a sum of rewards.
     """
-    for found in reversed(list(re.finditer(r"\.py(?=:)", text))):
-        marks = re.finditer(r"[:*+(,=-]\s*|\s+", text[: found.start()])
+    for suffix in reversed(list(re.finditer(r"\.py(?=:)", text))):
+        marks = re.finditer(r"[:*+(,=-]\s*|\s+", text[: suffix.start()])
         for start in (0, *(mark.end() for mark in marks)):  # names may have blanks and dashes too
-            file = Path(text[start : found.end()]).expanduser()
+            file = Path(text[start : suffix.end()]).expanduser()
             if _is_file(file):
-                text = text[:start] + str(file.absolute()) + text[found.end() :]
+                text = text[:start] + str(file.absolute()) + text[suffix.end() :]
                 break
     return text
 
@@ -93,14 +93,14 @@ def with_absolute_files(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def names_module(text: str) -> bool:
-    """Whether a text is the path of a Python file or the dotted name of a module."""
+    """Return whether a text is the path of a Python file or the dotted name of a module."""
     return text.endswith(".py") or (
         "." in text and all(piece.isidentifier() for piece in text.split("."))
     )
 
 
 def finds_module(text: str) -> bool:
-    """Whether a module without a dot can be imported, from the current folder too."""
+    """Return whether a module without a dot can be imported, from the current folder too."""
     if not text.isidentifier():
         return False
     _also_look_in(Path.cwd())
@@ -215,8 +215,8 @@ def _own_names(value: Any) -> list[str]:
 
 def _listed(names: Iterable[str]) -> str:
     names = sorted(names)
-    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more if names else "nothing"
+    rest = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + rest if names else "nothing"
 
 
 def _is_file(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What holds for every command of `medseg`, those of installed packages included."""
+"""Properties of every command of `medseg`, those of installed packages included."""
 
 from __future__ import annotations
 
@@ -175,16 +175,18 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 
 
 def test_doctor_says_what_is_there_and_plays_a_case(tmp_path) -> None:
-    def doctor(*more):
-        result = CliRunner().invoke(app, ["doctor", "--json", *more])
+    def doctor(*arguments):
+        result = CliRunner().invoke(app, ["doctor", "--json", *arguments])
         return result.exit_code, json.loads(result.stdout)
 
-    code, said = doctor("--device", "cpu")
-    assert code == 0 and said["self_test"]["ok"] and said["self_test"]["dice"] > 0.5
-    assert said["versions"]["torch"] and said["threads"]["usable_cores"] >= 1
-    assert said["devices"][0]["device"] == "cpu"
-    assert all(one["install"] is None or '"' in one["install"] for one in said["extras"].values())
-    code, said = doctor("--backbone", "sam_vit_b", "--checkpoint", str(tmp_path / "none.pt"))
-    assert code == 1 and "none.pt is not a file" in said["self_test"]["said"]
+    code, printed = doctor("--device", "cpu")
+    assert code == 0 and printed["self_test"]["ok"] and printed["self_test"]["dice"] > 0.5
+    assert printed["versions"]["torch"] and printed["threads"]["usable_cores"] >= 1
+    assert printed["devices"][0]["device"] == "cpu"
+    assert all(
+        one["install"] is None or '"' in one["install"] for one in printed["extras"].values()
+    )
+    code, printed = doctor("--backbone", "sam_vit_b", "--checkpoint", str(tmp_path / "none.pt"))
+    assert code == 1 and "none.pt is not a file" in printed["self_test"]["message"]
     result = CliRunner().invoke(app, ["doctor", "--no-self-test"])
     assert result.exit_code == 0 and "not set" in result.stdout and "self test" not in result.stdout

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from medseg_gym import registry
 from medseg_gym.errors import MedSegError
-from medseg_gym.object_paths import load_object
+from medseg_gym.object_paths import absolute_files, load_object
 from medseg_gym.registry import Registry, takes_spec
 from medseg_gym.specs import read_options, split_specs, write_options
 
@@ -214,3 +214,33 @@ def test_lists_of_specs_are_split_where_a_spec_begins(colours, text, specs):
     colours.register("blue", lambda: "blue")
     assert colours.split(text) == specs
     assert split_specs("a?b=1,c", lambda piece: False) == ["a?b=1,c"]
+
+
+def test_paths_of_files_are_made_absolute_wherever_they_stand(tmp_path, monkeypatch):
+    folder = tmp_path / "my - own"
+    folder.mkdir()
+    (folder / "own.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "my - own" / "own.py"
+    for text in (
+        "{}:Squares?level=2",
+        "pool:100:{}:Squares",
+        "dice_gain + 0.5 * {}:final_iou",
+        "2*{}:a - {}:b",
+    ):
+        assert absolute_files(text.replace("{}", "my - own/own.py")) == text.replace(
+            "{}", str(place)
+        )
+    for text in ("samples", "nothing.py:X", "package.module:Name"):
+        assert absolute_files(text) == text
+
+
+def test_a_module_without_a_dot_is_known_by_being_there(colours, tmp_path, monkeypatch):
+    (tmp_path / "shades.py").write_text("def dark():\n    return 'dark'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert colours.make("shades:dark") == "dark"
+    assert colours.split("red?a=1,shades:dark") == ["red?a=1", "shades:dark"]
+    with pytest.raises(MedSegError, match="unknown colour 'shadse'"):
+        colours.make("shadse:dark")
+    assert colours.parse(r"C:\own\blue.py:Blue?a=1").kind == r"C:\own\blue.py:Blue"

@@ -365,7 +365,7 @@ def open_spec(
 
 
 def _takes_split(factory: Callable[..., Any]) -> bool:
-    """Whether a user's class or function wants the split as its first argument."""
+    """Return whether a user's class or function wants the split as its first argument."""
     try:
         parameters = list(inspect.signature(factory).parameters.values())
     except (TypeError, ValueError):  # built in, without a signature

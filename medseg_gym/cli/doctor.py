@@ -63,39 +63,41 @@ def doctor(options: DoctorOptions) -> None:
     tested = result["self_test"]
     if tested is not None:
         style = "green" if tested["ok"] else "red"
-        console.print(f"self test: {tested['said']}", style=style, markup=False, soft_wrap=True)
+        console.print(f"self test: {tested['message']}", style=style, markup=False, soft_wrap=True)
         if not tested["ok"]:
             raise typer.Exit(1)
 
 
 def find_versions() -> dict[str, str | None]:
     """Return versions by name; None of what is not installed."""
-    found: dict[str, str | None] = {
+    results: dict[str, str | None] = {
         "medseg-gym": medseg_gym.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            results[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
-    return found
+            results[name] = None
+    return results
 
 
 def find_devices() -> list[dict[str, Any]]:
     """Return the devices that torch can compute on, with their memory in bytes where known."""
     import torch
 
-    found: list[dict[str, Any]] = [
+    results: list[dict[str, Any]] = [
         {"device": "cpu", "name": platform.processor() or platform.machine(), "memory": None}
     ]
     for number in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(number)
-        found.append({"device": f"cuda:{number}", "name": about.name, "memory": about.total_memory})
+        results.append(
+            {"device": f"cuda:{number}", "name": about.name, "memory": about.total_memory}
+        )
     if torch.backends.mps.is_available():
-        found.append({"device": "mps", "name": "Apple GPU", "memory": None})
-    return found
+        results.append({"device": "mps", "name": "Apple GPU", "memory": None})
+    return results
 
 
 def find_threads() -> dict[str, Any]:
@@ -113,11 +115,11 @@ def find_threads() -> dict[str, Any]:
 
 def find_extras() -> dict[str, dict[str, Any]]:
     """Return for each extra what is missing of it, and the line that installs it."""
-    found = {}
+    results = {}
     for extra in requirements_by_extra():
         missing = missing_packages(extra)
-        found[extra] = {"missing": missing, "install": install_line(extra) if missing else None}
-    return found
+        results[extra] = {"missing": missing, "install": install_line(extra) if missing else None}
+    return results
 
 
 def find_caches() -> list[dict[str, Any]]:
@@ -130,18 +132,18 @@ def find_caches() -> list[dict[str, Any]]:
 
 
 def find_checkpoints() -> dict[str, str | None]:
-    """Return the weight file of every backbone that needs one; None where it is not found."""
+    """Return the weight file of every backbone that needs one; None where it is not results."""
     from medseg_gym.backbones import available
     from medseg_gym.backbones.checkpoint_files import find_checkpoint
 
-    found: dict[str, str | None] = {}
+    results: dict[str, str | None] = {}
     for spec in available().values():
         if spec.checkpoint is not None:
             try:
-                found[spec.name] = str(find_checkpoint(spec, None))
+                results[spec.name] = str(find_checkpoint(spec, None))
             except CheckpointError:
-                found[spec.name] = None
-    return found
+                results[spec.name] = None
+    return results
 
 
 def play_case(options: SegmenterOptions) -> dict[str, Any]:
@@ -151,7 +153,7 @@ def play_case(options: SegmenterOptions) -> dict[str, Any]:
         options: The segmenter.
 
     Returns:
-        Whether the mask is a good one ("ok"), its Dice and the time, and a sentence ("said").
+        Whether the mask is a good one ("ok"), its Dice and the time, and a sentence ("message").
     """
     from medseg_gym import annotators
     from medseg_gym.cases import load_cases
@@ -172,15 +174,15 @@ def play_case(options: SegmenterOptions) -> dict[str, Any]:
         ((played,),) = play_cases(envs, policy, [source.keys[largest]])
         envs.close()
     except Exception as error:  # whatever it is, it is what the test is there to show
-        return {"ok": False, "said": f"{type(error).__name__}: {error}"}
+        return {"ok": False, "message": f"{type(error).__name__}: {error}"}
     dice, seconds = played.episode.dice, time.perf_counter() - began
-    said = (
+    message = (
         f"{options.backbone} on {source.keys[largest]}: Dice {dice:.3f} with one box, "
         f"{seconds:.1f} s"
     )
     if dice < _GOOD:
-        said += f"; at least {_GOOD} was expected"
-    return {"ok": dice >= _GOOD, "dice": dice, "seconds": seconds, "said": said}
+        message += f"; at least {_GOOD} was expected"
+    return {"ok": dice >= _GOOD, "dice": dice, "seconds": seconds, "message": message}
 
 
 def _count(folder: Path) -> dict[str, int]:

@@ -38,10 +38,10 @@ def with_output(command: Callable[..., None], results: bool = True) -> Callable[
         results: Whether it has any; a server has none.
     """
     own = inspect.signature(command, eval_str=True)
-    more = {"as_json": _JSON, "quiet": _QUIET} if results else {"quiet": _QUIET}
+    added = {"as_json": _JSON, "quiet": _QUIET} if results else {"quiet": _QUIET}
     keywords = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
-        for name, kind in more.items()
+        for name, kind in added.items()
     ]
 
     @wraps(command)

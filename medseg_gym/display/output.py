@@ -1,4 +1,4 @@
-"""How a command shows its results: to people, as one JSON document, or not at all."""
+"""Ways in which a command shows its results: to people, as one JSON document, or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 @dataclass(frozen=True)
 class _Output:
-    """How the running command shows its results.
+    """Return how the running command shows its results.
 
     Args:
         document: Where the JSON document goes; None without `--json`.
@@ -51,7 +51,7 @@ def showing(as_json: bool = False, quiet: bool = False) -> Iterator[None]:
 
 
 def is_hidden(stderr: bool) -> bool:
-    """Whether the running command shows nothing of a kind to people.
+    """Return whether the running command shows nothing of a kind to people.
 
     Args:
         stderr: Of progress and notices; else of results, which `--json` prints in their stead.

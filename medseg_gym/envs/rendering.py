@@ -70,7 +70,7 @@ def draw_case(
     if box is not None:
         corners = (box.x1 * width, box.y1 * height, box.x2 * width, box.y2 * height)
         draw.rectangle(corners, outline=BOX_RGB, width=max(1, side // 190))
-    radius = max(2, side // 90)
+    radius = max(4, side // 90)
     for point in points:
         x, y = point.x * width, point.y * height
         colour = POSITIVE_RGB if point.positive else NEGATIVE_RGB

@@ -23,7 +23,7 @@ from medseg_gym.serving.middleware.pixel_budget import Allowance
 from medseg_gym.serving.routes.images import read_upload
 
 NAME = "the file"
-"""What a file is called in errors: its own name is not kept."""
+"""Name of a file in errors: its own is not kept."""
 
 _VOLUME_BEGINS = {
     b"\x1f\x8b": ".nii.gz",
@@ -38,7 +38,7 @@ _VOLUME_BEGINS = {
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How a file is to be read.
+    """Ways to read a file.
 
     Args:
         target: What to segment, in words.

@@ -1,4 +1,4 @@
-"""What all commands of `medseg train` share: the folder of the run, and going on with it."""
+"""Options that all commands of `medseg train` share: the folder of the run, and going on."""
 
 from __future__ import annotations
 

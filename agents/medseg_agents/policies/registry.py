@@ -33,8 +33,8 @@ POLICIES: Registry[PolicySpec] = Registry(
 
 def names() -> tuple[str, ...]:
     """Kinds that `make` knows, the annotators and those of volumes among them."""
-    more = (name for name in annotators.volume_names() if not ANNOTATORS.knows(name))
-    return (*POLICIES.names(), *annotators.names(), *more)
+    volumes = (name for name in annotators.volume_names() if not ANNOTATORS.knows(name))
+    return (*POLICIES.names(), *annotators.names(), *volumes)
 
 
 def register(kind: str, factory: str | Factory[PolicySpec]) -> None:

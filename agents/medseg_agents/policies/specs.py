@@ -41,7 +41,7 @@ class PolicySpec:
 
     @property
     def plays_volumes(self) -> bool:
-        """Whether an episode of it is a whole volume, and not an image or a slice."""
+        """Return whether an episode of it is a whole volume, and not an image or a slice."""
         return self.env_id in VOLUME_ENVS
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ class ExtendOptions(Options):
     """
 
     extend_schedule: Literal["hold", "stretch"] = "hold"
-    """What schedules do on an extended run: "hold" keeps the values of the end of its first
+    """Schedules of an extended run: "hold" keeps the values of the end of its first
     length; "stretch" takes them to be of the whole length from here on, so that they jump back.
     """
 

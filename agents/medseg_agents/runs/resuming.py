@@ -63,18 +63,16 @@ def check_settings(before: Options, now: Options, run: RunFolder, error: type[Me
     differing = [name for name in is_now if name not in free and was[name] != is_now[name]]
     if not differing:
         return
-    said = ", ".join(f"{_flag(name)} {was[name]} (not {is_now[name]})" for name in differing)
+    differences = ", ".join(f"{_flag(name)} {was[name]} (not {is_now[name]})" for name in differing)
     message = (
-        f"{run.path} was begun with other settings: {said}. Resume it without "
+        f"{run.path} was begun with other settings: {differences}. Resume it without "
         f"{', '.join(map(_flag, differing))}, or give another --out"
     )
     length = _length(now)
     if length in differing:
         longer = [one[length] if isinstance(one[length], int) else 0 for one in (was, is_now)]
-        more = longer[1] - longer[0] if 0 < longer[0] < longer[1] else "N"
-        message += (
-            f". Its schedules follow {_flag(length)}: give --extend {more} to go on after its end"
-        )
+        extension = longer[1] - longer[0] if 0 < longer[0] < longer[1] else "N"
+        message += f". Its schedules follow {_flag(length)}: give --extend {extension} to go on after its end"
     raise error(message)
 
 
@@ -99,11 +97,12 @@ def check_extension(config: Any, resume: bool, error: type[MedSegError]) -> None
             "--extend goes on after the end of a run: give it with --resume; a new run takes a "
             f"larger {_flag(_length(config))}"
         )
-    falls = config.one_schedule and getattr(config, "schedule", "constant") != "constant"
+    schedule = getattr(config, "schedule", "constant")
+    falls = config.one_schedule and schedule != "constant"
     if extend and falls and not getattr(config, "final_rate", 0.0):
         if config.extend_schedule == "hold":
             raise error(
-                f"the schedule {config.schedule!r} has brought the learning rate to 0 at the end "
+                f"the schedule {schedule!r} has brought the learning rate to 0 at the end "
                 "of the run, where --extend-schedule hold keeps it: give --extend-schedule stretch"
             )
 

@@ -125,7 +125,7 @@ class PlayOptions(TrackingOptions):
     """
 
     play_count: int = 6
-    """How many."""
+    """Number of them."""
 
     play_backbone: str = "pocket"
     """Segmenter of these episodes."""

@@ -105,8 +105,8 @@ class FileData:
         )
 
     def _splits(self) -> list[str]:
-        found = {record.split for record in self.records}
-        return [split for split in SPLITS if split in found]
+        present = {record.split for record in self.records}
+        return [split for split in SPLITS if split in present]
 
     def split(self, split: str) -> tuple[Record, ...]:
         """Records of a split, in order."""

@@ -49,7 +49,7 @@ class StepRequest(_Strict):
 
     @property
     def verdict(self) -> Verdict:
-        """What the person says of the game, if it ends here."""
+        """The person's words about the game, if it ends here."""
         return Verdict(self.accepted, self.least_dice)
 
     def prompt(self, on_volume: bool) -> Prompt | VolumePrompt:
@@ -101,7 +101,7 @@ class WatchRequest(_Strict):
 
 
 class ScanRequest(_Strict):
-    """How an uploaded scan is to be read."""
+    """Reading of an uploaded scan."""
 
     target: Text
     modality: Text = ""

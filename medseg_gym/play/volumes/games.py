@@ -182,12 +182,12 @@ class VolumeGames(GameBook[VolumeGame]):
     def _make_room(self, owner: str, case: VolumeCase) -> None:
         mine = sorted((g for g in self._games.values() if g.owner == owner), key=lambda g: g.used)
         idle = [game for game in mine if not game.lock.locked()]
-        most = self.options.volume_bytes
-        while idle and (len(mine) >= MAX_GAMES or self._held(owner, case) > most):
+        limit = self.options.volume_bytes
+        while idle and (len(mine) >= MAX_GAMES or self._held(owner, case) > limit):
             game = idle.pop(0)
             mine.remove(game)
             self.close(game)
-        if self._held(owner, case) > most:
+        if self._held(owner, case) > limit:
             raise ServiceError(
                 f"this volume takes up {case.image.nbytes >> 20} MiB, and yours may hold "
                 f"{most >> 20} MiB together",

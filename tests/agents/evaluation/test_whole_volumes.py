@@ -73,8 +73,8 @@ def mine(tmp_path_factory) -> str:
     return f"{file}:Mine"
 
 
-def evaluation(cases: str, policy: str, **more) -> EvalOptions:
-    options = {"backbone": "ellipse", "save_masks": True, "volume_envs": 2, **more}
+def evaluation(cases: str, policy: str, **changed) -> EvalOptions:
+    options = {"backbone": "ellipse", "save_masks": True, "volume_envs": 2, **changed}
     return EvalOptions(cases=cases, policy=policy, **options)
 
 

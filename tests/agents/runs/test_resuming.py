@@ -32,8 +32,8 @@ TRAINERS = {
 trainers = pytest.mark.parametrize("name", TRAINERS)
 
 
-def call(name, out, *more):
-    result = CliRunner().invoke(app, ["train", name, "--out", str(out), *more])
+def call(name, out, *arguments):
+    result = CliRunner().invoke(app, ["train", name, "--out", str(out), *arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.stdout

@@ -126,8 +126,8 @@ def test_training_writes_a_policy_that_is_shown_what_it_was_trained_on(data, tra
 
 def test_cases_are_played_at_every_checkpoint_and_shown(data, tmp_path):
     out = tmp_path / "run"
-    more = {"play_cases": "phantoms:abdomen", "play_count": 2, "play_backbone": "ellipse"}
-    train_sft(settings(data, **more), out, quiet=True)
+    changed = {"play_cases": "phantoms:abdomen", "play_count": 2, "play_backbone": "ellipse"}
+    train_sft(settings(data, **changed), out, quiet=True)
     rows = [row for row in read_progress(out) if "val/dice" in row]
     assert [row["step"] for row in rows] == [2, 4]
     sheets = sorted((out / "samples").iterdir())
@@ -146,10 +146,10 @@ def test_a_run_goes_on_with_the_same_settings_only(data, trained):
 @pytest.mark.parametrize(("kind", "rates"), [("hold", [0.05, 0.05]), ("stretch", [0.4, 0.2])])
 def test_an_extended_run_holds_its_rate_or_stretches_it(data, trained, tmp_path, kind, rates):
     out = shutil.copytree(trained[0], tmp_path / "run")
-    more = {"optimiser": "adamw", "schedule": "linear", "steps": 4, "epochs": 1.0}
+    changed = {"optimiser": "adamw", "schedule": "linear", "steps": 4, "epochs": 1.0}
     assert train_sft(settings(data), out, resume=True) == out / "model"  # finished: left alone
-    first = train_sft(settings(data, **more), tmp_path / "linear", quiet=True)
-    longer = settings(data, **more, extend=2, extend_schedule=kind)
+    first = train_sft(settings(data, **changed), tmp_path / "linear", quiet=True)
+    longer = settings(data, **changed, extend=2, extend_schedule=kind)
     assert train_sft(longer, tmp_path / "linear", resume=True, quiet=True) == first
     rows = [row for row in read_progress(tmp_path / "linear") if "learning_rate" in row]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]

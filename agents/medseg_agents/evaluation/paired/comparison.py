@@ -91,7 +91,7 @@ class PairedComparison:
 
     def remarks(self) -> list[str]:
         """Return what was left out, and what must be known to read the numbers."""
-        said = []
+        remarks = []
         for pair in self.pairs:
             alone = [
                 f"{count} in the {which} run only"
@@ -104,7 +104,7 @@ class PairedComparison:
                 if row.failed
             ]
             if alone or failed:
-                said.append(f"Left out of {pair.name}: {', '.join([*alone, *failed])}.")
+                remarks.append(f"Left out of {pair.name}: {', '.join([*alone, *failed])}.")
             for setting, words in (
                 ("cases", "The cases are named differently; they were paired by their keys."),
                 ("split", "The runs are of different splits; the cases that both have are shown."),

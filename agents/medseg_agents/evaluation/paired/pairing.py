@@ -1,4 +1,4 @@
-"""Which rows of two runs belong together, and which of their cases."""
+"""Rows of two runs that belong together, and their common cases."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Pair:
 
     @property
     def records(self) -> list[tuple[CaseRecord, CaseRecord]]:
-        """What both played, case by case."""
+        """Cases that both played, one by one."""
         return [(self.first.records[case], self.second.records[case]) for case in self.cases]
 
 

@@ -1,4 +1,4 @@
-"""What the folder of an evaluation or of a comparison holds, read without touching it."""
+"""Contents of the folder of an evaluation or of a comparison, read without touching it."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def read_run(folder: Path) -> list[PlayedRow]:
     rows: dict[tuple[str, str, str], PlayedRow] = {}
     for file in files:
         _add(rows, folder, file)
-    found = [row for row in rows.values() if row.records]
-    if not found:
+    played = [row for row in rows.values() if row.records]
+    if not played:
         what = "holds no cases that were played" if folder.is_dir() else "is not there"
         raise MedSegError(
             f"run {folder} {what}: give the --out of `medseg eval` or `medseg compare` (with "
             "records.jsonl or records/ in it)"
         )
-    return found
+    return played
 
 
 def _add(rows: dict[tuple[str, str, str], PlayedRow], folder: Path, file: Path) -> None:

@@ -22,7 +22,7 @@ from medseg_agents.evaluation.volumes.summary import (
 VOLUMES_FILE = "volumes.csv"
 
 SLICES, WHOLE = "slices", "volumes"
-"""What a policy plays: the slices of volumes one by one, or volumes as a whole."""
+"""Episodes of a policy: the slices of volumes one by one, or volumes as a whole."""
 
 
 @dataclass

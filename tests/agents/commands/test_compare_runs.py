@@ -1,0 +1,83 @@
+"""`medseg compare --runs A B`: two runs that were played already, side by side."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medseg_gym.errors import MedSegError
+from medseg_gym.statistics import bootstrap_interval
+
+EVAL = ["--backbone", "ellipse", "--cases", "./cases.py:Squares"]
+
+
+def records(folder: str) -> list[dict]:
+    return [json.loads(line) for line in Path(folder, "records.jsonl").read_text().splitlines()[1:]]
+
+
+@pytest.fixture
+def runs(medseg):
+    medseg("eval", "--policy", "bright:Bright", *EVAL, "--out", "a")
+    medseg("eval", "--policy", "centre-box", *EVAL, "--out", "b", "--limit", "5")
+    return medseg
+
+
+def test_differences_are_paired_by_case(runs) -> None:
+    said = runs("compare", "--runs", "a", "b", "--out", "c")
+    results = json.loads(Path("c/paired.json").read_text())
+    (pair,) = results["pairs"]
+    assert (pair["cases"], pair["only_first"], pair["only_second"]) == (5, 1, 0)
+    assert "1 in the first run only" in said and "Synthetic" in said
+    first = {one["case"]: one for one in records("a")}
+    gains = [one["dice"][-1] - first[one["case"]]["dice"][-1] for one in records("b")]
+    groups = [one["group"] for one in records("b")]
+    row = next(row for row in results["rows"] if row["measure"] == "dice")
+    assert row["difference"] == pytest.approx(np.mean(gains))
+    assert row["difference_interval"] == pytest.approx(bootstrap_interval(gains, groups))
+    assert row["higher"] + row["equal"] + row["lower"] == row["n"] == 5
+    with Path("c/cases.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 5
+    for name in ("scatter.png", "differences.png"):
+        assert np.asarray(Image.open(Path("c", name)).convert("RGB")).std() > 5
+
+
+def test_a_comparison_and_an_evaluation(runs) -> None:
+    runs("compare", "--policies", "bright:Bright,stop", "--backbones", "ellipse",
+         "--cases", "./cases.py:Squares", "--out", "d")  # fmt: skip
+    runs("compare", "--runs", "a", "d", "--out", "c")
+    results = json.loads(Path("c/paired.json").read_text())
+    assert [pair["cases"] for pair in results["pairs"]] == [6, 6]
+    same = next(row for row in results["rows"] if row["measure"] == "dice")
+    assert same["difference"] == 0 and same["equal"] == 6  # the same policy, played again
+
+
+def test_runs_without_cases_in_common_are_refused(runs) -> None:
+    runs("eval", "--policy", "stop", "--backbone", "ellipse", "--limit", "2", "--out", "other")
+    with pytest.raises(MedSegError, match="no case was played by both"):
+        runs("compare", "--runs", "a", "other", "--out", "c")
+    with pytest.raises(MedSegError, match=r"run nothing is not there: give the --out"):
+        runs("compare", "--runs", "a", "nothing", "--out", "c")
+    with pytest.raises(MedSegError, match="--policies does nothing with --runs"):
+        runs("compare", "--runs", "a", "b", "--policies", "stop")
+
+
+def test_settings_that_differ_are_said(runs) -> None:
+    runs("eval", "--policy", "bright:Bright", *EVAL, "--max-steps", "3", "--reward",
+         "rewarding:final_iou", "--out", "e")  # fmt: skip
+    said = runs("compare", "--runs", "a", "e", "--out", "c")
+    differing = json.loads(Path("c/paired.json").read_text())["pairs"][0]["differing_settings"]
+    assert differing["max_steps"] == [5, 3] and "returns are not compared" in said
+
+
+def test_another_case_of_the_same_key_is_refused(runs) -> None:
+    file = Path("b/records.jsonl")
+    lines = file.read_text().splitlines()
+    changed = json.loads(lines[1]) | {"area": 0.5}
+    file.write_text("\n".join([lines[0], json.dumps(changed), *lines[2:]]) + "\n")
+    with pytest.raises(MedSegError, match="is another case in b"):
+        runs("compare", "--runs", "a", "b", "--out", "c")
