@@ -1,0 +1,74 @@
+"""Methods of the paper index, trained alike: what is compared, and how sure it is."""
+
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+pytest.importorskip("trl")
+
+from medseg_agents.best_of_n.config import BestOfNRun
+from medseg_agents.dpo.config import DpoConfig
+from medseg_agents.grpo.settings import GRPORun
+
+from benchmarks.learning.methods.__main__ import run
+from benchmarks.learning.methods.catalogue import DEFAULT, METHODS, choose_methods
+from benchmarks.learning.methods.intervals import hierarchical_interval
+from benchmarks.learning.methods.sizes import Sizes
+from benchmarks.learning.methods.table import verdict
+from benchmarks.learning.methods.training import grpo_settings, sampling_settings
+from medseg_gym.errors import MedSegError
+
+_OPTIONS = {"grpo": GRPORun, "best-of-n": BestOfNRun, "dpo": DpoConfig}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_a_switch_and_plays_as_many_episodes(name, caller):
+    method, sizes = METHODS[name], Sizes()
+    assert set(method.settings) <= {one.name for one in fields(_OPTIONS[method.kind])}
+    if method.kind == "grpo":
+        settings = grpo_settings(method, 0, sizes, caller)
+        default = grpo_settings(METHODS[DEFAULT], 0, sizes, caller)
+        assert (settings == default) == (name == DEFAULT)
+        assert settings.episodes * settings.iterations == sizes.episodes
+    else:
+        rounds = sizes.best_rounds if method.kind == "best-of-n" else 1
+        settings = sampling_settings(0, sizes, caller, rounds)
+        assert settings.limit * settings.num_generations * rounds == sizes.episodes
+
+
+def test_options_are_those_of_the_command_line():
+    assert METHODS["gdpo"].options == (
+        "medseg train grpo --reward-weights dice_gain=1,cost=-1"
+        " --multi-objective-aggregation normalize_then_sum"
+    )
+    assert METHODS["dynamic_sampling"].options == "medseg train grpo --dynamic-sampling"
+
+
+def test_methods_are_chosen_by_name_and_the_default_is_always_one():
+    assert choose_methods("gspo,cispo") == [DEFAULT, "cispo", "gspo"]
+    assert choose_methods("all") == list(METHODS)
+    with pytest.raises(MedSegError, match="unknown methods"):
+        choose_methods("grppo")
+
+
+def test_an_interval_covers_noise_of_seeds_and_of_cases():
+    rng, groups = np.random.default_rng(0), [str(i // 4) for i in range(80)]
+    held = []
+    for _ in range(400):
+        seeds, images = rng.normal(0, 1, (3, 1)), rng.normal(0, 2, 20).repeat(4)
+        low, high = hierarchical_interval(seeds + images, groups)
+        held.append(low <= 0 <= high)
+    assert 0.93 <= np.mean(held) <= 1
+
+
+def test_an_interval_says_nothing_where_nothing_is_known():
+    groups = [str(i) for i in range(8)]
+    assert hierarchical_interval(np.ones((3, 8)), groups) == (1, 1)
+    assert hierarchical_interval(np.ones((1, 8)), groups) is None
+    assert hierarchical_interval(np.ones((3, 8)), ["a", "b"] * 4) is None
+    with pytest.raises(MedSegError, match="seed 1 has nan for case 2"):
+        hierarchical_interval(np.where(np.arange(16).reshape(2, 8) == 10, np.nan, 1.0), groups)
+    row = {"x_low": -0.1, "x_high": 0.2, "y_low": 0.1, "y_high": 0.2, "z_low": "", "z_high": ""}
+    assert [verdict(row, key) for key in "xyz"] == ["", "more", ""]
