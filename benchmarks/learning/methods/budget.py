@@ -69,11 +69,7 @@ def signs(out: Path, name: str, seed: int, iterations: int) -> dict[str, float]:
         seed: Of the run.
         iterations: That count.
     """
-    rows = [
-        row
-        for row in read_progress(run_of(out, name, seed))
-        if 0 < row["step"] <= iterations
-    ]
+    rows = [row for row in read_progress(run_of(out, name, seed)) if 0 < row["step"] <= iterations]
     result = {}
     for title, column in (
         ("clipped", "clip_ratio/region"),

@@ -40,9 +40,7 @@ class Method:
 METHODS = {
     DEFAULT: Method(title="GRPO, the defaults"),
     "reward_to_go": Method(title="reward-to-go", settings={"advantage": "reward_to_go"}),
-    "dr_grpo": Method(
-        title="Dr. GRPO", settings={"loss_type": "dr_grpo", "scale_rewards": "none"}
-    ),
+    "dr_grpo": Method(title="Dr. GRPO", settings={"loss_type": "dr_grpo", "scale_rewards": "none"}),
     "cispo": Method(title="CISPO", settings={"loss_type": "cispo", "epsilon_high": 5.0}),
     "gspo": Method(
         title="GSPO",
@@ -53,9 +51,7 @@ METHODS = {
             "epsilon_high": 4e-4,
         },
     ),
-    "rloo": Method(
-        title="RLOO", settings={"advantage": "leave_one_out", "scale_rewards": "none"}
-    ),
+    "rloo": Method(title="RLOO", settings={"advantage": "leave_one_out", "scale_rewards": "none"}),
     "reinforce_pp": Method(
         title="REINFORCE++", settings={"advantage": "batch", "num_generations": 1}
     ),

@@ -19,6 +19,8 @@ def plot_differences(rows: Sequence[dict[str, Any]], path: Path) -> None:
     for panel, other in zip(panels, ("start", "default"), strict=True):
         key = f"return_over_{other}"
         for place, row in enumerate(rows):
+            if row[key] == "":
+                continue
             low, high = row[f"{key}_low"], row[f"{key}_high"]
             certain = low != "" and not low <= 0 <= high
             colour = "C0" if certain else "0.55"

@@ -70,6 +70,11 @@ class Sizes:
         return f"pool:{self.pool}:{self.scene}"
 
     @property
+    def held_out(self) -> str:
+        """Spec of the cases of the comparison, drawn once for all that play them."""
+        return f"pool:{self.test}:{self.scene}"
+
+    @property
     def chain(self) -> Chain:
         """Sizes of the start."""
         return Chain(

@@ -74,9 +74,7 @@ def _train_grpo(method: Method, seed: int, sizes: Sizes, folder: Path, start: Pa
     train_chat(grpo_settings(method, seed, sizes, start), folder, resume)
 
 
-def sampling_settings(
-    seed: int, sizes: Sizes, start: Path, rounds: int, **settings: Any
-) -> Any:
+def sampling_settings(seed: int, sizes: Sizes, start: Path, rounds: int, **settings: Any) -> Any:
     """Settings of `medseg train best-of-n`, whose episodes are all that may be played.
 
     Args:
