@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,17 +26,17 @@ _OPTIONS = {"grpo": GRPORun, "best-of-n": BestOfNRun, "dpo": DpoConfig}
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_is_a_switch_and_plays_as_many_episodes(name, caller):
-    method, sizes = METHODS[name], Sizes()
+def test_every_method_is_a_switch_and_plays_as_many_episodes(name):
+    method, sizes, start = METHODS[name], Sizes(), Path("start")
     assert set(method.settings) <= {one.name for one in fields(_OPTIONS[method.kind])}
     if method.kind == "grpo":
-        settings = grpo_settings(method, 0, sizes, caller)
-        default = grpo_settings(METHODS[DEFAULT], 0, sizes, caller)
+        settings = grpo_settings(method, 0, sizes, start)
+        default = grpo_settings(METHODS[DEFAULT], 0, sizes, start)
         assert (settings == default) == (name == DEFAULT)
         assert settings.episodes * settings.iterations == sizes.episodes
     else:
         rounds = sizes.best_rounds if method.kind == "best-of-n" else 1
-        settings = sampling_settings(0, sizes, caller, rounds)
+        settings = sampling_settings(0, sizes, start, rounds)
         assert settings.limit * settings.num_generations * rounds == sizes.episodes
 
 

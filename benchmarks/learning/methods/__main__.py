@@ -3,11 +3,11 @@
     python -m benchmarks.learning.methods --out runs/methods --seeds 0,1,2
 
 Needs no network and no files. A short supervised start is made first, a small
-`benchmarks.learning.tiny_chain` with the image-blind `ellipse` segmenter: it makes valid calls and is
-mediocre. From it every method trains with every seed, on the same few training cases, with as many
-episodes as the others, and plays the same held-out cases greedily. Methods that are used most come
-first. A run is a stage that is not done again when the same command is given again; more `--seeds`
-or `--methods` add to what is there.
+`benchmarks.learning.tiny_chain` with the image-blind `ellipse` segmenter: it makes valid calls and
+is mediocre. From it every method trains with every seed, on the same few training cases, with as
+many episodes as the others, and plays the same held-out cases greedily. Methods that are used most
+come first. A run is a stage that is not done again when the same command is given again; more
+`--seeds` or `--methods` add to what is there.
 
 All cases are synthetic: training takes the train split, the table the test split.
 """
