@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from medseg_agents.runs.resuming import stored_settings
+from medseg_agents.runs.folder import RunFolder
 from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.errors import MedSegError
 from medseg_gym.options import Options
 
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
@@ -29,4 +30,25 @@ def trainer(config: type[Options], command: Callable[..., None]) -> Callable[...
         config: Its settings.
         command: `command(config, out=..., resume=...)`.
     """
-    return with_options(config, command, stored=stored_settings(config))
+    return with_options(config, command, stored=_stored_settings(config))
+
+
+def _stored_settings(kind: type[Options]) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """Make the reader of the settings of the run in `--out`, for a command with `--resume`.
+
+    Args:
+        kind: Class of the settings.
+
+    Returns:
+        A function of the values of `resume` and `out`; its settings are empty for a new run.
+    """
+
+    def settings(values: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not values["resume"] or values["out"] is None:
+            return {}
+        run = RunFolder(values["out"])
+        if not run.config_file.exists():
+            raise MedSegError(f"{run.path} holds no run to resume (no config.json)")
+        return run.read_config(kind).to_mapping()
+
+    return settings

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from medseg_agents.runs.resuming import check_extension, check_settings
 from medseg_gym.errors import MedSegError, PolicyError
 from medseg_gym.options import Options
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
@@ -91,13 +92,11 @@ class RunFolder:
             resume: Go on with what is there.
             error: Raised about the folder.
         """
-        from medseg_agents.runs.resuming import check_extension, check_settings
-
         check_extension(config, resume, error)
         if self.config_file.exists():
             if not resume:
                 raise error(f"{self.path} holds a run; give another --out, or --resume")
-            check_settings(self.read_config(type(config), error), config, self, error)
+            check_settings(self.read_config(type(config), error), config, self.path, error)
         elif resume:
             raise error(f"{self.path} holds no run to resume (no config.json)")
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from medseg_agents.runs.folder import RunFolder
 from medseg_agents.runs.options import ExtendOptions
 from medseg_gym.errors import MedSegError
 from medseg_gym.options import Options
@@ -26,34 +25,13 @@ def free_settings(kind: type[Options]) -> frozenset[str]:
     return frozenset(name for one in kind.__mro__ for name in vars(one).get("free", ()))
 
 
-def stored_settings(kind: type[Options]) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """Make what gives a command with `--resume` the settings of the run in `--out`.
-
-    Args:
-        kind: Class of the settings.
-
-    Returns:
-        A function of the values of `resume` and `out`; its settings are empty for a new run.
-    """
-
-    def settings(values: Mapping[str, Any]) -> Mapping[str, Any]:
-        if not values["resume"] or values["out"] is None:
-            return {}
-        run = RunFolder(values["out"])
-        if not run.config_file.exists():
-            raise MedSegError(f"{run.path} holds no run to resume (no config.json)")
-        return run.read_config(kind).to_mapping()
-
-    return settings
-
-
-def check_settings(before: Options, now: Options, run: RunFolder, error: type[MedSegError]) -> None:
+def check_settings(before: Options, now: Options, run: Path, error: type[MedSegError]) -> None:
     """Refuse settings that contradict those that a run was begun with.
 
     Args:
         before: Those of `config.json`.
         now: Those that are given, of the same class.
-        run: For the error.
+        run: Its folder, for the error.
         error: What is raised.
 
     Raises:
@@ -65,14 +43,17 @@ def check_settings(before: Options, now: Options, run: RunFolder, error: type[Me
         return
     differences = ", ".join(f"{_flag(name)} {was[name]} (not {is_now[name]})" for name in differing)
     message = (
-        f"{run.path} was begun with other settings: {differences}. Resume it without "
+        f"{run} was begun with other settings: {differences}. Resume it without "
         f"{', '.join(map(_flag, differing))}, or give another --out"
     )
     length = _length(now)
     if length in differing:
         longer = [one[length] if isinstance(one[length], int) else 0 for one in (was, is_now)]
         extension = longer[1] - longer[0] if 0 < longer[0] < longer[1] else "N"
-        message += f". Its schedules follow {_flag(length)}: give --extend {extension} to go on after its end"
+        message += (
+            f". Its schedules follow {_flag(length)}: give --extend {extension} to go on after its "
+            "end"
+        )
     raise error(message)
 
 

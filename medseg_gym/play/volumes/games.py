@@ -190,7 +190,7 @@ class VolumeGames(GameBook[VolumeGame]):
         if self._held(owner, case) > limit:
             raise ServiceError(
                 f"this volume takes up {case.image.nbytes >> 20} MiB, and yours may hold "
-                f"{most >> 20} MiB together",
+                f"{limit >> 20} MiB together",
                 507,
             )
 

@@ -114,15 +114,15 @@ class PairedComparison:
                 ("version", "The runs are of different versions of medseg_gym."),
             ):
                 if setting in pair.differing and words not in said:
-                    said.append(words)
+                    remarks.append(words)
         for names, which in zip(self.alone, ("first", "second"), strict=True):
             if names:
-                said.append(f"In the {which} run only: {', '.join(names)}.")
+                remarks.append(f"In the {which} run only: {', '.join(names)}.")
         if any(row["groups"] < MIN_GROUPS for row in self.rows):
-            said.append("No interval: fewer than 5 groups (patients, volumes or images).")
+            remarks.append("No interval: fewer than 5 groups (patients, volumes or images).")
         if any(a.synthetic for pair in self.pairs for a, _ in pair.records):
-            said.append("Synthetic images are among the cases.")
-        return said + self.notes
+            remarks.append("Synthetic images are among the cases.")
+        return remarks + self.notes
 
     def write(self, out: Path, cases: str | None = None) -> list[str]:
         """Write paired.json, paired.csv, cases.csv, scatter.png and differences.png.

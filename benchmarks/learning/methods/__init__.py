@@ -1,0 +1,1 @@
+"""Methods of the paper index, trained alike from one small start and compared on held-out cases."""

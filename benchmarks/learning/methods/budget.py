@@ -1,0 +1,98 @@
+"""What runs have played, so that each is judged after as many episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg_agents.runs.folder import RunFolder
+from medseg_agents.runs.log import read_progress
+
+from benchmarks.learning.methods.catalogue import METHODS
+from benchmarks.learning.methods.sizes import Sizes, run_of, start_of
+from medseg_gym.errors import MedSegError
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run as it is judged.
+
+    Args:
+        model: Folder of the model after its episodes.
+        episodes: Played until then.
+        iterations: Taken until then.
+    """
+
+    model: Path
+    episodes: int
+    iterations: int
+
+
+def trained(out: Path, name: str, seed: int, sizes: Sizes) -> Trained:
+    """Return a run's model after at most the episodes that all may play.
+
+    Dynamic sampling plays further groups in some iterations: it is judged at the last checkpoint
+    before it has played more than the others.
+
+    Args:
+        out: Folder of the comparison.
+        name: Of the method.
+        seed: Of the run.
+        sizes: Of the runs.
+
+    Raises:
+        MedSegError: Not one iteration fits.
+    """
+    run = RunFolder(run_of(out, name, seed))
+    if not METHODS[name].settings.get("dynamic_sampling"):
+        return Trained(run.model, sizes.episodes, sizes.iterations)
+    spent, folders = 0, run.checkpoints()
+    found: Trained | None = None
+    for row in read_progress(run.path):
+        if "groups/resampled" not in row:
+            continue
+        spent += int(sizes.groups + row["groups/resampled"]) * sizes.num_generations
+        if spent <= sizes.episodes:
+            step = int(row["step"])
+            found = Trained(folders[step] / "model", spent, step)
+    if found is None:
+        raise MedSegError(f"{run.path}: its first iteration played more than {sizes.episodes}")
+    return found
+
+
+def signs(out: Path, name: str, seed: int, iterations: int) -> dict[str, float]:
+    """Return what a run's log says of whether its switch had anything to do.
+
+    Args:
+        out: Folder of the comparison.
+        name: Of the method.
+        seed: Of the run.
+        iterations: That count.
+    """
+    rows = [row for row in read_progress(run_of(out, name, seed)) if 0 < row["step"] <= iterations]
+    result = {}
+    for title, column in (
+        ("clipped", "clip_ratio/region"),
+        ("flat_groups", "frac_reward_zero_std"),
+        ("resampled", "groups/resampled"),
+    ):
+        values = [row[column] for row in rows if column in row]
+        if values:
+            result[title] = sum(values) / len(values)
+    return result
+
+
+def is_trained(out: Path, name: str, seed: int) -> bool:
+    """Whether a run is finished."""
+    return (run_of(out, name, seed) / "model").is_dir()
+
+
+def start_is_made(out: Path) -> bool:
+    """Whether the model that everything begins from is there."""
+    return start_of(out).is_dir()
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two models are the same to the bit."""
+    name = "model.safetensors"
+    return (one / name).read_bytes() == (other / name).read_bytes()

@@ -1,0 +1,64 @@
+"""The table of the comparison as the page of results shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.learning.methods.catalogue import DEFAULT, START
+
+_HEADER = (
+    *("method", "options", "return", "by seed", "less the start [95 %]", "less the default [95 %]"),
+    *("Dice", "Dice less the default [95 %]", "clipped", "groups without spread", "CPU minutes"),
+)
+
+
+def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows as a Markdown table; a difference whose interval leaves out 0 is bold.
+
+    Args:
+        rows: Of `make_table`.
+    """
+    lines = [_line(_HEADER), _line(["---"] * len(_HEADER))]
+    for row in rows:
+        start, default = row["method"] == START, row["method"] == DEFAULT
+        same = not start and not default and row["same_weights_as_default"] == row["seeds"]
+        over_default = "the same weights" if same else spread(row, "return_over_default")
+        dice = "the same weights" if same else spread(row, "dice_over_default")
+        options = row["options"].removeprefix("medseg train ")
+        cells = [
+            row["policy"],
+            f"`{options}`" if options else "",
+            f"{row['return']:.3f}",
+            "" if start else row["return_by_seed"].replace(" ", ", "),
+            spread(row, "return_over_start"),
+            over_default,
+            f"{row['dice']:.3f}",
+            dice,
+            share(row["clipped"]),
+            share(row["flat_groups"]),
+            row["cpu_minutes"].replace(" ", ", "),
+        ]
+        lines.append(_line(cells))
+    return "\n".join(lines) + "\n"
+
+
+def spread(row: Mapping[str, Any], key: str) -> str:
+    """Return a difference with its interval, bold where that leaves out 0; "" where it is none."""
+    if row[key] == "":
+        return ""
+    low, high = row[f"{key}_low"], row[f"{key}_high"]
+    text = f"{row[key]:+.3f}"
+    if low == "":
+        return text
+    text = f"{text} [{low:+.3f}, {high:+.3f}]"
+    return text if low <= 0 <= high else f"**{text}**"
+
+
+def share(value: float | str) -> str:
+    """Return a share of 1 as per cent; "" stays."""
+    return value if isinstance(value, str) else f"{value:.1%}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

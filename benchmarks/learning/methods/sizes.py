@@ -1,0 +1,99 @@
+"""Sizes of the comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.learning.tiny_chain import Chain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes of the start, of the runs and of the comparison.
+
+    Args:
+        scene: Case spec of everything; synthetic.
+        backbone: Who segments.
+        image_size: Side of the image that the model sees.
+        max_steps: Calls of an episode.
+        experts: Training cases that experts play for the start.
+        images: Images of its first turns.
+        first_steps: Optimiser steps of the start on first turns.
+        mixed_steps: And on those and whole episodes.
+        pool: Training cases of the methods; so few that each is met several times.
+        iterations: Of a run.
+        groups: Of an iteration.
+        num_generations: Episodes of a group.
+        minibatches: Gradient steps of an iteration: with one alone every probability ratio is 1,
+            and methods that bound it would all be the same.
+        lr: Of AdamW, every method but DPO.
+        dpo_lr: And of DPO, whose loss counts whole answers, not tokens.
+        success_dice: From which an episode of the curriculum succeeds.
+        best_rounds: Rounds of best-of-n, among which its episodes are divided.
+        best_epochs: Passes over the best episodes of a round.
+        pairs_per_state: Pairs of one state, DPO.
+        max_completion_length: Of an answer, in tokens; a call has 19 to 22.
+        test: Held-out cases.
+    """
+
+    scene: str = "phantoms:abdomen"
+    backbone: str = "ellipse"
+    image_size: int = 64
+    max_steps: int = 4
+    experts: int = 640
+    images: int = 2000
+    first_steps: int = 300
+    mixed_steps: int = 100
+    pool: int = 32
+    iterations: int = 8
+    groups: int = 8
+    num_generations: int = 8
+    minibatches: int = 4
+    lr: float = 1e-3
+    dpo_lr: float = 2e-4
+    success_dice: float = 0.6
+    best_rounds: int = 2
+    best_epochs: float = 4.0
+    pairs_per_state: int = 4
+    max_completion_length: int = 32
+    test: int = 192
+
+    @property
+    def episodes(self) -> int:
+        """Episodes that every method may play."""
+        return self.iterations * self.groups * self.num_generations
+
+    @property
+    def cases(self) -> str:
+        """Spec of the training cases."""
+        return f"pool:{self.pool}:{self.scene}"
+
+    @property
+    def held_out(self) -> str:
+        """Spec of the cases of the comparison, drawn once for all that play them."""
+        return f"pool:{self.test}:{self.scene}"
+
+    @property
+    def chain(self) -> Chain:
+        """Sizes of the start."""
+        return Chain(
+            cases=self.scene,
+            image_size=self.image_size,
+            experts=self.experts,
+            images=self.images,
+            first_steps=self.first_steps,
+            mixed_steps=self.mixed_steps,
+            max_steps=self.max_steps,
+            backbone=self.backbone,
+        )
+
+
+def start_of(out: Path) -> Path:
+    """Return the folder of the model that everything begins from."""
+    return out / "start" / "sft" / "model"
+
+
+def run_of(out: Path, method: str, seed: int) -> Path:
+    """Return the folder of one run."""
+    return out / "runs" / f"{method}-{seed}"

@@ -1,0 +1,182 @@
+"""The table of the comparison: every method on the same held-out cases."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from medseg_agents import policies
+from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.comparison import compare
+from medseg_agents.evaluation.options import CompareOptions
+from rich.console import Console
+
+from benchmarks.learning.methods.budget import same_weights, signs, trained
+from benchmarks.learning.methods.catalogue import DEFAULT, METHODS, START
+from benchmarks.learning.methods.figure import plot_differences
+from benchmarks.learning.methods.intervals import hierarchical_interval
+from benchmarks.learning.methods.markdown import as_markdown, share, spread
+from benchmarks.learning.methods.sizes import Sizes, start_of
+from benchmarks.learning.tiny_rl_table import row_over_seeds
+from benchmarks.learning.tiny_table import named
+from medseg_gym.display.terminal import Table
+from medseg_gym.storage.atomic_write import atomic_write
+
+Records = Sequence[CaseRecord]
+_FORMS = {"return": lambda record: record.episode_return, "dice": lambda record: record.dice[-1]}
+
+
+def play(name: str, seed: int, sizes: Sizes, out: Path) -> list[CaseRecord]:
+    """Play the held-out cases greedily, or read what was played.
+
+    Args:
+        name: Of the method, or `START`.
+        seed: Of the run.
+        sizes: Of the comparison.
+        out: Its folder.
+    """
+    if name == START:
+        model, label = start_of(out), START
+    else:
+        model, label = trained(out, name, seed, sizes).model, f"{name}, seed {seed}"
+    options = CompareOptions(
+        cases=sizes.held_out,
+        backbones=(sizes.backbone,),
+        num_envs=64,
+        max_steps=sizes.max_steps,
+    )
+    policy = named(label, policies.make(f"llm:{model}"))
+    comparison = compare([policy], options, out / "table", Console(quiet=True))
+    return comparison.records[sizes.backbone, label]
+
+
+def make_table(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    sizes: Sizes,
+    out: Path,
+    minutes: Mapping[str, Mapping[str, float]],
+    machine: str,
+    console: Console,
+) -> list[dict[str, Any]]:
+    """Write result.json, result.csv, table.md and differences.png, and print the table.
+
+    Args:
+        names: Methods, each trained with every seed; the default is one of them.
+        seeds: Of the runs.
+        sizes: Of the comparison.
+        out: Its folder.
+        minutes: That every stage took.
+        machine: It was measured on.
+        console: To print on.
+
+    Returns:
+        Its rows.
+    """
+    records: dict[str, list[list[CaseRecord]]] = {START: [play(START, 0, sizes, out)]}
+    for name in names:
+        records[name] = [play(name, seed, sizes, out) for seed in seeds]
+    rows = [_row(name, records, seeds, sizes, out, minutes) for name in records]
+    result = {
+        "machine": machine,
+        "sizes": asdict(sizes),
+        "seeds": list(seeds),
+        "rows": rows,
+    }
+    atomic_write(out / "result.json", json.dumps(result, indent=1))
+    with (out / "result.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    atomic_write(out / "table.md", as_markdown(rows))
+    plot_differences(rows[1:], out / "differences.png")
+    console.print(_as_table(rows, sizes))
+    console.print(f"Measured on: {machine}")
+    console.print(f"wrote result.json, result.csv, table.md, differences.png, table/ under {out}")
+    return rows
+
+
+def _row(
+    name: str,
+    records: Mapping[str, list[list[CaseRecord]]],
+    seeds: Sequence[int],
+    sizes: Sizes,
+    out: Path,
+    minutes: Mapping[str, Mapping[str, float]],
+) -> dict[str, Any]:
+    """One method's line; the start has no seeds and no differences."""
+    title = "start" if name == START else METHODS[name].title
+    row = row_over_seeds(title, records[name])
+    row |= {"method": name, "options": "" if name == START else METHODS[name].options}
+    for other, runs in ((START, records[START] * len(seeds)), (DEFAULT, records[DEFAULT])):
+        compared = None if name == START or (name == DEFAULT and other == DEFAULT) else runs
+        row |= _difference(other, records[name], compared)
+    runs_of = [] if name == START else [trained(out, name, seed, sizes) for seed in seeds]
+    row["episodes"] = " ".join(str(run.episodes) for run in runs_of)
+    defaults = [] if name == START else [trained(out, DEFAULT, seed, sizes) for seed in seeds]
+    row["same_weights_as_default"] = sum(
+        same_weights(run.model, default.model)
+        for run, default in zip(runs_of, defaults, strict=True)
+    )
+    shown = [
+        signs(out, name, seed, run.iterations) for seed, run in zip(seeds, runs_of, strict=False)
+    ]
+    for sign in ("clipped", "flat_groups", "resampled"):
+        values = [one[sign] for one in shown if sign in one]
+        row[sign] = sum(values) / len(values) if values else ""
+    spent = [minutes.get(f"{name}, seed {seed}", {}).get("cpu_minutes") for seed in seeds]
+    row["cpu_minutes"] = " ".join(f"{value:.1f}" for value in spent if value is not None)
+    return row
+
+
+def _difference(
+    other: str, runs: Sequence[Records], others: Sequence[Records] | None
+) -> dict[str, Any]:
+    """Mean difference of return and Dice, case by case and seed by seed, with an interval."""
+    groups = [record.group for record in runs[0]]
+    row: dict[str, Any] = {}
+    for form, pick in _FORMS.items():
+        key = f"{form}_over_{other}"
+        if others is None:
+            row |= dict.fromkeys((key, f"{key}_low", f"{key}_high", f"{key}_by_seed"), "")
+            continue
+        values = _values(runs, pick) - _values(others, pick)
+        row[key] = float(values.mean())
+        row[f"{key}_low"], row[f"{key}_high"] = hierarchical_interval(values, groups) or ("", "")
+        row[f"{key}_by_seed"] = " ".join(f"{value:+.3f}" for value in values.mean(axis=1))
+    return row
+
+
+def _values(runs: Sequence[Records], pick: Any) -> np.ndarray:
+    """Return one number of every case, seeds x cases."""
+    return np.array([[pick(record) for record in run] for run in runs])
+
+
+def _as_table(rows: Sequence[dict[str, Any]], sizes: Sizes) -> Table:
+    table = Table(title=f"{sizes.held_out} (synthetic), test split, {sizes.backbone}, greedy")
+    for header in (
+        *("method", "return", "by seed", "- start [95 %]", "- default [95 %]", "Dice", "calls"),
+        *("valid", "stopped", "clipped", "flat", "CPU min"),
+    ):
+        table.add_column(header, justify="left" if header == "method" else "right")
+    for row in rows:
+        table.add_row(
+            row["policy"],
+            f"{row['return']:.3f}",
+            row["return_by_seed"] if row["seeds"] > 1 else "",
+            spread(row, "return_over_start"),
+            spread(row, "return_over_default"),
+            f"{row['dice']:.3f}",
+            f"{row['calls_per_case']:.2f}",
+            f"{row['valid_rate']:.1%}",
+            f"{row['stopped']:.0%}",
+            share(row["clipped"]),
+            share(row["flat_groups"]),
+            row["cpu_minutes"],
+        )
+    return table

@@ -1,0 +1,124 @@
+"""Methods of the paper index, trained alike: what is compared, and how sure it is."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("trl")
+
+from medseg_agents.best_of_n.config import BestOfNRun
+from medseg_agents.dpo.config import DpoConfig
+from medseg_agents.grpo.settings import GRPORun
+
+from benchmarks.learning.methods.__main__ import run
+from benchmarks.learning.methods.budget import trained
+from benchmarks.learning.methods.catalogue import DEFAULT, METHODS, choose_methods
+from benchmarks.learning.methods.intervals import hierarchical_interval
+from benchmarks.learning.methods.markdown import spread
+from benchmarks.learning.methods.sizes import Sizes, run_of
+from benchmarks.learning.methods.training import grpo_settings, sampling_settings
+from medseg_gym.errors import MedSegError
+
+_OPTIONS = {"grpo": GRPORun, "best-of-n": BestOfNRun, "dpo": DpoConfig}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_a_switch_and_plays_as_many_episodes(name):
+    method, sizes, start = METHODS[name], Sizes(), Path("start")
+    assert set(method.settings) <= {one.name for one in fields(_OPTIONS[method.kind])}
+    if method.kind == "grpo":
+        settings = grpo_settings(method, 0, sizes, start)
+        default = grpo_settings(METHODS[DEFAULT], 0, sizes, start)
+        assert (settings == default) == (name == DEFAULT)
+        assert settings.episodes * settings.iterations == sizes.episodes
+    else:
+        rounds = sizes.best_rounds if method.kind == "best-of-n" else 1
+        settings = sampling_settings(0, sizes, start, rounds)
+        assert settings.limit * settings.num_generations * rounds == sizes.episodes
+
+
+def test_options_are_those_of_the_command_line():
+    assert METHODS["gdpo"].options == (
+        "medseg train grpo --reward-weights dice_gain=1,cost=-1"
+        " --multi-objective-aggregation normalize_then_sum"
+    )
+    assert METHODS["dynamic_sampling"].options == "medseg train grpo --dynamic-sampling"
+
+
+def test_methods_are_chosen_by_name_and_the_default_is_always_one():
+    assert choose_methods("gspo,cispo") == [DEFAULT, "cispo", "gspo"]
+    assert choose_methods("all") == list(METHODS)
+    with pytest.raises(MedSegError, match="unknown methods"):
+        choose_methods("grppo")
+
+
+def test_an_interval_covers_noise_of_seeds_and_of_cases():
+    rng, groups = np.random.default_rng(0), [str(i // 4) for i in range(80)]
+    held = []
+    for _ in range(400):
+        seeds, images = rng.normal(0, 1, (3, 1)), rng.normal(0, 2, 20).repeat(4)
+        low, high = hierarchical_interval(seeds + images, groups)
+        held.append(low <= 0 <= high)
+    assert 0.93 <= np.mean(held) <= 1
+
+
+def test_an_interval_says_nothing_where_nothing_is_known():
+    groups = [str(i) for i in range(8)]
+    assert hierarchical_interval(np.ones((3, 8)), groups) == (1, 1)
+    assert hierarchical_interval(np.ones((1, 8)), groups) is None
+    assert hierarchical_interval(np.ones((3, 8)), ["a", "b"] * 4) is None
+    with pytest.raises(MedSegError, match="seed 1 has nan for case 2"):
+        hierarchical_interval(np.where(np.arange(16).reshape(2, 8) == 10, np.nan, 1.0), groups)
+
+
+def test_dynamic_sampling_is_judged_before_it_has_played_more_than_the_others(tmp_path):
+    sizes = Sizes(iterations=4, groups=2, num_generations=2)
+    run_folder = run_of(tmp_path, "dynamic_sampling", 0)
+    for step in range(1, 5):
+        (run_folder / "checkpoints" / f"step-{step:09d}").mkdir(parents=True)
+    rows = [
+        {"step": step, "groups/resampled": number} for step, number in enumerate((1, 0, 3, 0), 1)
+    ]
+    (run_folder / "progress.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = trained(tmp_path, "dynamic_sampling", 0, sizes)
+    assert (found.episodes, found.iterations, sizes.episodes) == (10, 2, 16)
+    assert found.model == run_folder / "checkpoints" / "step-000000002" / "model"
+    assert trained(tmp_path, "default", 0, sizes).episodes == 16
+    with pytest.raises(MedSegError, match="first iteration played more than 4"):
+        trained(tmp_path, "dynamic_sampling", 0, Sizes(iterations=1, groups=2, num_generations=2))
+
+
+def test_a_difference_is_claimed_only_where_its_interval_leaves_out_0():
+    row = {"x": 0.1, "x_low": -0.1, "x_high": 0.3, "y": 0.1, "y_low": 0.05, "y_high": 0.2}
+    assert spread(row, "x") == "+0.100 [-0.100, +0.300]"
+    assert spread(row, "y") == "**+0.100 [+0.050, +0.200]**"
+    assert spread({"z": 0.1, "z_low": "", "z_high": ""}, "z") == "+0.100"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.filterwarnings("default")  # Ray's and transformers' own
+def test_two_methods_are_trained_from_nothing_and_go_on(tmp_path):
+    small = (
+        "experts=8,images=8,first_steps=2,mixed_steps=2,pool=8,iterations=1,groups=2,"
+        "num_generations=2,minibatches=1,test=24,max_steps=2"
+    )
+    out = tmp_path / "methods"
+    run(out=out, seeds="0,1", methods="cispo", threads=1, settings=small)
+    result = json.loads((out / "result.json").read_text())
+    rows = {row["method"]: row for row in result["rows"]}
+    assert list(rows) == ["start", "default", "cispo"]
+    assert {row["cases"] for row in rows.values()} == {24}
+    assert rows["default"]["return_over_start_low"] != "" == rows["default"]["return_over_default"]
+    assert (out / "differences.png").stat().st_size > 5000
+    assert (out / "table.md").read_text().count("\n") == 5
+    made = (out / "runs" / "default-1" / "model" / "model.safetensors").stat().st_mtime_ns
+    run(out=out, seeds="0,1", methods="default", threads=1, settings=small)
+    assert (
+        out / "runs" / "default-1" / "model" / "model.safetensors"
+    ).stat().st_mtime_ns == made  # nothing is done again
+    with pytest.raises(MedSegError, match="other settings"):
+        run(out=out, seeds="0", methods="default", threads=1, settings="pool=4")
