@@ -29,7 +29,7 @@ FILES = [ROOT / "README.md"] + [
 NEEDS = {
     "agents/medseg_agents/runs/trackers/wandb.py": {"wandb": {"wandb"}},
     "agents/medseg_agents/runs/trackers/mlflow.py": {"mlflow": {"mlflow"}},
-    "agents/medseg_agents/evaluation/single_image.py": {"data": {"pydicom"}},
+    "medseg_gym/cases/image_files/one_image.py": {"data": {"pydicom"}},
     "agents/medseg_agents/commands/page.py": {"serve": {"fastapi", "uvicorn", "pyarrow"}},
     "medseg_gym/cases/volumes/itk_file.py": {"data": {"simpleitk"}},
     "medseg_gym/cases/volumes/requirements.py": {"data": {"nibabel", "pydicom", "simpleitk"}},

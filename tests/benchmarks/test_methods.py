@@ -83,9 +83,9 @@ def test_dynamic_sampling_is_judged_before_it_has_played_more_than_the_others(tm
         {"step": step, "groups/resampled": number} for step, number in enumerate((1, 0, 3, 0), 1)
     ]
     (run_folder / "progress.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = trained(tmp_path, "dynamic_sampling", 0, sizes)
-    assert (found.episodes, found.iterations, sizes.episodes) == (10, 2, 16)
-    assert found.model == run_folder / "checkpoints" / "step-000000002" / "model"
+    last = trained(tmp_path, "dynamic_sampling", 0, sizes)
+    assert (last.episodes, last.iterations, sizes.episodes) == (10, 2, 16)
+    assert last.model == run_folder / "checkpoints" / "step-000000002" / "model"
     assert trained(tmp_path, "default", 0, sizes).episodes == 16
     with pytest.raises(MedSegError, match="first iteration played more than 4"):
         trained(tmp_path, "dynamic_sampling", 0, Sizes(iterations=1, groups=2, num_generations=2))

@@ -77,7 +77,8 @@ def steps_of(config: Any, rows: int, processes: int = 1) -> int:
         return int(config.steps)
     batches: int = -(-rows // config.batch_size)
     of_each = -(-batches // processes)
-    return math.ceil(max(1, -(-of_each // config.accumulate)) * float(config.epochs))
+    accumulated: int = max(1, -(-of_each // config.accumulate))
+    return math.ceil(accumulated * float(config.epochs))
 
 
 def checkpointing_name() -> str:

@@ -113,7 +113,7 @@ def make_environment(
     view = kind.view(chat)
     shared = {**options, "cases": kind.load(chat.cases, chat.split)}
     tools = TOOLS_OF[kind.env_id]
-    body = {
+    body: dict[str, Any] = {
         name: with_coordinates(getattr(tools, name), view.coordinates)
         for name in view.texts.names(view.tools)
     }

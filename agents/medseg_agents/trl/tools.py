@@ -19,7 +19,8 @@ def _tool(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def tool(self: Any, *_: Any, **arguments: Any) -> str | list:
-        return self._play(write_call(method.__name__, arguments))
+        answer: str | list = self._play(write_call(method.__name__, arguments))
+        return answer
 
     return tool
 

@@ -1,4 +1,4 @@
-"""What each method of the paper index shows on a tiny model, on a CPU.
+"""Methods of the paper index, each trained alike on a tiny model, on a CPU.
 
     python -m benchmarks.learning.methods --out runs/methods --seeds 0,1,2
 

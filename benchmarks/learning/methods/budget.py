@@ -1,4 +1,4 @@
-"""What runs have played, so that each is judged after as many episodes."""
+"""Episodes that runs have played, so that each is judged after as many."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def trained(out: Path, name: str, seed: int, sizes: Sizes) -> Trained:
     if not METHODS[name].settings.get("dynamic_sampling"):
         return Trained(run.model, sizes.episodes, sizes.iterations)
     spent, folders = 0, run.checkpoints()
-    found: Trained | None = None
+    last: Trained | None = None
     for row in read_progress(run.path):
         if "groups/resampled" not in row:
             continue
         spent += int(sizes.groups + row["groups/resampled"]) * sizes.num_generations
         if spent <= sizes.episodes:
             step = int(row["step"])
-            found = Trained(folders[step] / "model", spent, step)
-    if found is None:
+            last = Trained(folders[step] / "model", spent, step)
+    if last is None:
         raise MedSegError(f"{run.path}: its first iteration played more than {sizes.episodes}")
-    return found
+    return last
 
 
 def signs(out: Path, name: str, seed: int, iterations: int) -> dict[str, float]:
@@ -83,16 +83,16 @@ def signs(out: Path, name: str, seed: int, iterations: int) -> dict[str, float]:
 
 
 def is_trained(out: Path, name: str, seed: int) -> bool:
-    """Whether a run is finished."""
+    """Return whether a run is finished."""
     return (run_of(out, name, seed) / "model").is_dir()
 
 
 def start_is_made(out: Path) -> bool:
-    """Whether the model that everything begins from is there."""
+    """Return whether the model that everything begins from is there."""
     return start_of(out).is_dir()
 
 
 def same_weights(one: Path, other: Path) -> bool:
-    """Whether two models are the same to the bit."""
+    """Return whether two models are the same to the bit."""
     name = "model.safetensors"
     return (one / name).read_bytes() == (other / name).read_bytes()

@@ -28,11 +28,11 @@ def runs(medseg):
 
 
 def test_differences_are_paired_by_case(runs) -> None:
-    said = runs("compare", "--runs", "a", "b", "--out", "c")
+    printed = runs("compare", "--runs", "a", "b", "--out", "c")
     results = json.loads(Path("c/paired.json").read_text())
     (pair,) = results["pairs"]
     assert (pair["cases"], pair["only_first"], pair["only_second"]) == (5, 1, 0)
-    assert "1 in the first run only" in said and "Synthetic" in said
+    assert "1 in the first run only" in printed and "Synthetic" in printed
     first = {one["case"]: one for one in records("a")}
     gains = [one["dice"][-1] - first[one["case"]]["dice"][-1] for one in records("b")]
     groups = [one["group"] for one in records("b")]
@@ -69,9 +69,9 @@ def test_runs_without_cases_in_common_are_refused(runs) -> None:
 def test_settings_that_differ_are_said(runs) -> None:
     runs("eval", "--policy", "bright:Bright", *EVAL, "--max-steps", "3", "--reward",
          "rewarding:final_iou", "--out", "e")  # fmt: skip
-    said = runs("compare", "--runs", "a", "e", "--out", "c")
+    printed = runs("compare", "--runs", "a", "e", "--out", "c")
     differing = json.loads(Path("c/paired.json").read_text())["pairs"][0]["differing_settings"]
-    assert differing["max_steps"] == [5, 3] and "returns are not compared" in said
+    assert differing["max_steps"] == [5, 3] and "returns are not compared" in printed
 
 
 def test_another_case_of_the_same_key_is_refused(runs) -> None:

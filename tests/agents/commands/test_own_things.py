@@ -1,4 +1,4 @@
-"""What a user wrote works by its name in every command that takes such a thing."""
+"""A user's own things work by name in every command that takes such things."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def test_run(medseg, own_folder, policy) -> None:
 def test_trajectories(medseg, own_folder) -> None:
     medseg("trajectories", "generate", "--annotator", POLICIES[1], "--cases", CASES[0],
            "--reward", REWARDS[0], *PLAY, "--out", "t")  # fmt: skip
-    said = medseg("trajectories", "rescore", "t", "--reward", REWARDS[1], "--json")
-    first = json.loads(said.splitlines()[0])
+    printed = medseg("trajectories", "rescore", "t", "--reward", REWARDS[1], "--json")
+    first = json.loads(printed.splitlines()[0])
     assert sum(first["rewards"]) > 0
 
 

@@ -113,7 +113,7 @@ class PairedComparison:
                 ("reward", "The rewards differ, so returns are not compared."),
                 ("version", "The runs are of different versions of medseg_gym."),
             ):
-                if setting in pair.differing and words not in said:
+                if setting in pair.differing and words not in remarks:
                     remarks.append(words)
         for names, which in zip(self.alone, ("first", "second"), strict=True):
             if names:

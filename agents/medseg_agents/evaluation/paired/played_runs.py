@@ -94,6 +94,11 @@ def _add(rows: dict[tuple[str, str, str], PlayedRow], folder: Path, file: Path) 
         where = (outcome.case, seed)
         if isinstance(outcome, FailedCase):
             row.failed[where] = outcome
+        elif not isinstance(outcome, CaseRecord):
+            raise MedSegError(
+                f"{file}: {row.policy} played whole volumes; only images and slices are compared "
+                "case by case. Compare the volumes' scores in results_volumes.csv"
+            )
         else:  # a later line of the same case holds
             row.failed.pop(where, None)
             row.records[where] = outcome
