@@ -96,8 +96,15 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the programs that tests start
 
 
-def pytest_collection_finish() -> None:
-    """Keep what was imported out of the collector's way: each `gc.collect` would go through it."""
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Keep what was imported out of the collector's way: each `gc.collect` would go through it.
+
+    Raises:
+        UsageError: Tests are dealt to processes without regard to their groups.
+    """
+    grouped = getattr(session.config.option, "loadgroup", False)
+    if grouped and not all("@" in item.nodeid for item in session.items):
+        raise pytest.UsageError("this pytest and pytest-xdist do not group tests: see pyproject")
     gc.collect()
     gc.freeze()
 
