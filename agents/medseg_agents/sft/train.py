@@ -101,8 +101,12 @@ def _tiny(path: Path, rows: Any, trained: SavedView) -> Path:
     kind = chat_kind(trained.env_id or IMAGE_CHAT.env_id)
     view = kind.view(kind.options(**trained.view))
     words |= {view.texts.turn, view.texts.refused}
-    (side, *_), *others = (view.observation_space[key].shape for key in kind.image_keys)
-    config = TinyConfig(image_size=side, other_images=tuple(shape[:2] for shape in others))
+    sizes: list[tuple[int, int]] = []
+    for key in kind.image_keys:
+        shape = view.observation_space[key].shape
+        assert shape is not None  # of a Box
+        sizes.append((shape[0], shape[1]))
+    config = TinyConfig(image_size=sizes[0][0], other_images=tuple(sizes[1:]))
     calls = CALL_WORDS if kind is IMAGE_CHAT else VOLUME_CALL_WORDS
     return build_tiny(path, sorted(words), config, calls)
 

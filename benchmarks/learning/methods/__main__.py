@@ -14,6 +14,7 @@ All cases are synthetic: training takes the train split, the table the test spli
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -57,10 +58,7 @@ def run(
     for name in names:
         for seed in numbers:
             if not is_trained(out, name, seed):
-                stages.run(
-                    f"{name}, seed {seed}",
-                    lambda name=name, seed=seed: train(name, seed, sizes, out),
-                )
+                stages.run(f"{name}, seed {seed}", partial(train, name, seed, sizes, out))
             play(name, seed, sizes, out)
     make_table(names, numbers, sizes, out, stages.taken, describe_machine(), console)
 
