@@ -206,7 +206,7 @@ def _own_names(value: Any) -> list[str]:
     name = getattr(value, "__name__", "")
     return [
         key
-        for key, held in vars(value).items()
+        for key, held in list(vars(value).items())
         if not key.startswith("_")
         and not isinstance(held, ModuleType)
         and (not isinstance(value, ModuleType) or getattr(held, "__module__", name) == name)

@@ -68,7 +68,7 @@ def make(text: str, **options: Any) -> PolicySpec:
     Raises:
         PolicyError: Unknown kind or option, a value of another type, or what the kind says.
     """
-    if POLICIES.knows(ANNOTATORS.parse(text).kind):
+    if POLICIES.knows(POLICIES.parse(text).kind):
         return POLICIES.make(text, **options)
     if Path(text.partition("?")[0]).is_dir():
         return POLICIES.make(f"llm:{text}", **options)
