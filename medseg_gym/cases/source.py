@@ -280,7 +280,7 @@ def check_split(split: str) -> None:
     """
     if split not in (*SPLITS, ALL):
         raise CaseError(
-            f"unknown split {split!r}{nearest(split, SPLITS)}; use one of {', '.join(SPLITS)}, or "
+            f"unknown split {split!r}{nearest(str(split), SPLITS)}; use one of {', '.join(SPLITS)}, or "
             f"{ALL} for all of them together"
         )
 

@@ -187,7 +187,9 @@ CASES = [case("a"), case("b")]
 SOURCE = CaseList(CASES, name="mine")
 def of_split(split, count: int = 1):
     return [case(f"{split} {number}") for number in range(count)]
-def strange():
+def without_split():
+    return CASES
+def strange(split, size):
     return CASES
 limit = 3
 """
@@ -199,9 +201,10 @@ def test_cases_of_a_file_by_their_path(tmp_path, monkeypatch):
     assert list(load_cases(f"{file}:CASES").keys) == ["a", "b"]
     assert load_cases(f"{file}:SOURCE").name == "mine"
     assert list(load_cases(f"{file}:of_split?count=2", "val").keys) == ["val 0", "val 1"]
+    assert list(load_cases(f"{file}:without_split", "val").keys) == ["a", "b"]
     assert len(load_cases(f"pool:1:{file}:CASES")) == 1
     for name, words in (
-        ("strange", r"strange\(\) cannot be called as function\(split, \*\*options\)"),
+        ("strange", r"strange\(split, size\) cannot be called as function\(split, \*\*options\)"),
         ("limit", "a CaseSource or Cases are wanted.*got a int"),
         ("CASES?count=1", "options go with a function"),
         ("CASE", "did you mean 'CASES'"),

@@ -65,8 +65,34 @@ def train_to_end(trainer: Any, run: RunFolder, total: int, error: type[MedSegErr
         if step_of(newest) >= total:  # of such a one the trainer would take a further step
             trainer._load_from_checkpoint(str(newest))
             return
+    trainer.add_callback(_rates_of_this_length())
     with named_failures(run.checkpoint_folder, error):
         trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+
+
+def _rates_of_this_length() -> Any:
+    """Return a callback that takes rates from the schedule again before the first step.
+
+    A checkpoint's optimiser holds the rate that its run's own length gave the next step; a run that
+    was made longer may have another there.
+    """
+    from transformers import TrainerCallback
+
+    class Rates(TrainerCallback):
+        def on_train_begin(self, *args: Any, **options: Any) -> None:
+            optimiser, scheduler = options.get("optimizer"), options.get("lr_scheduler")
+            functions = getattr(scheduler, "lr_lambdas", None)
+            if optimiser is None or not functions:
+                return
+            rates = [
+                base * function(scheduler.last_epoch)
+                for base, function in zip(scheduler.base_lrs, functions, strict=True)
+            ]
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate
+            scheduler._last_lr = rates
+
+    return Rates()
 
 
 def save_trained(

@@ -54,7 +54,7 @@ def test_trajectories(medseg, own_folder) -> None:
     medseg("trajectories", "generate", "--annotator", POLICIES[1], "--cases", CASES[0],
            "--reward", REWARDS[0], *PLAY, "--out", "t")  # fmt: skip
     printed = medseg("trajectories", "rescore", "t", "--reward", REWARDS[1], "--json")
-    first = json.loads(printed.splitlines()[0])
+    first = json.loads(printed)["episodes"][0]
     assert sum(first["rewards"]) > 0
 
 

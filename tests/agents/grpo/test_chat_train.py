@@ -77,7 +77,7 @@ def test_a_killed_run_ends_as_one_that_was_left_alone(
     steps = [row["step"] for row in read_progress(run.path) if "return" in row]
     assert steps == [1, 2, 3]
     other = GRPORun(model=str(caller), **{**SIZES, "lr": 1e-4}, **GROUPS)
-    with pytest.raises(MedSegError, match="another lr"):
+    with pytest.raises(MedSegError, match=r"--lr 0.001 \(not 0.0001\)"):
         train.train_chat(other, tmp_path / "killed", resume=True, console=QUIET)
 
 

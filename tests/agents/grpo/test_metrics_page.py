@@ -28,6 +28,9 @@ SIZES = {
 
 SAMPLED = {"dynamic_sampling": True, "curriculum": "success"}
 
+ON_VOLUMES = {"tool_use/look", "tool_use/propagate"}
+"""Of tools that only volumes have."""
+
 ON_A_GPU = {"memory/runner_peak", "memory/learner_peak"}
 
 
@@ -79,7 +82,7 @@ def test_the_page_of_metrics_names_what_is_logged(caller, ray_cluster, tmp_path)
     logged = logged - calls | {"dice/after_call_<k>"}
     written = table_names(PAGE.read_text(encoding="utf-8").partition("## Alerts")[0])
     assert len(written) == len(set(written))
-    assert logged | ON_A_GPU == set(written)
+    assert logged | ON_A_GPU | ON_VOLUMES == set(written)
     assert terms == {"dice_gain", "cost"}
 
 
