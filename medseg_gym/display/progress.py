@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import TracebackType
 
 from rich.progress import (
     BarColumn,
@@ -20,9 +21,23 @@ _PERIOD = 600.0
 and rich forgets steps that are older than 30 seconds."""
 
 
+class _Bars(Progress):
+    """Bars of which none is left on the screen where an error came before anything was done."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None and not any(task.completed for task in self.tasks):
+            self.live.transient = True
+        super().__exit__(kind, error, trace)
+
+
 def make_progress() -> Progress:
     """Make a progress bar on stderr, with the time that is left; `--quiet` shows none."""
-    return Progress(
+    return _Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
