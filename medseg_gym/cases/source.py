@@ -280,8 +280,8 @@ def check_split(split: str) -> None:
     """
     if split not in (*SPLITS, ALL):
         raise CaseError(
-            f"unknown split {split!r}{nearest(str(split), SPLITS)}; use one of {', '.join(SPLITS)}, or "
-            f"{ALL} for all of them together"
+            f"unknown split {split!r}{nearest(str(split), SPLITS)}; use one of "
+            f"{', '.join(SPLITS)}, or {ALL} for all of them together"
         )
 
 

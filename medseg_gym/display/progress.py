@@ -32,7 +32,9 @@ class _Bars(Progress):
     ) -> None:
         if error is not None and not any(task.completed for task in self.tasks):
             self.live.transient = True
-        super().__exit__(kind, error, trace)
+            self.live.stop()
+        else:
+            super().__exit__(kind, error, trace)
 
 
 def make_progress() -> Progress:
