@@ -89,9 +89,9 @@ def test_killed_twice_and_resumed_by_two_workers(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["medseg", *words(2)])
     with pytest.raises(SystemExit) as ended:  # the command, in this process
         main()
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr()
     assert not ended.value.code
-    assert "40/40" in printed and "hybrid on ellipse (oracle, synthetic)" in printed
+    assert "40/40" in printed.err and "hybrid on ellipse (oracle, synthetic)" in printed.out
     assert contents(out) == whole and TrajectoryStore(out).duplicates == 0
     assert not list(out.glob("*.journal")) and not list(out.glob("*.part"))
 

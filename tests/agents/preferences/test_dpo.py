@@ -194,7 +194,7 @@ def test_an_extended_run_learns_on_and_then_stays(caller, pairs, trained, tmp_pa
     [
         ({"pairs": ()}, "name at least one file"),
         ({"model": ""}, "--model FOLDER"),
-        ({"beta": 0}, "need beta > 0"),
+        ({"beta": 0}, "beta must be above 0"),
         ({"pairs": ("nowhere",)}, "no pairs"),
         ({"steps": 0}, "nothing to do"),
     ],

@@ -14,6 +14,7 @@ from medseg_gym.cases import Case, CaseError, load_cases
 from medseg_gym.cases.check import check_cases
 from medseg_gym.cases.contact_sheet import TILE, _tile, draw_sheet, spread
 from medseg_gym.cli.main import app
+from medseg_gym.display.palette import TRUTH_RGB
 
 
 def run(*arguments: object) -> Result:
@@ -103,7 +104,7 @@ def test_show_draws_a_sheet(data, tmp_path):
     assert done.exit_code == 0 and f"wrote {out}" in done.stdout
     sheet = np.asarray(Image.open(out))
     assert sheet.shape[1] > 2 * TILE > sheet.shape[0]
-    assert (sheet == (255, 140, 0)).all(axis=-1).sum() > 500, "outlines"
+    assert (sheet == TRUTH_RGB).all(axis=-1).sum() > 500, "outlines"
 
 
 def test_show_names_cases_that_cannot_be_read(data, tmp_path):
