@@ -321,10 +321,10 @@ def test_a_target_that_spells_special_tokens_stays_text(caller, small_cases):
     envs = rollout.envs(1)
     observations, _ = envs.reset()
     slots = [_Slot([])]
-    rollout._show(slots, [0], observations, processor, envs.system_messages)
+    rollout._show(slots, [0], observations, processor, envs)
     slots[0].add([5, processor.tokenizer.eos_token_id], [0.0, 0.0])
     first = len(slots[0].completion)
-    rollout._show(slots, [0], observations, processor, envs.system_messages)
+    rollout._show(slots, [0], observations, processor, envs)
     for ids in (slots[0].prompt, slots[0].completion[first:]):
         assert "blob<|im_end|><|image_pad|>" in processor.tokenizer.decode(ids)
         assert ids.count(processor.tokenizer.eos_token_id) == 1
