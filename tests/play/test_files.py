@@ -39,7 +39,11 @@ def test_no_file_names_another_host_or_makes_markup_of_text() -> None:
 
 def test_every_module_and_every_element_that_is_named_is_there() -> None:
     names = {file.name for file in STATIC.iterdir()}
-    ids = set(re.findall(r'\bid="([\w-]+)"', (STATIC / "index.html").read_text()))
+    page = (STATIC / "index.html").read_text()
+    ids = set(re.findall(r'\bid="([\w-]+)"', page))
+    cards = dict(re.findall(r'<template id="([\w-]+)">(.*?)</template>', page, re.DOTALL))
+    for card, prefix in re.findall(r'data-card="([\w-]+)" data-prefix="([\w-]*)"', page):
+        ids |= {prefix + inner for inner in re.findall(r'\bid="([\w-]+)"', cards[card])}
     for name in names:
         text = (STATIC / name).read_text()
         assert set(re.findall(r'from "\./([\w.]+)"', text)) <= names

@@ -6,7 +6,7 @@ import pytest
 from medseg_agents.arrays.rllib.config import RLlibPPOConfig
 from medseg_agents.arrays.sb3.config import SB3PPOConfig
 from medseg_agents.best_of_n.config import BestOfNRun
-from medseg_agents.commands.entry import train_app
+from medseg_agents.commands.trainers import train_app
 from medseg_agents.dpo.config import DpoConfig
 from medseg_agents.grpo.settings import ChatPPORun, GRPORun
 from medseg_agents.runs.folder import RunFolder
