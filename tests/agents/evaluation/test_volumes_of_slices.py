@@ -21,7 +21,6 @@ from medseg_gym.cases import load_cases
 from medseg_gym.cases.volume_source import load_volumes
 from medseg_gym.cli.main import main
 from medseg_gym.episodes import metrics
-from medseg_gym.errors import MedSegError
 from medseg_gym.statistics import bootstrap_interval
 from tests.cases.files.dicom_writing import segmentation, write, write_series
 from tests.cases.files.volume_writing import SPACING, lungs, piece, save
@@ -269,11 +268,11 @@ def test_images_that_are_no_slices_have_png_and_no_3d_rows(tmp_path, monkeypatch
         mask = np.asarray(Image.open(tmp_path / "masks" / files[key][0])) > 0
         truth = source[source.index_of(key)].mask
         assert metrics.dice(mask, truth) == pytest.approx(dice[key]["dice"], abs=1e-6)
-    with pytest.raises(MedSegError, match="other settings"):
-        run_evaluation(
-            EvalOptions(cases="phantoms:fundus", limit=3, policy="oracle-box", backbone="ellipse"),
-            tmp_path,
-        )
+    before = (tmp_path / "records.jsonl").read_bytes()
+    options = EvalOptions(cases="phantoms:fundus", limit=3, policy="oracle-box", backbone="ellipse")
+    again = run_evaluation(options, tmp_path)  # records hold the masks in any case
+    assert [record.case for record in again.records] == list(source.keys[:3])
+    assert (tmp_path / "records.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("keep", [False, True])
