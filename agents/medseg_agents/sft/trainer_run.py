@@ -80,7 +80,8 @@ def _rates_of_this_length() -> Any:
 
     class Rates(TrainerCallback):
         def on_train_begin(self, *args: Any, **options: Any) -> None:
-            optimiser, scheduler = options.get("optimizer"), options.get("lr_scheduler")
+            optimiser: Any = options.get("optimizer")
+            scheduler: Any = options.get("lr_scheduler")
             functions = getattr(scheduler, "lr_lambdas", None)
             if optimiser is None or not functions:
                 return
