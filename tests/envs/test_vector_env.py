@@ -8,6 +8,7 @@ import medseg_gym  # noqa: F401
 from medseg_gym.backbones import SamBackbone, embedding_cache
 from medseg_gym.cases import CaseError
 from medseg_gym.errors import EpisodeError, MedSegError
+from medseg_gym.policy import make_envs
 from medseg_gym.prompts import AddBox, AddPoint, PromptError, Stop
 from medseg_gym.testing.check_vector_env import check_vector_env
 
@@ -328,3 +329,10 @@ def test_render_and_statistics(small_cases):
     envs.reset(seed=0)
     info = envs.step(encode(envs, Stop(), AddPoint(0.6, 0.4)))[4]
     assert info["episode"]["l"].tolist() == [1, 0]
+
+
+def test_rows_of_another_length_beside_a_slot_that_nobody_looks_at_are_refused() -> None:
+    envs = make_envs(2, cases="phantoms:fundus", backbone="ellipse")
+    with pytest.raises(MedSegError, match="2 rows of 5 integers"):
+        envs.view.idle(np.zeros((2, 6), np.int64), [1])
+    envs.close()

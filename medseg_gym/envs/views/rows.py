@@ -46,12 +46,21 @@ class RowView:
         return checked
 
     def idle(self, actions: np.ndarray, slots: Sequence[int]) -> np.ndarray:
-        """Actions with "stop", where the agent may, in slots that nobody looks at."""
+        """Actions with "stop", where the agent may, in slots that nobody looks at.
+
+        Raises:
+            MedSegError: Rows of another length.
+        """
         stop = self.codec.stop_row
         if stop is None or not len(slots):
             return actions
         nobody = set(slots)  # a slot that was given up may hold its error instead of an action
-        return np.array([stop if slot in nobody else row for slot, row in enumerate(actions)])
+        rows = [stop if slot in nobody else row for slot, row in enumerate(actions)]
+        try:
+            return np.array(rows)
+        except ValueError as error:
+            wanted = f"{len(rows)} rows of {self.codec.width} integers"
+            raise MedSegError(f"actions must be {wanted}: {error}") from None
 
     def carry_over(self, episode: Any, forked: Any) -> None:
         """Nothing: an episode holds all that such a view shows."""
