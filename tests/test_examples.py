@@ -31,7 +31,7 @@ def run(monkeypatch, tmp_path, capsys):
 def test_every_example_is_run_here_and_is_short():
     here = Path(__file__).read_text()
     programs = sorted(EXAMPLES.glob("*.py"))
-    assert len(programs) == 7
+    assert len(programs) == 8
     for program in programs:
         assert f'run("{program.name}"' in here.replace("run(\n        ", "run("), program.name
         assert len(program.read_text().splitlines()) < 80, program.name
@@ -104,3 +104,15 @@ def test_grpo_tiny(run):
     finally:
         ray.shutdown()
     assert "iteration 2: return" in text
+
+
+def test_volume(run, tmp_path):
+    text = run("volume.py")
+    dice = [
+        float(line.rsplit(maxsplit=1)[1])
+        for line in text.splitlines()
+        if "3D Dice" in line and "slice" in line
+    ]
+    assert "synthetic" in text and dice[-1] > 0.8
+    with Image.open(tmp_path / "volume.png") as image:
+        assert image.width > 200
