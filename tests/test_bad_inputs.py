@@ -69,6 +69,7 @@ NEEDED = {"policy": "stop", "target": "x", "to": "parquet", "model": "nowhere"}
 
 
 def leaves(command, words=()):
+    command = getattr(command, "loaded", command)
     if not hasattr(command, "commands"):
         return {" ".join(words): command}
     inner = {}
@@ -79,11 +80,12 @@ def leaves(command, words=()):
 
 SERVERS = {"serve", "play"}  # which would run until they are stopped
 COMMANDS = leaves(get_command(app))
+assert len(COMMANDS) > 20
 TRIALS = [
     (name, option.name, value)
     for name, command in COMMANDS.items()
     for option in command.params
-    if option.param_type_name == "option" and name not in SERVERS
+    if option.param_type_name == "option" and name not in (*SERVERS, "doctor")  # which reports it
     for value in MISTAKES.get(option.name, ())
 ]
 

@@ -41,6 +41,9 @@ class ListOptions(Options):
     limit: int = 200
     """Most cases counted per split."""
 
+    def __post_init__(self) -> None:
+        _at_least_one("limit", self.limit)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaseCheckOptions(Options):
