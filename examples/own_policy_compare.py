@@ -51,6 +51,6 @@ if __name__ == "__main__":
     ]
     console = make_console()
     out = Path("out/own_policy")
-    comparison = compare(specs, options, out, console)
+    comparison = compare(specs, options, out)
     comparison.write(out)  # results.json, results.csv, dice_by_step.png
     comparison.show(console)

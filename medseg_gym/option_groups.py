@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from medseg_gym.errors import MedSegError
 from medseg_gym.options import Options
 
 
@@ -24,6 +25,11 @@ class CaseOptions(Options):
 
     limit: int | None = None
     """First so many cases; left out plays all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.limit is not None and self.limit < 1:
+            raise MedSegError(f"limit must be at least 1, got {self.limit}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,6 +92,9 @@ class Options:
         topic: Heading in `--help` over the fields that a class itself declares.
     """
 
+    def __post_init__(self) -> None:
+        """Check values; classes that share fields with others call `super().__post_init__()`."""
+
     topic: ClassVar[str] = "Options"
 
     @classmethod

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
+from medseg_gym.cli.lazy_commands import every_command
 from medseg_gym.cli.main import add_installed_commands, app
 from medseg_gym.errors import MedSegError
 
@@ -68,18 +68,8 @@ ARGUMENTS = {
 NEEDED = {"policy": "stop", "target": "x", "to": "parquet", "model": "nowhere"}
 
 
-def leaves(command, words=()):
-    command = getattr(command, "loaded", command)
-    if not hasattr(command, "commands"):
-        return {" ".join(words): command}
-    inner = {}
-    for name, one in command.commands.items():
-        inner |= leaves(one, (*words, name))
-    return inner
-
-
 SERVERS = {"serve", "play"}  # which would run until they are stopped
-COMMANDS = leaves(get_command(app))
+COMMANDS = every_command(app)
 assert len(COMMANDS) > 20
 TRIALS = [
     (name, option.name, value)

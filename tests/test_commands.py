@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
+from medseg_gym.cli.lazy_commands import every_command
 from medseg_gym.cli.main import add_installed_commands, app
 from medseg_gym.display.output import plain, print_result, showing
 from medseg_gym.display.progress import make_progress
@@ -24,18 +24,7 @@ ROOT = Path(__file__).parents[1]
 SERVERS = {"serve", "play"}
 
 
-def leaves(command, words=()):
-    """Every command by its words."""
-    command = getattr(command, "loaded", command)
-    if not hasattr(command, "commands"):
-        return {" ".join(words): command}
-    inner = {}
-    for name, one in command.commands.items():
-        inner |= leaves(one, (*words, name))
-    return inner
-
-
-COMMANDS = leaves(get_command(app))
+COMMANDS = every_command(app)
 commands = pytest.mark.parametrize("name", COMMANDS)
 with_results = pytest.mark.parametrize("name", sorted(set(COMMANDS) - SERVERS))
 

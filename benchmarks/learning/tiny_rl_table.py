@@ -23,6 +23,7 @@ from benchmarks.learning.tiny_rl_curve import plot_curve
 from benchmarks.learning.tiny_rl_runs import METHODS, TITLES, folder_of
 from benchmarks.learning.tiny_table import named
 from benchmarks.shared.workers import worker_pool
+from medseg_gym.display.output import showing
 from medseg_gym.display.terminal import Table
 from medseg_gym.statistics import bootstrap_interval
 from medseg_gym.storage.atomic_write import atomic_write
@@ -98,7 +99,7 @@ def make_table(
         policy_specs = [named(label, policies.make(spec)) for label, spec in specs[mode].items()]
         if mode == "greedy":
             policy_specs += [named(label, policy_spec) for label, policy_spec in others.items()]
-        comparison = compare(policy_specs, arena, out / "table" / mode, console)
+        comparison = compare(policy_specs, arena, out / "table" / mode)
         comparison.write(out / "table" / mode)
         played |= {label: records for (_, label), records in comparison.records.items()}
     parts: dict[tuple[str, str], list[list[CaseRecord]]] = {}
@@ -140,7 +141,8 @@ def make_table(
 
 def _play(label: str, spec: str, arena: CompareOptions, out: Path, threads: int) -> None:
     torch.set_num_threads(threads)
-    compare([named(label, policies.make(spec))], arena, out, Console(quiet=True))
+    with showing(quiet=True):
+        compare([named(label, policies.make(spec))], arena, out)
 
 
 def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         named(label, policies.make(text) if text else location_prior(chain.cases, chain.experts))
         for label, text in policy_specs.items()
     ]
-    comparison = compare(players, options, out / "table", console)
+    comparison = compare(players, options, out / "table")
     comparison.write(out / "table")
     rows = [row_of(label, comparison.records[chain.backbone, label]) for label in policy_specs]
     result = {

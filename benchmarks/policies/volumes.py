@@ -34,7 +34,6 @@ from medseg_agents.policies.specs import PolicySpec
 from medseg_agents.runs.machine import describe_machine
 
 from medseg_gym import backbones
-from medseg_gym.display.terminal import make_console
 from medseg_gym.episodes.volumes import PropagationOptions
 from medseg_gym.storage.atomic_write import atomic_write
 
@@ -85,7 +84,7 @@ def play(
         volume_envs=slots,
     )
     with tempfile.TemporaryDirectory() as folder:
-        comparison = compare(specs, options, Path(folder), make_console())
+        comparison = compare(specs, options, Path(folder))
     return [one.seeds[0].scorer.result().records for one in comparison.played]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from medseg_gym.errors import MedSegError
 from medseg_gym.option_groups import CaseOptions
 from medseg_gym.options import specs
 
@@ -23,7 +22,3 @@ class DemoOptions(CaseOptions):
 
     num_envs: int = 8
     """Slots of the vector environment."""
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise MedSegError(f"limit must be at least 1, got {self.limit}")

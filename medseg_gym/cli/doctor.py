@@ -132,7 +132,7 @@ def find_caches() -> list[dict[str, Any]]:
 
 
 def find_checkpoints() -> dict[str, str | None]:
-    """Return the weight file of every backbone that needs one; None where it is not results."""
+    """Return the weight file of every backbone that needs one; None where it is not found."""
     from medseg_gym.backbones import available
     from medseg_gym.backbones.checkpoint_files import find_checkpoint
 

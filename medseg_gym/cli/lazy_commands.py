@@ -53,3 +53,19 @@ def add_lazily(app: typer.Typer, name: str, path: str, text: str) -> None:
     """
     kind = type("LazyCommand", (LazyCommand,), {"path": path})
     app.command(name, cls=kind, help=text)(lambda: None)
+
+
+def every_command(app: typer.Typer) -> dict[str, Any]:
+    """Return all commands of click by their words, such as "train grpo"; this imports them."""
+    return _below(typer.main.get_command(app), ())
+
+
+def _below(command: Any, words: tuple[str, ...]) -> dict[str, Any]:
+    if isinstance(command, LazyCommand):
+        command = command.loaded
+    if not hasattr(command, "commands"):
+        return {" ".join(words): command}
+    inner: dict[str, Any] = {}
+    for name, one in command.commands.items():
+        inner |= _below(one, (*words, name))
+    return inner

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 @dataclass(frozen=True)
 class _Output:
-    """Return how the running command shows its results.
+    """Ways in which the running command shows its results.
 
     Args:
         document: Where the JSON document goes; None without `--json`.

@@ -132,25 +132,20 @@ def room_list() -> str:
 
 def command_line() -> str:
     """A section for each command of `medseg`: what it does, arguments, options with defaults."""
-    import typer
-
+    from medseg_gym.cli.lazy_commands import every_command
     from medseg_gym.cli.main import add_installed_commands, app
 
     add_installed_commands(app)
-    return "\n".join(_describe("medseg", typer.main.get_command(app)))
+    commands = every_command(app)
+    return "\n".join(line for name in sorted(commands) for line in _describe(name, commands[name]))
 
 
 def _describe(name: str, command: Any) -> Iterator[str]:
-    command = getattr(command, "loaded", command)
-    inner = getattr(command, "commands", {})
-    if not inner:
-        yield f"\n## `{name}`\n\n{_escape(inspect.cleandoc(command.help or ''))}\n"
-        yield "| option | default | |\n|---|---|---|"
-        for option in command.params:
-            if option.name != "help":
-                yield _row(option)
-    for word in sorted(inner):
-        yield from _describe(f"{name} {word}", inner[word])
+    yield f"\n## `medseg {name}`\n\n{_escape(inspect.cleandoc(command.help or ''))}\n"
+    yield "| option | default | |\n|---|---|---|"
+    for option in command.params:
+        if option.name != "help":
+            yield _row(option)
 
 
 def _row(option: Any) -> str:

@@ -67,7 +67,7 @@ def compare_policies(
     console = make_console()
     policy_specs = [policies.make(text) for text in options.policies]
     RunFolder(out).write_config(options)
-    comparison = compare(policy_specs, options, out, console)
+    comparison = compare(policy_specs, options, out)
     files = comparison.write(out)  # first: who reads the tables may go away
     print_result({**comparison.as_json(), "out": out})
     comparison.show(console)

@@ -205,16 +205,13 @@ class Comparison:
         return [*files, *self.volumes.write(out, "results_volumes.csv", context)]
 
 
-def compare(
-    policy_specs: Sequence[PolicySpec], options: CompareOptions, out: Path, console: Console
-) -> Comparison:
+def compare(policy_specs: Sequence[PolicySpec], options: CompareOptions, out: Path) -> Comparison:
     """Play every policy on every backbone; killed half way, the same call goes on.
 
     Args:
         policy_specs: Policies to play.
         options: Cases, backbones and settings; its `policies` are not read.
         out: Folder; records are kept in `records/` under it.
-        console: For the progress bar.
 
     Raises:
         MedSegError: What cannot be loaded or played, or too many failed cases; nothing of it

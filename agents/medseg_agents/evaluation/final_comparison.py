@@ -39,7 +39,7 @@ def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> 
         limit=config.test_cases,
         by="modality",
     )
-    comparison = compare([policies.make(name) for name in names], options, out / "test", console)
+    comparison = compare([policies.make(name) for name in names], options, out / "test")
     comparison.show(console)
     comparison.write(out / "test")
     return comparison

@@ -30,6 +30,7 @@ class MaskOptions(Options):
     """
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         wrong = [one for one in self.save if one not in _FORMS]
         if wrong or not self.save:
             given = wrong[0] if wrong else ""
@@ -151,8 +152,6 @@ class PlayingOptions(RewardOptions, CaseOptions, MaskOptions, VolumeStepOptions)
         for name in ("num_envs", "volume_envs", "max_steps", "volume_steps", "max_failures"):
             if getattr(self, name) < 1:
                 raise MedSegError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.limit is not None and self.limit < 1:
-            raise MedSegError(f"limit must be at least 1, got {self.limit}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from benchmarks.learning.methods.markdown import as_markdown, share, spread
 from benchmarks.learning.methods.sizes import Sizes, start_of
 from benchmarks.learning.tiny_rl_table import row_over_seeds
 from benchmarks.learning.tiny_table import named
+from medseg_gym.display.output import showing
 from medseg_gym.display.terminal import Table
 from medseg_gym.storage.atomic_write import atomic_write
 
@@ -51,7 +52,8 @@ def play(name: str, seed: int, sizes: Sizes, out: Path) -> list[CaseRecord]:
         max_steps=sizes.max_steps,
     )
     policy = named(label, policies.make(f"llm:{model}"))
-    comparison = compare([policy], options, out / "table", Console(quiet=True))
+    with showing(quiet=True):
+        comparison = compare([policy], options, out / "table")
     return comparison.records[sizes.backbone, label]
 
 

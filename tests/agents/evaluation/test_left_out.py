@@ -42,7 +42,7 @@ def played(out, **options):
         cases=CASES, backbones=("ellipse",), num_envs=2, max_steps=2, **options
     )
     console = Console(record=True, width=60)
-    result = compare([policies.make("oracle-box")], compared, out, console)
+    result = compare([policies.make("oracle-box")], compared, out)
     result.show(console)
     result.write(out)
     return result, console.export_text()
@@ -75,7 +75,7 @@ def test_nothing_left_out_leaves_no_trace(tmp_path):
         cases="left-out-lesions:", backbones=("ellipse",), num_envs=2, max_steps=2
     )
     console = Console(record=True)
-    result = compare([policies.make("oracle-box")], compared, tmp_path, console)
+    result = compare([policies.make("oracle-box")], compared, tmp_path)
     result.show(console)
     assert "eft out" not in console.export_text() and "left_out" not in result.settings[0]
 

@@ -23,7 +23,7 @@ from medseg_gym.cli.main import main
 from medseg_gym.episodes import metrics
 from medseg_gym.statistics import bootstrap_interval
 from tests.cases.files.dicom_writing import segmentation, write, write_series
-from tests.cases.files.volume_writing import SPACING, lungs, piece, save
+from tests.cases.files.volume_writing import SPACING, piece, write_patients
 
 PATIENTS = 6
 NAMES = "1:right lung,2:left lung"
@@ -66,12 +66,7 @@ def medseg(monkeypatch, *words) -> None:
 def folder(tmp_path_factory) -> Path:
     """Six patients of eight slices with two targets; the last one's axes run another way."""
     root = tmp_path_factory.mktemp("nifti")
-    image, labels = piece(slice(4, 20, 2), 4)
-    for patient in range(PATIENTS):
-        codes = "PIR" if patient == 5 else "LPS"
-        moved = [np.roll(array, patient - 2, 2) for array in (image, lungs(labels))]
-        for kind, array in zip(("imagesTr", "labelsTr"), moved, strict=True):
-            save(root / kind / f"p{patient}.nii.gz", array, codes)
+    write_patients(root, PATIENTS)
     return root
 
 

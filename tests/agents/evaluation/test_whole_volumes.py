@@ -22,7 +22,7 @@ from medseg_gym.cli.main import main
 from medseg_gym.episodes import metrics
 from medseg_gym.errors import MedSegError
 from medseg_gym.statistics import bootstrap_interval
-from tests.cases.files.volume_writing import lungs, piece, save
+from tests.cases.files.volume_writing import piece, save, write_patients
 
 PATIENTS = 5
 
@@ -57,12 +57,7 @@ class Unsaid(Mine):
 def cases(tmp_path_factory) -> str:
     """Five patients of eight slices with the right lung; the last one's axes run another way."""
     root = tmp_path_factory.mktemp("nifti")
-    image, labels = piece(slice(4, 20, 2), 4)
-    for patient in range(PATIENTS):
-        codes = "PIR" if patient == 4 else "LPS"
-        moved = [np.roll(array, patient - 2, 2) for array in (image, lungs(labels))]
-        for kind, array in zip(("imagesTr", "labelsTr"), moved, strict=True):
-            save(root / kind / f"p{patient}.nii.gz", array, codes)
+    write_patients(root, PATIENTS)
     return f"nifti:{root}?labels=1:right lung,2:ignore&window=lung&splits=0,0,100"
 
 
@@ -173,7 +168,7 @@ def test_a_volume_that_failed_has_no_score_in_any_row(cases, mine, tmp_path):
     names = ("oracle-box", f"{mine}?word=p1.nii.gz")
     options = CompareOptions(cases=cases, backbones=("ellipse",), policies=names)
     console = Console(record=True, width=200)
-    comparison = compare([policies.make(name) for name in names], options, tmp_path, console)
+    comparison = compare([policies.make(name) for name in names], options, tmp_path)
     comparison.show(console)
     comparison.write(tmp_path)
     for row in comparison.volumes.rows:
@@ -207,7 +202,7 @@ def test_what_does_not_fit_is_refused(cases, mine, tmp_path):
         run_evaluation(evaluation(f"{cases}&slices=top:2", "middle-box"), tmp_path)
     options = CompareOptions(cases=cases, backbones=("ellipse",), min_area=0.1)
     with pytest.raises(MedSegError, match="min_area leaves out slices"):
-        compare([policies.make("middle-box")], options, tmp_path, Console(quiet=True))
+        compare([policies.make("middle-box")], options, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

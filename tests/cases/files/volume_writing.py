@@ -81,3 +81,13 @@ def save_pair(
 def lungs(labels: np.ndarray) -> np.ndarray:
     """Right lung 1, left lung 2."""
     return ((labels == 5) + 2 * (labels == 6)).astype(np.uint8)
+
+
+def write_patients(root: Path, count: int) -> None:
+    """Write patients of eight slices with both lungs; the last one's axes run another way."""
+    image, labels = piece(slice(4, 20, 2), 4)
+    for patient in range(count):
+        codes = "PIR" if patient == count - 1 else "LPS"
+        moved = [np.roll(array, patient - 2, 2) for array in (image, lungs(labels))]
+        for kind, array in zip(("imagesTr", "labelsTr"), moved, strict=True):
+            save(root / kind / f"p{patient}.nii.gz", array, codes)
