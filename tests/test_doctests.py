@@ -20,7 +20,7 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def test_the_public_ones_have_examples():
-    wanted = ("envs.medseg", "envs.medseg_vector", "envs.chat", "cases.case", "cases.source")
+    wanted = ("envs.medseg", "envs.medseg_vector", "envs.chat", "cases.case", "cases.case_source")
     assert {f"medseg_gym.{name}" for name in wanted} <= set(MODULES)
 
 

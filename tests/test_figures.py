@@ -16,8 +16,8 @@ from PIL import Image
 
 import medseg_gym  # noqa: F401  (registers the ids)
 from medseg_gym.cases import Case
+from medseg_gym.cases.case_source import load_cases
 from medseg_gym.cases.contact_sheet import draw_sheet
-from medseg_gym.cases.source import load_cases
 from medseg_gym.envs.rendering import Window
 
 TEXTS = [

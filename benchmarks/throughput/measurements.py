@@ -22,7 +22,7 @@ from benchmarks.shared.meters import (
 from benchmarks.throughput.reference_predictors import PromptsInForce, ReferencePredictor
 from benchmarks.throughput.workloads import STEPS, Plan, actions_by_step, is_decode
 from medseg_gym.cases import Case
-from medseg_gym.cases.source import CaseList
+from medseg_gym.cases.case_source import CaseList
 from medseg_gym.envs.medseg_vector import MedSegVectorEnv
 from medseg_gym.errors import MedSegError
 from medseg_gym.prompts import TOOLS, AddBox, AddPoint, Prompt, Stop

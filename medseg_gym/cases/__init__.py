@@ -5,15 +5,8 @@ lazy collection of cases, opened by `load_cases`. Nothing here needs torch.
 """
 
 from medseg_gym.cases.case import Case, hash_pixels
-from medseg_gym.cases.source import (
-    SPLITS,
-    CaseList,
-    CaseSource,
-    left_out_note,
-    load_cases,
-    names,
-    register,
-)
+from medseg_gym.cases.case_source import CaseList, CaseSource, load_cases, names, register
+from medseg_gym.cases.source import SPLITS, left_out_note
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.windowing import window_to_rgb
 from medseg_gym.errors import CaseError

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from medseg_gym.cases.case_source import load_splits
 from medseg_gym.cases.files import DatasetFormat, Defect, FileData, FileSpec
 from medseg_gym.cases.files.dataset_formats import read_file_spec
-from medseg_gym.cases.source import SPLITS, load_splits
+from medseg_gym.cases.source import SPLITS
 from medseg_gym.errors import CaseError
 
 AREA_EDGES = (0.001, 0.01, 0.05, 0.2)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import binary_erosion
 
 from medseg_gym.cases.case import Case
-from medseg_gym.cases.source import CaseSource
+from medseg_gym.cases.case_source import CaseSource
 from medseg_gym.display.captions import draw_line, font
 from medseg_gym.display.palette import MASK_RGB, TRUTH_RGB
 from medseg_gym.errors import CaseError

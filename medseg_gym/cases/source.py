@@ -1,4 +1,4 @@
-"""Sources of cases: the CaseSource contract and `load_cases`."""
+"""Sources: the contract that those of cases and those of volumes share, and how both are opened."""
 
 from __future__ import annotations
 
@@ -6,19 +6,15 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from medseg_gym.cases.case import Case, ReadOnlyCase
 from medseg_gym.errors import CaseError, nearest
-from medseg_gym.object_paths import load_object
-from medseg_gym.registry import Factory, Registry
+from medseg_gym.registry import Registry
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from medseg_gym.cases.volume_source import VolumeSource
 
 SPLITS = ("train", "val", "test")
 ALL = "all"
@@ -48,7 +44,7 @@ def left_out_note(left_out: Mapping[str, int]) -> str:
     """Say below a table what the reader of the cases left out; "" where that is nothing.
 
     Args:
-        left_out: See `CaseSource`.
+        left_out: See `Source`.
     """
     counts = "; ".join(f"{reason}: {count}" for reason, count in left_out.items())
     return f"Left out of the cases, all splits together: {counts}." if counts else ""
@@ -110,20 +106,6 @@ class Source(ABC, Generic[OneCase]):
         return self
 
 
-class CaseSource(Source[Case]):
-    """A `Source` of cases, which may be slices of volumes."""
-
-    @property
-    def volumes(self) -> VolumeSource | None:
-        """The volumes whose slices the cases are; None where cases are images of their own."""
-        return None
-
-    def place_of(self, key: str) -> SlicePlace | None:
-        """Return the volume that a case is a slice of; None for an image of its own."""
-        del key
-        return None
-
-
 class InMemory(Source[OneCase]):
     """A `Source` over cases or volumes that are already in memory.
 
@@ -181,97 +163,6 @@ class InMemory(Source[OneCase]):
         return self._index[key] if key in self._index else super().index_of(key)
 
 
-class CaseList(InMemory[Case], CaseSource):
-    """A CaseSource over cases that are already in memory, see `InMemory`."""
-
-
-CASES: Registry[CaseSource] = Registry(
-    "case spec",
-    "medseg_gym.cases",
-    "factory(argument, split, **options)",
-    {
-        "samples": "medseg_gym.cases.samples:load",
-        "phantoms": "medseg_gym.cases.phantoms:load",
-        "biomedparse": "medseg_gym.cases.biomedparse:load",
-        "parquet": "medseg_gym.cases.parquet:load",
-        "folder": "medseg_gym.cases.folder:load",
-        "nifti": "medseg_gym.cases.nifti:load",
-        "npz": "medseg_gym.cases.npz:load",
-        "dicom": "medseg_gym.cases.dicom:load",
-        "image": "medseg_gym.cases.image_files.one_image:load",
-        "volume": "medseg_gym.cases.volume_slices:load",
-        "phantoms-volume": "medseg_gym.cases.volume_slices:load_phantoms",
-        "pool": "medseg_gym.cases.derived.pool:load",
-        "unlabelled": "medseg_gym.cases.unlabelled:load",
-    },
-    CaseError,
-    has_argument=True,
-    own_signature="function(split, **options) or function(**options)",
-)
-
-
-def names() -> tuple[str, ...]:
-    """Kinds that `load_cases` knows, sorted."""
-    return CASES.names()
-
-
-def register(kind: str, factory: str | Factory[CaseSource]) -> None:
-    """Make `load_cases("kind:ARGUMENT?option=value", split)` call a factory.
-
-    Args:
-        kind: See `Registry.register`.
-        factory: Called as `factory("ARGUMENT", split, option=value)`; or "module:name".
-
-    Raises:
-        CaseError: The kind is taken or cannot be written in a spec.
-    """
-    CASES.register(kind, factory)
-
-
-def load_cases(
-    spec: str | CaseSource | Sequence[Case] = "samples", split: str = "train"
-) -> CaseSource:
-    """Open a case source; the `make` of the registry of cases.
-
-    Args:
-        spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
-            made on demand), files on disk as "biomedparse:PATH", "parquet:PATH", "folder:PATH",
-            "nifti:PATH", "npz:PATH" or "dicom:PATH" (docs/how-to/data.md), the slices of volumes as
-            "volume:SCAN?truth=LABELS" or "phantoms-volume", one image as
-            "image:FILE?truth=MASK&target=TEXT", "pool:SIZE:SPEC" (some
-            cases of another spec, drawn once and kept in memory), "unlabelled:PATH" (images
-            without a truth that people dropped onto the page of `medseg serve`), a registered kind,
-            "package.module:Name" or "path/file.py:Name" (a CaseSource, a list of Cases or a
-            `function(split, **options)` of your own; one that takes no split has the same cases in
-            every split), a CaseSource (returned as it is), or a
-            sequence of Cases.
-        split: "train", "val", "test", or "all" of them together; ignored where `spec` is a source
-            or a sequence.
-
-    Returns:
-        The source; the same object for the same text spec and split.
-
-    Raises:
-        CaseError: Unknown spec or split, or the source's files cannot be used.
-
-    Example:
-        >>> from medseg_gym.cases import load_cases
-        >>> source = load_cases("samples", "test")
-        >>> source[0].modality, source[0].target in source.targets
-        ('CT', True)
-        >>> load_cases("phantoms:abdomen", "train")[0].synthetic
-        True
-    """
-    if isinstance(spec, CaseSource):
-        return spec
-    if not isinstance(spec, str):
-        if not isinstance(spec, Iterable):
-            raise CaseError(f"cases must be a text spec, a CaseSource or Cases, got {spec!r}")
-        return CaseList(spec)
-    check_split(split)
-    return _open(spec, split)
-
-
 def check_split(split: str) -> None:
     """Refuse what is no split.
 
@@ -283,11 +174,6 @@ def check_split(split: str) -> None:
             f"unknown split {split!r}{nearest(str(split), SPLITS)}; use one of "
             f"{', '.join(SPLITS)}, or {ALL} for all of them together"
         )
-
-
-def load_splits(spec: str) -> dict[str, CaseSource]:
-    """Open every split of cases that a spec has; see `open_splits`."""
-    return open_splits(spec, load_cases)
 
 
 def open_splits(spec: str, load: Callable[[str, str], AnySource]) -> dict[str, AnySource]:
@@ -313,16 +199,6 @@ def open_splits(spec: str, load: Callable[[str, str], AnySource]) -> dict[str, A
     if not sources and problem is not None:
         raise problem
     return sources
-
-
-@lru_cache(maxsize=64)
-def _open(text: str, split: str) -> CaseSource:
-    if split == ALL:
-        # By its path, as formats are: it stands on this module.
-        all_cases: Callable[..., CaseSource]
-        all_cases = load_object("medseg_gym.cases.derived.all_splits:AllCases")
-        return all_cases(load_splits(text))
-    return open_spec(CASES, text, split, CaseSource, CaseList, "a CaseSource or Cases")
 
 
 def open_spec(

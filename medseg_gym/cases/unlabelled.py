@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from medseg_gym.cases.case import Case, hash_pixels
+from medseg_gym.cases.case_source import CaseSource
 from medseg_gym.cases.image_files.images import png_bytes, read_image
-from medseg_gym.cases.source import CaseSource, EmptySplit
+from medseg_gym.cases.source import EmptySplit
 from medseg_gym.errors import CaseError
 from medseg_gym.storage.atomic_write import atomic_write, locked
 from medseg_gym.storage.line_files import append_rows, read_rows

@@ -228,7 +228,7 @@ def convert(
 ) -> None:
     """Write all cases in another format; killed, the same command goes on."""
     from medseg_gym.cases import left_out_note
-    from medseg_gym.cases.source import load_splits
+    from medseg_gym.cases.case_source import load_splits
     from medseg_gym.cases.writers import convert_cases
 
     spec = _skipping(spec, options.skip_bad)

@@ -13,8 +13,9 @@ from typing import Any
 from PIL import Image
 
 from medseg_gym.cases import Case, CaseSource, VolumeCase, load_cases
+from medseg_gym.cases.case_source import load_splits
 from medseg_gym.cases.phantoms.volumes import PhantomVolumes
-from medseg_gym.cases.source import load_splits, open_splits
+from medseg_gym.cases.source import open_splits
 from medseg_gym.cases.volume_source import VolumeList, VolumeSource, load_volumes
 from medseg_gym.errors import CaseError
 from medseg_gym.play.options import PageOptions

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from medseg_gym import annotators
 from medseg_gym.annotators.registry import VOLUME_ANNOTATORS
 from medseg_gym.cases import Case, CaseSource
-from medseg_gym.cases.source import CASES
+from medseg_gym.cases.case_source import CASES
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.volume_source import VOLUMES, VolumeSource
 from medseg_gym.episodes import rewards

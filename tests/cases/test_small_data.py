@@ -11,7 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from medseg_gym.cases import CaseList, load_cases
-from medseg_gym.cases.source import EmptySplit, load_splits
+from medseg_gym.cases.case_source import load_splits
+from medseg_gym.cases.source import EmptySplit
 from medseg_gym.cases.volume_source import load_volumes
 from medseg_gym.cli.main import add_installed_commands, app
 from medseg_gym.errors import CaseError

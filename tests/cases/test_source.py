@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseg_gym.cases import SPLITS, Case, CaseError, CaseSource, load_cases, register, source
-from medseg_gym.cases.source import CaseList
+from medseg_gym.cases import SPLITS, Case, CaseError, CaseSource, case_source, load_cases, register
+from medseg_gym.cases.case_source import CaseList
 
 
 def blank(key: str, target: str = "blob") -> Case:
@@ -39,9 +39,9 @@ class Numbers(CaseSource):
 @pytest.fixture
 def own_loaders():
     """Registrations of a test go away with it."""
-    with source.CASES.temporarily():
+    with case_source.CASES.temporarily():
         yield
-    source._open.cache_clear()
+    case_source._open.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Generic, TypeVar
 
 from medseg_gym.cases.case import Case, ReadOnlyCase
-from medseg_gym.cases.source import ALL, CaseSource, SlicePlace, Source
+from medseg_gym.cases.case_source import CaseSource
+from medseg_gym.cases.source import ALL, SlicePlace, Source
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.volume_source import VolumeSource
 from medseg_gym.errors import CaseError

@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from medseg_gym.cases.case import Case
-from medseg_gym.cases.source import CaseList, CaseSource, load_cases
+from medseg_gym.cases.case_source import CaseList, CaseSource, load_cases
 from medseg_gym.errors import CaseError
 from medseg_gym.registry import takes_spec
 from medseg_gym.specs import Spec

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from medseg_gym.cases.case_source import CASES
 from medseg_gym.cases.files.dataset_format import DatasetFormat
 from medseg_gym.cases.files.source import FileCaseSource, open_split
 from medseg_gym.cases.files.spec import FileSpec
-from medseg_gym.cases.source import CASES
 from medseg_gym.specs import Spec
 
 

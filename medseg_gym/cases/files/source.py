@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from medseg_gym.cases.case import Case
+from medseg_gym.cases.case_source import CaseSource, load_cases
 from medseg_gym.cases.files.data import FileData, split_counts
 from medseg_gym.cases.files.dataset_format import DatasetFormat
 from medseg_gym.cases.files.defects import Defect
 from medseg_gym.cases.files.records import Record
 from medseg_gym.cases.files.spec import FileSpec
 from medseg_gym.cases.files.volumes import FileVolumes
-from medseg_gym.cases.source import CaseSource, EmptySplit, SlicePlace, load_cases
+from medseg_gym.cases.source import EmptySplit, SlicePlace
 from medseg_gym.cases.volume_source import VolumeSource
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from medseg_gym.cases.case_source import load_cases
 from medseg_gym.cases.files.data import FileData
 from medseg_gym.cases.files.defects import Damaged
 from medseg_gym.cases.files.records import Record
-from medseg_gym.cases.source import load_cases
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.volume_source import VolumeSource
 from medseg_gym.errors import CaseError

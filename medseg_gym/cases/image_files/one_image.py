@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medseg_gym.cases.case import Case
+from medseg_gym.cases.case_source import CaseList
 from medseg_gym.cases.image_files.images import SUFFIXES
 from medseg_gym.cases.image_files.masks import CHANNELS, as_mask
 from medseg_gym.cases.image_files.options import ImageOptions
-from medseg_gym.cases.source import CaseList
 from medseg_gym.errors import CaseError
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ import numpy as np
 from scipy.ndimage import label
 
 from medseg_gym.cases.case import Case
+from medseg_gym.cases.case_source import CaseSource
 from medseg_gym.cases.phantoms.scene import HARD_KINDS, Scene
 from medseg_gym.cases.phantoms.scenes import SCENES
-from medseg_gym.cases.source import SPLITS, CaseSource
+from medseg_gym.cases.source import SPLITS
 from medseg_gym.errors import CaseError
 
 LENGTH = 100_000

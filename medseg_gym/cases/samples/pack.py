@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from medseg_gym.cases.case import Case
-from medseg_gym.cases.source import SPLITS, CaseSource, EmptySplit
+from medseg_gym.cases.case_source import CaseSource
+from medseg_gym.cases.source import SPLITS, EmptySplit
 from medseg_gym.errors import CaseError
 
 PACKAGED = Path(__file__).parent / "data"

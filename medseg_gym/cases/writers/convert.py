@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from medseg_gym.cases.source import load_splits
+from medseg_gym.cases.case_source import load_splits
 from medseg_gym.cases.writers.case_writer import CaseWriter, identity_of
 from medseg_gym.errors import CaseError
 from medseg_gym.object_paths import load_object

@@ -14,7 +14,7 @@ from medseg_agents.evaluation.options import CompareOptions
 from rich.console import Console
 
 from medseg_gym.cases import Case, CaseList
-from medseg_gym.cases.source import register
+from medseg_gym.cases.case_source import register
 from medseg_gym.cli.main import main
 from medseg_gym.errors import MedSegError
 

@@ -10,7 +10,7 @@ pytest.importorskip("trl")
 import torch
 from medseg_agents.grpo import ChatPPOConfig, GRPOConfig
 
-from medseg_gym.cases.source import CaseList
+from medseg_gym.cases.case_source import CaseList
 
 from ..rllib.conftest import ray_cluster  # noqa: F401  (a fixture)
 

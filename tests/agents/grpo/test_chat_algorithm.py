@@ -12,7 +12,7 @@ from medseg_agents.grpo.rollout import collate
 
 from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.backbones.remote.ray import serve
-from medseg_gym.cases.source import CaseList
+from medseg_gym.cases.case_source import CaseList
 from medseg_gym.errors import MedSegError
 
 from .conftest import dealt, learned, weights_of

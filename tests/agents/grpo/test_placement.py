@@ -4,7 +4,7 @@ import pytest
 from medseg_agents.grpo import GRPOConfig
 from medseg_agents.grpo.sharding.placement import check_placement, requests_of
 
-from medseg_gym.cases.source import CaseList
+from medseg_gym.cases.case_source import CaseList
 from medseg_gym.errors import MedSegError
 
 CPU1, GPU1, HALF = {"CPU": 1.0}, {"GPU": 1.0}, {"CPU": 1.0, "GPU": 0.6}

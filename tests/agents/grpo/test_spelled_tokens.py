@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from medseg_gym.cases.source import CaseList
+from medseg_gym.cases.case_source import CaseList
 
 from .conftest import learned
 

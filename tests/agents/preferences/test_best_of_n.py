@@ -12,8 +12,8 @@ from medseg_agents.runs.log import read_progress
 from medseg_agents.sft.data import load_conversations
 from rich.console import Console
 
-from medseg_gym.cases import source
-from medseg_gym.cases.source import CaseList
+from medseg_gym.cases import case_source
+from medseg_gym.cases.case_source import CaseList
 from medseg_gym.trajectories import TrajectoryStore, export_pairs
 
 CASES = 4
@@ -22,10 +22,10 @@ CASES = 4
 @pytest.fixture(scope="module", autouse=True)
 def small_spec(small_cases):
     """The cases that the model knows the words of, by a spec as a store keeps it."""
-    with source.CASES.temporarily():
-        source.CASES.register("small", lambda argument, split: CaseList(small_cases[:CASES]))
+    with case_source.CASES.temporarily():
+        case_source.CASES.register("small", lambda argument, split: CaseList(small_cases[:CASES]))
         yield
-    source._open.cache_clear()
+    case_source._open.cache_clear()
 
 
 def settings(caller, **other):

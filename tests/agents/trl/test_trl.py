@@ -24,7 +24,7 @@ from PIL import Image
 from transformers.utils import get_json_schema
 from trl import GRPOConfig, GRPOTrainer
 
-from medseg_gym.cases.source import CaseList
+from medseg_gym.cases.case_source import CaseList
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.views.chat import chat_coordinates
 from medseg_gym.envs.views.chat_texts import tool_schemas

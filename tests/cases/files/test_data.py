@@ -13,9 +13,10 @@ from defect_corpus.biomedparse_defects import FIRST
 
 from medseg_gym.cases import CaseError, load_cases
 from medseg_gym.cases.biomedparse import BiomedParseFormat
+from medseg_gym.cases.case_source import load_splits
 from medseg_gym.cases.files import ByteCache, Damaged, Defect, decoding, error_text, index_dataset
 from medseg_gym.cases.files.access.walk import walk
-from medseg_gym.cases.source import EmptySplit, load_splits
+from medseg_gym.cases.source import EmptySplit
 
 
 def test_a_defect_that_only_pixels_show_is_an_error_when_they_are_read(data):

@@ -16,7 +16,7 @@ from medseg_agents.evaluation.paired.pairing import Pair, pair_rows, without_par
 from medseg_agents.evaluation.paired.played_runs import read_run
 from medseg_agents.evaluation.summary import with_interval, write_csv
 from medseg_gym.cases import CaseSource
-from medseg_gym.cases.source import load_cases
+from medseg_gym.cases.case_source import load_cases
 from medseg_gym.display.terminal import Table
 from medseg_gym.errors import MedSegError
 from medseg_gym.statistics import MIN_GROUPS

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from medseg_gym.cases.case import Case
+from medseg_gym.cases.case_source import CaseSource
 from medseg_gym.cases.files.access.byte_cache import ByteCache
-from medseg_gym.cases.source import CaseSource, SlicePlace
+from medseg_gym.cases.source import SlicePlace
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.volume_source import VolumeSource, load_volumes
 from medseg_gym.registry import takes_spec

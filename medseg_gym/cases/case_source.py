@@ -1,0 +1,144 @@
+"""Sources of cases: the CaseSource contract and `load_cases`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from medseg_gym.cases.case import Case
+from medseg_gym.cases.source import (
+    ALL,
+    InMemory,
+    SlicePlace,
+    Source,
+    check_split,
+    open_spec,
+    open_splits,
+)
+from medseg_gym.errors import CaseError
+from medseg_gym.object_paths import load_object
+from medseg_gym.registry import Factory, Registry
+
+if TYPE_CHECKING:
+    from medseg_gym.cases.volume_source import VolumeSource
+
+
+class CaseSource(Source[Case]):
+    """A `Source` of cases, which may be slices of volumes."""
+
+    @property
+    def volumes(self) -> VolumeSource | None:
+        """The volumes whose slices the cases are; None where cases are images of their own."""
+        return None
+
+    def place_of(self, key: str) -> SlicePlace | None:
+        """Return the volume that a case is a slice of; None for an image of its own."""
+        del key
+        return None
+
+
+class CaseList(InMemory[Case], CaseSource):
+    """A CaseSource over cases that are already in memory, see `InMemory`."""
+
+
+CASES: Registry[CaseSource] = Registry(
+    "case spec",
+    "medseg_gym.cases",
+    "factory(argument, split, **options)",
+    {
+        "samples": "medseg_gym.cases.samples:load",
+        "phantoms": "medseg_gym.cases.phantoms:load",
+        "biomedparse": "medseg_gym.cases.biomedparse:load",
+        "parquet": "medseg_gym.cases.parquet:load",
+        "folder": "medseg_gym.cases.folder:load",
+        "nifti": "medseg_gym.cases.nifti:load",
+        "npz": "medseg_gym.cases.npz:load",
+        "dicom": "medseg_gym.cases.dicom:load",
+        "image": "medseg_gym.cases.image_files.one_image:load",
+        "volume": "medseg_gym.cases.derived.volume_slices:load",
+        "phantoms-volume": "medseg_gym.cases.derived.volume_slices:load_phantoms",
+        "pool": "medseg_gym.cases.derived.pool:load",
+        "unlabelled": "medseg_gym.cases.unlabelled:load",
+    },
+    CaseError,
+    has_argument=True,
+    own_signature="function(split, **options) or function(**options)",
+)
+
+
+def names() -> tuple[str, ...]:
+    """Kinds that `load_cases` knows, sorted."""
+    return CASES.names()
+
+
+def register(kind: str, factory: str | Factory[CaseSource]) -> None:
+    """Make `load_cases("kind:ARGUMENT?option=value", split)` call a factory.
+
+    Args:
+        kind: See `Registry.register`.
+        factory: Called as `factory("ARGUMENT", split, option=value)`; or "module:name".
+
+    Raises:
+        CaseError: The kind is taken or cannot be written in a spec.
+    """
+    CASES.register(kind, factory)
+
+
+def load_cases(
+    spec: str | CaseSource | Sequence[Case] = "samples", split: str = "train"
+) -> CaseSource:
+    """Open a case source; the `make` of the registry of cases.
+
+    Args:
+        spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
+            made on demand), files on disk as "biomedparse:PATH", "parquet:PATH", "folder:PATH",
+            "nifti:PATH", "npz:PATH" or "dicom:PATH" (docs/how-to/data.md), the slices of volumes as
+            "volume:SCAN?truth=LABELS" or "phantoms-volume", one image as
+            "image:FILE?truth=MASK&target=TEXT", "pool:SIZE:SPEC" (some
+            cases of another spec, drawn once and kept in memory), "unlabelled:PATH" (images
+            without a truth that people dropped onto the page of `medseg serve`), a registered kind,
+            "package.module:Name" or "path/file.py:Name" (a CaseSource, a list of Cases or a
+            `function(split, **options)` of your own; one that takes no split has the same cases in
+            every split), a CaseSource (returned as it is), or a
+            sequence of Cases.
+        split: "train", "val", "test", or "all" of them together; ignored where `spec` is a source
+            or a sequence.
+
+    Returns:
+        The source; the same object for the same text spec and split.
+
+    Raises:
+        CaseError: Unknown spec or split, or the source's files cannot be used.
+
+    Example:
+        >>> from medseg_gym.cases import load_cases
+        >>> source = load_cases("samples", "test")
+        >>> source[0].modality, source[0].target in source.targets
+        ('CT', True)
+        >>> load_cases("phantoms:abdomen", "train")[0].synthetic
+        True
+    """
+    if isinstance(spec, CaseSource):
+        return spec
+    if not isinstance(spec, str):
+        if not isinstance(spec, Iterable):
+            raise CaseError(f"cases must be a text spec, a CaseSource or Cases, got {spec!r}")
+        return CaseList(spec)
+    check_split(split)
+    return _open(spec, split)
+
+
+def load_splits(spec: str) -> dict[str, CaseSource]:
+    """Open every split of cases that a spec has; see `open_splits`."""
+    return open_splits(spec, load_cases)
+
+
+@lru_cache(maxsize=64)
+def _open(text: str, split: str) -> CaseSource:
+    if split == ALL:
+        # By its path, as formats are: it stands on this module.
+        all_cases: Callable[..., CaseSource]
+        all_cases = load_object("medseg_gym.cases.derived.all_splits:AllCases")
+        return all_cases(load_splits(text))
+    return open_spec(CASES, text, split, CaseSource, CaseList, "a CaseSource or Cases")
