@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from medseg_agents.evaluation.summary import with_interval
 
+from medseg_gym.display.numbers import with_interval
 from medseg_gym.display.plots import drawing
 from medseg_gym.display.terminal import Table
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from medseg_agents.evaluation.summary import with_interval
 
 from benchmarks.policies.interactive_tracks import Track
 from medseg_gym.cases import Case
+from medseg_gym.display.numbers import with_interval
 from medseg_gym.display.plots import drawing
 from medseg_gym.display.terminal import Table
 from medseg_gym.statistics import bootstrap_interval

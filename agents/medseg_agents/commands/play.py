@@ -130,7 +130,8 @@ def evaluate_all(
     images = of_images(evaluated.records)
     rows = []
     if images:
-        rows = summarise_by(images, "target", options.max_steps, evaluated.failed, **labels)
+        costs = options.call_costs
+        rows = summarise_by(images, "target", options.max_steps, evaluated.failed, costs, **labels)
     volumes = VolumeResults()
     volumes.add([evaluated.volumes], "target", **labels, plays=SLICES if images else WHOLE)
     if evaluated.masks is not None:

@@ -121,7 +121,8 @@ class Comparison:
             need_played(kept, failed, self.options.title)
             labels = {"backbone": one.backbone, "policy": one.policy}
             by, max_steps = self.options.by, self.options.max_steps
-            rows = summarise_by(kept, by, max_steps, one.failed, **labels)
+            costs = self.options.call_costs
+            rows = summarise_by(kept, by, max_steps, one.failed, costs, **labels)
             if count := len(one.records) - len(kept):
                 rows[0]["notes"].append(f"{count} left out that failed in another row")
             self.rows += rows

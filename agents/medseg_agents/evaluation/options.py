@@ -14,6 +14,9 @@ from medseg_gym.options import Options, repeated, specs
 _FORMS = ("nifti", "seg", "png")
 BY = ("modality", "group", "target")
 
+CALL_COSTS = (0.005, 0.01, 0.03)
+"""Prices of a call that tables of stopping show; the default reward takes 0.01."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskOptions(Options):
@@ -142,6 +145,11 @@ class PlayingOptions(RewardOptions, CaseOptions, MaskOptions, VolumeStepOptions)
     volume_envs: int = 4
     """The same of policies that play whole volumes."""
 
+    call_costs: tuple[float, ...] = CALL_COSTS
+    """Prices of a call, in Dice, at which the table of stopping shows what a policy returns, and
+    what it would return with the best limit on calls and with the best stops.
+    """
+
     max_failures: int = MAX_FAILURES
     """End the run of a policy at so many failed cases of this call (a model's server that stays
     away or refuses a conversation fails a case); the same command plays them again.
@@ -152,6 +160,9 @@ class PlayingOptions(RewardOptions, CaseOptions, MaskOptions, VolumeStepOptions)
         for name in ("num_envs", "volume_envs", "max_steps", "volume_steps", "max_failures"):
             if getattr(self, name) < 1:
                 raise MedSegError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for cost in self.call_costs:
+            if not 0 <= cost < 1:
+                raise MedSegError(f"call_costs must be at least 0 and below 1, got {cost}")
 
 
 @dataclass(frozen=True, kw_only=True)

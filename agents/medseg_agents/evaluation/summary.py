@@ -9,6 +9,9 @@ from typing import Any
 
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.failed_cases import FailedCase, failure_notes, lost_subsets
+from medseg_agents.evaluation.options import CALL_COSTS
+from medseg_agents.evaluation.stopping import stopping_table, summarise_stopping
+from medseg_gym.display.numbers import with_interval
 from medseg_gym.display.palette import line_look
 from medseg_gym.display.plots import drawing, fold, legend_below
 from medseg_gym.display.terminal import Table
@@ -27,6 +30,7 @@ def summarise(
     records: Sequence[CaseRecord],
     max_steps: int,
     failed: Sequence[FailedCase] = (),
+    call_costs: Sequence[float] = CALL_COSTS,
     /,
     **labels: str,
 ) -> dict[str, Any]:
@@ -36,6 +40,7 @@ def summarise(
         records: Of one policy and backbone, at least one.
         max_steps: Dice is given after 0..max_steps steps.
         failed: Cases that were not played; they are counted, and a note says so.
+        call_costs: Prices of a call in `stopping`.
         **labels: Put first, e.g. `policy="random"`.
 
     Returns:
@@ -46,7 +51,7 @@ def summarise(
         each unit u of "mm" (cases with a spacing) and "px" (the others), `cases_u`, `nsd_u` and
         `hd95_u` with `hd95_u_n`, the number of cases it is defined for (None where there are none);
         of the way there `noc80`, `failures80`, likewise 85 and 90, `dice_auc` and `stop_regret`;
-        and `notes`.
+        `stopping` (see `summarise_stopping`) and `notes`.
     """
     groups = [record.group for record in records]
 
@@ -77,6 +82,7 @@ def summarise(
         **_surface_means(records),
         "boundary_iou": mean(record.boundary_iou for record in records),
         **_interaction_means(records, max_steps),
+        "stopping": summarise_stopping(records, max_steps, call_costs),
         "notes": [*notes, *_absent_targets(records), *failure_notes(records, failed)],
     }
 
@@ -121,6 +127,7 @@ def summarise_by(
     by: str,
     max_steps: int,
     failed: Sequence[FailedCase] = (),
+    call_costs: Sequence[float] = CALL_COSTS,
     /,
     **labels: str,
 ) -> list[dict[str, Any]]:
@@ -132,19 +139,21 @@ def summarise_by(
     rows = []
     values = list(dict.fromkeys(getattr(record, by) for record in records))
     if len({getattr(one, by) for one in (*records, *failed)}) != 1:
-        rows.append(summarise(records, max_steps, failed, **labels, subset="all"))
+        rows.append(summarise(records, max_steps, failed, call_costs, **labels, subset="all"))
         rows[0]["notes"] += lost_subsets(records, failed, by)
     for value in values:
         members = [record for record in records if getattr(record, by) == value]
         lost = [one for one in failed if getattr(one, by) == value]
-        rows.append(summarise(members, max_steps, lost, **labels, subset=value or "unknown"))
+        row = summarise(members, max_steps, lost, call_costs, **labels, subset=value or "unknown")
+        rows.append(row)
     return rows
 
 
 def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> list[Table]:
-    """Rich tables of summary rows: the scores, Dice after each step, and the other metrics."""
+    """Rich tables of summary rows: scores, Dice after each step, other metrics, and stopping."""
     scores = Table(keys=3, title=title)
     steps = Table(keys=3, title=f"{title}: mean Dice after each step")
+    returns = stopping_table(rows, title)
     units = [unit for unit in UNITS if any(row[f"cases_{unit}"] for row in rows)]
     title = f"{title}: borders of the final masks, and the way to them"
     distances = Table(keys=3, title=title, padding=(0, 1, 0, 0))  # many columns: close together
@@ -209,7 +218,7 @@ def as_tables(rows: Sequence[Mapping[str, Any]], title: str, max_steps: int) -> 
             f"{row['dice_auc']:.3f}",
             f"{row['stop_regret']:.3f}",
         )
-    return [scores, steps, distances]
+    return [scores, steps, distances, returns]
 
 
 def _distance(row: Mapping[str, Any], unit: str) -> str:
@@ -220,15 +229,8 @@ def _distance(row: Mapping[str, Any], unit: str) -> str:
     return f"{'-' if mean is None else f'{mean:.2f}'} ({defined}/{cases})"
 
 
-def with_interval(mean: float, interval: tuple[float, float] | None) -> str:
-    """Write "0.912 [0.890, 0.934]", or the mean alone where there are too few groups."""
-    return (
-        f"{mean:.3f}" if interval is None else f"{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
-    )
-
-
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write summary rows flat: intervals as two columns, Dice per step as one each."""
+    """Write summary rows flat: intervals as two columns, Dice per step and stopping as one each."""
     flat = []
     for row in rows:
         entry: dict[str, Any] = {}
@@ -238,6 +240,9 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 entry[f"{key[:-9]}_low"], entry[f"{key[:-9]}_high"] = low, high
             elif key == "dice_after":
                 entry.update({f"dice_after_{k}": dice for k, dice in enumerate(value)})
+            elif key == "stopping":
+                for line in value:
+                    entry |= _flat_stopping(line)
             elif key == "notes":
                 entry[key] = "; ".join(value)
             else:
@@ -247,6 +252,18 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         writer = csv.DictWriter(file, list(flat[0]))
         writer.writeheader()
         writer.writerows(flat)
+
+
+def _flat_stopping(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the numbers of one price of a call, e.g. `best_limit_at_0.01`."""
+    price = f"_at_{line['call_cost']:g}"
+    entry: dict[str, Any] = {}
+    for name in ("episode_return", "best_limit_return", "best_limit", "best_stop_return"):
+        entry[f"{name}{price}"] = line[name]
+        if f"{name}_interval" in line:
+            low, high = line[f"{name}_interval"] or ("", "")
+            entry[f"{name}{price}_low"], entry[f"{name}{price}_high"] = low, high
+    return entry
 
 
 @drawing()

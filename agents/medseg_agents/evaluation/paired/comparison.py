@@ -14,9 +14,10 @@ from medseg_agents.evaluation.paired.differences import case_rows, differences, 
 from medseg_agents.evaluation.paired.figures import draw_differences, plot_scatter
 from medseg_agents.evaluation.paired.pairing import Pair, pair_rows, without_partner
 from medseg_agents.evaluation.paired.played_runs import read_run
-from medseg_agents.evaluation.summary import with_interval, write_csv
+from medseg_agents.evaluation.summary import write_csv
 from medseg_gym.cases import CaseSource
 from medseg_gym.cases.case_source import load_cases
+from medseg_gym.display.numbers import with_interval
 from medseg_gym.display.terminal import Table
 from medseg_gym.errors import MedSegError
 from medseg_gym.statistics import MIN_GROUPS

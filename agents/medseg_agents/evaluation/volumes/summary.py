@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from medseg_agents.evaluation.summary import with_interval
 from medseg_agents.evaluation.volumes.records import (
     ScoredVolumes,
     UnscoredVolume,
     VolumeRecord,
 )
+from medseg_gym.display.numbers import with_interval
 from medseg_gym.display.terminal import Table
 from medseg_gym.statistics import bootstrap_interval
 
