@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medseg_gym.errors import MedSegError
-from medseg_gym.statistics import bootstrap_interval
+from medseg_gym.statistics import bootstrap_interval, hierarchical_interval
 
 
 def test_too_few_groups_give_no_interval():
@@ -44,3 +44,22 @@ def test_unequal_groups_weigh_by_their_cases():
     values, groups = [1.0] * 8 + [0.0] * 4, ["a"] * 8 + list("bcde")
     low, high = bootstrap_interval(values, groups)
     assert low == 0 and high == pytest.approx(1, abs=0.1)
+
+
+def test_an_interval_covers_noise_of_seeds_and_of_cases():
+    rng, groups = np.random.default_rng(0), [str(i // 4) for i in range(80)]
+    held = []
+    for _ in range(400):
+        seeds, images = rng.normal(0, 1, (3, 1)), rng.normal(0, 2, 20).repeat(4)
+        low, high = hierarchical_interval(seeds + images, groups)
+        held.append(low <= 0 <= high)
+    assert 0.93 <= np.mean(held) <= 1
+
+
+def test_an_interval_says_nothing_where_nothing_is_known():
+    groups = [str(i) for i in range(8)]
+    assert hierarchical_interval(np.ones((3, 8)), groups) == (1, 1)
+    assert hierarchical_interval(np.ones((1, 8)), groups) is None
+    assert hierarchical_interval(np.ones((3, 8)), ["a", "b"] * 4) is None
+    with pytest.raises(MedSegError, match="seed 1 has nan for case 2"):
+        hierarchical_interval(np.where(np.arange(16).reshape(2, 8) == 10, np.nan, 1.0), groups)

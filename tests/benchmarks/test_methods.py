@@ -4,7 +4,6 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("trl")
@@ -16,7 +15,6 @@ from medseg_agents.grpo.settings import GRPORun
 from benchmarks.learning.methods.__main__ import run
 from benchmarks.learning.methods.budget import trained
 from benchmarks.learning.methods.catalogue import DEFAULT, METHODS, choose_methods
-from benchmarks.learning.methods.intervals import hierarchical_interval
 from benchmarks.learning.methods.markdown import spread
 from benchmarks.learning.methods.sizes import Sizes, run_of
 from benchmarks.learning.methods.training import grpo_settings, sampling_settings
@@ -53,25 +51,6 @@ def test_methods_are_chosen_by_name_and_the_default_is_always_one():
     assert choose_methods("all") == list(METHODS)
     with pytest.raises(MedSegError, match="unknown methods"):
         choose_methods("grppo")
-
-
-def test_an_interval_covers_noise_of_seeds_and_of_cases():
-    rng, groups = np.random.default_rng(0), [str(i // 4) for i in range(80)]
-    held = []
-    for _ in range(400):
-        seeds, images = rng.normal(0, 1, (3, 1)), rng.normal(0, 2, 20).repeat(4)
-        low, high = hierarchical_interval(seeds + images, groups)
-        held.append(low <= 0 <= high)
-    assert 0.93 <= np.mean(held) <= 1
-
-
-def test_an_interval_says_nothing_where_nothing_is_known():
-    groups = [str(i) for i in range(8)]
-    assert hierarchical_interval(np.ones((3, 8)), groups) == (1, 1)
-    assert hierarchical_interval(np.ones((1, 8)), groups) is None
-    assert hierarchical_interval(np.ones((3, 8)), ["a", "b"] * 4) is None
-    with pytest.raises(MedSegError, match="seed 1 has nan for case 2"):
-        hierarchical_interval(np.where(np.arange(16).reshape(2, 8) == 10, np.nan, 1.0), groups)
 
 
 def test_dynamic_sampling_is_judged_before_it_has_played_more_than_the_others(tmp_path):

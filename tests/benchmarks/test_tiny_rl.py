@@ -3,8 +3,8 @@
 import pytest
 from medseg_agents.evaluation.case_record import CaseRecord
 
-from benchmarks.learning.tiny_rl import TinyRL, read_chain
-from benchmarks.learning.tiny_rl_table import difference, return_regret, row_over_seeds
+from benchmarks.learning.tiny_rl.__main__ import TinyRL, read_chain
+from benchmarks.learning.tiny_rl.table import difference, return_regret, row_over_seeds
 from benchmarks.shared.sizes import claim, read_settings
 from medseg_gym.errors import MedSegError
 
@@ -35,7 +35,9 @@ def test_seeds_are_averaged_case_by_case_and_differences_are_paired():
     assert row["seeds"] == 2 and row["cases"] == 12
     assert row["dice"] == pytest.approx(0.275 + 0.1)
     assert row["return"] == pytest.approx(0.275 + 0.1 - 0.01)
-    assert row["return_low"] < row["return"] < row["return_high"]
+    # Two seeds that lie 0.2 apart say little of others, however many cases there are.
+    assert row["return_low"] < row["return"] - 1 < row["return"] + 1 < row["return_high"]
+    assert row_over_seeds("one", [one])["return_high"] < 0.5
     assert row["return_by_seed"] == "0.265 0.465"
     result = difference("two - one", [two], [one])
     # Every case differs by as much: what cases have in common is no uncertainty.

@@ -17,7 +17,7 @@ from medseg_agents.evaluation.case_record import EpisodeRecord
 from medseg_agents.evaluation.options import CALL_COSTS
 from medseg_gym.display.numbers import with_interval
 from medseg_gym.display.terminal import Table
-from medseg_gym.statistics import bootstrap_interval
+from medseg_gym.statistics import bootstrap_interval, hierarchical_interval
 
 STOP = "stop"
 
@@ -91,6 +91,54 @@ def summarise_stopping(
                 "best_limit": best,
                 "best_limit_return": float(limited[best]),
                 "best_stop_return": float(table.max(axis=1).mean()),
+            }
+        )
+    return rows
+
+
+def over_start(
+    runs: Sequence[Sequence[EpisodeRecord]],
+    start: Sequence[EpisodeRecord],
+    max_steps: int,
+    call_costs: Sequence[float] = CALL_COSTS,
+) -> list[dict[str, Any]]:
+    """Compare what was trained with its own start under the start's best limit on calls.
+
+    Training that has only taught to stop after so many calls gains nothing here.
+
+    Args:
+        runs: Records of each training seed, the same cases in the same order.
+        start: Of the policy before training, the same cases in the same order.
+        max_steps: The most actions that an episode may have.
+        call_costs: Prices of a call.
+
+    Returns:
+        One line per price: `call_cost`; `episode_return`, the mean over seeds and cases; `start`
+        and `start_limited`, the start's return as it is and under its best limit, `start_limit`;
+        `over_limited` and its `_interval`, the lead over the latter by case, for other seeds and
+        other cases (see `hierarchical_interval`; for other cases alone with a single seed).
+    """
+    groups = [record.group for record in start]
+    rows = []
+    for cost in call_costs:
+        trained = np.stack([returns_after(run, cost, max_steps)[:, -1] for run in runs])
+        before = returns_after(start, cost, max_steps)
+        limit = best_limit(before)
+        lead = trained - before[:, limit]
+        interval = (
+            hierarchical_interval(lead, groups)
+            if len(runs) > 1
+            else bootstrap_interval(lead[0].tolist(), groups)
+        )
+        rows.append(
+            {
+                "call_cost": cost,
+                "episode_return": float(trained.mean()),
+                "start": float(before[:, -1].mean()),
+                "start_limit": limit,
+                "start_limited": float(before[:, limit].mean()),
+                "over_limited": float(lead.mean()),
+                "over_limited_interval": interval,
             }
         )
     return rows

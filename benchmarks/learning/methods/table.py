@@ -19,13 +19,13 @@ from rich.console import Console
 from benchmarks.learning.methods.budget import same_weights, signs, trained
 from benchmarks.learning.methods.catalogue import DEFAULT, METHODS, START
 from benchmarks.learning.methods.figure import plot_differences
-from benchmarks.learning.methods.intervals import hierarchical_interval
 from benchmarks.learning.methods.markdown import as_markdown, share, spread
 from benchmarks.learning.methods.sizes import Sizes, start_of
-from benchmarks.learning.tiny_rl_table import row_over_seeds
+from benchmarks.learning.tiny_rl.table import row_over_seeds
 from benchmarks.learning.tiny_table import named
 from medseg_gym.display.output import showing
 from medseg_gym.display.terminal import Table
+from medseg_gym.statistics import hierarchical_interval
 from medseg_gym.storage.atomic_write import atomic_write
 
 Records = Sequence[CaseRecord]

@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.evaluate import evaluate
-from medseg_agents.evaluation.stopping import returns_after, stopping_table, summarise_stopping
+from medseg_agents.evaluation.stopping import (
+    over_start,
+    returns_after,
+    stopping_table,
+    summarise_stopping,
+)
 from medseg_agents.evaluation.summary import as_tables, summarise, write_csv
 from rich.console import Console
 
@@ -88,6 +93,23 @@ def test_nobody_beats_the_best_stops(played, cost):
     assert line["best_limit_return"] == pytest.approx(max(line["limited_returns"]))
     # With room for all steps the last limit is the policy itself.
     assert line["limited_returns"][-1] == pytest.approx(line["episode_return"])
+
+
+def test_training_that_only_taught_to_stop_gains_nothing_over_the_limited_start():
+    groups = "abcdefgh"
+    start = [record((0.0, 0.7, 0.6, 0.5), ("box",) * 3, group) for group in groups]
+    stops = [record((0.0, 0.7, 0.7), ("box", "stop"), group) for group in groups]
+    sees = [record((0.0, 0.8, 0.8), ("box", "stop"), group) for group in groups]
+    (line,) = over_start([stops, stops], start, MAX, [0.01])
+    assert line["start_limit"] == 1 and line["start"] == pytest.approx(0.47)
+    assert line["episode_return"] - line["start"] == pytest.approx(0.22)
+    assert line["over_limited"] == pytest.approx(0)
+    (line,) = over_start([sees], start, MAX, [0.01])
+    assert line["over_limited"] == pytest.approx(0.1)
+    assert line["over_limited_interval"] == pytest.approx((0.1, 0.1))
+    (line,) = over_start([stops, sees], start, MAX, [0.01])
+    low, high = line["over_limited_interval"]
+    assert low < 0 < high  # two seeds that differ prove nothing
 
 
 @settings(deadline=None)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from medseg_agents.runs.log import read_progress
 
-from benchmarks.learning.tiny_rl_runs import TITLES, folder_of
+from benchmarks.learning.tiny_rl.runs import TITLES, folder_of
 from medseg_gym.display.plots import drawing
 
 

@@ -15,17 +15,19 @@ from medseg_agents import policies
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.comparison import compare
 from medseg_agents.evaluation.options import CompareOptions
+from medseg_agents.evaluation.stopping import over_start
 from medseg_agents.policies.location_prior import location_prior
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 
-from benchmarks.learning.tiny_rl_curve import plot_curve
-from benchmarks.learning.tiny_rl_runs import METHODS, TITLES, folder_of
+from benchmarks.learning.tiny_rl.curve import plot_curve
+from benchmarks.learning.tiny_rl.runs import METHODS, TITLES, folder_of
 from benchmarks.learning.tiny_table import named
 from benchmarks.shared.workers import worker_pool
+from medseg_gym.display.numbers import with_interval
 from medseg_gym.display.output import showing
 from medseg_gym.display.terminal import Table
-from medseg_gym.statistics import bootstrap_interval
+from medseg_gym.statistics import bootstrap_interval, hierarchical_interval
 from medseg_gym.storage.atomic_write import atomic_write
 
 _MODES = {"greedy": "", "sampled": "?temperature=1"}
@@ -117,6 +119,12 @@ def make_table(
         for a, b in _PAIRS
         for mode in _MODES
     ]
+    stopping = [
+        {"policy": f"{_name(method)}, {mode}", **line}
+        for method in METHODS
+        for mode in _MODES
+        for line in over_start(parts[method, mode], parts["start", mode][0], before.max_steps)
+    ]
     result = {
         "machine": comparison.machine,
         "sizes": asdict(sizes),
@@ -124,6 +132,7 @@ def make_table(
         "seeds": list(seeds),
         "rows": rows,
         "differences": differences,
+        "stopping": stopping,
     }
     atomic_write(out / "result.json", json.dumps(result, indent=1))
     for name, content in (("result.csv", rows), ("differences.csv", differences)):
@@ -134,6 +143,7 @@ def make_table(
     plot_curve(out, seeds, out / "curve.png")
     console.print(_as_table(rows, before))
     console.print(_differences_table(differences))
+    console.print(_stopping_table(stopping))
     comparison.show_left_out(console)
     console.print(f"Measured on: {comparison.machine}")
     console.print(f"wrote result.json, result.csv, differences.csv, curve.png, table/ under {out}")
@@ -146,10 +156,10 @@ def _play(label: str, spec: str, arena: CompareOptions, out: Path, threads: int)
 
 
 def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str, Any]:
-    """A method's line: every case's mean over its seeds, then the mean over cases.
+    """A method's line: means over its seeds and cases.
 
-    The intervals resample images, so they say how sure the mean over these seeds is for other
-    cases; how far seeds are apart stands in `return_by_seed`.
+    With several seeds the intervals are for other seeds and other cases (`hierarchical_interval`),
+    with one for other cases alone.
 
     Args:
         label: What was played.
@@ -160,13 +170,12 @@ def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str
     count = sum(map(len, runs))
     row: dict[str, Any] = {"policy": label, "seeds": len(runs), "cases": len(runs[0])}
     for name, values in (
-        ("return", _per_case(runs, lambda r: r.episode_return)),
-        ("dice", _per_case(runs, lambda r: r.dice[-1])),
-        ("dice_after_1", _per_case(runs, lambda r: r.dice_after(1))),
+        ("return", _by_seed(runs, lambda r: r.episode_return)),
+        ("dice", _by_seed(runs, lambda r: r.dice[-1])),
+        ("dice_after_1", _by_seed(runs, lambda r: r.dice_after(1))),
     ):
         row[name] = float(values.mean())
-        low, high = bootstrap_interval(values.tolist(), groups) or ("", "")
-        row[f"{name}_low"], row[f"{name}_high"] = low, high
+        row[f"{name}_low"], row[f"{name}_high"] = _interval(values, groups)
     every = [record for run in runs for record in run]
     boxes = [r.first_box_iou for r in every if r.first_box_iou is not None]
     row["first_box_iou"] = sum(boxes) / len(boxes) if boxes else ""
@@ -196,23 +205,32 @@ def return_regret(record: CaseRecord, penalty: float = 0.01) -> float:
 def difference(
     label: str, runs: Sequence[Sequence[CaseRecord]], others: Sequence[Sequence[CaseRecord]]
 ) -> dict[str, Any]:
-    """Mean return of one method less that of another, case by case, with an interval."""
+    """Mean return of one method less that of another, seed by seed and case by case.
+
+    A method of one run, as the start is, is compared with every seed of the other.
+    """
     groups = [record.group for record in runs[0]]
     row: dict[str, Any] = {"difference": label, "cases": len(groups)}
     for name, pick in (
         ("return", lambda r: r.episode_return),
         ("dice", lambda r: r.dice[-1]),
     ):
-        values = _per_case(runs, pick) - _per_case(others, pick)
+        values = _by_seed(runs, pick) - _by_seed(others, pick)  # one run goes with every other
         row[name] = float(values.mean())
-        low, high = bootstrap_interval(values.tolist(), groups) or ("", "")
-        row[f"{name}_low"], row[f"{name}_high"] = low, high
+        row[f"{name}_low"], row[f"{name}_high"] = _interval(values, groups)
     return row
 
 
-def _per_case(runs: Sequence[Sequence[CaseRecord]], pick: Any) -> np.ndarray:
-    means: np.ndarray = np.mean([[pick(record) for record in run] for run in runs], axis=0)
-    return means
+def _by_seed(runs: Sequence[Sequence[CaseRecord]], pick: Any) -> np.ndarray:
+    """Return one number of every case, seeds x cases."""
+    return np.array([[pick(record) for record in run] for run in runs])
+
+
+def _interval(values: np.ndarray, groups: Sequence[str]) -> tuple[float | str, float | str]:
+    """Return low and high for other seeds and cases; with one seed for other cases alone."""
+    if len(values) > 1:
+        return hierarchical_interval(values, groups) or ("", "")
+    return bootstrap_interval(values[0].tolist(), groups) or ("", "")
 
 
 def _name(method: str) -> str:
@@ -260,6 +278,23 @@ def _differences_table(rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         spreads = (_spread(row, "return", "+"), _spread(row, "dice", "+"))
         table.add_row(row["difference"], str(row["cases"]), *spreads)
+    return table
+
+
+def _stopping_table(rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title="over the start, ended after its best number of calls", keys=2)
+    headers = ("return", "start", "start, limited (calls)", "over the limited start [95 %]")
+    for header in ("policy", "a call costs", *headers):
+        table.add_column(header, justify="left" if header == "policy" else "right")
+    for row in rows:
+        table.add_row(
+            row["policy"],
+            f"{row['call_cost']:g}",
+            f"{row['episode_return']:.3f}",
+            f"{row['start']:.3f}",
+            f"{row['start_limited']:.3f} ({row['start_limit']})",
+            with_interval(row["over_limited"], row["over_limited_interval"], "+"),
+        )
     return table
 
 
