@@ -14,6 +14,7 @@ from medseg_agents import policies
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.comparison import compare
 from medseg_agents.evaluation.options import CompareOptions
+from medseg_agents.evaluation.stopping import over_start
 from rich.console import Console
 
 from benchmarks.learning.methods.budget import same_weights, signs, trained
@@ -25,6 +26,7 @@ from benchmarks.learning.tiny_rl.table import row_over_seeds
 from benchmarks.learning.tiny_table import named
 from medseg_gym.display.output import showing
 from medseg_gym.display.terminal import Table
+from medseg_gym.episodes.rewards import DiceGain
 from medseg_gym.statistics import hierarchical_interval
 from medseg_gym.storage.atomic_write import atomic_write
 
@@ -118,6 +120,7 @@ def _row(
     for other, runs in ((START, records[START] * len(seeds)), (DEFAULT, records[DEFAULT])):
         compared = None if name == START or (name == DEFAULT and other == DEFAULT) else runs
         row |= _difference(other, records[name], compared)
+    row |= _over_limited(records[name], None if name == START else records[START][0], sizes)
     runs_of = [] if name == START else [trained(out, name, seed, sizes) for seed in seeds]
     row["episodes"] = " ".join(str(run.episodes) for run in runs_of)
     defaults = [] if name == START else [trained(out, DEFAULT, seed, sizes) for seed in seeds]
@@ -134,6 +137,16 @@ def _row(
     spent = [minutes.get(f"{name}, seed {seed}", {}).get("cpu_minutes") for seed in seeds]
     row["cpu_minutes"] = " ".join(f"{value:.1f}" for value in spent if value is not None)
     return row
+
+
+def _over_limited(runs: Sequence[Records], start: Records | None, sizes: Sizes) -> dict[str, Any]:
+    """Return less that of the start under its best limit on calls, at the price of the reward."""
+    key = "return_over_limited"
+    if start is None:
+        return dict.fromkeys((key, f"{key}_low", f"{key}_high"), "")
+    (line,) = over_start(runs, start, sizes.max_steps, [DiceGain.step_penalty])
+    low, high = line["over_limited_interval"] or ("", "")
+    return {key: line["over_limited"], f"{key}_low": low, f"{key}_high": high}
 
 
 def _difference(
