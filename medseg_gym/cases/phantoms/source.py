@@ -12,10 +12,11 @@ from scipy.ndimage import label
 
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.case_source import CaseSource
-from medseg_gym.cases.phantoms.scene import HARD_KINDS, Scene
+from medseg_gym.cases.phantoms.positions import Placement, add_decoys
+from medseg_gym.cases.phantoms.scene import HARD_KINDS, Drawing, Scene
 from medseg_gym.cases.phantoms.scenes import SCENES
 from medseg_gym.cases.source import SPLITS
-from medseg_gym.errors import CaseError
+from medseg_gym.errors import CaseError, nearest
 
 LENGTH = 100_000
 """Nominal number of cases of a split."""
@@ -28,14 +29,21 @@ _MAX_TINY = 40  # pixels of a tiny target
 _TRIES = 200  # of an image that shows what it should; a few are ever needed
 _DRAWING = 1  # raise when the drawing changes, so that old results are not mistaken for new ones
 _NAMES = tuple(SCENES)
-_KEY = re.compile(r"phantoms/(\w+)/([a-z]+)(-hard)?/(\d{6,})-(\d)(?:-(\w+))?")
+_KEY = re.compile(r"phantoms/(\w+)/([a-z]+)(-hard)?(-random)?/(\d{6,})-(\d)(?:-(\w+))?")
+
+POSITIONS = ("usual", "random")
+_ABSENT = 0.4
+"""Share of images at random positions that lack one of their four targets: a tenth of the cases."""
 
 
 class PhantomKeys(Sequence[str]):
     """The keys of a source, made on demand; `index` parses instead of searching."""
 
-    def __init__(self, split: str, names: tuple[str, ...], hard: bool) -> None:
+    def __init__(
+        self, split: str, names: tuple[str, ...], hard: bool, position: str = "usual"
+    ) -> None:
         self._split, self._names, self._hard = split, names, hard
+        self._variant = "-hard" * hard + "-random" * (position == "random")
 
     def __len__(self) -> int:
         return LENGTH
@@ -56,7 +64,7 @@ class PhantomKeys(Sequence[str]):
 
     def group(self, name: str, number: int) -> str:
         """Return the identifier of an image."""
-        return f"phantoms/{self._split}/{name}{'-hard' * self._hard}/{number:06d}"
+        return f"phantoms/{self._split}/{name}{self._variant}/{number:06d}"
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -77,8 +85,8 @@ class PhantomKeys(Sequence[str]):
         """
         match = _KEY.fullmatch(value) if isinstance(value, str) else None
         if match is not None and match[2] in self._names:
-            image = int(match[4]) * len(self._names) + self._names.index(match[2])
-            position = image * CASES_PER_IMAGE + int(match[5])
+            image = int(match[5]) * len(self._names) + self._names.index(match[2])
+            position = image * CASES_PER_IMAGE + int(match[6])
             if position in range(LENGTH)[start:stop] and self[position] == value:
                 return position
         raise ValueError(f"{value!r} is not a phantom key of this source")
@@ -107,14 +115,32 @@ class PhantomSource(CaseSource):
         names: Scenes to take turns, image by image.
         hard: The hard variant: a fifth each of low-contrast, thin, two-part and tiny targets and
             of targets that are not in the image; the kind ends the key.
+        position: "usual", where structures lie about where they do in people; or "random": every
+            image is turned, scaled, mirrored and moved, holds decoys of its structures' look, and
+            a tenth of the targets is absent.
+
+    Raises:
+        CaseError: Another position.
     """
 
-    def __init__(self, split: str, names: tuple[str, ...] = _NAMES, hard: bool = False) -> None:
+    def __init__(
+        self,
+        split: str,
+        names: tuple[str, ...] = _NAMES,
+        hard: bool = False,
+        position: str = "usual",
+    ) -> None:
+        if position not in POSITIONS:
+            raise CaseError(
+                f"phantoms: position must be {' or '.join(POSITIONS)}, got {position!r}"
+                f"{nearest(position, POSITIONS)}"
+            )
         words = ([] if names == _NAMES else list(names)) + ["hard"] * hard
         self.name = "phantoms" + (":" + ",".join(words) if words else "")
+        self.name += "?position=random" if position == "random" else ""
         self.split = split
-        self._hard = hard
-        self._keys = PhantomKeys(split, names, hard)
+        self._hard, self._position = hard, position
+        self._keys = PhantomKeys(split, names, hard, position)
         self._targets = tuple(text for name in names for text in SCENES[name].targets)
 
     @property
@@ -134,7 +160,7 @@ class PhantomSource(CaseSource):
             IndexError: Outside of -100000..99999.
         """
         name, number, slot = self._keys.locate(index)
-        image, spacing, targets = _page(self.split, name, self._hard, number)
+        image, spacing, targets = _page(self.split, name, self._hard, number, self._position)
         text, mask = targets[slot]
         return Case(
             key=self._keys[index],
@@ -153,43 +179,59 @@ _Page = tuple[np.ndarray, tuple[float, float] | None, list[tuple[str, np.ndarray
 
 
 @lru_cache(maxsize=32)
-def _page(split: str, name: str, hard: bool, number: int) -> _Page:
+def _page(split: str, name: str, hard: bool, number: int, position: str) -> _Page:
     """Draw an image and choose its targets: (image, spacing, [(text, mask)] * 4)."""
-    words = (_DRAWING, SPLITS.index(split), _NAMES.index(name), int(hard), number)
+    words = [_DRAWING, SPLITS.index(split), _NAMES.index(name), int(hard), number]
+    words += [1] * (position == "random")
     rng = np.random.default_rng(np.random.SeedSequence(words))
     scene = SCENES[name]
-    image, spacing, chosen = _hard_page(rng, scene, number) if hard else _plain_page(rng, scene)
+    moved = position == "random"
+    if hard:
+        image, spacing, chosen = _hard_page(rng, scene, number, moved)
+    else:
+        image, spacing, chosen = _plain_page(rng, scene, moved)
     image.flags.writeable = False
     return image, spacing, [(scene.text(structure), mask) for structure, mask in chosen]
 
 
-def _plain_page(rng: np.random.Generator, scene: Scene) -> _Page:
+def _plain_page(rng: np.random.Generator, scene: Scene, moved: bool) -> _Page:
+    absent = ""
+    if moved and rng.random() < _ABSENT:
+        absent = scene.optional[int(rng.integers(len(scene.optional)))]
+    wanted = CASES_PER_IMAGE - bool(absent)
     for _ in range(_TRIES):
-        drawing = scene.draw(rng, False, "")
+        drawing = _drawing(rng, scene, False, absent, moved)
         areas = {n: np.count_nonzero(drawing.masks[n]) for n in scene.structures if n in
                  drawing.masks}  # fmt: skip
-        seen = [name for name, area in areas.items() if area >= _MIN_AREA]
-        if len(seen) >= CASES_PER_IMAGE:
-            order = rng.permutation(len(seen))[:CASES_PER_IMAGE]
-            return (
-                drawing.image,
-                drawing.spacing,
-                [(seen[i], drawing.masks[seen[i]]) for i in order],
-            )
+        seen = [name for name, area in areas.items() if area >= _MIN_AREA and name != absent]
+        if len(seen) >= wanted and not areas.get(absent):
+            order = rng.permutation(len(seen))[:wanted]
+            chosen = [(seen[i], drawing.masks[seen[i]]) for i in order]
+            if absent:
+                nothing = np.zeros(drawing.image.shape[:2], bool)
+                chosen.insert(int(rng.integers(CASES_PER_IMAGE)), (absent, nothing))
+            return drawing.image, drawing.spacing, chosen
     raise AssertionError(f"scene {scene.name!r} shows too few structures")
 
 
-def _hard_page(rng: np.random.Generator, scene: Scene, number: int) -> _Page:
+def _hard_page(rng: np.random.Generator, scene: Scene, number: int, moved: bool) -> _Page:
     kinds = [hard_kind(number, slot) for slot in range(CASES_PER_IMAGE)]
     absent = scene.optional[int(rng.integers(len(scene.optional)))]
     for _ in range(_TRIES):
-        drawing = scene.draw(rng, True, absent)
+        drawing = _drawing(rng, scene, True, absent, moved)
         wanted = [absent if kind == "absent" else scene.hard[kind] for kind in kinds]
         nothing = np.zeros(drawing.image.shape[:2], bool)
         chosen = [(name, nothing if name == absent else drawing.masks[name]) for name in wanted]
         if all(_is_as_promised(mask, kind) for (_, mask), kind in zip(chosen, kinds, strict=True)):
             return drawing.image, drawing.spacing, chosen
     raise AssertionError(f"scene {scene.name!r} does not show its hard structures")
+
+
+def _drawing(
+    rng: np.random.Generator, scene: Scene, hard: bool, absent: str, moved: bool
+) -> Drawing:
+    drawing = scene.draw(rng, hard, absent)
+    return Placement.draw(rng).apply(add_decoys(rng, drawing)) if moved else drawing
 
 
 def _is_as_promised(mask: np.ndarray, kind: str) -> bool:
@@ -227,18 +269,19 @@ def parse(argument: str) -> tuple[tuple[str, ...], bool]:
     return names, "hard" in words
 
 
-def load(argument: str, split: str) -> PhantomSource:
-    """Open the phantom source for `load_cases("phantoms:ARGUMENT", split)`.
+def load(argument: str, split: str, position: str = "usual") -> PhantomSource:
+    """Open the phantom source for `load_cases("phantoms:ARGUMENT?position=random", split)`.
 
     Args:
         argument: See `parse`.
         split: "train", "val" or "test".
+        position: See `PhantomSource`.
 
     Returns:
         The source.
 
     Raises:
-        CaseError: An unknown word.
+        CaseError: An unknown word or position.
     """
     names, hard = parse(argument)
-    return PhantomSource(split, names, hard)
+    return PhantomSource(split, names, hard, position)
