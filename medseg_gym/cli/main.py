@@ -16,6 +16,7 @@ from medseg_gym.cli.extras import extras_with, install_line
 from medseg_gym.cli.lazy_commands import add_lazily
 from medseg_gym.display.terminal import Console, drop_output
 from medseg_gym.errors import MedSegError
+from medseg_gym.thread_waiting import wait_passively
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -115,12 +116,14 @@ def plain_errors() -> Iterator[None]:
 
 def run(command: Callable[..., object]) -> None:
     """Run a function as a command line, with plain errors."""
+    wait_passively()
     with plain_errors():
         typer.run(command)
 
 
 def main() -> None:
     """Run `medseg`."""
+    wait_passively()
     with plain_errors():
         add_installed_commands(app)
         app()

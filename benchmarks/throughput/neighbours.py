@@ -1,0 +1,140 @@
+"""Environment steps a second beside other busy processes, by threads and wait policy.
+
+    python -m benchmarks.throughput.neighbours --envs 16
+
+Each cell is a fresh process that plays `MedSeg-v0` with `pocket` (images encoded before): alone;
+beside one process that only counts; or two such players at once, whose rates are added. Cells take
+turns within a repetition, so that their ratios hold on a noisy machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from medseg_agents.runs.machine import describe_machine
+
+from medseg_gym.display.terminal import Table, make_console
+from medseg_gym.storage.atomic_write import atomic_write
+from medseg_gym.thread_waiting import VARIABLE
+
+NEIGHBOURS = ("alone", "one busy process", "two players")
+POLICIES = ("ACTIVE", "PASSIVE")
+_PLAY = """
+import sys, torch
+from benchmarks.throughput.step_speed import IMAGES, steps_per_second
+from medseg_gym import backbones
+from medseg_gym.cases import CaseList, load_cases
+source = load_cases("samples", "test")
+cases = CaseList([source[i * len(source) // IMAGES] for i in range(IMAGES)])
+backbone = backbones.load("pocket", None, "cpu")
+steps_per_second(backbone, cases, int(sys.argv[1]), 0.5, False)
+print("ready", flush=True)
+sys.stdin.readline()
+print(steps_per_second(backbone, cases, int(sys.argv[1]), float(sys.argv[2]), False), flush=True)
+"""
+
+
+def measure(
+    envs: Annotated[int, typer.Option(help="Slots of each player.")] = 16,
+    threads: Annotated[str, typer.Option(help="torch threads of a player, comma between.")] = "1,2",
+    seconds: Annotated[float, typer.Option(help="Of one cell.")] = 6.0,
+    repeats: Annotated[int, typer.Option(help="Turns of each cell; medians count.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder for results.json.")] = Path("out/neighbours"),
+) -> None:
+    """Time steps beside neighbours, print medians and their ratio to a player alone."""
+    cells = [
+        (neighbour, policy, int(count))
+        for count in threads.split(",")
+        for policy in POLICIES
+        for neighbour in NEIGHBOURS
+    ]
+    rates: dict[tuple[str, str, int], list[float]] = {cell: [] for cell in cells}
+    load = os.getloadavg()[0]
+    for _ in range(repeats):
+        for cell in cells:
+            rates[cell].append(play_beside(*cell, envs, seconds))
+    medians = {cell: float(np.median(values)) for cell, values in rates.items()}
+    best = max(medians["alone", policy, count] for _, policy, count in cells)
+    rows: list[dict[str, Any]] = [
+        {
+            "neighbour": neighbour,
+            "policy": policy,
+            "threads": count,
+            "rate": medians[neighbour, policy, count],
+            "of_best_alone": medians[neighbour, policy, count] / best,
+            "low": min(rates[neighbour, policy, count]),
+            "high": max(rates[neighbour, policy, count]),
+        }
+        for neighbour, policy, count in cells
+    ]
+    table = Table(title=f"env-steps/s, pocket, {envs} envs, cached images", keys=3)
+    headers = ("env-steps/s", "lowest-highest", "of the best alone")
+    for header in ("neighbour", VARIABLE, "threads", *headers):
+        table.add_column(header, justify="right" if header in headers else "left")
+    for row in rows:
+        table.add_row(
+            row["neighbour"], row["policy"], str(row["threads"]), f"{row['rate']:.0f}",
+            f"{row['low']:.0f}-{row['high']:.0f}", f"{row['of_best_alone']:.2f}",
+        )  # fmt: skip
+    console = make_console()
+    console.print(table)
+    machine = f"{describe_machine('cpu')}, load {load:.1f} before"
+    console.print(f"Measured on: {machine}")
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write(out / "results.json", json.dumps({"machine": machine, "rows": rows}, indent=1))
+
+
+def play_beside(neighbour: str, policy: str, threads: int, envs: int, seconds: float) -> float:
+    """Return the steps a second of fresh players in one surrounding.
+
+    Args:
+        neighbour: Of `NEIGHBOURS`.
+        policy: Of `POLICIES`.
+        threads: Of each player.
+        envs: Slots of each.
+        seconds: Of playing.
+    """
+    environment = {**os.environ, VARIABLE: policy, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-c", _PLAY, str(envs), str(seconds)]
+    players = [
+        subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2 if neighbour == "two players" else 1)
+    ]
+    busy = None
+    try:
+        for player in players:
+            _read(player)
+        if neighbour == "one busy process":
+            busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for player in players:
+            assert player.stdin is not None
+            player.stdin.write("go\n")
+            player.stdin.flush()
+        return sum(float(_read(player)) for player in players)
+    finally:
+        for process in [*players, *([busy] if busy else [])]:
+            process.kill()
+            process.communicate()
+
+
+def _read(player: subprocess.Popen[str]) -> str:
+    assert player.stdout is not None
+    line = player.stdout.readline()
+    if not line:
+        raise SystemExit("a player ended before it had played; its error stands above")
+    return line
+
+
+if __name__ == "__main__":
+    from medseg_gym.cli.main import run
+
+    run(measure)
