@@ -121,9 +121,12 @@ def play_beside(neighbour: str, policy: str, threads: int, envs: int, seconds: f
             player.stdin.flush()
         return sum(float(_read(player)) for player in players)
     finally:
-        for process in [*players, *([busy] if busy else [])]:
-            process.kill()
-            process.communicate()
+        if busy is not None:
+            busy.kill()
+            busy.wait()
+        for player in players:
+            player.kill()
+            player.communicate()
 
 
 def _read(player: subprocess.Popen[str]) -> str:
