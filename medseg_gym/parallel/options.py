@@ -34,6 +34,11 @@ class WorkerOptions(Options):
     gpus_per_actor: float | None = None
     """With --ray; left out is 1 where the cluster has GPUs and --device is not cpu, else 0."""
 
+    @property
+    def alone(self) -> bool:
+        """True where the program plays by itself."""
+        return self.ray is None and self.workers in (None, 1)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("workers", "threads"):

@@ -26,6 +26,7 @@ from medseg_agents.evaluation.volumes.records import ScoredVolumes
 from medseg_agents.evaluation.volumes.scores import VolumeScorer
 from medseg_agents.evaluation.volumes.selection import select, slots
 from medseg_agents.runs.folder import RunFolder
+from medseg_agents.runs.machine import describe_crew
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
 from medseg_gym.parallel import make_crew, share_out
@@ -106,7 +107,7 @@ def run_evaluation(
     failed = sorted(work.files[0].failed, key=lambda one: order[one.case])
     if folder is not None:
         folder.close()
-    machine = f"{work.machine}, {crew.size} worker{'' if crew.size == 1 else 's'}"
+    machine = describe_crew(work.machine, crew.size)
     return Evaluated(
         records, work.settings[0], usage, failed, scorer.result(), machine, folder
     )
