@@ -1,86 +1,95 @@
 """Sources of a user's own files and modules, for hosts that do not have them.
 
-A spec may name `./bright.py:Bright` or `my_pkg.policies:Bright`. The sources of such a folder are
-sent to the hosts by Ray's runtime environment. A host that has the same files at the same place uses
-those, and so finds what lies beside them; another uses the copies.
+A spec may name `./bright.py:Bright` or `my_pkg.policies:Bright`. The sources of such a folder go to
+every actor. A host that has the same files at the same place uses those, and so finds what lies
+beside them; another uses copies in a temporary folder.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from medseg_gym.errors import MedSegError
 from medseg_gym.object_paths import also_look_in, own_files, use_copies
 
-OwnSources = dict[str, str]
-"""Folder here -> folder of its copies, below that of the runtime environment."""
+OwnSources = dict[str, dict[str, bytes]]
+"""Folder -> path of a Python file below it -> its content."""
 
 _MODULE = re.compile(r"(?<![\w./])([A-Za-z_]\w*)(?:\.\w+)*:[A-Za-z_]")
 _MOST_BYTES = 50_000_000
 _NOT_SOURCES = {"__pycache__", "node_modules", "site-packages"}
 
 
-def ship_sources(texts: Iterable[str], staging: Path) -> tuple[OwnSources, dict[str, Any]]:
-    """Copy the sources that specs name, and say how Ray takes them to the hosts.
+def read_sources(texts: Iterable[str]) -> OwnSources:
+    """Read the sources that specs name, and those beside them.
 
     Args:
         texts: Specs.
-        staging: An empty folder.
-
-    Returns:
-        For `use_sources`, and a runtime environment.
 
     Raises:
         MedSegError: They are too large to be sent.
     """
-    sources: OwnSources = {}
-    files: dict[Path, set[Path]] = {}
     here = Path.cwd()
+    folders: dict[Path, None] = {}
     for text in texts:
-        for file in own_files(text):
-            files.setdefault(file.parent, set()).update(_sources_in(file.parent))
+        folders |= {file.parent: None for file in own_files(text)}
         for module in _MODULE.findall(text):
             if (here / f"{module}.py").is_file() or (here / module).is_dir():
-                files.setdefault(here, set()).update(_sources_in(here))
+                folders[here] = None
+    sources: OwnSources = {}
     size = 0
-    for number, (folder, members) in enumerate(files.items()):
-        sources[str(folder)] = name = f"own/{number}"
-        for file in members:
+    for folder in folders:
+        files = sources[str(folder)] = {}
+        for file in _sources_in(folder):
             size += file.stat().st_size
             if size > _MOST_BYTES:
                 raise MedSegError(
-                    f"the Python files in {', '.join(map(str, files))} are over "
-                    f"{_MOST_BYTES // 10**6} MB, too many to be sent to a cluster; keep your own "
-                    "policies, cases and rewards in a folder of their own"
+                    f"the Python files in {folder} are over {_MOST_BYTES // 10**6} MB, too many to "
+                    "be sent to a cluster; keep your own policies, cases and rewards in a folder "
+                    "of their own"
                 )
-            copy = staging / name / file.relative_to(folder)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
-    return sources, {"working_dir": str(staging)} if sources else {}
+            files[file.relative_to(folder).as_posix()] = file.read_bytes()
+    return sources
 
 
-def use_sources(sources: OwnSources, folder: Path) -> None:
-    """Work in the folder of the program that shares out, with copies of what is not here.
+def use_sources(sources: OwnSources, current: Path) -> list[tempfile.TemporaryDirectory[str]]:
+    """Work in the folder of the program that shares out, with copies of sources that are not here.
 
     Args:
-        sources: Of `ship_sources`.
-        folder: The current one of that program.
+        sources: Of `read_sources`.
+        current: The current folder of that program; left alone where there is no such folder here.
+
+    Returns:
+        The folders of the copies.
     """
-    copies = Path.cwd()
-    if folder.is_dir():
-        os.chdir(folder)
-    for original, name in sources.items():
-        copy = copies / name
-        if not _same_sources(Path(original), copy):
-            use_copies(Path(original), copy, folder)
-            also_look_in(copy)
-        else:
-            also_look_in(Path(original))
+    if current.is_dir():
+        os.chdir(current)
+    copies = []
+    for folder, files in sources.items():
+        original = Path(folder)
+        if all(_is_same(original / name, content) for name, content in files.items()):
+            also_look_in(original)
+            continue
+        copy = tempfile.TemporaryDirectory(prefix="medseg-own-")
+        copies.append(copy)
+        for name, content in files.items():
+            file = Path(copy.name, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        use_copies(original, Path(copy.name), current)
+        also_look_in(Path(copy.name))
+    return copies
+
+
+def _is_same(file: Path, content: bytes) -> bool:
+    try:
+        return file.read_bytes() == content
+    except OSError:
+        return False
 
 
 def _sources_in(folder: Path) -> Iterable[Path]:
@@ -95,11 +104,3 @@ def _holds_sources(folder: Path) -> bool:
         return False
     with os.scandir(folder) as entries:
         return any(entry.name.endswith(".py") for entry in entries)
-
-
-def _same_sources(original: Path, copy: Path) -> bool:
-    for file in copy.rglob("*.py"):
-        there = original / file.relative_to(copy)
-        if not there.is_file() or there.read_bytes() != file.read_bytes():
-            return False
-    return True

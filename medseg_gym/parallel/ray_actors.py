@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,16 @@ import ray
 
 from medseg_gym.errors import MedSegError
 from medseg_gym.parallel.options import WorkerOptions
-from medseg_gym.parallel.own_sources import OwnSources, ship_sources, use_sources
+from medseg_gym.parallel.own_sources import OwnSources, read_sources, use_sources
 from medseg_gym.parallel.sharing import Event
 from medseg_gym.parallel.worker import Answer, Make, Worker
 
 START_LIMIT = 600
 """Seconds to wait for a first actor when none plays; a cluster may have to start a host for it."""
+
+
+_CLOSING = 5
+"""Seconds that idle actors are given to let go of connections and files."""
 
 
 class RayActors:
@@ -43,7 +46,6 @@ class RayActors:
     ) -> None:
         assert options.ray is not None
         self._started_ray = _connect(options.ray)
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._actors: dict[int, Any] = {}
         self._pending: dict[Any, tuple[int, str]] = {}
         try:
@@ -57,16 +59,14 @@ class RayActors:
                 )
             self.size = min(options.workers or room, max(jobs, 1))
             self._asked = asked
-            self._folder = tempfile.TemporaryDirectory(prefix="medseg-own-")
-            sources, environment = ship_sources(texts, Path(self._folder.name))
-            self._arguments = (ray.put(make), options.threads, os.getcwd(), sources)
+            sources = read_sources(texts)
+            self._arguments = (make, options.threads, os.getcwd(), ray.put(sources))
             self._class: Any = ray.remote(_Actor).options(
                 num_cpus=asked["CPU"],
                 num_gpus=asked["GPU"],
                 max_restarts=0,
                 max_task_retries=0,
                 scheduling_strategy="SPREAD",
-                runtime_env=environment,
             )
         except BaseException:
             self.stop()
@@ -74,8 +74,7 @@ class RayActors:
 
     def start(self, number: int) -> None:
         """Ask for an actor."""
-        make, *others = self._arguments
-        actor = self._class.remote(make, *others)
+        actor = self._class.remote(*self._arguments)
         self._actors[number] = actor
         self._pending[actor.ready.remote()] = number, "ready"
 
@@ -101,12 +100,14 @@ class RayActors:
     def stop(self) -> None:
         """End the actors, and Ray where it was started for them."""
         if ray.is_initialized():
+            busy = {number for number, _ in self._pending.values()}
+            ending = [a.close.remote() for n, a in self._actors.items() if n not in busy]
+            if ending:
+                ray.wait(ending, num_returns=len(ending), timeout=_CLOSING)
             for actor in self._actors.values():
                 ray.kill(actor)
         self._actors.clear()
         self._pending.clear()
-        if self._folder is not None:
-            self._folder.cleanup()
         if self._started_ray:
             ray.shutdown()
 
@@ -114,8 +115,6 @@ class RayActors:
         number, kind = self._pending.pop(ref)
         try:
             answer: Answer = ray.get(ref)
-        except ray.exceptions.RuntimeEnvSetupError as error:
-            return Event(number, "error", MedSegError(f"actors cannot be set up: {error}"))
         except ray.exceptions.RayTaskError as error:  # not of a player: of the installation
             words = str(error.cause or error).strip().splitlines()[-1]
             return Event(number, "error", MedSegError(f"an actor cannot start: {words}"))
@@ -129,7 +128,7 @@ class _Actor:
     """A worker in a process of Ray's."""
 
     def __init__(self, make: Make, threads: int, folder: str, sources: OwnSources) -> None:
-        use_sources(sources, Path(folder))
+        self._copies = use_sources(sources, Path(folder))
         self._worker = Worker(make, 0, threads)  # Ray shows each actor the GPUs it may use
 
     def ready(self) -> None:
@@ -138,6 +137,12 @@ class _Actor:
     def play(self, job: Any) -> Answer:
         """Play a job."""
         return self._worker.play(job)
+
+    def close(self) -> None:
+        """Let go of connections, and of copies of sources."""
+        self._worker.close()
+        for copy in self._copies:
+            copy.cleanup()
 
 
 def _connect(address: str) -> bool:

@@ -17,6 +17,7 @@ from medseg_agents.runs.machine import describe_machine
 from medseg_gym.backbones import embedding_cache
 from medseg_gym.cases import CaseSource, load_cases
 from medseg_gym.envs.vector import CoreVectorEnv
+from medseg_gym.parallel.compute import choose_gpu
 from medseg_gym.policy import Policy, close_policy, play_or_give_up
 
 
@@ -148,19 +149,3 @@ class _Opened:
 def _add(usage: dict[str, float], more_usage: Mapping[str, float]) -> None:
     for name, value in more_usage.items():
         usage[name] = usage.get(name, 0) + value
-
-
-def choose_gpu(device: str, number: int) -> str:
-    """Return the device of a worker: worker i takes GPU i where it may choose.
-
-    Args:
-        device: As the options say.
-        number: Of the worker.
-    """
-    import torch
-
-    if device not in ("auto", "cuda") or not torch.cuda.is_available():
-        return device
-    index = number % torch.cuda.device_count()
-    torch.cuda.set_device(index)  # so that the policy's model goes there too
-    return f"cuda:{index}"
