@@ -61,7 +61,7 @@ class RayActors:
             self._asked = asked
             sources = read_sources(texts)
             self._arguments = (make, options.threads, os.getcwd(), ray.put(sources))
-            self._class: Any = ray.remote(_Actor).options(
+            self._class: Any = ray.remote(CaseActor).options(
                 num_cpus=asked["CPU"],
                 num_gpus=asked["GPU"],
                 max_restarts=0,
@@ -124,7 +124,7 @@ class RayActors:
         return Event(number, "ready") if kind == "ready" else Event(number, *answer)
 
 
-class _Actor:
+class CaseActor:
     """A worker in a process of Ray's."""
 
     def __init__(self, make: Make, threads: int, folder: str, sources: OwnSources) -> None:
