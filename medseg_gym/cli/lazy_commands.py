@@ -48,7 +48,9 @@ class LazyCommand(TyperCommand):
         command.name = self.name
         return command
 
-    def make_context(self, info_name: str | None, args: list[str], *more: Any, **options: Any) -> Any:
+    def make_context(
+        self, info_name: str | None, args: list[str], *more: Any, **options: Any
+    ) -> Any:
         """As the command's own, so that click goes on with the command."""
         return self.loaded.make_context(info_name, with_ray_address(args), *more, **options)
 

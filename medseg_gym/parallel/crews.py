@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from medseg_gym.parallel.compute import torch_threads
 from medseg_gym.parallel.options import WorkerOptions
 from medseg_gym.parallel.sharing import Crew, Event
-from medseg_gym.parallel.compute import torch_threads
 from medseg_gym.parallel.worker import Make, Player, Worker
 
 

@@ -81,7 +81,7 @@ class _Deal(Generic[J]):
     """A job, how many workers died over it, and how many may."""
 
     job: J
-    tries: int = TRIES
+    tries: int
     deaths: int = 0
 
 
@@ -141,7 +141,7 @@ class _Sharing(Generic[J]):
             if self.again:
                 deal = self.again.pop(0)
             elif (job := self.work.next()) is not None:
-                deal = _Deal(job)
+                deal = _Deal(job, TRIES)
             else:
                 break
             number = self.idle.pop(0)
@@ -187,7 +187,8 @@ class _Sharing(Generic[J]):
         if len(singles) > 1:
             self.again += [_Deal(job, TRIES_ALONE) for job in singles]
         else:
-            self.work.give_up(deal.job, f"{deal.deaths} workers died while they played it: {reason}")
+            count = "1 worker" if deal.deaths == 1 else f"{deal.deaths} workers"
+            self.work.give_up(deal.job, f"{count} died while it was played: {reason}")
 
     def close_account(self, number: int) -> None:
         """Add up the usage of a worker that plays no more."""

@@ -268,7 +268,9 @@ def compare(policy_specs: Sequence[PolicySpec], options: CompareOptions, out: Pa
         for text, spec in specs.items():
             numbers = seeds[backbone, text]
             plays = WHOLE if spec.plays_volumes else SLICES if chosen.volumes else ""
-            played = [_played_seed(work.files[n], scorers[n], keys[entries[n].group]) for n in numbers]
+            played = [
+                _played_seed(work.files[n], scorers[n], keys[entries[n].group]) for n in numbers
+            ]
             name = work.settings[numbers[0]]["policy"]
             comparison.played.append(PlayedBy(backbone, name, plays, played))
     comparison.summarise()

@@ -122,9 +122,7 @@ class RunOptions(RewardOptions, SegmenterOptions, ScanOptions, VolumeStepOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayingOptions(
-    WorkerOptions, RewardOptions, CaseOptions, MaskOptions, VolumeStepOptions
-):
+class PlayingOptions(WorkerOptions, RewardOptions, CaseOptions, MaskOptions, VolumeStepOptions):
     """Playing the cases of a split."""
 
     topic: ClassVar[str] = "Playing"

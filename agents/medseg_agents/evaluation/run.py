@@ -108,6 +108,4 @@ def run_evaluation(
     if folder is not None:
         folder.close()
     machine = describe_crew(work.machine, crew.size)
-    return Evaluated(
-        records, work.settings[0], usage, failed, scorer.result(), machine, folder
-    )
+    return Evaluated(records, work.settings[0], usage, failed, scorer.result(), machine, folder)

@@ -144,7 +144,9 @@ class SplitWork:
         played = {entry: self.files[entry].played for entry in self._members(group)}
         for batch, start in enumerate(range(0, len(self.keys[group]), size)):
             keys = self.keys[group][start : start + size]
-            left = {entry: tuple(k for k in keys if k not in done) for entry, done in played.items()}
+            left = {
+                entry: tuple(k for k in keys if k not in done) for entry, done in played.items()
+            }
             parts = tuple(Part(entry, some, len(keys)) for entry, some in left.items() if some)
             if parts:
                 yield PlayJob(batch, parts)
