@@ -49,10 +49,10 @@ class LazyCommand(TyperCommand):
         return command
 
     def make_context(
-        self, info_name: str | None, args: list[str], *more: Any, **options: Any
+        self, info_name: str | None, args: list[str], *others: Any, **options: Any
     ) -> Any:
         """As the command's own, so that click goes on with the command."""
-        return self.loaded.make_context(info_name, with_ray_address(args), *more, **options)
+        return self.loaded.make_context(info_name, with_ray_address(args), *others, **options)
 
     def shell_complete(self, *args: Any) -> Any:
         """As the command's own."""

@@ -150,12 +150,8 @@ def _connect(address: str) -> bool:
     if ray.is_initialized():
         return False
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({"include_dashboard": False} if address == "local" else {}),
-        )
+        local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
         words = str(error).strip().splitlines()[0]
         raise MedSegError(
@@ -188,9 +184,10 @@ def _room(asked: dict[str, float]) -> int:
 
 def _hosts() -> str:
     alive = [node for node in ray.nodes() if node["Alive"]]
+    has = [{kind: node["Resources"].get(kind, 0) for kind in _KINDS} for node in alive[:8]]
     shown = [
-        f"{node['NodeManagerAddress']} has {_words({k: node['Resources'].get(k, 0) for k in _KINDS})}"
-        for node in alive[:8]
+        f"{node['NodeManagerAddress']} has {_words(resources)}"
+        for node, resources in zip(alive, has, strict=False)
     ]
     return "; ".join([*shown, *(["..."] if len(alive) > 8 else [])])
 
@@ -203,7 +200,7 @@ def _words(resources: dict[str, float]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Why an actor died, in one line."""
+    """Return the reason of an actor's death, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "died" in line.lower() or "killed" in line.lower()]
     return f"{type(error).__name__}: {(telling or lines or [''])[-1]}"[:300]

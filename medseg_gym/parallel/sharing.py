@@ -172,9 +172,9 @@ class _Sharing(Generic[J]):
             self.deaths_at_start += 1
             if self.deaths_at_start >= TRIES * self.crew.size:
                 raise MedSegError(
-                    f"workers end before they can play, {self.deaths_at_start} in a row ({reason}); "
-                    "is there memory for so many? What was played is kept, and the same command "
-                    "goes on where it was"
+                    f"workers end before they can play, {self.deaths_at_start} in a row "
+                    f"({reason}); is there memory for so many? What was played is kept, and "
+                    "the same command goes on where it was"
                 )
         self.crew.start(number)
 

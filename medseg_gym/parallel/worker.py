@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import platform
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -45,10 +46,7 @@ class Worker:
     """
 
     def __init__(self, make: Make, number: int, threads: int) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
-        self._make, self._number = make, number
+        self._make, self._number, self._threads = make, number, threads
         self._player: Player | None = None
 
     def play(self, job: Any) -> Answer:
@@ -56,6 +54,8 @@ class Worker:
         try:
             if self._player is None:
                 self._player = self._make(self._number)
+                if "torch" in sys.modules:  # which takes seconds to import
+                    sys.modules["torch"].set_num_threads(self._threads)
             result = self._player.play(job)
             return "result", result, dict(self._player.usage)
         except Exception as error:

@@ -62,8 +62,8 @@ class PlayJob:
         keys = list(dict.fromkeys(key for part in self.parts for key in part.keys))
         if not keys:
             return "loading a policy and its backbone"
-        more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
-        return f"cases {', '.join(keys[:8])}{more}"
+        others = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
+        return f"cases {', '.join(keys[:8])}{others}"
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from medseg_gym.errors import MedSegError
 
 
 class SplitWork:
-    """Work of an evaluation, see `medseg_gym.parallel.Work`: group after group, batch after batch.
+    """Work of an evaluation, see `medseg_gym.parallel.Work`: group by group, batch by batch.
 
-    The first job of a group only asks a worker for the settings of its entries: the files of records
-    are opened with them, and tell which cases are left.
+    The first job of a group only asks a worker for the settings of its entries: the files of
+    records are opened with them, and tell which cases are left.
 
     Args:
         source: Of the cases.
@@ -85,8 +85,8 @@ class SplitWork:
                 known = self.settings[part.entry]
                 differ = [name for name in settings if settings[name] != known.get(name)]
                 raise MedSegError(
-                    f"workers disagree on {', '.join(differ)}: is a file changing, or do hosts have "
-                    "different versions or devices?"
+                    f"workers disagree on {', '.join(differ)}: is a file changing, or do hosts "
+                    "have different versions or devices?"
                 )
             self._keep(part.entry, outcomes)
         if self._jobs is None and not job.parts[0].keys:
