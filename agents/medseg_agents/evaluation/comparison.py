@@ -236,6 +236,8 @@ def compare(policy_specs: Sequence[PolicySpec], options: CompareOptions, out: Pa
         bar = progress.add_task("loading", total=total)
 
         def open_file(number: int, settings: dict[str, Any]) -> RecordFile:
+            # Policies of one name may have other options, or be other classes.
+            settings = {**settings, "policy_spec": specs[entries[number].policy].name}
             run = _run_name(settings)
             if run in runs:
                 raise MedSegError(
@@ -243,6 +245,7 @@ def compare(policy_specs: Sequence[PolicySpec], options: CompareOptions, out: Pa
                     f"{settings['backbone']!r} is named twice; name it once"
                 )
             runs.add(run)
+            comparison.settings.append(settings)
             scorers[number] = VolumeScorer(chosen, mask_folder(options, out / "masks" / run))
             return RecordFile(out / "records" / f"{run}.jsonl", settings)
 
@@ -260,7 +263,6 @@ def compare(policy_specs: Sequence[PolicySpec], options: CompareOptions, out: Pa
         crew = make_crew(make, options, work.count, options.device, own)
         share_out(crew, work)
     comparison.machine = describe_crew(work.machine, crew.size)
-    comparison.settings = [work.settings[number] for number in range(len(entries))]
     seeds: dict[tuple[str, str], list[int]] = {}
     for number, entry in enumerate(entries):
         seeds.setdefault((entry.backbone, entry.policy), []).append(number)
