@@ -10,7 +10,7 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,9 +35,9 @@ def load_own(path: str, noun: str = "object", error: type[MedSegError] = MedSegE
             in which line.
     """
     place = path.rpartition(":")[0]
-    _also_look_in(Path.cwd())
+    also_look_in(Path.cwd())
     if place.endswith(".py"):
-        _also_look_in(Path(place).expanduser().resolve().parent)
+        also_look_in(_resolved(place).parent)
     try:
         return load_object(path, noun, error)
     except (error, KeyboardInterrupt):
@@ -77,19 +77,58 @@ def absolute_files(text: str) -> str:
     Args:
         text: A spec, or one that holds others: `pool:100:./cases.py:Squares`, a sum of rewards.
     """
-    for suffix in reversed(list(re.finditer(r"\.py(?=:)", text))):
+    for start, end, file in reversed(list(_files_in(text))):
+        text = text[:start] + str(file.absolute()) + text[end:]
+    return text
+
+
+def own_files(text: str) -> list[Path]:
+    """Return the Python files that a text names, as absolute paths without symbolic links.
+
+    Args:
+        text: See `absolute_files`.
+    """
+    return [file.resolve() for _, _, file in _files_in(text)]
+
+
+def _files_in(text: str) -> Iterator[tuple[int, int, Path]]:
+    """Yield where a Python file's path begins and ends in a text, and the path."""
+    for suffix in re.finditer(r"\.py(?=:)", text):
         marks = re.finditer(r"[:*+(,=-]\s*|\s+", text[: suffix.start()])
         for start in (0, *(mark.end() for mark in marks)):  # names may have blanks and dashes too
             file = Path(text[start : suffix.end()]).expanduser()
             if _is_file(file):
-                text = text[:start] + str(file.absolute()) + text[suffix.end() :]
+                yield start, suffix.end(), file
                 break
-    return text
 
 
 def with_absolute_files(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options with their specs as `absolute_files` makes them; other values as they are."""
     return {k: absolute_files(v) if isinstance(v, str) else v for k, v in options.items()}
+
+
+_COPIES: dict[Path, tuple[Path, Path]] = {}
+
+
+def use_copies(original: Path, copy: Path, current: Path) -> None:
+    """Load the Python files of another host's folder from copies of them.
+
+    Args:
+        original: The folder, as specs name it.
+        copy: Of the folder, on this host.
+        current: That host's current folder, which relative paths start from.
+    """
+    _COPIES[original] = copy, current
+
+
+def _resolved(place: str) -> Path:
+    """Path of a Python file, or of the copy that stands for it."""
+    path = Path(place).expanduser()
+    for original, (copy, current) in _COPIES.items():
+        there = Path(os.path.normpath(current / path))
+        if there.is_relative_to(original) and (copy / there.relative_to(original)).is_file():
+            return copy / there.relative_to(original)
+    return path.resolve()
 
 
 def names_module(text: str) -> bool:
@@ -103,7 +142,7 @@ def finds_module(text: str) -> bool:
     """Return whether a module without a dot can be imported, from the current folder too."""
     if not text.isidentifier():
         return False
-    _also_look_in(Path.cwd())
+    also_look_in(Path.cwd())
     try:
         return importlib.util.find_spec(text) is not None
     except (ImportError, ValueError):
@@ -141,8 +180,12 @@ def where_it_failed(problem: BaseException) -> str:
     return f"{words} (line {frames[-1].lineno} of {frames[-1].filename})" if frames else words
 
 
-def _also_look_in(folder: Path) -> None:
-    """Let modules of a folder be imported, behind all others."""
+def also_look_in(folder: Path) -> None:
+    """Let modules of a folder be imported, behind all others.
+
+    Args:
+        folder: Of the modules.
+    """
     known = {os.path.realpath(entry or os.curdir) for entry in sys.path}
     if os.path.realpath(folder) not in known:
         sys.path.append(str(folder))
@@ -178,7 +221,7 @@ def _no_module(missing: str) -> str:
 
 
 def _load_file(place: str, noun: str, error: type[MedSegError]) -> ModuleType:
-    path = Path(place).expanduser().resolve()
+    path = _resolved(place)
     if not path.is_file():
         there = sorted(other.name for other in path.parent.glob("*.py"))
         raise error(

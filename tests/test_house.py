@@ -16,7 +16,7 @@ PACKAGES = {"medseg_gym": ROOT, "medseg_agents": ROOT / "agents", "benchmarks": 
 
 ROOMS = [
     ["errors", "object_paths", "specs", "registry", "option_values", "options", "option_groups"],
-    ["storage", "display", "statistics", "thread_waiting"],
+    ["storage", "display", "statistics", "thread_waiting", "parallel"],
     ["cases", "prompts"],
     ["backbones"],
     ["episodes"],

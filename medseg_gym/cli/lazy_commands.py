@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +10,20 @@ import typer
 from typer.core import TyperCommand
 
 from medseg_gym.object_paths import load_object
+
+
+def with_ray_address(words: list[str]) -> list[str]:
+    """Give `--ray` its default where no address follows it; options of typer must have a value.
+
+    Args:
+        words: Of the command line.
+    """
+    filled = []
+    for word, after in zip(words, [*words[1:], "-"], strict=True):
+        filled.append(word)
+        if word == "--ray" and after.startswith("-"):
+            filled.append(os.environ.get("RAY_ADDRESS") or "local")
+    return filled
 
 
 class LazyCommand(TyperCommand):
@@ -33,9 +48,11 @@ class LazyCommand(TyperCommand):
         command.name = self.name
         return command
 
-    def make_context(self, *args: Any, **options: Any) -> Any:
+    def make_context(
+        self, info_name: str | None, args: list[str], *others: Any, **options: Any
+    ) -> Any:
         """As the command's own, so that click goes on with the command."""
-        return self.loaded.make_context(*args, **options)
+        return self.loaded.make_context(info_name, with_ray_address(args), *others, **options)
 
     def shell_complete(self, *args: Any) -> Any:
         """As the command's own."""

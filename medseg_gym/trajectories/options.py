@@ -9,11 +9,12 @@ from medseg_gym.cases import load_cases
 from medseg_gym.cases.volume_source import load_volumes
 from medseg_gym.option_groups import CaseOptions, RewardOptions, SegmenterOptions, WeightOptions
 from medseg_gym.options import Options, short
+from medseg_gym.parallel.options import WorkerOptions
 from medseg_gym.trajectories.errors import TrajectoryError
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions(RewardOptions, SegmenterOptions, CaseOptions):
+class GenerateOptions(WorkerOptions, RewardOptions, SegmenterOptions, CaseOptions):
     """Options of `medseg trajectories generate`."""
 
     topic: ClassVar[str] = "Playing"
@@ -36,20 +37,16 @@ class GenerateOptions(RewardOptions, SegmenterOptions, CaseOptions):
     num_envs: int = 8
     """Episodes played at once by a worker; it decides what is in a batch."""
 
-    workers: int = 1
-    """Processes; 1 plays in this one."""
-
     def __post_init__(self) -> None:
         if self.env not in ("MedSeg-v0", "MedSegVolume-v0"):
             raise TrajectoryError(
                 f"env must be MedSeg-v0 or MedSegVolume-v0, got {self.env!r}; record any other "
                 "environment with VectorRecorder"
             )
-        for name in ("num_envs", "workers", "rollouts"):
+        super().__post_init__()
+        for name in ("num_envs", "rollouts"):
             if getattr(self, name) < 1:
                 raise TrajectoryError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.limit is not None and self.limit < 1:
-            raise TrajectoryError(f"limit must be at least 1, got {self.limit}")
         if not 0 <= self.seed < 2**63:
             raise TrajectoryError(f"seed must be in 0..2**63 - 1, got {self.seed}")
 

@@ -34,7 +34,7 @@ from medseg_gym.trajectories import (
     export_store,
 )
 from medseg_gym.trajectories.export.contact_sheet import show_store
-from medseg_gym.trajectories.recording.generate import rollout_seed
+from medseg_gym.trajectories.recording.episode_player import rollout_seed
 from medseg_gym.trajectories.store.folder import make_folder
 from medseg_gym.trajectories.store.recovery import recover
 

@@ -107,11 +107,10 @@ def evaluate_all(
     from medseg_agents.evaluation.failed_cases import need_played
     from medseg_agents.evaluation.figures import draw_overlays
     from medseg_agents.evaluation.medsam_agent_results import results_layout, write_json
-    from medseg_agents.evaluation.run import run_evaluation, torch_threads
+    from medseg_agents.evaluation.run import run_evaluation
     from medseg_agents.evaluation.summary import as_tables, summarise_by, write_csv
     from medseg_agents.evaluation.volumes.results import SLICES, WHOLE, VolumeResults
     from medseg_agents.runs.folder import RunFolder
-    from medseg_agents.runs.machine import describe_machine
     from medseg_gym.cases import left_out_note, load_cases
 
     if not resume and RunFolder(out).records_file.exists():
@@ -136,10 +135,8 @@ def evaluate_all(
     volumes.add([evaluated.volumes], "target", **labels, plays=SLICES if images else WHOLE)
     if evaluated.masks is not None:
         volumes.count_masks(evaluated.masks)
-    with torch_threads(options.threads):
-        machine = f"{describe_machine(evaluated.settings['device'])}, {options.workers} workers"
     summary = {
-        "machine": machine,
+        "machine": evaluated.machine,
         "settings": evaluated.settings,
         "usage_of_this_call": evaluated.usage,
         "failed": {one.case: one.failed for one in evaluated.failed},
@@ -175,7 +172,7 @@ def evaluate_all(
     if evaluated.usage:
         counts = ", ".join(f"{name} {value:g}" for name, value in evaluated.usage.items())
         console.print(f"asked of the model's server by this call: {counts}", soft_wrap=True)
-    console.print(f"Measured on: {machine}", soft_wrap=True)
+    console.print(f"Measured on: {evaluated.machine}", soft_wrap=True)
     console.print(f"wrote {', '.join(files)} under {out}", soft_wrap=True)
 
 

@@ -29,9 +29,9 @@ def evaluate_by_protocol(options: EvalOptions, out: Path, resume: bool) -> None:
     """
     from medseg_agents.evaluation.protocols.interactive_3d import SliceBySlice, run_protocol
     from medseg_agents.evaluation.protocols.interactive_3d.results import ProtocolFolder
-    from medseg_agents.evaluation.run import torch_threads
     from medseg_agents.runs.machine import describe_machine
     from medseg_gym import backbones
+    from medseg_gym.parallel.compute import torch_threads
 
     for field in fields(options):
         if field.name not in _USED and getattr(options, field.name) != field.default:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from medseg_agents import policies
 from medseg_agents.evaluation.case_record import CaseRecord, EpisodeRecord, of_images
-from medseg_agents.evaluation.evaluate import Outcome, RecordFile, evaluate, run_settings
+from medseg_agents.evaluation.evaluate import Outcome, RecordFile
 from medseg_agents.evaluation.failed_cases import (
     FailedCase,
     need_played,
@@ -22,16 +24,18 @@ from medseg_agents.evaluation.failed_cases import (
 from medseg_agents.evaluation.figures import draw_overlays
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import CompareOptions
+from medseg_agents.evaluation.playing import Entry, SplitPlayer, SplitWork
 from medseg_agents.evaluation.summary import as_tables, plot_dice_by_step, summarise_by, write_csv
 from medseg_agents.evaluation.volumes.mask_files import mask_folder
 from medseg_agents.evaluation.volumes.results import SLICES, WHOLE, VolumeResults
 from medseg_agents.evaluation.volumes.scores import VolumeScorer
-from medseg_agents.evaluation.volumes.selection import make_policy_envs, select, slots
+from medseg_agents.evaluation.volumes.selection import Selection, select, slots
 from medseg_agents.policies.specs import PolicySpec
-from medseg_agents.runs.machine import describe_machine
+from medseg_agents.runs.machine import describe_crew
 from medseg_gym.cases import CaseSource, left_out_note, load_cases
 from medseg_gym.display.progress import make_progress
-from medseg_gym.policy import close_policy
+from medseg_gym.errors import MedSegError
+from medseg_gym.parallel import make_crew, share_out
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,8 @@ def compare(policy_specs: Sequence[PolicySpec], options: CompareOptions, out: Pa
 
     Args:
         policy_specs: Policies to play.
-        options: Cases, backbones and settings; its `policies` are not read.
+        options: Cases, backbones and settings. Its `policies` are read by workers in processes of
+            their own alone: they make the policies anew, by these texts.
         out: Folder; records are kept in `records/` under it.
 
     Raises:
@@ -222,50 +227,102 @@ def compare(policy_specs: Sequence[PolicySpec], options: CompareOptions, out: Pa
     source = load_cases(options.cases, options.split)
     chosen = select(source, policy_specs, options.limit, True, options.min_area)
     comparison.left_out, comparison.source = dict(chosen.left_out), source
-    counts = [len(chosen.keys_of(spec)) for spec in policy_specs]
+    texts = _texts(policy_specs, options)
+    specs = dict(zip(texts, policy_specs, strict=True))
+    entries, keys = _entries(specs, options, chosen)
+    scorers: dict[int, VolumeScorer] = {}
+    runs: set[str] = set()
     with make_progress() as progress:
-        total = sum(counts) * len(options.backbones) * len(options.seeds)
+        total = sum(len(keys[entry.group]) for entry in entries)
         bar = progress.add_task("loading", total=total)
-        for backbone in options.backbones:
-            for policy_spec in policy_specs:
-                keys = chosen.keys_of(policy_spec)
-                envs = make_policy_envs(
-                    policy_spec,
-                    source,
-                    num_envs=slots(policy_spec, keys, options.num_envs, options.volume_envs),
-                    max_steps=options.max_steps,
-                    volume_steps=options.volume_steps,
-                    split=options.split,
-                    backbone=backbone,
-                    checkpoint=options.checkpoints.get(backbone),
-                    device=options.device,
-                    reward=options.reward,
+
+        def open_file(number: int, settings: dict[str, Any]) -> RecordFile:
+            # Policies of one name may have other options, or be other classes.
+            settings = {**settings, "policy_spec": specs[entries[number].policy].name}
+            run = _run_name(settings)
+            if run in runs:
+                raise MedSegError(
+                    f"policy {settings['policy']!r} with seed {settings['seed']} on "
+                    f"{settings['backbone']!r} is named twice; name it once"
                 )
-                comparison.machine = describe_machine(str(envs.backbone.device))
-                policy = policy_spec.build(envs)
-                seeds: list[PlayedSeed] = []
-                for seed in options.seeds:
-                    progress.update(bar, description=f"{backbone}, {policy_spec.name}")
-                    settings = run_settings(envs, policy, keys, seed, True, options.cases)
-                    comparison.settings.append(settings)
-                    run = _run_name(settings)
-                    file = RecordFile(out / "records" / f"{run}.jsonl", settings)
-                    scorer = VolumeScorer(chosen, mask_folder(options, out / "masks" / run))
+            runs.add(run)
+            comparison.settings.append(settings)
+            scorers[number] = VolumeScorer(chosen, mask_folder(options, out / "masks" / run))
+            return RecordFile(out / "records" / f"{run}.jsonl", settings)
 
-                    def on_batch(batch: Sequence[Outcome], to: VolumeScorer = scorer) -> None:
-                        to.add(batch)
-                        progress.advance(bar, len(batch))
+        def on_outcomes(number: int, outcomes: Sequence[Outcome]) -> None:
+            scorers[number].add(outcomes)
+            entry = entries[number]
+            description = f"{entry.backbone}, {specs[entry.policy].name}"
+            progress.update(bar, advance=len(outcomes), description=description)
 
-                    records = evaluate(
-                        envs, policy, keys, seed, file, on_batch, options.max_failures, True
-                    )
-                    seeds.append(PlayedSeed(records, list(file.failed), scorer))
-                plays = WHOLE if policy_spec.plays_volumes else SLICES if chosen.volumes else ""
-                comparison.played.append(PlayedBy(backbone, policy.name, plays, seeds))
-                close_policy(policy)
-                envs.close()
-        comparison.summarise()
+        work = SplitWork(source, entries, keys, open_file, on_outcomes, options.max_failures)
+        make = partial(SplitPlayer, options, options.device, options.threads, entries)
+        if options.alone:
+            make = partial(make, specs=specs)
+        own = (options.cases, options.reward, *options.backbones, *texts)
+        crew = make_crew(make, options, work.count, options.device, own)
+        share_out(crew, work)
+    comparison.machine = describe_crew(work.machine, crew.size)
+    seeds: dict[tuple[str, str], list[int]] = {}
+    for number, entry in enumerate(entries):
+        seeds.setdefault((entry.backbone, entry.policy), []).append(number)
+    for backbone in options.backbones:
+        for text, spec in specs.items():
+            numbers = seeds[backbone, text]
+            plays = WHOLE if spec.plays_volumes else SLICES if chosen.volumes else ""
+            played = [
+                _played_seed(work.files[n], scorers[n], keys[entries[n].group]) for n in numbers
+            ]
+            name = work.settings[numbers[0]]["policy"]
+            comparison.played.append(PlayedBy(backbone, name, plays, played))
+    comparison.summarise()
     return comparison
+
+
+def _texts(policy_specs: Sequence[PolicySpec], options: CompareOptions) -> list[str]:
+    """Names of the policies, by which workers make them where they are processes of their own."""
+    if options.alone:
+        return [f"{number}: {spec.name}" for number, spec in enumerate(policy_specs)]
+    if [policies.make(text).name for text in options.policies] != [s.name for s in policy_specs]:
+        raise MedSegError(
+            "workers in processes of their own make policies by their names: give "
+            "CompareOptions(policies=...) the specs of these policies, or play with one worker"
+        )
+    return list(options.policies)
+
+
+def _entries(
+    specs: Mapping[str, PolicySpec], options: CompareOptions, chosen: Selection
+) -> tuple[list[Entry], list[list[str]]]:
+    """Return what is played, and the keys of every group.
+
+    Policies that see images as arrays are a group, for they are small, and encode a batch's images
+    once. Language models are loaded one after another, and whole volumes share no embeddings.
+    """
+    entries: list[Entry] = []
+    keys: list[list[str]] = []
+    for backbone in options.backbones:
+        shared: int | None = None
+        for text, spec in specs.items():
+            if spec.env_id == "MedSeg-v0" and shared is not None:
+                group = shared
+            else:
+                group = len(keys)
+                keys.append(chosen.keys_of(spec))
+                shared = group if spec.env_id == "MedSeg-v0" else shared
+            size = slots(spec, keys[group], options.num_envs, options.volume_envs)
+            checkpoint = options.checkpoints.get(backbone)
+            entries += [
+                Entry(text, backbone, checkpoint, seed, size, group) for seed in options.seeds
+            ]
+    return entries, keys
+
+
+def _played_seed(file: RecordFile, scorer: VolumeScorer, keys: Sequence[str]) -> PlayedSeed:
+    order = {key: number for number, key in enumerate(keys)}
+    records = sorted(file.records, key=lambda record: order[record.case])
+    return PlayedSeed(records, sorted(file.failed, key=lambda one: order[one.case]), scorer)
 
 
 def _run_name(settings: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from medseg_agents.evaluation.protocols.options import ProtocolOptions
 from medseg_gym.errors import MedSegError, nearest
 from medseg_gym.option_groups import CaseOptions, DeviceOptions, RewardOptions, SegmenterOptions
 from medseg_gym.options import Options, repeated, specs
+from medseg_gym.parallel.options import WorkerOptions
 
 _FORMS = ("nifti", "seg", "png")
 BY = ("modality", "group", "target")
@@ -124,7 +125,7 @@ class RunOptions(RewardOptions, SegmenterOptions, ScanOptions, VolumeStepOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayingOptions(RewardOptions, CaseOptions, MaskOptions, VolumeStepOptions):
+class PlayingOptions(WorkerOptions, RewardOptions, CaseOptions, MaskOptions, VolumeStepOptions):
     """Playing the cases of a split."""
 
     topic: ClassVar[str] = "Playing"
@@ -182,18 +183,6 @@ class EvalOptions(PlayingOptions, SegmenterOptions, ProtocolOptions):
     device: str = "auto"
     """auto, cpu, cuda, ...; with auto and several GPUs, worker i takes GPU i."""
 
-    workers: int = 1
-    """Processes."""
-
-    threads: int = 1
-    """torch threads of each worker; part of the settings, for sums depend on it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("workers", "threads"):
-            if getattr(self, name) < 1:
-                raise MedSegError(f"{name} must be at least 1, got {getattr(self, name)}")
-
 
 @dataclass(frozen=True, kw_only=True)
 class CompareOptions(PlayingOptions, DeviceOptions):
@@ -218,7 +207,7 @@ class CompareOptions(PlayingOptions, DeviceOptions):
     """Weight file of a backbone, as BACKBONE=FILE; may be repeated."""
 
     device: str = "auto"
-    """Of the backbones: auto, cpu, cuda, ..."""
+    """Of the backbones: auto, cpu, cuda, ...; with auto and several GPUs, worker i takes GPU i."""
 
     num_envs: int = 16
     """Slots of the vector environment."""

@@ -22,6 +22,11 @@ def describe_machine(device: str = "cpu") -> str:
     return ", ".join(parts)
 
 
+def describe_crew(machines: str, workers: int) -> str:
+    """Add the number of workers to the machines that they played on."""
+    return f"{machines}, {workers} worker{'' if workers == 1 else 's'}"
+
+
 def _processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -13,8 +13,7 @@ from medseg_gym.envs.core import EnvAttributes, EnvCore
 from medseg_gym.envs.volumes.core import VolumeCore
 from medseg_gym.policy import Policy
 from medseg_gym.trajectories.errors import TrajectoryError
-from medseg_gym.trajectories.recording.step_log import KeyOf, StepLog
-from medseg_gym.trajectories.store.writer import TrajectoryWriter
+from medseg_gym.trajectories.recording.step_log import KeyOf, Sink, StepLog
 
 AnyEnv = TypeVar("AnyEnv", gym.Env, VectorEnv)
 
@@ -25,7 +24,7 @@ class _Recording(Generic[AnyEnv]):
     def __init__(
         self,
         env: AnyEnv,
-        store: str | Path | TrajectoryWriter,
+        store: str | Path | Sink,
         seed: int | None = None,
         policy: str | Policy = "",
         key_of: KeyOf | None = None,

@@ -6,7 +6,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -37,6 +37,26 @@ _OF_SLICES = {"prompted_slices", "mask_slices"}
 _NO_TERMS = {*_COLUMNS, *_OF_SLICES, *LAST_INFO}  # info with a column, or that follows from columns
 
 
+class Sink(Protocol):
+    """Takes what is recorded: a `TrajectoryWriter`, or a buffer in memory."""
+
+    def begin(self, facts: EpisodeFacts) -> str:
+        """See `TrajectoryWriter.begin`."""
+        ...
+
+    def add(
+        self,
+        steps: Sequence[tuple[str, RecordedStep]],
+        accepted: Sequence[bool | None] | None = None,
+    ) -> None:
+        """See `TrajectoryWriter.add`."""
+        ...
+
+    def abandon(self, id: str) -> None:
+        """See `TrajectoryWriter.abandon`."""
+        ...
+
+
 class StepLog:
     """Episode of each slot, and the writer that its steps go to.
 
@@ -52,7 +72,7 @@ class StepLog:
     def __init__(
         self,
         core: EnvCore | VolumeCore,
-        store: str | Path | TrajectoryWriter,
+        store: str | Path | Sink,
         seed: int | None,
         policy: str | Policy,
         key_of: KeyOf | None,
@@ -61,13 +81,13 @@ class StepLog:
         self.core = core
         self.accepts: Callable[[Any], bool] | None = getattr(policy, "accepts", None)
         self.seed = secrets.randbits(62) if seed is None else int(seed)
-        self._owned = not isinstance(store, TrajectoryWriter)
-        self.writer = (
-            store if isinstance(store, TrajectoryWriter) else TrajectoryWriter(store, fsync=fsync)
-        )
+        self._own_writer: TrajectoryWriter | None = None
+        if isinstance(store, (str, Path)):
+            store = self._own_writer = TrajectoryWriter(store, fsync=fsync)
+        self.writer = store
         self._counts: Counter[str] = Counter()
-        if key_of is None and seed is not None:
-            known = [k for k in TrajectoryStore(self.writer.path).keys() if k.seed == self.seed]
+        if key_of is None and seed is not None and isinstance(store, TrajectoryWriter):
+            known = [k for k in TrajectoryStore(store.path).keys() if k.seed == self.seed]
             for key in known:
                 self._counts[key.case] = max(self._counts[key.case], key.rollout + 1)
         self._key_of = key_of or self._next_key
@@ -178,8 +198,8 @@ class StepLog:
     def close(self) -> None:
         """Keep running episodes as unfinished; close the writer if it is ours."""
         self.leave(list(self._running))
-        if self._owned:
-            self.writer.close()
+        if self._own_writer is not None:
+            self._own_writer.close()
 
 
 def _masks(episodes: Sequence[AnyEpisode]) -> list[np.ndarray]:

@@ -11,7 +11,7 @@ from medseg_agents.runs.folder import RunFolder
 from medseg_agents.runs.log import read_progress
 from safetensors.torch import load_file
 
-from .two_hosts import two_hosts, why_not
+from ..two_hosts import two_hosts, why_not
 
 SIZES = {
     "cases": "phantoms:fundus",
