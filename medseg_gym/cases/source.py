@@ -355,6 +355,10 @@ def open_spec(
         raise CaseError(f"{text}: options go with a function, not with a {type(source).__name__}")
     if isinstance(source, kind):
         opened: AnySource = source
+        if not isinstance(opened.keys, Sequence):
+            raise CaseError(
+                f"{text}: its keys are a {type(opened.keys).__name__}; a list of texts is wanted"
+            )
         return opened
     if isinstance(source, Iterable) and not isinstance(source, str):
         return listed(list(source), name=text, split=split)

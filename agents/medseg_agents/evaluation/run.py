@@ -31,6 +31,7 @@ from medseg_agents.runs.folder import RunFolder
 from medseg_gym.backbones import embedding_cache
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
+from medseg_gym.own_code import OwnCodeError, explain_own
 from medseg_gym.policy import close_policy, play_or_give_up
 
 Job = tuple[int, list[str]]
@@ -286,6 +287,10 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def _sendable(error: Exception) -> Exception:
+    """Return an error that can be sent; a traceback cannot, so the user's part becomes text."""
+    explained = "" if isinstance(error, MedSegError) else explain_own(error)
+    if explained:
+        return OwnCodeError(explained)
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # of a library, with arguments of its own
