@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"medseg_gym": ROOT, "medseg_agents": ROOT / "agents", "benchmarks": ROOT}
 
 ROOMS = [
-    ["errors", "own_code", "object_paths", "specs", "registry", "option_values", "options"]
-    + ["option_groups"],
+    ["errors", "own_code", "object_paths", "specs", "option_values", "registry"],
+    ["options", "option_groups"],
     ["storage", "display", "statistics"],
     ["cases", "prompts"],
     ["backbones"],

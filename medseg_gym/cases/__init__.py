@@ -12,7 +12,9 @@ from medseg_gym.cases.source import (
     left_out_note,
     load_cases,
     names,
+    played_split,
     register,
+    split_note,
 )
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.windowing import window_to_rgb
@@ -29,6 +31,8 @@ __all__ = [
     "left_out_note",
     "load_cases",
     "names",
+    "played_split",
     "register",
+    "split_note",
     "window_to_rgb",
 ]

@@ -21,14 +21,20 @@ if TYPE_CHECKING:
     from medseg_gym.cases.volume_source import VolumeSource
 
 SPLITS = ("train", "val", "test")
-ALL = "all"
+ALL, AUTO = "all", "auto"
 
 OneCase = TypeVar("OneCase", bound=ReadOnlyCase)
 AnySource = TypeVar("AnySource", bound="Source[Any]")
 
 
 class EmptySplit(CaseError):
-    """A split that the data does not have; its other splits may be fine."""
+    """A split that the data does not have; its other splits may be fine.
+
+    Attributes:
+        drawn: The data name no splits; see `Source.drawn_split`.
+    """
+
+    drawn = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,21 @@ def left_out_note(left_out: Mapping[str, int]) -> str:
     return f"Left out of the cases, all splits together: {counts}." if counts else ""
 
 
+def split_note(source: Source[Any]) -> str:
+    """Say below a table that the cases are no test split, though it looks like one; else ""."""
+    if source.split != ALL or not source.drawn_split:
+        return ""
+    return (
+        f"The data name no splits: all {len(source)} {source.noun}s were played. A policy that was "
+        "trained on these data has seen some of them; --split test plays what training leaves out."
+    )
+
+
+def played_split(source: Source[Any], asked: str) -> str:
+    """Return the split that was opened for the one that was asked for, as "auto"."""
+    return source.split or ("test" if asked == AUTO else asked)
+
+
 class Source(ABC, Generic[OneCase]):
     """A lazy, indexable collection of cases or of volumes.
 
@@ -68,6 +89,13 @@ class Source(ABC, Generic[OneCase]):
     left_out: Mapping[str, int] = MappingProxyType({})
     """Counts of what the reader left out of all splits together, by reason. A reason is
     a noun with the option that changes it: "targets under 20 pixels (min_area= changes that)"."""
+
+    drawn_split: bool = False
+    """True where the data name no splits, so that groups were dealt to them by a hash."""
+
+    def group_count(self) -> int | None:
+        """Return how many groups the cases come from, where that is known without reading them."""
+        return None
 
     @property
     @abstractmethod
@@ -245,8 +273,9 @@ def load_cases(
             `function(split, **options)` of your own; one that takes no split has the same cases in
             every split), a CaseSource (returned as it is), or a
             sequence of Cases.
-        split: "train", "val", "test", or "all" of them together; ignored where `spec` is a source
-            or a sequence.
+        split: "train", "val", "test", or "all" of them together; "auto" is test, or all where the
+            data name no splits and are few (see `open_auto`). Ignored where `spec` is a source or a
+            sequence.
 
     Returns:
         The source; the same object for the same text spec and split.
@@ -278,10 +307,12 @@ def check_split(split: str) -> None:
     Raises:
         CaseError: It is none, and not "all" either.
     """
-    if split not in (*SPLITS, ALL):
+    if split not in (*SPLITS, ALL, AUTO):
+        known = (*SPLITS, ALL, AUTO)
         raise CaseError(
-            f"unknown split {split!r}{nearest(str(split), SPLITS)}; use one of "
-            f"{', '.join(SPLITS)}, or {ALL} for all of them together"
+            f"unknown split {split!r}{nearest(str(split), known)}; use one of "
+            f"{', '.join(SPLITS)}, {ALL} for all of them together, or {AUTO} for test, or all of "
+            "few cases without splits"
         )
 
 
@@ -317,6 +348,10 @@ def open_splits(spec: str, load: Callable[[str, str], AnySource]) -> dict[str, A
 
 @lru_cache(maxsize=64)
 def _open(text: str, split: str) -> CaseSource:
+    if split == AUTO:
+        open_auto: Callable[..., CaseSource]
+        open_auto = load_object("medseg_gym.cases.derived.auto_split:open_auto")
+        return open_auto(text, load_cases)
     if split == ALL:
         # By its path, as formats are: it stands on this module.
         all_cases: Callable[..., CaseSource]

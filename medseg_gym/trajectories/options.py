@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from medseg_gym.cases import load_cases
+from medseg_gym.cases.source import AUTO
 from medseg_gym.cases.volume_source import load_volumes
 from medseg_gym.option_groups import CaseOptions, RewardOptions, SegmenterOptions, WeightOptions
 from medseg_gym.options import Options, short
@@ -19,6 +20,7 @@ class GenerateOptions(RewardOptions, SegmenterOptions, CaseOptions):
     topic: ClassVar[str] = "Playing"
 
     split: str = "train"
+    """train, val, test, or all of them together."""
 
     env: str = "MedSeg-v0"
     """MedSeg-v0, or MedSegVolume-v0: then `cases` is a spec of volumes, as phantoms-volume, and
@@ -40,6 +42,7 @@ class GenerateOptions(RewardOptions, SegmenterOptions, CaseOptions):
     """Processes; 1 plays in this one."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.env not in ("MedSeg-v0", "MedSegVolume-v0"):
             raise TrajectoryError(
                 f"env must be MedSeg-v0 or MedSegVolume-v0, got {self.env!r}; record any other "
@@ -48,8 +51,8 @@ class GenerateOptions(RewardOptions, SegmenterOptions, CaseOptions):
         for name in ("num_envs", "workers", "rollouts"):
             if getattr(self, name) < 1:
                 raise TrajectoryError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.limit is not None and self.limit < 1:
-            raise TrajectoryError(f"limit must be at least 1, got {self.limit}")
+        if self.split == AUTO:
+            raise TrajectoryError(f"split {AUTO} is for evaluation: it may be the test split")
         if not 0 <= self.seed < 2**63:
             raise TrajectoryError(f"seed must be in 0..2**63 - 1, got {self.seed}")
 

@@ -29,7 +29,7 @@ from medseg_agents.evaluation.volumes.scores import VolumeScorer
 from medseg_agents.evaluation.volumes.selection import make_policy_envs, select, slots
 from medseg_agents.runs.folder import RunFolder
 from medseg_gym.backbones import embedding_cache
-from medseg_gym.cases import load_cases
+from medseg_gym.cases import load_cases, played_split, split_note
 from medseg_gym.errors import MedSegError
 from medseg_gym.own_code import OwnCodeError, explain_own
 from medseg_gym.policy import close_policy, play_or_give_up
@@ -49,6 +49,7 @@ class Evaluated:
         failed: The other cases, in order; the same call plays them again.
         volumes: Scores of the volumes, where the cases are slices or volumes.
         masks: Folder of the masks, where they were to be written.
+        note: What must be known of the split; "" for nothing.
     """
 
     records: list[EpisodeRecord]
@@ -57,6 +58,7 @@ class Evaluated:
     failed: list[FailedCase]
     volumes: ScoredVolumes
     masks: MaskFolder | None = None
+    note: str = ""
 
 
 def run_evaluation(
@@ -78,6 +80,7 @@ def run_evaluation(
             worker died, or `options.max_failures` cases failed.
     """
     source = load_cases(options.cases, options.split)
+    options = replace(options, split=played_split(source, options.split))
     spec = policies.make(options.policy)
     selection = select(source, [spec], options.limit)
     keys = selection.keys_of(spec)
@@ -106,7 +109,8 @@ def run_evaluation(
     failed = sorted(run.file.failed, key=lambda one: order[one.case])
     if folder is not None:
         folder.close()
-    return Evaluated(records, run.settings, run.usage, failed, scorer.result(), folder)
+    note = split_note(source)
+    return Evaluated(records, run.settings, run.usage, failed, scorer.result(), folder, note)
 
 
 class _Run:
