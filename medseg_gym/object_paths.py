@@ -9,15 +9,14 @@ import os
 import pkgutil
 import re
 import sys
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from medseg_gym.errors import MedSegError, nearest
+from medseg_gym.own_code import remember_own, where_in_own
 
-_HERE = os.path.dirname(__file__)
 _SHOWN = 12
 """Names that a message lists of a module or a folder."""
 
@@ -39,7 +38,7 @@ def load_own(path: str, noun: str = "object", error: type[MedSegError] = MedSegE
     if place.endswith(".py"):
         also_look_in(_resolved(place).parent)
     try:
-        return load_object(path, noun, error)
+        return _find_object(path, noun, error, own=True)
     except (error, KeyboardInterrupt):
         raise
     except BaseException as problem:  # a script may end itself
@@ -54,11 +53,17 @@ def load_object(path: str, noun: str = "object", error: type[MedSegError] = MedS
     Raises:
         MedSegError: No such module, file or name; see `load_own`.
     """
+    return _find_object(path, noun, error, own=False)
+
+
+def _find_object(path: str, noun: str, error: type[MedSegError], own: bool) -> Any:
     place, _, name = path.rpartition(":")
     if place.endswith(".py"):
         module = _load_file(place, noun, error)
     else:
         module = _import(place, noun, error)
+    if own:
+        remember_own(module)
     value: Any = module
     for attribute in name.split("."):
         if not hasattr(value, attribute):
@@ -170,14 +175,8 @@ def missing_object(text: str, noun: str) -> str:
 def where_it_failed(problem: BaseException) -> str:
     """Say what went wrong in a user's own code, and in which line of which file."""
     words = f"{type(problem).__name__}: {problem}"
-    if isinstance(problem, SyntaxError):  # its text names file and line
-        return words
-    frames = [
-        frame
-        for frame in traceback.extract_tb(problem.__traceback__)
-        if not frame.filename.startswith((_HERE, "<", sys.prefix, sys.base_prefix))
-    ]
-    return f"{words} (line {frames[-1].lineno} of {frames[-1].filename})" if frames else words
+    # The text of a SyntaxError names file and line.
+    return words if isinstance(problem, SyntaxError) else words + where_in_own(problem)
 
 
 def also_look_in(folder: Path) -> None:

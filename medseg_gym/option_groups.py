@@ -20,8 +20,10 @@ class CaseOptions(Options):
     dicom:PATH or folder:PATH, with options as PATH?name=value&name=value.
     """
 
-    split: str = "test"
-    """train, val, test, or all of them together."""
+    split: str = "auto"
+    """train, val, test, or all of them together; auto is test, or all where the data name no
+    splits and fewer than 5 patients or images would be in it.
+    """
 
     limit: int | None = None
     """First so many cases; left out plays all."""

@@ -18,6 +18,7 @@ from medseg_gym.envs.views.cut_answer import CutAnswer
 from medseg_gym.envs.views.protocol import Observations
 from medseg_gym.episodes import Episode, EpisodeSummary
 from medseg_gym.errors import CaseFailed, PolicyError
+from medseg_gym.policy_checks import check_actions
 from medseg_gym.prompts import AddBox
 
 
@@ -239,6 +240,7 @@ def _play_batch(
         began = time.perf_counter()
         episodes = [envs.engine.episode(slot) for slot in range(envs.num_envs)]
         actions = ask(policy, observations, episodes)
+        check_actions(policy, actions, envs.num_envs)
         silent = [slot for slot in running if actions[slot] is None]
         if silent:
             raise PolicyError(f"policy {policy.name!r} has no answer for slots {silent}")

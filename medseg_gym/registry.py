@@ -177,9 +177,9 @@ class Registry(Generic[T]):
                 f"{self.group!r}"
             )
         if isinstance(factory, str):
-            factory = load_object(factory, self.noun, self.error)
-            if spec.kind in self._kinds:
-                self._kinds[spec.kind] = factory
+            if spec.kind not in self._kinds:  # of an installed package
+                return load_own(factory, self.noun, self.error)  # type: ignore[no-any-return]
+            factory = self._kinds[spec.kind] = load_object(factory, self.noun, self.error)
         return factory
 
     def factories(self) -> dict[str, str | Factory[T]]:

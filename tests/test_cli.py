@@ -93,19 +93,19 @@ def test_backbones_check_of_a_bad_file_ends_in_one_line(monkeypatch, tmp_path, c
 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(capsys):
-    with pytest.raises(SystemExit) as ended, cli.plain_errors():
+    with pytest.raises(SystemExit) as ended, cli.plain_errors(program=True):
         raise ModuleNotFoundError("No module", name="stable_baselines3.common")
     assert ended.value.code == 2
     error = capsys.readouterr().err
     assert error == (
         'error: stable_baselines3.common is not installed: pip install "medseg-gym[sb3]"\n'
     )
-    with pytest.raises(ModuleNotFoundError), cli.plain_errors():
+    with pytest.raises(ModuleNotFoundError), cli.plain_errors(program=True):
         raise ModuleNotFoundError("No module", name="nobody_knows_it")
 
 
 def test_a_file_that_the_system_refuses_is_named(capsys, tmp_path):
-    with pytest.raises(SystemExit) as ended, cli.plain_errors():
+    with pytest.raises(SystemExit) as ended, cli.plain_errors(program=True):
         (tmp_path / "file").write_text("x")
         (tmp_path / "file" / "inner").mkdir()
     assert ended.value.code == 2

@@ -15,13 +15,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"medseg_gym": ROOT, "medseg_agents": ROOT / "agents", "benchmarks": ROOT}
 
 ROOMS = [
-    ["errors", "object_paths", "specs", "registry", "option_values", "options", "option_groups"],
+    ["errors", "own_code", "object_paths", "specs", "option_values", "registry"],
+    ["options", "option_groups"],
     ["storage", "display", "statistics", "thread_waiting", "parallel"],
     ["cases", "prompts"],
     ["backbones"],
     ["episodes"],
     ["envs"],
-    ["policy"],
+    ["policy", "policy_checks"],
     ["annotators"],
     ["trajectories"],
     ["testing"],

@@ -14,6 +14,7 @@ from medseg_gym.annotators.scripted import CentreBox, OracleScript, RandomAction
 from medseg_gym.errors import PolicyError
 from medseg_gym.option_values import convert_options, declared_options, takes_any_option
 from medseg_gym.policy import Policy
+from medseg_gym.policy_checks import check_policy
 from medseg_gym.prompts import ArrayCodec
 from medseg_gym.prompts.volumes import VolumeCodec
 from medseg_gym.registry import Factory, Registry
@@ -123,10 +124,7 @@ def make(text: str, codec: ArrayCodec | VolumeCodec, **options: Any) -> Policy:
 
 
 def _checked(text: str, policy: Policy) -> Policy:
-    if not callable(getattr(policy, "act", None)) or not callable(getattr(policy, "reset", None)):
-        raise PolicyError(
-            f"policy {text!r}: made a {type(policy).__name__}, which has no reset and act"
-        )
+    check_policy(policy, text)
     return policy
 
 

@@ -6,7 +6,7 @@ lazy collection of cases, opened by `load_cases`. Nothing here needs torch.
 
 from medseg_gym.cases.case import Case, hash_pixels
 from medseg_gym.cases.case_source import CaseList, CaseSource, load_cases, names, register
-from medseg_gym.cases.source import SPLITS, left_out_note
+from medseg_gym.cases.source import SPLITS, left_out_note, played_split, split_note
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.windowing import window_to_rgb
 from medseg_gym.errors import CaseError
@@ -22,6 +22,8 @@ __all__ = [
     "left_out_note",
     "load_cases",
     "names",
+    "played_split",
     "register",
+    "split_note",
     "window_to_rgb",
 ]

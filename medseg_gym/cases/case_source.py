@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.source import (
     ALL,
+    AUTO,
     InMemory,
     SlicePlace,
     Source,
@@ -102,8 +103,9 @@ def load_cases(
             `function(split, **options)` of your own; one that takes no split has the same cases in
             every split), a CaseSource (returned as it is), or a
             sequence of Cases.
-        split: "train", "val", "test", or "all" of them together; ignored where `spec` is a source
-            or a sequence.
+        split: "train", "val", "test", or "all" of them together; "auto" is test, or all where the
+            data name no splits and are few (see `open_auto`). Ignored where `spec` is a source or a
+            sequence.
 
     Returns:
         The source; the same object for the same text spec and split.
@@ -136,6 +138,10 @@ def load_splits(spec: str) -> dict[str, CaseSource]:
 
 @lru_cache(maxsize=64)
 def _open(text: str, split: str) -> CaseSource:
+    if split == AUTO:
+        open_auto: Callable[..., CaseSource]
+        open_auto = load_object("medseg_gym.cases.derived.auto_split:open_auto")
+        return open_auto(text, load_cases)
     if split == ALL:
         # By its path, as formats are: it stands on this module.
         all_cases: Callable[..., CaseSource]

@@ -17,14 +17,20 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 SPLITS = ("train", "val", "test")
-ALL = "all"
+ALL, AUTO = "all", "auto"
 
 OneCase = TypeVar("OneCase", bound=ReadOnlyCase)
 AnySource = TypeVar("AnySource", bound="Source[Any]")
 
 
 class EmptySplit(CaseError):
-    """A split that the data does not have; its other splits may be fine."""
+    """A split that the data does not have; its other splits may be fine.
+
+    Attributes:
+        drawn: The data name no splits; see `Source.drawn_split`.
+    """
+
+    drawn = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,21 @@ def left_out_note(left_out: Mapping[str, int]) -> str:
     return f"Left out of the cases, all splits together: {counts}." if counts else ""
 
 
+def split_note(source: Source[Any]) -> str:
+    """Say below a table that the cases are no test split, though it looks like one; else ""."""
+    if source.split != ALL or not source.drawn_split:
+        return ""
+    return (
+        f"The data name no splits: all {len(source)} {source.noun}s were played. A policy that was "
+        "trained on these data has seen some of them; --split test plays what training leaves out."
+    )
+
+
+def played_split(source: Source[Any], asked: str) -> str:
+    """Return the split that was opened for the one that was asked for, as "auto"."""
+    return source.split or ("test" if asked == AUTO else asked)
+
+
 class Source(ABC, Generic[OneCase]):
     """A lazy, indexable collection of cases or of volumes.
 
@@ -64,6 +85,13 @@ class Source(ABC, Generic[OneCase]):
     left_out: Mapping[str, int] = MappingProxyType({})
     """Counts of what the reader left out of all splits together, by reason. A reason is
     a noun with the option that changes it: "targets under 20 pixels (min_area= changes that)"."""
+
+    drawn_split: bool = False
+    """True where the data name no splits, so that groups were dealt to them by a hash."""
+
+    def group_count(self) -> int | None:
+        """Return how many groups the cases come from, where that is known without reading them."""
+        return None
 
     @property
     @abstractmethod
@@ -169,10 +197,12 @@ def check_split(split: str) -> None:
     Raises:
         CaseError: It is none, and not "all" either.
     """
-    if split not in (*SPLITS, ALL):
+    if split not in (*SPLITS, ALL, AUTO):
+        known = (*SPLITS, ALL, AUTO)
         raise CaseError(
-            f"unknown split {split!r}{nearest(str(split), SPLITS)}; use one of "
-            f"{', '.join(SPLITS)}, or {ALL} for all of them together"
+            f"unknown split {split!r}{nearest(str(split), known)}; use one of "
+            f"{', '.join(SPLITS)}, {ALL} for all of them together, or {AUTO} for test, or all of "
+            "few cases without splits"
         )
 
 
@@ -231,6 +261,10 @@ def open_spec(
         raise CaseError(f"{text}: options go with a function, not with a {type(source).__name__}")
     if isinstance(source, kind):
         opened: AnySource = source
+        if not isinstance(opened.keys, Sequence):
+            raise CaseError(
+                f"{text}: its keys are a {type(opened.keys).__name__}; a list of texts is wanted"
+            )
         return opened
     if isinstance(source, Iterable) and not isinstance(source, str):
         return listed(list(source), name=text, split=split)

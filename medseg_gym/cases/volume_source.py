@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import ClassVar
 
-from medseg_gym.cases.source import ALL, InMemory, Source, check_split, open_spec, open_splits
+from medseg_gym.cases.source import (
+    ALL,
+    AUTO,
+    InMemory,
+    Source,
+    check_split,
+    open_spec,
+    open_splits,
+)
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.errors import CaseError
 from medseg_gym.object_paths import load_object
@@ -58,8 +66,8 @@ def load_volumes(
             "dicom:PATH" (folders, read as `load_cases` reads them), a registered kind,
             "package.module:Name" or "path/file.py:Name" (a VolumeSource, volumes or a
             `function(split, **options)` of your own), a VolumeSource, or a sequence of VolumeCases.
-        split: "train", "val", "test", or "all" of them together; ignored where `spec` is a source
-            or a sequence.
+        split: "train", "val", "test", "all", or "auto", as in `load_cases`; ignored where
+            `spec` is a source or a sequence.
 
     Raises:
         CaseError: Unknown spec or split, or files that cannot be used.
@@ -82,6 +90,10 @@ def load_volumes(
 
 @lru_cache(maxsize=16)
 def _open(text: str, split: str) -> VolumeSource:
+    if split == AUTO:
+        open_auto: Callable[..., VolumeSource]
+        open_auto = load_object("medseg_gym.cases.derived.auto_split:open_auto")
+        return open_auto(text, load_volumes)
     if split == ALL:
         # By its path, as formats are: it stands on this module.
         all_volumes: Callable[..., VolumeSource]

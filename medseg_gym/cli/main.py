@@ -16,6 +16,7 @@ from medseg_gym.cli.extras import extras_with, install_line
 from medseg_gym.cli.lazy_commands import add_lazily
 from medseg_gym.display.terminal import Console, drop_output
 from medseg_gym.errors import MedSegError
+from medseg_gym.own_code import OwnCodeError, explain_own, own_frames, traced
 from medseg_gym.thread_waiting import wait_passively
 
 app = typer.Typer(
@@ -89,35 +90,57 @@ def add_installed_commands(to: typer.Typer) -> None:
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """Turn expected errors into one line on stderr and exit code 2."""
+def plain_errors(program: bool = False) -> Iterator[None]:
+    """Turn expected errors into one line on stderr and exit code 2.
+
+    Of an error in the user's own code the user's part of the traceback is printed; exit code 1.
+
+    Args:
+        program: What is run is the user's own program, whose other errors keep their traceback.
+    """
+    code = 2
     try:
         yield
     except BrokenPipeError:  # `| head` has read enough
         drop_output()
         raise SystemExit(1) from None
-    except MedSegError as error:
-        message = str(error)
-    except OSError as error:
-        if error.filename is None:
+    except Exception as error:
+        message = _expected(error)
+        if isinstance(error, OwnCodeError):
+            code = 1
+        elif program:
+            pass
+        elif not message:
+            message, code = explain_own(error), 1
+        elif frames := own_frames(error):
+            message += f"\n{traced(frames)}"
+        if not message:
             raise
-        message = f"{error.filename}: {error.strerror}"  # no right to write, a file for a folder
-    except ModuleNotFoundError as error:
-        extras = extras_with(error.name or "")
-        if not extras:
-            raise
-        wanted = " or ".join(map(install_line, extras))
-        message = f"{error.name} is not installed: {wanted}"
     else:
         return
     Console(stderr=True).print(f"error: {message}", style="red", markup=False, soft_wrap=True)
-    raise SystemExit(2)
+    raise SystemExit(code)
+
+
+def _expected(error: Exception) -> str:
+    """Say in a line what a user can mend; "" of any other error."""
+    one: BaseException | None = error
+    while one is not None:
+        if isinstance(one, MedSegError):
+            return str(one)
+        if isinstance(one, OSError) and one.filename is not None:
+            return f"{one.filename}: {one.strerror}"  # no right to write, a file for a folder
+        if isinstance(one, ModuleNotFoundError) and (extras := extras_with(one.name or "")):
+            return f"{one.name} is not installed: {' or '.join(map(install_line, extras))}"
+        # RLlib raises its own from what an environment raised; Ray's hold that as their cause.
+        one = getattr(one, "cause", None) or one.__cause__
+    return ""
 
 
 def run(command: Callable[..., object]) -> None:
     """Run a function as a command line, with plain errors."""
     wait_passively()
-    with plain_errors():
+    with plain_errors(program=True):
         typer.run(command)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from medseg_gym import annotators
+from medseg_gym.cases import load_cases, played_split
 from medseg_gym.cli.demo_options import DemoOptions
 from medseg_gym.display.output import print_result
 from medseg_gym.display.progress import make_progress
@@ -37,7 +38,8 @@ def run_demo(
         The files written.
     """
     console = console or make_console()
-    cases, split, backbones = options.cases, options.split, options.backbones
+    cases, backbones = options.cases, options.backbones
+    split = played_split(load_cases(cases, options.split), options.split)
     played: dict[tuple[str, str], list[Played]] = {}
     notes: dict[tuple[str, str], str] = {}
     with make_progress() as progress:

@@ -11,6 +11,7 @@ import numpy as np
 
 from medseg_gym import backbones
 from medseg_gym.cases import CaseSource, load_cases
+from medseg_gym.cases.case import ReadOnlyCase
 from medseg_gym.cases.source import OneCase, Source
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.forking import settle_in_child
@@ -117,6 +118,16 @@ def draw_cases(
         else:
             index = source.index_of(key)
         case = source[index]
+        if not isinstance(case, ReadOnlyCase):  # of a user's source
+            raise CaseError(
+                f"{source.noun} source {source.name!r} gave a {type(case).__name__} for number "
+                f"{index} ({source.keys[index]!r}); a medseg_gym Case (or VolumeCase) is wanted"
+            )
+        if key is not None and case.key != key:
+            raise CaseError(
+                f"{source.noun} source {source.name!r} gave case {case.key!r} for the key {key!r}; "
+                "source[i] must have the key source.keys[i]"
+            )
         if not case.truth_known:
             raise CaseError(
                 f"{source.noun} {case.key!r} of {source.name!r} has no truth, so there is nothing "

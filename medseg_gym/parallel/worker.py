@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from medseg_gym.errors import MedSegError
 from medseg_gym.object_paths import where_it_failed
+from medseg_gym.own_code import OwnCodeError, explain_own
 
 
 class Player(Protocol):
@@ -68,7 +69,12 @@ class Worker:
 
 
 def _sendable(error: Exception, job: Any) -> Exception:
-    """An error that a user can act on as it is; others as one that says where they happened."""
+    """An error that a user can act on as it is; others as one that says where they happened.
+
+    A traceback cannot be sent, so the part of it that is the user's own becomes text.
+    """
+    if not isinstance(error, MedSegError) and (explained := explain_own(error)):
+        return OwnCodeError(explained)
     if not isinstance(error, (MedSegError, ModuleNotFoundError, OSError)):
         where = f"a worker on {platform.node()} failed on {job}"
         return MedSegError(f"{where}: {where_it_failed(error)}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from medseg_gym.cases import load_cases
+from medseg_gym.cases.source import AUTO
 from medseg_gym.cases.volume_source import load_volumes
 from medseg_gym.option_groups import CaseOptions, RewardOptions, SegmenterOptions, WeightOptions
 from medseg_gym.options import Options, short
@@ -20,6 +21,7 @@ class GenerateOptions(WorkerOptions, RewardOptions, SegmenterOptions, CaseOption
     topic: ClassVar[str] = "Playing"
 
     split: str = "train"
+    """train, val, test, or all of them together."""
 
     env: str = "MedSeg-v0"
     """MedSeg-v0, or MedSegVolume-v0: then `cases` is a spec of volumes, as phantoms-volume, and
@@ -47,6 +49,8 @@ class GenerateOptions(WorkerOptions, RewardOptions, SegmenterOptions, CaseOption
         for name in ("num_envs", "rollouts"):
             if getattr(self, name) < 1:
                 raise TrajectoryError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.split == AUTO:
+            raise TrajectoryError(f"split {AUTO} is for evaluation: it may be the test split")
         if not 0 <= self.seed < 2**63:
             raise TrajectoryError(f"seed must be in 0..2**63 - 1, got {self.seed}")
 

@@ -128,5 +128,5 @@ def export(
 if __name__ == "__main__":
     from medseg_gym.cli.main import plain_errors
 
-    with plain_errors():
+    with plain_errors(program=True):
         app()

@@ -139,7 +139,7 @@ def test_a_policy_of_a_file_by_its_path(tmp_path):
         (f"{file}:Careful?tries=x", "a whole number is wanted"),
         (f"{file}:carefull", "has no 'carefull'.*holds"),
         (f"{file}:of_two", r"of_two\(codec, other\) cannot be called as factory\(codec, \*\*opt"),
-        (f"{file}:nothing", "made a NoneType, which has no reset and act"),
+        (f"{file}:nothing", "made a NoneType, which has no name"),
         (f"noisy-{file}:centre", "only an oracle can be noisy"),
     ):
         with pytest.raises(PolicyError, match=words):

@@ -146,18 +146,27 @@ def evaluate_all(
     write_json(results_layout(evaluated.records, len(evaluated.failed)), out / "results.json")
     write_json(summary, out / "summary.json")
     left_out = left_out_note(evaluated.settings.get("left_out", {}))
+    left_out = " ".join(filter(None, (left_out, evaluated.note)))
+    split = evaluated.settings["split"]
     files = ["records.jsonl", "results.json", "summary.json"]
     if rows:
         write_csv([{**row, "left_out": left_out} for row in rows], out / "summary.csv")
         files.append("summary.csv")
-        source = load_cases(options.cases, options.split)
+        source = load_cases(options.cases, split)
         images = of_images(evaluated.records)
         if draw_overlays({labels["policy"]: images}, source, out / "overlays.png"):
             files.append("overlays.png")
     files += volumes.write(out, "summary_volumes.csv", {"left_out": left_out})
     files += ["masks/"] if options.save_masks else []
-    print_result({**summary, "left_out": evaluated.settings.get("left_out", {}), "out": out})
-    title = f"{options.cases}, {options.split} split"
+    print_result(
+        {
+            **summary,
+            "note": left_out,
+            "left_out": evaluated.settings.get("left_out", {}),
+            "out": out,
+        }
+    )
+    title = f"{options.cases}, {split} split"
     for table in as_tables(rows, title, options.max_steps) if rows else ():
         console.print(table)
     volumes.show(console, title)

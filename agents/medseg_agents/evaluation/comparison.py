@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from medseg_agents.evaluation.volumes.scores import VolumeScorer
 from medseg_agents.evaluation.volumes.selection import Selection, select, slots
 from medseg_agents.policies.specs import PolicySpec
 from medseg_agents.runs.machine import describe_crew
-from medseg_gym.cases import CaseSource, left_out_note, load_cases
+from medseg_gym.cases import CaseSource, left_out_note, load_cases, played_split, split_note
 from medseg_gym.display.progress import make_progress
 from medseg_gym.errors import MedSegError
 from medseg_gym.parallel import make_crew, share_out
@@ -165,8 +165,14 @@ class Comparison:
 
     def show_left_out(self, console: Console) -> None:
         """Print what is in none of the rows, if anything."""
-        if note := left_out_note(self.left_out):
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
+        if self.note:
+            console.print(self.note, markup=False, highlight=False, soft_wrap=True)
+
+    @property
+    def note(self) -> str:
+        """Remarks on the cases: what was left out of them, and what their split is."""
+        split = split_note(self.source) if self.source is not None else ""
+        return " ".join(filter(None, (left_out_note(self.left_out), split)))
 
     def draw_overlays(self, path: Path) -> bool:
         """Draw the best, median and worst case of every row; see `draw_overlays`."""
@@ -182,6 +188,7 @@ class Comparison:
             "title": self.options.title,
             "settings": self.settings,
             "left_out": self.left_out,
+            "note": self.note,
             "failed": [
                 {"backbone": p.backbone, "policy": p.policy, "case": one.case, "failed": one.failed}
                 for p in self.played
@@ -199,7 +206,7 @@ class Comparison:
         """
         out.mkdir(parents=True, exist_ok=True)
         write_json(self.as_json(), out / "results.json")
-        context = {"machine": self.machine, "left_out": left_out_note(self.left_out)}
+        context = {"machine": self.machine, "left_out": self.note}
         files = ["results.json"]
         if self.rows:
             write_csv([{**row, **context} for row in self.rows], out / "results.csv")
@@ -223,8 +230,9 @@ def compare(policy_specs: Sequence[PolicySpec], options: CompareOptions, out: Pa
         MedSegError: What cannot be loaded or played, or too many failed cases; nothing of it
             becomes a score.
     """
-    comparison = Comparison(options)
     source = load_cases(options.cases, options.split)
+    options = replace(options, split=played_split(source, options.split))
+    comparison = Comparison(options)
     chosen = select(source, policy_specs, options.limit, True, options.min_area)
     comparison.left_out, comparison.source = dict(chosen.left_out), source
     texts = _texts(policy_specs, options)

@@ -19,6 +19,7 @@ import medseg_gym
 from medseg_agents.evaluation.case_record import CaseRecord, EpisodeRecord, record_of
 from medseg_agents.evaluation.failed_cases import FailedCase, FailureLimit, failed_case
 from medseg_agents.evaluation.volumes.episode_record import VolumeEpisodeRecord, record_of_volume
+from medseg_gym.cases import played_split
 from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.envs.volumes.options import VolumeOptions
 from medseg_gym.episodes import metrics
@@ -225,7 +226,7 @@ def run_settings(
         "seed": seed,
         "num_envs": envs.num_envs,
         "cases": cases or (options.cases if isinstance(options.cases, str) else envs.source.name),
-        "split": options.split,
+        "split": played_split(envs.source, options.split),
         "keys": hashlib.blake2b("\n".join(keys).encode(), digest_size=8).hexdigest(),
         "backbone": envs.backbone.name,
         "checkpoint": None if options.checkpoint is None else str(options.checkpoint),

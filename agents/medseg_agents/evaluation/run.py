@@ -10,7 +10,7 @@ where it was, with as many workers as one likes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from medseg_agents.evaluation.volumes.scores import VolumeScorer
 from medseg_agents.evaluation.volumes.selection import select, slots
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.runs.machine import describe_crew
-from medseg_gym.cases import load_cases
+from medseg_gym.cases import load_cases, played_split, split_note
 from medseg_gym.errors import MedSegError
 from medseg_gym.parallel import make_crew, share_out
 
@@ -44,6 +44,7 @@ class Evaluated:
         volumes: Scores of the volumes, where the cases are slices or volumes.
         machine: That it was played on, and by how many workers.
         masks: Folder of the masks, where they were to be written.
+        note: What must be known of the split; "" for nothing.
     """
 
     records: list[EpisodeRecord]
@@ -53,6 +54,7 @@ class Evaluated:
     volumes: ScoredVolumes
     machine: str
     masks: MaskFolder | None = None
+    note: str = ""
 
 
 def run_evaluation(
@@ -74,6 +76,7 @@ def run_evaluation(
             is no such cluster, or `options.max_failures` cases failed.
     """
     source = load_cases(options.cases, options.split)
+    options = replace(options, split=played_split(source, options.split))
     spec = policies.make(options.policy)
     selection = select(source, [spec], options.limit)
     keys = selection.keys_of(spec)
@@ -108,4 +111,13 @@ def run_evaluation(
     if folder is not None:
         folder.close()
     machine = describe_crew(work.machine, crew.size)
-    return Evaluated(records, work.settings[0], usage, failed, scorer.result(), machine, folder)
+    return Evaluated(
+        records,
+        work.settings[0],
+        usage,
+        failed,
+        scorer.result(),
+        machine,
+        folder,
+        split_note(source),
+    )

@@ -41,6 +41,7 @@ from medseg_agents.grpo.sharding.module import ShardedChatModule
 from medseg_agents.grpo.sharding.placement import check_cluster
 from medseg_agents.runs.algorithm_state import load_state, save_state
 from medseg_agents.runs.gpus import GpuRequest, count_gpus, learner_gpus
+from medseg_agents.runs.runner_errors import raise_failures
 from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, ChatKind, chat_kind
 from medseg_gym.episodes import EpisodeSummary
 from medseg_gym.errors import MedSegError
@@ -407,6 +408,7 @@ class ChatAlgorithm(Algorithm):
             local_env_runner=False,
             remote_worker_ids=[w for w, share in zip(workers, dealt, strict=True) if share],
         )
+        raise_failures([self.env_runner_group])
         if sum(len(summaries) for summaries, _ in results) < len(keys):
             raise LostGroups("a runner died while validation cases were played; see its error")
         return [one for summaries, _ in results for one in summaries], results[0][1]
@@ -430,6 +432,7 @@ class ChatAlgorithm(Algorithm):
                 local_env_runner=False,
                 remote_worker_ids=[w for w, share in zip(workers, dealt, strict=True) if share],
             )
+            raise_failures([self.env_runner_group])
         self.metrics.aggregate([metrics for _, metrics in results], key=ENV_RUNNER_RESULTS)
         return [episode for episodes, _ in results for episode in episodes]
 

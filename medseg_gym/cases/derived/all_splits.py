@@ -45,6 +45,7 @@ class _AllSplits(Source[OneCase], Generic[OneCase]):
                 self._index |= {key: start + i for i, key in enumerate(source.keys)}
         first = self.parts[0]
         self.name, self.left_out = first.name, first.left_out
+        self.drawn_split = first.drawn_split
         self._starts = [0]
         for part in self.parts:
             self._starts.append(self._starts[-1] + len(part))

@@ -63,6 +63,11 @@ class FileData:
         return tuple(sorted({record.target for record in self.records}))
 
     @property
+    def draws_splits(self) -> bool:
+        """Return whether groups are dealt to splits by a hash, for nobody has said which."""
+        return not self._named_splits and "splits" not in self.spec.options
+
+    @property
     def bad(self) -> list[Defect]:
         """The defects that are not mere notes."""
         return [defect for defect in self.defects if not defect.note]

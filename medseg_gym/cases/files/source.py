@@ -32,14 +32,20 @@ class FileCaseSource(CaseSource):
     def __init__(self, data: FileData, split: str) -> None:
         data.require_usable()
         self.data, self.split, self.name = data, split, data.name
-        self.left_out = data.left_out
+        self.left_out, self.drawn_split = data.left_out, data.draws_splits
         self.records: tuple[Record, ...] = data.split(split)
         if not self.records:
-            raise EmptySplit(
+            problem = EmptySplit(
                 f"{data.spec} has no case in split {split!r}; it has {split_counts(data)}"
                 + data.left_out_text()
                 + data.other_splits(split)
             )
+            problem.drawn = data.draws_splits
+            raise problem
+
+    def group_count(self) -> int:
+        """Return how many groups the cases come from."""
+        return len({record.group for record in self.records})
 
     @cached_property
     def keys(self) -> Sequence[str]:

@@ -33,6 +33,11 @@ class FileVolumes(VolumeSource):
             if place is not None:
                 self._first.setdefault(place.volume, record)
         self._keys = tuple(self._first)
+        self.drawn_split = data.draws_splits
+
+    def group_count(self) -> int:
+        """Return how many groups the volumes come from."""
+        return len({record.group for record in self._first.values()})
 
     @property
     def keys(self) -> Sequence[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from medseg_gym.episodes.episode import Episode
@@ -22,16 +23,23 @@ def pay(reward: Reward, episode: Episode) -> RewardValue:
         reward: Called with the episode.
         episode: With its newest step recorded.
 
+    Returns:
+        What the reward gave; a number alone becomes a `RewardValue` without terms.
+
     Raises:
-        RewardError: Something else than a `RewardValue` of finite numbers, naming the reward, the
-            case and the step.
+        RewardError: Something else than a finite number or a `RewardValue` of finite numbers,
+            naming the reward, the case and the step.
     """
     returned: Any = reward(episode)
+    if isinstance(returned, Real):
+        return RewardValue(_number(reward, episode, "value", returned), {})
     try:
         value, terms = returned
     except (TypeError, ValueError):
         raise _refused(
-            reward, episode, f"gave {_short(returned)}; a reward returns RewardValue(value, terms)"
+            reward,
+            episode,
+            f"gave {_short(returned)}; a reward returns a number or RewardValue(value, terms)",
         ) from None
     if not isinstance(terms, Mapping):
         raise _refused(

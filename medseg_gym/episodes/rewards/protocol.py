@@ -22,6 +22,6 @@ class Reward(Protocol):
     `info["cost"]`.
     """
 
-    def __call__(self, episode: Episode) -> RewardValue:
-        """Value the newest step of an episode."""
+    def __call__(self, episode: Episode) -> RewardValue | float:
+        """Value the newest step of an episode; a number alone is a value without terms."""
         ...

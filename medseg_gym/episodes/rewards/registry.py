@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from medseg_gym.episodes.rewards.dice_gain import DiceGain
@@ -13,6 +15,7 @@ from medseg_gym.episodes.rewards.format import Format
 from medseg_gym.episodes.rewards.formula import FormulaError, Token, evaluate, tokens_of
 from medseg_gym.episodes.rewards.ibis_agent import IbisAgent
 from medseg_gym.episodes.rewards.medsam_agent import MedSamAgent
+from medseg_gym.episodes.rewards.pay import reward_name
 from medseg_gym.episodes.rewards.protocol import Reward
 from medseg_gym.episodes.rewards.stop_regret import StopRegret
 from medseg_gym.errors import MedSegError
@@ -99,26 +102,38 @@ def _build(text: str, options: dict[str, Any]) -> Reward:
     factory: Any = REWARDS.find(spec)  # what a user wrote may be anything
     if spec.is_own and not isinstance(factory, type):
         return _own(spec, factory, options)
-    return REWARDS.build(spec, factory, **options)
+    reward = REWARDS.build(spec, factory, **options)
+    if spec.is_own:
+        _check_call(spec, reward, "reward(episode)")
+    return reward
 
 
 def _own(spec: Spec, reward: Any, options: dict[str, Any]) -> Reward:
     """Return a user's function or object, its options bound."""
     wanted = "reward(episode, **options), or a class that makes such an object"
+    options = {**REWARDS.options_of(spec, reward, 1), **options} if callable(reward) else {}
+    _check_call(spec, reward, wanted, options)
+    own: Reward = reward
+    if not options:
+        return own
+    bound = functools.partial(own, **options)
+    return functools.update_wrapper(bound, reward)
+
+
+def _check_call(
+    spec: Spec, reward: Any, wanted: str, options: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Refuse what cannot be called with an episode."""
     if not callable(reward):
         raise MedSegError(
             f"reward {spec}: it is of the type {type(reward).__name__}; wanted is {wanted}"
         )
-    values = {**REWARDS.options_of(spec, reward, 1), **options}
     try:
-        inspect.signature(reward).bind(object(), **values)
+        inspect.signature(reward).bind(object(), **options)
+    except ValueError:  # built in, without a signature
+        return
     except TypeError as problem:
         raise MedSegError(
-            f"reward {spec}: {getattr(reward, '__name__', type(reward).__name__)}"
+            f"reward {spec}: {reward_name(reward)}"
             f"{inspect.signature(reward)} cannot be called as {wanted}: {problem}"
         ) from None
-    own: Reward = reward
-    if not values:
-        return own
-    bound = functools.partial(own, **values)
-    return functools.update_wrapper(bound, reward)

@@ -88,8 +88,65 @@ def final_iou(episode, weight: float = 1.0):
     value = weight * episode.iou if episode.done else 0.0
     return RewardValue(value, {"final_iou": value})
 
+def plain_iou(episode):
+    return episode.iou if episode.done else 0
+
 def no_episode():
     return 0.0
+""",
+    "failing.py": """
+from cases import Squares as _Squares
+from my_pkg.policies import Bright
+
+class Act(Bright):
+    def act(self, observations):
+        return divide(observations)
+
+def divide(observations):
+    return 1 / 0
+
+class Short(Bright):
+    def act(self, observations):
+        return []
+
+class Reset(Bright):
+    def reset(self, slots):
+        pass
+
+class Nameless:
+    def __init__(self, codec):
+        pass
+
+def reward(episode):
+    return term(episode)
+
+def term(episode):
+    return episode.nothing
+
+def nan(episode):
+    return float("nan")
+
+class Uncalled:
+    pass
+
+class BadCall:
+    def __call__(self):
+        return 1.0
+
+class Torn(_Squares):
+    def __getitem__(self, index):
+        return open(f"gone-{index}.png")
+
+class Other(_Squares):
+    def __getitem__(self, index):
+        return super().__getitem__(0)
+
+class NoCase(_Squares):
+    def __getitem__(self, index):
+        return None
+
+class NoKeys(_Squares):
+    keys = None
 """,
     "broken.py": "import nothing_of_that_name\n",
 }

@@ -81,3 +81,20 @@ def test_another_case_of_the_same_key_is_refused(runs) -> None:
     file.write_text("\n".join([lines[0], json.dumps(changed), *lines[2:]]) + "\n")
     with pytest.raises(MedSegError, match="is another case in b"):
         runs("compare", "--runs", "a", "b", "--out", "c")
+
+
+def test_whole_volumes_are_paired_by_their_keys(medseg) -> None:
+    play = ["--cases", "phantoms-volume", "--limit", "2", "--volume-steps", "3", "--backbone",
+            "ellipse"]  # fmt: skip
+    for policy, out in (("oracle-key-slice", "a"), ("middle-box", "b"), ("stop", "slices")):
+        limit = ["--limit", "1"] if out == "slices" else []
+        medseg("eval", "--policy", policy, *play, *limit, "--out", out)
+    printed = medseg("compare", "--runs", "a", "b", "--out", "c")
+    row = json.loads(Path("c/paired.json").read_text())["rows"][0]
+    gains = [b["dice"][-1] - a["dice"][-1] for a, b in zip(records("a"), records("b"), strict=True)]
+    assert row["measure"] == "dice" and row["n"] == 2
+    assert row["difference"] == pytest.approx(np.mean(gains)) and "3D Dice" in printed
+    sheet = np.asarray(Image.open("c/differences.png").convert("RGB"))
+    assert sheet.std() > 5 and len(sheet) > 400, "a row for each volume"
+    with pytest.raises(MedSegError, match="played whole volumes, the other images or slices"):
+        medseg("compare", "--runs", "a", "slices", "--out", "d")

@@ -149,8 +149,20 @@ def test_wandb_offline_keeps_a_run_that_is_resumed_under_one_id(tmp_path, monkey
     assert len(folders) == 2 and all(folder.name.endswith(identity) for folder in folders)
     for folder in folders:
         assert (folder / f"run-{identity}.wandb").stat().st_size > 0
-        assert list(folder.rglob("*.png"))
+        assert list(folder.rglob("samples/image_*.png"))
+        assert list(folder.rglob("val/episodes_*.png"))
         assert list(folder.rglob("samples*.table.json"))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the package
+def test_wandb_without_a_login_names_the_way_out(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    with pytest.raises(MedSegError, match=r'log to "wandb\?mode=offline"'):
+        RunLog(tmp_path / "run", 1, console=QUIET, log_to=("wandb?mode=online",))
 
 
 @pytest.mark.filterwarnings("ignore")  # of the package
@@ -175,3 +187,5 @@ def test_mlflow_keeps_a_run_that_is_resumed_under_one_id(tmp_path, monkeypatch):
         "image-001.png",
         "image-002.png",
     }
+    sheets = [item.path for item in client.list_artifacts(identity, "val/episodes")]
+    assert sheets == ["val/episodes/step-000000002.png", "val/episodes/step-000000003.png"]

@@ -15,6 +15,7 @@ os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 import gymnasium as gym
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 
 from medseg_agents.arrays.networks import NetworkConfig
 from medseg_agents.arrays.rllib.callbacks import MedSegCallback, check_autoreset
@@ -22,6 +23,7 @@ from medseg_agents.arrays.rllib.config import RLlibPPOConfig
 from medseg_agents.arrays.rllib.module import PromptModule
 from medseg_agents.runs.algorithm_state import load_state, refuse_pickles, save_state
 from medseg_agents.runs.folder import read_json
+from medseg_agents.runs.runner_errors import TellsErrors, raise_failures
 from medseg_gym.backbones.registry import is_service
 from medseg_gym.cases import load_cases
 from medseg_gym.object_paths import absolute_files, with_absolute_files
@@ -41,6 +43,17 @@ class PromptPPO(PPO):
     def get_default_config(cls) -> PromptPPOConfig:
         """The configuration that Tune begins with."""
         return PromptPPOConfig()
+
+    def step(self) -> dict[str, Any]:
+        """Train for an iteration, as RLlib does.
+
+        Raises:
+            MedSegError: A runner met an error that a restart would not mend.
+        """
+        try:
+            return super().step()
+        finally:
+            raise_failures([self.env_runner_group, self.eval_env_runner_group])
 
     def save_to_path(self, path: Any = None, **options: Any) -> str:
         """Write a checkpoint for `restore`.
@@ -70,6 +83,10 @@ class PromptPPO(PPO):
                     inference_only=True,
                     timeout_seconds=60,
                 )
+
+
+class PromptEnvRunner(TellsErrors, SingleAgentEnvRunner):
+    """RLlib's runner, which tells errors of a user's own code."""
 
 
 class PromptPPOConfig(PPOConfig):
@@ -120,6 +137,7 @@ def ppo_config(config: RLlibPPOConfig | None = None, **env_options: Any) -> PPOC
     return (
         made.environment(ENV, env_config=options)
         .env_runners(
+            env_runner_cls=PromptEnvRunner,
             num_env_runners=config.env_runners,
             num_envs_per_env_runner=config.num_envs,
             gym_env_vectorize_mode=gym.VectorizeMode.VECTOR_ENTRY_POINT,

@@ -36,6 +36,9 @@ _HEADERS = {
     "episode_return": "return",
 }
 
+_IN_3D = ("dice", "iou", "first_dice")
+"""Measures that are those of all voxels, where whole volumes were played."""
+
 
 @dataclass
 class PairedComparison:
@@ -75,7 +78,8 @@ class PairedComparison:
         for row in self.rows:
             if row["pair"] == pair.name:
                 table.add_row(
-                    _HEADERS[row["measure"]],
+                    "3D " * (pair.of_volumes and row["measure"] in _IN_3D)
+                    + _HEADERS[row["measure"]],
                     str(row["n"]),
                     str(row["groups"]),
                     f"{row['first']:.3f}",

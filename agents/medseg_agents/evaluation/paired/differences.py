@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.case_record import EpisodeRecord
 from medseg_agents.evaluation.paired.pairing import Pair
 from medseg_gym.statistics import bootstrap_interval
 
-Measure = Callable[[CaseRecord], float | None]
+Measure = Callable[[EpisodeRecord], float | None]
 
 MEASURES: dict[str, Measure] = {
     "dice": lambda record: record.dice[-1],
     "iou": lambda record: record.iou[-1],
     "first_dice": lambda record: record.dice_after(1),
-    "nsd": lambda record: record.nsd,
-    "hd95": lambda record: record.hd95,
-    "boundary_iou": lambda record: record.boundary_iou,
+    "nsd": lambda record: getattr(record, "nsd", None),
+    "hd95": lambda record: getattr(record, "hd95", None),
+    "boundary_iou": lambda record: getattr(record, "boundary_iou", None),
     "turns": lambda record: float(record.turns),
     "episode_return": lambda record: record.episode_return,
 }
-"""Number of a record by its name in results; None where it is not defined."""
+"""Number of a record by its name in results; None where it is not defined, as of whole volumes."""
 
 _EQUAL = 1e-9
 
@@ -40,7 +40,9 @@ def differences(pair: Pair) -> list[dict[str, Any]]:
     for name, measure in MEASURES.items():
         if name == "episode_return" and "reward" in pair.differing:
             continue
-        values = [(a.group, measure(a), measure(b)) for a, b in pair.records if a.unit == b.unit]
+        values = [
+            (a.group, measure(a), measure(b)) for a, b in pair.records if _unit(a) == _unit(b)
+        ]
         defined = [(g, a, b) for g, a, b in values if a is not None and b is not None]
         if not defined:
             continue
@@ -78,10 +80,14 @@ def case_rows(pair: Pair) -> list[dict[str, Any]]:
     return rows
 
 
-def most_different(pair: Pair, count: int) -> list[tuple[CaseRecord, CaseRecord]]:
+def most_different(pair: Pair, count: int) -> list[tuple[EpisodeRecord, EpisodeRecord]]:
     """Return the cases whose final Dice differs most, the largest difference first."""
     by_size = sorted(pair.records, key=lambda two: -abs(two[1].dice[-1] - two[0].dice[-1]))
     return by_size[:count]
+
+
+def _unit(record: EpisodeRecord) -> str:
+    return getattr(record, "unit", "")
 
 
 def _mean(values: Sequence[float]) -> float:

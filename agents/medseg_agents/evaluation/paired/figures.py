@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.case_record import EpisodeRecord
 from medseg_agents.evaluation.figures.overlays import tile
 from medseg_agents.evaluation.paired.pairing import Pair
-from medseg_agents.evaluation.volumes.packed_masks import unpack_mask
-from medseg_gym.cases import CaseSource
+from medseg_agents.evaluation.volumes.episode_record import VolumeEpisodeRecord
+from medseg_agents.evaluation.volumes.packed_masks import unpack_mask, unpack_volume
+from medseg_gym.cases import Case, CaseSource
 from medseg_gym.display.palette import BLUE, GREY, ORANGE
 from medseg_gym.display.plots import drawing, fold
 from medseg_gym.envs.rendering import BACKGROUND
@@ -50,9 +51,11 @@ def plot_scatter(pairs: Sequence[Pair], path: Path) -> None:
 
 
 def draw_differences(
-    chosen: Sequence[tuple[Pair, CaseRecord, CaseRecord]], source: CaseSource, path: Path
+    chosen: Sequence[tuple[Pair, EpisodeRecord, EpisodeRecord]], source: CaseSource, path: Path
 ) -> list[str]:
     """Draw cases, a row each: image with the truth's outline, then the masks of both runs.
+
+    Of a whole volume the slice with the target is drawn in which the two masks differ most.
 
     Where a run kept no masks, its tile is the image with the numbers alone.
 
@@ -66,19 +69,20 @@ def draw_differences(
     """
     lines, missing = [], []
     for pair, first, second in chosen:
-        if first.case not in source.keys:
+        shown = _shown(source, first, second)
+        if shown is None:
             missing.append(first.case)
             continue
-        case = source[source.index_of(first.case)]
+        case, place, masks = shown
         gain = second.dice[-1] - first.dice[-1]
         origin = "synthetic" if case.synthetic else case.modality
-        tiles = [tile(case.image, None, case.mask, case.key, (case.target, origin))]
-        for name, row, record in (
-            ("first", pair.first, first),
-            ("second", pair.second, second),
+        key = f"{case.key}{place}"
+        tiles = [tile(case.image, None, case.mask, key, (case.target, origin))]
+        for name, row, record, mask in (
+            ("first", pair.first, first, masks[0]),
+            ("second", pair.second, second, masks[1]),
         ):
-            mask = unpack_mask(record.mask) if record.mask else None
-            score = f"Dice {record.dice[-1]:.3f}"
+            score = f"{'3D ' * pair.of_volumes}Dice {record.dice[-1]:.3f}"
             if name == "second":
                 score += f" ({gain:+.3f})"
             what = score if record.mask else f"{score}, mask not kept"
@@ -92,3 +96,31 @@ def draw_differences(
         with atomic_path(path) as temporary:
             Image.fromarray(np.concatenate(sheet)).save(temporary, format="PNG", optimize=True)
     return missing
+
+
+def _shown(
+    source: CaseSource, first: EpisodeRecord, second: EpisodeRecord
+) -> tuple[Case, str, list[np.ndarray | None]] | None:
+    """Return the image of a case, which part of it that is, and the masks of both runs there."""
+    if not isinstance(first, VolumeEpisodeRecord):
+        if first.case not in source.keys:
+            return None
+        case = source[source.index_of(first.case)]
+        return case, "", [unpack_mask(one.mask) if one.mask else None for one in (first, second)]
+    volumes = source.volumes
+    if volumes is None or first.case not in volumes.keys:
+        return None
+    volume = volumes[volumes.index_of(first.case)]
+    whole = [unpack_volume(one.mask, first.shape) for one in (first, second)]
+    differing = (whole[0] != whole[1]).sum((1, 2))
+    of_target = differing * volume.mask.any((1, 2))
+    index = int((of_target if of_target.any() else differing).argmax())
+    case = Case(
+        volume.key,
+        volume.rgb(index),
+        volume.mask[index],
+        volume.target,
+        volume.modality,
+        synthetic=volume.synthetic,
+    )
+    return case, f", slice {index}", [mask[index] for mask in whole]

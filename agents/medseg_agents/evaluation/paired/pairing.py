@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.case_record import CaseRecord, EpisodeRecord
 from medseg_agents.evaluation.paired.played_runs import CaseAndSeed, PlayedRow
 from medseg_gym.errors import MedSegError
 
@@ -43,7 +43,12 @@ class Pair:
         return f"{self.first.name} → {self.second.name}"
 
     @property
-    def records(self) -> list[tuple[CaseRecord, CaseRecord]]:
+    def of_volumes(self) -> bool:
+        """Return whether the cases are whole volumes."""
+        return self.first.plays_volumes
+
+    @property
+    def records(self) -> list[tuple[EpisodeRecord, EpisodeRecord]]:
         """Cases that both played, one by one."""
         return [(self.first.records[case], self.second.records[case]) for case in self.cases]
 
@@ -62,12 +67,19 @@ def pair_rows(first: Sequence[PlayedRow], second: Sequence[PlayedRow]) -> list[P
         together = [(a, b) for a in first for b in second]
     else:
         together = [(a, b) for a in first for b in second if a.name == b.name]
+    alike = [(a, b) for a, b in together if a.plays_volumes == b.plays_volumes]
+    if together and not alike:
+        raise MedSegError(
+            f"one of {first[0].folder} and {second[0].folder} played whole volumes, the other "
+            "images or slices: their cases are not the same. Compare the volumes' scores in "
+            "volumes.csv or results_volumes.csv"
+        )
     if not together:
         raise MedSegError(
             f"no policy and backbone are in both runs: {_names(first)} in {first[0].folder}; "
             f"{_names(second)} in {second[0].folder}"
         )
-    return [_pair(a, b) for a, b in together]
+    return [_pair(a, b) for a, b in alike]
 
 
 def without_partner(rows: Sequence[PlayedRow], pairs: Sequence[Pair]) -> list[str]:
@@ -91,11 +103,10 @@ def _pair(first: PlayedRow, second: PlayedRow) -> Pair:
         )
     for case in cases:
         a, b = first.records[case], second.records[case]
-        if (a.target, a.group) != (b.target, b.group) or abs(a.area - b.area) > _AREA:
+        if (a.target, a.group) != (b.target, b.group) or not _as_large(a, b):
             raise MedSegError(
-                f"case {case[0]!r} is another case in {second.folder} (target {b.target!r}, group "
-                f"{b.group!r}, area {b.area:.4%}) than in {first.folder} (target {a.target!r}, "
-                f"group {a.group!r}, area {a.area:.4%}): the differences would mean nothing"
+                f"case {case[0]!r} is another case in {second.folder} ({_described(b)}) than in "
+                f"{first.folder} ({_described(a)}): the differences would mean nothing"
             )
     return Pair(
         first,
@@ -105,6 +116,18 @@ def _pair(first: PlayedRow, second: PlayedRow) -> Pair:
         len(second.records) - len(cases),
         _differing(first, second, len(cases)),
     )
+
+
+def _as_large(first: EpisodeRecord, second: EpisodeRecord) -> bool:
+    if isinstance(first, CaseRecord) and isinstance(second, CaseRecord):
+        return abs(first.area - second.area) <= _AREA
+    return getattr(first, "shape", None) == getattr(second, "shape", None)
+
+
+def _described(record: EpisodeRecord) -> str:
+    size = f"area {record.area:.4%}" if isinstance(record, CaseRecord) else ""
+    size = size or f"shape {getattr(record, 'shape', None)}"
+    return f"target {record.target!r}, group {record.group!r}, {size}"
 
 
 def _with_seed(row: PlayedRow, seed: int, other: int) -> PlayedRow:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medseg_agents.evaluation.case_record import CaseRecord
+from medseg_agents.evaluation.case_record import EpisodeRecord
 from medseg_agents.evaluation.evaluate import read_record
 from medseg_agents.evaluation.failed_cases import FailedCase
+from medseg_agents.evaluation.volumes.episode_record import VolumeEpisodeRecord
 from medseg_agents.runs.folder import RunFolder
 from medseg_gym.errors import MedSegError
 from medseg_gym.storage.line_files import read_rows
@@ -26,7 +27,7 @@ class PlayedRow:
         policy: Its name.
         backbone: Its name.
         settings: That decided the numbers, of every seed.
-        records: Of the cases that were played, by key and seed.
+        records: Of the cases or whole volumes that were played, by key and seed.
         failed: Of the others.
     """
 
@@ -34,7 +35,7 @@ class PlayedRow:
     policy: str
     backbone: str
     settings: list[Mapping[str, Any]] = field(default_factory=list)
-    records: dict[CaseAndSeed, CaseRecord] = field(default_factory=dict)
+    records: dict[CaseAndSeed, EpisodeRecord] = field(default_factory=dict)
     failed: dict[CaseAndSeed, FailedCase] = field(default_factory=dict)
 
     @property
@@ -42,6 +43,11 @@ class PlayedRow:
         """Of tables and plots; it says who was shown the truth."""
         oracle = any("oracle" in record.notes for record in self.records.values())
         return f"{self.policy}{' (oracle)' if oracle else ''} on {self.backbone}"
+
+    @property
+    def plays_volumes(self) -> bool:
+        """Return whether whole volumes were played, and not images or slices."""
+        return any(isinstance(one, VolumeEpisodeRecord) for one in self.records.values())
 
 
 def read_run(folder: Path) -> list[PlayedRow]:
@@ -94,11 +100,6 @@ def _add(rows: dict[tuple[str, str, str], PlayedRow], folder: Path, file: Path) 
         where = (outcome.case, seed)
         if isinstance(outcome, FailedCase):
             row.failed[where] = outcome
-        elif not isinstance(outcome, CaseRecord):
-            raise MedSegError(
-                f"{file}: {row.policy} played whole volumes; only images and slices are compared "
-                "case by case. Compare the volumes' scores in results_volumes.csv"
-            )
         else:  # a later line of the same case holds
             row.failed.pop(where, None)
             row.records[where] = outcome

@@ -37,6 +37,7 @@ from medseg_agents.grpo.rollout.samples import SampledConversation
 from medseg_agents.grpo.rollout.statistics import EpisodeStatistics, play_metrics
 from medseg_agents.llm.chat_policy import ChatPolicy
 from medseg_agents.llm.engine import Completion, Conversation, GenerationEngine
+from medseg_agents.runs.runner_errors import TellsErrors
 from medseg_gym.backbones import embedding_cache
 from medseg_gym.envs.views.messages import Message
 from medseg_gym.episodes import EpisodeSummary
@@ -47,7 +48,7 @@ SAMPLES = 16
 """Episodes of an iteration that a runner keeps as conversations for the log."""
 
 
-class ChatEnvRunner(SingleAgentEnvRunner):
+class ChatEnvRunner(TellsErrors, SingleAgentEnvRunner):
     """Plays groups of episodes through a chat environment; a turn is a step.
 
     Every slot plays exactly one episode, so that no length is favoured. Each turn the slots that

@@ -27,7 +27,7 @@ class WandbTracker:
         mode: "online", "offline" (`wandb sync` sends it later) or ""; then `WANDB_MODE` decides.
 
     Raises:
-        MedSegError: wandb is not installed.
+        MedSegError: wandb is not installed, or refuses the run: nobody is logged in, say.
     """
 
     def __init__(
@@ -41,18 +41,24 @@ class WandbTracker:
     ) -> None:
         self._wandb: Any = _import()
         identity = read_identity(folder, "wandb") or secrets.token_hex(4)
-        self._run: Any = self._wandb.init(
-            dir=str(folder),
-            project=project or None,
-            entity=entity or None,
-            name=name or folder.absolute().name,
-            id=identity,
-            resume="allow",
-            mode=mode or None,
-            config=options_of(folder),
-            reinit="create_new",
-            settings=self._wandb.Settings(silent=True, console="off"),
-        )
+        try:
+            self._run: Any = self._wandb.init(
+                dir=str(folder),
+                project=project or None,
+                entity=entity or None,
+                name=name or folder.absolute().name,
+                id=identity,
+                resume="allow",
+                mode=mode or None,
+                config=options_of(folder),
+                reinit="create_new",
+                settings=self._wandb.Settings(silent=True, console="off"),
+            )
+        except self._wandb.errors.Error as error:
+            raise MedSegError(
+                f"W&B refuses the run: {error} Without a login or a network, log to "
+                '"wandb?mode=offline"; `wandb sync` sends it later'
+            ) from error
         write_identity(folder, "wandb", identity)
         # A step of our own: a resumed run plays steps again, which W&B's would refuse.
         self._run.define_metric("step")

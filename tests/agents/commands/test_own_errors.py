@@ -1,0 +1,115 @@
+"""Errors inside what a user wrote: the user's own lines, and none of the package's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+START = "import sys\nif __name__ == '__main__': from medseg_gym.cli.main import main; main()"
+EVAL = ["eval", "--backbone", "ellipse", "--out", "e"]
+CASES, POLICY = ["--cases", "cases.py:Squares"], ["--policy", "oracle-click"]
+
+
+def told(code: int, stderr: str) -> tuple[int, str]:
+    """Return the exit code and what was said of the error."""
+    assert code and "Traceback" not in stderr, stderr
+    return code, stderr[stderr.index("error: ") :]
+
+
+def fail(*arguments: object) -> tuple[int, str]:
+    """Run the program."""
+    command = [sys.executable, "-c", START, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return told(done.returncode, done.stderr)
+
+
+@pytest.fixture
+def fail_here(own_folder, monkeypatch, capsys):
+    """Run the program in this process."""
+    from medseg_gym.cli.main import main
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["medseg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return told(int(ended.value.code or 0), capsys.readouterr().err)
+
+    return run
+
+
+def own_lines(message: str) -> list[str]:
+    """Files and functions of the traceback."""
+    places = [line for line in message.splitlines()[1:] if ":" in line and " in " in line]
+    return [f"{Path(p.split(':')[0]).name} {p.rsplit(' in ', 1)[1]}" for p in places]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_policy_that_fails(own_folder, fail_here, workers) -> None:
+    arguments = ["--policy", "failing.py:Act", *CASES, "--workers", workers, "--num-envs", 3]
+    code, message = (fail_here if workers == 1 else fail)(*EVAL, *arguments)
+    assert code == 1 and "in divide: ZeroDivisionError: division by zero" in message
+    assert own_lines(message) == ["failing.py act", "failing.py divide"]
+    assert message.startswith(f"error: {own_folder / 'failing.py'}, line 10")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "lines"),
+    [
+        ([*CASES, "--reward", "failing:reward"], "in term: AttributeError", ["reward", "term"]),
+        (["--cases", "failing:Torn"], "gone-0.png: No such file", ["__getitem__"]),
+    ],
+)
+def test_a_reward_and_cases_that_fail(fail_here, arguments, words, lines) -> None:
+    _, message = fail_here(*EVAL, *POLICY, *arguments)
+    assert words in message
+    assert own_lines(message) == [f"failing.py {line}" for line in lines]
+
+
+REFUSED = [
+    ([*CASES, "--policy", "failing:Short"], "act returned list for 8 slots"),
+    ([*CASES, "--policy", "failing:Reset"], "cannot be called as reset(slots, generators)"),
+    ([*CASES, "--policy", "failing:Nameless"], "has no name and no sees_truth"),
+    ([*CASES, *POLICY, "--reward", "failing:nan"], "value is nan, which is no finite number"),
+    ([*CASES, *POLICY, "--reward", "failing:Uncalled"], "of the type Uncalled"),
+    ([*CASES, *POLICY, "--reward", "failing:BadCall"], "cannot be called as reward(episode)"),
+    ([*POLICY, "--cases", "failing:Other"], "gave case 'square-0' for the key 'square-1'"),
+    ([*POLICY, "--cases", "failing:NoCase"], "gave a NoneType"),
+    ([*POLICY, "--cases", "failing:NoKeys"], "a list of texts is wanted"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED)
+def test_what_does_not_fit_is_refused(medseg, own_folder, arguments, words) -> None:
+    from medseg_gym.errors import MedSegError
+
+    with pytest.raises(MedSegError) as refused:
+        medseg(*EVAL, *arguments)
+    assert words in str(refused.value)
+
+
+def test_a_reward_may_be_a_number_alone(medseg, own_folder) -> None:
+    medseg(*EVAL, *CASES, *POLICY, "--reward", "rewarding:plain_iou")
+    assert Path("e/summary.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("runners", "reward", "words"),
+    [
+        (0, "failing:reward", "in term: AttributeError"),
+        (1, "failing:reward", "in term: AttributeError"),
+        (1, "failing:nan", "value is nan"),
+    ],
+)
+def test_a_runner_of_ray_tells_it(own_folder, runners, reward, words) -> None:
+    pytest.importorskip("ray")
+    arguments = [*CASES, "--reward", reward, "--backbone", "ellipse", "--steps", "32",
+                 "--num-envs", "4", "--rollout", "8", "--minibatch", "32", "--epochs", "1",
+                 "--eval-every", "0", "--test-cases", "0", "--pool", "6"]  # fmt: skip
+    code, message = fail("train", "rllib-ppo", *arguments, "--env-runners", runners, "--out", "run")
+    assert words in message
+    if reward == "failing:reward":
+        assert code == 1 and own_lines(message) == ["failing.py reward", "failing.py term"]
