@@ -210,12 +210,12 @@ def pairs(
     out: Annotated[Path, typer.Argument(metavar="FILE.parquet", help="File to write.")],
 ) -> None:
     """Write pairs of calls made in the same state, for DPO: the one that led to more, and less."""
-    from medseg_gym.envs.chat_options import ChatOptions
+    from medseg_gym.trajectories.export.export import store_kind
     from medseg_gym.trajectories.export.pairs import export_pairs
     from medseg_gym.trajectories.store.reader import TrajectoryStore
 
-    chat = ChatOptions.from_arguments(options.chat())
     opened, console = TrajectoryStore(store), make_console()
+    chat = store_kind(opened).options.from_arguments(options.chat())
     with make_progress() as progress:
         bar = progress.add_task("pairs", total=len(opened))
         counts = export_pairs(

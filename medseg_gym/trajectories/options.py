@@ -128,14 +128,20 @@ class ShownOptions(RelocatedCases):
     coordinates: str = "grid1000"
     """Notation of places in calls: grid1000, fraction or pixel."""
 
+    overview_size: int | None = None
+    """Side of the overview's squares in pixels, of episodes on volumes; None takes the default of
+    MedSegVolumeChat-v0."""
+
     def chat(self) -> dict[str, Any]:
         """Return the arguments of the chat environment."""
+        size = self.overview_size
         return {
             "image_size": self.image_size,
             "texts": self.texts,
             "overlay": self.overlay,
             "overlay_strength": self.overlay_strength,
             "coordinates": self.coordinates,
+            **({} if size is None else {"overview_size": size}),
         }
 
 
@@ -147,15 +153,6 @@ class ExportOptions(ShownOptions):
 
     format: str = "chat-parquet"
     """chat-parquet, jsonl or verl-parquet (images alone)."""
-
-    overview_size: int | None = None
-    """Side of the overview's squares in pixels, of episodes on volumes; None takes the default of
-    MedSegVolumeChat-v0."""
-
-    def chat(self) -> dict[str, Any]:
-        """Return the arguments of the chat environment."""
-        size = self.overview_size
-        return {**super().chat(), **({} if size is None else {"overview_size": size})}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+
 import gymnasium as gym
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from medseg_gym.cases import VolumeCase
 from medseg_gym.cli.trajectories import trajectories_app
+from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.envs.volumes import VolumeChatOptions
 from medseg_gym.policy import make_envs
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo
 from medseg_gym.prompts.volumes import Look, Propagate, SlicePrompt
@@ -24,6 +29,8 @@ from medseg_gym.trajectories import (
     replay_store,
     rescore_store,
 )
+from medseg_gym.trajectories.export.contact_sheet import show_store
+from medseg_gym.trajectories.export.export import read_chat_env
 from medseg_gym.trajectories.store import folder
 from medseg_gym.trajectories.store.rows import SCHEMA
 
@@ -145,12 +152,40 @@ def test_a_fork_is_recorded_from_its_first_step(tmp_path):
 
 
 def test_what_is_for_images_says_so(tmp_path):
-    store, cases = record(tmp_path / "s")
-    trajectory = next(iter(store))
+    store, _ = record(tmp_path / "s")
     with pytest.raises(TrajectoryError, match=r"'v0' is a volume of 7 slices"):
-        rebuild_episode(trajectory)
-    with pytest.raises(TrajectoryError, match="is a volume"):
-        export_pairs(store, tmp_path / "pairs.parquet", cases=cases)
+        rebuild_episode(next(iter(store)))
+
+
+def test_a_sheet_shows_the_slices_in_view(tmp_path):
+    store, cases = record(tmp_path / "s")
+    sheet = np.asarray(Image.open(show_store(store, tmp_path / "s.png", 2, cases)).convert("RGB"))
+    assert sheet.shape[1] == (2 + len(PROMPTS)) * 206  # image, truth and every step
+    tiles = [sheet[:150, left * 206 : left * 206 + 200] for left in (2, 3, 5)]
+    assert not np.array_equal(tiles[0], tiles[2])  # the look went to another slice
+
+
+def test_pairs_are_conversations_of_volumes(tmp_path):
+    cases = volumes()[:1]
+    envs = make_envs(2, "MedSegVolume-v0", cases=cases, backbone="ellipse", max_steps=3, slices=9)
+    recorder = VectorRecorder(envs, tmp_path / "s")
+    recorder.reset(options={"case": ["v0", "v0"]})
+    for prompts in ([SlicePrompt(2, BOX)] * 2, [Propagate(), Look(5)], [Stop(), Stop()]):
+        recorder.step(np.stack([envs.codec.encode(prompt, 7) for prompt in prompts]))
+    recorder.close()
+    store, file = TrajectoryStore(tmp_path / "s"), tmp_path / "pairs.parquet"
+    chat = VolumeChatOptions(image_size=36, overview_size=16)
+    counts = export_pairs(store, file, chat=chat, cases=cases)
+    (row,) = pq.read_table(file).to_pylist()
+    assert (counts.pairs, counts.states, row["turn"]) == (1, 1, 1)
+    said = [row[name][0]["content"][0]["text"] for name in ("chosen", "rejected")]
+    assert "propagate_action" in said[0] and "look_action" in said[1]
+    sizes = [Image.open(io.BytesIO(image["bytes"])).size for image in row["images"]]
+    assert sizes == [(36, 36), (48, 16)] * 2
+    assert row["score_chosen"] - row["score_rejected"] > 0.02
+    assert read_chat_env(file) == "MedSegVolumeChat-v0"
+    with pytest.raises(TrajectoryError, match="give VolumeChatOptions"):
+        export_pairs(store, file, chat=ChatOptions(), cases=cases)
 
 
 def test_chunks_of_version_1_are_read(tmp_path, small_cases):
@@ -187,7 +222,12 @@ def test_the_command_fills_a_store_and_replays_it(tmp_path):
     assert [key.case for key in store.keys()] == [
         f"phantoms-volume/train/000000-{number}" for number in range(3)
     ]
-    for command in (["replay", out], ["rescore", out, "--reward", "dice_gain"], ["summary", out]):
+    for command in (
+        ["show", out, str(tmp_path / "s.png")],
+        ["replay", out],
+        ["rescore", out, "--reward", "dice_gain"],
+        ["summary", out],
+    ):
         result = run(trajectories_app, command)
         assert result.exit_code == 0, result.output
     assert "oracle-key-slice on ellipse (oracle, synthetic)" in result.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import typing
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from medseg_agents.arrays.networks import NetworkConfig, PromptNetwork
 from medseg_agents.policies.options import require_argument
-from medseg_agents.policies.specs import PolicySpec
+from medseg_agents.policies.specs import VOLUME_ENVS, PolicySpec
 from medseg_agents.runs.folder import find_checkpoint, previous_checkpoint
 from medseg_gym.backbones.protocol import choose_device
 from medseg_gym.envs.views.protocol import Observations
@@ -27,8 +28,12 @@ from medseg_gym.registry import takes_spec
 from medseg_gym.specs import Spec
 from medseg_gym.storage.atomic_write import atomic_write
 
+if typing.TYPE_CHECKING:  # it imports SB3, which networks of images do not need
+    from medseg_agents.policies.sb3_policy import SB3VolumePolicy
+
 _UNUSABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
 _WEIGHTS, _CONFIG = "network.safetensors", "network.json"
+_SB3_WEIGHTS = "sb3_policy.safetensors"  # of `policies.sb3_policy`, which imports SB3
 
 
 class NetworkPolicy:
@@ -122,6 +127,8 @@ class PlayOptions:
 def network_policy(spec: Spec) -> PolicySpec:
     """Read "sb3:RUN" or "rllib:RUN", with `PlayOptions`: the newest checkpoint of a run.
 
+    A run of `MedSegVolume-v0` is what `medseg_agents.arrays.sb3.save_policy` has written.
+
     Raises:
         PolicyError: The run or its checkpoint cannot be used, or an option that does not exist.
     """
@@ -129,15 +136,37 @@ def network_policy(spec: Spec) -> PolicySpec:
     declared = declared_options(PlayOptions)
     where = f"{spec.kind}:{spec.argument}"
     options = PlayOptions(**convert_options(where, spec.options, declared, PolicyError))
+    _refuse_pickles(Path(spec.argument))
     folder, seen = find_checkpoint(spec.argument)
-    weights = folder / _WEIGHTS
+    of_volumes = seen["env_id"] in VOLUME_ENVS
+    weights = folder / (_SB3_WEIGHTS if of_volumes else _WEIGHTS)
     if not weights.is_file():
-        raise PolicyError(f"{folder}: {_WEIGHTS} is missing")
+        raise PolicyError(f"{folder}: {weights.name} is missing")
     digest = hashlib.blake2b(weights.read_bytes(), digest_size=8).hexdigest()
 
-    def build(envs: Any) -> NetworkPolicy:
+    def build(envs: Any) -> NetworkPolicy | SB3VolumePolicy:
         spaces = envs.single_observation_space, envs.single_action_space
+        if of_volumes:
+            from medseg_agents.policies.sb3_policy import SB3VolumePolicy, load_policy
+
+            trained = load_policy(folder, *spaces).to(choose_device(options.device))
+            return SB3VolumePolicy(trained, spec.text, options.sampled, digest)
         network = load_network(folder, *spaces).to(choose_device(options.device))
         return NetworkPolicy(network, spec.text, options.sampled, digest)
 
     return PolicySpec(spec.text, build, seen["env_id"], seen["view"])
+
+
+def _refuse_pickles(path: Path) -> None:
+    """Refuse the files that SB3 and RLlib write themselves, with the way to play them."""
+    own = ", or build it in a PolicySpec of your own, ./mine.py:SPEC"
+    if path.suffix == ".zip":
+        raise PolicyError(
+            f"{path} is SB3's own file, which holds pickles; keep what was trained on "
+            f"MedSegVolume-v0 with medseg_agents.arrays.sb3.save_policy(model, RUN){own}"
+        )
+    if any((path / name).exists() for name in ("rllib_checkpoint.json", "algorithm_state.pkl")):
+        raise PolicyError(
+            f"{path} is RLlib's own checkpoint, which holds pickled classes and connectors; play "
+            f"a run of `medseg train rllib-ppo`{own}"
+        )

@@ -233,7 +233,7 @@ class ChatView:
             if number in known:
                 answers.append(known[number])
             elif step.prompt is not None:
-                answers.append(self._write(step.prompt))
+                answers.append(self.write_call(step.prompt))
             else:
                 raise MedSegError(
                     f"case {episode.case.key!r}: step {number} holds no readable action, and what "
@@ -241,7 +241,8 @@ class ChatView:
                 )
         return answers
 
-    def _write(self, prompt: Any) -> str:
+    def write_call(self, prompt: Any) -> str:
+        """Return the tool call that asks for a prompt."""
         return encode_tool_call(prompt, self.coordinates)
 
     def row(self, observations: Observations, index: int) -> dict[str, Any]:

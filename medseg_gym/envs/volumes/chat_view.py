@@ -149,7 +149,8 @@ class VolumeChatView(ChatView):
         }
 
     # what is said -------------------------------------------------------------------------------
-    def _write(self, prompt: Any) -> str:
+    def write_call(self, prompt: Any) -> str:
+        """Return the tool call that asks for a prompt."""
         return encode_volume_call(prompt, self.coordinates)
 
     def read(self, actions: Sequence[str], episodes: Sequence[VolumeEpisode] = ()) -> list[Reading]:

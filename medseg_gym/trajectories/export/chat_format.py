@@ -17,8 +17,8 @@ from PIL import Image
 from medseg_gym.envs.views.chat import ChatView
 from medseg_gym.envs.views.messages import Message
 from medseg_gym.trajectories.errors import TrajectoryError
-from medseg_gym.trajectories.replaying.rebuild import StoredCases, rebuild_episode
-from medseg_gym.trajectories.replaying.volumes import rebuild_volume_episode
+from medseg_gym.trajectories.replaying.rebuild import StoredCases
+from medseg_gym.trajectories.replaying.volumes import rebuild_found
 from medseg_gym.trajectories.trajectory import Trajectory
 
 
@@ -57,9 +57,5 @@ def conversation(trajectory: Trajectory, cases: StoredCases, view: ChatView) -> 
                 f"{trajectory.key}: step {number} uses the tool {step.tool!r}, which is not among "
                 f"those of the chat, {view.tools}"
             )
-    episode: Any
-    if trajectory.facts.depth is None:
-        episode = rebuild_episode(trajectory, cases.find(trajectory))
-    else:
-        episode = rebuild_volume_episode(trajectory, cases.find_volume(trajectory))
+    episode: Any = rebuild_found(trajectory, cases)
     return Conversation(view.messages(episode), [png(image) for image in view.images(episode)])

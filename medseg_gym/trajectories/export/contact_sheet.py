@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-from medseg_gym.cases import Case, CaseSource
 from medseg_gym.envs.contact_sheet import contact_sheet
 from medseg_gym.trajectories.errors import TrajectoryError
-from medseg_gym.trajectories.replaying.rebuild import StoredCases, rebuild_episode
+from medseg_gym.trajectories.replaying.rebuild import AnyCases, StoredCases
+from medseg_gym.trajectories.replaying.volumes import rebuild_found
 from medseg_gym.trajectories.store.reader import TrajectoryStore
 
 
@@ -16,9 +16,11 @@ def show_store(
     store: TrajectoryStore,
     path: str | Path,
     count: int = 8,
-    cases: str | CaseSource | list[Case] | None = None,
+    cases: AnyCases = None,
 ) -> Path:
     """Draw episodes, a row each: image, truth, and the mask after every step.
+
+    Of a volume, every step shows the slice in view; see `envs.contact_sheet.contact_sheet`.
 
     Args:
         store: To read.
@@ -39,7 +41,7 @@ def show_store(
         one = store.episode(key)
         verdict = {None: "", True: " accepted", False: " filtered"}[one.accepted]
         label = f"{one.facts.policy or 'unknown policy'}{verdict}"
-        rows.append((label, rebuild_episode(one, where.find(one))))
+        rows.append((label, rebuild_found(one, where)))
     path = Path(path)
     try:
         return contact_sheet(rows, path)

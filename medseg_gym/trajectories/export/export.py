@@ -130,13 +130,8 @@ def export_store(
     """
     if format not in FORMATS:
         raise TrajectoryError(f"unknown format {format!r}; use one of {', '.join(FORMATS)}")
-    kind = store_kind(store)
-    chat = kind.options() if chat is None else chat
-    if kind_of(chat) is not kind:
-        raise TrajectoryError(
-            f"the episodes of {store.path} are of {kind.noun}s, as {kind.env_id} shows them, and "
-            f"the options are those of {kind_of(chat).env_id}; give {kind.options.__name__}"
-        )
+    chat = chat_for(store, chat)
+    kind = kind_of(chat)
     if kind is VOLUME_CHAT and format == "verl-parquet":
         raise TrajectoryError(
             f"verl-parquet holds one image and its mask a row, and the episodes of {store.path} "
@@ -170,6 +165,26 @@ def store_kind(store: TrajectoryStore) -> ChatKind:
             "ways; record them into stores of their own"
         )
     return VOLUME_CHAT if True in of_volumes else IMAGE_CHAT
+
+
+def chat_for(store: TrajectoryStore, chat: ChatOptions | None = None) -> ChatOptions:
+    """Return how the episodes of a store are shown: the options as given, or the defaults.
+
+    Args:
+        store: To read.
+        chat: How; None takes the defaults of the store's `store_kind`.
+
+    Raises:
+        TrajectoryError: Options of another environment, or a store of images and of volumes.
+    """
+    kind = store_kind(store)
+    chat = kind.options() if chat is None else chat
+    if kind_of(chat) is not kind:
+        raise TrajectoryError(
+            f"the episodes of {store.path} are of {kind.noun}s, as {kind.env_id} shows them, and "
+            f"the options are those of {kind_of(chat).env_id}; give {kind.options.__name__}"
+        )
+    return chat
 
 
 def write_chats(

@@ -17,20 +17,21 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from medseg_gym.cases import Case, CaseSource
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.views.chat import ChatView
+from medseg_gym.envs.views.chat_kinds import kind_of
 from medseg_gym.envs.views.messages import text_message
-from medseg_gym.prompts import encode_tool_call
 from medseg_gym.trajectories.errors import TrajectoryError
 from medseg_gym.trajectories.export.chat_format import png
 from medseg_gym.trajectories.export.export import (
     IMAGES,
     MESSAGES,
+    chat_for,
     features_of,
     write_with_view,
 )
-from medseg_gym.trajectories.replaying.rebuild import StoredCases, rebuild_episode, refuse_volume
+from medseg_gym.trajectories.replaying.rebuild import AnyCases, StoredCases
+from medseg_gym.trajectories.replaying.volumes import rebuild_found
 from medseg_gym.trajectories.store.arrow import pa
 from medseg_gym.trajectories.store.reader import TrajectoryStore
 from medseg_gym.trajectories.trajectory import EpisodeKey, Trajectory
@@ -88,7 +89,7 @@ def export_pairs(
     margin: float = 0.02,
     per_state: int = 1,
     chat: ChatOptions | None = None,
-    cases: str | CaseSource | list[Case] | None = None,
+    cases: AnyCases = None,
     on_episode: Callable[[], None] | None = None,
 ) -> PairCounts:
     """Write pairs of calls as TRL's `DPOTrainer` takes them.
@@ -99,7 +100,7 @@ def export_pairs(
     accepted is rejected here by what it led to.
 
     Args:
-        store: To read.
+        store: To read, of images or of volumes.
         path: Of the parquet file.
         margin: By which the chosen call must be worth more, in units of the recorded reward.
         per_state: Pairs of one state at most, those that differ most.
@@ -109,14 +110,15 @@ def export_pairs(
 
     Raises:
         TrajectoryError: A margin that is not above 0, no pair in the store, cases that are not at
-            hand, or a call whose tool the view does not have.
+            hand, a call whose tool the view does not have, or what `chat_for` says.
     """
     if not margin > 0 or per_state < 1:
         raise TrajectoryError(
             f"need margin > 0 and per_state >= 1, got {margin} and {per_state}: calls that are "
             "worth the same are no preference"
         )
-    view, counts = ChatView(chat), PairCounts()
+    chat, counts = chat_for(store, chat), PairCounts()
+    view: ChatView = kind_of(chat).view(chat)
     states = _states(store, view, counts, on_episode)
     pairs = [
         (state, better, worse)
@@ -170,7 +172,6 @@ def _walk(one: Trajectory, view: ChatView) -> Iterator[tuple[bytes, int, str]]:
     facts = one.facts
     begun = [facts.cases, facts.split, facts.key.case, facts.image_hash, facts.backbone]
     begun += [facts.checkpoint_hash, json.dumps(dict(facts.options), sort_keys=True)]
-    refuse_volume(one)
     state = blake2b(repr(begun).encode() + facts.truth, digest_size=16).digest()
     for turn, step in enumerate(one.steps):
         if step.prompt is None:
@@ -180,7 +181,7 @@ def _walk(one: Trajectory, view: ChatView) -> Iterator[tuple[bytes, int, str]]:
                 f"{one.key}: step {turn} uses the tool {step.tool!r}, which is not among those of "
                 f"the chat, {view.tools}"
             )
-        call = encode_tool_call(step.prompt, view.coordinates)  # type: ignore[arg-type]
+        call = view.write_call(step.prompt)
         yield state, turn, call
         state = blake2b(state + repr(step.prompt).encode() + step.mask, digest_size=16).digest()
 
@@ -207,7 +208,7 @@ def _row(
     cases: StoredCases,
 ) -> dict[str, Any]:
     one = store.episode(state.example)
-    episode = rebuild_episode(replace(one, steps=one.steps[: state.turn]), cases.find(one))
+    episode: Any = rebuild_found(replace(one, steps=one.steps[: state.turn]), cases)
     return {
         "prompt": view.messages(episode),
         "chosen": [text_message("assistant", better)],

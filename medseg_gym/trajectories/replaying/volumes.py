@@ -8,13 +8,14 @@ from types import MappingProxyType
 import numpy as np
 
 from medseg_gym.cases import VolumeCase
-from medseg_gym.episodes import rewards
+from medseg_gym.episodes import Episode, rewards
 from medseg_gym.episodes.rewards import Reward
 from medseg_gym.episodes.volumes import SliceState, VolumeEpisode, VolumeState
 from medseg_gym.errors import EpisodeError
 from medseg_gym.prompts import AddBox
 from medseg_gym.prompts.volumes import SlicePrompt
 from medseg_gym.trajectories.errors import TrajectoryError
+from medseg_gym.trajectories.replaying.rebuild import StoredCases, rebuild_episode
 from medseg_gym.trajectories.store.mask_codec import unpack_mask
 from medseg_gym.trajectories.trajectory import Trajectory
 
@@ -81,6 +82,22 @@ def rebuild_volume_episode(
     if on_step is None:
         episode.rewards = trajectory.rewards
     return episode
+
+
+def rebuild_found(trajectory: Trajectory, cases: StoredCases) -> Episode | VolumeEpisode:
+    """The episode of an image or a volume, on the case that is found for it.
+
+    Args:
+        trajectory: As stored.
+        cases: Where its case is.
+
+    Raises:
+        TrajectoryError: See `StoredCases.find`.
+        EpisodeError: The record contradicts the rules of episodes.
+    """
+    if trajectory.facts.depth is None:
+        return rebuild_episode(trajectory, cases.find(trajectory))
+    return rebuild_volume_episode(trajectory, cases.find_volume(trajectory))
 
 
 def score_volume(trajectory: Trajectory, reward: str | Reward) -> list[rewards.RewardValue]:
