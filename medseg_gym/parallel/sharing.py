@@ -17,6 +17,10 @@ TRIES_ALONE = 2
 """Workers that may die over a single case of such a job before it is given up."""
 
 
+FAILED_STARTS = 10
+"""Workers in a row that may die before they are ready."""
+
+
 class Work(Protocol[J]):
     """Jobs, and what becomes of them; the program that shares out calls it, one call at a time."""
 
@@ -170,7 +174,7 @@ class _Sharing(Generic[J]):
             self.retry(deal, reason)
         else:
             self.deaths_at_start += 1
-            if self.deaths_at_start >= TRIES * self.crew.size:
+            if self.deaths_at_start >= FAILED_STARTS:
                 raise MedSegError(
                     f"workers end before they can play, {self.deaths_at_start} in a row "
                     f"({reason}); is there memory for so many? What was played is kept, and "

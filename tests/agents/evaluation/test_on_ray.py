@@ -94,6 +94,7 @@ def test_episodes_are_recorded_by_the_program_alone(tmp_path):
     assert alone == over_ray and len(alone) == 10
 
 
+@pytest.mark.slow
 def test_a_case_that_kills_its_actors_is_a_failed_case(tmp_path, monkeypatch):
     keys = [record.case for record in run_evaluation(OPTIONS, tmp_path / "first").records]
     monkeypatch.setattr("medseg_gym.parallel.sharing.TRIES", 1)
@@ -111,6 +112,7 @@ def test_a_case_that_kills_its_actors_is_a_failed_case(tmp_path, monkeypatch):
     assert sum("failed" in json.loads(line) for line in lines) == 2
 
 
+@pytest.mark.slow
 def test_a_store_names_cases_that_kill(tmp_path, monkeypatch):
     monkeypatch.setattr("medseg_gym.parallel.sharing.TRIES", 1)
     monkeypatch.setattr("medseg_gym.parallel.sharing.TRIES_ALONE", 1)
