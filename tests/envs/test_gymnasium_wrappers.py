@@ -117,9 +117,7 @@ def image_alone(home: str, env):
 def action_of(home: str, env_id: str, env):
     if "Chat" not in env_id:
         return env.action_space.sample()
-    text = (
-        encode_volume_call(SlicePrompt(1, BOX)) if "Volume" in env_id else encode_tool_call(BOX)
-    )
+    text = encode_volume_call(SlicePrompt(1, BOX)) if "Volume" in env_id else encode_tool_call(BOX)
     return [text, text] if home == "vector" else text
 
 
