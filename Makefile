@@ -1,6 +1,7 @@
 # make demo   sets everything up in .venv and plays the bundled real cases
 # make test   sets everything up, extras included, and runs the tests
 # make lint   formatting, types
+# make installed  builds the wheel and does with it what a user does
 # make docs   builds the documentation into out/site; a broken link is an error
 # make sft-tiny  from nothing to a small vision-language model that plays, into runs/tiny
 # make train-tiny  goes on with GRPO, PPO over turns and more fine-tuning, into runs/tiny_rl
@@ -10,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 KEY := $(shell (cat pyproject.toml; $(PYTHON) -V) | cksum | cut -d' ' -f1)
 
-.PHONY: demo test lint docs pocket sft-tiny train-tiny
+.PHONY: demo test lint docs installed pocket sft-tiny train-tiny
 
 demo: $(VENV)/.core-$(KEY)
 	$(BIN)/medseg demo
@@ -23,6 +24,9 @@ lint: $(VENV)/.dev-$(KEY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+installed: $(VENV)/.dev-$(KEY)
+	$(BIN)/python tests/installed
 
 docs: $(VENV)/.dev-$(KEY)
 	PYTHONPATH=.:agents NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q

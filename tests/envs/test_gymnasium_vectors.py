@@ -93,39 +93,6 @@ def test_record_video_of_a_single_environment_spans_episodes(tmp_path):
     assert len(list(tmp_path.glob("*.mp4"))) == 1
 
 
-# wrappers ----------------------------------------------------------------------------------
-
-WRAPPERS = {
-    "RecordEpisodeStatistics": {},
-    "NormalizeReward": {},
-    "ClipReward": {"min_reward": 0, "max_reward": 1},
-    "TransformReward": {"func": lambda reward: reward},
-    "DictInfoToList": {},
-    "FilterObservation": {"filter_keys": ["image"]},
-    "TransformObservation": {"func": lambda observation: observation},
-    "TransformAction": {"func": lambda action: action},
-}
-
-
-@pytest.mark.parametrize("env_id", IDS)
-@pytest.mark.parametrize("name", WRAPPERS)
-def test_vector_wrappers_run(env_id, name):
-    envs = getattr(wrappers, name)(make_vec(env_id), **WRAPPERS[name])
-    observation, _ = envs.reset(seed=0)
-    assert envs.observation_space.contains(observation)
-    for _ in range(5):
-        observation, rewards, *_ = envs.step(actions(env_id, 2))
-        assert np.isfinite(rewards).all()
-    assert envs.observation_space.contains(observation)
-    envs.close()
-
-
-def test_observations_of_the_array_view_can_be_flattened():
-    envs = wrappers.FlattenObservation(make_vec("MedSeg-v0"))
-    observation, _ = envs.reset(seed=0)
-    assert envs.observation_space.contains(observation) and observation.ndim == 2
-
-
 # processes ---------------------------------------------------------------------------------
 
 
