@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medseg_gym.errors import PolicyError
 
-if TYPE_CHECKING:
-    from medseg_gym.policy import Policy
 
-
-def check_policy(policy: Policy, name: str) -> None:
+def check_policy(policy: Any, name: str) -> None:
     """Refuse what cannot play: without a part of the protocol, or with other arguments.
 
     Args:
@@ -45,7 +42,7 @@ def check_policy(policy: Policy, name: str) -> None:
             ) from None
 
 
-def check_actions(policy: Policy, actions: Any, slots: int) -> None:
+def check_actions(policy: Any, actions: Any, slots: int) -> None:
     """Refuse what holds no action per slot.
 
     Args:

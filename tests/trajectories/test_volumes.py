@@ -15,6 +15,7 @@ from medseg_gym.cases import VolumeCase
 from medseg_gym.cli.trajectories import trajectories_app
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.volumes import VolumeChatOptions
+from medseg_gym.episodes.volumes import PropagationOptions
 from medseg_gym.policy import make_envs
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo
 from medseg_gym.prompts.volumes import Look, Propagate, SlicePrompt
@@ -167,10 +168,16 @@ def test_a_sheet_shows_the_slices_in_view(tmp_path):
 
 def test_pairs_are_conversations_of_volumes(tmp_path):
     cases = volumes()[:1]
-    envs = make_envs(2, "MedSegVolume-v0", cases=cases, backbone="ellipse", max_steps=3, slices=9)
+    tight = PropagationOptions(loosen=0.0, max_shift=9.0, max_drift=9.0)
+    options = {"cases": cases, "backbone": "ellipse", "max_steps": 3, "slices": 9}
+    envs = make_envs(2, "MedSegVolume-v0", propagation=tight, **options)
     recorder = VectorRecorder(envs, tmp_path / "s")
     recorder.reset(options={"case": ["v0", "v0"]})
-    for prompts in ([SlicePrompt(2, BOX)] * 2, [Propagate(), Look(5)], [Stop(), Stop()]):
+    for prompts in (
+        [SlicePrompt(2, AddBox(0.17, 0.25, 0.4, 0.58))] * 2,
+        [Propagate(), Look(5)],
+        [Stop(), Stop()],
+    ):
         recorder.step(np.stack([envs.codec.encode(prompt, 7) for prompt in prompts]))
     recorder.close()
     store, file = TrajectoryStore(tmp_path / "s"), tmp_path / "pairs.parquet"
@@ -178,8 +185,8 @@ def test_pairs_are_conversations_of_volumes(tmp_path):
     counts = export_pairs(store, file, chat=chat, cases=cases)
     (row,) = pq.read_table(file).to_pylist()
     assert (counts.pairs, counts.states, row["turn"]) == (1, 1, 1)
-    said = [row[name][0]["content"][0]["text"] for name in ("chosen", "rejected")]
-    assert "propagate_action" in said[0] and "look_action" in said[1]
+    calls = [row[name][0]["content"][0]["text"] for name in ("chosen", "rejected")]
+    assert "propagate_action" in calls[0] and "look_action" in calls[1]
     sizes = [Image.open(io.BytesIO(image["bytes"])).size for image in row["images"]]
     assert sizes == [(36, 36), (48, 16)] * 2
     assert row["score_chosen"] - row["score_rejected"] > 0.02

@@ -93,8 +93,11 @@ def shown_to_sb3(space: spaces.Dict) -> spaces.Dict:
     for name, one in space.spaces.items():
         if name == "target":
             one = spaces.Box(0, 1, (spaces.flatdim(one),), np.float32)
-        elif is_image_space(one) and not is_image_space_channels_first(one):
-            assert isinstance(one, spaces.Box)
+        elif (
+            isinstance(one, spaces.Box)
+            and is_image_space(one)
+            and not is_image_space_channels_first(one)
+        ):
             one = VecTransposeImage.transpose_space(one, name)
         shown[name] = one
     return spaces.Dict(shown)

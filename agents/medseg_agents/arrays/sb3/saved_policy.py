@@ -77,7 +77,7 @@ def _view(model: OnPolicyAlgorithm) -> dict[str, Any]:
 
 
 def _config(model: OnPolicyAlgorithm) -> dict[str, Any]:
-    """What `policies.sb3_policy.build_policy` takes."""
+    """Configuration of a model's policy, for `policies.sb3_policy.build_policy`."""
     policy: Any = model.policy
     if type(policy) is not MultiInputActorCriticPolicy:
         raise MedSegError(
