@@ -18,7 +18,7 @@ EXTRAS = "sb3,trajectories"
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where a user sits: an environment with the wheel, and a folder of his own."""
+    """The place of a user: an environment with the wheel, and a folder of his own."""
 
     sdist: Path
     wheel: Path
