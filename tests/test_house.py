@@ -43,6 +43,11 @@ RIDDLE = re.compile(
 VAGUE = re.compile(r"\b(?:found|said|more|most|figures)\b")
 """Names of variables that tell a reader nothing."""
 
+ONE_SYSTEM = re.compile(
+    r"\b(?:fcntl|os\.fork)\b|[\"']/tmp\b|get_context\((?!\"spawn\"\))|multiprocessing\.(?:Pool|Process)\("
+)
+"""What Windows or macOS lack, or do otherwise: locks, forks, folders of Linux."""
+
 READ = ("medseg_gym", "agents", "benchmarks", "examples", "scripts", "tests")
 """Folders whose words are checked."""
 
@@ -166,3 +171,13 @@ def test_variables_are_named_after_what_they_hold():
         if VAGUE.fullmatch(name)
     ]
     assert not vague, "\n".join(vague)
+
+
+def test_packages_use_nothing_that_one_system_alone_has():
+    tied = [
+        f"{name}: {match[0]}"
+        for name, file in MODULES.items()
+        if not name.startswith("benchmarks")
+        for match in ONE_SYSTEM.finditer(file.read_text(encoding="utf-8"))
+    ]
+    assert not tied, tied

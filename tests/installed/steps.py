@@ -177,7 +177,7 @@ def check_trajectories(place: Workplace) -> None:
              "--out", "out/store")  # fmt: skip
     place.medseg(*words)
     place.medseg(*words)
-    assert "bright square" in place.medseg("trajectories", "summary", "out/store").stdout
+    assert "6" in place.medseg("trajectories", "summary", "out/store").stdout
 
 
 @step("small data sets: a folder without splits, one image with its truth")
