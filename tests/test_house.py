@@ -46,7 +46,7 @@ VAGUE = re.compile(r"\b(?:found|said|more|most|figures)\b")
 ONE_SYSTEM = re.compile(
     r"\b(?:fcntl|os\.fork)\b|[\"']/tmp\b|get_context\((?!\"spawn\"\))|multiprocessing\.(?:Pool|Process)\("
 )
-"""What Windows or macOS lack, or do otherwise: locks, forks, folders of Linux."""
+"""Names that Windows or macOS lack, or take otherwise: locks, forks, folders of Linux."""
 
 READ = ("medseg_gym", "agents", "benchmarks", "examples", "scripts", "tests")
 """Folders whose words are checked."""

@@ -86,6 +86,7 @@ def _lay_side_by_side(options: CompareOptions, runs: tuple[Path, Path], out: Pat
     comparison = compare_runs(runs)
     cases = options.cases if options.cases != CompareOptions.cases else None
     files = comparison.write(out, cases)
+    print_result({**comparison.as_json(), "out": out})
     comparison.show(console)
     console.print(f"wrote {', '.join(files)} under {out}", soft_wrap=True)
 

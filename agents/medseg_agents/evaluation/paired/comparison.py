@@ -14,6 +14,7 @@ from medseg_agents.evaluation.paired.differences import case_rows, differences, 
 from medseg_agents.evaluation.paired.figures import draw_differences, plot_scatter
 from medseg_agents.evaluation.paired.pairing import Pair, pair_rows, without_partner
 from medseg_agents.evaluation.paired.played_runs import read_run
+from medseg_agents.evaluation.stopping import over_start
 from medseg_agents.evaluation.summary import write_csv
 from medseg_gym.cases import CaseSource
 from medseg_gym.cases.case_source import load_cases
@@ -49,6 +50,7 @@ class PairedComparison:
         pairs: Rows that belong together.
         alone: Names of the rows of each run that are in no pair.
         rows: See `differences`, of all pairs.
+        stopping: The second run against the first under its best limit on calls, see `over_start`.
         notes: What the files say beside it; filled by `write`.
     """
 
@@ -56,6 +58,7 @@ class PairedComparison:
     pairs: list[Pair]
     alone: tuple[list[str], list[str]]
     rows: list[dict[str, Any]] = field(default_factory=list)
+    stopping: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def show(self, console: Console) -> None:
@@ -88,11 +91,34 @@ class PairedComparison:
                     f"{row['higher']} / {row['equal']} / {row['lower']}",
                 )
         console.print(table)
+        console.print(self._stopping_table(pair))
         if pair.differing:
             differing = Table("setting", "first", "second", keys=1)
             for name, values in pair.differing.items():
                 differing.add_row(name, *(Text(str(value)) for value in values))
             console.print(differing)
+
+    def _stopping_table(self, pair: Pair) -> Table:
+        from rich.text import Text
+
+        table = Table(keys=1, title=Text(f"{pair.name}: return at a price of a call"))
+        headers = ("a call costs", "first", "first, limited (calls)", "second")
+        for header in (*headers, "second - limited first [95 %]"):
+            table.add_column(header, justify="right", no_wrap=True)
+        table.caption = (
+            "limited: no episode of the first run has more calls than the best number for it; what "
+            "the second one has beyond that is more than a limit would have given."
+        )
+        for line in self.stopping:
+            if line["pair"] == pair.name:
+                table.add_row(
+                    f"{line['call_cost']:g}",
+                    f"{line['start']:.3f}",
+                    f"{line['start_limited']:.3f} ({line['start_limit']})",
+                    f"{line['episode_return']:.3f}",
+                    with_interval(line["over_limited"], line["over_limited_interval"], "+"),
+                )
+        return table
 
     def remarks(self) -> list[str]:
         """Return what was left out, and what must be known to read the numbers."""
@@ -146,7 +172,14 @@ class PairedComparison:
         sheet.unlink(missing_ok=True)  # of an earlier call
         if self._draw_sheet(sheet, cases):
             files.append("differences.png")
-        results = {
+        write_json(self.as_json(), out / "paired.json")
+        write_csv(self.rows, out / "paired.csv")
+        write_csv([row for pair in self.pairs for row in case_rows(pair)], out / "cases.csv")
+        return files
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what paired.json and `--json` hold."""
+        return {
             "first": str(self.folders[0]),
             "second": str(self.folders[1]),
             "pairs": [
@@ -165,11 +198,8 @@ class PairedComparison:
             "only_second": self.alone[1],
             "remarks": self.remarks(),
             "rows": self.rows,
+            "stopping": self.stopping,
         }
-        write_json(results, out / "paired.json")
-        write_csv(self.rows, out / "paired.csv")
-        write_csv([row for pair in self.pairs for row in case_rows(pair)], out / "cases.csv")
-        return files
 
     def _draw_sheet(self, path: Path, cases: str | None) -> bool:
         chosen = [(pair, a, b) for pair in self.pairs for a, b in most_different(pair, SHOWN)]
@@ -218,4 +248,14 @@ def compare_runs(folders: Sequence[str | Path]) -> PairedComparison:
         paths, pairs, (without_partner(first, pairs), without_partner(second, pairs))
     )
     comparison.rows = [row for pair in pairs for row in differences(pair)]
+    comparison.stopping = [
+        {"pair": pair.name, **line} for pair in pairs for line in _over_limited_first(pair)
+    ]
     return comparison
+
+
+def _over_limited_first(pair: Pair) -> list[dict[str, Any]]:
+    """Compare the second run with the first one ended after its best number of calls at most."""
+    first, second = zip(*pair.records, strict=True)
+    max_steps = max(len(record.tools) for record in (*first, *second))
+    return over_start([second], first, max_steps)
