@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from medseg_gym.backbones import registry
 from medseg_gym.cli import main as cli
+from medseg_gym.cli.lazy_commands import with_ray_address
 from medseg_gym.errors import CheckpointError, MedSegError
 
 
@@ -184,3 +185,17 @@ def test_options_are_listed_without_torch(arguments):
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([], []),
+        (["--ray"], ["--ray", "local"]),
+        (["--ray", "--quiet"], ["--ray", "local", "--quiet"]),
+        (["--ray", "auto", "--quiet"], ["--ray", "auto", "--quiet"]),
+    ],
+)
+def test_ray_needs_no_address_and_commands_no_words(words, wanted, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert with_ray_address(words) == wanted

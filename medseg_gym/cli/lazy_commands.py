@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 import typer
@@ -19,7 +20,7 @@ def with_ray_address(words: list[str]) -> list[str]:
         words: Of the command line.
     """
     filled = []
-    for word, after in zip(words, [*words[1:], "-"], strict=True):
+    for word, after in zip_longest(words, words[1:], fillvalue="-"):
         filled.append(word)
         if word == "--ray" and after.startswith("-"):
             filled.append(os.environ.get("RAY_ADDRESS") or "local")
