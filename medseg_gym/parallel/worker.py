@@ -74,7 +74,7 @@ def _sendable(error: Exception, job: Any) -> Exception:
     A traceback cannot be sent, so the part of it that is the user's own becomes text.
     """
     if not isinstance(error, MedSegError) and (explained := explain_own(error)):
-        return OwnCodeError(explained)
+        return OwnCodeError(f"{explained}\n  in a worker on {platform.node()}, on {job}")
     if not isinstance(error, (MedSegError, ModuleNotFoundError, OSError)):
         where = f"a worker on {platform.node()} failed on {job}"
         return MedSegError(f"{where}: {where_it_failed(error)}")

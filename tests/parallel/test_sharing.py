@@ -62,7 +62,8 @@ def test_an_error_ends_all_at_once_and_says_where(crew):
     work = numbers(4)
     work.jobs[0].append("raise")
     with pytest.raises(
-        MedSegError, match=r"failed on \[0, 1, 2, 'raise'\]: ZeroDivisionError: of a"
+        MedSegError,
+        match=r"(?s)in play: ZeroDivisionError: of a.*in a worker on .*, on \[0, 1, 2, 'raise'\]",
     ):
         share_out(crew(Slow), work)
     assert len(work.results) < 4
