@@ -55,6 +55,21 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def interval_over_runs(values: np.ndarray, groups: Sequence[str]) -> tuple[float, float] | None:
+    """Return an interval of the mean for other seeds and cases; of one seed for other cases alone.
+
+    Args:
+        values: One per seed and case, S x N.
+        groups: Of each case, N.
+
+    Returns:
+        Of `hierarchical_interval`, or with a single seed of `bootstrap_interval`.
+    """
+    if len(values) > 1:
+        return hierarchical_interval(values, groups)
+    return bootstrap_interval(values[0].tolist(), groups)
+
+
 def hierarchical_interval(
     values: np.ndarray, groups: Sequence[str], level: float = 0.95
 ) -> tuple[float, float] | None:

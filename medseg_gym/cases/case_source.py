@@ -14,6 +14,7 @@ from medseg_gym.cases.source import (
     SlicePlace,
     Source,
     check_split,
+    open_auto,
     open_spec,
     open_splits,
 )
@@ -139,8 +140,6 @@ def load_splits(spec: str) -> dict[str, CaseSource]:
 @lru_cache(maxsize=64)
 def _open(text: str, split: str) -> CaseSource:
     if split == AUTO:
-        open_auto: Callable[..., CaseSource]
-        open_auto = load_object("medseg_gym.cases.derived.auto_split:open_auto")
         return open_auto(text, load_cases)
     if split == ALL:
         # By its path, as formats are: it stands on this module.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from medseg_gym.cases.case import Case, ReadOnlyCase
 from medseg_gym.errors import CaseError, nearest
 from medseg_gym.registry import Registry
+from medseg_gym.statistics import MIN_GROUPS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -229,6 +230,30 @@ def open_splits(spec: str, load: Callable[[str, str], AnySource]) -> dict[str, A
     if not sources and problem is not None:
         raise problem
     return sources
+
+
+def open_auto(text: str, load: Callable[[str, str], AnySource]) -> AnySource:
+    """Open the test split; or all cases, where chance alone would leave next to none of them in it.
+
+    Data that name no splits are divided by a hash of their groups. Of a handful of images the test
+    split may then hold one or none; fewer groups than an interval needs are no test of anything.
+
+    Args:
+        text: The spec.
+        load: `load_cases` or `load_volumes`.
+
+    Raises:
+        CaseError: See `load`; also where the data have splits of their own, and no test split.
+    """
+    try:
+        test = load(text, "test")
+    except EmptySplit as problem:
+        if not problem.drawn:
+            raise
+    else:
+        if not test.drawn_split or (test.group_count() or 0) >= MIN_GROUPS:
+            return test
+    return load(text, ALL)
 
 
 def open_spec(

@@ -12,6 +12,7 @@ from medseg_gym.cases.source import (
     InMemory,
     Source,
     check_split,
+    open_auto,
     open_spec,
     open_splits,
 )
@@ -91,8 +92,6 @@ def load_volumes(
 @lru_cache(maxsize=16)
 def _open(text: str, split: str) -> VolumeSource:
     if split == AUTO:
-        open_auto: Callable[..., VolumeSource]
-        open_auto = load_object("medseg_gym.cases.derived.auto_split:open_auto")
         return open_auto(text, load_volumes)
     if split == ALL:
         # By its path, as formats are: it stands on this module.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from medseg_gym.errors import MedSegError
+from medseg_gym.parallel.worker import add_usage
 
 J = TypeVar("J")
 
@@ -196,5 +197,4 @@ class _Sharing(Generic[J]):
 
     def close_account(self, number: int) -> None:
         """Add up the usage of a worker that plays no more."""
-        for name, value in self.used_by.pop(number, {}).items():
-            self.usage[name] = self.usage.get(name, 0) + value
+        add_usage(self.usage, self.used_by.pop(number, {}))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from medseg_gym.errors import MedSegError
-from medseg_gym.object_paths import where_it_failed
 from medseg_gym.own_code import OwnCodeError, explain_own
 
 
@@ -28,6 +27,12 @@ class Player(Protocol):
     def close(self) -> None:
         """Let go of connections."""
         ...
+
+
+def add_usage(total: dict[str, float], usage: Mapping[str, float]) -> None:
+    """Add what a player asked of servers to a sum."""
+    for name, value in usage.items():
+        total[name] = total.get(name, 0) + value
 
 
 Make = Callable[[int], Player]
@@ -77,7 +82,7 @@ def _sendable(error: Exception, job: Any) -> Exception:
         return OwnCodeError(f"{explained}\n  in a worker on {platform.node()}, on {job}")
     if not isinstance(error, (MedSegError, ModuleNotFoundError, OSError)):
         where = f"a worker on {platform.node()} failed on {job}"
-        return MedSegError(f"{where}: {where_it_failed(error)}")
+        return MedSegError(f"{where}: {type(error).__name__}: {error}")
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # it takes arguments of its own

@@ -126,6 +126,8 @@ def prepare(folder: Path, from_nothing: bool, python: str = sys.executable) -> W
     place = Workplace(sdist, wheel, folder / "environment", folder / "user")
     shutil.copytree(Path(__file__).with_name("user_files"), place.folder)
     shutil.rmtree(place.folder / "my_pkg" / "__pycache__", ignore_errors=True)
+    # The same policy in a file and in a package: each is named on its own.
+    shutil.copy(place.folder / "bright.py", place.folder / "my_pkg" / "policies.py")
     if from_nothing:
         run(python, "-m", "venv", place.environment, cwd=folder)
         pip = (place.program("python"), "-m", "pip", "install", "-q")

@@ -202,6 +202,11 @@ def evaluate(
     return sorted(records, key=lambda record: order[record.case])
 
 
+def digest_of(keys: Sequence[str]) -> str:
+    """Return a hash of the cases that a run plays, in their order."""
+    return hashlib.blake2b("\n".join(keys).encode(), digest_size=8).hexdigest()
+
+
 def run_settings(
     envs: CoreVectorEnv,
     policy: Policy,
@@ -227,7 +232,7 @@ def run_settings(
         "num_envs": envs.num_envs,
         "cases": cases or (options.cases if isinstance(options.cases, str) else envs.source.name),
         "split": played_split(envs.source, options.split),
-        "keys": hashlib.blake2b("\n".join(keys).encode(), digest_size=8).hexdigest(),
+        "keys": digest_of(keys),
         "backbone": envs.backbone.name,
         "checkpoint": None if options.checkpoint is None else str(options.checkpoint),
         "device": str(envs.backbone.device),

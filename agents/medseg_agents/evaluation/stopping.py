@@ -9,7 +9,7 @@ after each call rises.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,10 @@ from medseg_agents.evaluation.case_record import EpisodeRecord
 from medseg_agents.evaluation.options import CALL_COSTS
 from medseg_gym.display.numbers import with_interval
 from medseg_gym.display.terminal import Table
-from medseg_gym.statistics import bootstrap_interval, hierarchical_interval
+from medseg_gym.statistics import bootstrap_interval, interval_over_runs
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 STOP = "stop"
 
@@ -116,7 +119,7 @@ def over_start(
         One line per price: `call_cost`; `episode_return`, the mean over seeds and cases; `start`
         and `start_limited`, the start's return as it is and under its best limit, `start_limit`;
         `over_limited` and its `_interval`, the lead over the latter by case, for other seeds and
-        other cases (see `hierarchical_interval`; for other cases alone with a single seed).
+        other cases (see `interval_over_runs`).
     """
     groups = [record.group for record in start]
     rows = []
@@ -125,11 +128,6 @@ def over_start(
         before = returns_after(start, cost, max_steps)
         limit = best_limit(before)
         lead = trained - before[:, limit]
-        interval = (
-            hierarchical_interval(lead, groups)
-            if len(runs) > 1
-            else bootstrap_interval(lead[0].tolist(), groups)
-        )
         rows.append(
             {
                 "call_cost": cost,
@@ -138,10 +136,44 @@ def over_start(
                 "start_limit": limit,
                 "start_limited": float(before[:, limit].mean()),
                 "over_limited": float(lead.mean()),
-                "over_limited_interval": interval,
+                "over_limited_interval": interval_over_runs(lead, groups),
             }
         )
     return rows
+
+
+def over_start_table(
+    lines: Sequence[Mapping[str, Any]], title: str | Text, start: str, trained: str
+) -> Table:
+    """Rich table of lines of `over_start`; of several policies where they have a `policy`.
+
+    Args:
+        lines: Of `over_start`.
+        title: Over the table.
+        start: Name of what came before.
+        trained: Name of what is compared with it.
+    """
+    named = any("policy" in line for line in lines)
+    table = Table(title=title, keys=1 + named)
+    if named:
+        table.add_column("policy", no_wrap=True)
+    headers = ("a call costs", start, f"{start}, limited (calls)", trained)
+    for header in (*headers, f"{trained} - limited {start} [95 %]"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.caption = (
+        f"limited: no episode of the {start} has more calls than the best number for it; what the "
+        f"{trained} has beyond that is more than a limit would have given."
+    )
+    for line in lines:
+        table.add_row(
+            *((line["policy"],) if named else ()),
+            f"{line['call_cost']:g}",
+            f"{line['start']:.3f}",
+            f"{line['start_limited']:.3f} ({line['start_limit']})",
+            f"{line['episode_return']:.3f}",
+            with_interval(line["over_limited"], line["over_limited_interval"], "+"),
+        )
+    return table
 
 
 def stopping_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:

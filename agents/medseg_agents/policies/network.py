@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import typing
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,12 @@ from safetensors.torch import load_file, save_file
 from medseg_agents.arrays.networks import NetworkConfig, PromptNetwork
 from medseg_agents.policies.options import require_argument
 from medseg_agents.policies.specs import VOLUME_ENVS, PolicySpec
+from medseg_agents.policies.trained import (
+    NETWORK_CONFIG,
+    NETWORK_WEIGHTS,
+    SB3_WEIGHTS,
+    TrainedPolicy,
+)
 from medseg_agents.runs.folder import find_checkpoint, previous_checkpoint
 from medseg_gym.backbones.protocol import choose_device
 from medseg_gym.envs.views.protocol import Observations
@@ -32,33 +37,23 @@ if typing.TYPE_CHECKING:  # it imports SB3, which networks of images do not need
     from medseg_agents.policies.sb3_policy import SB3VolumePolicy
 
 _UNUSABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError)
-_WEIGHTS, _CONFIG = "network.safetensors", "network.json"
-_SB3_WEIGHTS = "sb3_policy.safetensors"  # of `policies.sb3_policy`, which imports SB3
 
 
-class NetworkPolicy:
+class NetworkPolicy(TrainedPolicy):
     """Plays the array view with a `PromptNetwork`.
 
     Args:
         network: Trained.
-        name: Shown in tables.
-        sampled: Draw actions, each slot from its own generator, instead of taking the likeliest.
-        digest: Of the weights, so that records of another checkpoint are not mistaken for its own.
+        name: See `TrainedPolicy`.
+        sampled: Likewise.
+        digest: Likewise.
     """
-
-    sees_truth = False
 
     def __init__(
         self, network: PromptNetwork, name: str, sampled: bool = False, digest: str = ""
     ) -> None:
+        super().__init__(name, sampled, digest)
         self.network = network.eval()
-        self.name, self.sampled = name, sampled
-        self.settings = {"weights": digest}
-        self._generators: dict[int, np.random.Generator] = {}
-
-    def reset(self, slots: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
-        """Begin new episodes."""
-        self._generators.update(zip(slots, generators, strict=True))
 
     def act(self, observations: Observations) -> np.ndarray:
         """Choose actions, (n, 5) int64; a slot that was never reset gets the likeliest.
@@ -89,8 +84,8 @@ class NetworkPolicy:
 def save_network(network: PromptNetwork, config: NetworkConfig, folder: Path) -> None:
     """Write a network into a checkpoint's folder, as safetensors and JSON."""
     state = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
-    save_file(state, folder / _WEIGHTS)
-    atomic_write(folder / _CONFIG, json.dumps(asdict(config), indent=1))
+    save_file(state, folder / NETWORK_WEIGHTS)
+    atomic_write(folder / NETWORK_CONFIG, json.dumps(asdict(config), indent=1))
 
 
 def load_network(
@@ -102,10 +97,10 @@ def load_network(
         PolicyError: The checkpoint's files are missing, or do not fit the view.
     """
     try:
-        values = json.loads((folder / _CONFIG).read_text())
+        values = json.loads((folder / NETWORK_CONFIG).read_text())
         config = NetworkConfig(**{**values, "tools": tuple(values["tools"])})
         network = PromptNetwork(observation_space, action_space, config)
-        network.load_state_dict(load_file(folder / _WEIGHTS))
+        network.load_state_dict(load_file(folder / NETWORK_WEIGHTS))
     except _UNUSABLE as error:
         hint = previous_checkpoint(folder)
         raise PolicyError(f"{folder}: no network of this view: {error}{hint}") from error
@@ -139,7 +134,7 @@ def network_policy(spec: Spec) -> PolicySpec:
     _refuse_pickles(Path(spec.argument))
     folder, seen = find_checkpoint(spec.argument)
     of_volumes = seen["env_id"] in VOLUME_ENVS
-    weights = folder / (_SB3_WEIGHTS if of_volumes else _WEIGHTS)
+    weights = folder / (SB3_WEIGHTS if of_volumes else NETWORK_WEIGHTS)
     if not weights.is_file():
         raise PolicyError(f"{folder}: {weights.name} is missing")
     digest = hashlib.blake2b(weights.read_bytes(), digest_size=8).hexdigest()

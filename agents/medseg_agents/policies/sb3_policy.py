@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +15,23 @@ from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecTransposeImage
 
+from medseg_agents.policies.trained import SB3_CONFIG, SB3_WEIGHTS, TrainedPolicy
 from medseg_agents.runs.folder import previous_checkpoint
 from medseg_gym.envs.views.protocol import Observations
 from medseg_gym.errors import PolicyError
 
-WEIGHTS, CONFIG = "sb3_policy.safetensors", "sb3_policy.json"
-"""Files of a checkpoint, which `medseg_agents.arrays.sb3.save_policy` writes."""
-
 _UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 
 
-class SB3VolumePolicy:
+class SB3VolumePolicy(TrainedPolicy):
     """Plays the array view of volumes with SB3's `MultiInputPolicy`.
 
     Args:
         policy: Trained.
-        name: Shown in tables.
-        sampled: Draw actions, each slot from its own generator, instead of taking the likeliest.
-        digest: Of the weights, so that records of another checkpoint are not mistaken for its own.
+        name: See `TrainedPolicy`.
+        sampled: Likewise.
+        digest: Likewise.
     """
-
-    sees_truth = False
 
     def __init__(
         self,
@@ -45,15 +40,9 @@ class SB3VolumePolicy:
         sampled: bool = False,
         digest: str = "",
     ) -> None:
+        super().__init__(name, sampled, digest)
         self.policy = policy
         self.policy.set_training_mode(False)
-        self.name, self.sampled = name, sampled
-        self.settings = {"weights": digest}
-        self._generators: dict[int, np.random.Generator] = {}
-
-    def reset(self, slots: Sequence[int], generators: Sequence[np.random.Generator]) -> None:
-        """Begin new episodes."""
-        self._generators.update(zip(slots, generators, strict=True))
 
     def act(self, observations: Observations) -> np.ndarray:
         """Choose actions, (n, 6) int64; a slot that was never reset gets the likeliest.
@@ -111,7 +100,7 @@ def build_policy(
     Args:
         observation_space: Of one slot.
         action_space: Of one slot.
-        config: As in `CONFIG`.
+        config: As in `SB3_CONFIG`.
     """
     activation = getattr(torch.nn.modules.activation, config["activation_fn"])
     if not (isinstance(activation, type) and issubclass(activation, torch.nn.Module)):
@@ -137,9 +126,9 @@ def load_policy(
         PolicyError: The checkpoint's files are missing or damaged, or do not fit the view.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads((folder / SB3_CONFIG).read_text())
         policy = build_policy(observation_space, action_space, config)
-        load_model(policy, folder / WEIGHTS)
+        load_model(policy, folder / SB3_WEIGHTS)
     except (*_UNUSABLE, SafetensorError) as error:
         hint = previous_checkpoint(folder)
         raise PolicyError(f"{folder}: no policy of this view: {error}{hint}") from error

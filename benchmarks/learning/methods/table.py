@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from medseg_agents import policies
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.comparison import compare
@@ -22,7 +21,7 @@ from benchmarks.learning.methods.catalogue import DEFAULT, METHODS, START
 from benchmarks.learning.methods.figure import plot_differences
 from benchmarks.learning.methods.markdown import as_markdown, share, spread
 from benchmarks.learning.methods.sizes import Sizes, start_of
-from benchmarks.learning.tiny_rl.table import row_over_seeds
+from benchmarks.learning.tiny_rl.table import by_seed, row_over_seeds
 from benchmarks.learning.tiny_table import named
 from medseg_gym.display.output import showing
 from medseg_gym.display.terminal import Table
@@ -160,16 +159,11 @@ def _difference(
         if others is None:
             row |= dict.fromkeys((key, f"{key}_low", f"{key}_high", f"{key}_by_seed"), "")
             continue
-        values = _values(runs, pick) - _values(others, pick)
+        values = by_seed(runs, pick) - by_seed(others, pick)
         row[key] = float(values.mean())
         row[f"{key}_low"], row[f"{key}_high"] = hierarchical_interval(values, groups) or ("", "")
         row[f"{key}_by_seed"] = " ".join(f"{value:+.3f}" for value in values.mean(axis=1))
     return row
-
-
-def _values(runs: Sequence[Records], pick: Any) -> np.ndarray:
-    """Return one number of every case, seeds x cases."""
-    return np.array([[pick(record) for record in run] for run in runs])
 
 
 def _as_table(rows: Sequence[dict[str, Any]], sizes: Sizes) -> Table:

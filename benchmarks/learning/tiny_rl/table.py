@@ -15,7 +15,7 @@ from medseg_agents import policies
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.comparison import compare
 from medseg_agents.evaluation.options import CompareOptions
-from medseg_agents.evaluation.stopping import over_start
+from medseg_agents.evaluation.stopping import over_start, over_start_table, returns_after
 from medseg_agents.policies.location_prior import location_prior
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
@@ -27,7 +27,7 @@ from benchmarks.shared.workers import worker_pool
 from medseg_gym.display.numbers import with_interval
 from medseg_gym.display.output import showing
 from medseg_gym.display.terminal import Table
-from medseg_gym.statistics import bootstrap_interval, hierarchical_interval
+from medseg_gym.statistics import interval_over_runs
 from medseg_gym.storage.atomic_write import atomic_write
 
 _MODES = {"greedy": "", "sampled": "?temperature=1"}
@@ -143,7 +143,8 @@ def make_table(
     plot_curve(out, seeds, out / "curve.png")
     console.print(_as_table(rows, before))
     console.print(_differences_table(differences))
-    console.print(_stopping_table(stopping))
+    title = "over the start, ended after its best number of calls"
+    console.print(over_start_table(stopping, title, "start", "trained policy"))
     comparison.show_left_out(console)
     console.print(f"Measured on: {comparison.machine}")
     console.print(f"wrote result.json, result.csv, differences.csv, curve.png, table/ under {out}")
@@ -158,8 +159,7 @@ def _play(label: str, spec: str, arena: CompareOptions, out: Path, threads: int)
 def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str, Any]:
     """A method's line: means over its seeds and cases.
 
-    With several seeds the intervals are for other seeds and other cases (`hierarchical_interval`),
-    with one for other cases alone.
+    Intervals are for other seeds and other cases, see `interval_over_runs`.
 
     Args:
         label: What was played.
@@ -170,12 +170,13 @@ def row_over_seeds(label: str, runs: Sequence[Sequence[CaseRecord]]) -> dict[str
     count = sum(map(len, runs))
     row: dict[str, Any] = {"policy": label, "seeds": len(runs), "cases": len(runs[0])}
     for name, values in (
-        ("return", _by_seed(runs, lambda r: r.episode_return)),
-        ("dice", _by_seed(runs, lambda r: r.dice[-1])),
-        ("dice_after_1", _by_seed(runs, lambda r: r.dice_after(1))),
+        ("return", by_seed(runs, lambda r: r.episode_return)),
+        ("dice", by_seed(runs, lambda r: r.dice[-1])),
+        ("dice_after_1", by_seed(runs, lambda r: r.dice_after(1))),
     ):
         row[name] = float(values.mean())
-        row[f"{name}_low"], row[f"{name}_high"] = _interval(values, groups)
+        low, high = interval_over_runs(values, groups) or ("", "")
+        row[f"{name}_low"], row[f"{name}_high"] = low, high
     every = [record for run in runs for record in run]
     boxes = [r.first_box_iou for r in every if r.first_box_iou is not None]
     row["first_box_iou"] = sum(boxes) / len(boxes) if boxes else ""
@@ -198,8 +199,8 @@ def return_regret(record: CaseRecord, penalty: float = 0.01) -> float:
         record: Of an episode under `dice_gain`.
         penalty: Of a call that is not a stop.
     """
-    best = max(dice - penalty * step for step, dice in enumerate(record.dice)) - record.dice[0]
-    return best - record.episode_return
+    best = returns_after([record], penalty, record.turns).max()
+    return float(best) - record.episode_return
 
 
 def difference(
@@ -215,22 +216,16 @@ def difference(
         ("return", lambda r: r.episode_return),
         ("dice", lambda r: r.dice[-1]),
     ):
-        values = _by_seed(runs, pick) - _by_seed(others, pick)  # one run goes with every other
+        values = by_seed(runs, pick) - by_seed(others, pick)  # one run goes with every other
         row[name] = float(values.mean())
-        row[f"{name}_low"], row[f"{name}_high"] = _interval(values, groups)
+        low, high = interval_over_runs(values, groups) or ("", "")
+        row[f"{name}_low"], row[f"{name}_high"] = low, high
     return row
 
 
-def _by_seed(runs: Sequence[Sequence[CaseRecord]], pick: Any) -> np.ndarray:
+def by_seed(runs: Sequence[Sequence[CaseRecord]], pick: Any) -> np.ndarray:
     """Return one number of every case, seeds x cases."""
     return np.array([[pick(record) for record in run] for run in runs])
-
-
-def _interval(values: np.ndarray, groups: Sequence[str]) -> tuple[float | str, float | str]:
-    """Return low and high for other seeds and cases; with one seed for other cases alone."""
-    if len(values) > 1:
-        return hierarchical_interval(values, groups) or ("", "")
-    return bootstrap_interval(values[0].tolist(), groups) or ("", "")
 
 
 def _name(method: str) -> str:
@@ -281,24 +276,6 @@ def _differences_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _stopping_table(rows: Sequence[dict[str, Any]]) -> Table:
-    table = Table(title="over the start, ended after its best number of calls", keys=2)
-    headers = ("return", "start", "start, limited (calls)", "over the limited start [95 %]")
-    for header in ("policy", "a call costs", *headers):
-        table.add_column(header, justify="left" if header == "policy" else "right")
-    for row in rows:
-        table.add_row(
-            row["policy"],
-            f"{row['call_cost']:g}",
-            f"{row['episode_return']:.3f}",
-            f"{row['start']:.3f}",
-            f"{row['start_limited']:.3f} ({row['start_limit']})",
-            with_interval(row["over_limited"], row["over_limited_interval"], "+"),
-        )
-    return table
-
-
 def _spread(row: dict[str, Any], name: str, sign: str = "") -> str:
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    text = f"{row[name]:{sign}.3f}"
-    return text if low == "" else f"{text} [{low:{sign}.3f}, {high:{sign}.3f}]"
+    return with_interval(row[name], None if low == "" else (low, high), sign)

@@ -104,8 +104,7 @@ def add_decoys(rng: np.random.Generator, drawing: Drawing) -> Drawing:
     if not small:
         return drawing
     around = [drawing.masks[n] for n, area in areas.items() if area > _SURROUNDING * SIZE**2]
-    largest = max(areas, key=lambda name: areas[name])
-    home = np.logical_or.reduce(around) if around else drawing.masks[largest] | True
+    home = np.logical_or.reduce(around) if around else np.ones((SIZE, SIZE), bool)
     taken = np.logical_or.reduce([drawing.masks[name] for name in small])
     image = drawing.image.astype(np.float32)
     noise = image - gaussian_filter(image, (3, 3, 0))  # stays where a decoy is painted over it

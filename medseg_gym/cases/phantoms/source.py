@@ -39,11 +39,9 @@ _ABSENT = 0.4
 class PhantomKeys(Sequence[str]):
     """The keys of a source, made on demand; `index` parses instead of searching."""
 
-    def __init__(
-        self, split: str, names: tuple[str, ...], hard: bool, position: str = "usual"
-    ) -> None:
+    def __init__(self, split: str, names: tuple[str, ...], hard: bool, moved: bool = False) -> None:
         self._split, self._names, self._hard = split, names, hard
-        self._variant = "-hard" * hard + "-random" * (position == "random")
+        self._variant = "-hard" * hard + "-random" * moved
 
     def __len__(self) -> int:
         return LENGTH
@@ -135,12 +133,13 @@ class PhantomSource(CaseSource):
                 f"phantoms: position must be {' or '.join(POSITIONS)}, got {position!r}"
                 f"{nearest(position, POSITIONS)}"
             )
+        moved = position == "random"
         words = ([] if names == _NAMES else list(names)) + ["hard"] * hard
         self.name = "phantoms" + (":" + ",".join(words) if words else "")
-        self.name += "?position=random" if position == "random" else ""
+        self.name += "?position=random" * moved
         self.split = split
-        self._hard, self._position = hard, position
-        self._keys = PhantomKeys(split, names, hard, position)
+        self._hard, self._moved = hard, moved
+        self._keys = PhantomKeys(split, names, hard, moved)
         self._targets = tuple(text for name in names for text in SCENES[name].targets)
 
     @property
@@ -160,7 +159,7 @@ class PhantomSource(CaseSource):
             IndexError: Outside of -100000..99999.
         """
         name, number, slot = self._keys.locate(index)
-        image, spacing, targets = _page(self.split, name, self._hard, number, self._position)
+        image, spacing, targets = _page(self.split, name, self._hard, number, self._moved)
         text, mask = targets[slot]
         return Case(
             key=self._keys[index],
@@ -179,13 +178,12 @@ _Page = tuple[np.ndarray, tuple[float, float] | None, list[tuple[str, np.ndarray
 
 
 @lru_cache(maxsize=32)
-def _page(split: str, name: str, hard: bool, number: int, position: str) -> _Page:
+def _page(split: str, name: str, hard: bool, number: int, moved: bool) -> _Page:
     """Draw an image and choose its targets: (image, spacing, [(text, mask)] * 4)."""
     words = [_DRAWING, SPLITS.index(split), _NAMES.index(name), int(hard), number]
-    words += [1] * (position == "random")
+    words += [1] * moved
     rng = np.random.default_rng(np.random.SeedSequence(words))
     scene = SCENES[name]
-    moved = position == "random"
     if hard:
         image, spacing, chosen = _hard_page(rng, scene, number, moved)
     else:

@@ -1,4 +1,4 @@
-"""A policy in a file."""
+"""A policy."""
 
 import numpy as np
 

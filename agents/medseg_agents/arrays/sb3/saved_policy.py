@@ -14,7 +14,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor
 from stable_baselines3.common.vec_env import VecMonitor, VecTransposeImage
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 
-from medseg_agents.policies.sb3_policy import CONFIG, WEIGHTS
+from medseg_agents.policies.trained import SB3_CONFIG, SB3_WEIGHTS
 from medseg_agents.runs.folder import RunFolder
 from medseg_gym.errors import MedSegError
 from medseg_gym.storage.atomic_write import atomic_write
@@ -46,8 +46,8 @@ def save_policy(model: OnPolicyAlgorithm, out: str | Path) -> Path:
     atomic_write(run.path / "view.json", json.dumps(seen, indent=1))
 
     def write(folder: Path) -> None:
-        save_model(model.policy, str(folder / WEIGHTS))
-        atomic_write(folder / CONFIG, json.dumps(config, indent=1))
+        save_model(model.policy, str(folder / SB3_WEIGHTS))
+        atomic_write(folder / SB3_CONFIG, json.dumps(config, indent=1))
 
     return run.save(model.num_timesteps, write)
 

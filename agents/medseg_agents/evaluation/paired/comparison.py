@@ -14,7 +14,7 @@ from medseg_agents.evaluation.paired.differences import case_rows, differences, 
 from medseg_agents.evaluation.paired.figures import draw_differences, plot_scatter
 from medseg_agents.evaluation.paired.pairing import Pair, pair_rows, without_partner
 from medseg_agents.evaluation.paired.played_runs import read_run
-from medseg_agents.evaluation.stopping import over_start
+from medseg_agents.evaluation.stopping import over_start, over_start_table
 from medseg_agents.evaluation.summary import write_csv
 from medseg_gym.cases import CaseSource
 from medseg_gym.cases.case_source import load_cases
@@ -91,34 +91,14 @@ class PairedComparison:
                     f"{row['higher']} / {row['equal']} / {row['lower']}",
                 )
         console.print(table)
-        console.print(self._stopping_table(pair))
+        lines = [line for line in self.stopping if line["pair"] == pair.name]
+        title = Text(f"{pair.name}: return at a price of a call")
+        console.print(over_start_table(lines, title, "first", "second"))
         if pair.differing:
             differing = Table("setting", "first", "second", keys=1)
             for name, values in pair.differing.items():
                 differing.add_row(name, *(Text(str(value)) for value in values))
             console.print(differing)
-
-    def _stopping_table(self, pair: Pair) -> Table:
-        from rich.text import Text
-
-        table = Table(keys=1, title=Text(f"{pair.name}: return at a price of a call"))
-        headers = ("a call costs", "first", "first, limited (calls)", "second")
-        for header in (*headers, "second - limited first [95 %]"):
-            table.add_column(header, justify="right", no_wrap=True)
-        table.caption = (
-            "limited: no episode of the first run has more calls than the best number for it; what "
-            "the second one has beyond that is more than a limit would have given."
-        )
-        for line in self.stopping:
-            if line["pair"] == pair.name:
-                table.add_row(
-                    f"{line['call_cost']:g}",
-                    f"{line['start']:.3f}",
-                    f"{line['start_limited']:.3f} ({line['start_limit']})",
-                    f"{line['episode_return']:.3f}",
-                    with_interval(line["over_limited"], line["over_limited_interval"], "+"),
-                )
-        return table
 
     def remarks(self) -> list[str]:
         """Return what was left out, and what must be known to read the numbers."""

@@ -18,6 +18,7 @@ from medseg_gym.backbones import embedding_cache
 from medseg_gym.cases import CaseSource, load_cases
 from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.parallel.compute import choose_gpu
+from medseg_gym.parallel.worker import add_usage
 from medseg_gym.policy import Policy, close_policy, play_or_give_up
 
 
@@ -68,7 +69,7 @@ class SplitPlayer:
         """Return the usage of models' servers."""
         usage = dict(self._closed_usage)
         for opened in self._opened.values():
-            _add(usage, opened.usage)
+            add_usage(usage, opened.usage)
         return usage
 
     def close(self) -> None:
@@ -127,7 +128,7 @@ class SplitPlayer:
         """Close what is of other groups."""
         for key in [key for key in self._opened if key[2] not in keep]:
             opened = self._opened.pop(key)
-            _add(self._closed_usage, opened.usage)
+            add_usage(self._closed_usage, opened.usage)
             close_policy(opened.policy)
             opened.envs.close()
 
@@ -144,8 +145,3 @@ class _Opened:
     def usage(self) -> dict[str, float]:
         usage = getattr(self.policy, "usage", None)
         return asdict(usage) if is_dataclass(usage) and not isinstance(usage, type) else {}
-
-
-def _add(usage: dict[str, float], more_usage: Mapping[str, float]) -> None:
-    for name, value in more_usage.items():
-        usage[name] = usage.get(name, 0) + value

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from medseg_agents.evaluation.evaluate import Outcome, RecordFile
+from medseg_agents.evaluation.evaluate import Outcome, RecordFile, digest_of
 from medseg_agents.evaluation.failed_cases import FailedCase, FailureLimit
 from medseg_agents.evaluation.playing.jobs import Entry, Part, PlayedJob, PlayJob
 from medseg_gym.cases import CaseSource
@@ -159,6 +158,5 @@ class SplitWork:
 
     def _digest(self, group: int) -> str:
         if group not in self._digests:
-            text = "\n".join(self.keys[group]).encode()
-            self._digests[group] = hashlib.blake2b(text, digest_size=8).hexdigest()
+            self._digests[group] = digest_of(self.keys[group])
         return self._digests[group]

@@ -11,7 +11,7 @@ from medseg_agents.arrays.sb3 import save_policy
 from medseg_agents.arrays.sb3.vec_env import MedSegVecEnv
 from medseg_agents.evaluation.comparison import compare
 from medseg_agents.evaluation.options import CompareOptions
-from medseg_agents.policies.sb3_policy import WEIGHTS
+from medseg_agents.policies.trained import SB3_WEIGHTS
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
@@ -110,7 +110,7 @@ def test_eval_and_compare_take_it_beside_an_oracle(tmp_path):
     rows = {row["policy"]: row for row in comparison.volumes.rows}
     assert list(rows) == names and all(row["volumes"] == 2 for row in rows.values())
     assert rows[names[1]]["turns"] <= 3
-    (tmp_path / "r" / "checkpoints" / "step-000000000" / WEIGHTS).write_bytes(b"{")
+    (tmp_path / "r" / "checkpoints" / "step-000000000" / SB3_WEIGHTS).write_bytes(b"{")
     with pytest.raises(PolicyError, match="no policy of this view"):
         compare([policies.make(names[1])], options, tmp_path / "again")
     env.close()
