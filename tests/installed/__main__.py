@@ -1,7 +1,7 @@
 """Do as a user does who installed the wheel: `python tests/installed [--from-nothing]`.
 
 Builds the sdist and, from it, the wheel; installs that into a fresh environment; and runs the steps
-of `steps.py` from a folder that holds nothing but files of the user's own. Ends with 1 where one
+of `steps` from a folder that holds nothing but files of the user's own. Ends with 1 where one
 failed.
 """
 
