@@ -13,6 +13,7 @@ import ray
 from medseg_gym.errors import MedSegError
 from medseg_gym.parallel.options import WorkerOptions
 from medseg_gym.parallel.own_sources import OwnSources, read_sources, use_sources
+from medseg_gym.parallel.ray_address import check_address
 from medseg_gym.parallel.sharing import Event
 from medseg_gym.parallel.worker import Answer, Make, Worker
 
@@ -149,6 +150,7 @@ def _connect(address: str) -> bool:
     """Join a cluster, or start one; returns whether this process was part of none before."""
     if ray.is_initialized():
         return False
+    check_address(address, "--ray")
     try:
         local: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)

@@ -33,7 +33,7 @@ from medseg_gym.display.output import print_result
 from medseg_gym.display.terminal import make_console
 from medseg_gym.errors import MedSegError
 
-_USED_BY_RUNS = ("cases",)
+_USED_BY_RUNS = ("cases", "call_costs")
 
 
 def compare_policies(
@@ -44,7 +44,8 @@ def compare_policies(
         typer.Option(
             metavar="A B",
             help="Lay two runs of eval or compare side by side instead: paired differences, a "
-            "scatter plot, the cases that differ most. --cases then says where their images are.",
+            "scatter plot, the cases that differ most. --cases then says where their images are, "
+            "--call-costs at which prices the second meets the first under its best limit.",
         ),
     ] = None,
     out: Annotated[
@@ -83,7 +84,7 @@ def _lay_side_by_side(options: CompareOptions, runs: tuple[Path, Path], out: Pat
             flag = field.name.replace("_", "-")
             raise MedSegError(f"--{flag} does nothing with --runs: nothing is played")
     console = make_console()
-    comparison = compare_runs(runs)
+    comparison = compare_runs(runs, options.call_costs)
     cases = options.cases if options.cases != CompareOptions.cases else None
     files = comparison.write(out, cases)
     print_result({**comparison.as_json(), "out": out})

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,7 @@ from rich.console import Console
 from medseg_agents.runs.alerts import active_alerts, add_row, series_of
 from medseg_agents.runs.divergence import check_losses
 from medseg_agents.runs.progress_bar import ProgressBar
-from medseg_agents.runs.trackers import Table, make_trackers
+from medseg_agents.runs.trackers import Table, Tracker, TrackerLost, make_trackers
 from medseg_gym.display.terminal import make_console
 from medseg_gym.errors import MedSegError
 from medseg_gym.storage.atomic_write import atomic_path, atomic_write
@@ -45,7 +45,8 @@ class RunLog:
         lower: Options to lower when a loss is not finite, for the error.
 
     Raises:
-        MedSegError: A tracker is unknown or not installed.
+        MedSegError: A tracker is unknown, not installed or does not answer. One that stops
+            answering later is left out, with a warning.
     """
 
     def __init__(
@@ -87,8 +88,7 @@ class RunLog:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
-        for tracker in self._trackers:
-            tracker.close(failed=kind is not None)
+        self._track(self._last[1], lambda tracker: tracker.close(failed=kind is not None))
 
     def advance(self, step: int) -> None:
         """Move the bar to a step that has no row."""
@@ -118,8 +118,7 @@ class RunLog:
         }
         self.rows.append(row)
         append_rows(self.file, [row])
-        for tracker in self._trackers:
-            tracker.write_metrics(step, finite)
+        self._track(step, lambda tracker: tracker.write_metrics(step, finite))
         write_csv(self.rows, self.folder / "progress.csv")
         self._bar.show(step, finite)
         self._alert(step, values)
@@ -133,8 +132,7 @@ class RunLog:
             name: Of the table.
             table: Rows of texts, numbers and images.
         """
-        for tracker in self._trackers:
-            tracker.write_table(step, name, table)
+        self._track(step, lambda tracker: tracker.write_table(step, name, table))
 
     def write_sheet(self, step: int, png: bytes) -> None:
         """Keep a contact sheet of validation episodes under `samples/`, and show it.
@@ -149,8 +147,7 @@ class RunLog:
         atomic_write(self.folder / "samples" / name, png)
         with Image.open(io.BytesIO(png)) as opened:
             image = np.asarray(opened.convert("RGB"))
-        for tracker in self._trackers:
-            tracker.write_image(step, SHEET, image)
+        self._track(step, lambda tracker: tracker.write_image(step, SHEET, image))
 
     def _alert(self, step: int, values: Mapping[str, float]) -> None:
         """Say which alerts begin and end with this row."""
@@ -167,8 +164,24 @@ class RunLog:
             message = f"alert: {text}" if event == "began" else f"alert {name} has ended"
             style = "yellow" if event == "began" else "green"
             self.console.print(f"{self.unit} {step}: {message}", style=style, highlight=False)
-            for tracker in self._trackers:
-                tracker.write_alert(step, name, message)
+            self._show_alert(step, name, message)
+
+    def _show_alert(self, step: int, name: str, text: str) -> None:
+        self._track(step, lambda tracker: tracker.write_alert(step, name, text))
+
+    def _track(self, step: int, write: Callable[[Tracker], None]) -> None:
+        """Tell every tracker something; one that does not answer is told nothing more."""
+        for tracker in list(self._trackers):
+            try:
+                write(tracker)
+            except TrackerLost as lost:
+                self._trackers.remove(tracker)
+                words = (
+                    f"{self.unit} {step}: {lost}; the run goes on without it, {self.file} has all"
+                )
+                self.console.print(
+                    f"{self.unit} {step}: {words}", style="yellow", markup=False, highlight=False
+                )
 
 
 def read_progress(folder: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from ray import serve
 
 from medseg_gym.backbones.remote.http import KEY_VARIABLE
 from medseg_gym.errors import MedSegError
+from medseg_gym.parallel.ray_address import check_address
 from medseg_gym.serving.middleware.local_only import is_loopback
 from medseg_gym.serving.ray_serve.app import RayArguments, deployment
 
@@ -45,7 +46,8 @@ def ray_service(
         ray_options: More arguments of `ray.init` where a cluster is started.
 
     Raises:
-        MedSegError: An address that other machines reach, without any key.
+        MedSegError: An address that other machines reach, without any key; or no cluster is at
+            `address`.
     """
     if not (args.keys or args.keys_file) and not is_loopback(host):
         raise MedSegError(
@@ -66,6 +68,7 @@ def ray_service(
         # Serve kills a proxy that is not ready in 5 s, which a busy machine cannot promise.
         os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
         os.environ.setdefault("RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S", "60")
+        check_address(address)
         cluster = {"include_dashboard": False, **(ray_options or {})} if address is None else {}
         ray.init(address=address, log_to_driver=False, **cluster)
     try:

@@ -21,6 +21,7 @@ from medseg_agents.runs.gpus import backbone_share, count_gpus
 from medseg_agents.runs.log import RunLog
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.views.array import ArrayView
+from medseg_gym.parallel.ray_address import check_address
 
 _ALGORITHM = "algorithm"
 _MODULE = "default_policy"
@@ -34,6 +35,7 @@ def start_ray() -> None:
     # It says at every start that the new API stack is in use, as if that were news.
     logging.getLogger("ray.rllib.algorithms.algorithm_config").setLevel(logging.ERROR)
     if not ray.is_initialized():
+        check_address(None)
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from medseg_agents.evaluation.medsam_agent_results import write_json
+from medseg_agents.evaluation.options import CALL_COSTS
 from medseg_agents.evaluation.paired.differences import case_rows, differences, most_different
 from medseg_agents.evaluation.paired.figures import draw_differences, plot_scatter
 from medseg_agents.evaluation.paired.pairing import Pair, pair_rows, without_partner
@@ -92,8 +93,9 @@ class PairedComparison:
                 )
         console.print(table)
         lines = [line for line in self.stopping if line["pair"] == pair.name]
-        title = Text(f"{pair.name}: return at a price of a call")
-        console.print(over_start_table(lines, title, "first", "second"))
+        if lines:
+            title = Text(f"{pair.name}: return at a price of a call")
+            console.print(over_start_table(lines, title, "first", "second"))
         if pair.differing:
             differing = Table("setting", "first", "second", keys=1)
             for name, values in pair.differing.items():
@@ -210,11 +212,14 @@ class PairedComparison:
         return load_cases(cases or str(settings["cases"]), str(settings["split"]))
 
 
-def compare_runs(folders: Sequence[str | Path]) -> PairedComparison:
+def compare_runs(
+    folders: Sequence[str | Path], call_costs: Sequence[float] = CALL_COSTS
+) -> PairedComparison:
     """Lay two runs of `medseg eval` or `medseg compare` side by side.
 
     Args:
         folders: Of the first and of the second run.
+        call_costs: Prices of a call at which the second meets the first under its best limit.
 
     Raises:
         MedSegError: Not two runs, or they have no cases in common; see `pair_rows`.
@@ -229,13 +234,15 @@ def compare_runs(folders: Sequence[str | Path]) -> PairedComparison:
     )
     comparison.rows = [row for pair in pairs for row in differences(pair)]
     comparison.stopping = [
-        {"pair": pair.name, **line} for pair in pairs for line in _over_limited_first(pair)
+        {"pair": pair.name, **line}
+        for pair in pairs
+        for line in _over_limited_first(pair, call_costs)
     ]
     return comparison
 
 
-def _over_limited_first(pair: Pair) -> list[dict[str, Any]]:
+def _over_limited_first(pair: Pair, call_costs: Sequence[float]) -> list[dict[str, Any]]:
     """Compare the second run with the first one ended after its best number of calls at most."""
     first, second = zip(*pair.records, strict=True)
     max_steps = max(len(record.tools) for record in (*first, *second))
-    return over_start([second], first, max_steps)
+    return over_start([second], first, max_steps, call_costs)

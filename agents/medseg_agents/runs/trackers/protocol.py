@@ -8,6 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from medseg_gym.errors import MedSegError
+
+
+class TrackerLost(MedSegError):
+    """A tracker does not answer any more; the run goes on without it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -26,6 +32,7 @@ class Tracker(Protocol):
     """Shows a run; made by `factory(folder, step)` when the run's log is opened.
 
     Of a run that is resumed at `step`, rows of later steps come a second time.
+    A method that raises `TrackerLost` ends the tracking, and not the run.
     """
 
     def write_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
