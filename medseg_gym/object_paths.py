@@ -154,6 +154,27 @@ def finds_module(text: str) -> bool:
         return False
 
 
+def modules_here() -> list[str]:
+    """Return the names of modules and packages in the current folder."""
+    return [module.name for module in pkgutil.iter_modules([os.getcwd()])]
+
+
+def no_module_here(text: str, modules: Iterable[str]) -> str:
+    """Say that a name is no module of the current folder either.
+
+    Args:
+        text: The name, without a dot.
+        modules: Of `modules_here`.
+
+    Returns:
+        A clause for a message about an unknown kind.
+    """
+    return (
+        f"; nor is {text!r} a module in the current folder {os.getcwd()}, which holds: "
+        f"{_listed(modules)}"
+    )
+
+
 def missing_object(text: str, noun: str) -> str:
     """Say what is wrong with a file or module that is named without an object in it.
 
@@ -209,7 +230,7 @@ def _no_module(missing: str) -> str:
         there = [f"{parent}.{module.name}" for module in pkgutil.iter_modules(folders)]
         held = f"{parent} holds: {_listed(there)}" if folders else f"{parent} is no package"
         return f"there is no module {missing!r}{nearest(missing, there)}; {held}"
-    here = [module.name for module in pkgutil.iter_modules([os.getcwd()])]
+    here = modules_here()
     everywhere = {module.name for module in pkgutil.iter_modules()}
     close = nearest(missing, here) or nearest(missing, everywhere)
     return (

@@ -20,7 +20,9 @@ from medseg_gym.object_paths import (
     load_object,
     load_own,
     missing_object,
+    modules_here,
     names_module,
+    no_module_here,
     where_it_failed,
 )
 from medseg_gym.option_values import convert_options, declared_options, takes_any_option
@@ -170,8 +172,12 @@ class Registry(Generic[T]):
             factory = _entry_points(self.group).get(spec.kind)
         if factory is None:
             known = (*self.names(), *others)
+            modules = modules_here() if spec.kind.isidentifier() and _NAME.match(spec.rest) else []
+            near = nearest(spec.kind, (*known, *modules))
+            if modules and not nearest(spec.kind, known):
+                near += no_module_here(spec.kind, modules)
             raise self.error(
-                f"unknown {self.noun} {spec.kind[:80]!r}{nearest(spec.kind, known)}"
+                f"unknown {self.noun} {spec.kind[:80]!r}{near}"
                 f"{missing_object(spec.kind, self.noun)}; known: {', '.join(known)}. Your own: "
                 f"package.module:Name or path/file.py:Name, or an entry point of the group "
                 f"{self.group!r}"

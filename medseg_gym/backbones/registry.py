@@ -186,6 +186,27 @@ def load(
         return _LOADED[key]
 
 
+def check_name(name: str, checkpoint: str | Path | None = None) -> None:
+    """Refuse a name that `load` would refuse, or one whose weight file is missing; loads nothing.
+
+    Args:
+        name: See `load`.
+        checkpoint: See `load`.
+
+    Raises:
+        BackboneError: Unknown name, or an option that the builder does not take.
+        CheckpointError: The weight file is missing.
+    """
+    spec = BACKBONES.parse(name)
+    factory = _factory_of(spec)
+    if not isinstance(factory, BackboneSpec):
+        return
+    given = _read_options(spec, factory)
+    if spec.kind not in _REMOTE:
+        random_weights = bool(given.get("random_weights", False))
+        find_checkpoint(factory, given.get("checkpoint", checkpoint), random_weights)
+
+
 def _factory_of(spec: Spec) -> Any:
     """Return the `BackboneSpec` of a kind; of a user's own object a Backbone, too.
 

@@ -21,6 +21,7 @@ from medseg_agents.evaluation.validation import DRAWN
 from medseg_agents.llm.checkpoint import kind_to_play, read_view
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.runs.log import RunLog
+from medseg_agents.runs.names import check_names
 from medseg_agents.sft.config import SftConfig
 from medseg_agents.sft.train import train_sft
 from medseg_gym.episodes import Episode
@@ -59,6 +60,9 @@ def train_best_of_n(
         PolicyError: The model cannot be loaded.
     """
     run = RunFolder(out)
+    run.check(config, resume, BestOfNError)
+    load = kind_to_play(config.model).load
+    check_names(load, config.cases, "train", config.backbone, config.checkpoint, config.reward)
     run.start(config, None, resume, error=BestOfNError)
     model = Path(config.model)
     folders = [

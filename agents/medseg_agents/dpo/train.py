@@ -17,7 +17,13 @@ from medseg_agents.llm.checkpoint import SavedView, kind_to_play, read_view
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.data import leave_out_spelled, load_rows
 from medseg_agents.sft.trainer_arguments import set_length, steps_of, trainer_arguments
-from medseg_agents.sft.trainer_run import is_first, load_start, save_trained, train_to_end
+from medseg_agents.sft.trainer_run import (
+    check_play,
+    is_first,
+    load_start,
+    save_trained,
+    train_to_end,
+)
 
 if TYPE_CHECKING:
     from medseg_agents.sft.played_cases import PlayedCases
@@ -46,12 +52,16 @@ def train_dpo(
     run = RunFolder(out)
     finished = run.model
     if is_first():  # killed before it began, a run is begun
-        run.start(config, None, resume and run.config_file.exists(), error=DpoError)
+        resume = resume and run.config_file.exists()
+        run.check(config, resume, DpoError)
     if finished.is_dir() and not config.extend:
         return finished
     rows, shown = load_pairs(config.pairs, out / "cache")
     held_out = load_pairs(config.validation, out / "cache")[0] if config.validation else None
     policy = _check_view(config, shown)
+    check_play(config, shown)
+    if is_first():
+        run.start(config, None, resume, error=DpoError)
     model, processor, origin = load_start(config, out, arguments(config, out).main_process_first())
     rows = leave_out_spelled(rows, processor, ("prompt", "chosen", "rejected"), DpoError)
     from medseg_agents.sft.played_cases import played_cases  # imports torch

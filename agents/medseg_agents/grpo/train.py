@@ -30,6 +30,7 @@ from medseg_agents.runs.gpus import (
     plan_gpus,
 )
 from medseg_agents.runs.log import RunLog
+from medseg_agents.runs.names import check_names
 from medseg_gym.display.terminal import make_console
 from medseg_gym.object_paths import with_absolute_files
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_write
@@ -115,6 +116,8 @@ def train_chat(
     RunFolder(out).check(config, resume)
     view = config.view()
     load_processor(config.model, config.base)  # raises before Ray starts
+    load = config.kind().load
+    check_names(load, config.cases, "train", config.backbone, config.checkpoint, config.reward)
     start_ray()
     gpus = gpu_plan(config)
     run = RunFolder(out)

@@ -18,7 +18,13 @@ from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import leave_out_spelled, load_conversations
 from medseg_agents.sft.trainer_arguments import set_length, steps_of, trainer_arguments
-from medseg_agents.sft.trainer_run import is_first, load_start, save_trained, train_to_end
+from medseg_agents.sft.trainer_run import (
+    check_play,
+    is_first,
+    load_start,
+    save_trained,
+    train_to_end,
+)
 from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, chat_kind
 
 if TYPE_CHECKING:
@@ -49,19 +55,23 @@ def train_sft(
     run = RunFolder(out)
     finished = run.model
     if is_first():  # killed before it began, a run is begun
-        run.start(config, None, resume and run.config_file.exists(), error=SftError)
+        resume = resume and run.config_file.exists()
+        run.check(config, resume, SftError)
     if finished.is_dir() and not config.extend:
         return finished
     rows, shown = load_conversations(config.trajectories, out / "cache")
     held_out = _held_out(config, out / "cache", shown)
+    check_play(config, shown)
+    if config.model != "tiny":
+        kind_to_play(config.model, shown.env_id)
+    if is_first():
+        run.start(config, None, resume, error=SftError)
     start = config
     if config.model == "tiny":
         with arguments(config, out).main_process_first():
             if is_first():
                 _tiny(out / "start", rows, shown)
         start = replace(config, model=str(out / "start"), base=None)
-    else:
-        kind_to_play(config.model, shown.env_id)
     model, processor, origin = load_start(start, out, arguments(config, out).main_process_first())
     rows = leave_out_spelled(rows, processor, ("messages",), SftError)
     from medseg_agents.sft.played_cases import played_cases  # imports torch

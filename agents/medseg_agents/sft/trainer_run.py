@@ -10,7 +10,9 @@ from typing import Any
 
 from medseg_agents.llm.checkpoint import SavedView, save_view
 from medseg_agents.runs.folder import RunFolder
+from medseg_agents.runs.names import check_names
 from medseg_agents.sft.checkpoints import check_checkpoint, newest_checkpoint, step_of
+from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, chat_kind
 from medseg_gym.errors import MedSegError
 from medseg_gym.storage.atomic_write import atomic_folder, named_failures
 
@@ -18,6 +20,21 @@ from medseg_gym.storage.atomic_write import atomic_folder, named_failures
 def is_first() -> bool:
     """Return whether this is the first of several training processes; it alone writes the run."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def check_play(config: Any, shown: SavedView) -> None:
+    """Refuse cases to be played while rows are learned from, before the run begins.
+
+    Args:
+        config: A run's `PlayOptions`.
+        shown: The environment.
+
+    Raises:
+        MedSegError: Cases or segmenter cannot be used.
+    """
+    if config.play_cases:
+        load = chat_kind(shown.env_id or IMAGE_CHAT.env_id).load
+        check_names(load, config.play_cases, "val", config.play_backbone)
 
 
 def load_start(config: Any, out: Path, first_does: AbstractContextManager[Any]) -> tuple[Any, ...]:

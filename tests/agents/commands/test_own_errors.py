@@ -113,3 +113,52 @@ def test_a_runner_of_ray_tells_it(own_folder, runners, reward, words) -> None:
     assert words in message
     if reward == "failing:reward":
         assert code == 1 and own_lines(message) == ["failing.py reward", "failing.py term"]
+
+
+CHAT = ["--model", "tiny", "--groups", "2", "--num-generations", "2", "--iterations", "1",
+        "--max-steps", "2", "--max-completion-length", "8", "--micro-batch", "4",
+        "--eval-cases", "2", "--eval-every", "1"]  # fmt: skip
+ARRAYS = ["--steps", "32", "--num-envs", "4", "--rollout", "8", "--minibatch", "32", "--epochs",
+          "1", "--eval-cases", "2", "--test-cases", "0", "--pool", "6", "--image-size",
+          "32"]  # fmt: skip
+SAVED = ["--model", "tiny", "--steps", "1", "--save-every", "1", "--batch-size", "1", "--device",
+         "cpu", "--play-count", "2", "--play-backbone", "ellipse"]  # fmt: skip
+VALIDATING = {
+    "sb3-ppo": [*ARRAYS, "--eval-every", "32"],
+    "rllib-ppo": [*ARRAYS, "--eval-every", "32", "--env-runners", "0"],
+    "rllib-ppo in a runner": [*ARRAYS, "--eval-every", "0", "--env-runners", "0",
+                              "--eval-runners", "1"],
+    "grpo": [*CHAT, "--env-runners", "0"],
+    "grpo in a runner": [*CHAT, "--env-runners", "1"],
+    "sft": [*SAVED, "--trajectories", "episodes.parquet"],
+    "dpo": [*SAVED, "--pairs", "pairs.parquet"],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VALIDATING)
+def test_validation_that_fails_while_a_run_trains(name, own_folder, medseg) -> None:
+    trainer = name.split()[0]
+    pytest.importorskip("stable_baselines3" if trainer == "sb3-ppo" else "ray")
+    arguments = [*VALIDATING[name], "--log-to", ""]
+    if trainer in ("grpo", "sft", "dpo"):
+        from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
+
+        small = TinyConfig(image_size=64, hidden=64, layers=2, vision_layers=1)
+        build_tiny("tiny", ["bright square, 5 calls.", "3 left."], small)
+    if trainer in ("sft", "dpo"):
+        for annotator in ("bright:Bright", "centre-box"):
+            medseg("trajectories", "generate", "--annotator", annotator, "--seed",
+                   len(annotator), *CASES, "--limit", "2",
+                   "--backbone", "ellipse", "--out", "store")  # fmt: skip
+        view = ("--image-size", "64", "--texts", "terse")
+        medseg("trajectories", "export", "store", "episodes.parquet", *view)
+        medseg("trajectories", "pairs", "store", "pairs.parquet", "--margin", "0.001", *view)
+        arguments += ["--play-cases", "failing:in_validation"]
+    else:
+        arguments += ["--cases", "failing:in_validation", "--backbone", "ellipse"]
+        arguments += ["--image-size", "64"] if trainer == "grpo" else []
+    code, message = fail("train", trainer, *arguments, "--out", "run")
+    assert code == 1 and "gone-" in message and "No such file" in message
+    assert own_lines(message) == ["failing.py __getitem__"]
+    assert message.startswith(f"error: {own_folder / 'failing.py'}, line ")

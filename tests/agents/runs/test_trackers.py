@@ -1,14 +1,20 @@
 """Trackers: TensorBoard, W&B and MLflow as they are, one of a user's own, and what is missing."""
 
 import importlib
+import io
 import json
+import os
+import signal
+import socket
+import subprocess
 import sys
+import time
 from typing import ClassVar
 
 import numpy as np
 import pytest
 from medseg_agents.runs import trackers
-from medseg_agents.runs.log import RunLog
+from medseg_agents.runs.log import RunLog, read_progress
 from medseg_agents.runs.trackers import Table
 from rich.console import Console
 
@@ -189,3 +195,91 @@ def test_mlflow_keeps_a_run_that_is_resumed_under_one_id(tmp_path, monkeypatch):
     }
     sheets = [item.path for item in client.list_artifacts(identity, "val/episodes")]
     assert sheets == ["val/episodes/step-000000002.png", "val/episodes/step-000000003.png"]
+
+
+class Leaving(Listing):
+    """A tracker that does not answer after its first row."""
+
+    def write_metrics(self, step, metrics):
+        super().write_metrics(step, metrics)
+        if step > 1:
+            raise trackers.TrackerLost("the server is away")
+
+
+def test_a_tracker_that_is_lost_does_not_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(Listing, "made", [])
+    kinds = {"leaving": Leaving, "listing": Listing}
+    monkeypatch.setattr(trackers.registry.TRACKERS, "_kinds", kinds)
+    console = Console(file=io.StringIO(), width=300)
+    with RunLog(tmp_path, 4, console=console, log_to=("leaving", "listing")) as log:
+        for row in (1, 2, 3):
+            log.write(row, {"return": float(row)})
+    lost, other = Listing.made
+    assert [call[1] for call in lost.calls if call[0] == "metrics"] == [1, 2]
+    assert [call[1] for call in other.calls if call[0] == "metrics"] == [1, 2, 3]
+    assert ("closed", False) not in lost.calls and other.calls[-1] == ("closed", False)
+    shown = console.file.getvalue()
+    assert shown.count("steps 2: the server is away; the run goes on without it") == 1
+    assert [row["step"] for row in read_progress(tmp_path)] == [1, 2, 3]
+
+
+@pytest.fixture
+def mlflow(monkeypatch):
+    for name in ("MAX_RETRIES", "TIMEOUT"):
+        monkeypatch.delenv(f"MLFLOW_HTTP_REQUEST_{name}", raising=False)
+    return pytest.importorskip("mlflow")
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.mark.filterwarnings("ignore")  # of the package
+def test_an_mlflow_server_that_is_down_ends_the_run_before_it_begins(tmp_path, mlflow):
+    uri = f"http://127.0.0.1:{free_port()}"
+    began = time.monotonic()
+    with pytest.raises(MedSegError, match=rf"MLflow at {uri} does not take the run: .*sqlite:"):
+        RunLog(tmp_path, 1, console=QUIET, log_to=(f"mlflow?uri={uri}",))
+    assert time.monotonic() - began < 15
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+    assert not (tmp_path / "trackers.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the package
+def test_an_mlflow_server_that_goes_away_ends_the_tracking_alone(tmp_path, mlflow, monkeypatch):
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1",
+               "--backend-store-uri", f"sqlite:///{tmp_path / 'runs.db'}",
+               "--artifacts-destination", str(tmp_path / "artifacts")]  # fmt: skip
+    console = Console(file=io.StringIO(), width=400)
+    server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        while not _answers(port):
+            assert server.poll() is None
+            time.sleep(0.1)
+        with RunLog(tmp_path / "run", 4, console=console, log_to=(f"mlflow?uri={uri}",)) as log:
+            log.write(1, {"return": 1.0})
+            identity = json.loads((tmp_path / "run" / "trackers.json").read_text())["mlflow"]
+            history = mlflow.MlflowClient(tracking_uri=uri).get_metric_history(identity, "return")
+            assert [(one.step, one.value) for one in history] == [(1, 1.0)]
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+            monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # what a user sets counts
+            log.write(2, {"return": 2.0})
+            log.write(3, {"return": 3.0})
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+    assert console.file.getvalue().count(f"steps 2: MLflow at {uri} does not answer: ") == 1
+    assert [row["step"] for row in read_progress(tmp_path / "run")] == [1, 2, 3]
+
+
+def _answers(port):
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0

@@ -1,4 +1,4 @@
-"""What is installed works by itself: imports, doctor, demo, environments."""
+"""The installed packages work by themselves: imports, doctor, demo, environments."""
 
 from __future__ import annotations
 

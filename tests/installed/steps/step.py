@@ -1,4 +1,4 @@
-"""What a step is, and all that were added."""
+"""A step, and the list of all that were added."""
 
 from __future__ import annotations
 

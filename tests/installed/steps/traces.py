@@ -1,4 +1,4 @@
-"""What the checkout must not have given."""
+"""Traces of the checkout, which must not be there."""
 
 from __future__ import annotations
 

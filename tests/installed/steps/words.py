@@ -1,4 +1,4 @@
-"""What the commands print: answers to wrong names, one document, nothing."""
+"""Output of the commands: answers to wrong names, one document, nothing."""
 
 from __future__ import annotations
 

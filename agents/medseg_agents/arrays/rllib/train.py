@@ -19,6 +19,7 @@ from medseg_agents.policies.network import save_network
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.runs.gpus import backbone_share, count_gpus
 from medseg_agents.runs.log import RunLog
+from medseg_agents.runs.names import check_names
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.views.array import ArrayView
 from medseg_gym.parallel.ray_address import check_address
@@ -56,8 +57,12 @@ def train_rllib(
     Raises:
         MedSegError: See `RunFolder.start`; or cases, backbone or clone cannot be used.
     """
-    start_ray()
     run = RunFolder(out)
+    run.check(config, resume)
+    check_names(
+        load_cases, config.cases, "train", config.backbone, config.checkpoint, config.reward
+    )
+    start_ray()
     view = config.view(load_cases(config.cases, "train").targets)
     run.start(config, view, resume)
     server = None

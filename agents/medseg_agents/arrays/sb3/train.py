@@ -25,6 +25,7 @@ from medseg_agents.evaluation.validation import Validator
 from medseg_agents.policies.network import save_network
 from medseg_agents.runs.folder import RunFolder, previous_checkpoint
 from medseg_agents.runs.log import RunLog
+from medseg_agents.runs.names import check_names
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
 from medseg_gym.storage.atomic_write import atomic_write
@@ -89,6 +90,10 @@ def train_sb3(
         MedSegError: See `RunFolder.start`; or cases, backbone or clone cannot be used.
     """
     run = RunFolder(out)
+    run.check(config, resume)
+    check_names(
+        load_cases, config.cases, "train", config.backbone, config.checkpoint, config.reward
+    )
     view = config.view(load_cases(config.cases, "train").targets)
     run.start(config, view, resume)
     env = make_vec_env(config)
