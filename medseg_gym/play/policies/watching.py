@@ -12,11 +12,13 @@ import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from medseg_gym.cases import Case, VolumeCase
 from medseg_gym.episodes.volumes import VolumeEpisode
 from medseg_gym.errors import MedSegError, nearest
+from medseg_gym.own_code import own_frames
 from medseg_gym.play.catalog import Place
 from medseg_gym.play.games import GameBook
 from medseg_gym.play.policies.runner import PolicyRunner, WatchedEpisode
@@ -118,9 +120,11 @@ class WatchedPolicies:
         except MedSegError as error:
             log.warning("a policy stopped", exc_info=error, extra={"policy": watched.policy})
             watched.error = self.recordings.public_message(error)
-        except Exception:
+        except Exception as error:
             log.exception("a policy failed", extra={"policy": watched.policy})
-            watched.error = "the policy failed; the service's log tells the cause"
+            watched.error = (
+                f"the policy failed{_place_of(error)}; the service's log tells the cause"
+            )
         finally:
             # A runner in an unknown state is not used again; nor are those of own scans, whose
             # place has the same name for everybody and whose volumes nobody else keeps.
@@ -184,3 +188,13 @@ class WatchedPolicies:
 
         self._thread.submit(end).result()
         self._thread.shutdown()
+
+
+def _place_of(error: Exception) -> str:
+    """Say in which line of the user's own code a policy failed, without the file's folder."""
+    frames = own_frames(error)
+    if not frames:
+        return ""
+    last = frames[-1]
+    name = Path(last.filename).name
+    return f" ({type(error).__name__} in {last.name}, line {last.lineno} of {name})"

@@ -126,10 +126,11 @@ def test_a_run_that_is_killed_goes_on_and_further(trainer, medseg) -> None:
         medseg("train", name, "--out", "run", "--resume", "--seed", "4")
     train(name, "--out", "run", "--resume")
     first = steps(name)
-    assert first == sorted(set(first)) and first[-1] == last - extension
+    assert first == sorted(set(first))
+    assert last - extension <= first[-1] < last  # RLlib plays a few steps more than it is asked
     train(name, "--out", "run", "--resume", "--extend", extension)
     longer = steps(name)
-    assert longer[: len(first)] == first and longer[-1] == last
+    assert longer[: len(first)] == first and last <= longer[-1] < last + extension
     assert longer == sorted(set(longer))
     kind = {"sb3-ppo": "sb3:run", "rllib-ppo": "rllib:run"}.get(name, "llm:run/model")
     medseg("eval", "--policy", kind, "--cases", "cases:Squares", "--limit", "1", "--backbone",
