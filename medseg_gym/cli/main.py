@@ -16,7 +16,7 @@ from medseg_gym.cli.extras import extras_with, install_line
 from medseg_gym.cli.lazy_commands import add_lazily
 from medseg_gym.display.terminal import Console, drop_output
 from medseg_gym.errors import MedSegError
-from medseg_gym.own_code import OwnCodeError, explain_own, own_frames, traced
+from medseg_gym.own_code import OwnCodeError, chain, explain_own, own_frames, traced
 from medseg_gym.thread_waiting import wait_passively
 
 app = typer.Typer(
@@ -110,8 +110,9 @@ def plain_errors(program: bool = False) -> Iterator[None]:
             code = 1
         elif program:
             pass
-        elif not message:
-            message, code = explain_own(error), 1
+        elif not message or _is_of_files(error):
+            if explained := explain_own(error):
+                message, code = explained, 1
         elif frames := own_frames(error):
             message += f"\n{traced(frames)}"
         if not message:
@@ -135,6 +136,11 @@ def _expected(error: Exception) -> str:
         # RLlib raises its own from what an environment raised; Ray's hold that as their cause.
         one = getattr(one, "cause", None) or one.__cause__
     return ""
+
+
+def _is_of_files(error: Exception) -> bool:
+    """Return whether an error is the system's alone, which code of the user's may have met."""
+    return isinstance(error, OSError) and not any(isinstance(e, MedSegError) for e in chain(error))
 
 
 def run(command: Callable[..., object]) -> None:

@@ -55,16 +55,25 @@ def test_a_policy_that_fails(own_folder, fail_here, workers) -> None:
     assert message.startswith(f"error: {own_folder / 'failing.py'}, line 10")
 
 
+@pytest.mark.slow
+def test_a_policy_that_fails_on_a_cluster(own_folder) -> None:
+    pytest.importorskip("ray")
+    arguments = ["--policy", "failing.py:Act", *CASES, "--ray", "local", "--workers", "1"]
+    code, message = fail(*EVAL, *arguments)
+    assert code == 1 and "in divide: ZeroDivisionError: division by zero" in message
+    assert own_lines(message) == ["failing.py act", "failing.py divide"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words", "lines"),
     [
         ([*CASES, "--reward", "failing:reward"], "in term: AttributeError", ["reward", "term"]),
-        (["--cases", "failing:Torn"], "gone-0.png: No such file", ["__getitem__"]),
+        (["--cases", "failing:Torn"], "No such file or directory: 'gone-0.png'", ["__getitem__"]),
     ],
 )
 def test_a_reward_and_cases_that_fail(fail_here, arguments, words, lines) -> None:
-    _, message = fail_here(*EVAL, *POLICY, *arguments)
-    assert words in message
+    code, message = fail_here(*EVAL, *POLICY, *arguments)
+    assert code == 1 and words in message
     assert own_lines(message) == [f"failing.py {line}" for line in lines]
 
 

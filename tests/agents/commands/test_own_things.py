@@ -75,6 +75,37 @@ def test_own_things_reach_worker_processes(own_folder) -> None:
     assert len(Path("w/records.jsonl").read_text().splitlines()) == 7
 
 
+SHARED = {
+    "eval": ["eval", "--policy", POLICIES[1], *PLAY],
+    "compare": ["compare", "--policies", f"{POLICIES[0]},{POLICIES[1]},stop", "--backbones",
+                "ellipse"],
+    "generate": ["trajectories", "generate", "--annotator", POLICIES[1], *PLAY],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("crew", [["--workers", "2"], ["--workers", "2", "--ray", "local"]])
+@pytest.mark.parametrize("name", SHARED)
+def test_own_things_are_shared_out(own_folder, medseg, name, crew) -> None:
+    """Through the installed program, which does not look for modules in the current folder."""
+    if "--ray" in crew:
+        pytest.importorskip("ray")
+    words = [*SHARED[name], "--cases", CASES[0], "--reward", REWARDS[1], "--num-envs", "3"]
+    start = [sys.executable, "-P"] if sys.version_info >= (3, 11) else [sys.executable]
+    program = "import sys\nif __name__ == '__main__': from medseg_gym.cli.main import main; main()"
+    command = [*start, "-c", program, *words, *crew, "--json", "--out", "x"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    shared = json.loads(done.stdout)
+    alone = json.loads(medseg(*words, "--json", "--out", "y"))
+    if name == "generate":
+        assert shared["episodes"] == 6 and shared["dice"] == alone["dice"]
+    else:
+        keys = ("policy", "n", "dice", "episode_return")
+        rows = [[{key: row[key] for key in keys} for row in one["rows"]] for one in (shared, alone)]
+        assert rows[0] == rows[1] and rows[0][0]["dice"] > 0.8
+
+
 WRONG = [
     (["--policy", "my_pkg.polices:Bright"], "did you mean 'my_pkg.policies'"),
     (["--policy", "my_pgk.policies:Bright"], "(did you mean 'my_pkg'?); looked in the current"),
