@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 from urllib.parse import urlsplit
 
 from medseg_gym.errors import MedSegError
@@ -59,7 +60,8 @@ def _last_cluster(address: str | None) -> str | None:
     try:
         from ray._private.services import canonicalize_bootstrap_address
 
-        last: str | None = canonicalize_bootstrap_address(address)
+        read: Any = canonicalize_bootstrap_address  # whose annotation lacks the None that it takes
+        last: str | None = read(address)
     except (ImportError, TypeError, ValueError, OSError):  # not public, so it may change
         return None
     return last

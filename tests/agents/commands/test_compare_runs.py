@@ -46,6 +46,32 @@ def test_differences_are_paired_by_case(runs) -> None:
         assert np.asarray(Image.open(Path("c", name)).convert("RGB")).std() > 5
 
 
+def test_the_second_run_meets_the_first_at_the_prices_that_are_given(runs):
+    printed = runs("compare", "--runs", "a", "b", "--call-costs", "0.002,0.2", "--out", "c")
+    lines = json.loads(Path("c/paired.json").read_text())["stopping"]
+    assert [line["call_cost"] for line in lines] == [0.002, 0.2] and "0.002" in printed
+    for line in lines:
+        first = {one["case"]: one for one in records("a")}
+        second = records("b")
+        before = [ended(first[one["case"]], line["call_cost"]) for one in second]
+        limited = max(np.mean(column) for column in zip(*before, strict=True))
+        own = np.mean([ended(one, line["call_cost"])[-1] for one in second])
+        assert line["start_limited"] == pytest.approx(limited)
+        assert line["over_limited"] == pytest.approx(own - limited)
+    with pytest.raises(MedSegError, match="call_costs must be at least 0 and below 1, got 2"):
+        runs("compare", "--runs", "a", "b", "--call-costs", "2")
+
+
+def ended(record, cost, longest=5):
+    """Returns of an episode with at most so many calls, from 0 on, at a price of a call."""
+    returns = []
+    for calls in range(longest + 1):
+        step = min(calls, len(record["tools"]))
+        paid = sum(tool != "stop" for tool in record["tools"][:step])
+        returns.append(record["dice"][step] - record["dice"][0] - cost * paid)
+    return returns
+
+
 def test_a_comparison_and_an_evaluation(runs) -> None:
     runs("compare", "--policies", "bright:Bright,stop", "--backbones", "ellipse",
          "--cases", "./cases.py:Squares", "--out", "d")  # fmt: skip

@@ -34,14 +34,8 @@ def check_doctor(place: Workplace) -> None:
     weights = _put_weights(place)
     told = json.loads(place.medseg("doctor", "--json").stdout)
     versions = told["versions"]
-    assert (
-        versions["medseg-gym"]
-        == place.python("import medseg_gym as m; print(m.__version__)").strip()
-    )
-    assert (
-        versions["python"]
-        == place.python("import platform as p; print(p.python_version())").strip()
-    )
+    ask = "import platform, medseg_gym as m; print(m.__version__, platform.python_version())"
+    assert [versions["medseg-gym"], versions["python"]] == place.python(ask).split(), versions
     assert versions["torch"] and versions["gymnasium"] and versions["stable-baselines3"], versions
     assert told["devices"][0]["device"] == "cpu", told["devices"]
     assert told["threads"]["usable_cores"] >= 1 and told["threads"]["torch_threads"] >= 1

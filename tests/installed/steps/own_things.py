@@ -52,7 +52,9 @@ def check_eval(place: Workplace) -> None:
 
 @step("compare --runs: two runs side by side")
 def check_runs(place: Workplace) -> None:
-    place.medseg("compare", "--runs", "out/eval1", "out/eval150", "--out", "out/both")
+    told = place.medseg("compare", "--runs", "out/eval1", "out/eval150", "--call-costs", "0.02",
+                        "--json", "--out", "out/both").stdout  # fmt: skip
+    assert [line["call_cost"] for line in json.loads(told)["stopping"]] == [0.02], told
     for name in ("paired.json", "paired.csv", "cases.csv", "scatter.png"):
         assert (place.folder / "out/both" / name).is_file(), name
 
