@@ -115,7 +115,7 @@ def write_rows(rows: Sequence[Row], path: Path, machine: str) -> None:
         {k: v for k, v in row.items() if not isinstance(v, dict)} | {"machine": machine}
         for row in rows
     ]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in flat for key in row)))
         writer.writeheader()
         writer.writerows(flat)

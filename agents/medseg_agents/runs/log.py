@@ -188,7 +188,10 @@ def read_progress(folder: Path) -> list[dict[str, Any]]:
 def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
     """Write rows with whatever columns they have."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with atomic_path(path, durable=False) as part, part.open("w", newline="") as file:
+    with (
+        atomic_path(path, durable=False) as part,
+        part.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
