@@ -326,7 +326,7 @@ def _build(spec: BackboneSpec, path: Any, device: Any, options: dict[str, Any]) 
     except TypeError as error:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if unknown:
-            raise BackboneError(f"backbone {spec.name!r} has no option {unknown[1]!r}") from error
+            raise BackboneError(f"backbone {spec.name!r}: no option {unknown[1]!r}") from error
         if "multiple values" in str(error):
             raise BackboneError(f"backbone {spec.name!r}: {error}") from error
         raise

@@ -165,7 +165,7 @@ class RunLog:
             row = {"step": step, "alert": name, "event": event, "text": text}
             append_rows(self.alerts_file, [row])
             message = f"alert: {text}" if event == "began" else f"alert {name} has ended"
-            style = "yellow" if event == "began" else "green"
+            style = "magenta" if event == "began" else "green"
             self.console.print(f"{self.unit} {step}: {message}", style=style, highlight=False)
             for tracker in self._trackers:
                 tracker.write_alert(step, name, message)
