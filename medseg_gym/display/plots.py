@@ -31,7 +31,8 @@ def drawing() -> Iterator[None]:
     further fonts are used where they are installed, and a letter that no font has becomes a box
     without a warning.
     """
-    from matplotlib import cycler, style
+    from cycler import cycler
+    from matplotlib import style
 
     settings: Any = {
         "text.parse_math": False,
