@@ -102,11 +102,11 @@ class Options:
         Raises:
             MedSegError: A seed or a port that cannot be one.
         """
-        for name, most in _MOST.items():
+        for name, largest in _MOST.items():
             given = getattr(self, name, ())
             for value in given if isinstance(given, tuple) else (given,):
-                if not 0 <= value <= most:
-                    raise MedSegError(f"{name} must be from 0 to {most}, got {value}")
+                if not 0 <= value <= largest:
+                    raise MedSegError(f"{name} must be from 0 to {largest}, got {value}")
 
     topic: ClassVar[str] = "Options"
 
