@@ -82,7 +82,7 @@ def absolute_files(text: str) -> str:
     Args:
         text: A spec, or one that holds others: `pool:100:./cases.py:Squares`, a sum of rewards.
     """
-    for start, end, file in reversed(list(_files_in(text))):
+    for start, end, file in reversed(list(files_in(text))):
         text = text[:start] + str(file.absolute()) + text[end:]
     return text
 
@@ -93,11 +93,11 @@ def own_files(text: str) -> list[Path]:
     Args:
         text: See `absolute_files`.
     """
-    return [file.resolve() for _, _, file in _files_in(text)]
+    return [file.resolve() for _, _, file in files_in(text)]
 
 
-def _files_in(text: str) -> Iterator[tuple[int, int, Path]]:
-    """Yield where a Python file's path begins and ends in a text, and the path."""
+def files_in(text: str) -> Iterator[tuple[int, int, Path]]:
+    """Yield where the path of a Python file that exists begins and ends in a text, and the path."""
     for suffix in re.finditer(r"\.py(?=:)", text):
         marks = re.finditer(r"[:*+(,=-]\s*|\s+", text[: suffix.start()])
         for start in (0, *(mark.end() for mark in marks)):  # names may have blanks and dashes too

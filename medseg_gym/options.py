@@ -31,6 +31,10 @@ from medseg_gym.option_values import convert
 O = TypeVar("O", bound="Options")  # noqa: E741
 
 
+_MOST = {"seed": 2**32 - 1, "seeds": 2**32 - 1, "port": 65535}
+"""Largest value of fields that mean the same in every class; torch and NumPy take such seeds."""
+
+
 @dataclass(frozen=True)
 class FieldDescription:
     """Prose, type and default of a field.
@@ -93,7 +97,16 @@ class Options:
     """
 
     def __post_init__(self) -> None:
-        """Check values; classes that share fields with others call `super().__post_init__()`."""
+        """Check values; classes that share fields with others call `super().__post_init__()`.
+
+        Raises:
+            MedSegError: A seed or a port that cannot be one.
+        """
+        for name, largest in _MOST.items():
+            given = getattr(self, name, ())
+            for value in given if isinstance(given, tuple) else (given,):
+                if not 0 <= value <= largest:
+                    raise MedSegError(f"{name} must be from 0 to {largest}, got {value}")
 
     topic: ClassVar[str] = "Options"
 

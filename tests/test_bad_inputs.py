@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from medseg_agents.commands.page import PlayPageOptions
 from typer.testing import CliRunner
 
 from medseg_gym.cli.lazy_commands import every_command
 from medseg_gym.cli.main import add_installed_commands, app
+from medseg_gym.cli.serve import AddressOptions
 from medseg_gym.errors import MedSegError
 
 add_installed_commands(app)
@@ -23,7 +25,7 @@ MISTAKES = {
     "backbone": ("pockt", "pocket?sise=1"),
     "backbones": ("pockt", "ellipse,pockt"),
     "policy": ("oracl-box", "llm:nowhere", "sb3:nowhere", "oracle-box?loosn=1", "./no.py:X"),
-    "policies": ("oracl-box", "stop?x=1"),
+    "policies": ("oracl-box", "stop?x=1", ""),
     "reward": ("dice_gian", "dice_gain +"),
     "device": ("cdua", "cuda:99"),
     "limit": ("-1", "abc"),
@@ -36,8 +38,8 @@ MISTAKES = {
     "by": ("modalty",),
     "save": ("nifty",),
     "log_to": ("wandbb",),
-    "seeds": ("a",),
-    "seed": ("x",),
+    "seeds": ("a", "0,-1", ""),
+    "seed": ("x", "-1", str(2**32)),
     "clone": ("nowhere",),
     "trajectories": ("nowhere.parquet",),
     "pairs": ("nowhere.parquet",),
@@ -56,6 +58,15 @@ MISTAKES = {
     "tools": ("positive_pont",),
 }
 """Values that an option cannot have, by the option's name."""
+
+WRONG_ARGUMENTS = {
+    "spec": MISTAKES["cases"],
+    "store": ("nowhere", "file", "."),
+    "image": ("nowhere.png", "file", "."),
+    "name": MISTAKES["backbone"],
+    "model": ("nowhere", "file", "."),
+}
+"""Values that an argument cannot have, by its name."""
 
 ARGUMENTS = {
     "spec": "samples",
@@ -77,6 +88,12 @@ TRIALS = [
     for option in command.params
     if option.param_type_name == "option" and name not in (*SERVERS, "doctor")  # which reports it
     for value in MISTAKES.get(option.name, ())
+] + [
+    (name, argument.name, value)
+    for name, command in COMMANDS.items()
+    for argument in command.params
+    if argument.param_type_name == "argument"
+    for value in WRONG_ARGUMENTS.get(argument.name, ())
 ]
 
 
@@ -84,12 +101,13 @@ TRIALS = [
 @pytest.mark.parametrize(("name", "option", "value"), TRIALS)
 def test_a_mistake_is_answered_with_a_sentence(name, option, value, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("something else")
     parameters = {one.name: one for one in COMMANDS[name].params}
     words = name.split()
     for one in parameters.values():
         flag = one.opts[-1]
         if one.param_type_name == "argument":
-            words.append(ARGUMENTS[one.name])
+            words.append(value if one.name == option else ARGUMENTS[one.name])
         elif one.name == option:
             words.append(f"{flag}={value}")
         elif one.name in NEEDED:
@@ -103,3 +121,22 @@ def test_a_mistake_is_answered_with_a_sentence(name, option, value, tmp_path, mo
     else:
         assert isinstance(error, MedSegError), (error, result.output)
         assert len(str(error)) > 10 and "Traceback" not in str(error)
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+@pytest.mark.parametrize("kind", [AddressOptions, PlayPageOptions])
+def test_a_port_is_one_of_a_machine(kind, port) -> None:
+    with pytest.raises(MedSegError, match=f"port must be from 0 to 65535, got {port}"):
+        kind(port=port)
+
+
+@pytest.mark.parametrize("content", ['{"algorithm": "SB3PPOConfig"}', '{"model_type": "x"}', "{"])
+@pytest.mark.parametrize("words", ["eval --policy", "compare --policies"])
+def test_a_folder_of_something_else_is_left_as_it_is(content, words, tmp_path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    given = [*words.split(), "stop", "--limit", "1", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, given)
+    assert isinstance(result.exception, MedSegError), result.output
+    assert "give another --out" in str(result.exception)
+    assert (tmp_path / "config.json").read_text() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

@@ -179,3 +179,4 @@ def test_doctor_says_what_is_there_and_plays_a_case(tmp_path) -> None:
     assert code == 1 and "none.pt is not a file" in printed["self_test"]["message"]
     result = CliRunner().invoke(app, ["doctor", "--no-self-test"])
     assert result.exit_code == 0 and "not set" in result.stdout and "self test" not in result.stdout
+    assert "threads that wait" in result.stdout and "OMP_WAIT_POLICY" in result.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,15 +19,18 @@ else:
 ROOT = Path(__file__).parents[1]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 HINT = re.compile(r"medseg-gym\[([^\]]*)\]")
-FOLDERS = ("medseg_gym", "agents", "benchmarks", "docs", "scripts")
+FOLDERS = ("medseg_gym", "agents", "benchmarks", "deploy", "docs", "examples", "scripts")
 FILES = [ROOT / "README.md"] + [
     path
     for folder in FOLDERS
     for path in sorted((ROOT / folder).rglob("*"))
-    if path.suffix in (".py", ".md", ".yaml")
+    if path.suffix in (".py", ".md", ".yaml", ".js", ".html", ".toml", ".cfg")
+    or path.suffix == ".Dockerfile"
 ]
 # What a file's hint is about: modules that it (or what it opens) imports, as packages call them.
 NEEDS = {
+    "examples/grpo_tiny.py": {"rllib": {"ray"}, "llm": {"transformers", "peft"}},
+    "examples/train_with_sb3.py": {"sb3": {"stable-baselines3"}},
     "agents/medseg_agents/runs/trackers/wandb.py": {"wandb": {"wandb"}},
     "agents/medseg_agents/runs/trackers/mlflow.py": {"mlflow": {"mlflow"}},
     "medseg_gym/cases/image_files/one_image.py": {"data": {"pydicom"}},
@@ -59,8 +63,8 @@ def hints() -> list[tuple[str, str]]:
     return [
         (str(path.relative_to(ROOT)), extra.strip())
         for path in FILES
-        for inner in HINT.findall(path.read_text())
-        if "{" not in inner  # made at run time
+        for inner in HINT.findall(path.read_text(encoding="utf-8"))
+        if not set("{$") & set(inner)  # made at run time
         for extra in inner.split(",")
     ]
 
@@ -91,3 +95,23 @@ def test_hints_that_are_made_at_run_time_name_extras() -> None:
         for extra in extras_with(module):
             assert extra in EXTRAS and module.lower().replace("_", "-") in packages(extra)
         assert extras_with(module)
+
+
+def test_hints_are_quoted_for_the_shell() -> None:
+    """zsh and others take [ and ] for a pattern of file names."""
+    bare = re.compile(r"install[^\n`]*[^\"'`\w/]medseg-gym\[")
+    wrong = [str(path) for path in FILES if bare.search(path.read_text(encoding="utf-8"))]
+    assert not wrong, wrong
+
+
+def test_training_with_sb3_needs_nothing_of_other_extras() -> None:
+    others = set().union(*map(packages, EXTRAS)) - packages("sb3")
+    missing = {name.replace("-", "_") for name in others} - {"medseg_gym"}
+    program = (
+        "import sys\n"
+        f"sys.modules |= dict.fromkeys({sorted(missing)})\n"
+        "import medseg_agents.arrays.sb3.train, medseg_agents.policies.sb3_policy\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr

@@ -181,3 +181,34 @@ def test_packages_use_nothing_that_one_system_alone_has():
         for match in ONE_SYSTEM.finditer(file.read_text(encoding="utf-8"))
     ]
     assert not tied, tied
+
+
+def writes_locale(call: ast.Call) -> bool:
+    """Return whether a call opens text in the encoding of the machine, another on Windows."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    if "encoding" in keywords or None in keywords:
+        return False
+    if name in ("read_text", "write_text"):
+        return isinstance(call.func, ast.Attribute)
+    if name in ("run", "Popen", "check_output"):
+        return "text" in keywords
+    if name not in ("open", "fdopen"):
+        return False
+    at = 1 if isinstance(call.func, ast.Name) or name == "fdopen" else 0
+    mode = keywords.get("mode", call.args[at] if len(call.args) > at else None)
+    if mode is None:
+        return isinstance(call.func, ast.Name)  # other things than files have an `open`
+    return isinstance(mode, ast.Constant) and set(str(mode.value)) <= set("rwax+t")
+
+
+def test_text_has_an_encoding() -> None:
+    without = [
+        f"{file.relative_to(ROOT)}:{node.lineno}"
+        for folder in ("medseg_gym", "agents", "benchmarks", "examples", "scripts")
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and writes_locale(node)
+        if "/proc/" not in ast.unparse(node)  # of Linux, in ASCII
+    ]
+    assert not without, without

@@ -2,6 +2,7 @@
 
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import PureWindowsPath
 from urllib.parse import quote
 
 import pytest
@@ -244,3 +245,18 @@ def test_a_module_without_a_dot_is_known_by_being_there(colours, tmp_path, monke
     with pytest.raises(MedSegError, match="unknown colour 'shadse'"):
         colours.make("shadse:dark")
     assert colours.parse(r"C:\own\blue.py:Blue?a=1").kind == r"C:\own\blue.py:Blue"
+
+
+def test_a_drive_is_no_kind(colours):
+    r"""On Windows a path begins with C:\ or C:/, alone, as an argument and in lists."""
+    for drive in ("C:\\", "d:/"):
+        file = drive + PureWindowsPath(r"my own\blue.py").as_posix().replace("/", drive[-1])
+        spec = colours.parse(f"{file}:Blue?a=C:\\x")
+        assert spec.kind == f"{file}:Blue" and spec.options == {"a": "C:\\x"} and spec.is_own
+        assert colours.parse(f"red:{file}?a=1").argument == file
+        assert colours.parse(f"red:{file}?a=1").options == {"a": "1"}
+        assert colours.split(f"{file}:Blue,red,{file}:Green?a=1,2") == [
+            f"{file}:Blue", "red", f"{file}:Green?a=1,2",
+        ]  # fmt: skip
+        with pytest.raises(MedSegError, match=r"there is no file .*blue\.py"):
+            colours.make(f"{file}:Blue")

@@ -49,7 +49,7 @@ def write_biomedparse(root: Path, count: int, side: int) -> int:
         Image.fromarray(mask).save(root / "train_mask" / name, compress_level=1)
         sentences = [{"sent": "blob in abdomen CT"}]
         annotations.append({"file_name": name, "mask_file": name, "sentences": sentences})
-    (root / "train.json").write_text(json.dumps({"annotations": annotations}))
+    (root / "train.json").write_text(json.dumps({"annotations": annotations}), encoding="utf-8")
     return 2 * len(annotations)
 
 
@@ -85,7 +85,7 @@ def write_nifti(root: Path, count: int, side: int) -> int:
     affine = np.diag([-1.0, -1.0, 3.0, 1.0])
     labels = {"background": 0, "blob": 1}
     described = {"labels": labels, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
-    (root / "dataset.json").write_text(json.dumps(described))
+    (root / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
     for number, (image, mask) in enumerate(draw_images(count // 2, side)):
         volume = np.repeat(image[:, :, :1].astype(np.int16), 4, axis=2)
         label = np.repeat((mask > 0).astype(np.uint8)[:, :, None], 4, axis=2)

@@ -60,7 +60,9 @@ def time_index(spec: str, level: str, cache: Path) -> dict[str, Any]:
     """
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     command = [sys.executable, "-c", _INDEX, spec, level]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     timing: dict[str, Any] = json.loads(done.stdout)
     return timing
 

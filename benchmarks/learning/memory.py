@@ -139,6 +139,7 @@ def run_row(size: Size, settings: dict[str, Any], folder: Path) -> dict[str, Any
         env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
+        encoding="utf-8",
     )
     if done.returncode:
         raise MedSegError(f"a step with {settings} failed: {done.stderr[-2000:]}")

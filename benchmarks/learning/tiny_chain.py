@@ -100,7 +100,7 @@ class Stages:
         self.console = console
         self.taken: dict[str, dict[str, float]] = {}
         if self.file.exists():
-            self.taken = json.loads(self.file.read_text())
+            self.taken = json.loads(self.file.read_text(encoding="utf-8"))
 
     def run(self, name: str, work: Callable[[], Any]) -> None:
         """Do the work of a stage and add up its time."""

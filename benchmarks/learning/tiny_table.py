@@ -17,7 +17,7 @@ from medseg_agents.policies.location_prior import location_prior
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 
-from medseg_gym.display.plots import drawing
+from medseg_gym.display.plots import drawing, labelled, legend_below
 from medseg_gym.display.terminal import Table
 from medseg_gym.statistics import bootstrap_interval
 from medseg_gym.storage.atomic_write import atomic_write
@@ -67,7 +67,7 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         "rows": rows,
     }
     atomic_write(out / "result.json", json.dumps(result, indent=1))
-    with (out / "result.csv").open("w", newline="") as file:
+    with (out / "result.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -164,5 +164,5 @@ def plot_curve(out: Path, path: Path) -> None:
     right.set(xlabel="CPU minutes", ylabel="share of tokens guessed right")
     for panel in (left, right):
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=8)
+    legend_below(figure, labelled(figure))
     figure.savefig(path, dpi=130)

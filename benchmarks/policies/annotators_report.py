@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medseg_gym.display.numbers import with_interval
-from medseg_gym.display.plots import drawing
+from medseg_gym.display.plots import drawing, labelled, legend_below
 from medseg_gym.display.terminal import Table
 
 
@@ -122,13 +122,15 @@ def plot_lengths(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> N
     panels = list(dict.fromkeys(row["backbone"] for row in rows))
     figure = Figure(figsize=(5 * len(panels), 3.8), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    policies = list(dict.fromkeys(row["policy"] for row in rows))
     for panel, label in zip(axes, panels, strict=True):
         members = [row for row in rows if row["backbone"] == label]
         for number, row in enumerate(members):
+            colour = f"C{policies.index(row['policy'])}"
             places = np.arange(len(row["lengths"])) + (number + 0.5) * 0.8 / len(members) - 0.4
-            panel.bar(places, row["lengths"], 0.8 / len(members), label=row["policy"])
+            panel.bar(places, row["lengths"], 0.8 / len(members), color=colour, label=row["policy"])
         panel.set(title=label, xlabel="prompts in an episode")
-        panel.legend(fontsize=7)
     axes[0].set_ylabel("share of episodes")
+    legend_below(figure, labelled(figure))
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=130)

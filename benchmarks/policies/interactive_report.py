@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.policies.interactive_tracks import Track
 from medseg_gym.cases import Case
 from medseg_gym.display.numbers import with_interval
-from medseg_gym.display.plots import drawing
+from medseg_gym.display.plots import drawing, labelled, legend_below
 from medseg_gym.display.terminal import Table
 from medseg_gym.statistics import bootstrap_interval
 
@@ -157,16 +157,18 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
     ways = list(dict.fromkeys(row["way"] for row in whole))
     figure = Figure(figsize=(4.4 * len(ways), 3.8), layout="constrained")
     axes = figure.subplots(1, len(ways), sharey=True, squeeze=False)[0]
+    backbones = list(dict.fromkeys(row["backbone"] for row in whole))
     for panel, way in zip(axes, ways, strict=True):
         for row in (row for row in whole if row["way"] == way):
             control = any("control" in note for note in row["notes"])
             after = row["dice_after"][1:]
             style = "--" if control else "-"
+            look = {"color": f"C{backbones.index(row['backbone'])}", "label": row["backbone"]}
             places = range(1, len(after) + 1)
-            panel.plot(places, after, style, marker="o", markersize=3, label=row["backbone"])
+            panel.plot(places, after, style, marker="o", markersize=3, **look)
         panel.set(title=way, xlabel="prompts", ylim=(0, 1))
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=7)
     axes[0].set_ylabel("mean Dice")
+    legend_below(figure, labelled(figure))
     figure.suptitle(f"{title}; dashed: controls", fontsize=9)
     figure.savefig(path, dpi=130)

@@ -64,7 +64,7 @@ def measure(
     """Send them and count what happened; fails on any 500, hang or leak."""
     with tempfile.TemporaryDirectory() as folder:
         keys = Path(folder) / "keys"
-        keys.write_text(f"owner:{OWNER}\nstranger:{STRANGER}\n")
+        keys.write_text(f"owner:{OWNER}\nstranger:{STRANGER}\n", encoding="utf-8")
         command = [sys.executable, "-m", "medseg_gym.cli.main", "serve", "--backbone", backbone]
         command += ["--keys-file", str(keys), "--log-level", "warning"]
         command += ["--limit", "body_seconds=2", "--limit", "send_seconds=2"]

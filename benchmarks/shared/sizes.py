@@ -44,7 +44,7 @@ def claim(file: Path, sizes: Any) -> None:
         MedSegError: The folder holds something of other sizes.
     """
     text = json.dumps(asdict(sizes), indent=1)
-    if file.exists() and file.read_text() != text:
+    if file.exists() and file.read_text(encoding="utf-8") != text:
         raise MedSegError(f"{file.parent} holds other settings; name another folder")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")

@@ -105,7 +105,12 @@ def play_beside(neighbour: str, policy: str, threads: int, envs: int, seconds: f
     command = [sys.executable, "-c", _PLAY, str(envs), str(seconds)]
     players = [
         subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
         )
         for _ in range(2 if neighbour == "two players" else 1)
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gym.backbones.registry import BACKBONES
-from medseg_gym.display.plots import drawing
+from medseg_gym.display.plots import drawing, labelled, legend_below
 from medseg_gym.display.terminal import Table
 
 Row = Mapping[str, Any]
@@ -115,7 +115,7 @@ def write_rows(rows: Sequence[Row], path: Path, machine: str) -> None:
         {k: v for k, v in row.items() if not isinstance(v, dict)} | {"machine": machine}
         for row in rows
     ]
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in flat for key in row)))
         writer.writeheader()
         writer.writerows(flat)
@@ -133,21 +133,22 @@ def plot_throughput(rows: Sequence[Row], path: Path, machine: str) -> None:
         return
     figure = Figure(figsize=(max(5.5, 4.4 * len(names)), 4.2), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
+    workloads = list(dict.fromkeys(row["workload"] for row in measured))
     for panel, name in zip(panels, names, strict=True):
         lines: dict[str, list[Row]] = {}
         for row in measured:
             if row["backbone"] == name:
                 lines.setdefault(row["workload"], []).append(row)
-        for number, (workload, points) in enumerate(lines.items()):
+        for workload, points in lines.items():
             points = sorted(points, key=lambda row: row["num_envs"])
             envs = [row["num_envs"] for row in points]
-            colour = f"C{number}"
+            colour = f"C{workloads.index(workload)}"
             panel.plot(
                 envs, [row["steps_per_s"] for row in points], "o-", color=colour, label=workload
             )
             if all(row["steps_per_s_a"] for row in points):
                 slow = [row["steps_per_s_a"] for row in points]
-                label = "(a) its predictor, encoding each click" if number == 0 else None
+                label = "dotted: (a) its predictor, encoding each click"
                 panel.plot(envs, slow, ".:", color=colour, label=label)
         panel.set(title=name, xlabel="num_envs", ylabel="decoding steps per second")
         panel.set_xscale("log", base=2)
@@ -156,7 +157,7 @@ def plot_throughput(rows: Sequence[Row], path: Path, machine: str) -> None:
         panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_xticks(sorted({row["num_envs"] for row in measured}))
         panel.grid(alpha=0.3, which="both")
-        panel.legend(fontsize=7)
+    legend_below(figure, labelled(figure))
     figure.suptitle(machine, fontsize=7)
     figure.savefig(path, dpi=150)
 

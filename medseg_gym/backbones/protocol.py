@@ -114,7 +114,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise BackboneError(
-            f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}; "
+            f"device {str(device)!r} cannot be used: {str(error).splitlines()[0][:200]}; "
             'use device="cpu", or "auto" to let the suite choose'
         ) from None
     return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import threading
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
@@ -344,6 +345,9 @@ def _build(spec: BackboneSpec, path: Any, device: Any, options: dict[str, Any]) 
     except ImportError as error:
         raise _cannot_import(spec, error) from error
     except TypeError as error:
-        if "unexpected keyword" in str(error) or "multiple values" in str(error):
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown:
+            raise BackboneError(f"backbone {spec.name!r}: no option {unknown[1]!r}") from error
+        if "multiple values" in str(error):
             raise BackboneError(f"backbone {spec.name!r}: {error}") from error
         raise

@@ -29,12 +29,12 @@ def tables(report: CheckReport) -> Iterator[RenderableType]:
         yield _targets(report)
         yield from _lines(report)
     if report.left_out:
-        yield Text("left out", style="bold yellow")
+        yield Text("left out", style="bold")
         yield from (Text(f"  {reason}: {count}") for reason, count in report.left_out.items())
     notes = [note for note in report.notes if not note.left_out]
     for one, many, defects, style in (
         ("defect", "defects", report.bad, "red"),
-        ("note (nothing is lost)", "notes (nothing is lost)", notes, "yellow"),
+        ("note (nothing is lost)", "notes (nothing is lost)", notes, "magenta"),
     ):
         counts = Counter(map(str, defects))  # a file may take several cases away
         if counts:

@@ -132,6 +132,8 @@ def list_cases(
         left_out.update(source.left_out)  # of all splits, so the same in each
         sizes[split] = len(source)
         rows += _count_targets(split, source, options.limit)
+    if not sizes:
+        raise CaseError("; ".join(dict.fromkeys(missing.values())))  # often one and the same
     result = {"spec": spec, "splits": sizes, "rows": rows, "missing": missing}
     print_result({**result, "counted_of_a_split": options.limit, "left_out": left_out})
     console = make_console()

@@ -22,12 +22,13 @@ from medseg_gym.display.output import print_result
 from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.errors import CheckpointError
 from medseg_gym.option_groups import SegmenterOptions
+from medseg_gym.thread_waiting import VARIABLE
 
 _PACKAGES = (
     *("torch", "gymnasium", "numpy", "ray", "stable-baselines3", "transformers", "trl", "peft"),
     *("vllm", "fastapi", "pyarrow", "nibabel", "pydicom", "SimpleITK", "sam2", "wandb", "mlflow"),
 )
-_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+_VARIABLES = ("OMP_NUM_THREADS", VARIABLE, "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 _GOOD = 0.5
 """Dice that a box around a large target must reach."""
 
@@ -195,7 +196,7 @@ def _tables(result: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]
     versions = {name: text or "not installed" for name, text in result["versions"].items()}
     yield "versions", [*versions.items(), ("interpreter", sys.executable)]
     threads = {name: "not set" if v is None else str(v) for name, v in result["threads"].items()}
-    yield "threads", list(threads.items())
+    yield "threads", [*threads.items(), ("note", _waiting(result["threads"][VARIABLE]))]
     yield (
         "devices",
         [
@@ -216,6 +217,14 @@ def _tables(result: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]
     yield "caches", caches or [("none", "")]
     files = result["checkpoints"]
     yield "weight files", [(name, file or "not found") for name, file in files.items()]
+
+
+def _waiting(policy: str | None) -> str:
+    """Say what a wait policy of OpenMP means."""
+    if (policy or "").upper() == "PASSIVE":
+        return "threads that wait sleep, and leave the cores to other programs"
+    spinning = "threads that wait may spin, which slows other programs on these cores"
+    return f"{spinning}; {VARIABLE}=PASSIVE lets them sleep"
 
 
 def _size(count: int) -> str:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+from medseg_gym.display.palette import LINES
+
 # Families with the letters that matplotlib's own font lacks; those that are installed are used.
 _MORE_FONTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei",
@@ -24,13 +26,20 @@ _FOLD = 60  # letters of a line in a legend
 def drawing() -> Iterator[None]:
     """Make and save a figure in here; also a decorator. Names of targets are taken as they are.
 
-    A dollar sign begins no formula, further fonts are used where they are installed, and a letter
-    that no font has becomes a box without a warning.
+    Figures look the same whatever style the user has set for his own, as a dark one: white, with
+    the colours of the one palette, which are chosen for white. A dollar sign begins no formula,
+    further fonts are used where they are installed, and a letter that no font has becomes a box
+    without a warning.
     """
-    from matplotlib import rc_context
+    from cycler import cycler
+    from matplotlib import style
 
-    settings: Any = {"text.parse_math": False, "font.family": ["DejaVu Sans", *_installed()]}
-    with rc_context(settings), warnings.catch_warnings():
+    settings: Any = {
+        "text.parse_math": False,
+        "font.family": ["DejaVu Sans", *_installed()],
+        "axes.prop_cycle": cycler(color=LINES),
+    }
+    with style.context(["default", settings]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         yield
@@ -68,6 +77,15 @@ def legend_below(figure: Any, lines: Sequence[tuple[Any, str]], size: float = 7)
         handlelength=3,
         frameon=False,
     )
+
+
+def labelled(figure: Any) -> list[tuple[Any, str]]:
+    """Return what the panels of a figure show and its names, for `legend_below`; each name once."""
+    drawn: dict[str, Any] = {}
+    for panel in figure.axes:
+        for line, name in zip(*panel.get_legend_handles_labels(), strict=True):
+            drawn.setdefault(name, line)
+    return [(line, name) for name, line in drawn.items()]
 
 
 def fold(text: str, letters: int, lines: int = 3) -> str:

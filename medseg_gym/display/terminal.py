@@ -11,11 +11,23 @@ from typing import Any
 import rich.console
 import rich.table
 from rich.console import ConsoleOptions, RenderResult
+from rich.default_styles import DEFAULT_STYLES
 from rich.measure import Measurement
+from rich.theme import Theme
 
 from medseg_gym.display.output import is_hidden
 
 _PIPE_WIDTH = 180
+_PALE = ("black", "blue", "yellow", "white")
+"""Colours that, as the bright ones, cannot be read on a dark or on a light background."""
+_THEME = Theme(
+    {
+        name: style.without_color
+        for name, style in DEFAULT_STYLES.items()
+        if style.color and (style.color.name in _PALE or style.color.name.startswith("bright_"))
+    }
+)
+"""rich's own styles of numbers, paths and bars, without those colours."""
 _WRAPPED = 16  # characters that a column of words gets at least
 
 
@@ -23,11 +35,12 @@ class Console(rich.console.Console):
     """A console whose reader may go away (`| head`): the program goes on, and writes its files.
 
     Args:
-        **options: As in rich, but that `:100:` in a spec stays what it is and becomes no picture.
+        **options: As in rich, but that `:100:` in a spec stays what it is and becomes no picture,
+            and that styles have no colour which some backgrounds swallow.
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"emoji": False, **options})
+        super().__init__(**{"emoji": False, "theme": _THEME, **options})
 
     def on_broken_pipe(self) -> None:
         """Print nothing more; rich itself would end the program."""

@@ -100,7 +100,7 @@ def _collect(name: str, members: list[str] | None) -> str:
 
 def exported(file: Path) -> list[str]:
     """Names in a module's `__all__`."""
-    for node in ast.parse(file.read_text()).body:
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
             return [str(name) for name in ast.literal_eval(node.value)]
     return []
@@ -109,12 +109,14 @@ def exported(file: Path) -> list[str]:
 def public_names(file: Path) -> list[str]:
     """Classes and functions of a module that have no underscore."""
     kinds = (ast.ClassDef, ast.FunctionDef)
-    body = ast.parse(file.read_text()).body
+    body = ast.parse(file.read_text(encoding="utf-8")).body
     return [n.name for n in body if isinstance(n, kinds) and not n.name.startswith("_")]
 
 
 def _first_paragraph(file: Path) -> str:
-    return (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n\n")[0]
+    return (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").partition("\n\n")[
+        0
+    ]
 
 
 def room_list() -> str:

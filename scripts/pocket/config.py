@@ -86,7 +86,7 @@ class PocketConfig:
             MedSegError: The file is not such a file.
         """
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text(encoding="utf-8"))
             unknown = set(values) - {field.name for field in fields(cls)}
             if unknown:
                 raise ValueError(f"unknown settings {', '.join(sorted(unknown))}")

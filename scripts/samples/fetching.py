@@ -21,7 +21,9 @@ class BuildError(MedSegError):
 
 def run_pip(python: str, *arguments: str) -> None:
     """Run pip, quietly unless it fails."""
-    done = subprocess.run([python, "-m", "pip", *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        [python, "-m", "pip", *arguments], capture_output=True, text=True, encoding="utf-8"
+    )
     if done.returncode:
         raise BuildError(
             f"`pip {' '.join(arguments)}` failed:\n{done.stderr.strip()}\n"

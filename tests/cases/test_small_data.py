@@ -144,3 +144,18 @@ def test_small_data_work_in_every_command(spec, tmp_path) -> None:
     call("trajectories", "generate", *every, *played, "--out", tmp_path / "store", "-q")
     stored = json.loads(call("trajectories", "summary", tmp_path / "store", "--json"))
     assert stored["episodes"] == count
+
+
+def test_training_says_at_once_which_cases_it_will_lack(folder, tmp_path) -> None:
+    run = tmp_path / "run"
+    words = ["train", "sb3-ppo", "--backbone", "ellipse", "--out", run, "--steps", "8"]
+    words += "--rollout 4 --minibatch 4 --num-envs 2 --pool 1 --image-size 32".split()
+    cases = f"folder:{folder}?target=square&splits=100,0,0"
+    without = ["--eval-every", "0"]
+    with pytest.raises(EmptySplit, match="--eval-every 0 does without val cases"):
+        call(*words, "--cases", cases)
+    with pytest.raises(EmptySplit, match="--test-cases 0 does without test cases"):
+        call(*words, "--cases", cases, *without)
+    assert not run.exists()
+    call(*words, "--cases", cases, *without, "--test-cases", "0")
+    assert (run / "checkpoints").is_dir()

@@ -13,6 +13,7 @@ from medseg_gym.backbones import EllipseBackbone
 from medseg_gym.cases import CaseError
 from medseg_gym.episodes import EpisodeEngine, EpisodeError, rewards
 from medseg_gym.errors import MedSegError, PromptError
+from medseg_gym.object_paths import absolute_files
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo
 
 ELLIPSE = EllipseBackbone()
@@ -142,3 +143,18 @@ def test_misuse_is_refused(forgetful):
         rewards.register("dice_gain", IouLevel)
     with pytest.raises(MedSegError, match="options go with a reward's name"):
         rewards.make(IouLevel(), weight=2)
+
+
+@pytest.mark.parametrize("place", ["my - own (2)", "C:", "\u00fc"])
+def test_a_formula_holds_files_of_any_folder(place, tmp_path, monkeypatch):
+    """Blanks and marks in a path are no operators; a drive's colon does not end a name."""
+    monkeypatch.chdir(tmp_path)
+    text = f"{place}/own_pay.py" if place != "C:" else r"C:\own_pay.py"
+    file = tmp_path / text
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("def pay(episode, weight=1.0):\n    return weight * episode.iou\n")
+    assert values(f"{text}:pay", [TRUTH], [BOX]) == [1.0]
+    formula = f"0.5 * {text}:pay?weight=4 + dice_gain - {text}:pay"
+    assert values(formula, [TRUTH], [BOX]) == pytest.approx([0.5 * 4 + 0.99 - 1])
+    if place != "C:":  # as worker processes get it
+        assert values(absolute_files(formula), [TRUTH], [BOX]) == pytest.approx([1.99])

@@ -162,6 +162,7 @@ class PPOSettings(
     """Weight of the value's squared error."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("steps", "num_envs", "rollout", "minibatch", "epochs", "width"):
             if getattr(self, name) < 1:
                 raise MedSegError(f"{name} must be at least 1, got {getattr(self, name)}")

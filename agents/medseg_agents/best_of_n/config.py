@@ -75,6 +75,7 @@ class BestOfNRun(TrainingOptions, EnvironmentOptions, SamplingOptions, ModelOpti
     one_schedule: ClassVar[bool] = False  # but one of each iteration
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("num_envs", "iterations", "max_completion_length", "max_steps"):
             if getattr(self, name) < 1:
                 raise BestOfNError(f"{name} must be at least 1, got {getattr(self, name)}")

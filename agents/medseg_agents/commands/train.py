@@ -63,6 +63,7 @@ def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
         import_module(f"medseg_agents.arrays.{kind}.train"), f"train_{kind}"
     )
     console = make_console()
+    _check_splits(config)
     train(config, out, resume)
     plot_run(out)
     result: dict[str, Any] = {"run": out, "policy": f"{kind}:{out}"}
@@ -70,3 +71,25 @@ def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
         result["test"] = compare_run(kind, config, out, console).as_json()
     print_result(result)
     console.print(f"checkpoints, logs and results are in {out}")
+
+
+def _check_splits(config: PPOSettings) -> None:
+    """Refuse a run that would end in an error after all it has learned, for want of other cases.
+
+    Raises:
+        EmptySplit: Of a split that is to be played; it says how to do without.
+    """
+    from medseg_gym.cases import load_cases
+    from medseg_gym.cases.source import EmptySplit
+
+    for split, played, flag in (
+        ("val", config.eval_every, "--eval-every 0"),
+        ("test", config.test_cases, "--test-cases 0"),
+    ):
+        if played:
+            try:
+                load_cases(config.cases, split)
+            except EmptySplit as error:
+                raise EmptySplit(
+                    f"{error}. Training takes no --split: {flag} does without {split} cases"
+                ) from None

@@ -75,6 +75,7 @@ class DpoConfig(MachineOptions, OptimiserOptions, PairOptions, ModelOptions):
     """A run of DPO."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         take_files(self, "pairs", "validation")
         check_training(self, DpoError)
         if not self.beta > 0:

@@ -231,6 +231,9 @@ class CompareOptions(PlayingOptions, DeviceOptions):
         if self.by not in BY:
             near = nearest(self.by, BY)
             raise MedSegError(f"by must be modality, group or target, got {self.by!r}{near}")
+        for name in ("policies", "backbones", "seeds"):
+            if not getattr(self, name):
+                raise MedSegError(f"{name} must name at least one")
         for text in self.checkpoint:
             if "=" not in text:
                 raise MedSegError(f"checkpoint must be BACKBONE=FILE, got {text!r}")

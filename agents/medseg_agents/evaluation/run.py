@@ -91,6 +91,7 @@ def run_evaluation(
 
     def open_file(_: int, settings: dict[str, Any]) -> RecordFile:
         run = RunFolder(out)
+        run.refuse_other(options)
         file = RecordFile(run.records_file, settings)
         run.write_config(options)
         return file

@@ -248,7 +248,7 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             else:
                 entry[key] = value
         flat.append(entry)
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(flat[0]))
         writer.writeheader()
         writer.writerows(flat)

@@ -43,6 +43,7 @@ class ChatSettings(
     """
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, field in describe_fields(type(self)).items():
             choices = typing.get_args(field.declared)
             if typing.get_origin(field.declared) is Literal and getattr(self, name) not in choices:

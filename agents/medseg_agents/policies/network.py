@@ -97,7 +97,7 @@ def load_network(
         PolicyError: The checkpoint's files are missing, or do not fit the view.
     """
     try:
-        values = json.loads((folder / NETWORK_CONFIG).read_text())
+        values = json.loads((folder / NETWORK_CONFIG).read_text(encoding="utf-8"))
         config = NetworkConfig(**{**values, "tools": tuple(values["tools"])})
         network = PromptNetwork(observation_space, action_space, config)
         network.load_state_dict(load_file(folder / NETWORK_WEIGHTS))

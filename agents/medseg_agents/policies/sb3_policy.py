@@ -126,7 +126,7 @@ def load_policy(
         PolicyError: The checkpoint's files are missing or damaged, or do not fit the view.
     """
     try:
-        config = json.loads((folder / SB3_CONFIG).read_text())
+        config = json.loads((folder / SB3_CONFIG).read_text(encoding="utf-8"))
         policy = build_policy(observation_space, action_space, config)
         load_model(policy, folder / SB3_WEIGHTS)
     except (*_UNUSABLE, SafetensorError) as error:

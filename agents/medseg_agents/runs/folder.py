@@ -106,8 +106,31 @@ class RunFolder:
         Args:
             config: The options.
             error: Raised when the disk refuses.
+
+        Raises:
+            MedSegError: As `error`; or see `refuse_other`.
         """
+        self.refuse_other(config, error)
         atomic_write(self.config_file, config.to_json(), error)
+
+    def refuse_other(self, config: Options, error: type[MedSegError] = MedSegError) -> None:
+        """Refuse a folder whose `config.json` is not of the same kind, so that it is not lost.
+
+        Args:
+            config: Options of the run that is to be written there.
+            error: Raised if it is of another command, or of another program.
+        """
+        if not self.config_file.is_file():
+            return
+        try:
+            owner = read_json(self.config_file, error).get("algorithm")
+        except MedSegError as problem:
+            raise error(f"{problem}; give another --out") from None
+        if owner != type(config).__name__:
+            holds = f"a run of {owner}" if owner else "a config.json of another program"
+            raise error(
+                f"{self.path} holds {holds}, not of {type(config).__name__}; give another --out"
+            )
 
     def read_config(self, kind: type[O], error: type[MedSegError] = MedSegError) -> O:
         """Return the options of the run.

@@ -162,7 +162,7 @@ class RunLog:
             row = {"step": step, "alert": name, "event": event, "text": text}
             append_rows(self.alerts_file, [row])
             message = f"alert: {text}" if event == "began" else f"alert {name} has ended"
-            style = "yellow" if event == "began" else "green"
+            style = "magenta" if event == "began" else "green"
             self.console.print(f"{self.unit} {step}: {message}", style=style, highlight=False)
             self._show_alert(step, name, message)
 
@@ -201,7 +201,10 @@ def read_progress(folder: Path) -> list[dict[str, Any]]:
 def write_csv(rows: list[dict[str, Any]], path: Path) -> None:
     """Write rows with whatever columns they have."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with atomic_path(path, durable=False) as part, part.open("w", newline="") as file:
+    with (
+        atomic_path(path, durable=False) as part,
+        part.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -175,6 +175,7 @@ class SftConfig(MachineOptions, OptimiserOptions, ConversationOptions, StartOpti
     """A supervised run."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         take_files(self, "trajectories", "validation")
         check_training(self, SftError)
         if not self.trajectories:

@@ -92,7 +92,7 @@ def make_table(
         "rows": rows,
     }
     atomic_write(out / "result.json", json.dumps(result, indent=1))
-    with (out / "result.csv").open("w", newline="") as file:
+    with (out / "result.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

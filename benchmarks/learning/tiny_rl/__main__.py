@@ -174,7 +174,7 @@ def read_chain(folder: Path) -> Chain:
             f"{folder} holds no fine-tuned model; make it first: "
             f"python -m benchmarks.learning.tiny_chain --out {folder}"
         )
-    return Chain(**json.loads(file.read_text()))
+    return Chain(**json.loads(file.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

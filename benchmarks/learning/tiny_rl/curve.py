@@ -10,7 +10,7 @@ import numpy as np
 from medseg_agents.runs.log import read_progress
 
 from benchmarks.learning.tiny_rl.runs import TITLES, folder_of
-from medseg_gym.display.plots import drawing
+from medseg_gym.display.plots import drawing, labelled, legend_below
 
 
 @drawing()
@@ -36,5 +36,5 @@ def plot_curve(out: Path, seeds: Sequence[int], path: Path) -> None:
     right.set(xlabel="CPU minutes", ylabel="greedy return, validation cases")
     for panel in (left, right):
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=8)
+    legend_below(figure, labelled(figure))
     figure.savefig(path, dpi=130)

@@ -136,7 +136,7 @@ def make_table(
     }
     atomic_write(out / "result.json", json.dumps(result, indent=1))
     for name, content in (("result.csv", rows), ("differences.csv", differences)):
-        with (out / name).open("w", newline="") as file:
+        with (out / name).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(content[0]))
             writer.writeheader()
             writer.writerows(content)

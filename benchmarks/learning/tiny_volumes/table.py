@@ -63,7 +63,7 @@ def make_table(
             console.print(f"playing: {label}")
             played = play_volumes(chain, volume_spec(text), backbone)
             atomic_write(file, json.dumps(row_of(label, note, played), indent=1))
-        rows.append(json.loads(file.read_text()))
+        rows.append(json.loads(file.read_text(encoding="utf-8")))
     result = {
         "machine": describe_machine(),
         "chain": asdict(chain),

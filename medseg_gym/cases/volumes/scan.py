@@ -55,7 +55,9 @@ def read_volume_file(
         if volume.header.channels > 1:
             count = volume.header.channels
             raise Damaged(
-                volume.name, f"has {count} volumes along a fourth axis; choose one with channel=0"
+                volume.name,
+                f"has {count} volumes along a fourth axis; choose one with channel=0 in a spec, "
+                "--channel 0 in `medseg run`",
             )
         channel = 0
     image = show_volume(volume, parse_window(window, modality), channel)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from medseg_gym.episodes.rewards.composition import Mixture, parts_of
 from medseg_gym.episodes.rewards.protocol import Reward
 from medseg_gym.errors import MedSegError
+from medseg_gym.object_paths import files_in
 
-_OWN = r"(?!-)[^\s()*+?:]+:[A-Za-z_][\w.]*"
+_OWN = r"(?!-)(?:[A-Za-z]:(?=[\\/]))?[^\s()*+?:]+:[A-Za-z_][\w.]*"  # C:\own.py:Name too
+_BEHIND_FILE = re.compile(r":[A-Za-z_][\w.]*(?:\?[^\s()]*)?")
 _TOKEN = re.compile(
     r"\s*(?:"
     r"(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w./:]))"
@@ -42,14 +44,21 @@ class Token:
 def tokens_of(formula: str) -> list[Token]:
     """Cut a formula into numbers, specs and marks.
 
-    The options of a spec end at a blank or a parenthesis, so that values may hold +, - and *.
+    The options of a spec end at a blank or a parenthesis, so that values may hold +, - and *. The
+    path of a file that exists may hold any of these.
 
     Raises:
         FormulaError: There is something else in it.
     """
     tokens: list[Token] = []
     at, end = 0, len(formula.rstrip())
+    ends = {start: stop for start, stop, _ in files_in(formula)}
     while at < end:
+        at += len(formula[at:]) - len(formula[at:].lstrip())
+        if at in ends and (name := _BEHIND_FILE.match(formula, ends[at])):
+            tokens.append(Token("spec", formula[at : name.end()]))
+            at = name.end()
+            continue
         match = _TOKEN.match(formula, at)
         if match is None:
             raise FormulaError(_MARKS)

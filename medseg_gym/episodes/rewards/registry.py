@@ -93,8 +93,11 @@ def make(text: str | Reward, **options: Any) -> Reward:
 
 def _is_whole(text: str) -> bool:
     """Return whether a text is one spec though no formula could hold it, as a path with blanks."""
-    kind = re.split(r"[:?]", text, maxsplit=1)[0]
-    return REWARDS.knows(kind) or (kind.endswith(".py") and Path(kind).expanduser().is_file())
+    if REWARDS.knows(re.split(r"[:?]", text, maxsplit=1)[0]):
+        return True
+    spec = REWARDS.parse(text)  # of C:\own.py:Name the first colon is the drive's
+    file = spec.kind.rpartition(":")[0]
+    return spec.is_own and file.endswith(".py") and Path(file).expanduser().is_file()
 
 
 def _build(text: str, options: dict[str, Any]) -> Reward:

@@ -96,7 +96,7 @@ def read_keys(path: Path) -> dict[str, str]:
         MedSegError: The file cannot be read, holds no key, or a line is something else.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise MedSegError(f"{path}: the key file cannot be read: {error}") from error
     keys: dict[str, str] = {}

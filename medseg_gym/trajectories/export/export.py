@@ -325,7 +325,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema
 
 
 def _write_jsonl(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for row in rows:
             row["images"] = [base64.b64encode(image["bytes"]).decode() for image in row["images"]]
             file.write(json.dumps(row) + "\n")

@@ -40,7 +40,7 @@ def open_folder(path: Path) -> None:
     if not path.is_dir():
         raise TrajectoryError(f"there is no trajectory store at {path}")
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise TrajectoryError(
             f"{path} is not a trajectory store: it has no {FORMAT_FILE}"

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from medseg_agents.arrays.cloning import clone
 from medseg_agents.arrays.networks import NetworkConfig, PromptNetwork
 from medseg_agents.arrays.rllib.callbacks import DICE
 from medseg_agents.arrays.rllib.config import RLlibPPOConfig
@@ -94,6 +93,8 @@ def train_rllib(
         total = config.total(config.steps)
         with RunLog(run.path, total, step, console, log_to=config.log_to) as log:
             if newest is None and config.clone is not None:
+                from medseg_agents.arrays.cloning import clone  # it alone needs trajectories
+
                 clone(network, config, view, log)
                 _give_weights(algo, network)
                 _save(run, algo, network, config, 0)

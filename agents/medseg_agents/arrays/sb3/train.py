@@ -16,7 +16,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
 import medseg_gym  # noqa: F401  (registers the ids)
-from medseg_agents.arrays.cloning import clone
 from medseg_agents.arrays.networks import NetworkConfig
 from medseg_agents.arrays.sb3.config import SB3PPOConfig
 from medseg_agents.arrays.sb3.policy import PromptPolicy
@@ -112,6 +111,8 @@ def train_sb3(
     with RunLog(run.path, total, step, console, log_to=config.log_to) as log:
         if newest is None and config.clone is not None:
             network: Any = model.policy.network
+            from medseg_agents.arrays.cloning import clone  # it alone needs trajectories
+
             clone(network, config, view, log)
             save_checkpoint(run, model, config, 0)
         model.set_logger(Logger(None, []))

@@ -56,7 +56,7 @@ class MaskFolder:
     def __post_init__(self) -> None:
         """Take over what an earlier call has written with the same options."""
         try:
-            index = json.loads((self.path / INDEX).read_text())
+            index = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return
         if index.get("keep_identifiers") == self.keep_identifiers:

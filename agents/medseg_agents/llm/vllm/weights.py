@@ -97,7 +97,7 @@ def write_adapter(model: Any, folder: Path) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 def give_weights(sampler: Sampler, model: Any, everything: bool = False) -> None:

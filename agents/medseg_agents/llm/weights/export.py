@@ -108,4 +108,4 @@ def _copy_adapters(folder: Path, out: Path, base: str) -> None:
         shutil.copy(file, out / file.name)
     config = read_json(folder / ADAPTER_FILE, PolicyError)
     config["base_model_name_or_path"] = str(Path(base).absolute())
-    (out / ADAPTER_FILE).write_text(json.dumps(config, indent=2))
+    (out / ADAPTER_FILE).write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -79,8 +79,8 @@ def save_whole(model: Any, folder: str | Path, dtype: str) -> None:
         state[name] = tensor
     model.save_pretrained(folder, state_dict=state)
     file = Path(folder) / "config.json"
-    config = _with_dtype(json.loads(file.read_text()), dtype)
-    file.write_text(json.dumps(config, indent=2) + "\n")
+    config = _with_dtype(json.loads(file.read_text(encoding="utf-8")), dtype)
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _with_dtype(config: Any, dtype: str) -> Any:
