@@ -1,0 +1,1 @@
+"""What a run will need before it is started: memory of every GPU, and the time of an iteration."""
