@@ -175,7 +175,18 @@ def _save(out: Path, rows: list[dict[str, Any]]) -> None:
 def as_table(rows: list[dict[str, Any]]) -> Table:
     """One row a measurement, memory in MiB."""
     table = Table(title="Peak memory of a gradient step, MiB")
-    headers = ("model", "trained", "prompts", "layers", "logits", "rows", "step", "planned", "process", "s")
+    headers = (
+        "model",
+        "trained",
+        "prompts",
+        "layers",
+        "logits",
+        "rows",
+        "step",
+        "planned",
+        "process",
+        "s",
+    )
     for header in headers:
         table.add_column(header, justify="right")
     for row in rows:

@@ -151,17 +151,19 @@ def prepare(step: Step) -> ReadyStep:
 def planned(step: Step) -> float:
     """Return the bytes that a plan reckons for the step, weights and moments left out."""
     from medseg_agents.grpo.plan.conversation import Conversation
-    from medseg_agents.grpo.plan.memory import GRADIENTS_OF_WEIGHTS, learner_parts, total
-    from medseg_agents.grpo.plan.memory import weight_parts
+    from medseg_agents.grpo.plan.memory import (
+        GRADIENTS_OF_WEIGHTS,
+        learner_parts,
+        total,
+        weight_parts,
+    )
     from medseg_agents.grpo.plan.shape import read_shape
     from medseg_agents.grpo.settings import GRPORun
 
     run = GRPORun(model=step.model, device="cpu", **step.settings)
     shape = read_shape(step.model, run.lora_rank, dtype=run.dtype, precision=run.precision)
     image = shape.image_tokens(step.image_size)
-    talk = Conversation(
-        step.prompt, 8 + image, step.completion, step.turns, image, step.turns
-    )
+    talk = Conversation(step.prompt, 8 + image, step.completion, step.turns, image, step.turns)
     weights = [p for p in weight_parts(shape, run, True) if p.name == GRADIENTS_OF_WEIGHTS]
     return total(weights + learner_parts(shape, run, talk))
 

@@ -37,8 +37,8 @@ Plan = Annotated[
         metavar="GPUSxGB",
         is_eager=True,
         callback=_let_out_miss,
-        help="Train nothing; print what each GPU of such a machine would hold, as for 8x80 (eight of "
-        "80 GB), and which settings make it fit. Of --model its config.json is enough. With "
+        help="Train nothing; print what each GPU of such a machine would hold, as for 8x80 (eight "
+        "of 80 GB), and which settings make it fit. Of --model its config.json is enough. With "
         "8x80?sampled=900&learned=4000 (tokens a second of a runner and of a learner), or "
         "8x80?measured=RUN, also the time of an iteration.",
     ),

@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,9 +22,10 @@ from medseg_agents.grpo.settings import ChatRun, GRPORun
 
 from benchmarks.learning.memory import SIZES, build
 from benchmarks.learning.memory_step import Step, planned, prepare
-from medseg_gym.cli.main import app
+from medseg_gym.cli.main import add_installed_commands, app
 from medseg_gym.errors import MedSegError
 
+add_installed_commands(app)
 CONFIGS = Path(__file__).parents[3] / "configs"
 SHAPES = CONFIGS / "shapes"
 LARGE = str(SHAPES / "qwen3_vl_8b")
@@ -103,13 +106,21 @@ def plan(machine="1x80", **settings) -> Plan:
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*gb/grpo.yaml")), ids=lambda f: f.parent.name)
-def test_the_configurations_for_gpus_fit(file):
-    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    size, gpus = file.parent.name.split("_")[2], file.parent.name.split("_")[-1].removesuffix("gb")
-    model = str(SHAPES / f"qwen3_vl_{size}")
-    machine = gpus if "x" in gpus else f"1x{gpus}"
-    made = make_plan(GRPORun(**{**settings, "model": model}), read_machine(machine))
-    assert made.fits, verdict(made)
+def test_the_configurations_for_gpus_fit_as_they_say(file):
+    text = file.read_text(encoding="utf-8")
+    claim = re.search(
+        r"# planned: ([\d.]+) of (\d+) GB on the fullest GPU, part by part by\n#(.+)", text
+    )
+    command = shlex.split(claim[3])
+    assert (
+        command[:3] == ["medseg", "train", "grpo"]
+        and command[4] == f"configs/{file.parent.name}/grpo.yaml"
+    )
+    model, machine = (command[command.index(name) + 1] for name in ("--model", "--plan"))
+    settings = {**yaml.safe_load(text), "model": str(CONFIGS.parent / model)}
+    made = make_plan(GRPORun.from_mapping(settings, str(file)), read_machine(machine))
+    assert made.needed / 1e9 == pytest.approx(float(claim[1]), abs=0.06), verdict(made)
+    assert made.needed < 0.9 * made.machine.bytes and made.machine.gigabytes == float(claim[2])
 
 
 def test_what_does_not_fit_is_told_with_settings_under_which_it_does():
@@ -129,8 +140,8 @@ def test_where_nothing_helps_that_is_said():
 
 LESS = [
     ({}, {"gradient_checkpointing": True}),
-    ({"gradient_checkpointing": True}, {"micro_batch": 4}),
-    ({}, {"num_envs": 32}),
+    ({"num_envs": 8}, {"micro_batch": 4}),
+    ({"gradient_checkpointing": True}, {"num_envs": 32}),
     ({"micro_batch": 1, "num_envs": 8}, {"dtype": "bfloat16"}),
 ]
 
@@ -144,9 +155,7 @@ def test_what_saves_memory_shows_in_the_plan(before, change):
 def test_shards_divide_what_is_trained():
     parts = {}
     for learners in (2, 4):
-        made = plan(
-            "8x80", lora_rank=0, shard=True, learners=learners, env_runners=4, num_envs=8
-        )
+        made = plan("8x80", lora_rank=0, shard=True, learners=learners, env_runners=4, num_envs=8)
         (learner, *_) = [p for gpu in made.gpus for p in gpu if p.name == "learner"]
         parts[learners] = {part.name: part.bytes for part in learner.parts}
     for name in ("trained weights", "gradients", "Adam's moments"):
@@ -154,10 +163,9 @@ def test_shards_divide_what_is_trained():
 
 
 def test_parts_of_a_gpu_lie_together():
-    made = plan("2x80", lora_rank=16, learners=2, env_runners=2, gpus_per_learner=0.5,
-                gpus_per_runner=0.5)  # fmt: skip
-    names = [sorted(process.name for process in gpu) for gpu in made.gpus]
-    assert names == [["learner", "runner"]] * 2 or names == [["learner"] * 2, ["runner"] * 2]
+    made = plan("1x80", lora_rank=16, learners=1, env_runners=2, gpus_per_learner=0.5,
+                gpus_per_runner=0.25)  # fmt: skip
+    assert [process.name for process in made.gpus[0]] == ["runner", "runner", "learner"]
 
 
 # time ------------------------------------------------------------------------------------------
@@ -222,7 +230,7 @@ def test_the_command_prints_a_plan_and_writes_nothing(tmp_path, monkeypatch):
     words = ["train", "grpo", "--plan", "8x80", "--model", LARGE, "--lora-rank", "64"]
     result = CliRunner().invoke(app, [*words, "--dtype", "bfloat16", "--num-envs", "8"])
     assert result.exit_code == 0, result.output
-    for text in ("8.767 B", "keys and values", "GPU 0", "GPU 7", "is not known"):
+    for text in ("8.977 B", "keys and values", "GPU 0", "GPU 7", "is not known"):
         assert text in " ".join(result.output.split()), result.output
     document = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert document["parameters"] > 8e9 and document["processes"][0]["parts"]

@@ -1,1 +1,1 @@
-"""What a run will need before it is started: memory of every GPU, and the time of an iteration."""
+"""Needs of a run, before it is started: memory of every GPU, and the time of an iteration."""

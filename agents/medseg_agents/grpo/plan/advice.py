@@ -77,10 +77,8 @@ def _changes(run: ChatRun, gpus: int) -> Iterator[dict[str, Any]]:
     if run.engine == "vllm" and not run.vllm_sleep:
         yield {"vllm_sleep": True}
     if gpus > 1 and not run.shard:
-        yield {"shard": True, "learners": gpus // 2, "env_runners": gpus - gpus // 2}
-        yield {
-            **{"shard": True, "learners": gpus, "env_runners": gpus},
-            **{"gpus_per_learner": 0.5, "gpus_per_runner": 0.5},
-        }
+        share: dict[str, Any] = {"gpus_per_learner": None, "gpus_per_runner": None}
+        yield {"shard": True, "learners": gpus // 2, "env_runners": gpus - gpus // 2, **share}
+        yield {"shard": True, "learners": gpus - 1, "env_runners": 1, **share}
     if not run.lora_rank:
         yield {"lora_rank": 64, "dtype": "bfloat16", "precision": "bfloat16"}

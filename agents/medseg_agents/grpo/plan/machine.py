@@ -14,7 +14,7 @@ _GPUS = re.compile(r"(\d+)\s*[x*]\s*(\d+(?:\.\d+)?)(?:\s*GB)?", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class Knowledge:
-    """What a plan is told besides the settings of the run.
+    """Knowledge that a plan is given besides the settings of the run.
 
     Raises:
         MedSegError: A number out of range.

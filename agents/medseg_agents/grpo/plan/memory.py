@@ -27,8 +27,8 @@ until the next turn."""
 
 PLAYING, LOSS, TEXT, VISION, STEPPING = "playing", "loss", "text", "vision", "optimiser"
 PHASES = (PLAYING, LOSS, TEXT, VISION, STEPPING)
-"""What a process does one after the other: it plays; of each micro-batch it computes the loss, then
-gradients of the language model's layers and of the vision tower's; then the optimiser steps."""
+"""Phases of a process, one after the other: it plays; of each micro-batch it computes the loss,
+then gradients of the layers of the language model and of the vision tower; AdamW steps."""
 
 GRADIENTS_OF_WEIGHTS = "gradients"
 GRADIENTS = (LOSS, TEXT, VISION)
@@ -63,7 +63,17 @@ def weight_parts(shape: ModelShape, run: ChatRun, learner: bool) -> list[Part]:
     """Weights and, of a learner, gradients and moments; a share of them where it is sharded."""
     shards = run.learners if learner and run.shard else 1
     share = f" / {shards} learners" if shards > 1 else ""
-    parts = []
+    parts = list[Part]()
+    if not learner and run.precision == "bfloat16":
+        kept = shape.vocabulary * shape.text.width  # the input embeddings stay as they are
+        size = kept * (shape.frozen_bytes if shape.frozen > shape.trained else FLOAT)
+        return [
+            Part(
+                "weights",
+                size + (shape.parameters - kept) * 2,
+                f"{_millions(shape.parameters - kept)} x 2 bytes, bfloat16, and the embeddings",
+            )
+        ]
     if shape.frozen:
         parts.append(
             Part(
@@ -82,7 +92,9 @@ def weight_parts(shape: ModelShape, run: ChatRun, learner: bool) -> list[Part]:
     if not learner:
         return parts
     parts += [
-        Part(GRADIENTS_OF_WEIGHTS, shape.trained * FLOAT / shards, f"as the trained weights{share}"),
+        Part(
+            GRADIENTS_OF_WEIGHTS, shape.trained * FLOAT / shards, f"as the trained weights{share}"
+        ),
         Part("Adam's moments", 2 * shape.trained * FLOAT / shards, f"twice as much{share}"),
     ]
     if run.beta and shape.frozen < shape.trained:
@@ -195,8 +207,8 @@ def runner_parts(shape: ModelShape, run: ChatRun, talk: Conversation, slots: int
             (PLAYING,),
         ),
     ]
-    if run.precision == "bfloat16":
-        parts.append(_cast(shape, (PLAYING,)))
+    if run.precision == "bfloat16" and not run.env_runners and not run.learners:
+        parts.append(_cast(shape, (PLAYING,)))  # it plays with the learner's weights
     return parts
 
 
@@ -237,7 +249,7 @@ def _activations(
     run: ChatRun,
     shape: ModelShape,
 ) -> tuple[Part, Part]:
-    """What layers keep, all passes together, and what exists while one of them is computed."""
+    """Parts that layers keep, all passes together, and that exist while one is computed."""
     count, largest = sum(passes), max(passes)
     if run.gradient_checkpointing:
         return (
@@ -253,7 +265,7 @@ def _activations(
                 f"{largest} {unit} x {side.cost.step / 1000:.1f} kB",
             ),
         )
-    more = max(0.0, side.cost.step - side.cost.kept)
+    gradients = max(0.0, side.cost.step - side.cost.kept)
     return (
         Part(
             f"activations, {name}",
@@ -263,8 +275,8 @@ def _activations(
         ),
         Part(
             f"gradients of one layer's activations, {name}",
-            largest * more,
-            f"{largest} {unit} x {more / 1000:.1f} kB",
+            largest * gradients,
+            f"{largest} {unit} x {gradients / 1000:.1f} kB",
         ),
     )
 
@@ -283,8 +295,8 @@ def _adam(shape: ModelShape, run: ChatRun) -> Part:
         size = 2 * shape.largest * FLOAT
         return Part("AdamW's arithmetic", size, "twice the largest trained tensor", (STEPPING,))
     share = max(1, run.learners) if run.shard else 1
-    size = shape.trained * FLOAT / share
-    return Part("AdamW's arithmetic", size, "as the trained weights, all at once", (STEPPING,))
+    whole = shape.trained * FLOAT / share
+    return Part("AdamW's arithmetic", whole, "as the trained weights, all at once", (STEPPING,))
 
 
 def _cast(shape: ModelShape, phases: tuple[str, ...]) -> Part:

@@ -62,21 +62,21 @@ def processes(
         Part(part.name, machine.known.segmenter * 1e9, part.because) for part in segmenter_parts()
     ]
     vllm = run.engine == "vllm"
-    plays = (
-        vllm_parts(run, machine.bytes) if vllm else runner_parts(shape, run, talk, slots)
-    ) + ([] if run.shared_backbone else segmenter)
+    plays = (vllm_parts(run, machine.bytes) if vllm else runner_parts(shape, run, talk, slots)) + (
+        [] if run.shared_backbone else segmenter
+    )
     learns = weight_parts(shape, run, True) + learner_parts(shape, run, talk)
     held = weight_parts(shape, run, False)
     result = list[Process]()
     together = run.env_runners == 0 and run.learners == 0
+    if not together:  # runners are started first
+        for _ in range(max(1, run.env_runners)):
+            parts = process_parts() + held + plays
+            result.append(Process("runner", tuple(parts), gpus.per_runner))
     for _ in range(max(1, run.learners)):
         parts = process_parts() + learns + (plays if together else [])
         name = "learner and runner" if together else "learner"
         result.append(Process(name, tuple(parts), gpus.per_learner))
-    if not together:
-        for _ in range(max(1, run.env_runners)):
-            parts = process_parts() + held + plays
-            result.append(Process("runner", tuple(parts), gpus.per_runner))
     if run.shared_backbone:
         result.append(Process("segmenter", (*process_parts(), *segmenter), gpus.backbone))
     return [process for process in result if process.gpus > 0]
@@ -101,11 +101,11 @@ def slots_of(run: ChatRun) -> int:
     return min(own, run.num_envs) if run.num_envs else own
 
 
-def place(found: Sequence[Process], gpus: int) -> list[list[Process]]:
-    """Put processes on GPUs as Ray does: whole ones first, parts of one fill a GPU up.
+def place(started: Sequence[Process], gpus: int) -> list[list[Process]]:
+    """Put processes on GPUs in the order in which they start: parts of one fill a GPU up.
 
     Args:
-        found: The processes.
+        started: The processes.
         gpus: Their number.
 
     Returns:
@@ -113,7 +113,7 @@ def place(found: Sequence[Process], gpus: int) -> list[list[Process]]:
     """
     free = [1.0] * gpus
     placed: list[list[Process]] = [[] for _ in range(gpus)]
-    for process in sorted(found, key=lambda one: -one.gpus):
+    for process in started:
         wanted = process.gpus
         while wanted > 1e-6:
             part = min(1.0, wanted)

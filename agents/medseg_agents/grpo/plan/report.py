@@ -24,7 +24,7 @@ FLAGS = 0.9
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs on a machine.
+    """Needs of a run on a machine.
 
     Args:
         shape: Of the model.
@@ -54,7 +54,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether it is enough."""
+        """True if it is enough."""
         return self.needed <= self.machine.bytes
 
     def as_json(self) -> dict[str, Any]:
@@ -133,8 +133,8 @@ def make_plan(run: ChatRun, machine: Machine) -> Plan:
     plan = planned(run)
     if plan.fits:
         return plan
-    found = advise(run, lambda other: planned(other).needed, machine.bytes, machine.gpus)
-    return Plan(plan.shape, plan.talk, machine, plan.gpus, plan.time, found)
+    advice = advise(run, lambda other: planned(other).needed, machine.bytes, machine.gpus)
+    return Plan(plan.shape, plan.talk, machine, plan.gpus, plan.time, advice)
 
 
 def image_size(run: ChatRun) -> int:
@@ -151,22 +151,21 @@ def image_size(run: ChatRun) -> int:
 
 
 def show_plan(plan: Plan, console: Console) -> None:
-    """Print the fullest GPU part by part, the others in a line each, and the time."""
+    """Print the processes part by part, each GPU in a line, and the time."""
     shape, machine = plan.shape, plan.machine
     console.print(
         f"{shape.family}, {shape.parameters / 1e9:.3f} B parameters, {shape.trained / 1e9:.3f} B "
         f"trained; an episode of {plan.talk.turns} turns has up to {plan.talk.tokens} tokens "
         f"({plan.talk.image} of an image)"
     )
-    table = Table(title="The fullest GPU", keys=2)
+    table = Table(title="Memory of a process of each kind", keys=2)
     for header in ("process", "part", "GB", "when", "reckoned as"):
         table.add_column(header, justify="right" if header == "GB" else "left")
-    for process in plan.fullest:
+    for process in {one.name: one for gpu in plan.gpus for one in gpu}.values():
         for part in process.parts:
-            table.add_row(
-                process.name, part.name, f"{part.bytes / 1e9:.2f}", ", ".join(part.phases) or "always",
-                part.because,
-            )  # fmt: skip
+            when = ", ".join(part.phases) or "always"
+            size = f"{part.bytes / 1e9:.2f}"
+            table.add_row(process.name, part.name, size, when, part.because)
         table.add_row(process.name, "at its peak", f"{process.bytes / 1e9:.2f}", "", "")
     console.print(table)
     for number, one in enumerate(plan.gpus):
@@ -208,8 +207,8 @@ def _time(time: IterationTime) -> str:
     )
     if time.seconds is None:
         return (
-            f"{tokens}; its time is not known: give rates, as --plan '8x80?sampled=900&learned=4000' "
-            "(tokens a second of one runner and one learner) or measured=RUN_FOLDER"
+            f"{tokens}; its time is not known: give tokens a second of one runner and one learner, "
+            "as --plan '8x80?sampled=900&learned=4000', or measured=RUN_FOLDER"
         )
     return (
         f"{tokens}: {time.playing:.0f} s of playing and {time.learning:.0f} s of learning, "

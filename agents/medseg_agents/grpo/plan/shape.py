@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Side:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What memory is computed from.
+    """Facts about a model from which memory is computed.
 
     Args:
         family: `model_type` of the configuration.
@@ -136,7 +137,8 @@ def read_shape(
     if isinstance(frozen, str):
         frozen = getattr(torch, frozen)
     compute = torch.bfloat16 if precision == "bfloat16" else (frozen if rank else torch.float32)
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an old name
         whole = _build(config, rank, train_vision, frozen)
     text, vision = config.text_config, config.vision_config
     inner = _inner(whole)
@@ -284,7 +286,7 @@ def _mergers(visual: Any, width: int, config: Any, compute: torch.dtype) -> floa
         kept += live.now
         del out
     pixels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    return kept / patches + pixels * 4
+    return float(kept / patches + pixels * 4)
 
 
 def _weight_type(layer: Any) -> torch.dtype:
@@ -297,7 +299,9 @@ def _given(config: Any, visual: bool, stream: torch.dtype) -> dict[str, Any]:
         half = config.vision_config.hidden_size // config.vision_config.num_heads
         angles = torch.zeros(_TOKENS, half, dtype=torch.float32)
         return {
-            "cu_seqlens": np.array([0, _TOKENS]),  # read as numbers, which a tensor here has none of
+            "cu_seqlens": np.array(
+                [0, _TOKENS]
+            ),  # read as numbers, which a tensor here has none of
             "position_embeddings": (angles, angles),
         }
     angles = torch.zeros(1, _TOKENS, _head_width(config.text_config), dtype=stream)

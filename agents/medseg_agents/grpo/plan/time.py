@@ -84,9 +84,7 @@ def _measured(folder: str) -> tuple[float, float]:
     ]
     if not sampled:
         raise MedSegError(f"--plan measured={folder}: no iteration logged tokens_per_second")
-    runners, learners = (
-        max(1, int(config.get(name) or 0)) for name in ("env_runners", "learners")
-    )
+    runners, learners = (max(1, int(config.get(name) or 0)) for name in ("env_runners", "learners"))
     return (
         float(np.median(sampled)) / runners,
         float(np.median(learned)) / learners if learned else 0.0,
