@@ -135,7 +135,8 @@ def learner_parts(shape: ModelShape, run: ChatRun, talk: Conversation) -> list[P
     text = _activations(shape.text, "language model", passes, "tokens", run, shape)
     kept, again = text
     if micro_batches(run) == 1:
-        parts.append(_growing(shape, run, kept.bytes))
+        # Those of all rows are made before a shared prompt lets go of anything.
+        parts.append(_growing(shape, run, kept.bytes * passes[0] / sum(passes)))
     parts += [replace(kept, phases=(LOSS, TEXT)), replace(again, phases=(TEXT,))]
     if shape.vision.trained:
         kept, again = _activations(shape.vision, "vision tower", [patches], "patches", run, shape)
