@@ -176,7 +176,18 @@ def _save(out: Path, rows: list[dict[str, Any]]) -> None:
 def as_table(rows: list[dict[str, Any]]) -> Table:
     """One row a measurement, memory in MiB."""
     table = Table(title="Peak memory of a gradient step, MiB")
-    headers = ("model", "trained", "prompts", "layers", "logits", "rows", "step", "process", "s")
+    headers = (
+        "model",
+        "trained",
+        "prompts",
+        "layers",
+        "logits",
+        "rows",
+        "step",
+        "planned",
+        "process",
+        "s",
+    )
     for header in headers:
         table.add_column(header, justify="right")
     for row in rows:
@@ -190,6 +201,7 @@ def as_table(rows: list[dict[str, Any]]) -> Table:
             f"{chunk} at once" if chunk else "all at once",
             f"{settings['groups']} x {settings['num_generations']} by {settings['micro_batch']}",
             f"{(row['peak'] - row['held']) / MIB:.0f}",
+            f"{row['planned'] / MIB:.0f}",
             f"{row['peak'] / MIB:.0f}",
             f"{row['seconds']:.1f}",
         )

@@ -103,13 +103,26 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def measure(step: Step) -> dict[str, float]:
-    """Take a step, with an optimiser that has its moments already.
+@dataclass(frozen=True)
+class ReadyStep:
+    """A learner that has its optimiser's moments, and what it learns from next."""
 
-    Returns:
-        In bytes `held`, of the process before the step, without gradients, and `peak`, in it;
-        `seconds` of it; `parameters`, and `trained` ones; `tokens` of a step.
-    """
+    learner: Any
+    batch: Any
+    tokens: int
+
+    @property
+    def module(self) -> Any:
+        """The module that is trained."""
+        return self.learner.chat_module
+
+    def take(self) -> None:
+        """Take the gradient step."""
+        self.learner._update(self.batch)
+
+
+def prepare(step: Step) -> ReadyStep:
+    """Build the learner and the rows of a step."""
     import torch
     from gymnasium.spaces import Discrete
     from medseg_agents.grpo import GRPOConfig
@@ -117,7 +130,6 @@ def measure(step: Step) -> dict[str, float]:
     from ray.rllib.core import DEFAULT_MODULE_ID
     from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
-    torch.set_num_threads(1)
     config = GRPOConfig().chat(model=step.model, max_logp_difference=1e9, **step.settings)
     space: Any = Discrete(1)  # RLlib asks for spaces; a learner of tokens reads none
     learner: Any = config.build_learner(spaces={DEFAULT_MODULE_ID: (space, space)})
@@ -133,17 +145,56 @@ def measure(step: Step) -> dict[str, float]:
             parameter.grad = torch.zeros_like(parameter)
         optimiser.step()
         optimiser.zero_grad()
+    return ReadyStep(learner, batch, sum(len(row.tokens) for row in rows))
+
+
+def planned(step: Step) -> float:
+    """Return the bytes that a plan reckons for the step, weights and moments left out."""
+    from medseg_agents.grpo.plan.conversation import Conversation
+    from medseg_agents.grpo.plan.memory import (
+        GRADIENTS_OF_WEIGHTS,
+        learner_parts,
+        total,
+        weight_parts,
+    )
+    from medseg_agents.grpo.plan.shape import read_shape
+    from medseg_agents.grpo.settings import GRPORun
+
+    run = GRPORun(model=step.model, device="cpu", **step.settings)
+    shape = read_shape(step.model, run.lora_rank, dtype=run.dtype, precision=run.precision)
+    image = shape.image_tokens(step.image_size)
+    talk = Conversation(step.prompt, 8 + image, step.completion, step.turns, image, step.turns)
+    weights = [p for p in weight_parts(shape, run, True) if p.name == GRADIENTS_OF_WEIGHTS]
+    return total(weights + learner_parts(shape, run, talk))
+
+
+def measure(step: Step) -> dict[str, float]:
+    """Take a step, with an optimiser that has its moments already.
+
+    Returns:
+        In bytes `held`, of the process before the step, without gradients, and `peak`, in it, and
+        `planned`, what a plan reckons for their difference; `seconds` of it; `parameters`, and
+        `trained` ones; `tokens` of a step.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    reckoned = planned(step)
+    ready = prepare(step)
+    for tensor in ready.module.lm.parameters():
+        tensor.sum()  # weights are mapped from their file: in memory only once they were read
     held = resident()
     forget_peak()
     began = time.perf_counter()
-    learner._update(batch)
+    ready.take()
     return {
         "held": held,
         "peak": peak(),
+        "planned": reckoned,
         "seconds": time.perf_counter() - began,
-        "parameters": sum(p.numel() for p in module.lm.parameters()),
-        "trained": sum(p.numel() for p in module.trained().values()),
-        "tokens": sum(len(row.tokens) for row in rows),
+        "parameters": sum(p.numel() for p in ready.module.lm.parameters()),
+        "trained": sum(p.numel() for p in ready.module.trained().values()),
+        "tokens": ready.tokens,
     }
 
 

@@ -12,7 +12,7 @@ import typer
 from medseg_agents.arrays.config import PPOSettings
 from medseg_agents.arrays.rllib.config import RLlibPPOConfig
 from medseg_agents.arrays.sb3.config import SB3PPOConfig
-from medseg_agents.commands.trainer import Out, Resume, trainer
+from medseg_agents.commands.trainer import Out, Plan, Resume, trainer
 from medseg_agents.grpo.settings import ChatPPORun, ChatRun, GRPORun
 from medseg_gym.display.output import print_result
 from medseg_gym.display.terminal import make_console
@@ -36,23 +36,35 @@ def rllib_ppo(config: RLlibPPOConfig, *, out: Out, resume: Resume = False) -> No
     _train("rllib", config, out, resume)
 
 
-def grpo(config: GRPORun, *, out: Out, resume: Resume = False) -> None:
+def grpo(config: GRPORun, *, out: Out, resume: Resume = False, plan: Plan = None) -> None:
     """Train a policy that chats with GRPO, from a checkpoint that already makes valid calls."""
-    _train_chat(config, out, resume)
+    _train_chat(config, out, resume, plan)
 
 
-def chat_ppo(config: ChatPPORun, *, out: Out, resume: Resume = False) -> None:
+def chat_ppo(config: ChatPPORun, *, out: Out, resume: Resume = False, plan: Plan = None) -> None:
     """Train a policy that chats with PPO over turns, from a checkpoint that makes valid calls."""
-    _train_chat(config, out, resume)
+    _train_chat(config, out, resume, plan)
 
 
-def _train_chat(config: ChatRun, out: Path, resume: bool) -> None:
+def _train_chat(config: ChatRun, out: Path, resume: bool, plan: str | None) -> None:
+    if plan:
+        _show_plan(config, plan)
+        return
     from medseg_agents.grpo.train import train_chat
 
     train_chat(config, out, resume)
     model = out / "model"
     print_result({"run": out, "model": model, "policy": f"llm:{model}"})
     make_console().print(f"wrote {model}; play it as llm:{model}")
+
+
+def _show_plan(config: ChatRun, machine: str) -> None:
+    from medseg_agents.grpo.plan.machine import read_machine
+    from medseg_agents.grpo.plan.report import make_plan, show_plan
+
+    plan = make_plan(config, read_machine(machine))
+    print_result(plan.as_json())
+    show_plan(plan, make_console())
 
 
 def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:

@@ -23,6 +23,28 @@ Resume = Annotated[
 ]
 
 
+def _let_out_miss(context: typer.Context, machine: str | None) -> str | None:
+    """A plan writes nothing, so it needs no folder."""
+    if machine:
+        for parameter in context.command.params:
+            parameter.required = parameter.required and parameter.name != "out"
+    return machine
+
+
+Plan = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GPUSxGB",
+        is_eager=True,
+        callback=_let_out_miss,
+        help="Train nothing; print what each GPU of such a machine would hold, as for 8x80 (eight "
+        "of 80 GB), and which settings make it fit. Of --model its config.json is enough. With "
+        "8x80?sampled=900&learned=4000 (tokens a second of a runner and of a learner), or "
+        "8x80?measured=RUN, also the time of an iteration.",
+    ),
+]
+
+
 def trainer(config: type[Options], command: Callable[..., None]) -> Callable[..., None]:
     """Make the command of a trainer.
 

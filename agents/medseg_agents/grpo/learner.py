@@ -179,6 +179,8 @@ class ChatLearner(TorchLearner):
         self.apply_gradients(self.postprocess_gradients(gradients))
         for name, value in learner_metrics(sums, self._steps_taken == 0).items():
             self.metrics.log_value((DEFAULT_MODULE_ID, name), value, window=1)
+        tokens = sum(len(row.tokens) for row in rows)
+        self.metrics.log_value((DEFAULT_MODULE_ID, "learned_tokens"), tokens, reduce="sum")
         self._steps_taken += 1
         return {}, {DEFAULT_MODULE_ID: loss}, {}
 

@@ -120,6 +120,21 @@ class HFChatModule(TorchRLModule, InferenceOnlyAPI):
         device = self.lm.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
 
+    def round_for_playing(self) -> None:
+        """Keep weights of linear layers in the type that autocast computes them in.
+
+        Completions stay what they are, for autocast would round the same weights at every call; but
+        they take 2 bytes a parameter, not 4 and a rounded copy of 2. For a module that only plays:
+        the output layer stays as it is where it is the input embeddings, too.
+        """
+        if self.settings.precision != "bfloat16":
+            return
+        embeddings = self.base.get_input_embeddings().weight
+        for layer in self.lm.modules():
+            if isinstance(layer, nn.Linear) and layer.weight is not embeddings:
+                for parameter in layer.parameters(recurse=False):
+                    parameter.data = parameter.data.to(torch.bfloat16)
+
     # learning -----------------------------------------------------------------------------------
     @property
     def shares_images(self) -> bool:

@@ -88,12 +88,17 @@ def plan_gpus(request: GpuRequest, here: int, cluster: float) -> GpuPlan:
             if free < 1:
                 raise MedSegError(
                     f"{request.learners} learners take all {cluster:g} GPUs, and "
-                    f"{request.env_runners} runners would play on the CPU: fewer learners, "
-                    "--env-runners 0, or both as shares: --gpus-per-learner 0.5 "
+                    f"{request.env_runners} runners would play on the CPU: fewer learners, or one "
+                    "learner and its runners as shares of one GPU: --gpus-per-learner 0.5 "
                     "--gpus-per-runner 0.2"
                 )
             together = math.ceil(request.env_runners / free)
             per_runner = math.floor((1 - backbone) / together * 1e4) / 1e4
+    if request.learners > 1 and 0 < per_learner <= 0.5 and not on_cpu:
+        raise MedSegError(
+            f"{request.learners} learners with {per_learner:g} of a GPU each: Ray would put two on "
+            "one GPU, which NCCL refuses. Give each a whole one: --gpus-per-learner 1"
+        )
     asked = request.learners * per_learner + request.env_runners * per_runner + backbone
     if asked > cluster + 1e-6:
         raise MedSegError(

@@ -45,7 +45,7 @@ def test_options_exist_and_the_memory_is_added_up_right(file):
     text = file.read_text(encoding="utf-8")
     assert "# Run here: " in text and f"medseg train {file.stem}" in text
     sums = re.findall(r"^# memory: (.+?) = ([\d.]+) GB, ", text, re.MULTILINE)
-    assert sums and len(sums) == text.count("# memory:")
+    assert len(sums) == text.count("# memory:") and (sums or "# planned: " in text)
     amounts = []
     for formula, claimed in sums:
         amount = value_of(ast.parse(formula, mode="eval").body) / 1e9
@@ -61,9 +61,6 @@ def test_options_exist_and_the_memory_is_added_up_right(file):
         slots = config.num_envs or config.episodes
         assert slots % config.num_generations == 0
         assert config.groups % (max(1, config.learners) * config.minibatches) == 0
-        loss = f"{config.micro_batch} * {config.max_steps} * {config.max_completion_length} *"
-        assert config.device == "cpu" or loss in text
-        assert config.device == "cpu" or f"memory: {slots} * 2200" in text
 
 
 @pytest.mark.slow

@@ -59,6 +59,7 @@ def test_what_is_left_open_is_decided(request_, here, cluster, plan):
         (GpuRequest(), 0, 4, "this process, which sees no GPU.*--learners 1"),
         (GpuRequest(learners=2, env_runners=1), 1, 1, "2 learners need a GPU each.*1 in the"),
         (GpuRequest(learners=4, env_runners=1), 4, 4, "learners take all 4 GPUs"),
+        (GpuRequest(learners=2, env_runners=2, per_learner=0.5, per_runner=0.5), 2, 2, "NCCL"),
         (GpuRequest(learners=1, per_learner=1), 2, 2, "own process plays, on the CPU"),
         (GpuRequest(env_runners=3, per_runner=1), 2, 2, "ask for 3 GPUs of 2.*waited for"),
         (GpuRequest(env_runners=1, per_runner=1), 0, 0, "ask for 1 GPUs of 0"),

@@ -68,6 +68,12 @@ class ChatEnvRunner(TellsErrors, SingleAgentEnvRunner):
         self.num_envs = self.config.num_envs_per_env_runner
         self.env = make_envs(self.num_envs, self.config.kind.env_id, **options)
 
+    def make_module(self) -> None:
+        """Make the module; one that is not the learner's holds its weights as it computes."""
+        super().make_module()
+        if self.module is not None and (self.config.num_env_runners or self.config.num_learners):
+            self.module.round_for_playing()
+
     def get_spaces(self) -> dict[str, Any]:
         """Return the spaces of one slot."""
         if self.env is None:
