@@ -1,5 +1,6 @@
 # make demo   sets everything up in .venv and plays the bundled real cases
-# make test   sets everything up, extras included, and runs the tests
+# make test   sets everything up, extras included, and runs the tests that take seconds
+# make slow   runs the others: runs that are killed, several processes and hosts, whole chains
 # make lint   formatting, types
 # make installed  builds the wheel and does with it what a user does
 # make docs   builds the documentation into out/site; a broken link is an error
@@ -11,14 +12,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 KEY := $(shell (cat pyproject.toml; $(PYTHON) -V) | cksum | cut -d' ' -f1)
 
-.PHONY: demo test lint docs installed pocket sft-tiny train-tiny
+.PHONY: demo test slow lint docs installed pocket sft-tiny train-tiny
 
 demo: $(VENV)/.core-$(KEY)
 	$(BIN)/medseg demo
 
 test: $(VENV)/.dev-$(KEY)
 	@# By file, and all tests that start Ray in one of the two processes (tests/conftest.py).
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+slow: $(VENV)/.dev-$(KEY)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 lint: $(VENV)/.dev-$(KEY)
 	$(BIN)/ruff check .

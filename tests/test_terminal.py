@@ -58,6 +58,7 @@ def test_a_table_that_fits_is_as_rich_prints_it() -> None:
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [0, 3])
 def test_a_closed_pipe_loses_no_results(tmp_path, lines) -> None:
     command = [sys.executable, "-m", "medseg_gym.cli.main", "compare"]

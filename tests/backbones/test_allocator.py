@@ -25,6 +25,7 @@ print(kept - resident())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator is told")
 def test_kept_memory_can_be_given_back(monkeypatch) -> None:
     monkeypatch.delenv("MEDSEG_KEEP_MALLOC", raising=False)

@@ -46,6 +46,7 @@ def package(backbone):
     return net.eval()
 
 
+@pytest.mark.slow
 def test_it_agrees_with_its_own_package(backbone, embeddings, package, wide):
     height, width = wide.shape[:2]
     assert width > height

@@ -68,6 +68,7 @@ def test_an_image_blind_segmenter_is_no_better_on_its_own_image(cases):
     assert [p.episode.dice for p in own] == [p.episode.dice for p in other]
 
 
+@pytest.mark.slow
 def test_it_prints_and_writes_what_it_promises(tmp_path):
     app = Typer()
     app.command()(measure)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from benchmarks.throughput.step_speed import measure
 
 
+@pytest.mark.slow
 def test_it_times_steps_that_make_masks(tmp_path):
     app = Typer()
     app.command()(measure)

@@ -209,6 +209,7 @@ def run_program(*arguments):
     return CliRunner().invoke(app, [*arguments, *common], catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_program_runs_end_to_end(tiny_name, tmp_path):
     result = run_program(
         "--backbones", "tiny,ellipse", "--num-envs", "2,8", "--repetitions", "2",

@@ -10,6 +10,7 @@ import typer
 from benchmarks.policies.volumes import measure, spec_of
 
 
+@pytest.mark.slow
 def test_it_prints_a_table_and_keeps_all_numbers(tmp_path, capsys):
     out = tmp_path / "volumes.json"
     measure("phantoms-volume,chest", "ellipse", 1, 2, 2, None, out)

@@ -135,6 +135,7 @@ def ask(predictor, folder, actions):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("actions", ACTIONS.values(), ids=ACTIONS)
 def test_gives_what_the_video_predictor_gives(backbone, predictor, frames, case, actions):
     engine = engine_on(backbone, case)

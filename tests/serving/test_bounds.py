@@ -284,6 +284,7 @@ def test_work_of_one_request_is_bounded(serve) -> None:
     assert answer.status_code == 200
 
 
+@pytest.mark.slow
 def test_a_large_request_lets_others_in_between(serve) -> None:
     sizes = []
 

@@ -46,6 +46,7 @@ def own_lines(message: str) -> list[str]:
     return [f"{Path(p.split(':')[0]).name} {p.rsplit(' in ', 1)[1]}" for p in places]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_policy_that_fails(own_folder, fail_here, workers) -> None:
     arguments = ["--policy", "failing.py:Act", *CASES, "--workers", workers, "--num-envs", 3]

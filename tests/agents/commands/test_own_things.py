@@ -63,6 +63,7 @@ def test_cases_check(medseg, own_folder, cases) -> None:
     assert "no defects" in medseg("cases", "check", cases)
 
 
+@pytest.mark.slow
 def test_own_things_reach_worker_processes(own_folder) -> None:
     """Through the installed program, which does not look for modules in the current folder."""
     program = "from medseg_gym.cli.main import main; main()"

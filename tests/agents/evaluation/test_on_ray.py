@@ -51,6 +51,7 @@ def numbers(records):
     return [replace(record, seconds=0.0) for record in records]
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_goes_on(tmp_path):
     alone = run_evaluation(OPTIONS, tmp_path / "alone")
     options, seen = replace(OPTIONS, **RAY), []
@@ -68,6 +69,7 @@ def test_an_interrupted_evaluation_goes_on(tmp_path):
     assert (tmp_path / "ray" / "records.jsonl").read_bytes().startswith(kept)
 
 
+@pytest.mark.slow
 def test_slices_and_whole_volumes_in_one_comparison(tmp_path):
     names = ("oracle-click", "oracle-key-slice", "stop")
     options = CompareOptions(

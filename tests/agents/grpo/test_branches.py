@@ -31,6 +31,7 @@ def by_group(episodes, rows):
     return grouped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("advantage", ["group", "reward_to_go"])
 def test_a_run_with_branches_learns_and_logs_where_they_were(make, advantage):
     algo = make(branch="turn", advantage=advantage)

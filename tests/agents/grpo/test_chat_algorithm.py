@@ -103,6 +103,7 @@ def test_wrong_positions_are_noticed(make, monkeypatch):
     assert float(result["default_policy"]["sampling/max_ratio_deviation"].peek()) < 1e-3
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers(make):
     first, second, other = make(seed=3), make(seed=3), make(seed=4)
     for _ in range(2):
@@ -121,6 +122,7 @@ def test_gradients_do_not_depend_on_how_they_are_accumulated(make):
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_saved_algorithm_goes_on_as_if_nothing_had_happened(make, tmp_path):
     whole, begun, again = make(iterations=3), make(iterations=3), make(iterations=3)
     for _ in range(3):

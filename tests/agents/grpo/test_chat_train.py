@@ -48,6 +48,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_as_one_that_was_left_alone(
     caller, ray_cluster, tmp_path, monkeypatch, one_thread
 ):

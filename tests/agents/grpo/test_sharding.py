@@ -74,6 +74,7 @@ def check_one_and_two(sharded, alone, start, results):
         assert held == pytest.approx(of / 2, rel=0.01)
 
 
+@pytest.mark.slow
 def test_two_sharded_learners_learn_as_one_with_half_the_bytes_each(pair):
     sharded, *_ = pair
     shares = sharded.learner_group.call(lambda learner: learner.chat_module.shares_prompts)
@@ -107,6 +108,7 @@ def test_adapters_and_value_heads_are_sharded_too(make, tmp_path, kind, settings
     assert distance(weights(sharded), kept) == 0
 
 
+@pytest.mark.slow
 def test_parts_are_read_by_any_number_of_learners(pair, make_once, tmp_path):
     sharded, alone, *_ = pair
     sharded.save_to_path(str(tmp_path))

@@ -31,6 +31,7 @@ def test_gradients_are_looked_at_before_the_optimiser_takes_them(gradients, rais
         check_gradients(tensors, "iteration 4", "lr")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of numpy and Ray, about what is provoked here
 @pytest.mark.parametrize("kind", ["sb3", "rllib"])
 def test_training_that_diverges_ends_with_the_step_and_the_way_out(

@@ -124,6 +124,7 @@ def test_training_writes_a_policy_that_is_shown_what_it_was_trained_on(data, tra
     assert all(not torch.equal(start[name], end[name]) for name in start if "weight" in name)
 
 
+@pytest.mark.slow
 def test_cases_are_played_at_every_checkpoint_and_shown(data, tmp_path):
     out = tmp_path / "run"
     changed = {"play_cases": "phantoms:abdomen", "play_count": 2, "play_backbone": "ellipse"}

@@ -50,6 +50,7 @@ def play(parts, **chosen):
     return [one.answers for one in batch], [policy.conversation(slot) for slot in range(4)], envs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0, 0.8])
 def test_a_policy_is_shown_what_the_environment_shows(parts, temperature):
     answers, conversations, envs = play(parts, temperature=temperature)

@@ -53,6 +53,7 @@ def first_turns(path, chat, cases, **sizes):
 
 
 # supervised -----------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_supervised_training_says_what_it_was_on_and_refuses_another(volume_caller, tmp_path):
     chat = VolumeChatOptions(max_steps=3, **VIEW)
     turns = VolumeList(volumes())
@@ -85,6 +86,7 @@ def test_supervised_training_says_what_it_was_on_and_refuses_another(volume_call
 
 
 # reinforcement --------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_grpo_trains_on_volumes(volume_caller, caller, ray_cluster, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

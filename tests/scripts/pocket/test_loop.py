@@ -36,6 +36,7 @@ def run(folder, teaching, steps, stop_after=None, **options):
     return training, numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["distil", "scratch"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, teaching, no_validation, recipe):
     whole, numbers = run(tmp_path / "whole", teaching, steps=5, recipe=recipe)
@@ -50,6 +51,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, teaching, no_
     assert all(torch.equal(value, best[name]) for name, value in wanted.items())
 
 
+@pytest.mark.slow
 def test_the_loss_goes_down_on_images_it_has_seen(teaching, tmp_path, no_validation):
     options = {"images": 2, "rounds": 1, "save_every": 100}
     training, _ = run(tmp_path / "run", teaching, steps=31, stop_after=16, **options)

@@ -34,6 +34,7 @@ def weights_of(runner):
     return {key: torch.as_tensor(value) for key, value in state.items()}
 
 
+@pytest.mark.slow
 def test_spaces_pass_rllibs_own_checks(config):
     algo = ppo_config(config).build_algo()
     try:
@@ -84,6 +85,7 @@ def test_episodes_hold_their_own_observations_and_dice(config):
         algo.stop()
 
 
+@pytest.mark.slow
 def test_a_run_learns_logs_and_its_network_plays_as_rllib_does(config, tmp_path):
     train_rllib(config, tmp_path / "run", console=Console(quiet=True))
     rows = read_progress(tmp_path / "run")
@@ -114,6 +116,7 @@ def test_a_run_learns_logs_and_its_network_plays_as_rllib_does(config, tmp_path)
         algo.stop()
 
 
+@pytest.mark.slow
 def test_a_run_may_start_from_a_clone(config, tmp_path):
     from medseg_gym.trajectories import GenerateOptions, generate_episodes
 
@@ -138,6 +141,7 @@ def test_a_run_may_start_from_a_clone(config, tmp_path):
         algo.stop()
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_where_it_was(config, tmp_path):
     quiet = Console(quiet=True)
     train_rllib(replace(config, steps=64), tmp_path / "run", console=quiet)

@@ -114,6 +114,7 @@ def test_sampled_actions_do_not_depend_on_the_number_of_slots(run):
     assert result[0] == result[1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_its_end(small_run, tmp_path):
     options = {**small_run, "steps": 1920, "checkpoint_every": 64, "eval_every": 0}
     words = [f"--{k.replace('_', '-')}={v}" for k, v in options.items()]
