@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from segment_anything.modeling import Sam
 
 from medseg_gym.backbones.batching.collate import collate
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
-from medseg_gym.backbones.families.pocket.decoder import build_model, decode
+from medseg_gym.backbones.families.pocket.decoder import build_model, decode, image_side
 from medseg_gym.backbones.families.sam.backbone import SamBackbone
 from medseg_gym.backbones.families.sam.prompts import gather_masks
 from medseg_gym.backbones.protocol import PromptRow
@@ -29,11 +30,22 @@ class PocketBackbone(SamBackbone):
     def __init__(
         self, model: Sam, name: str = "pocket", device: torch.device | str = "cpu", **options: Any
     ) -> None:
-        model.image_encoder.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)
         super().__init__(model, name, device, **options)
+        for part in image_side(self.model):
+            part.to(self.dtype)
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        # The weights are in their precision for good: autocast would make copies in every call.
+        with torch.inference_mode():
+            yield
+
+    def _features(self, rows: Sequence[PromptRow]) -> list[list[torch.Tensor]]:
+        return [list(level) for level in zip(*(r.embedding.features for r in rows), strict=True)]
 
     def _run(
-        self, features: Sequence[torch.Tensor], rows: Sequence[PromptRow]
+        self, features: Sequence[Any], rows: Sequence[PromptRow]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return decode(self.model, features, collate(rows, self.device), *gather_masks(rows))
 

@@ -80,16 +80,19 @@ class SamBackbone(BatchedBackbone):
 
     # decode -----------------------------------------------------------------------------------
     def _decode(self, rows: Sequence[PromptRow]) -> Prediction:
-        features = [
-            torch.stack(level) for level in zip(*(r.embedding.features for r in rows), strict=True)
-        ]
-        scores, hyper, upscaled = self._run(features, rows)
+        scores, hyper, upscaled = self._run(self._features(rows), rows)
         # Choose the mask before it is drawn: three quarters of the products need not be made.
         multimask = torch.as_tensor([row.multimask for row in rows], device=self.device)
         best = torch.where(multimask, scores[:, 1:].argmax(dim=1) + 1, 0)
         every_row = torch.arange(len(rows), device=self.device)
         logits = self._draw(hyper[every_row, best], upscaled)
         return Prediction(logits.float(), scores[every_row, best].float())
+
+    def _features(self, rows: Sequence[PromptRow]) -> Sequence[Any]:
+        """Features of the rows' images, each B x C x h x w."""
+        return [
+            torch.stack(level) for level in zip(*(r.embedding.features for r in rows), strict=True)
+        ]
 
     def _run(
         self, features: Sequence[torch.Tensor], rows: Sequence[PromptRow]
