@@ -46,10 +46,10 @@ class PocketBackbone(SamBackbone):
 
     def _run(
         self, features: Sequence[Any], rows: Sequence[PromptRow]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, Any]:
         return decode(self.model, features, collate(rows, self.device), *gather_masks(rows))
 
-    def _draw(self, hyper: torch.Tensor, upscaled: torch.Tensor) -> torch.Tensor:
+    def _draw(self, hyper: torch.Tensor, upscaled: Any) -> torch.Tensor:
         logits: torch.Tensor = self.model.mask_decoder.masks(hyper[:, None], upscaled)[:, 0]
         return logits
 
