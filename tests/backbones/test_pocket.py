@@ -118,7 +118,7 @@ def test_training_and_use_are_one_path(backbone, embeddings):
         ]
         batch = collate(rows, torch.device("cpu"))
         raw = decode(backbone.model, features, batch, *gather_masks(rows))
-        four = backbone.model.mask_decoder.masks(raw.hyper, raw.upscaled)
+        four = backbone.model.mask_decoder.masks(raw.hyper, raw.canvas)
     assert four.shape == (2, 4, 128, 128)
     best = int(raw.scores[0, 1:].argmax()) + 1
     for row, mask in ((0, best), (1, 0)):
@@ -135,7 +135,7 @@ def test_prompt_maps_lie_where_the_prompts_are():
     batch = collate(rows, torch.device("cpu"))
     assert (batch.labels == INERT).sum() == 0
     maps = PocketPromptEncoder.maps(batch, 32)
-    assert maps.shape == (2, 10, 32, 32) and maps.isfinite().all()
+    assert maps.shape == (2, 11, 32, 32) and maps[:, 10].max() == 0 and maps.isfinite().all()
     narrow, negative, inside, along, boxed = (maps[:, i] for i in (0, 2, 4, 5, 7))
     assert divmod(int(narrow[0].argmax()), 32) in {(23, 15), (23, 16), (24, 15), (24, 16)}
     assert divmod(int(negative[1].argmax()), 32) in {(7, 3), (7, 4), (8, 3), (8, 4)}
