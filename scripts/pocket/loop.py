@@ -195,7 +195,7 @@ class Run:
             with mixed:
                 rows = [leaf.repeat_interleave(targets, 0) for leaf in leaves]
                 decoded = decode(self.pupil.model, rows, users.batch(self.device), mask_input)
-                logits = self.pupil.model.mask_decoder.masks(decoded.hyper, decoded.canvas)
+                logits = self.pupil.model.mask_decoder.masks(decoded.hyper, decoded.upscaled)
             logits, scores = logits.float(), decoded.scores.float()
             loss, chosen = choose_and_judge(logits, scores, truth, single)
             (loss.mean() / rounds).backward()

@@ -118,7 +118,7 @@ def test_training_and_use_are_one_path(backbone, embeddings):
         ]
         batch = collate(rows, torch.device("cpu"))
         raw = decode(backbone.model, features, batch, *gather_masks(rows))
-        four = backbone.model.mask_decoder.masks(raw.hyper, raw.canvas)
+        four = backbone.model.mask_decoder.masks(raw.hyper, raw.upscaled)
     assert four.shape == (2, 4, 128, 128)
     best = int(raw.scores[0, 1:].argmax()) + 1
     for row, mask in ((0, best), (1, 0)):

@@ -31,6 +31,9 @@ class PocketBackbone(SamBackbone):
         self, model: Sam, name: str = "pocket", device: torch.device | str = "cpu", **options: Any
     ) -> None:
         model.to(memory_format=torch.channels_last)
+        # Small enough that batches pay on a CPU, too, up to where they leave its caches.
+        if torch.device(device).type == "cpu":
+            options = {"encode_batch": 8, "decode_batch": 32, **options}
         super().__init__(model, name, device, **options)
         for part in image_side(self.model):
             part.to(self.dtype)
@@ -46,10 +49,10 @@ class PocketBackbone(SamBackbone):
 
     def _run(
         self, features: Sequence[Any], rows: Sequence[PromptRow]
-    ) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return decode(self.model, features, collate(rows, self.device), *gather_masks(rows))
 
-    def _draw(self, hyper: torch.Tensor, upscaled: Any) -> torch.Tensor:
+    def _draw(self, hyper: torch.Tensor, upscaled: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.model.mask_decoder.masks(hyper[:, None], upscaled)[:, 0]
         return logits
 

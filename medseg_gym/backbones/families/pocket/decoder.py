@@ -41,7 +41,6 @@ from medseg_gym.backbones.families.sam.two_way import run_two_way
 
 MASK_LIMIT = 20.0  # logits fed back are clamped to this
 MAPS = 10  # see `PocketPromptEncoder.maps`
-PART = 4  # rows whose masks are drawn together, see `parts_of`
 
 
 Rows: TypeAlias = "torch.Tensor | Sequence[torch.Tensor]"
@@ -238,77 +237,50 @@ class PocketMaskDecoder(MaskDecoder):
         mixed: torch.Tensor = self.mix(cells.view(x.shape))
         return mixed
 
-    def upscale(self, canvas: Canvas) -> torch.Tensor:
-        """Draw the features that masks are read from: B x 64 x 64 x 4·FINE[1], as in `fine2`."""
-        maps = PocketPromptEncoder.maps(canvas.batch, 2 * GRID)
-        if canvas.earlier is not None:
-            maps[:, MAPS:] = canvas.earlier
-        x = add_rows(draw(self.draw_fine, maps), canvas.fine4)
+    def upscale(
+        self, cells: torch.Tensor, fine4: Rows, fine2: Rows, maps: torch.Tensor
+    ) -> torch.Tensor:
+        """Draw the features that masks are read from.
+
+        Args:
+            cells: B x 32·32 x DIM from the transformer.
+            fine4: B x FINE[0] x 64 x 64 skips.
+            fine2: B x 4·FINE[1] x 64 x 64 skips: 128 x 128 ones, each 2 x 2 cells stacked.
+            maps: B x (MAPS + 1) x 64 x 64, as in `fuse`.
+
+        Returns:
+            B x 64 x 64 x 4·FINE[1], stacked like `fine2`.
+        """
+        x = add_rows(draw(self.draw_fine, maps), fine4)
         up = self.output_upscaling  # with the four cells of each before their channels
         weight, bias = (
             t.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1) for t in (up.weight, up.bias)
         )
-        coarse = pixel_linear(canvas.cells.unflatten(1, (GRID, GRID)), weight, bias)
-        coarse = coarse.view(-1, GRID, GRID, 2, 2, FINE[0]).transpose(2, 3)
-        x = x.view(-1, GRID, 2, GRID, 2, FINE[0]) + coarse
+        coarse = pixel_linear(cells.unflatten(1, (GRID, GRID)), weight, bias)
+        coarse = coarse.reshape(-1, GRID, GRID, 2, 2, FINE[0]).transpose(2, 3)
+        x = x.reshape(-1, GRID, 2, GRID, 2, FINE[0]) + coarse
         mixed = F.gelu(self.mix_fine(x.view(-1, 2 * GRID, 2 * GRID, FINE[0])))
         last = self.upscaling_fine
         fine = pixel_linear(mixed, pointwise(last), last.bias)
-        return F.relu_(add_rows(fine, canvas.fine2))
+        return F.relu_(add_rows(fine, fine2))
 
-    def masks(self, hyper: torch.Tensor, canvas: Canvas) -> torch.Tensor:
-        """Read masks from features: B x K x 128 x 128 logits.
+    @staticmethod
+    def masks(hyper: torch.Tensor, upscaled: torch.Tensor) -> torch.Tensor:
+        """Read masks from features.
 
         Args:
             hyper: B x K x FINE[1], one row of weights per mask.
-            canvas: Of the B rows.
+            upscaled: B x 64 x 64 x 4·FINE[1] from `upscale`.
+
+        Returns:
+            B x K x 128 x 128 logits.
         """
-        parts = []
-        for rows in parts_of(len(hyper), hyper.device):
-            upscaled = self.upscale(canvas.rows(rows))
-            # Weights for all four cells at once, most of them 0: cheaper than moving the features.
-            spread = torch.einsum("bkc,ij->bcikj", hyper[rows], torch.eye(4, device=hyper.device))
-            weights = spread.flatten(3).flatten(1, 2).to(upscaled.dtype)  # B 4·FINE[1] 4·K
-            read = (upscaled.flatten(1, 2) @ weights).unflatten(2, (-1, 2, 2))
-            read = read.unflatten(1, (2 * GRID, 2 * GRID)).permute(0, 3, 1, 4, 2, 5)
-            parts.append(read.flatten(4).flatten(2, 3))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-class Canvas(NamedTuple):
-    """Everything that masks of B rows are drawn from.
-
-    Attributes:
-        cells: B x 32·32 x DIM from the transformer.
-        fine4: B x FINE[0] x 64 x 64 skips.
-        fine2: B x 4·FINE[1] x 64 x 64 skips: 128 x 128 ones, each 2 x 2 cells stacked.
-        batch: Prompts.
-        earlier: B x 1 x 64 x 64 probability of the mask input; None if no row has one.
-    """
-
-    cells: torch.Tensor
-    fine4: Rows
-    fine2: Rows
-    batch: TokenBatch
-    earlier: torch.Tensor | None
-
-    def rows(self, rows: slice) -> Canvas:
-        """Some of the rows."""
-        batch = self.batch
-        return Canvas(
-            self.cells[rows],
-            self.fine4[rows],
-            self.fine2[rows],
-            TokenBatch(batch.coords[rows], batch.labels[rows], batch.padded),
-            None if self.earlier is None else self.earlier[rows],
-        )
-
-
-def parts_of(count: int, device: torch.device) -> list[slice]:
-    """Cut rows into parts whose large features fit a core's cache; in training there is one."""
-    if device.type != "cpu" or torch.is_grad_enabled():
-        return [slice(0, count)]
-    return [slice(first, first + PART) for first in range(0, count, PART)]
+        # Weights for all four cells at once, most of them 0: cheaper than moving the features.
+        spread = torch.einsum("bkc,ij->bcikj", hyper, torch.eye(4, device=hyper.device))
+        weights = spread.flatten(3).flatten(1, 2).to(upscaled.dtype)  # B 4·FINE[1] 4·K
+        read = (upscaled.flatten(1, 2) @ weights).unflatten(2, (-1, 2, 2))
+        read = read.unflatten(1, (2 * GRID, 2 * GRID)).permute(0, 3, 1, 4, 2, 5)
+        return read.flatten(4).flatten(2, 3)
 
 
 class Decoded(NamedTuple):
@@ -317,12 +289,12 @@ class Decoded(NamedTuple):
     Attributes:
         scores: B x K predicted IoU.
         hyper: B x K x FINE[1], one row of weights per mask.
-        canvas: Features, for `PocketMaskDecoder.masks`.
+        upscaled: B x 64 x 64 x 4·FINE[1] features.
     """
 
     scores: torch.Tensor
     hyper: torch.Tensor
-    canvas: Canvas
+    upscaled: torch.Tensor
 
 
 def decode(
@@ -343,12 +315,12 @@ def decode(
     """
     image, directions, fine4, fine2 = features
     decoder, prompts = model.mask_decoder, PromptEmbedder(model.prompt_encoder)
-    maps = PocketPromptEncoder.maps(batch, GRID)
-    earlier = None
+    maps, fine_maps = (PocketPromptEncoder.maps(batch, side) for side in (GRID, 2 * GRID))
     if mask_input is not None:
         earlier = F.avg_pool2d(mask_input[:, None].sigmoid(), 2)
         if has_mask is not None:
             earlier = earlier * has_mask[:, None, None, None]
+        fine_maps[:, MAPS:] = earlier
         maps[:, MAPS:] = F.avg_pool2d(earlier, 2)
     dense = model.prompt_encoder.masks(mask_input, has_mask, len(maps))
     fused = decoder.fuse(image, directions, dense, maps)
@@ -357,8 +329,8 @@ def decode(
     hidden, cells = run_two_way(
         decoder.transformer, fused.permute(0, 3, 1, 2), pe, tokens, token_mask
     )
-    canvas = Canvas(cells, fine4, fine2, batch, earlier)
-    return Decoded(*read_output_tokens(decoder, hidden), canvas)
+    upscaled = decoder.upscale(cells, fine4, fine2, fine_maps)
+    return Decoded(*read_output_tokens(decoder, hidden), upscaled)
 
 
 def build_model() -> Sam:
