@@ -1,4 +1,4 @@
-"""From what a backbone predicts to masks and pixel counts; on a GPU one kernel per distinct size."""
+"""From what a backbone predicts to masks and counts, on a GPU by one kernel per distinct size."""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from segment_anything.modeling import Sam
 
 from medseg_gym.backbones.batching.collate import collate
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
 from medseg_gym.backbones.families.pocket.decoder import build_model, decode, image_side
 from medseg_gym.backbones.families.sam.backbone import SamBackbone
+from medseg_gym.backbones.families.sam.modeling import Sam
 from medseg_gym.backbones.families.sam.prompts import gather_masks
 from medseg_gym.backbones.protocol import PromptRow
 

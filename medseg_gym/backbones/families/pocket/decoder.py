@@ -13,8 +13,6 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-from segment_anything.modeling.mask_decoder import MLP
 from torch import nn
 
 from medseg_gym.backbones.batching.collate import (
@@ -35,6 +33,13 @@ from medseg_gym.backbones.families.pocket.encoder import (
     SIDE,
     PocketEncoder,
     whole_norm,
+)
+from medseg_gym.backbones.families.sam.modeling import (
+    MLP,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
 )
 from medseg_gym.backbones.families.sam.prompts import PromptEmbedder, read_output_tokens
 from medseg_gym.backbones.families.sam.two_way import run_two_way

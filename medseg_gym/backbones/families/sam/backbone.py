@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from segment_anything.modeling import Sam
-from segment_anything.utils.transforms import ResizeLongestSide
+from PIL import Image
 from torch import nn
 
 from medseg_gym.backbones.batching.collate import collate
 from medseg_gym.backbones.batching.passes import BatchedBackbone
 from medseg_gym.backbones.batching.resize import bilinear, resize_each
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
+from medseg_gym.backbones.families.sam.modeling import Sam
 from medseg_gym.backbones.families.sam.prompts import PromptEmbedder, read_output_tokens
 from medseg_gym.backbones.families.sam.two_way import run_two_way
 from medseg_gym.backbones.protocol import Embedding, Prediction, PromptRow
@@ -55,8 +55,10 @@ class SamBackbone(BatchedBackbone):
                 f"{self.name}: an image of {image.shape[:2]} (height, width) is too elongated: "
                 f"scaled to {self.image_side} pixels its short side vanishes; crop or pad it"
             )
-        resized = ResizeLongestSide(self.image_side).apply_image(image)
-        pixels = torch.from_numpy(np.ascontiguousarray(resized)).to(self.device)
+        scale = self.image_side / max(image.shape[:2])
+        height, width = (int(length * scale + 0.5) for length in image.shape[:2])
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(resized)).to(self.device)
         pixels = pixels.permute(2, 0, 1).float()
         normalised: torch.Tensor = (pixels - self.model.pixel_mean) / self.model.pixel_std
         return normalised

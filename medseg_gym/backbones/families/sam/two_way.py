@@ -52,7 +52,9 @@ def _attend_to_image(
     into = attention.k_proj.weight.unflatten(0, (heads, -1))  # heads x D x C
     scores = (queries @ into).flatten(1, 2).to(pixels.dtype) @ pixels.mT  # B x heads·N x P
     sums = (scores.softmax(dim=2) @ values).unflatten(1, (heads, -1))  # B x heads x N x C
-    out = sums.to(q.dtype) @ attention.v_proj.weight.unflatten(0, (heads, -1)).mT  # B x heads x N x D
+    out = (
+        sums.to(q.dtype) @ attention.v_proj.weight.unflatten(0, (heads, -1)).mT
+    )  # B x heads x N x D
     projected: torch.Tensor = attention.out_proj(
         out.transpose(1, 2).flatten(2) + attention.v_proj.bias
     )
