@@ -7,6 +7,7 @@ do the same. In training, on a GPU and under autocast it is always those.
 
 from __future__ import annotations
 
+import platform
 from functools import cache
 from typing import Any
 
@@ -69,6 +70,14 @@ def _linear_add(x: torch.Tensor, conv: nn.Conv2d, to: torch.Tensor) -> torch.Ten
     operator: Any = torch.ops.mkldnn._linear_pointwise.binary
     made: torch.Tensor = operator(x, to, pointwise(conv), conv.bias, "add")
     return made
+
+
+def multiplies_bfloat16() -> bool:
+    """Return whether this CPU has products of bfloat16; without, they are slower than float32's."""
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # torch has no public ones
+    if any(getattr(torch.cpu, name, lambda: False)() for name in names):
+        return True
+    return platform.machine().lower() in ("arm64", "aarch64")
 
 
 @cache
