@@ -92,7 +92,8 @@ def _attend_from_image(
         scores = scores.masked_fill(~key_mask[:, None, :, None], -torch.inf)
     shares = scores.softmax(dim=2).flatten(1, 2)  # B x heads·N x P
     values = values @ out.weight.T.unflatten(0, (heads, -1)) + out.bias / heads
-    return shares.mT @ values.flatten(1, 2).to(shares.dtype)
+    attended: torch.Tensor = shares.mT @ values.flatten(1, 2).to(shares.dtype)
+    return attended
 
 
 def run_two_way(
