@@ -21,6 +21,12 @@ def pointwise(conv: nn.Conv2d) -> torch.Tensor:
     return conv.weight.flatten(1)
 
 
+def bias_of(layer: nn.Conv2d | nn.Linear) -> torch.Tensor:
+    """Biases of a layer that has them."""
+    assert layer.bias is not None
+    return layer.bias
+
+
 def conv_gelu(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     """`F.gelu(conv(x))`.
 

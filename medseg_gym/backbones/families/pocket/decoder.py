@@ -22,7 +22,7 @@ from medseg_gym.backbones.batching.collate import (
     TOP_LEFT,
     TokenBatch,
 )
-from medseg_gym.backbones.batching.fused import conv_gelu, linear_add, pointwise
+from medseg_gym.backbones.batching.fused import bias_of, conv_gelu, linear_add, pointwise
 from medseg_gym.backbones.families.pocket.encoder import (
     DIM,
     FINE,
@@ -105,12 +105,13 @@ class Mix(nn.Module):
         squares = (norms**2).sum(1, keepdim=True) / count
         scale = torch.rsqrt((squares - mean**2).clamp(min=0) + self.norm.eps)  # B x 1
         weight = pointwise(self.into).float()
-        bias = self.into.bias.float() + weight @ self.norm.bias.float()
+        bias = bias_of(self.into).float() + weight @ self.norm.bias.float()
         weight = weight * self.norm.weight.float()
         bias = bias - (scale * mean) * weight.sum(1)  # B x C/2
         weight = scale[..., None] * weight
         cells = torch.baddbmm(bias[:, None].to(x.dtype), x.flatten(1, 2), weight.mT.to(x.dtype))
-        return cells.unflatten(1, x.shape[1:3])
+        planes: torch.Tensor = cells.unflatten(1, x.shape[1:3])
+        return planes
 
 
 class PocketPromptEncoder(PromptEncoder):
@@ -238,7 +239,7 @@ class PocketMaskDecoder(MaskDecoder):
         beside = torch.cat([alike.mT.to(dtype), earlier.to(dtype)], dim=2)  # B P (16 + c)
         x = add_rows(draw(self.draw, maps), image).contiguous()
         cells = torch.baddbmm(x.flatten(1, 2), beside, weight.T.expand(len(x), -1, -1))
-        cells = cells + (bias + self.alike.bias).to(dtype)[:, None]
+        cells = cells + (bias + bias_of(self.alike)).to(dtype)[:, None]
         mixed: torch.Tensor = self.mix(cells.view(x.shape))
         return mixed
 
@@ -266,7 +267,7 @@ class PocketMaskDecoder(MaskDecoder):
         x = x.reshape(-1, GRID, 2, GRID, 2, FINE[0]) + coarse
         mixed = F.gelu(self.mix_fine(x.view(-1, 2 * GRID, 2 * GRID, FINE[0])))
         last = self.upscaling_fine
-        fine = pixel_linear(mixed, pointwise(last), last.bias)
+        fine = pixel_linear(mixed, pointwise(last), bias_of(last))
         return F.relu_(add_rows(fine, fine2))
 
     @staticmethod
@@ -285,7 +286,8 @@ class PocketMaskDecoder(MaskDecoder):
         weights = spread.flatten(3).flatten(1, 2).to(upscaled.dtype)  # B 4·FINE[1] 4·K
         read = (upscaled.flatten(1, 2) @ weights).unflatten(2, (-1, 2, 2))
         read = read.unflatten(1, (2 * GRID, 2 * GRID)).permute(0, 3, 1, 4, 2, 5)
-        return read.flatten(4).flatten(2, 3)
+        logits: torch.Tensor = read.flatten(4).flatten(2, 3)
+        return logits
 
 
 class Decoded(NamedTuple):

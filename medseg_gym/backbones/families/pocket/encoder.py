@@ -21,7 +21,7 @@ WIDTHS, DEPTHS = (24, 40, 96, 144, 192), (1, 2, 3, 2)  # channels and blocks at 
 PIXEL_MEAN, PIXEL_STD = 0.0, 128.0  # so that padding, which is 0, is black
 
 
-def whole_norm(channels: int) -> nn.Module:
+def whole_norm(channels: int) -> nn.GroupNorm:
     """Over the whole image: keeps contrast within it, does not hear its batch mates."""
     return nn.GroupNorm(1, channels)
 
