@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {"medseg_gym": ROOT, "medseg_agents": ROOT / "agents", "benchmarks": ROOT}
 
 ROOMS = [
-    ["errors", "own_code", "object_paths", "specs", "option_values", "registry"],
+    ["registration", "errors", "own_code", "object_paths", "specs", "option_values", "registry"],
     ["options", "option_groups"],
     ["storage", "display", "statistics", "thread_waiting", "parallel"],
     ["cases", "prompts"],

@@ -37,7 +37,10 @@ def fresh_import() -> tuple[set[str], float]:
 
 def test_importing_the_package_imports_nothing_heavy(fresh_import):
     names, _ = fresh_import
-    assert {name for name in names if name.startswith("medseg_")} == {"medseg_gym"}
+    assert {name for name in names if name.startswith("medseg_")} == {
+        "medseg_gym",
+        "medseg_gym.registration",
+    }
     heavy = {"torch", "scipy", "skimage", "PIL", "matplotlib", "pandas", "ray", "transformers"}
     assert not heavy & {name.partition(".")[0] for name in names}
 

@@ -24,7 +24,7 @@ add_installed_commands(app)
 COMMANDS = every_command(app)
 ROOT = Path(__file__).parents[1]
 TRAINERS = {name for name in COMMANDS if name.startswith("train ")}
-"""They print the path of a model, and no table."""
+"""They print the path of a model, and no table but that of `--plan`."""
 SERVERS = {"serve", "play"}
 POLICIES = "stop,oracle-box,centre-box"
 WITHOUT_A_TABLE = {"export-model"}
@@ -59,6 +59,7 @@ MORE = {
         "--backbones ellipse --out volumes"
     ),
     "compare runs": "compare --runs eval compare --out runs",
+    "plan": f"train grpo --plan 1x80 --model {ROOT}/configs/shapes/qwen3_vl_2b --lora-rank 16",
 }
 """Further calls of commands that have more tables than one call prints."""
 

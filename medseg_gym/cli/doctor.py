@@ -88,9 +88,12 @@ def find_devices() -> list[dict[str, Any]]:
     """Return the devices that torch can compute on, with their memory in bytes where known."""
     import torch
 
-    results: list[dict[str, Any]] = [
-        {"device": "cpu", "name": platform.processor() or platform.machine(), "memory": None}
-    ]
+    from medseg_gym.backbones.batching.fused import has_fused, multiplies_bfloat16
+
+    name = platform.processor() or platform.machine()
+    name += ", fast in bfloat16" if multiplies_bfloat16() else ", slow in bfloat16"
+    name += "" if has_fused(torch.float32) else ", no fused layers in this torch"
+    results: list[dict[str, Any]] = [{"device": "cpu", "name": name, "memory": None}]
     for number in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(number)
         results.append(

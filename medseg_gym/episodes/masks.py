@@ -1,10 +1,12 @@
-"""From what a backbone predicts to masks and pixel counts, one kernel per distinct size."""
+"""From what a backbone predicts to masks and counts, on a GPU by one kernel per distinct size."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from medseg_gym.backbones.finite import NonFiniteError, row_sums, rows_not_finite
@@ -54,8 +56,10 @@ def measure_masks(
         BackboneError: Logits of another size than the truths.
     """
     _check_sizes(backbone, logits, truths)
-    groups = group_by_shape(logits)
     low_sums = None if prediction is None else row_sums(prediction.logits) + prediction.iou
+    if logits and logits[0].device.type == "cpu":
+        return _measure_on_cpu(logits, truths, backbone, prediction, low_sums)
+    groups = group_by_shape(logits)
     stacks, counts = [], []
     for members in groups:
         stacked = torch.stack([logits[i] for i in members])
@@ -76,6 +80,27 @@ def measure_masks(
             pixels, intersection, _ = next(pairs)
             measured[i] = MeasuredMask(mask, pixels, intersection)
     return [measured[i] for i in range(len(logits))]
+
+
+def _measure_on_cpu(
+    logits: Sequence[torch.Tensor],
+    truths: Sequence[torch.Tensor],
+    backbone: str,
+    prediction: Prediction | None,
+    low_sums: torch.Tensor | None,
+) -> list[MeasuredMask]:
+    """Row after row, while it is in the cache; NumPy counts bits where torch adds integers."""
+    sums = [float(row_sums(row[None])) for row in logits]
+    low = [0.0] * len(logits) if low_sums is None else low_sums.tolist()
+    if not all(math.isfinite(one + other) for one, other in zip(sums, low, strict=True)):
+        _find_not_finite(backbone, prediction, logits)
+    measured = []
+    for row, truth in zip(logits, truths, strict=True):
+        mask = row > 0
+        both = mask & truth
+        pixels, shared = (int(np.count_nonzero(bits.numpy())) for bits in (mask, both))
+        measured.append(MeasuredMask(mask, pixels, shared))
+    return measured
 
 
 def check_prediction(backbone: str, prediction: Prediction, count: int) -> None:

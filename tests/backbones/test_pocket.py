@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from medseg_gym.annotators import next_click, tight_box
-from medseg_gym.backbones import PromptRow, load
+from medseg_gym.backbones import Embedding, PromptRow, load
+from medseg_gym.backbones.batching import fused
 from medseg_gym.backbones.batching.collate import INERT, collate
 from medseg_gym.backbones.checkpoints import read_state_dict
 from medseg_gym.backbones.families.pocket import WEIGHTS, PocketBackbone, build_model
@@ -135,7 +136,7 @@ def test_prompt_maps_lie_where_the_prompts_are():
     batch = collate(rows, torch.device("cpu"))
     assert (batch.labels == INERT).sum() == 0
     maps = PocketPromptEncoder.maps(batch, 32)
-    assert maps.shape == (2, 10, 32, 32) and maps.isfinite().all()
+    assert maps.shape == (2, 11, 32, 32) and maps[:, 10].max() == 0 and maps.isfinite().all()
     narrow, negative, inside, along, boxed = (maps[:, i] for i in (0, 2, 4, 5, 7))
     assert divmod(int(narrow[0].argmax()), 32) in {(23, 15), (23, 16), (24, 15), (24, 16)}
     assert divmod(int(negative[1].argmax()), 32) in {(7, 3), (7, 4), (8, 3), (8, 4)}
@@ -159,8 +160,64 @@ def test_padding_is_black_and_outside_the_mask(backbone, shape):
 
 
 def test_bfloat16_changes_little(backbone, cases, embeddings):
+    """Dice as in float32, and no pixel changes sides whose logit is not near 0."""
     half = load("pocket", device="cpu", dtype="bfloat16")
-    box = tight_box(cases[0].mask)
-    (mine,), _ = masks_of(half, [PromptRow(half.encode([cases[0].image])[0], box)])
-    (exact,), _ = masks_of(backbone, [PromptRow(embeddings[0], box)])
-    assert dice(mine, exact) > 0.97
+    encoded = half.encode([case.image for case in cases])
+    boxes = [tight_box(case.mask) for case in cases]
+    click = (AddPoint(0.5, 0.5, False),)
+    fed = backbone.decode([PromptRow(e, b) for e, b in zip(embeddings, boxes, strict=True)]).logits
+    for points, memory in (((), [None] * len(cases)), (click, list(fed))):
+        scores = []
+        for segmenter, those in ((half, encoded), (backbone, embeddings)):
+            rows = [
+                PromptRow(e, b, points, m) for e, b, m in zip(those, boxes, memory, strict=True)
+            ]
+            masks, logits = masks_of(segmenter, rows)
+            assert logits.dtype == torch.float32
+            scores.append((np.mean([dice(m, c.mask) for m, c in zip(masks, cases, strict=True)]),
+                           logits))  # fmt: skip
+        (mine, moved), (exact, logits) = scores
+        assert abs(mine - exact) < 2e-3 and (moved - logits).abs().max() < 0.5
+        assert not ((moved > 0) != (logits > 0))[logits.abs() > 0.1].any()
+
+
+def test_bfloat16_is_said_to_be_slow_where_it_is(monkeypatch):
+    name = "medseg_gym.backbones.families.pocket.backbone.multiplies_bfloat16"
+    monkeypatch.setattr(name, lambda: False)
+    with pytest.warns(UserWarning, match="float32 is faster here"):
+        PocketBackbone(build_model(), dtype="bfloat16")
+
+
+def test_stored_embeddings_and_stacked_ones_are_the_same(backbone, embeddings):
+    """Embeddings lie pixel by pixel in memory; from a file they come plane by plane."""
+    stored = [
+        Embedding(tuple(f.contiguous() for f in e.features), e.image_size, e.input_size)
+        for e in embeddings[:3]
+    ]
+    box = AddBox(0.2, 0.3, 0.7, 0.8)
+    one, other = (
+        backbone.decode([PromptRow(e, box) for e in some]).logits
+        for some in (embeddings[:3], stored)
+    )
+    assert torch.allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fused_layers_do_what_ordinary_ones_do(dtype, monkeypatch):
+    conv, flat = torch.nn.Conv2d(24, 40, 3, padding=2, dilation=2), torch.nn.Conv2d(24, 40, 1)
+    conv, flat = conv.to(dtype), flat.to(dtype)
+    x, to = torch.randn(2, 9, 7, 24).to(dtype), torch.randn(2, 9, 7, 40).to(dtype)
+    with torch.inference_mode():
+        quick = fused.conv_gelu(conv, x.permute(0, 3, 1, 2)), fused.linear_add(flat, x, to)
+        monkeypatch.setattr(fused, "has_fused", lambda dtype: False)
+        plain = fused.conv_gelu(conv, x.permute(0, 3, 1, 2)), fused.linear_add(flat, x, to)
+    close = 1e-5 if dtype == torch.float32 else 5e-2
+    for one, other in zip(quick, plain, strict=True):
+        assert one.dtype == dtype and torch.allclose(one, other, atol=close)
+
+
+def test_without_fused_layers_logits_are_the_same(backbone, embeddings, monkeypatch):
+    rows = [PromptRow(embeddings[0], AddBox(0.2, 0.2, 0.7, 0.8))]
+    quick = backbone.decode(rows).logits
+    monkeypatch.setattr(fused, "has_fused", lambda dtype: False)
+    assert torch.allclose(backbone.decode(rows).logits, quick, atol=1e-4)

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 
 def run_python(code: str) -> str:
     result = subprocess.run(
@@ -10,11 +12,50 @@ def run_python(code: str) -> str:
     return result.stdout
 
 
+IDS = ("MedSeg-v0", "MedSegChat-v0", "MedSegVolume-v0", "MedSegVolumeChat-v0")
+
+
 def test_importing_the_package_imports_no_torch():
     run_python(
-        "import sys, medseg_gym, medseg_gym.cases, medseg_gym.prompts;"
+        "import sys, medseg_gym;"
+        "assert not {'torch', 'gymnasium', 'numpy'} & set(sys.modules);"
+        "import medseg_gym.cases, medseg_gym.prompts;"
         "assert 'torch' not in sys.modules, 'torch was imported';"
-        "import gymnasium; assert 'MedSeg-v0' in gymnasium.registry"
+        f"import gymnasium; assert not set({IDS}) - set(gymnasium.registry)"
+    )
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import medseg_gym, gymnasium",
+        "import gymnasium, medseg_gym",
+        "import medseg_gym, gymnasium.spaces",
+        "import medseg_gym; from gymnasium.envs.registration import registry",
+        "import medseg_gym.cases; import gymnasium",
+    ],
+)
+def test_ids_are_registered_whatever_is_imported_first(imports):
+    run_python(
+        f"{imports}\nimport sys, importlib.machinery\nfrom gymnasium.envs import registration\n"
+        f"assert not set({IDS}) - set(registration.registry)\n"
+        "assert type(registration.__loader__) is importlib.machinery.SourceFileLoader\n"
+        "assert not [f for f in sys.meta_path if type(f).__name__ == '_AfterGymnasium']"
+    )
+
+
+def test_the_first_step_needs_neither_torchvision_nor_scipy():
+    run_python(
+        "import sys, medseg_gym, gymnasium as gym\n"
+        "env = gym.make('MedSeg-v0'); env.reset(seed=0); env.step([0, 300, 300, 700, 700])\n"
+        "slow = {'torchvision', 'torch._dynamo', 'scipy', 'skimage', 'matplotlib', 'sympy'}\n"
+        "assert not slow & set(sys.modules), slow & set(sys.modules)\n"
+        "import segment_anything\n"
+        "assert 'torchvision' not in sys.modules\n"
+        "from medseg_gym.backbones.families.sam.modeling import Sam\n"
+        "assert segment_anything.modeling.Sam is Sam and segment_anything.sam_model_registry\n"
+        "from segment_anything import SamPredictor\n"
+        "assert 'torchvision' in sys.modules"
     )
 
 

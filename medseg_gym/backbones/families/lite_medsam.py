@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from segment_anything.modeling import Sam
 
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
 from medseg_gym.backbones.families.sam.backbone import SamBackbone
+from medseg_gym.backbones.families.sam.modeling import Sam
 
 
 class LiteMedSamBackbone(SamBackbone):

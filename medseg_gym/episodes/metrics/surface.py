@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from medseg_gym.episodes.metrics.overlap import check_masks
 
@@ -139,6 +138,8 @@ def boundary_iou(
         ValueError: Masks of different shapes or not bool, or a ratio that is not finite or
             negative.
     """
+    from scipy import ndimage  # late: it takes half a second, and an episode needs none
+
     if not 0 <= dilation_ratio < np.inf:
         raise ValueError(f"dilation_ratio must be finite and not negative, got {dilation_ratio}")
     prediction, truth = check_masks(prediction, truth)
@@ -153,6 +154,8 @@ def boundary_iou(
 
 def _cropped(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both masks where either has a pixel, with a rim of one pixel that is outside."""
+    from scipy import ndimage  # late: it takes half a second, and an episode needs none
+
     box = ndimage.find_objects((prediction | truth).view(np.uint8))
     if not box or box[0] is None:
         empty = np.zeros((1,) * prediction.ndim, bool)
@@ -167,6 +170,8 @@ def _surface_distances(
 
     Where the other border does not exist they are inf.
     """
+    from scipy import ndimage  # late: it takes half a second, and an episode needs none
+
     prediction, truth = check_masks(prediction, truth)
     axes = prediction.ndim
     if spacing is not None and not (len(spacing) == axes and all(0 < s < np.inf for s in spacing)):

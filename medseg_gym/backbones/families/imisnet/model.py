@@ -11,13 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
-from segment_anything.modeling.common import LayerNorm2d
-from segment_anything.modeling.mask_decoder import MLP
 from timm.layers import resample_abs_pos_embed_nhwc
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import nn
 
+from medseg_gym.backbones.families.sam.modeling import (
+    MLP,
+    LayerNorm2d,
+    MaskDecoder,
+    PromptEncoder,
+    TwoWayTransformer,
+)
 from medseg_gym.backbones.families.sam.two_way import run_two_way
 from medseg_gym.errors import BackboneError
 

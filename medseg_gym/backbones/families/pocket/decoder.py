@@ -8,13 +8,11 @@ alike and stop at an edge.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
-from segment_anything.modeling.mask_decoder import MLP
 from torch import nn
 
 from medseg_gym.backbones.batching.collate import (
@@ -24,6 +22,7 @@ from medseg_gym.backbones.batching.collate import (
     TOP_LEFT,
     TokenBatch,
 )
+from medseg_gym.backbones.batching.fused import bias_of, conv_gelu, linear_add, pointwise
 from medseg_gym.backbones.families.pocket.encoder import (
     DIM,
     FINE,
@@ -35,11 +34,43 @@ from medseg_gym.backbones.families.pocket.encoder import (
     PocketEncoder,
     whole_norm,
 )
+from medseg_gym.backbones.families.sam.modeling import (
+    MLP,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
 from medseg_gym.backbones.families.sam.prompts import PromptEmbedder, read_output_tokens
 from medseg_gym.backbones.families.sam.two_way import run_two_way
 
 MASK_LIMIT = 20.0  # logits fed back are clamped to this
 MAPS = 10  # see `PocketPromptEncoder.maps`
+
+
+Rows: TypeAlias = "torch.Tensor | Sequence[torch.Tensor]"
+"""Features of B images: B x C x h x w, or one C x h x w for each."""
+
+
+def add_rows(x: torch.Tensor, rows: Rows) -> torch.Tensor:
+    """Add features to B x h x w x C cells; those of one image each without stacking them first."""
+    if isinstance(rows, torch.Tensor):
+        return x + rows.permute(0, 2, 3, 1)
+    torch._foreach_add_(list(x.unbind()), [row.permute(1, 2, 0) for row in rows])
+    return x
+
+
+def pixel_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """`F.linear` of B x h x w x C; as a convolution it does not write the bias down first."""
+    made = F.conv2d(x.to(weight.dtype).permute(0, 3, 1, 2), weight[:, :, None, None], bias)
+    return made.permute(0, 2, 3, 1)
+
+
+def draw(conv: nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
+    """Convolve B x c x h x w maps, in the precision of the weights, to B x h x w x C."""
+    maps = maps.to(conv.weight.dtype, memory_format=torch.channels_last)
+    made: torch.Tensor = conv(maps).permute(0, 2, 3, 1)
+    return made
 
 
 class Mix(nn.Module):
@@ -58,9 +89,29 @@ class Mix(nn.Module):
         self.out = nn.Conv2d(half, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B x C x h x w to the same."""
-        out: torch.Tensor = x + self.out(F.gelu(self.spread(F.gelu(self.into(self.norm(x))))))
-        return out
+        """B x h x w x C to the same."""
+        spread = conv_gelu(self.spread, F.gelu(self._normalised_into(x)).permute(0, 3, 1, 2))
+        return linear_add(self.out, spread.permute(0, 2, 3, 1), x)
+
+    def _normalised_into(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `into` of `norm` as one product: whoever scales all cells can scale the weights.
+
+        Mean and deviation are one number each per row, so the normalised cells are never written.
+        """
+        count = x[0].numel()
+        pieces = x.view(len(x), GRID, -1)  # in float32 from here on: one bfloat16 sum is too coarse
+        mean = pieces.sum(2).float().sum(1, keepdim=True) / count
+        norms = torch.linalg.vector_norm(pieces, dim=2).float()
+        squares = (norms**2).sum(1, keepdim=True) / count
+        scale = torch.rsqrt((squares - mean**2).clamp(min=0) + self.norm.eps)  # B x 1
+        weight = pointwise(self.into).float()
+        bias = bias_of(self.into).float() + weight @ self.norm.bias.float()
+        weight = weight * self.norm.weight.float()
+        bias = bias - (scale * mean) * weight.sum(1)  # B x C/2
+        weight = scale[..., None] * weight
+        cells = torch.baddbmm(bias[:, None].to(x.dtype), x.flatten(1, 2), weight.mT.to(x.dtype))
+        planes: torch.Tensor = cells.unflatten(1, x.shape[1:3])
+        return planes
 
 
 class PocketPromptEncoder(PromptEncoder):
@@ -71,40 +122,66 @@ class PocketPromptEncoder(PromptEncoder):
 
     @staticmethod
     def maps(batch: TokenBatch, side: int) -> torch.Tensor:
-        """Draw prompts on a grid: B x MAPS x side x side.
+        """Draw prompts on a grid: B x (MAPS + 1) x side x side.
 
         Channels: narrow and wide bumps at positive clicks, the same at negative ones, inside of the
         box with soft borders, position between its sides along x and along y (-1.5..1.5), whether
-        there is a box, whether there is a click, and how near the nearest side is.
+        there is a box, whether there is a click, how near the nearest side is; and one of zeros,
+        where the probability of the mask input goes.
         """
         place = batch.coords + 0.5  # collate leaves the half to whoever reads it
+        maps = place.new_zeros(len(place), MAPS + 1, side, side)
         cells = (torch.arange(side, device=place.device, dtype=place.dtype) + 0.5) * (SIDE / side)
-        maps = []
-        for kind in (POSITIVE, NEGATIVE):
-            here = (batch.labels == kind)[:, :, None]
-            for width in (5.0, 22.0):  # pixels
-                bumps = torch.exp(-0.5 * ((cells - place[..., None]) / width) ** 2)  # B N 2 side
-                x, y = bumps[:, :, 0], bumps[:, :, 1] * here
-                maps.append((y[..., :, None] * x[..., None, :]).amax(dim=1))
-        first = (batch.labels == TOP_LEFT)[..., None]
-        last = (batch.labels == BOTTOM_RIGHT)[..., None]
-        low, high = (place * first).sum(1), (place * last).sum(1)  # B x 2; 0 without a box
-        boxed = first.any(1)[..., None].to(place.dtype)  # B x 1 x 1
+        apart = (cells - place[..., None]) ** 2  # B N 2 side
+        for first, kind in ((0, POSITIVE), (2, NEGATIVE)):
+            # The nearest click makes the highest bump, so only its distance is needed.
+            rows = apart[:, :, 1].masked_fill((batch.labels != kind)[:, :, None], torch.inf)
+            nearest = (rows[..., :, None] + apart[:, :, 0, None, :]).amin(dim=1)
+            for channel, width in ((first, 5.0), (first + 1, 22.0)):  # pixels
+                maps[:, channel] = torch.exp(nearest * (-0.5 / width**2))
+        first_corner = (batch.labels == TOP_LEFT)[..., None]
+        last_corner = (batch.labels == BOTTOM_RIGHT)[..., None]
+        low, high = (place * first_corner).sum(1), (place * last_corner).sum(1)  # B x 2; 0 if none
+        boxed = first_corner.any(1)[..., None].to(place.dtype)  # B x 1 x 1
         half = ((high - low) / 2).clamp(min=1.0)[..., None]
         offset = (cells - ((low + high) / 2)[..., None]) / half  # B x 2 x side
         edge = (1 - offset.abs()) * half  # pixels to the nearer side, negative outside
         inside = torch.sigmoid(edge * 0.5)
         near = torch.exp(-((edge / 8.0) ** 2))
-        shape = (len(place), side, side)
-        offset = offset.clamp(-1.5, 1.5)
-        maps.append(inside[:, 1, :, None] * inside[:, 0, None, :] * boxed)
-        maps.append((offset[:, 0, None, :] * boxed).expand(shape))
-        maps.append((offset[:, 1, :, None] * boxed).expand(shape))
-        maps.append(boxed.expand(shape))
+        offset = offset.clamp(-1.5, 1.5) * boxed
+        maps[:, 4] = inside[:, 1, :, None] * (inside[:, 0] * boxed[:, 0])[:, None, :]
+        maps[:, 5] = offset[:, 0, None, :]
+        maps[:, 6] = offset[:, 1, :, None]
+        maps[:, 7] = boxed
         clicked = ((batch.labels == POSITIVE) | (batch.labels == NEGATIVE)).any(1)
-        maps.append(clicked[:, None, None].to(place.dtype).expand(shape))
-        maps.append(torch.maximum(near[:, 1, :, None], near[:, 0, None, :]) * maps[4])
-        return torch.stack(maps, dim=1)
+        maps[:, 8] = clicked[:, None, None].to(place.dtype)
+        maps[:, 9] = torch.maximum(near[:, 1, :, None], near[:, 0, None, :]) * maps[:, 4]
+        return maps
+
+    def masks(
+        self, mask_input: torch.Tensor | None, has_mask: torch.Tensor | None, count: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Embed mask inputs up to the last layer, which a caller may join with others.
+
+        Args:
+            mask_input: B x 128 x 128 logits; None if no row has any.
+            has_mask: B bool, which rows have one; None for all.
+            count: B.
+
+        Returns:
+            Features B x 1024 x c, and weights DIM x c and biases B x DIM of the last layer.
+        """
+        last, without = self.mask_downscaling[-1], self.no_mask_embed.weight
+        weight, bias = pointwise(last), last.bias.expand(count, -1)
+        if mask_input is None:
+            empty = weight.new_zeros(count, GRID * GRID, 0)
+            return empty, weight[:, :0], without.expand(count, -1)
+        features = mask_input.clamp(-MASK_LIMIT, MASK_LIMIT)[:, None]
+        features = self.mask_downscaling[:-1](features).flatten(2).mT
+        if has_mask is not None:
+            features = features * has_mask[:, None, None]
+            bias = torch.where(has_mask[:, None], bias, without)
+        return features, weight, bias
 
 
 class PocketMaskDecoder(MaskDecoder):
@@ -132,61 +209,66 @@ class PocketMaskDecoder(MaskDecoder):
 
     def fuse(
         self,
-        image: torch.Tensor,
-        directions: torch.Tensor,
-        dense: torch.Tensor,
+        image: Rows,
+        directions: Rows,
+        mask_input: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         maps: torch.Tensor,
-        earlier: torch.Tensor,
     ) -> torch.Tensor:
         """Join image and prompts before the transformer.
 
         Args:
             image: B x DIM x 32 x 32 embeddings.
             directions: B x GROUPS·DIRECTION x 32 x 32.
-            dense: Embedded mask inputs, broadcastable to `image`.
-            maps: B x MAPS x 32 x 32.
-            earlier: B x 1 x 32 x 32 probability of the mask input, 0 without one.
+            mask_input: B x 1024 x c features of the mask inputs, and weights DIM x c and biases
+                B x DIM that embed them.
+            maps: B x (MAPS + 1) x 32 x 32, the last of them the probability of the mask input.
 
         Returns:
-            B x DIM x 32 x 32.
+            B x 32 x 32 x DIM.
         """
-        drawn = torch.cat([maps, earlier], dim=1)
-        where = torch.cat([maps[:, [0, 2, 4]], earlier], dim=1).flatten(2)  # B 4 P
-        where = where / (where.sum(2, keepdim=True) + 1e-3)
+        where = maps[:, [0, 2, 4, MAPS]].flatten(2)  # B 4 P
+        where = (where / (where.sum(2, keepdim=True) + 1e-3)).to(self.draw.weight.dtype)
+        if not isinstance(directions, torch.Tensor):
+            directions = torch.stack(list(directions))
         directions = directions.flatten(2)
-        pointed = (directions @ where.mT).unflatten(1, (GROUPS, -1))  # B G c 4
-        alike = pointed.mT @ directions.unflatten(1, (GROUPS, -1))  # B G 4 P
-        alike = alike.flatten(1, 2).unflatten(2, image.shape[2:])
-        mixed: torch.Tensor = self.mix(image + dense + self.draw(drawn) + self.alike(alike))
+        pointed = (where @ directions.mT).unflatten(2, (GROUPS, -1)).transpose(1, 2)  # B G 4 c
+        alike = (pointed @ directions.unflatten(1, (GROUPS, -1))).flatten(1, 2)  # B G·4 P
+        earlier, into, bias = mask_input
+        dtype = self.draw.weight.dtype
+        weight = torch.cat([pointwise(self.alike), into.to(dtype)], dim=1)  # DIM x (16 + c)
+        beside = torch.cat([alike.mT.to(dtype), earlier.to(dtype)], dim=2)  # B P (16 + c)
+        x = add_rows(draw(self.draw, maps), image).contiguous()
+        cells = torch.baddbmm(x.flatten(1, 2), beside, weight.T.expand(len(x), -1, -1))
+        cells = cells + (bias + bias_of(self.alike)).to(dtype)[:, None]
+        mixed: torch.Tensor = self.mix(cells.view(x.shape))
         return mixed
 
     def upscale(
-        self,
-        tokens: torch.Tensor,
-        fine4: torch.Tensor,
-        fine2: torch.Tensor,
-        maps: torch.Tensor,
-        earlier: torch.Tensor,
+        self, cells: torch.Tensor, fine4: Rows, fine2: Rows, maps: torch.Tensor
     ) -> torch.Tensor:
         """Draw the features that masks are read from.
 
         Args:
-            tokens: B x 32·32 x DIM from the transformer.
+            cells: B x 32·32 x DIM from the transformer.
             fine4: B x FINE[0] x 64 x 64 skips.
             fine2: B x 4·FINE[1] x 64 x 64 skips: 128 x 128 ones, each 2 x 2 cells stacked.
-            maps: B x MAPS x 64 x 64.
-            earlier: B x 1 x 64 x 64, as in `fuse`.
+            maps: B x (MAPS + 1) x 64 x 64, as in `fuse`.
 
         Returns:
-            B x 4·FINE[1] x 64 x 64, stacked like `fine2`.
+            B x 64 x 64 x 4·FINE[1], stacked like `fine2`.
         """
-        coarse = self.output_upscaling(tokens).mT.unflatten(2, (GRID, GRID))
-        x = self.draw_fine(torch.cat([maps, earlier], dim=1))
-        x += fine4  # in place: at this size the time goes into memory
-        x += F.pixel_shuffle(coarse, 2)
-        x = self.upscaling_fine(F.gelu(self.mix_fine(x)))
-        x += fine2
-        return F.relu_(x)
+        x = add_rows(draw(self.draw_fine, maps), fine4)
+        up = self.output_upscaling  # with the four cells of each before their channels
+        weight, bias = (
+            t.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1) for t in (up.weight, up.bias)
+        )
+        coarse = pixel_linear(cells.unflatten(1, (GRID, GRID)), weight, bias)
+        coarse = coarse.reshape(-1, GRID, GRID, 2, 2, FINE[0]).transpose(2, 3)
+        x = x.reshape(-1, GRID, 2, GRID, 2, FINE[0]) + coarse
+        mixed = F.gelu(self.mix_fine(x.view(-1, 2 * GRID, 2 * GRID, FINE[0])))
+        last = self.upscaling_fine
+        fine = pixel_linear(mixed, pointwise(last), bias_of(last))
+        return F.relu_(add_rows(fine, fine2))
 
     @staticmethod
     def masks(hyper: torch.Tensor, upscaled: torch.Tensor) -> torch.Tensor:
@@ -194,13 +276,18 @@ class PocketMaskDecoder(MaskDecoder):
 
         Args:
             hyper: B x K x FINE[1], one row of weights per mask.
-            upscaled: B x 4·FINE[1] x 64 x 64 from `upscale`.
+            upscaled: B x 64 x 64 x 4·FINE[1] from `upscale`.
 
         Returns:
             B x K x 128 x 128 logits.
         """
-        stacked = hyper @ upscaled.unflatten(1, (-1, 4)).flatten(2)  # B K 4·P
-        return F.pixel_shuffle(stacked.unflatten(2, (4, *upscaled.shape[2:])).flatten(1, 2), 2)
+        # Weights for all four cells at once, most of them 0: cheaper than moving the features.
+        spread = torch.einsum("bkc,ij->bcikj", hyper, torch.eye(4, device=hyper.device))
+        weights = spread.flatten(3).flatten(1, 2).to(upscaled.dtype)  # B 4·FINE[1] 4·K
+        read = (upscaled.flatten(1, 2) @ weights).unflatten(2, (-1, 2, 2))
+        read = read.unflatten(1, (2 * GRID, 2 * GRID)).permute(0, 3, 1, 4, 2, 5)
+        logits: torch.Tensor = read.flatten(4).flatten(2, 3)
+        return logits
 
 
 class Decoded(NamedTuple):
@@ -209,7 +296,7 @@ class Decoded(NamedTuple):
     Attributes:
         scores: B x K predicted IoU.
         hyper: B x K x FINE[1], one row of weights per mask.
-        upscaled: B x 4·FINE[1] x 64 x 64 features.
+        upscaled: B x 64 x 64 x 4·FINE[1] features.
     """
 
     scores: torch.Tensor
@@ -219,7 +306,7 @@ class Decoded(NamedTuple):
 
 def decode(
     model: Sam,
-    features: Sequence[torch.Tensor],
+    features: Sequence[Rows],
     batch: TokenBatch,
     mask_input: torch.Tensor | None = None,
     has_mask: torch.Tensor | None = None,
@@ -234,26 +321,22 @@ def decode(
         has_mask: B bool, which rows have one; None for all.
     """
     image, directions, fine4, fine2 = features
-    decoder, prompts = model.mask_decoder, PromptEmbedder(model.prompt_encoder, MASK_LIMIT)
-    if mask_input is None:
-        earlier = image.new_zeros(len(image), 1, 2 * GRID, 2 * GRID)
-    else:
+    decoder, prompts = model.mask_decoder, PromptEmbedder(model.prompt_encoder)
+    maps, fine_maps = (PocketPromptEncoder.maps(batch, side) for side in (GRID, 2 * GRID))
+    if mask_input is not None:
         earlier = F.avg_pool2d(mask_input[:, None].sigmoid(), 2)
         if has_mask is not None:
             earlier = earlier * has_mask[:, None, None, None]
-    fused = decoder.fuse(
-        image,
-        directions,
-        prompts.embed_masks(mask_input, has_mask),
-        PocketPromptEncoder.maps(batch, GRID),
-        F.avg_pool2d(earlier, 2),
-    )
+        fine_maps[:, MAPS:] = earlier
+        maps[:, MAPS:] = F.avg_pool2d(earlier, 2)
+    dense = model.prompt_encoder.masks(mask_input, has_mask, len(maps))
+    fused = decoder.fuse(image, directions, dense, maps)
     tokens, token_mask = prompts.with_outputs(decoder, batch)
-    pe = model.prompt_encoder.get_dense_pe()
-    hidden, cells = run_two_way(decoder.transformer, fused, pe, tokens, token_mask)
-    upscaled = decoder.upscale(
-        cells, fine4, fine2, PocketPromptEncoder.maps(batch, 2 * GRID), earlier
+    pe = model.prompt_encoder.get_dense_pe().to(fused.dtype)
+    hidden, cells = run_two_way(
+        decoder.transformer, fused.permute(0, 3, 1, 2), pe, tokens, token_mask
     )
+    upscaled = decoder.upscale(cells, fine4, fine2, fine_maps)
     return Decoded(*read_output_tokens(decoder, hidden), upscaled)
 
 
@@ -266,3 +349,12 @@ def build_model() -> Sam:
         pixel_mean=[PIXEL_MEAN] * 3,
         pixel_std=[PIXEL_STD] * 3,
     )
+
+
+def image_side(model: Sam) -> Iterator[nn.Module]:
+    """Modules that work on whole images, where nearly all time goes; not those on a few tokens."""
+    decoder = model.mask_decoder
+    yield model.image_encoder
+    yield from (decoder.draw, decoder.alike, decoder.mix, decoder.output_upscaling)
+    yield from (decoder.draw_fine, decoder.mix_fine, decoder.upscaling_fine)
+    yield from (layer.norm4 for layer in decoder.transformer.layers)

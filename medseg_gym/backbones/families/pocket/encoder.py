@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from medseg_gym.backbones.batching.fused import conv_gelu
+
 SIDE = 256  # input, pixels
 GRID = 32  # embedding, cells
 DIM = 96  # embedding, channels
@@ -19,7 +21,7 @@ WIDTHS, DEPTHS = (24, 40, 96, 144, 192), (1, 2, 3, 2)  # channels and blocks at 
 PIXEL_MEAN, PIXEL_STD = 0.0, 128.0  # so that padding, which is 0, is black
 
 
-def whole_norm(channels: int) -> nn.Module:
+def whole_norm(channels: int) -> nn.GroupNorm:
     """Over the whole image: keeps contrast within it, does not hear its batch mates."""
     return nn.GroupNorm(1, channels)
 
@@ -36,7 +38,7 @@ class Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """B x C x h x w to the same."""
-        out: torch.Tensor = x + self.second(F.gelu(self.first(self.norm(x))))
+        out: torch.Tensor = x + self.second(conv_gelu(self.first, self.norm(x)))
         return out
 
 
@@ -71,7 +73,8 @@ class PocketEncoder(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Encode normalised pixels."""
-        stem = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = x.to(self.fine4.weight.dtype, memory_format=torch.channels_last)
+        stem = self.stem(x)
         levels = []
         level = stem
         for stage in self.stages:
@@ -86,8 +89,10 @@ class PocketEncoder(nn.Module):
         above = F.interpolate(self.from_embedding(embedding), scale_factor=2.0, mode="bilinear")
         directions = self.compare(embedding).unflatten(1, (GROUPS, -1))
         directions = F.normalize(directions, dim=2).flatten(1, 2)
-        features = (embedding, directions, self.fine4(levels[0]) + above, self.fine2(stem))
-        # The decoder is faster on planes than on pixels.
-        return tuple(
-            feature.contiguous(memory_format=torch.contiguous_format) for feature in features
+        skips = self.fine4(levels[0]) + above, self.fine2(stem)
+        # The decoder is faster on pixels than on planes, but for the directions.
+        return (
+            embedding.contiguous(memory_format=torch.channels_last),
+            directions.contiguous(),
+            *(skip.contiguous(memory_format=torch.channels_last) for skip in skips),
         )

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from segment_anything.modeling import Sam
-from segment_anything.utils.transforms import ResizeLongestSide
+from PIL import Image
 from torch import nn
 
 from medseg_gym.backbones.batching.collate import collate
 from medseg_gym.backbones.batching.passes import BatchedBackbone
 from medseg_gym.backbones.batching.resize import bilinear, resize_each
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
+from medseg_gym.backbones.families.sam.modeling import Sam
 from medseg_gym.backbones.families.sam.prompts import PromptEmbedder, read_output_tokens
 from medseg_gym.backbones.families.sam.two_way import run_two_way
 from medseg_gym.backbones.protocol import Embedding, Prediction, PromptRow
@@ -55,8 +55,10 @@ class SamBackbone(BatchedBackbone):
                 f"{self.name}: an image of {image.shape[:2]} (height, width) is too elongated: "
                 f"scaled to {self.image_side} pixels its short side vanishes; crop or pad it"
             )
-        resized = ResizeLongestSide(self.image_side).apply_image(image)
-        pixels = torch.from_numpy(np.ascontiguousarray(resized)).to(self.device)
+        scale = self.image_side / max(image.shape[:2])
+        height, width = (int(length * scale + 0.5) for length in image.shape[:2])
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(resized)).to(self.device)
         pixels = pixels.permute(2, 0, 1).float()
         normalised: torch.Tensor = (pixels - self.model.pixel_mean) / self.model.pixel_std
         return normalised
@@ -80,16 +82,19 @@ class SamBackbone(BatchedBackbone):
 
     # decode -----------------------------------------------------------------------------------
     def _decode(self, rows: Sequence[PromptRow]) -> Prediction:
-        features = [
-            torch.stack(level) for level in zip(*(r.embedding.features for r in rows), strict=True)
-        ]
-        scores, hyper, upscaled = self._run(features, rows)
+        scores, hyper, upscaled = self._run(self._features(rows), rows)
         # Choose the mask before it is drawn: three quarters of the products need not be made.
         multimask = torch.as_tensor([row.multimask for row in rows], device=self.device)
         best = torch.where(multimask, scores[:, 1:].argmax(dim=1) + 1, 0)
         every_row = torch.arange(len(rows), device=self.device)
         logits = self._draw(hyper[every_row, best], upscaled)
         return Prediction(logits.float(), scores[every_row, best].float())
+
+    def _features(self, rows: Sequence[PromptRow]) -> Sequence[Any]:
+        """Features of the rows' images, each B x C x h x w."""
+        return [
+            torch.stack(level) for level in zip(*(r.embedding.features for r in rows), strict=True)
+        ]
 
     def _run(
         self, features: Sequence[torch.Tensor], rows: Sequence[PromptRow]

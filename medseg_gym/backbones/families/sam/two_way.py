@@ -50,9 +50,11 @@ def _attend_to_image(
     queries = attention.q_proj(q).unflatten(2, (heads, -1)).transpose(1, 2)  # B x heads x N x D
     queries = queries * queries.shape[-1] ** -0.5
     into = attention.k_proj.weight.unflatten(0, (heads, -1))  # heads x D x C
-    scores = (queries @ into).flatten(1, 2) @ pixels.mT  # B x heads·N x P
+    scores = (queries @ into).flatten(1, 2).to(pixels.dtype) @ pixels.mT  # B x heads·N x P
     sums = (scores.softmax(dim=2) @ values).unflatten(1, (heads, -1))  # B x heads x N x C
-    out = sums @ attention.v_proj.weight.unflatten(0, (heads, -1)).mT  # B x heads x N x D
+    out = (
+        sums.to(q.dtype) @ attention.v_proj.weight.unflatten(0, (heads, -1)).mT
+    )  # B x heads x N x D
     projected: torch.Tensor = attention.out_proj(
         out.transpose(1, 2).flatten(2) + attention.v_proj.bias
     )
@@ -69,7 +71,8 @@ def _attend_from_image(
     """Attend from many pixels, B x P x C, to few tokens, B x N x C.
 
     The projections of the pixels, in and out, are applied to the tokens instead: the same sums in
-    another order, without the two largest products and with a softmax over whole image rows.
+    another order, without the two largest products and with a softmax over whole image rows. A
+    head's shares of a pixel sum to one, so each head can carry its part of the bias.
     """
     heads = attention.num_heads
     keys, values = (  # B x heads x N x D
@@ -81,13 +84,16 @@ def _attend_from_image(
     weight = query.weight.unflatten(0, (heads, -1))  # heads x D x C
     bias = query.bias.unflatten(0, (heads, -1, 1))  # heads x D x 1
     scores = torch.baddbmm(
-        (keys @ bias).flatten(1, 2), (keys @ weight).flatten(1, 2), pixels.mT
+        (keys @ bias).flatten(1, 2).to(pixels.dtype),
+        (keys @ weight).flatten(1, 2).to(pixels.dtype),
+        pixels.mT,
     ).unflatten(1, (heads, -1))  # B x heads x N x P
     if key_mask is not None:
         scores = scores.masked_fill(~key_mask[:, None, :, None], -torch.inf)
     shares = scores.softmax(dim=2).flatten(1, 2)  # B x heads·N x P
-    values = (values @ out.weight.T.unflatten(0, (heads, -1))).flatten(1, 2)  # B x heads·N x C
-    return torch.baddbmm(out.bias, shares.mT, values)
+    values = values @ out.weight.T.unflatten(0, (heads, -1)) + out.bias / heads
+    attended: torch.Tensor = shares.mT @ values.flatten(1, 2).to(shares.dtype)
+    return attended
 
 
 def run_two_way(
