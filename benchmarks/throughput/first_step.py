@@ -86,7 +86,9 @@ def measure(
 def _start(words: list[str]) -> tuple[float, list[tuple[str, float]]]:
     """Return the seconds that a process took, and when it reached its marks."""
     began = time.time()
-    ended = subprocess.run([sys.executable, *words], stdout=subprocess.PIPE, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, *words], stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True
+    )
     seconds = time.time() - began
     reached = json.loads(ended.stdout) if FIRST_STEP in words else []
     return seconds, [(mark, at - began) for mark, at in reached]

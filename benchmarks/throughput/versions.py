@@ -182,6 +182,7 @@ def _start(folder: Path, spec: str, environment: dict[str, str]) -> subprocess.P
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
     )
     imported = Path(_read(player))
     if folder not in imported.parents:

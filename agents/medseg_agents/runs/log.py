@@ -179,9 +179,7 @@ class RunLog:
                 words = (
                     f"{self.unit} {step}: {lost}; the run goes on without it, {self.file} has all"
                 )
-                self.console.print(
-                    f"{self.unit} {step}: {words}", style="yellow", markup=False, highlight=False
-                )
+                self.console.print(words, style="magenta", markup=False, highlight=False)
 
 
 def read_progress(folder: Path) -> list[dict[str, Any]]:
