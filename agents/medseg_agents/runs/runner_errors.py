@@ -27,7 +27,7 @@ class _NotOfUsers(logging.Filter):
         return not told and "runner_errors.py" not in record.getMessage()
 
 
-for _name in ("ray.rllib", "ray.rllib.utils.actor_manager"):
+for _name in ("ray.rllib", "ray.rllib.utils.actor_manager", "ray._private.worker"):
     logging.getLogger(_name).addFilter(_NotOfUsers())
 
 
@@ -68,17 +68,22 @@ def _raise(runner: Any, error: Exception) -> None:
     raise error
 
 
-def raise_failures(groups: Iterable[Any]) -> None:
+def raise_failures(groups: Iterable[Any], at_the_end: bool = False) -> None:
     """Raise what a runner has kept, where one of a group has failed.
 
     Args:
         groups: RLlib's `EnvRunnerGroup`s of runners that are `TellsErrors`, or None.
+        at_the_end: Ask runners that count as healthy too: RLlib looks at what was played beside
+            training in the next iteration, and there is none.
 
     Raises:
         MedSegError: What went wrong there: `OwnCodeError` in a user's own code.
     """
     for group in groups:
-        if group is None or group.num_healthy_remote_workers() == group.num_remote_workers():
+        if group is None:
+            continue
+        healthy = group.num_healthy_remote_workers() == group.num_remote_workers()
+        if healthy and not at_the_end:
             continue
         failures = group.foreach_env_runner(
             lambda runner: runner.failure,

@@ -19,6 +19,7 @@ from medseg_agents.runs.folder import RunFolder
 from medseg_agents.runs.gpus import backbone_share, count_gpus
 from medseg_agents.runs.log import RunLog
 from medseg_agents.runs.names import check_names
+from medseg_agents.runs.runner_errors import raise_failures
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.views.array import ArrayView
 from medseg_gym.parallel.ray_address import check_address
@@ -112,6 +113,7 @@ def train_rllib(
                 if step - saved >= config.checkpoint_every or step >= total:
                     saved = step
                     _save(run, algo, network, config, step)
+            raise_failures([algo.eval_env_runner_group], at_the_end=True)
     finally:
         algo.stop()
         if validate:
