@@ -221,6 +221,8 @@ def test_other_models_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(MedSegError, match="llama"):
         plan(model=str(tmp_path))
+    with pytest.raises(MedSegError, match="no such folder"):
+        plan(model=str(tmp_path / "nothing"))
     with pytest.raises(MedSegError, match="--model"):
         plan(model="")
 

@@ -200,6 +200,8 @@ def _with_shapes(layer: Any) -> Any:
 def _read_config(path: str | Path) -> Any:
     from transformers import AutoConfig
 
+    if not Path(path).exists():
+        raise PolicyError(f"{path}: there is no such folder; one with a config.json is enough")
     try:
         config: Any = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
