@@ -25,13 +25,15 @@ COPIES = 3
 until the next turn."""
 
 
-PLAYING, LOSS, TEXT, VISION, STEPPING = "playing", "loss", "text", "vision", "optimiser"
-PHASES = (PLAYING, LOSS, TEXT, VISION, STEPPING)
+PLAYING, LOSS, TEXT, PROMPTS = "playing", "loss", "text", "prompts"
+VISION, STEPPING = "vision", "optimiser"
+PHASES = (PLAYING, LOSS, TEXT, PROMPTS, VISION, STEPPING)
 """Phases of a process, one after the other: it plays; of each micro-batch it computes the loss,
-then gradients of the layers of the language model and of the vision tower; AdamW steps."""
+then gradients of the language model's layers, for rows and then for the prompts they share, and
+those of the vision tower; AdamW steps."""
 
 GRADIENTS_OF_WEIGHTS = "gradients"
-GRADIENTS = (LOSS, TEXT, VISION)
+GRADIENTS = (LOSS, TEXT, PROMPTS, VISION)
 
 
 @dataclass(frozen=True)
@@ -127,19 +129,20 @@ def learner_parts(shape: ModelShape, run: ChatRun, talk: Conversation) -> list[P
             )
         )
     # Shared prompts pass by themselves, before the rows of the last micro-batch.
-    passes = [rows * (talk.tokens - talk.prompt), prompts * talk.prompt]
-    if not prompts:
-        passes = [rows * talk.tokens]
+    own = talk.tokens - talk.prompt if prompts else talk.tokens
     images = rows * (talk.images - 1) + prompts if prompts else rows * talk.images
     patches = images * talk.image * shape.merge**2
-    text = _activations(shape.text, "language model", passes, "tokens", run, shape)
-    kept, again = text
+    kept, again = _activations(shape.text, "rows", rows * own, "tokens", run, shape)
     if micro_batches(run) == 1:
-        # Those of all rows are made before a shared prompt lets go of anything.
-        parts.append(_growing(shape, run, kept.bytes * passes[0] / sum(passes)))
+        parts.append(_growing(shape, run, kept.bytes))
     parts += [replace(kept, phases=(LOSS, TEXT)), replace(again, phases=(TEXT,))]
+    if prompts:
+        count = prompts * talk.prompt
+        kept, again = _activations(shape.text, "prompts", count, "tokens", run, shape)
+        parts.append(replace(kept, phases=(LOSS, TEXT, PROMPTS)))
+        parts.append(replace(again, phases=(PROMPTS,)))
     if shape.vision.trained:
-        kept, again = _activations(shape.vision, "vision tower", [patches], "patches", run, shape)
+        kept, again = _activations(shape.vision, "vision tower", patches, "patches", run, shape)
         parts += [replace(kept, phases=GRADIENTS), replace(again, phases=(VISION,))]
     chunk = min(run.logit_chunk or 10**12, rows * talk.turns * talk.completion)
     parts.append(
@@ -245,13 +248,12 @@ def segmenter_parts() -> list[Part]:
 def _activations(
     side: Side,
     name: str,
-    passes: Sequence[int],
+    count: int,
     unit: str,
     run: ChatRun,
     shape: ModelShape,
 ) -> tuple[Part, Part]:
-    """Parts that layers keep, all passes together, and that exist while one is computed."""
-    count, largest = sum(passes), max(passes)
+    """Return the part that layers keep, and the one that exists while a layer is computed."""
     if run.gradient_checkpointing:
         return (
             Part(
@@ -262,8 +264,8 @@ def _activations(
             ),
             Part(
                 f"the layer computed again, {name}",
-                largest * side.cost.step,
-                f"{largest} {unit} x {side.cost.step / 1000:.1f} kB",
+                count * side.cost.step,
+                f"{count} {unit} x {side.cost.step / 1000:.1f} kB",
             ),
         )
     gradients = max(0.0, side.cost.step - side.cost.kept)
@@ -276,8 +278,8 @@ def _activations(
         ),
         Part(
             f"gradients of one layer's activations, {name}",
-            largest * gradients,
-            f"{largest} {unit} x {gradients / 1000:.1f} kB",
+            count * gradients,
+            f"{count} {unit} x {gradients / 1000:.1f} kB",
         ),
     )
 
