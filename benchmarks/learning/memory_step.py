@@ -163,7 +163,7 @@ def planned(step: Step) -> float:
     run = GRPORun(model=step.model, device="cpu", **step.settings)
     shape = read_shape(step.model, run.lora_rank, dtype=run.dtype, precision=run.precision)
     image = shape.image_tokens(step.image_size)
-    talk = Conversation(step.prompt, 8 + image, step.completion, step.turns, image, step.turns)
+    talk = Conversation(step.prompt, 8 + image, step.completion, step.turns, image)
     weights = [p for p in weight_parts(shape, run, True) if p.name == GRADIENTS_OF_WEIGHTS]
     return total(weights + learner_parts(shape, run, talk))
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import wait
+
+from medseg_gym.errors import MedSegError
 
 
 def worker_pool(workers: int) -> ProcessPoolExecutor:
@@ -17,6 +20,19 @@ def worker_pool(workers: int) -> ProcessPoolExecutor:
     """
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent)
+
+
+def read_line(player: subprocess.Popen[str]) -> str:
+    """Read the next line of a process that answers by lines, without its end.
+
+    Raises:
+        MedSegError: It has ended.
+    """
+    assert player.stdout is not None
+    line = player.stdout.readline()
+    if not line:
+        raise MedSegError("a player ended before it had played; its error stands above")
+    return line.strip()
 
 
 def _end_with_parent() -> None:

@@ -22,8 +22,8 @@ import numpy as np
 import typer
 from medseg_agents.runs.machine import describe_machine
 
-from medseg_gym.display.terminal import Table, make_console
-from medseg_gym.storage.atomic_write import atomic_write
+from benchmarks.shared.results import show_and_keep
+from medseg_gym.display.terminal import Table
 
 FIRST_STEP = """
 import json, time
@@ -75,12 +75,8 @@ def measure(
         table.add_column(header, justify="left" if header == "start" else "right")
     for row in rows:
         table.add_row(row["start"], f"{row['median']:.2f}", f"{row['low']:.2f}-{row['high']:.2f}")
-    console = make_console()
-    console.print(table)
     machine = f"{describe_machine('cpu')}, load {load:.1f} before"
-    console.print(f"Measured on: {machine}")
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / "results.json", json.dumps({"machine": machine, "rows": rows}, indent=1))
+    show_and_keep(table, machine, out, rows=rows)
 
 
 def _start(words: list[str]) -> tuple[float, list[tuple[str, float]]]:

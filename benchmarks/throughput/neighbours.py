@@ -9,7 +9,6 @@ turns within a repetition, so that their ratios hold on a noisy machine.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -20,8 +19,9 @@ import numpy as np
 import typer
 from medseg_agents.runs.machine import describe_machine
 
-from medseg_gym.display.terminal import Table, make_console
-from medseg_gym.storage.atomic_write import atomic_write
+from benchmarks.shared.results import show_and_keep
+from benchmarks.shared.workers import read_line
+from medseg_gym.display.terminal import Table
 from medseg_gym.thread_waiting import VARIABLE
 
 NEIGHBOURS = ("alone", "one busy process", "two players")
@@ -83,12 +83,8 @@ def measure(
             row["neighbour"], row["policy"], str(row["threads"]), f"{row['rate']:.0f}",
             f"{row['low']:.0f}-{row['high']:.0f}", f"{row['of_best_alone']:.2f}",
         )  # fmt: skip
-    console = make_console()
-    console.print(table)
     machine = f"{describe_machine('cpu')}, load {load:.1f} before"
-    console.print(f"Measured on: {machine}")
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / "results.json", json.dumps({"machine": machine, "rows": rows}, indent=1))
+    show_and_keep(table, machine, out, rows=rows)
 
 
 def play_beside(neighbour: str, policy: str, threads: int, envs: int, seconds: float) -> float:
@@ -117,14 +113,14 @@ def play_beside(neighbour: str, policy: str, threads: int, envs: int, seconds: f
     busy = None
     try:
         for player in players:
-            _read(player)
+            read_line(player)
         if neighbour == "one busy process":
             busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
         for player in players:
             assert player.stdin is not None
             player.stdin.write("go\n")
             player.stdin.flush()
-        return sum(float(_read(player)) for player in players)
+        return sum(float(read_line(player)) for player in players)
     finally:
         if busy is not None:
             busy.kill()
@@ -132,14 +128,6 @@ def play_beside(neighbour: str, policy: str, threads: int, envs: int, seconds: f
         for player in players:
             player.kill()
             player.communicate()
-
-
-def _read(player: subprocess.Popen[str]) -> str:
-    assert player.stdout is not None
-    line = player.stdout.readline()
-    if not line:
-        raise SystemExit("a player ended before it had played; its error stands above")
-    return line
 
 
 if __name__ == "__main__":

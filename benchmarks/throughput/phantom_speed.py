@@ -7,7 +7,6 @@ One thread. Processor time, not wall time, so that a busy machine disturbs it le
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Annotated
 import typer
 from medseg_agents.runs.machine import describe_machine
 
+from benchmarks.shared.results import show_and_keep
 from medseg_gym.cases import load_cases
 from medseg_gym.cases.phantoms import CASES_PER_IMAGE, SCENES
-from medseg_gym.display.terminal import Table, make_console
-from medseg_gym.storage.atomic_write import atomic_write
+from medseg_gym.display.terminal import Table
 
 
 def measure(
@@ -43,12 +42,8 @@ def measure(
     table = Table("cases", "images/s of one core")
     for spec, rate in rates.items():
         table.add_row(spec, f"{rate:.0f}")
-    console = make_console()
-    console.print(table)
     machine = f"{describe_machine()}, load {os.getloadavg()[0]:.1f}"
-    console.print(f"Measured on: {machine}")
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / "results.json", json.dumps({"machine": machine, "images_per_s": rates}))
+    show_and_keep(table, machine, out, images_per_s=rates)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ ratio holds on a noisy machine.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -25,11 +24,11 @@ from medseg_agents.runs.machine import describe_machine
 
 import medseg_gym  # noqa: F401  (registers the id)
 from benchmarks.shared.meters import MeteredBackbone
+from benchmarks.shared.results import show_and_keep
 from medseg_gym import backbones
 from medseg_gym.backbones import embedding_cache
 from medseg_gym.cases import CaseList, load_cases
-from medseg_gym.display.terminal import Table, make_console
-from medseg_gym.storage.atomic_write import atomic_write
+from medseg_gym.display.terminal import Table
 
 IMAGES = 8  # distinct ones, encoded before the clock starts
 EPISODE = 5
@@ -80,13 +79,8 @@ def measure(
             f"{row['low']:.0f}-{row['high']:.0f}", f"{row['ratio']:.1f}",
             f"{encoding[row['backbone']]:.0f}",
         )  # fmt: skip
-    console = make_console()
-    console.print(table)
     machine = f"{describe_machine(str(loaded[0].device))}, load {os.getloadavg()[0]:.1f}"
-    console.print(f"Measured on: {machine}")
-    out.mkdir(parents=True, exist_ok=True)
-    results = {"machine": machine, "rows": rows, "encode_ms": encoding}
-    atomic_write(out / "results.json", json.dumps(results, indent=1))
+    show_and_keep(table, machine, out, rows=rows, encode_ms=encoding)
 
 
 def steps_per_second(

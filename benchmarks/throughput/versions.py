@@ -22,9 +22,10 @@ import numpy as np
 import typer
 from medseg_agents.runs.machine import describe_machine
 
-from medseg_gym.display.terminal import Table, make_console
+from benchmarks.shared.results import show_and_keep
+from benchmarks.shared.workers import read_line
+from medseg_gym.display.terminal import Table
 from medseg_gym.errors import MedSegError
-from medseg_gym.storage.atomic_write import atomic_write
 from medseg_gym.thread_waiting import VARIABLE
 
 HERE = Path(__file__).parents[2]
@@ -129,13 +130,8 @@ def measure(
             row["work"], str(row["envs"] or ""), row["backbone"], f"{row['rate']:.0f}",
             f"{row['low']:.0f}-{row['high']:.0f}", f"{row['ratio']:.2f}", f"{low:.2f}-{high:.2f}",
         )  # fmt: skip
-    console = make_console()
-    console.print(table)
     machine = f"{describe_machine('cpu')}, load {load:.1f} before"
-    console.print(f"Measured on: {machine}")
-    out.mkdir(parents=True, exist_ok=True)
-    results = {"machine": machine, "threads": threads, "policy": policy, "rows": rows}
-    atomic_write(out / "results.json", json.dumps(results, indent=1))
+    show_and_keep(table, machine, out, threads=threads, policy=policy, rows=rows)
 
 
 def _compare(
@@ -184,7 +180,7 @@ def _start(folder: Path, spec: str, environment: dict[str, str]) -> subprocess.P
         text=True,
         encoding="utf-8",
     )
-    imported = Path(_read(player))
+    imported = Path(read_line(player))
     if folder not in imported.parents:
         player.kill()
         raise MedSegError(f"the player of {folder} imported {imported}")
@@ -195,15 +191,7 @@ def _ask(player: subprocess.Popen[str], work: list[Any]) -> float:
     assert player.stdin is not None
     player.stdin.write(json.dumps(work) + "\n")
     player.stdin.flush()
-    return float(_read(player))
-
-
-def _read(player: subprocess.Popen[str]) -> str:
-    assert player.stdout is not None
-    line = player.stdout.readline()
-    if not line:
-        raise MedSegError("a player ended before it had played; its error stands above")
-    return line.strip()
+    return float(read_line(player))
 
 
 if __name__ == "__main__":

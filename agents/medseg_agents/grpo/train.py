@@ -48,15 +48,7 @@ def gpu_plan(run: ChatRun) -> GpuPlan:
     Args:
         run: Its settings.
     """
-    request = GpuRequest(
-        run.learners,
-        run.env_runners,
-        run.gpus_per_learner,
-        run.gpus_per_runner,
-        run.device,
-        run.shared_backbone,
-    )
-    return plan_gpus(request, *count_gpus())
+    return plan_gpus(GpuRequest.of(run), *count_gpus())
 
 
 def chat_config(

@@ -38,6 +38,18 @@ class GpuRequest:
     device: str = "auto"
     shared_backbone: bool = False
 
+    @classmethod
+    def of(cls, run: Any) -> GpuRequest:
+        """Return the requests in the settings of a run of GRPO or turn-level PPO, a `ChatRun`."""
+        return cls(
+            run.learners,
+            run.env_runners,
+            run.gpus_per_learner,
+            run.gpus_per_runner,
+            run.device,
+            run.shared_backbone,
+        )
+
 
 @dataclass(frozen=True)
 class GpuPlan:

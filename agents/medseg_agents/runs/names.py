@@ -16,7 +16,7 @@ def check_names(
     backbone: str | None = None,
     checkpoint: str | None = None,
     reward: str | None = None,
-) -> None:
+) -> Any:
     """Refuse names that the run would refuse, before it claims its folder and starts Ray.
 
     Otherwise the folder of a misspelt name would have to be removed by hand.
@@ -29,11 +29,15 @@ def check_names(
         checkpoint: Its weight file.
         reward: Name of the reward; None leaves it out.
 
+    Returns:
+        The cases.
+
     Raises:
         MedSegError: Cases, reward or segmenter cannot be used.
     """
-    load(cases, split)
+    source = load(cases, split)
     if reward is not None:
         rewards.make(reward)
     if backbone is not None:
         check_name(backbone, checkpoint)
+    return source

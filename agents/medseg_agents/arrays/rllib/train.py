@@ -59,11 +59,11 @@ def train_rllib(
     """
     run = RunFolder(out)
     run.check(config, resume)
-    check_names(
+    source = check_names(
         load_cases, config.cases, "train", config.backbone, config.checkpoint, config.reward
     )
     start_ray()
-    view = config.view(load_cases(config.cases, "train").targets)
+    view = config.view(source.targets)
     run.start(config, view, resume)
     server = None
     options: dict[str, Any] = {}

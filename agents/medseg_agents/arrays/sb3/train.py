@@ -90,10 +90,10 @@ def train_sb3(
     """
     run = RunFolder(out)
     run.check(config, resume)
-    check_names(
+    source = check_names(
         load_cases, config.cases, "train", config.backbone, config.checkpoint, config.reward
     )
-    view = config.view(load_cases(config.cases, "train").targets)
+    view = config.view(source.targets)
     run.start(config, view, resume)
     env = make_vec_env(config)
     newest = run.newest()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from medseg_agents.grpo.plan.placement import slots_of
 from medseg_agents.grpo.settings import ChatRun
 from medseg_gym.errors import MedSegError
 
@@ -63,7 +64,7 @@ def _changes(run: ChatRun, gpus: int) -> Iterator[dict[str, Any]]:
     while micro > 1:
         micro //= 2
         yield {"micro_batch": micro}
-    slots = run.num_envs or -(-run.episodes // max(1, run.env_runners))
+    slots = slots_of(run)
     slots -= slots % run.num_generations
     while slots > run.num_generations:
         slots = max(run.num_generations, slots // 2 // run.num_generations * run.num_generations)

@@ -16,8 +16,7 @@ class Conversation:
         turn: Of each later turn before its completion: answer of the environment and image.
         completion: Of a completion, at most.
         turns: Completions.
-        image: Of an image.
-        images: Images that the conversation shows.
+        image: Of an image; each turn shows one.
     """
 
     prompt: int
@@ -25,7 +24,6 @@ class Conversation:
     completion: int
     turns: int
     image: int
-    images: int
 
     @property
     def tokens(self) -> int:
@@ -53,4 +51,4 @@ def conversation(
         turn_text: Text tokens of a later turn, without its completion.
     """
     image = shape.image_tokens(image_size)
-    return Conversation(first_text + image, turn_text + image, completion, turns, image, turns)
+    return Conversation(first_text + image, turn_text + image, completion, turns, image)

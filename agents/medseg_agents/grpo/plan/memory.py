@@ -17,9 +17,6 @@ FLOAT = 4
 CONTEXT = 800e6
 """Bytes that CUDA and its libraries take in each process, about."""
 
-SEGMENTER = 1e9
-"""Bytes of a segmenter, its activations and cached embeddings, about; `pocket` takes less."""
-
 COPIES = 3
 """Copies of keys and values at the most: kept between turns, joined into a batch, and what is kept
 until the next turn."""
@@ -63,7 +60,7 @@ def total(parts: Sequence[Part]) -> float:
 
 def weight_parts(shape: ModelShape, run: ChatRun, learner: bool) -> list[Part]:
     """Weights and, of a learner, gradients and moments; a share of them where it is sharded."""
-    shards = run.learners if learner and run.shard else 1
+    shards = _shards(run) if learner else 1
     share = f" / {shards} learners" if shards > 1 else ""
     parts = list[Part]()
     if not learner and run.precision == "bfloat16":
@@ -130,7 +127,7 @@ def learner_parts(shape: ModelShape, run: ChatRun, talk: Conversation) -> list[P
         )
     # Shared prompts pass by themselves, before the rows of the last micro-batch.
     own = talk.tokens - talk.prompt if prompts else talk.tokens
-    images = rows * (talk.images - 1) + prompts if prompts else rows * talk.images
+    images = rows * (talk.turns - 1) + prompts if prompts else rows * talk.turns
     patches = images * talk.image * shape.merge**2
     kept, again = _activations(shape.text, "rows", rows * own, "tokens", run, shape)
     if micro_batches(run) == 1:
@@ -164,7 +161,7 @@ def learner_parts(shape: ModelShape, run: ChatRun, talk: Conversation) -> list[P
         )
     if run.precision == "bfloat16" and not run.shard:
         parts.append(_cast(shape, GRADIENTS))
-    if run.shard and run.learners > 1:
+    if _shards(run) > 1:
         parts.append(_gathered(shape, run))
     parts.append(_adam(shape, run))
     return parts
@@ -235,16 +232,6 @@ def vllm_parts(run: ChatRun, gpu: float) -> list[Part]:
     ]
 
 
-def process_parts() -> list[Part]:
-    """Memory of every process on a GPU."""
-    return [Part("CUDA and libraries", CONTEXT, "about")]
-
-
-def segmenter_parts() -> list[Part]:
-    """Memory of the segmenter of a process that plays."""
-    return [Part("segmenter", SEGMENTER, "with cached embeddings, about")]
-
-
 def _activations(
     side: Side,
     name: str,
@@ -284,10 +271,14 @@ def _activations(
     )
 
 
+def _shards(run: ChatRun) -> int:
+    """Return the learners that share weights, gradients and moments; 1 where each has all."""
+    return max(1, run.learners) if run.shard else 1
+
+
 def _growing(shape: ModelShape, run: ChatRun, activations: float) -> Part:
     """A single pass makes gradients while it lets go of activations; later ones find them made."""
-    shards = run.learners if run.shard else 1
-    saved = min(activations, shape.trained * FLOAT / max(1, shards))
+    saved = min(activations, shape.trained * FLOAT / _shards(run))
     because = "one pass a step: they are made while activations go"
     return Part("gradients not made yet", -saved, because, (LOSS, TEXT))
 
@@ -297,9 +288,8 @@ def _adam(shape: ModelShape, run: ChatRun) -> Part:
     if run.device == "cpu":
         size = 2 * shape.largest * FLOAT
         return Part("AdamW's arithmetic", size, "twice the largest trained tensor", (STEPPING,))
-    share = max(1, run.learners) if run.shard else 1
-    whole = shape.trained * FLOAT / share
-    return Part("AdamW's arithmetic", whole, "as the trained weights, all at once", (STEPPING,))
+    held = shape.trained * FLOAT / _shards(run)
+    return Part("AdamW's arithmetic", held, "as the trained weights, all at once", (STEPPING,))
 
 
 def _cast(shape: ModelShape, phases: tuple[str, ...]) -> Part:

@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from medseg_agents.grpo.plan.conversation import Conversation
 from medseg_agents.grpo.plan.machine import Machine
 from medseg_agents.grpo.plan.memory import (
+    CONTEXT,
     Part,
     learner_parts,
-    process_parts,
     runner_parts,
-    segmenter_parts,
     total,
     vllm_parts,
     weight_parts,
 )
 from medseg_agents.grpo.plan.shape import ModelShape
 from medseg_agents.grpo.settings import ChatRun
-from medseg_agents.runs.gpus import GpuPlan, GpuRequest, plan_gpus
+from medseg_agents.runs.gpus import GpuRequest, plan_gpus
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,10 @@ def processes(
     Raises:
         MedSegError: The settings ask for more GPUs than there are, see `plan_gpus`.
     """
-    gpus = gpus_of(run, machine)
+    gpus = plan_gpus(GpuRequest.of(run), machine.gpus, float(machine.gpus))
     slots = slots_of(run)
-    segmenter = [
-        Part(part.name, machine.known.segmenter * 1e9, part.because) for part in segmenter_parts()
-    ]
+    context = [Part("CUDA and libraries", CONTEXT, "about")]
+    segmenter = [Part("segmenter", machine.known.segmenter * 1e9, "with cached embeddings, about")]
     vllm = run.engine == "vllm"
     plays = (vllm_parts(run, machine.bytes) if vllm else runner_parts(shape, run, talk, slots)) + (
         [] if run.shared_backbone else segmenter
@@ -71,28 +69,15 @@ def processes(
     together = run.env_runners == 0 and run.learners == 0
     if not together:  # runners are started first
         for _ in range(max(1, run.env_runners)):
-            parts = process_parts() + held + plays
+            parts = context + held + plays
             result.append(Process("runner", tuple(parts), gpus.per_runner))
     for _ in range(max(1, run.learners)):
-        parts = process_parts() + learns + (plays if together else [])
+        parts = context + learns + (plays if together else [])
         name = "learner and runner" if together else "learner"
         result.append(Process(name, tuple(parts), gpus.per_learner))
     if run.shared_backbone:
-        result.append(Process("segmenter", (*process_parts(), *segmenter), gpus.backbone))
+        result.append(Process("segmenter", (*context, *segmenter), gpus.backbone))
     return [process for process in result if process.gpus > 0]
-
-
-def gpus_of(run: ChatRun, machine: Machine) -> GpuPlan:
-    """Return the GPUs that the parts of a run would ask for on a machine."""
-    request = GpuRequest(
-        run.learners,
-        run.env_runners,
-        run.gpus_per_learner,
-        run.gpus_per_runner,
-        run.device,
-        run.shared_backbone,
-    )
-    return plan_gpus(request, machine.gpus, float(machine.gpus))
 
 
 def slots_of(run: ChatRun) -> int:

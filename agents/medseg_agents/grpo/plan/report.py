@@ -18,7 +18,7 @@ from medseg_agents.grpo.settings import ChatRun
 from medseg_gym.display.terminal import Table
 from medseg_gym.errors import MedSegError
 
-FLAGS = 0.9
+CLOSE = 0.9
 """Share of a GPU above which a run is told to be close to the limit: memory is fragmented."""
 
 
@@ -181,7 +181,7 @@ def verdict(plan: Plan) -> str:
     """Return in words whether it fits, and what would make it fit."""
     room = plan.machine.gigabytes
     if plan.fits:
-        close = plan.needed > FLAGS * plan.machine.bytes
+        close = plan.needed > CLOSE * plan.machine.bytes
         return f"It fits: {plan.needed / 1e9:.1f} of {room:g} GB." + (
             " That is close: memory is fragmented, and parts are estimates." if close else ""
         )

@@ -12,6 +12,7 @@ import torch
 
 from medseg_agents.grpo.plan.live_bytes import LiveBytes, without_data
 from medseg_agents.llm.checkpoint import adapter_base, adapter_rank
+from medseg_agents.llm.turn_cache import without_adapters
 from medseg_agents.llm.weights.start import add_adapters
 from medseg_gym.errors import PolicyError
 
@@ -100,10 +101,6 @@ class ModelShape:
         """Tokens of an image of `side` x `side` pixels."""
         return max(1, round(side / (self.patch * self.merge))) ** 2
 
-    def patches(self, side: int) -> int:
-        """Patches of such an image, which the vision tower reads."""
-        return self.image_tokens(side) * self.merge**2
-
 
 def read_shape(
     model: str | Path,
@@ -141,7 +138,7 @@ def read_shape(
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for an old name
         whole = _build(config, rank, train_vision, frozen)
     text, vision = config.text_config, config.vision_config
-    inner = _inner(whole)
+    inner = without_adapters(whole).model
     sides = []
     for parts, stack, width in (
         (inner.language_model.layers, inner.language_model.layers, text.hidden_size),
@@ -233,12 +230,6 @@ def _build(config: Any, rank: int, train_vision: bool, frozen: torch.dtype) -> A
         if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.float()
     return model
-
-
-def _inner(model: Any) -> Any:
-    while hasattr(model, "get_base_model"):
-        model = model.get_base_model()
-    return model.model
 
 
 def _head_width(text: Any) -> int:
