@@ -159,14 +159,15 @@ class EnvCore(SlotStates):
             **dict(options.backbone_options or {}),
         )
         check_kinds(self.backbone, options)
+        self.view = make_view(options, self.source)
         self.engine = EpisodeEngine(
             self.backbone,
             num_slots,
             options.reward,
             options.max_steps,
             options,
+            mask_side=self.view.mask_side,
         )
-        self.view = make_view(options, self.source)
 
     def episodes(self, slots: Sequence[int]) -> list[Episode]:
         """Episodes in slots that were reset."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 
+from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.cache import embedding_cache
 from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.protocol import Backbone, PromptRow
@@ -15,7 +18,12 @@ from medseg_gym.cases import Case
 from medseg_gym.episodes import rewards
 from medseg_gym.episodes.decode_options import DecodeOptions
 from medseg_gym.episodes.episode import Episode, MaskState
-from medseg_gym.episodes.masks import check_prediction, measure_masks
+from medseg_gym.episodes.masks import (
+    PackedMask,
+    check_prediction,
+    measure_masks,
+    sample_squares,
+)
 from medseg_gym.episodes.summary import EpisodeSummary
 from medseg_gym.errors import EpisodeError, PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Prompt
@@ -94,6 +102,8 @@ class EpisodeEngine(SlotEngine[Episode]):
         own_memory: Give every mask and its logits memory of their own. Otherwise they are parts of
             their batch, which stays in memory as long as any of them: fine where episodes live
             and end together.
+        mask_side: Side of the square at which somebody will look at the masks of steps. On a GPU
+            they then come with the counts, and the host waits once a step. None where nobody does.
     """
 
     def __init__(
@@ -104,6 +114,7 @@ class EpisodeEngine(SlotEngine[Episode]):
         max_steps: int = 5,
         options: DecodeOptions | None = None,
         own_memory: bool = False,
+        mask_side: int | None = None,
     ) -> None:
         if num_slots < 1 or max_steps < 1:
             raise EpisodeError(f"need num_slots, max_steps >= 1, got {num_slots}, {max_steps}")
@@ -112,6 +123,7 @@ class EpisodeEngine(SlotEngine[Episode]):
         self.max_steps = max_steps
         self.options = options or DecodeOptions()
         self.own_memory = own_memory
+        self.mask_side = mask_side
         self.episodes: list[Episode | None] = [None] * num_slots
         self.cache = embedding_cache(backbone)
 
@@ -145,12 +157,24 @@ class EpisodeEngine(SlotEngine[Episode]):
             names = _case_names([cases[i] for i in ill])
             raise NonFiniteError(error.backbone, error.what, ill, names) from None
         started = []
-        for slot, case, limit, embedding in zip(slots, cases, limits, embeddings, strict=True):
-            truth = torch.from_numpy(case.mask.copy()).to(self.backbone.device)
+        truths = self._truths(cases)
+        for slot, case, limit, embedding, truth in zip(
+            slots, cases, limits, embeddings, truths, strict=True
+        ):
             episode = Episode(case, truth, limit, embedding)
             self.episodes[slot] = episode
             started.append(episode)
         return started
+
+    def _truths(self, cases: Sequence[Case]) -> list[torch.Tensor]:
+        """Masks of cases on the backbone's device, in one transfer."""
+        if not cases:
+            return []
+        masks = [case.mask for case in cases]
+        flat = to_device(np.concatenate([mask.ravel() for mask in masks]), self.backbone.device)
+        parts = flat.split([mask.size for mask in masks])
+        pairs = zip(parts, masks, strict=True)
+        return [self._kept(part.view(mask.shape)) for part, mask in pairs]
 
     def step(
         self,
@@ -181,6 +205,7 @@ class EpisodeEngine(SlotEngine[Episode]):
             [episodes[i] for i in decoding],
             [prompts[i] for i in decoding],  # type: ignore[misc]
             None if options is None else [options[i] for i in decoding],
+            self.mask_side,
         )
         made = dict(zip(decoding, states, strict=True))
         results = []
@@ -221,9 +246,11 @@ class EpisodeEngine(SlotEngine[Episode]):
         episodes: Sequence[Episode],
         prompts: Sequence[AddBox | AddPoint],
         options: Sequence[DecodeOptions | None] | None = None,
+        side: int | None = None,
     ) -> list[MaskState]:
         if not episodes:
             return []
+        fetch = None if side is None else partial(sample_squares, side=side)
         chosen = [given or self.options for given in options or [None] * len(episodes)]
         in_force = [e.with_prompt(p) for e, p in zip(episodes, prompts, strict=True)]
         rows = [
@@ -237,14 +264,21 @@ class EpisodeEngine(SlotEngine[Episode]):
                 prediction = self.backbone.decode(rows)
                 check_prediction(self.backbone.name, prediction, len(rows))
                 images = self.backbone.to_image(prediction.logits, [row.embedding for row in rows])
-                measured = measure_masks(
-                    images, [e.truth for e in episodes], self.backbone.name, prediction
-                )
+                truths = [episode.truth for episode in episodes]
+                measured = measure_masks(images, truths, self.backbone.name, prediction, fetch)
         except NonFiniteError as error:
             raise error.about(_case_names([episode.case for episode in episodes])) from None
         return [
-            MaskState(self._kept(mask), pixels, both, box, points, self._kept(logits))
-            for (mask, pixels, both), (box, points), logits in zip(
+            MaskState(
+                self._kept(one.mask),
+                one.pixels,
+                one.intersection,
+                box,
+                points,
+                self._kept(logits),
+                None if one.fetched is None else PackedMask.of(one.fetched),
+            )
+            for one, (box, points), logits in zip(
                 measured, in_force, prediction.logits, strict=True
             )
         ]

@@ -14,6 +14,7 @@ import torch
 
 from medseg_gym.backbones.protocol import Embedding
 from medseg_gym.cases import Case
+from medseg_gym.episodes.masks import PackedMask
 from medseg_gym.episodes.rules import EpisodeRules, StepFacts
 from medseg_gym.errors import PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Clear, Prompt
@@ -32,6 +33,8 @@ class MaskState:
         box: The box in force.
         points: The clicks in force, in order.
         logits: Low-resolution logits of the decode that made the mask; None before any.
+        square: The mask at the engine's `mask_side`, in the host's memory; None where nobody asked
+            for it.
     """
 
     mask: torch.Tensor
@@ -40,6 +43,7 @@ class MaskState:
     box: AddBox | None = None
     points: tuple[AddPoint, ...] = ()
     logits: torch.Tensor | None = None
+    square: PackedMask | None = None
 
 
 @dataclass(frozen=True, eq=False)

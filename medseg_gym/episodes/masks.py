@@ -3,23 +3,78 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 
+from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.finite import NonFiniteError, row_sums, rows_not_finite
 from medseg_gym.backbones.protocol import Prediction
 from medseg_gym.errors import BackboneError
 
+Fetch: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
+"""Makes of masks, B x H x W bool, what is wanted of them in the host's memory, B x ... bool."""
+
 
 class MeasuredMask(NamedTuple):
-    """A mask, H x W bool on its device, its pixels and those it shares with the truth."""
+    """A mask, H x W bool on its device, and what is known of it in the host's memory.
+
+    Attributes:
+        mask: The mask.
+        pixels: Pixels in it.
+        intersection: Pixels in it and in the truth.
+        fetched: Bool array that was asked for; None if nothing was.
+    """
 
     mask: torch.Tensor
     pixels: int
     intersection: int
+    fetched: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PackedMask:
+    """A mask in the host's memory, a bit a pixel.
+
+    Args:
+        bits: H x W/8 uint8, rounded up.
+        width: W.
+    """
+
+    bits: np.ndarray
+    width: int
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> PackedMask:
+        """Pack H x W bool."""
+        return cls(np.packbits(mask, axis=1), mask.shape[1])
+
+    def array(self) -> np.ndarray:
+        """Return the mask, H x W bool, fresh."""
+        return np.unpackbits(self.bits, axis=1, count=self.width).view(bool)
+
+
+def sample_squares(masks: torch.Tensor, side: int) -> torch.Tensor:
+    """Sample masks, B x H x W, at the centres of a square's pixels: B x S x S.
+
+    Args:
+        masks: Of one size.
+        side: S.
+    """
+    height, width = masks.shape[1:]
+    return masks[
+        :, _centres(side, height, masks.device)[:, None], _centres(side, width, masks.device)
+    ]
+
+
+@lru_cache(maxsize=256)
+def _centres(side: int, length: int, device: torch.device) -> torch.Tensor:
+    """Pixels of `length` under the centres of those of `side`, int64."""
+    return ((torch.arange(side, device=device) + 0.5) * length / side).long()
 
 
 def group_by_shape(tensors: Sequence[torch.Tensor]) -> list[list[int]]:
@@ -35,6 +90,7 @@ def measure_masks(
     truths: Sequence[torch.Tensor],
     backbone: str = "unnamed",
     prediction: Prediction | None = None,
+    fetch: Fetch | None = None,
 ) -> list[MeasuredMask]:
     """Threshold at 0 and count pixels, with a single transfer to the host.
 
@@ -46,6 +102,7 @@ def measure_masks(
         backbone: Its name, for errors.
         prediction: Low-resolution logits and predicted IoU that the logits were made of, if they
             are to be checked as well.
+        fetch: What of the masks comes with the counts; None for nothing.
 
     Returns:
         B measured masks, in order.
@@ -58,9 +115,21 @@ def measure_masks(
     _check_sizes(backbone, logits, truths)
     low_sums = None if prediction is None else row_sums(prediction.logits) + prediction.iou
     if logits and logits[0].device.type == "cpu":
-        return _measure_on_cpu(logits, truths, backbone, prediction, low_sums)
+        return _measure_on_cpu(logits, truths, backbone, prediction, low_sums, fetch)
+    return _measure_on_device(logits, truths, backbone, prediction, low_sums, fetch)
+
+
+def _measure_on_device(
+    logits: Sequence[torch.Tensor],
+    truths: Sequence[torch.Tensor],
+    backbone: str,
+    prediction: Prediction | None,
+    low_sums: torch.Tensor | None,
+    fetch: Fetch | None,
+) -> list[MeasuredMask]:
+    """All rows of a size together, and one transfer for all sizes: the host waits once."""
     groups = group_by_shape(logits)
-    stacks, counts = [], []
+    stacks, counts, wanted = [], [], []
     for members in groups:
         stacked = torch.stack([logits[i] for i in members])
         masks = stacked > 0
@@ -68,18 +137,35 @@ def measure_masks(
         stacks.append(masks)
         sums = row_sums(stacked)
         if low_sums is not None:
-            sums += low_sums if len(groups) == 1 else low_sums[members]
+            sums += low_sums if len(groups) == 1 else low_sums[to_device(members, sums.device)]
         counts.append(torch.stack([masks.sum((1, 2)), both.sum((1, 2)), sums.isfinite()], dim=1))
-    rows = torch.cat(counts).tolist()
+        if fetch is not None:
+            wanted.append(fetch(masks))
+    (table, *fetched) = _to_host([torch.cat(counts), *wanted])
+    rows = table.tolist()
     if not all(finite for _, _, finite in rows):
         _find_not_finite(backbone, prediction, logits)
     pairs = iter(rows)
     measured: dict[int, MeasuredMask] = {}
-    for members, masks in zip(groups, stacks, strict=True):
-        for i, mask in zip(members, masks, strict=True):
+    for number, (members, masks) in enumerate(zip(groups, stacks, strict=True)):
+        for row, (i, mask) in enumerate(zip(members, masks, strict=True)):
             pixels, intersection, _ = next(pairs)
-            measured[i] = MeasuredMask(mask, pixels, intersection)
+            host = fetched[number][row] if fetched else None
+            measured[i] = MeasuredMask(mask, pixels, intersection, host)
     return [measured[i] for i in range(len(logits))]
+
+
+def _to_host(tensors: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    """Bring tensors of any types to the host in one transfer."""
+    if len(tensors) == 1:
+        return [tensors[0].cpu().numpy()]
+    parts = [tensor.contiguous().view(torch.uint8).flatten() for tensor in tensors]
+    together = torch.cat(parts).cpu()
+    pieces = together.split([len(part) for part in parts])
+    return [
+        piece.view(tensor.dtype).reshape(tensor.shape).numpy()
+        for piece, tensor in zip(pieces, tensors, strict=True)
+    ]
 
 
 def _measure_on_cpu(
@@ -88,6 +174,7 @@ def _measure_on_cpu(
     backbone: str,
     prediction: Prediction | None,
     low_sums: torch.Tensor | None,
+    fetch: Fetch | None,
 ) -> list[MeasuredMask]:
     """Row after row, while it is in the cache; NumPy counts bits where torch adds integers."""
     sums = [float(row_sums(row[None])) for row in logits]
@@ -99,7 +186,8 @@ def _measure_on_cpu(
         mask = row > 0
         both = mask & truth
         pixels, shared = (int(np.count_nonzero(bits.numpy())) for bits in (mask, both))
-        measured.append(MeasuredMask(mask, pixels, shared))
+        host = None if fetch is None else fetch(mask[None])[0].numpy()
+        measured.append(MeasuredMask(mask, pixels, shared, host))
     return measured
 
 

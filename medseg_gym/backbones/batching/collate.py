@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.protocol import PromptRow
 
 # Labels as segment_anything writes them: 0 and 1 for clicks, 2 and 3 for box corners, -1 for its
@@ -62,7 +63,7 @@ def collate(
     frame = np.array([row.embedding.input_size[::-1] for row in rows], dtype=np.float64)
     coords = (table[:, :, :2] * image[:, None] - 0.5) * (frame / image)[:, None]
     return TokenBatch(
-        torch.as_tensor(coords, dtype=torch.float32, device=device),
-        torch.as_tensor(table[:, :, 2], dtype=torch.int64, device=device),
+        to_device(coords, device, torch.float32),
+        to_device(table[:, :, 2], device, torch.int64),
         any(len(tokens) < length for tokens in listed),
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 
+from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.protocol import Embedding
 
 
@@ -37,7 +38,7 @@ def resize_each(
         groups.setdefault((embedding.input_size, embedding.image_size), []).append(i)
     resized_rows: list[torch.Tensor] = [logits] * len(embeddings)
     for members in groups.values():
-        rows = logits if len(groups) == 1 else logits[members]
+        rows = logits if len(groups) == 1 else logits[to_device(members, logits.device)]
         resized = resize(rows[:, None], embeddings[members[0]])
         for member, image in zip(members, resized[:, 0], strict=True):
             resized_rows[member] = image

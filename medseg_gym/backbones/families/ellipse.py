@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from medseg_gym.backbones.batching.resize import bilinear, resize_each
+from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.protocol import Embedding, Prediction, PromptRow
 from medseg_gym.errors import BackboneError
 
@@ -51,7 +52,7 @@ class EllipseBackbone:
         Args:
             shapes: n x 4 centre x, centre y, half width, half height, as fractions.
         """
-        table = torch.as_tensor(shapes, dtype=torch.float32, device=self.device)
+        table = to_device(shapes, self.device, torch.float32)
         cx, cy, rx, ry = (table[:, i, None, None] for i in range(4))
         dx, dy = (self._x - cx) / rx, (self._y - cy) / ry
         return 1 - (dx * dx + dy * dy).sqrt()
@@ -70,15 +71,16 @@ class EllipseBackbone:
             for row in rows
         ]
         logits = self._inside(np.array(boxes))
-        has_box = torch.as_tensor([row.box is not None for row in rows], device=self.device)
+        has_box = to_device([row.box is not None for row in rows], self.device)
         logits = torch.where(has_box[:, None, None], logits, -1.0)
         for step in range(max((len(row.points) for row in rows), default=0)):
             members = [i for i, row in enumerate(rows) if len(row.points) > step]
             clicks = [rows[i].points[step] for i in members]
             discs = self._inside(np.array([(c.x, c.y, self.radius, self.radius) for c in clicks]))
-            positive = torch.as_tensor([c.positive for c in clicks], device=self.device)
-            before = logits[members]
-            logits[members] = torch.where(
+            positive = to_device([c.positive for c in clicks], self.device)
+            where = to_device(members, self.device)
+            before = logits[where]
+            logits[where] = torch.where(
                 positive[:, None, None],
                 torch.maximum(before, discs),
                 torch.minimum(before, -discs),

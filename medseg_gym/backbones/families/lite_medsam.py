@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
 from medseg_gym.backbones.families.sam.backbone import SamBackbone
 from medseg_gym.backbones.families.sam.modeling import Sam
@@ -32,7 +33,7 @@ class LiteMedSamBackbone(SamBackbone):
         height, width = image.shape[:2]
         scale = self.image_side / max(height, width)
         size = (max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
-        pixels = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1)[None].float()
+        pixels = to_device(np.array(image), self.device).permute(2, 0, 1)[None].float()
         resized = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)[
             0
         ]

@@ -72,6 +72,11 @@ class ArrayView(RowView):
     def keep(self, episodes: Sequence[Episode], actions: Any) -> None:
         """Nothing: an episode holds all that this view shows."""
 
+    @property
+    def mask_side(self) -> int:
+        """Side of the square at which masks are shown."""
+        return self.side
+
     def observe(self, episodes: Sequence[Episode]) -> Observations:
         """Observations of n episodes as fresh arrays with a leading axis n."""
         left = [[e.steps_left / e.max_steps] for e in episodes]
@@ -87,5 +92,5 @@ class ArrayView(RowView):
 
     def _masks(self, episodes: Sequence[Episode]) -> np.ndarray:
         """Masks, N x S x S x 1 uint8."""
-        sampled = self._squares.masks([episode.state.mask for episode in episodes])
+        sampled = self._squares.masks_of([episode.state for episode in episodes])
         return (sampled.view(np.uint8) * np.uint8(255))[..., None]

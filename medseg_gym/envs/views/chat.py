@@ -129,13 +129,18 @@ class ChatView:
         return spaces.Dict({"text": AnyText(), "image": spaces.Box(0, 255, shape, np.uint8)})
 
     # what is shown ------------------------------------------------------------------------------
+    @property
+    def mask_side(self) -> int | None:
+        """Side of the square at which masks are shown; None without an overlay."""
+        return None if self.overlay == "none" else self.side
+
     def observe(self, episodes: Sequence[Episode]) -> Observations:
         """The newest user turns: `text` a tuple of n str, `image` (n, P, P, 3) uint8."""
         images = np.stack([self._squares.image(episode.case) for episode in episodes])
         # A mask that was never made need not be fetched from the device.
         masked = [i for i, e in enumerate(episodes) if e.state is not e.start]
         if masked and self.overlay != "none":
-            masks = self._squares.masks([episodes[i].state.mask for i in masked])
+            masks = self._squares.masks_of([episodes[i].state for i in masked])
             for i, mask in zip(masked, masks, strict=True):
                 self._paint(images[i], mask)
         return {"text": tuple(map(self._newest_text, episodes)), "image": images}

@@ -63,6 +63,11 @@ class View(Protocol):
         """Settings of the view that decide the numbers of a run; JSON."""
         ...
 
+    @property
+    def mask_side(self) -> int | None:
+        """Side of the square at which masks are shown; None if they are not."""
+        ...
+
     def observe(self, episodes: Sequence[Episode]) -> Observations:
         """Observations of n episodes, fresh."""
         ...

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from medseg_gym.cases import Case
-from medseg_gym.episodes.masks import group_by_shape
+from medseg_gym.episodes import MaskState
+from medseg_gym.episodes.masks import group_by_shape, sample_squares
 from medseg_gym.errors import MedSegError
 
 
@@ -39,6 +40,19 @@ class Squares:
             self._images[case] = np.asarray(square)
         return self._images[case]
 
+    def masks_of(self, states: Sequence[MaskState]) -> np.ndarray:
+        """Masks of states as N x S x S bool, fresh; those in the host's memory are not fetched."""
+        squares = np.zeros((len(states), self.side, self.side), dtype=bool)
+        elsewhere = []
+        for i, state in enumerate(states):
+            if state.square is not None and state.square.width == self.side:
+                squares[i] = state.square.array()
+            elif state.pixels:
+                elsewhere.append(i)
+        if elsewhere:
+            squares[elsewhere] = self.masks([states[i].mask for i in elsewhere])
+        return squares
+
     def masks(self, masks: Sequence[torch.Tensor]) -> np.ndarray:
         """Masks as N x S x S bool: each sampled at the centres of the square's pixels.
 
@@ -46,14 +60,10 @@ class Squares:
             masks: H x W bool each, on one device.
         """
         groups = group_by_shape(masks)
-        samples = []
-        for members in groups:
-            stacked = torch.stack([masks[i] for i in members])
-            rows, columns = (
-                ((torch.arange(self.side, device=stacked.device) + 0.5) * n / self.side).long()
-                for n in stacked.shape[1:]
-            )
-            samples.append(stacked[:, rows[:, None], columns])
+        samples = [
+            sample_squares(torch.stack([masks[i] for i in members]), self.side)
+            for members in groups
+        ]
         sampled = torch.cat(samples).to("cpu").numpy()
         in_order = np.empty_like(sampled)
         in_order[[i for members in groups for i in members]] = sampled

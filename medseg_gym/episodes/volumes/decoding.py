@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.cache import embedding_cache
 from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.memory import SliceMemory
 from medseg_gym.backbones.protocol import Backbone, Embedding, Prediction, PromptRow
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.episodes.decode_options import DecodeOptions
-from medseg_gym.episodes.masks import check_prediction, measure_masks
+from medseg_gym.episodes.masks import MeasuredMask, check_prediction, measure_masks
 from medseg_gym.episodes.volumes.episode import SliceState
 from medseg_gym.prompts import AddBox, AddPoint
 
@@ -79,20 +80,21 @@ class SliceDecoder:
         embeddings = self._embed(requests)
         rows = [self._row(one, made) for one, made in zip(requests, embeddings, strict=True)]
         truths = [
-            torch.from_numpy(one.case.mask[one.index].copy()).to(self.backbone.device)
-            for one in requests
+            to_device(one.case.mask[one.index].copy(), self.backbone.device) for one in requests
         ]
         try:
             with torch.inference_mode():
                 prediction = self._predict(requests, rows)
                 images = self.backbone.to_image(prediction.logits, embeddings)
-                measured = measure_masks(images, truths, self.backbone.name, prediction)
+                measured = measure_masks(
+                    images, truths, self.backbone.name, prediction, fetch=lambda masks: masks
+                )
         except NonFiniteError as error:
             names = [f"slice {one.index} of volume {one.case.key!r}" for one in requests]
             raise error.about(names) from None
         return [
-            _state(one, mask.cpu().numpy(), pixels, both, logits, row.mask_input)
-            for one, (mask, pixels, both), logits, row in zip(
+            _state(one, mask, logits, row.mask_input)
+            for one, mask, logits, row in zip(
                 requests, measured, prediction.logits, rows, strict=True
             )
         ]
@@ -202,16 +204,16 @@ def _in_turns(requests: Sequence[SliceRequest]) -> Iterable[Place]:
 
 def _state(
     request: SliceRequest,
-    mask: np.ndarray,
-    pixels: int,
-    both: int,
+    measured: MeasuredMask,
     logits: torch.Tensor,
     mask_input: torch.Tensor | None,
 ) -> SliceState:
+    mask, pixels = measured.fetched, measured.pixels
+    assert mask is not None
     return SliceState(
         np.packbits(mask, axis=1),
         pixels,
-        both,
+        measured.intersection,
         _extent(mask) if pixels else None,
         _grey(request.case.image[request.index][mask]) if pixels else (0.0, 0.0),
         # Of its own memory, or a part would keep its whole batch.

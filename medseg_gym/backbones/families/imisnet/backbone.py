@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from medseg_gym.backbones.batching.collate import INERT, NOT_A_POINT, collate
+from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
 from medseg_gym.backbones.families.imisnet.model import ImisNet, ImisNetConfig, adapt_state
 from medseg_gym.backbones.families.sam.backbone import SamBackbone
@@ -107,7 +108,7 @@ class ImisNetBackbone(SamBackbone):
     def _input(self, image: np.ndarray) -> torch.Tensor:
         side = self.image_side
         ys, xs = ((2 * np.arange(side) + 1) * length // (2 * side) for length in image.shape[:2])
-        pixels = torch.from_numpy(image[ys[:, None], xs]).to(self.device).permute(2, 0, 1).float()
+        pixels = to_device(image[ys[:, None], xs], self.device).permute(2, 0, 1).float()
         normalised: torch.Tensor = (pixels - self.model.pixel_mean) / self.model.pixel_std
         return normalised
 
@@ -129,7 +130,7 @@ class ImisNetBackbone(SamBackbone):
         wordy = [row.text is not None and row.box is None and not row.points for row in rows]
         labels = batch.labels
         if any(wordy):
-            alone = torch.as_tensor(wordy, device=self.device)[:, None]
+            alone = to_device(wordy, self.device)[:, None]
             labels = labels.masked_fill(alone & (labels == NOT_A_POINT), INERT)
             batch = batch._replace(labels=labels, padded=True)
         outputs = self._output_tokens.expand(len(rows), -1, -1)
@@ -141,7 +142,7 @@ class ImisNetBackbone(SamBackbone):
             text = torch.stack(
                 [blank if row.text is None else self._embed_text(row.text) for row in rows]
             )
-            has_text = torch.as_tensor([row.text is not None for row in rows], device=self.device)
+            has_text = to_device([row.text is not None for row in rows], self.device)
             tokens.append(text[:, None])
             attended = torch.cat([attended, has_text[:, None]], dim=1)
         token_mask = None
@@ -172,7 +173,7 @@ class ImisNetBackbone(SamBackbone):
         sentence = phrase(name)
         if sentence not in self._texts:
             # One sentence at a time: no padding, so a text never depends on its batch mates.
-            ids = torch.tensor([self._token_ids(sentence)], device=self.device)
+            ids = to_device([self._token_ids(sentence)], self.device)
             if len(self._texts) >= _TEXTS_KEPT:
                 del self._texts[next(iter(self._texts))]
             self._texts[sentence] = self.model.embed_text(ids)

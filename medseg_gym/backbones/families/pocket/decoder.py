@@ -63,14 +63,14 @@ def add_rows(x: torch.Tensor, rows: Rows) -> torch.Tensor:
 def pixel_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """`F.linear` of B x h x w x C; as a convolution it does not write the bias down first."""
     made = F.conv2d(x.to(weight.dtype).permute(0, 3, 1, 2), weight[:, :, None, None], bias)
-    return made.permute(0, 2, 3, 1)
+    return made.permute(0, 2, 3, 1).contiguous()  # as it is on a CPU; a GPU may choose otherwise
 
 
 def draw(conv: nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
     """Convolve B x c x h x w maps, in the precision of the weights, to B x h x w x C."""
     maps = maps.to(conv.weight.dtype, memory_format=torch.channels_last)
     made: torch.Tensor = conv(maps).permute(0, 2, 3, 1)
-    return made
+    return made.contiguous()
 
 
 class Mix(nn.Module):
@@ -226,7 +226,8 @@ class PocketMaskDecoder(MaskDecoder):
         Returns:
             B x 32 x 32 x DIM.
         """
-        where = maps[:, [0, 2, 4, MAPS]].flatten(2)  # B 4 P
+        # Slices: a list would be copied to the device, and waited for.
+        where = torch.cat([maps[:, 0:5:2], maps[:, MAPS:]], dim=1).flatten(2)  # B 4 P
         where = (where / (where.sum(2, keepdim=True) + 1e-3)).to(self.draw.weight.dtype)
         if not isinstance(directions, torch.Tensor):
             directions = torch.stack(list(directions))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from medseg_gym.backbones.batching.collate import collate
 from medseg_gym.backbones.batching.passes import BatchedBackbone
 from medseg_gym.backbones.batching.resize import bilinear, resize_each
+from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
 from medseg_gym.backbones.families.sam.modeling import Sam
 from medseg_gym.backbones.families.sam.prompts import PromptEmbedder, read_output_tokens
@@ -58,7 +60,7 @@ class SamBackbone(BatchedBackbone):
         scale = self.image_side / max(image.shape[:2])
         height, width = (int(length * scale + 0.5) for length in image.shape[:2])
         resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(resized)).to(self.device)
+        pixels = to_device(np.array(resized), self.device)
         pixels = pixels.permute(2, 0, 1).float()
         normalised: torch.Tensor = (pixels - self.model.pixel_mean) / self.model.pixel_std
         return normalised
@@ -67,7 +69,11 @@ class SamBackbone(BatchedBackbone):
         side = self.image_side
         inputs = [self._input(image) for image in images]
         padded = [F.pad(x, (0, side - x.shape[2], 0, side - x.shape[1])) for x in inputs]
-        features = self._encoder(torch.stack(padded))
+        stacked = torch.stack(padded)
+        # Encoders number relative positions wherever new tensors go: on the host they would be
+        # copied from there, twice a layer, and waited for.
+        with nullcontext() if self.device.type == "cpu" else self.device:
+            features = self._encoder(stacked)
         if isinstance(features, torch.Tensor):
             features = (features,)
         return [
@@ -84,7 +90,7 @@ class SamBackbone(BatchedBackbone):
     def _decode(self, rows: Sequence[PromptRow]) -> Prediction:
         scores, hyper, upscaled = self._run(self._features(rows), rows)
         # Choose the mask before it is drawn: three quarters of the products need not be made.
-        multimask = torch.as_tensor([row.multimask for row in rows], device=self.device)
+        multimask = to_device([row.multimask for row in rows], self.device)
         best = torch.where(multimask, scores[:, 1:].argmax(dim=1) + 1, 0)
         every_row = torch.arange(len(rows), device=self.device)
         logits = self._draw(hyper[every_row, best], upscaled)

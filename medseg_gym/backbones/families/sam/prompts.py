@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from medseg_gym.backbones.batching.collate import INERT, TokenBatch
+from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.protocol import PromptRow
 
 
@@ -88,7 +89,7 @@ def gather_masks(rows: Sequence[PromptRow]) -> tuple[torch.Tensor | None, torch.
     blank = torch.zeros_like(given[0])
     stacked = torch.stack([blank if r.mask_input is None else r.mask_input for r in rows])
     has_mask = [row.mask_input is not None for row in rows]
-    return stacked, torch.as_tensor(has_mask, device=stacked.device)
+    return stacked, to_device(has_mask, stacked.device)
 
 
 def read_output_tokens(decoder: Any, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

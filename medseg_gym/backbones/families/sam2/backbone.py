@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from medseg_gym.backbones.batching.collate import INERT, collate
 from medseg_gym.backbones.batching.passes import BatchedBackbone
 from medseg_gym.backbones.batching.resize import bilinear, resize_each
+from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
 from medseg_gym.backbones.families.sam.prompts import PromptEmbedder
 from medseg_gym.backbones.families.sam.two_way import run_two_way
@@ -80,7 +81,7 @@ class Sam2Backbone(BatchedBackbone):
     # encode -----------------------------------------------------------------------------------
     def _input(self, image: np.ndarray) -> torch.Tensor:
         """Squash one (H, W, 3) uint8 image to 3 x S x S float32, normalised."""
-        pixels = torch.from_numpy(np.array(image)).to(self.device).permute(2, 0, 1).float() / 255
+        pixels = to_device(np.array(image), self.device).permute(2, 0, 1).float() / 255
         side = (self.image_side, self.image_side)
         if image.shape[:2] != side:
             pixels = F.interpolate(
@@ -158,7 +159,7 @@ class Sam2Backbone(BatchedBackbone):
         chosen = scores[:, 1:].argmax(dim=1) + 1
         logits = None
         if not all(row.multimask for row in rows):
-            multimask = torch.as_tensor([row.multimask for row in rows], device=self.device)
+            multimask = to_device([row.multimask for row in rows], self.device)
             if decoder.dynamic_multimask_via_stability:
                 pair = torch.stack([hyper[:, 0], hyper[every_row, chosen]], dim=1)
                 single, best = torch.bmm(pair, pixels.mT).unbind(1)
