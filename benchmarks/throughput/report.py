@@ -222,14 +222,12 @@ FLOORS = (
     Floor("cpu", "medsam2", "decode", "ratio_b", 1.8, image_side=512),
     Floor("cpu", "", "steps", "decoder_calls_per_step", 1.5, "mixed", at_most=True),
     *(
-        floor
+        Floor("cuda", name, "steps", "ratio_a", limit, workload, num_envs, 1024)
         for name in (_TINY, _BASE)
-        for floor in (
-            Floor("cuda", name, "steps", "ratio_a", 10, "fresh", 64, 1024),
-            Floor("cuda", name, "steps", "ratio_a", 40, "group", 64, 1024),
-            Floor("cuda", name, "decode", "ratio_b", 5, image_side=1024),
-        )
+        for workload, limit in (("fresh", 15), ("group", 60), ("cached", 100))
+        for num_envs in (64, 256)
     ),
+    *(Floor("cuda", name, "decode", "ratio_b", 5, image_side=1024) for name in (_TINY, _BASE)),
     Floor("cuda", _BASE, "steps", "steps_per_s", 450, "cached", 64, 1024),
     Floor("cuda", "", "steps", "decoder_calls_per_step", 1.5, "mixed", 64, at_most=True),
 )

