@@ -59,13 +59,13 @@ def measure(
     file.unlink(missing_ok=True)
     machine = describe_machine(device)
     print(f"Measured on: {machine}", flush=True)
-    more = ["--device", device, *(["--small"] if small else [])]
+    options = ["--device", device, *(["--small"] if small else [])]
     took: dict[str, float] = {}
     try:
         with stopped_by_signals():
             for name, limit in shares(chosen, seconds):
                 began = time.monotonic()
-                run_apart(name, file, limit, more, out / f"{name}.log")
+                run_apart(name, file, limit, options, out / f"{name}.log")
                 took[name] = time.monotonic() - began
     except Stopped as stop:
         keep(file, Row(part="all", what=f"ended by {stop}", verdict=LATE))
@@ -96,19 +96,19 @@ def shares(parts: Mapping[str, Part], seconds: float) -> Iterator[tuple[str, flo
         left -= part.share
 
 
-def run_apart(name: str, file: Path, limit: float, more: list[str], log: Path) -> None:
+def run_apart(name: str, file: Path, limit: float, options: list[str], log: Path) -> None:
     """Run a part in a process of its own; a row says where it failed or was ended.
 
     Args:
         name: Of the part.
         file: Rows go there.
         limit: Seconds.
-        more: Options of the part.
+        options: Of the part.
         log: File for what it prints as warnings and errors.
     """
     # The part ends by itself some time before the limit; start-up counts.
     command = [sys.executable, "-m", "benchmarks.gpu.parts", name, "--rows", str(file)]
-    command += ["--seconds", f"{max(1.0, limit - _GRACE):.1f}", *more]
+    command += ["--seconds", f"{max(1.0, limit - _GRACE):.1f}", *options]
     with log.open("w", encoding="utf-8") as errors:
         process = subprocess.Popen(command, stderr=errors, start_new_session=True)
         try:

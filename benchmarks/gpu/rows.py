@@ -24,7 +24,7 @@ class Row:
     """Name of the part of the program."""
 
     what: str
-    """What was measured or compared."""
+    """Quantity that was measured or compared."""
 
     verdict: str
     """`PASSED`, `MISSED` (a floor), `MEASURED` (no floor), `SKIPPED`, `FAILED` or `LATE`."""
@@ -33,7 +33,7 @@ class Row:
     """The result in words, or the reason why there is none."""
 
     floor: str = ""
-    """What the result had to be."""
+    """Limit of the result."""
 
     numbers: dict[str, Any] = field(default_factory=dict)
     """Everything else that was measured, as JSON knows it."""
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Job:
-    """What a part is asked to do.
+    """Request to a part.
 
     Args:
         part: Its name.
@@ -62,16 +62,16 @@ class Job:
         """True on a GPU."""
         return self.device == "cuda"
 
-    def add(self, what: str, verdict: str, value: str = "", **more: Any) -> Row:
+    def add(self, what: str, verdict: str, value: str = "", **rest: Any) -> Row:
         """Keep a row and show it.
 
         Args:
             what: See `Row`.
             verdict: See `Row`.
             value: See `Row`.
-            **more: `floor` and `numbers`.
+            **rest: `floor` and `numbers`.
         """
-        row = Row(part=self.part, what=what, verdict=verdict, value=value, **more)
+        row = Row(part=self.part, what=what, verdict=verdict, value=value, **rest)
         keep(self.file, row)
         return row
 
@@ -107,9 +107,9 @@ def keep(file: Path, row: Row) -> None:
     """Append a row to a file, and show it."""
     with file.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(asdict(row)) + "\n")
-    rest = f": {row.value}" if row.value else ""
+    result = f": {row.value}" if row.value else ""
     floor = f" ({row.floor})" if row.floor else ""
-    print(f"{row.part}: {row.what}{rest}{floor}: {row.verdict}", flush=True)
+    print(f"{row.part}: {row.what}{result}{floor}: {row.verdict}", flush=True)
 
 
 def read(file: Path) -> list[Row]:

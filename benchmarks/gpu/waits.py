@@ -1,4 +1,4 @@
-"""How often the host waits for the device in a step: once, when it reads the counts of Dice.
+"""Waits of the host for the device in a step: one, when it reads the counts of Dice.
 
 On a GPU torch itself says where the host waited. On any machine the same step is also taken on
 tensors without memory, where every wait is seen (`benchmarks.shared.host_waits`).

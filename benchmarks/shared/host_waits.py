@@ -1,4 +1,4 @@
-"""What a GPU would make the host wait for, counted on a machine without one.
+"""Waits of the host for a GPU, counted on a machine without one.
 
 A backbone on torch's "meta" device runs every line of a step, on tensors that have a shape and no
 memory: whatever asks for their values, or copies to them out of memory that is not pinned, passes

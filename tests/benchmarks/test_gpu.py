@@ -101,14 +101,14 @@ def test_a_part_that_fails_or_hangs_is_a_row(tmp_path, monkeypatch):
     file, log = tmp_path / "rows.jsonl", tmp_path / "log"
     program.run_apart("parity", file, 60, ["--device", "cpu"], log)
     program.run_apart("waits", file, 10, ["--device", "cpu"], log)
-    found = rows.read(file)
-    assert [(row.part, row.verdict) for row in found] == [
+    kept = rows.read(file)
+    assert [(row.part, row.verdict) for row in kept] == [
         ("parity", "failed"),
         ("waits", "measured"),
         ("waits", "out of time"),
     ]
-    assert "no such kernel" in found[0].value and "ended after 10 s" in found[2].value
-    assert not rows.is_fine(found)
+    assert "no such kernel" in kept[0].value and "ended after 10 s" in kept[2].value
+    assert not rows.is_fine(kept)
 
 
 def test_a_program_that_is_told_to_end_still_prints_its_table(tmp_path):
@@ -147,9 +147,9 @@ def test_a_difference_between_devices_is_seen(job):
 
 def test_waits_are_counted_on_any_machine(job):
     waits.run(job)
-    found = rows.read(job.file)
-    assert [row.numbers["value"] for row in found if row.verdict == "measured"] == [1, 1]
-    skipped = [row for row in found if row.verdict == "skipped"]
+    kept = rows.read(job.file)
+    assert [row.numbers["value"] for row in kept if row.verdict == "measured"] == [1, 1]
+    skipped = [row for row in kept if row.verdict == "skipped"]
     assert len(skipped) == len(waits.BACKBONES) and skipped[0].value == "needs CUDA"
 
 
@@ -272,12 +272,12 @@ def plain(requirements):
 def test_the_whole_runs_on_four_packages_and_the_wheels(tmp_path):
     pytest.importorskip("sam2")
     pytest.importorskip("timm")
-    found = run_on([*BARE, *plain(wheels.CORE)], tmp_path)
-    assert len(found["parity"]) == len(parity.SMALL)
-    assert all(row["numbers"]["value"] == 0 for row in found["parity"])
-    assert {row["value"] for row in found["waits"]} == {"1 a step", "needs CUDA"}
-    assert len([row for row in found["speed"] if "envs" in row["what"]]) == 2 + 2 * 4
-    assert "ray" in found["grpo"][0]["value"] and found["grpo"][0]["verdict"] == "skipped"
+    kept = run_on([*BARE, *plain(wheels.CORE)], tmp_path)
+    assert len(kept["parity"]) == len(parity.SMALL)
+    assert all(row["numbers"]["value"] == 0 for row in kept["parity"])
+    assert {row["value"] for row in kept["waits"]} == {"1 a step", "needs CUDA"}
+    assert len([row for row in kept["speed"] if "envs" in row["what"]]) == 2 + 2 * 4
+    assert "ray" in kept["grpo"][0]["value"] and kept["grpo"][0]["verdict"] == "skipped"
 
 
 @pytest.mark.slow
@@ -288,10 +288,10 @@ def test_grpo_runs_on_the_wheels_and_the_larger_packages(tmp_path):
 
     larger = ("peft", "accelerate", "pandas", "pyarrow", "scipy")
     packages = [*BARE, *larger, *plain((*wheels.CORE, *wheels.LEARNING))]
-    found = run_on(packages, tmp_path, "--parts", "waits,grpo")["grpo"]
+    kept = run_on(packages, tmp_path, "--parts", "waits,grpo")["grpo"]
     ways = ways_to_train(set(ChatSettings.__dataclass_fields__))
-    assert [row["numbers"]["variant"] for row in found] == [way.name for way in ways]
-    numbers = {row["numbers"]["variant"]: row["numbers"] for row in found}
+    assert [row["numbers"]["variant"] for row in kept] == [way.name for way in ways]
+    numbers = {row["numbers"]["variant"]: row["numbers"] for row in kept}
     exact = numbers[Variant(trained="all", precision="float32").name]
     assert exact["sampling/max_ratio_deviation"] < 1e-3
     rounded = numbers[Variant(trained="all").name]
