@@ -9,9 +9,12 @@ import importlib.metadata
 import os
 import re
 import sys
+import sysconfig
 from collections.abc import Iterable, Sequence
 from importlib.machinery import PathFinder
 from typing import Any
+
+_INSTALLED = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
 
 
 def canonical(name: str) -> str:
@@ -47,9 +50,9 @@ class Only(PathFinder):
 
     @classmethod
     def find_spec(cls, fullname: str, path: Sequence[str] | None = None, target: Any = None) -> Any:
-        """Find a module; none of a hidden package."""
-        if fullname.partition(".")[0] in cls.hidden:
-            return None
+        """Find a module; none of a hidden package, unless another package carries a copy of it."""
+        if path is None and fullname in cls.hidden:
+            path = [folder for folder in sys.path if folder not in _INSTALLED]
         return super().find_spec(fullname, path, target)
 
 
