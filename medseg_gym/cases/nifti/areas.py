@@ -56,7 +56,8 @@ def label_areas(volume: Volume) -> LabelAreas:
             plane = whole_numbers(stored, volume.name, f"slice {index}")
             if stored.dtype.kind == "f":
                 _count_rounded(labels, stored, plane, f"slice {index}")
-            counts = np.bincount(plane.ravel(order="K"))
+            # Most of a slice is background, which need not be counted.
+            counts = np.bincount(plane[plane.any(axis=1)].ravel())
             for value in np.flatnonzero(counts[1:]) + 1:
                 areas.setdefault((channel, int(value)), {})[index] = int(counts[value])
             if channels > 1:

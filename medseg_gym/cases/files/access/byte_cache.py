@@ -25,6 +25,17 @@ class ByteCache:
         self._bytes = 0
         self._lock = threading.Lock()
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, never more than `limit`."""
+        return self._bytes
+
+    def clear(self) -> None:
+        """Drop everything."""
+        with self._lock:
+            self._values.clear()
+            self._bytes = 0
+
     def get(
         self, key: Hashable, make: Callable[[], Value], nbytes: Callable[[Value], int]
     ) -> Value:
