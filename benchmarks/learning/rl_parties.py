@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -52,6 +53,40 @@ class Plan:
 
 
 @dataclass
+class Padding:
+    """Count of the learner's places that hold a token, and of those that are computed for nothing.
+
+    Attributes:
+        tokens: Of rows, and of prompts that they share.
+        places: Of the tables that these were put into; none where nobody counted.
+    """
+
+    tokens: int = 0
+    places: int = 0
+
+    @property
+    def share(self) -> float | None:
+        """Part of the places that is padding; None where nobody counted."""
+        return 1 - self.tokens / self.places if self.places else None
+
+    def watch(self) -> AbstractContextManager[Any]:
+        """Count what this project's learner pads, inside the context."""
+        from medseg_agents.grpo import shared_prompts
+        from medseg_agents.grpo.rollout import collate, processed_rows
+
+        def pad(rows: Any) -> Any:
+            ids, mask = processed_rows.pad(rows)
+            self.tokens += int(mask.sum())
+            self.places += mask.size
+            return ids, mask
+
+        stack = ExitStack()
+        for module in (collate, shared_prompts):
+            stack.enter_context(patch.object(module, "pad", pad))
+        return stack
+
+
+@dataclass
 class Timed:
     """Measurements of one library."""
 
@@ -63,6 +98,7 @@ class Timed:
     tokens: list[float] = field(default_factory=list)
     dice: list[float] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)
+    padding: Padding = field(default_factory=lambda: Padding())
 
     def row(self, episodes: int) -> dict[str, Any]:
         """Of the table."""
@@ -76,6 +112,7 @@ class Timed:
             "tokens": float(np.mean(self.tokens)),
             "dice": float(np.mean(self.dice)),
             "return": float(np.mean(self.returns)),
+            "padding": self.padding.share,
             **{
                 f"{stage}_seconds": self.clock.seconds[stage] / len(self.seconds) for stage in PARTS
             },
@@ -108,14 +145,16 @@ def make_rllib(plan: Plan, source: CaseSource, view: dict[str, Any]) -> Any:
     return config.build_algo()
 
 
-def rllib_watches(clock: Clock) -> list[AbstractContextManager[Any]]:
-    """Return the timers of RLlib."""
+def rllib_watches(timed: Timed) -> list[AbstractContextManager[Any]]:
+    """Return the timers and counters of RLlib; they watch from now on until they are closed."""
     from medseg_agents.llm.generation import TransformersEngine
     from ray.rllib.core.learner.learner_group import LearnerGroup
 
     from medseg_gym.envs.chat_vector import MedSegChatVectorEnv
 
+    clock = timed.clock
     return [
+        timed.padding.watch(),
         clock.watch(TransformersEngine, "generate", "generation"),
         clock.watch(MedSegChatVectorEnv, "step", "environment"),
         clock.watch(MedSegChatVectorEnv, "reset", "environment"),

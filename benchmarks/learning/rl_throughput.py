@@ -24,7 +24,8 @@ whole rollout, RLlib those of an answer; a model that has learned to call rarely
 Every moment counts for the innermost of: generation (the model answers), environment (steps,
 segmenting and images included), update (loss, gradients, optimiser), and library (the rest:
 templates, tokens, reading of answers, bookkeeping). Tokenizing belongs to generation in RLlib's
-runner, where it cannot be told apart.
+runner, where it cannot be told apart. Padding is the share of the places in the tables of the learner
+that hold no token, counted in RLlib's.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def take_turns(trainer: Any, ours: Timed, theirs: Timed, iterate: Callable[[], N
                 theirs.seconds.append(now - state["began"])
                 theirs.cpu_seconds.append(busy - state["busy"])
                 with ExitStack() as stack:
-                    for watch in rllib_watches(ours.clock):
+                    for watch in rllib_watches(ours):
                         stack.enter_context(watch)
                     before, busy = time.perf_counter(), time.process_time()
                     with ours.clock.inside("library"):
@@ -202,8 +203,8 @@ def as_table(rows: list[dict[str, Any]], plan: Plan) -> Table:
         title=f"{plan.groups} groups of {plan.num_generations}, at most {plan.max_steps} turns, "
         f"{plan.backbone}, {plan.iterations} iterations each"
     )
-    headers = ("library", "episodes/s", "s/iteration", "CPU s", "turns", "tokens", "Dice", *PARTS)
-    for header in headers:
+    headers = ("library", "episodes/s", "s/iteration", "CPU s", "turns", "tokens", "Dice")
+    for header in (*headers, "padding", *PARTS):
         table.add_column(header, justify="right")
     for row in rows:
         whole = row["seconds_per_iteration"]
@@ -215,6 +216,7 @@ def as_table(rows: list[dict[str, Any]], plan: Plan) -> Table:
             f"{row['turns']:.2f}",
             f"{row['tokens']:.1f}",
             f"{row['dice']:.3f}",
+            "-" if row["padding"] is None else f"{row['padding']:.1%}",
             *(
                 f"{row[f'{stage}_seconds']:.2f} ({row[f'{stage}_seconds'] / whole:.0%})"
                 for stage in PARTS

@@ -44,6 +44,7 @@ def test_both_really_train_and_all_time_is_accounted_for(program, tmp_path):
         assert sum(parts) == pytest.approx(row["seconds_per_iteration"], rel=0.05)
         assert row["episodes_per_second"] == pytest.approx(4 / row["seconds_per_iteration"])
         assert 1 <= row["turns"] <= 2 and row["tokens"] > 0
+    assert 0 <= actual["rows"][0]["padding"] <= 0.5 and actual["rows"][1]["padding"] is None
     seconds = [sum(values) for values in actual["seconds"].values()]
     assert actual["ratio"] == pytest.approx(seconds[1] / seconds[0]) and len(actual["ratios"]) == 2
 

@@ -34,6 +34,7 @@ def growth_table(curves: Sequence[Growth]) -> Table:
 def plot_growth(curves: Sequence[Growth], path: Path, machine: str) -> None:
     """Draw a panel a curve: milliseconds and memory against size, and a dotted straight line."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
     columns = min(3, len(curves))
     rows = -(-len(curves) // columns)
@@ -46,11 +47,13 @@ def plot_growth(curves: Sequence[Growth], path: Path, machine: str) -> None:
         panel.loglog(curve.sizes, costs, "o-", color="C0")
         linear = [costs[-1] * (size / curve.sizes[-1]) ** curve.power for size in curve.sizes]
         panel.loglog(curve.sizes, linear, ":", color="C0")
-        panel.set(xlabel=curve.unit, ylim=(min(costs) / 2, max(costs) * 2))
+        panel.set(xlabel=curve.unit, ylim=(min(costs) / 3, max(costs) * 3))
         panel.set_ylabel("milliseconds", color="C0")
         panel.set_title(f"{curve.what}: exponent {curve.exponent.value:.2f}", fontsize=9)
-        panel.set_xticks(curve.sizes, [str(size) for size in curve.sizes], fontsize=7)
+        panel.set_xticks(curve.sizes, [str(size) for size in curve.sizes], fontsize=7, rotation=45)
         panel.minorticks_off()
+        panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        panel.yaxis.set_minor_formatter(NullFormatter())
         panel.grid(alpha=0.3)
         held = [(s, p) for s, p in zip(curve.sizes, curve.peaks, strict=True) if p is not None]
         if held:

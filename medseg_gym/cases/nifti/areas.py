@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,7 +49,7 @@ def label_areas(volume: Volume) -> LabelAreas:
     channels = volume.header.channels
     labels = LabelAreas(background=channels > 1)
     areas: dict[tuple[int, int], dict[int, int]] = {}
-    for index in range(len(volume)):
+    for index in _slices(volume):
         shape = volume.plane_shape if channels > 1 else (0, 0)
         labelled = np.zeros(shape, np.uint16)  # by how many channels, pixel by pixel
         for channel in range(channels):
@@ -73,6 +74,16 @@ def label_areas(volume: Volume) -> LabelAreas:
             labels.disjoint = labels.disjoint and int(labelled.max()) < 2
     labels.areas = dict(sorted(areas.items()))
     return labels
+
+
+def _slices(volume: Volume) -> Iterable[int]:
+    """Return the slices to look at: those of one channel of small whole numbers that hold any."""
+    header = volume.header
+    if header.compressed and header.channels == 1:  # decoded as a whole anyway
+        voxels = volume.voxels()
+        if voxels.dtype.kind == "u" and voxels.dtype.itemsize <= 2:
+            return [int(index) for index in np.flatnonzero(voxels.any(axis=(1, 2)))]
+    return range(len(volume))
 
 
 def _count_rounded(labels: LabelAreas, stored: np.ndarray, plane: np.ndarray, place: str) -> None:
