@@ -24,8 +24,8 @@ whole rollout, RLlib those of an answer; a model that has learned to call rarely
 Every moment counts for the innermost of: generation (the model answers), environment (steps,
 segmenting and images included), update (loss, gradients, optimiser), and library (the rest:
 templates, tokens, reading of answers, bookkeeping). Tokenizing belongs to generation in RLlib's
-runner, where it cannot be told apart. Padding is the share of the places in the tables of the learner
-that hold no token, counted in RLlib's.
+runner, where it cannot be told apart. Padding is the share of places in the learner's tables that
+hold no token, counted in RLlib's.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from medseg_agents.grpo.objective import (
 from medseg_agents.grpo.objective.old_log_probs import keep_old
 from medseg_agents.grpo.rollout.collate import collate
 from medseg_agents.grpo.rollout.device_memory import log_peak_memory
+from medseg_agents.grpo.rollout.length_batches import length_batches
 from medseg_agents.grpo.rollout.token_rows import TokenRow
 from medseg_agents.grpo.settings import ChatSettings
 from medseg_agents.grpo.sharding.agreement import pad_to_all, together
@@ -202,7 +203,7 @@ class ChatLearner(TorchLearner):
         size = self.settings.micro_batch
         slices = pad_to_all(self._slices(rows), self._device)
         for number, (part, own) in enumerate(slices):
-            parts = [part[start : start + size] for start in range(0, len(part), size)]
+            parts = [part[cut] for cut in length_batches([len(r.tokens) for r in part], size)]
             micro_batches = pad_to_all(parts, self._device)
             prompts, shared = self._prompts(part, len(micro_batches) > 1 or not learns)
             for index, (micro_batch, counts) in enumerate(micro_batches):

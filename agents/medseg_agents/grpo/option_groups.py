@@ -252,7 +252,8 @@ class OptimiserSettings(Options):
     """Gradient steps of an epoch; whole groups are dealt among them."""
 
     micro_batch: int = 16
-    """Rows computed at once; gradients are accumulated over the rest."""
+    """Longest rows computed at once, of shorter ones as many more as take the same room; gradients
+    are accumulated over the rest."""
 
     share_prompts: bool = True
     """Compute the first prompt of a group's episodes once a step (Qwen3-VL). False computes every
