@@ -29,7 +29,7 @@ BOX, CLICK, UNDO = 0, 1, 3
 
 @dataclass(frozen=True)
 class Setting:
-    """What curves are measured with.
+    """Segmenter, device and folder of a measurement.
 
     Args:
         backbone: Its spec.
@@ -47,7 +47,7 @@ class Curve:
     """One curve.
 
     Args:
-        what: What is timed.
+        what: Name of the work that is timed.
         unit: Of the sizes.
         sizes: Ascending.
         prepare: Gives the work for a size, ready to be timed.
