@@ -215,25 +215,25 @@ def measure(
 def as_table(rows: list[dict[str, Any]]) -> Table:
     """One line a format."""
     table = Table(title=f"volumes (floors: opened {OPENED_FLOOR:g} s, first {FIRST_FLOOR:g} MB/s)")
-    headers = ("format", "volumes", "cases", "first index, CPU s", "MB read", "MB/s", "opened, s")
-    for header in (
-        *headers,
-        "ms a slice at random",
-        "MB held of",
-        "a quarter of the room: ms",
-        "MB",
-    ):
+    columns = {
+        "format": "{format}",
+        "volumes": "{volumes}",
+        "cases": "{cases}",
+        "first index, CPU s": "{first_seconds:.2f}",
+        "MB read": "{read_megabytes:.0f}",
+        "MB/s": "{megabytes_per_second:.3g}",
+        "files/s": "{files_per_second:.0f}",
+        "opened, s": "{opened_seconds:.2f}",
+        "CPU s": "{opened_cpu_seconds:.2f}",
+        "ms a slice": "{roomy_ms:.2f}",
+        "MB held": "{roomy_held_mb:.0f} of {roomy_limit_mb:.0f}",
+        "less room: ms": "{tight_ms:.2f}",
+        "MB": "{tight_held_mb:.1f} of {tight_limit_mb:.1f}",
+    }
+    for header in columns:
         table.add_column(header, justify="left" if header == "format" else "right")
     for row in rows:
-        table.add_row(
-            row["format"], str(row["volumes"]), str(row["cases"]), f"{row['first_seconds']:.2f}",
-            f"{row['read_megabytes']:.0f}", f"{row['megabytes_per_second']:.3g}",
-            f"{row['files_per_second']:.0f}",
-            f"{row['opened_seconds']:.2f}",
-            f"{row['opened_cpu_seconds']:.2f}", f"{row['roomy_ms']:.2f}",
-            f"{row['roomy_held_mb']:.0f} of {row['roomy_limit_mb']:.0f}", f"{row['tight_ms']:.2f}",
-            f"{row['tight_held_mb']:.1f} of {row['tight_limit_mb']:.1f}",
-        )  # fmt: skip
+        table.add_row(*(text.format(**row) for text in columns.values()))
     return table
 
 

@@ -4,7 +4,7 @@
 #   benchmarks/gpu/run.sh [options of benchmarks.gpu]     # --out FOLDER, --device cpu --small
 #
 # A machine that has torch, torchvision, timm and transformers, but no way to a package index, gets
-# the rest as wheels (about 50 MB): WHEELS=FOLDER names them, and where pip works
+# the rest as wheels (about 52 MB): WHEELS=FOLDER names them, and where pip works
 #
 #   python -m benchmarks.gpu.wheels FOLDER --python 3.12
 #
