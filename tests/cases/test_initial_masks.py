@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from medseg_gym.cases import Case, load_cases
+from medseg_gym.cases.check import check_cases
 from medseg_gym.cases.initial import providers
 from medseg_gym.cases.initial.wrong import KINDS, disc, shifted
+from medseg_gym.cases.writers.convert import convert_cases
 from medseg_gym.episodes.metrics import dice
 from medseg_gym.errors import CaseError
 
@@ -87,7 +89,7 @@ def test_files_by_pattern(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("x.png", b"", "b.c"),
+        ("x.png", b"", "b-x.png: the file is empty"),
         ("x.png", b"no image", "is not an image"),
         ("x.npy", b"\x93NUMPY", "cannot be read"),
         ("x.npy", None, "no \\(H, W\\) array"),
@@ -140,6 +142,16 @@ def test_a_function_of_ones_own(tmp_path, monkeypatch):
 def test_what_is_refused(option, problem):
     with pytest.raises(CaseError, match=problem):
         load_cases(f"{PHANTOMS}&{option}", "val")
+
+
+def test_a_check_lists_every_defect_and_converting_refuses(tmp_path):
+    spec = f"samples:multi-part?initial_mask=file:{tmp_path}/{{key}}.png"
+    report = check_cases(spec)
+    assert len(report.bad) == len(report.seen) == len(load_cases("samples:multi-part", "all"))
+    assert "is not there" in str(report.bad[0]) and report.seen[0].area
+    assert not check_cases("samples:multi-part?initial_mask=wrong").bad
+    with pytest.raises(CaseError, match="leave initial_mask= out"):
+        convert_cases(spec, "parquet", tmp_path / "out")
 
 
 def test_the_option_goes_with_every_kind_of_source(small_cases):

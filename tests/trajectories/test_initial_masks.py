@@ -37,9 +37,9 @@ def test_it_is_kept_and_comes_back(cases, tmp_path, small_cases):
     for one in [*in_journal, *in_chunk]:
         assert one.initial_mask is not None and one.initial_mask.any()
         finder = StoredCases(None if cases == SPEC else cases)
-        found = finder.find(one)
-        assert np.array_equal(found.initial_mask, one.initial_mask)
-        for episode in (rebuild_episode(one), rebuild_episode(one, found)):
+        case = finder.find(one)
+        assert np.array_equal(case.initial_mask, one.initial_mask)
+        for episode in (rebuild_episode(one), rebuild_episode(one, case)):
             assert episode.start_dice == pytest.approx(one.summary.start_dice)
             assert [step.dice for step in episode.steps] == [step.dice for step in one.steps]
 

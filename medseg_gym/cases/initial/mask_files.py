@@ -14,7 +14,7 @@ from medseg_gym.cases.image_files.masks import as_mask, read_labels
 from medseg_gym.errors import CaseError
 
 FIELDS = ("key", "name", "group", "target", "source")
-"""What may stand in braces; "name" is the key without folders and ending."""
+"""Names that may stand in braces; "name" is the key without folders and ending."""
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,22 @@ class MaskFiles:
         """Return (H, W) bool: what is not 0 in an image file or in a .npy array.
 
         Raises:
-            CaseError: The file is not there, or holds no mask.
+            Damaged: The file is not there, or holds no mask.
         """
         path = Path(self.pattern.format(**self._values(case))).expanduser()
+        place = f"initial mask of case {case.key!r}"
         if not path.is_file():
             if self.missing == "empty":
                 return None
-            raise CaseError(
-                f"case {case.key!r}: its initial mask {path} is not there; with "
-                "initial_mask=file:PATTERN?missing=empty such cases begin with nothing"
+            raise Damaged(
+                str(path),
+                "is not there; with initial_mask=file:PATTERN?missing=empty such cases begin with "
+                "nothing",
+                place,
             )
-        try:
-            if path.suffix == ".npy":
-                return _array(path)
-            return as_mask(read_labels(path, str(path)), str(path))
-        except Damaged as error:
-            raise CaseError(f"case {case.key!r}: its initial mask {error}") from None
+        if path.suffix == ".npy":
+            return _array(path, place)
+        return as_mask(read_labels(path, str(path), place), str(path), place)
 
     @staticmethod
     def _values(case: Case) -> dict[str, str]:
@@ -77,12 +77,12 @@ def load(argument: str, missing: str = "refuse") -> MaskFiles:
     return MaskFiles(argument, missing)
 
 
-def _array(path: Path) -> np.ndarray:
+def _array(path: Path, place: str) -> np.ndarray:
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise Damaged(str(path), f"cannot be read ({error})") from None
+        raise Damaged(str(path), f"cannot be read ({error})", place) from None
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind not in "bui":
-        raise Damaged(str(path), "holds no (H, W) array of bool or whole numbers")
+        raise Damaged(str(path), "holds no (H, W) array of bool or whole numbers", place)
     mask: np.ndarray = values != 0
     return mask

@@ -53,10 +53,10 @@ def make(text: str) -> InitialMask:
         CaseError: Unknown kind or option, or what a user wrote is no function.
     """
     spec = INITIAL_MASKS.parse(text)
-    found = INITIAL_MASKS.find(spec)
+    factory = INITIAL_MASKS.find(spec)
     if not spec.is_own:
-        return INITIAL_MASKS.build(spec, found)
-    own: Any = found
+        return INITIAL_MASKS.build(spec, factory)
+    own: Any = factory
     options = INITIAL_MASKS.options_of(spec, own, 1)
     INITIAL_MASKS.check_call(spec, own, object(), **options)
     return partial(own, **options) if options else own
