@@ -71,14 +71,23 @@ class Wrong:
 
     def __call__(self, case: Case) -> np.ndarray:
         """Return (H, W) bool."""
-        digest = blake2b(f"{case.source}|{case.key}|{case.target}".encode(), digest_size=8).digest()
-        rng = np.random.default_rng(int.from_bytes(digest, "little"))
-        kind = self.kinds[int(rng.integers(len(self.kinds)))]
+        rng, kind = _draw(case, self.kinds)
         if not case.mask.any():
             radius = max(case.mask.shape) * rng.uniform(*_BLOB)
             row, column = rng.uniform(0, 1, 2) * case.mask.shape
             return disc(case.mask.shape, row, column, radius)
         return KINDS[kind](case.mask, rng)
+
+
+def kind_of(case: Case, kinds: tuple[str, ...] = tuple(KINDS)) -> str:
+    """Return what is wrong with the mask that `Wrong(kinds)` gives a case with a target."""
+    return _draw(case, kinds)[1]
+
+
+def _draw(case: Case, kinds: tuple[str, ...]) -> tuple[np.random.Generator, str]:
+    digest = blake2b(f"{case.source}|{case.key}|{case.target}".encode(), digest_size=8).digest()
+    rng = np.random.default_rng(int.from_bytes(digest, "little"))
+    return rng, kinds[int(rng.integers(len(kinds)))]
 
 
 def load(argument: str, kinds: str = ",".join(KINDS)) -> Wrong:
