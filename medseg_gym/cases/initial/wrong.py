@@ -39,7 +39,8 @@ def _leaking(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     away = np.array([row - rows.mean(), column - columns.mean()])
     size = float(np.hypot(*away)) or 1.0
     middle = np.array([row, column]) + 0.7 * radius * away / size
-    return truth | disc(truth.shape, middle[0], middle[1], radius)
+    leaked: np.ndarray = truth | disc(truth.shape, middle[0], middle[1], radius)
+    return leaked
 
 
 def _half(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -48,7 +49,8 @@ def _half(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[: truth.shape[0], : truth.shape[1]]
     side = (y - rows.mean()) * np.sin(angle) + (x - columns.mean()) * np.cos(angle) > 0
-    return truth & side
+    half: np.ndarray = truth & side
+    return half
 
 
 KINDS: Mapping[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = MappingProxyType(
