@@ -61,7 +61,8 @@ class Seeing(nn.Module):
         logits = torch.einsum("bijh,bksh->bkijs", tokens, self.maps[targets])
         logits = logits + self.level[targets][..., None, None, None]
         logits = logits.unflatten(-1, (SUBCELLS, SUBCELLS)).permute(0, 1, 2, 4, 3, 5)
-        return logits.reshape(count, asked, side * SUBCELLS, side * SUBCELLS)
+        placed: torch.Tensor = logits.reshape(count, asked, side * SUBCELLS, side * SUBCELLS)
+        return placed
 
 
 def cover_loss(logits: torch.Tensor, covers: torch.Tensor) -> torch.Tensor:
