@@ -1,4 +1,4 @@
-"""How well policies repair: episodes begin with a wrong mask, and an expert plays them too.
+"""Share of wrong masks that policies repair, beside an expert that plays the same episodes.
 
     python -m benchmarks.policies.repairing --policies "stop,sb3:runs/ppo" --cases phantoms:abdomen
 

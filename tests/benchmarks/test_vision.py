@@ -82,7 +82,7 @@ def test_the_loss_is_least_where_the_covers_are_told():
 
 
 def test_logits_lie_where_their_tokens_lie(tmp_path):
-    """What one image token says lands in the cells that the token shows."""
+    """An image token speaks of the cells that it shows."""
     path = build_tiny(tmp_path / "m", ["a"], TinyConfig(image_size=SIDE, hidden=64))
     from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
