@@ -86,8 +86,8 @@ def make_card(spec: str, limit: int | None = None, progress: Progress | None = N
     if files is not None and card.report.bad:
         spec = files[1].adding(skip_bad="1")
     sources = load_splits(spec)
-    most = limit if limit is not None else (None if files is not None else GENERATED_LIMIT)
-    counts = {split: min(len(s), most or len(s)) for split, s in sources.items()}
+    read = limit if limit is not None else (None if files is not None else GENERATED_LIMIT)
+    counts = {split: min(len(s), read or len(s)) for split, s in sources.items()}
     by_image: dict[str, dict[str, str]] = {}
     by_group: dict[str, dict[str, None]] = {}
     done, total = 0, sum(counts.values())
@@ -116,9 +116,9 @@ def make_card(spec: str, limit: int | None = None, progress: Progress | None = N
     return card
 
 
-def shown_keys(shared: Sequence[SharedImage], most: int) -> list[str]:
+def shown_keys(shared: Sequence[SharedImage], count: int) -> list[str]:
     """Return a line for each of the first images that several splits hold."""
     return [
         ", ".join(f"{split} `{key}`" for split, key in zip(one.splits, one.keys, strict=True))
-        for one in shared[:most]
+        for one in shared[:count]
     ]
