@@ -48,11 +48,11 @@ def _sam(kind: str) -> tuple[Any, Any]:
         num_pos_feats=16,
     )
     prompts = getattr(t, f"{name}PromptEncoderConfig")(hidden_size=32, image_size=128)
-    more = {"vit_dim": 32} if kind == "sam_hq" else {}
+    of_hq = {"vit_dim": 32} if kind == "sam_hq" else {}
     config = getattr(t, f"{name}Config")(
         vision_config=vision.to_dict(),
         prompt_encoder_config=prompts.to_dict(),
-        mask_decoder_config=getattr(t, f"{name}MaskDecoderConfig")(**_DECODER, **more).to_dict(),
+        mask_decoder_config=getattr(t, f"{name}MaskDecoderConfig")(**_DECODER, **of_hq).to_dict(),
     )
     images = t.SamImageProcessor(
         size={"longest_edge": 128},

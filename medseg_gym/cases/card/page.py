@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from medseg_gym.display.plots import drawing, label, legend_below
 
 AREAS = "areas.png"
 _SHOWN = 10  # duplicates, groups and defects that the page names; the JSON has all
-_BINS = np.geomspace(1e-5, 1, 41)
+_BINS = np.geomspace(1e-5, 1, 41).tolist()
 
 
 def as_markdown(card: Card, pictures: Sequence[str] = ()) -> str:
@@ -142,7 +143,7 @@ def plot_areas(areas: Mapping[str, Sequence[float]], path: Path) -> None:
     axes = figure.subplots()
     lines = []
     for name, shares in areas.items():
-        _, _, steps = axes.hist(shares, _BINS, histtype="step", linewidth=1.6)
+        steps: Any = axes.hist(shares, _BINS, histtype="step", linewidth=1.6)[2]
         lines.append((steps[0], label(name)))
     axes.set_xscale("log")
     decades = [10.0**n for n in range(-5, 1)]

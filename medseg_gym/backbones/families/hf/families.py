@@ -76,7 +76,7 @@ def family_of(name: str, config: Mapping[str, Any]) -> Family:
     Raises:
         BackboneError: Another kind of model.
     """
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind not in FAMILIES:
         raise BackboneError(
             f"hf:{name} is a model of the type {kind!r}; promptable segmenters of these types can "
