@@ -37,6 +37,7 @@ WORDS = {
     "doctor": "--no-self-test",
     "cases list": "samples",
     "cases check": "samples",
+    "cases card": "samples --out card",
     "cases show": "samples --out sheet.png",
     "cases convert": "samples converted --to parquet --limit 2",
     "backbones list": "",

@@ -50,6 +50,7 @@ CLICKS = (AddPoint(0.4, 0.5), AddPoint(0.8, 0.2, False), AddPoint(0.5, 0.6))
 def run(job: Job) -> None:
     """Compare all families."""
     exact_float32()
+    job.add("hf:FOLDER", SKIPPED, "has no random weights: it reads a folder of transformers")
     cases = different_cases()
     for name in SMALL if job.small else FAMILIES:
         if job.late(name):

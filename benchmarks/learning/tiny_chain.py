@@ -2,15 +2,16 @@
 
     python -m benchmarks.learning.tiny_chain --out runs/tiny
 
-Needs no network and no files. Six stages, each of which goes on where it was when the same command
-is given again:
+Needs no network and no files. Seven stages, each of which goes on where it was when the same
+command is given again:
 
 1. `hybrid` experts play training cases with the segmenter; kept as a trajectory store.
 2. Their episodes are exported as conversations, as `MedSegChat-v0` shows them.
 3. First turns: one image with several questions, answered as a box expert begins.
-4. Supervised fine-tuning of a tiny model that knows nothing on 3, at a steady rate.
-5. The same on 2 and 3 mixed, the rate falling to its end.
-6. A table over held-out cases: the model greedy and sampled, the same shown other cases' images,
+4. With `vision_steps`: the vision tower alone learns which cells of those images a target covers.
+5. Supervised fine-tuning of that model, or of one that knows nothing, on 3, at a steady rate.
+6. The same on 2 and 3 mixed, the rate falling to its end.
+7. A table over held-out cases: the model greedy and sampled, the same shown other cases' images,
    baselines (the median box of each target among them) and oracles; with the share of valid calls
    and the IoU of the first box.
 
@@ -34,6 +35,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.shared.sizes import claim, read_settings
+from medseg_gym.cases import load_cases
 from medseg_gym.display.terminal import make_console
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.storage.atomic_write import atomic_write
@@ -49,14 +51,15 @@ class Chain:
         experts: Training cases that experts play.
         annotator: Who plays them.
         images: Images of stage 3; they follow those of stage 1.
-        first_steps: Optimiser steps of stage 4.
-        mixed_steps: Optimiser steps of stage 5.
+        vision_steps: Optimiser steps of stage 4, of 16 images; 0 leaves it out.
+        first_steps: Optimiser steps of stage 5.
+        mixed_steps: Optimiser steps of stage 6.
         batch: Conversations a step.
         lr: Of AdamW.
         muon_lr: Of Muon.
         max_steps: Calls of an episode.
         test: Held-out cases of the table.
-        num_envs: Slots, in stages 1 and 6.
+        num_envs: Slots, in stages 1 and 7.
         backbone: Who segments.
         seed: Of weights, order and experts.
     """
@@ -64,12 +67,14 @@ class Chain:
     env: ClassVar[str] = "MedSeg-v0"  # that the experts play
     per_image: ClassVar[int] = 4  # consecutive cases that share an image
     shard: ClassVar[int] = 2000  # images of a file of first turns
+    watched: ClassVar[int] = 128  # images of the val split on which stage 4 is watched
 
     cases: str = "phantoms:abdomen"
     image_size: int = 96
     experts: int = 2400
     annotator: str = "hybrid?boxes=0.75"
     images: int = 10000
+    vision_steps: int = 0
     first_steps: int = 2400
     mixed_steps: int = 900
     batch: int = 8
@@ -156,6 +161,8 @@ def run_stages(
     stages.run("experts", lambda: play_experts(chain, out, workers))
     stages.run("export", lambda: export_experts(chain, out))
     stages.run("first turns", lambda: draw_first_turns(chain, out, workers))
+    if chain.vision_steps:
+        stages.run("vision", lambda: train_vision(chain, out, workers))
     stages.run("first fine-tuning", lambda: first_tuning(chain, out))
     stages.run("mixed fine-tuning", lambda: mixed_tuning(chain, out))
     stages.run("table", lambda: make_table(chain, out, stages.taken, console))
@@ -217,13 +224,60 @@ def _draw(file: Path, chain: Chain, first: int, last: int) -> None:
     write_first_turns(file, chain.cases, images, chain.chat, per_image=chain.per_image)
 
 
-def first_tuning(chain: Chain, out: Path) -> None:
+def train_vision(chain: Chain, out: Path, workers: int) -> None:
     """Stage 4."""
-    _tune(chain, out / "first", "tiny", (out / "first_turns",), chain.first_steps, "constant")
+    from medseg_agents.llm.tiny_model import TinyConfig
+    from medseg_agents.sft.data import load_conversations
+    from medseg_agents.sft.tiny_start import build_start
+
+    from benchmarks.learning.vision.scenes import Scenes, draw_scenes
+    from benchmarks.learning.vision.tower import SUBCELLS, train_tower
+
+    folder = out / "vision"
+    if (folder / "model").is_dir():
+        return
+    if not (folder / "start").is_dir():
+        rows, shown = load_conversations((str(out / "first_turns"),), folder / "cache")
+        build_start(folder / "start", rows, shown)
+    targets = load_cases(chain.cases, "train").targets
+    assert targets is not None  # of phantoms
+    grid = SUBCELLS * chain.image_size // (2 * TinyConfig().patch)
+    first = -(-chain.experts // chain.per_image)
+    parts = {"train": range(first, first + chain.images), "val": range(chain.watched)}
+    drawn = {
+        split: Scenes.read(
+            draw_scenes(
+                folder / split,
+                chain.cases,
+                split,
+                images,
+                chain.chat,
+                grid,
+                chain.per_image,
+                workers,
+            )
+        )
+        for split, images in parts.items()
+    }
+    train_tower(
+        folder / "start",
+        folder,
+        drawn["train"],
+        drawn["val"],
+        len(targets),
+        chain.vision_steps,
+        chain.seed,
+    )
+
+
+def first_tuning(chain: Chain, out: Path) -> None:
+    """Stage 5."""
+    model = out / "vision" / "model" if chain.vision_steps else "tiny"
+    _tune(chain, out / "first", model, (out / "first_turns",), chain.first_steps, "constant")
 
 
 def mixed_tuning(chain: Chain, out: Path) -> None:
-    """Stage 5."""
+    """Stage 6."""
     sources = (out / "conversations", out / "first_turns" / "000.parquet")
     _tune(chain, out / "sft", out / "first" / "model", sources, chain.mixed_steps, "cosine")
 

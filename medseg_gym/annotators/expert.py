@@ -66,7 +66,8 @@ class Expert(OracleScript):
     no click helps, and where none can any more, the expert stops. What is looked at equals what the
     step then makes up to rounding: another batch size changes a backbone's last bits.
 
-    Whether to begin is read off the episode, so an expert can take over from another agent.
+    Whether to begin is read off the episode, so an expert can take over from another agent, or
+    repair the mask that a case begins with.
 
     Args:
         codec: Of the view it plays through; it needs points, stop and, to begin with a box, boxes.
@@ -120,7 +121,7 @@ class Expert(OracleScript):
         prompts: list[Prompt] = [Stop()] * len(slots)
         searching = []
         for place, (slot, episode) in enumerate(zip(slots, episodes, strict=True)):
-            if episode.state.box is None and not episode.state.points:
+            if episode.state is episode.cleared:
                 prompts[place] = self._first(slot, episode)
             elif 1 - episode.iou > self.tau:  # else no click can gain more than tau
                 searching.append(place)

@@ -34,11 +34,20 @@ _REMOTE = {
 }
 """Backbones in another process, "KIND:ADDRESS"; built as (name, device, **options) -> Backbone."""
 
+_FOLDERS = {
+    "hf": BackboneSpec(
+        "medseg_gym.backbones.families.hf.backbone:build",
+        "a SAM-like model of transformers",
+        extra=("llm", "transformers"),
+    )
+}
+"""Backbones that a folder or an id names, "hf:FOLDER"; built as (folder, device, **options)."""
+
 BACKBONES: Registry[Any] = Registry(
     "backbone",
     "medseg_gym.backbones",
     "builder(checkpoint, device, **options)",
-    {**OFFICIAL, **_REMOTE},  # type: ignore[dict-item]  # specs stand for factories here
+    {**OFFICIAL, **_REMOTE, **_FOLDERS},  # type: ignore[dict-item]  # specs stand for factories here
     BackboneError,
 )
 """Kinds of backbones; a factory is a `BackboneSpec` or a builder."""
@@ -95,7 +104,7 @@ def available() -> dict[str, BackboneSpec]:
         if isinstance(factory, BackboneSpec)
         else BackboneSpec(factory, packages.get(kind, ""), name=kind)
         for kind, factory in BACKBONES.factories().items()
-        if kind not in _REMOTE
+        if kind not in _REMOTE and kind not in _FOLDERS
     }
 
 
@@ -113,7 +122,8 @@ def load(
     This is the `make` of the registry of backbones.
 
     Args:
-        name: A kind (see `names`), with options as "medsam2?image_size=1024"; "http:URL" for the
+        name: A kind (see `names`), with options as "medsam2?image_size=1024"; "hf:FOLDER" for a
+            SAM-like model as transformers saves it; "http:URL" for the
             backbone of a segmentation service, "ray:NAME" for one on a Ray cluster;
             "package.module:Name" or "path/file.py:Name" for a builder, a `BackboneSpec` or a
             Backbone of your own; or a Backbone, returned as it is. The options in the text may also
@@ -164,10 +174,16 @@ def load(
     if spec.kind in _REMOTE:
         return _load_remote(spec, factory, checkpoint, device, cache_bytes, store, settings)
     chosen = choose_device(device)
-    path = find_checkpoint(factory, checkpoint, settings.get("random_weights", False))
+    path: str | Path | None
+    if spec.kind in _FOLDERS:
+        if checkpoint is not None:
+            raise BackboneError(f"backbone {spec.text!r} names its weights: leave checkpoint= out")
+        path = spec.argument  # or an id, which is no path
+    else:
+        path = find_checkpoint(factory, checkpoint, settings.get("random_weights", False))
     kept = (cache_bytes, store and str(Path(store).expanduser().resolve()))
     key = (
-        *(spec.kind, path and str(path.resolve()), str(chosen), kept),
+        *(spec.kind, path and str(Path(path).resolve()), str(chosen), kept),
         repr(sorted(settings.items())),
     )
     with _LOCK:
@@ -203,7 +219,11 @@ def check_name(name: str, checkpoint: str | Path | None = None) -> None:
     if not isinstance(factory, BackboneSpec):
         return
     given = _read_options(spec, factory)
-    if spec.kind not in _REMOTE:
+    if spec.kind in _FOLDERS and factory.missing_extra is None:
+        from medseg_gym.backbones.families.hf.families import family_of, read_config
+
+        family_of(spec.argument, read_config(spec.argument, bool(given.get("download", False))))
+    elif spec.kind not in _REMOTE and spec.kind not in _FOLDERS:
         random_weights = bool(given.get("random_weights", False))
         find_checkpoint(factory, given.get("checkpoint", checkpoint), random_weights)
 
@@ -231,6 +251,10 @@ def _factory_of(spec: Spec) -> Any:
         if not spec.argument:
             raise BackboneError(f"backbone {spec}: no address; write {spec.kind}:ADDRESS")
         return replace(_REMOTE[spec.kind], name=f"{spec.kind}:{spec.argument}")
+    if spec.kind in _FOLDERS:
+        if not spec.argument:
+            raise BackboneError(f"backbone {spec}: no checkpoint; write {spec.kind}:FOLDER")
+        return replace(_FOLDERS[spec.kind], name=f"{spec.kind}:{spec.argument}")
     known = available().get(spec.kind)
     if known is None:
         BACKBONES.find(spec)  # raises, with the known ones

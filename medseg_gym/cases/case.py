@@ -27,7 +27,7 @@ class ReadOnlyCase:
 
     def _make_read_only(self) -> None:
         """Make the arrays contiguous and read-only, and an empty group the case's own."""
-        for name in ("image", "mask"):
+        for name in self._arrays():
             array = np.ascontiguousarray(getattr(self, name))
             if array.flags.writeable:
                 array = array.view()
@@ -36,14 +36,18 @@ class ReadOnlyCase:
         if not self.group:
             object.__setattr__(self, "group", self.key)
 
+    def _arrays(self) -> list[str]:
+        """Names of the fields that hold one."""
+        return [n for n in ("image", "mask", "initial_mask") if getattr(self, n, None) is not None]
+
     def __deepcopy__(self, memo: dict) -> Self:
         # gymnasium deep-copies the kwargs of a spec: a case never changes, so it is shared.
         return self
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        for array in (self.image, self.mask):  # unpickled arrays come back writable
-            array.flags.writeable = False
+        for name in self._arrays():  # unpickled arrays come back writable
+            getattr(self, name).flags.writeable = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +67,8 @@ class Case(ReadOnlyCase):
         synthetic: True for made-up images; shown wherever the case shows up.
         truth_known: False where nobody has outlined the target: `mask` is then a placeholder, all
             False, and Dice, IoU and reward are NaN. Environments refuse such cases.
+        initial_mask: (H, W) bool, the mask that an episode begins with, which another model or a
+            person has made and the agent is to repair; None begins with nothing.
 
     Raises:
         CaseError: An array has the wrong type, shape or dtype, or a field is not usable.
@@ -90,6 +96,7 @@ class Case(ReadOnlyCase):
     source: str = ""
     synthetic: bool = field(default=False, kw_only=True)
     truth_known: bool = field(default=True, kw_only=True)
+    initial_mask: np.ndarray | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.key, str) or not self.key:
@@ -107,16 +114,9 @@ class Case(ReadOnlyCase):
                 f"case {self.key!r}: image must be (H, W, 3) RGB, got shape {image.shape}; "
                 "repeat a grey image over three channels, drop an alpha channel"
             )
-        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
-            got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
-            raise CaseError(
-                f"case {self.key!r}: mask must be a bool array, got {got}; use mask > 0"
-            )
-        if mask.shape != image.shape[:2]:
-            raise CaseError(
-                f"case {self.key!r}: mask is {mask.shape} but the image is {image.shape[:2]} "
-                "(height, width); they must have the same size"
-            )
+        self._check_mask("mask", mask)
+        if self.initial_mask is not None:
+            self._check_mask("initial_mask", self.initial_mask)
         if not self.truth_known and mask.any():
             raise CaseError(
                 f"case {self.key!r}: a case without a known truth has an empty mask; "
@@ -131,6 +131,18 @@ class Case(ReadOnlyCase):
             row, column = self.spacing
             object.__setattr__(self, "spacing", (float(row), float(column)))
         self._make_read_only()
+
+    def _check_mask(self, name: str, mask: object) -> None:
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            got = mask.dtype if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise CaseError(
+                f"case {self.key!r}: {name} must be a bool array, got {got}; use {name} > 0"
+            )
+        if mask.shape != self.image.shape[:2]:
+            raise CaseError(
+                f"case {self.key!r}: {name} is {mask.shape} but the image is "
+                f"{self.image.shape[:2]} (height, width); they must have the same size"
+            )
 
     @property
     def height(self) -> int:

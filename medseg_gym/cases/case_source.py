@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from medseg_gym.cases.case import Case
+from medseg_gym.cases.initial.providers import take_option
 from medseg_gym.cases.source import (
     ALL,
     AUTO,
@@ -103,7 +104,8 @@ def load_cases(
             "package.module:Name" or "path/file.py:Name" (a CaseSource, a list of Cases or a
             `function(split, **options)` of your own; one that takes no split has the same cases in
             every split), a CaseSource (returned as it is), or a
-            sequence of Cases.
+            sequence of Cases. The option `initial_mask=PROVIDER` of any text has episodes begin
+            with a mask (`medseg_gym.cases.initial`).
         split: "train", "val", "test", or "all" of them together; "auto" is test, or all where the
             data name no splits and are few (see `open_auto`). Ignored where `spec` is a source or a
             sequence.
@@ -146,4 +148,9 @@ def _open(text: str, split: str) -> CaseSource:
         all_cases: Callable[..., CaseSource]
         all_cases = load_object("medseg_gym.cases.derived.all_splits:AllCases")
         return all_cases(load_splits(text))
+    inner, begun = take_option(text)
+    if begun is not None:
+        with_masks: Callable[..., CaseSource]
+        with_masks = load_object("medseg_gym.cases.initial.source:WithInitialMasks")
+        return with_masks(load_cases(inner, split), begun)
     return open_spec(CASES, text, split, CaseSource, CaseList, "a CaseSource or Cases")

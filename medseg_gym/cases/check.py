@@ -14,6 +14,8 @@ import numpy as np
 from medseg_gym.cases.case_source import load_splits
 from medseg_gym.cases.files import DatasetFormat, Defect, FileData, FileSpec
 from medseg_gym.cases.files.dataset_formats import read_file_spec
+from medseg_gym.cases.files.defects import Damaged
+from medseg_gym.cases.initial.providers import take_option
 from medseg_gym.cases.source import SPLITS
 from medseg_gym.errors import CaseError
 
@@ -161,12 +163,28 @@ def check_cases(
     Raises:
         CaseError: The spec cannot be used at all, or nothing is there.
     """
-    files = read_file_spec(spec)
+    inner, begun = take_option(spec)
+    files = read_file_spec(inner)
     if files is not None:
-        return _check_files(spec, *files, progress)
-    report = CheckReport(spec)
-    report.seen = list(_read(spec, limit or GENERATED_LIMIT, report, progress))
+        report = _check_files(spec, *files, progress)
+    else:
+        report = CheckReport(spec)
+        report.seen = list(_read(inner, limit or GENERATED_LIMIT, report, progress))
+    if begun is not None and not report.bad:
+        report.defects += tuple(_bad_initial_masks(spec, limit or GENERATED_LIMIT))
     return report
+
+
+def _bad_initial_masks(spec: str, limit: int) -> Iterator[Defect]:
+    """Defects of what cases begin with, of the first so many of every split."""
+    for source in load_splits(spec).values():
+        for index in range(min(limit, len(source))):
+            try:
+                source[index]
+            except Damaged as error:
+                yield error.defect
+            except CaseError as error:
+                yield Defect(source.keys[index], str(error), "initial mask")
 
 
 def _check_files(

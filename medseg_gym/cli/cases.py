@@ -1,4 +1,4 @@
-"""The command line: `medseg cases list | check | show | convert`."""
+"""The command line: `medseg cases list | check | card | show | convert`."""
 
 from __future__ import annotations
 
@@ -203,6 +203,42 @@ def check(options: CaseCheckOptions, spec: Spec) -> None:
         raise typer.Exit(1)
 
 
+def card(
+    options: CaseCheckOptions,
+    spec: Spec,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write: card.md, card.json, pictures.")
+    ] = None,
+) -> None:
+    """Print a card of the data: counts, targets, sizes, images that splits share, defects."""
+    import json
+
+    from medseg_gym.cases.card.contents import make_card
+    from medseg_gym.cases.card.page import AREAS, as_markdown, plot_areas
+    from medseg_gym.storage.atomic_write import atomic_write, named_failures
+
+    with make_progress() as progress:
+        bar = progress.add_task("reading", total=None)
+        made = make_card(
+            spec,
+            options.limit,
+            lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    print_result(made.as_dict())
+    console = make_console()
+    console.print(as_markdown(made), markup=False, highlight=False, soft_wrap=True, end="")
+    if out is None:
+        return
+    pictures = [AREAS] if made.areas else []
+    with named_failures(out, CaseError):
+        out.mkdir(parents=True, exist_ok=True)
+        if pictures:
+            plot_areas(made.areas, out / AREAS)
+    atomic_write(out / "card.md", as_markdown(made, pictures), CaseError)
+    atomic_write(out / "card.json", json.dumps(made.as_dict(), indent=1), CaseError)
+    console.print(f"wrote {', '.join(['card.md', 'card.json', *pictures])} under {out}")
+
+
 def show(
     options: SheetOptions,
     spec: Spec,
@@ -255,5 +291,6 @@ def convert(
 
 cases_app.command("list")(with_options(ListOptions, list_cases))
 cases_app.command("check")(with_options(CaseCheckOptions, check))
+cases_app.command("card")(with_options(CaseCheckOptions, card))
 cases_app.command("show")(with_options(SheetOptions, show))
 cases_app.command("convert")(with_options(ConvertOptions, convert))

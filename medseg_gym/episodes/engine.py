@@ -13,6 +13,7 @@ import torch
 from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.cache import embedding_cache
 from medseg_gym.backbones.finite import NonFiniteError
+from medseg_gym.backbones.mask_inputs import MaskInputs
 from medseg_gym.backbones.protocol import Backbone, PromptRow
 from medseg_gym.cases import Case
 from medseg_gym.episodes import rewards
@@ -126,6 +127,7 @@ class EpisodeEngine(SlotEngine[Episode]):
         self.mask_side = mask_side
         self.episodes: list[Episode | None] = [None] * num_slots
         self.cache = embedding_cache(backbone)
+        self._mask_inputs = MaskInputs(backbone)
 
     def reset(
         self,
@@ -156,12 +158,13 @@ class EpisodeEngine(SlotEngine[Episode]):
                 raise
             names = _case_names([cases[i] for i in ill])
             raise NonFiniteError(error.backbone, error.what, ill, names) from None
+        logits = self._mask_inputs.of([case.initial_mask for case in cases], embeddings)
         started = []
         truths = self._truths(cases)
-        for slot, case, limit, embedding, truth in zip(
-            slots, cases, limits, embeddings, truths, strict=True
+        for slot, case, limit, embedding, begun, truth in zip(
+            slots, cases, limits, embeddings, logits, truths, strict=True
         ):
-            episode = Episode(case, truth, limit, embedding)
+            episode = Episode(case, truth, limit, embedding, begun)
             self.episodes[slot] = episode
             started.append(episode)
         return started
@@ -301,7 +304,9 @@ class EpisodeEngine(SlotEngine[Episode]):
             points = (prompt,) if isinstance(prompt, AddPoint) else ()
         if not (options.mask_input and self.backbone.takes_mask_input):
             logits = None
-        ambiguous = box is None and len(points) == 1
+        # A mask to begin with says what the first click means.
+        begun = logits is not None and episode.state is episode.start
+        ambiguous = box is None and len(points) == 1 and not begun
         multimask = {"auto": ambiguous, "always": True, "never": False}[options.multimask]
         text = episode.case.target if options.text_prompt else None
         return PromptRow(episode.embedding, box, points, logits, multimask, text)

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 
+from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.protocol import Embedding
 from medseg_gym.cases import Case
 from medseg_gym.episodes.masks import PackedMask
@@ -76,6 +77,8 @@ class Episode(EpisodeRules[MaskState, Step]):
         truth: H x W bool, the case's mask on the backbone's device.
         max_steps: Every action uses one; the episode is over when they are used up.
         embedding: The encoded image; None where masks come from a record.
+        initial_logits: Low-resolution logits of the case's initial mask, for backbones that take
+            such; None where there is none.
         steps: Actions taken so far.
         rewards: What the engine's reward, or that of a record, gave for each of them.
     """
@@ -84,13 +87,19 @@ class Episode(EpisodeRules[MaskState, Step]):
     truth: torch.Tensor
     max_steps: int
     embedding: Embedding | None = None
+    initial_logits: torch.Tensor | None = None
     steps: list[Step] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     _before: list[MaskState] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.truth_pixels = int(self.case.mask.sum())
-        self.start = MaskState(torch.zeros_like(self.truth))
+        self.cleared = self.start = MaskState(torch.zeros_like(self.truth))
+        if self.case.initial_mask is not None:
+            mask = to_device(self.case.initial_mask.copy(), self.truth.device)
+            both = int((self.case.initial_mask & self.case.mask).sum())
+            pixels = int(self.case.initial_mask.sum())
+            self.start = MaskState(mask, pixels, both, logits=self.initial_logits)
         self.start_dice, self.start_iou = self._scores(self.start)
 
     # what may happen --------------------------------------------------------------------------
@@ -107,7 +116,7 @@ class Episode(EpisodeRules[MaskState, Step]):
         if judged is not None:
             return judged
         if isinstance(prompt, Clear):
-            if self.state.box is None and not self.state.points:
+            if self.state.box is None and not self.state.points and not self.state.pixels:
                 return "invalid", "there is nothing to clear"
             return "clear", ""
         if isinstance(prompt, AddBox) and prompt.is_empty:

@@ -64,6 +64,8 @@ class EpisodeRules(Generic[StateT, StepT]):
     _before: list[StateT]
     truth_pixels: int
     start: StateT
+    cleared: StateT
+    """With no prompt and no mask; the start, where that has no mask of its own."""
     start_dice: float
     start_iou: float
 
@@ -144,7 +146,7 @@ class EpisodeRules(Generic[StateT, StepT]):
             return self._before.pop()
         if effect == "clear" or effect in self.made_by:
             self._before.append(self.state)
-            return state or self.start
+            return state or self.cleared
         return self.state
 
     def _require_going_on(self) -> None:

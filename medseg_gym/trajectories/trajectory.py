@@ -48,6 +48,7 @@ class EpisodeFacts:
         checkpoint_hash: BLAKE2b of its bytes.
         options: Of the environment: max_steps, bins, tools, reward, prompt_memory, ...
         depth: Slices of a volume; None for an image.
+        initial_mask: The mask that the episode began with, packed; None where it began with none.
     """
 
     key: EpisodeKey
@@ -69,6 +70,7 @@ class EpisodeFacts:
     checkpoint_hash: str | None
     options: Mapping[str, Any]
     depth: int | None = None
+    initial_mask: bytes | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -167,7 +169,11 @@ class Trajectory:
 
         start = float("nan")
         if self.facts.truth_known:
-            start = dice_from_counts(0, 0, int(self.truth.sum()))
+            begun, truth = self.initial_mask, self.truth
+            both, pixels = (
+                (0, 0) if begun is None else (int((begun & truth).sum()), int(begun.sum()))
+            )
+            start = dice_from_counts(both, pixels, int(truth.sum()))
         return EpisodeSummary.from_curves(
             self.key.case,
             [start, *(step.dice for step in self.steps)],
@@ -194,6 +200,12 @@ class Trajectory:
         if not self.facts.truth_known:
             return np.zeros(self.facts.shape, bool)
         return unpack_mask(self.facts.truth, *self.facts.shape)
+
+    @property
+    def initial_mask(self) -> np.ndarray | None:
+        """(H, W) bool; None where the episode began with none."""
+        packed = self.facts.initial_mask
+        return None if packed is None else unpack_mask(packed, *self.facts.shape)
 
     @property
     def masks(self) -> list[np.ndarray]:

@@ -273,8 +273,9 @@ def test_the_whole_runs_on_four_packages_and_the_wheels(tmp_path):
     pytest.importorskip("sam2")
     pytest.importorskip("timm")
     kept = run_on([*BARE, *plain(wheels.CORE)], tmp_path)
-    assert len(kept["parity"]) == len(parity.SMALL)
-    assert all(row["numbers"]["value"] == 0 for row in kept["parity"])
+    compared = [row for row in kept["parity"] if row["verdict"] == "measured"]
+    assert len(compared) == len(parity.SMALL)
+    assert all(row["numbers"]["value"] == 0 for row in compared)
     assert {row["value"] for row in kept["waits"]} == {"1 a step", "needs CUDA"}
     assert len([row for row in kept["speed"] if "envs" in row["what"]]) == 2 + 2 * 4
     assert "ray" in kept["grpo"][0]["value"] and kept["grpo"][0]["verdict"] == "skipped"

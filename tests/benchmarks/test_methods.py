@@ -26,6 +26,9 @@ _OPTIONS = {"grpo": GRPORun, "best-of-n": BestOfNRun, "dpo": DpoConfig}
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_a_switch_and_plays_as_many_episodes(name):
     method, sizes, start = METHODS[name], Sizes(), Path("start")
+    if method.kind == "sft":  # plays none
+        assert not method.settings and trained(Path("out"), name, 0, sizes).episodes == 0
+        return
     assert set(method.settings) <= {one.name for one in fields(_OPTIONS[method.kind])}
     if method.kind == "grpo":
         settings = grpo_settings(method, 0, sizes, start)
@@ -86,18 +89,27 @@ def test_two_methods_are_trained_from_nothing_and_go_on(tmp_path):
         "num_generations=2,minibatches=1,test=24,max_steps=2"
     )
     out = tmp_path / "methods"
-    run(out=out, seeds="0,1", methods="cispo", threads=1, settings=small)
+    run(out=out, seeds="0,1", methods="cispo,sft", threads=1, settings=f"{small},sft_steps=2")
     result = json.loads((out / "result.json").read_text())
     rows = {row["method"]: row for row in result["rows"]}
-    assert list(rows) == ["start", "default", "cispo"]
+    assert list(rows) == ["start", "default", "cispo", "sft"]
     assert {row["cases"] for row in rows.values()} == {24}
     assert rows["default"]["return_over_start_low"] != "" == rows["default"]["return_over_default"]
     assert (out / "differences.png").stat().st_size > 5000
-    assert (out / "table.md").read_text().count("\n") == 5
+    assert (out / "table.md").read_text().count("\n") == 6
     made = (out / "runs" / "default-1" / "model" / "model.safetensors").stat().st_mtime_ns
-    run(out=out, seeds="0,1", methods="default", threads=1, settings=small)
+    run(out=out, seeds="0,1", methods="default", threads=1, settings=f"{small},sft_steps=2")
     assert (
         out / "runs" / "default-1" / "model" / "model.safetensors"
     ).stat().st_mtime_ns == made  # nothing is done again
     with pytest.raises(MedSegError, match="other settings"):
         run(out=out, seeds="0", methods="default", threads=1, settings="pool=4")
+    # The same methods from starts that are there already, a seed from each.
+    starts = f"{small},starts={out / 'start'}+{out / 'start'}"
+    again = tmp_path / "again"
+    run(out=again, seeds="0,1", methods="default", threads=1, settings=starts)
+    result = json.loads((again / "result.json").read_text())
+    assert [row["seeds"] for row in result["rows"]] == [2, 2] and not (again / "start").exists()
+    assert result["rows"][1]["return"] == rows["default"]["return"]
+    with pytest.raises(MedSegError, match=r"nowhere.*is not there: starts="):
+        run(out=tmp_path / "third", settings=f"starts={tmp_path / 'nowhere'}")

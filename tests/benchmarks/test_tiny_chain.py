@@ -20,7 +20,7 @@ def test_sizes_are_read_and_unknown_ones_refused():
 @pytest.mark.slow
 def test_the_whole_chain_runs_and_goes_on(tmp_path):
     small = (
-        "experts=8,images=8,first_steps=2,mixed_steps=2,batch=2,test=8,num_envs=8,"
+        "experts=8,images=16,vision_steps=2,first_steps=2,mixed_steps=2,batch=2,test=8,num_envs=8,"
         "backbone=ellipse,image_size=64,max_steps=3"
     )
     out = tmp_path / "chain"
@@ -39,5 +39,6 @@ def test_the_whole_chain_runs_and_goes_on(tmp_path):
     run_chain(out=out, workers=1, threads=1, settings=small)  # nothing is done again
     assert (out / "sft" / "model" / "model.safetensors").read_bytes() == model
     assert json.loads((out / "result.json").read_text())["rows"] == result["rows"]
+    assert (out / "vision" / "model").is_dir()
     with pytest.raises(MedSegError, match="other settings"):
         run_chain(out=out, workers=1, threads=1, settings="experts=4")

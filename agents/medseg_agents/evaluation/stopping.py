@@ -101,7 +101,7 @@ def summarise_stopping(
 
 def over_start(
     runs: Sequence[Sequence[EpisodeRecord]],
-    start: Sequence[EpisodeRecord],
+    starts: Sequence[Sequence[EpisodeRecord]],
     max_steps: int,
     call_costs: Sequence[float] = CALL_COSTS,
 ) -> list[dict[str, Any]]:
@@ -111,30 +111,33 @@ def over_start(
 
     Args:
         runs: Records of each training seed, the same cases in the same order.
-        start: Of the policy before training, the same cases in the same order.
+        starts: Of the policy before training, the same cases in the same order: of each seed its
+            own, or one that all began from.
         max_steps: The most actions that an episode may have.
         call_costs: Prices of a call.
 
     Returns:
         One line per price: `call_cost`; `episode_return`, the mean over seeds and cases; `start`
-        and `start_limited`, the start's return as it is and under its best limit, `start_limit`;
+        and `start_limited`, the start's return as it is and under its best limit; `start_limits`,
+        one of every start;
         `over_limited` and its `_interval`, the lead over the latter by case, for other seeds and
         other cases (see `interval_over_runs`).
     """
-    groups = [record.group for record in start]
+    groups = [record.group for record in starts[0]]
     rows = []
     for cost in call_costs:
         trained = np.stack([returns_after(run, cost, max_steps)[:, -1] for run in runs])
-        before = returns_after(start, cost, max_steps)
-        limit = best_limit(before)
-        lead = trained - before[:, limit]
+        before = [returns_after(start, cost, max_steps) for start in starts]
+        limits = [best_limit(table) for table in before]
+        limited = np.stack([t[:, limit] for t, limit in zip(before, limits, strict=True)])
+        lead = trained - limited
         rows.append(
             {
                 "call_cost": cost,
                 "episode_return": float(trained.mean()),
-                "start": float(before[:, -1].mean()),
-                "start_limit": limit,
-                "start_limited": float(before[:, limit].mean()),
+                "start": float(np.mean([table[:, -1] for table in before])),
+                "start_limits": limits,
+                "start_limited": float(limited.mean()),
                 "over_limited": float(lead.mean()),
                 "over_limited_interval": interval_over_runs(lead, groups),
             }
@@ -169,7 +172,7 @@ def over_start_table(
             *((line["policy"],) if named else ()),
             f"{line['call_cost']:g}",
             f"{line['start']:.3f}",
-            f"{line['start_limited']:.3f} ({line['start_limit']})",
+            f"{line['start_limited']:.3f} ({', '.join(map(str, line['start_limits']))})",
             f"{line['episode_return']:.3f}",
             with_interval(line["over_limited"], line["over_limited_interval"], "+"),
         )

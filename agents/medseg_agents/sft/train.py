@@ -17,6 +17,7 @@ from medseg_agents.llm.checkpoint import SavedView, kind_to_play
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.sft.config import SftConfig, SftError
 from medseg_agents.sft.data import leave_out_spelled, load_conversations
+from medseg_agents.sft.tiny_start import build_start
 from medseg_agents.sft.trainer_arguments import set_length, steps_of, trainer_arguments
 from medseg_agents.sft.trainer_run import (
     check_play,
@@ -25,7 +26,6 @@ from medseg_agents.sft.trainer_run import (
     save_trained,
     train_to_end,
 )
-from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, chat_kind
 
 if TYPE_CHECKING:
     from medseg_agents.sft.played_cases import PlayedCases
@@ -70,7 +70,7 @@ def train_sft(
     if config.model == "tiny":
         with arguments(config, out).main_process_first():
             if is_first():
-                _tiny(out / "start", rows, shown)
+                build_start(out / "start", rows, shown)
         start = replace(config, model=str(out / "start"), base=None)
     model, processor, origin = load_start(start, out, arguments(config, out).main_process_first())
     rows = leave_out_spelled(rows, processor, ("messages",), SftError)
@@ -95,30 +95,6 @@ def _held_out(config: SftConfig, cache: Path, shown: SavedView) -> Any:
             f"{shown.env_id}"
         )
     return rows
-
-
-def _tiny(path: Path, rows: Any, trained: SavedView) -> Path:
-    """Build the tiny model for the texts and images that are trained on."""
-    from medseg_agents.llm.tiny_model import CALL_WORDS, VOLUME_CALL_WORDS, TinyConfig, build_tiny
-
-    words = {
-        item["text"]
-        for messages in rows.select(range(min(len(rows), 1000)))["messages"]
-        for message in messages
-        for item in message["content"]
-        if message["role"] != "assistant" and item["text"]
-    }
-    kind = chat_kind(trained.env_id or IMAGE_CHAT.env_id)
-    view = kind.view(kind.options(**trained.view))
-    words |= {view.texts.turn, view.texts.refused}
-    sizes: list[tuple[int, int]] = []
-    for key in kind.image_keys:
-        shape = view.observation_space[key].shape
-        assert shape is not None  # of a Box
-        sizes.append((shape[0], shape[1]))
-    config = TinyConfig(image_size=sizes[0][0], other_images=tuple(sizes[1:]))
-    calls = CALL_WORDS if kind is IMAGE_CHAT else VOLUME_CALL_WORDS
-    return build_tiny(path, sorted(words), config, calls)
 
 
 def make_trainer(

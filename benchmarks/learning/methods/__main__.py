@@ -4,10 +4,11 @@
 
 Needs no network and no files. A short supervised start is made first, a small
 `benchmarks.learning.tiny_chain` with the image-blind `ellipse` segmenter: it makes valid calls and
-is mediocre. From it every method trains with every seed, on the same few training cases, with as
-many episodes as the others, and plays the same held-out cases greedily. Methods that are used most
-come first. A run is a stage that is not done again when the same command is given again; more
-`--seeds` or `--methods` add to what is there.
+is mediocre. `starts=` begins from chains of your own instead, a seed from each. From its start
+every method trains with every seed, on the same few training cases, with as many episodes as the
+others (fine-tuning continued with as many steps as it is given), and plays the same held-out cases
+greedily. Methods that are used most come first. A run is a stage that is not done again when the
+same command is given again; more `--seeds` or `--methods` add to what is there.
 
 All cases are synthetic: training takes the train split, the table the test split.
 """
@@ -52,9 +53,10 @@ def run(
     torch.set_num_threads(threads)
     console = make_console()
     stages = Stages(out, console)
-    if not start_is_made(out):
+    if not start_is_made(out, sizes, numbers):
         stages.run(START, lambda: make_start(sizes, out))
-    play(START, 0, sizes, out)
+    for seed in numbers:
+        play(START, seed, sizes, out)
     for name in names:
         for seed in numbers:
             if not is_trained(out, name, seed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def trained(out: Path, name: str, seed: int, sizes: Sizes) -> Trained:
         MedSegError: Not one iteration fits.
     """
     run = RunFolder(run_of(out, name, seed))
+    if METHODS[name].kind == "sft":
+        return Trained(run.model, 0, sizes.sft_steps)
     if not METHODS[name].settings.get("dynamic_sampling"):
         return Trained(run.model, sizes.episodes, sizes.iterations)
     spent, folders = 0, run.checkpoints()
@@ -87,9 +90,20 @@ def is_trained(out: Path, name: str, seed: int) -> bool:
     return (run_of(out, name, seed) / "model").is_dir()
 
 
-def start_is_made(out: Path) -> bool:
-    """Return whether the model that everything begins from is there."""
-    return start_of(out).is_dir()
+def start_is_made(out: Path, sizes: Sizes, seeds: Sequence[int]) -> bool:
+    """Return whether the models that everything begins from are there.
+
+    Raises:
+        MedSegError: One that was named is not.
+    """
+    folders = [start_of(out, seed, sizes) for seed in seeds]
+    missing = [folder for folder in folders if not folder.is_dir()]
+    if missing and sizes.starts:
+        raise MedSegError(
+            f"{missing[0]} is not there: starts= names folders of finished chains "
+            "(python -m benchmarks.learning.tiny_chain --out FOLDER)"
+        )
+    return not missing
 
 
 def same_weights(one: Path, other: Path) -> bool:

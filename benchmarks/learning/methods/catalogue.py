@@ -22,7 +22,7 @@ class Method:
     """
 
     title: str
-    kind: Literal["grpo", "best-of-n", "dpo"] = "grpo"
+    kind: Literal["grpo", "best-of-n", "dpo", "sft"] = "grpo"
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -60,6 +60,7 @@ METHODS = {
     "branch": Method(title="branching groups", settings={"branch": "turn"}),
     "best_of_n": Method(title="best-of-n", kind="best-of-n"),
     "dpo": Method(title="DPO", kind="dpo"),
+    "sft": Method(title="fine-tuning continued", kind="sft"),
     "grpo_loss": Method(title="loss of each episode", settings={"loss_type": "grpo"}),
     "bnpo": Method(title="loss of each micro-batch", settings={"loss_type": "bnpo"}),
     "dual_clip": Method(title="dual clip", settings={"delta": 3.0}),

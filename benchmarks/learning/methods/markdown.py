@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medseg_agents.evaluation.options import CALL_COSTS
+
 from benchmarks.learning.methods.catalogue import DEFAULT, START
 
 _HEADER = (
     *("method", "options", "return", "by seed", "less the start [95 %]"),
-    *("less the start, limited [95 %]", "less the default [95 %]", "Dice"),
-    *("Dice less the default [95 %]", "clipped", "groups without spread", "CPU minutes"),
+    *(f"less the start, limited, a call at {cost:g} [95 %]" for cost in CALL_COSTS),
+    *("less the default [95 %]", "Dice", "Dice less the default [95 %]"),
+    *("Dice after call 1 less the start's [95 %]", "after call 3 [95 %]"),
+    *("clipped", "groups without spread", "CPU minutes"),
 )
 
 
@@ -33,16 +37,23 @@ def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{row['return']:.3f}",
             "" if start else row["return_by_seed"].replace(" ", ", "),
             spread(row, "return_over_start"),
-            spread(row, "return_over_limited"),
+            *(spread(row, limited_key(cost)) for cost in CALL_COSTS),
             over_default,
             f"{row['dice']:.3f}",
             dice,
+            spread(row, "dice_1_over_start"),
+            spread(row, "dice_3_over_start"),
             share(row["clipped"]),
             share(row["flat_groups"]),
             row["cpu_minutes"].replace(" ", ", "),
         ]
         lines.append(_line(cells))
     return "\n".join(lines) + "\n"
+
+
+def limited_key(cost: float) -> str:
+    """Return the column of the return over the start's under its best limit on calls."""
+    return f"return_over_limited_{cost:g}"
 
 
 def spread(row: Mapping[str, Any], key: str) -> str:

@@ -13,6 +13,8 @@ class Sizes:
     """Sizes of the start, of the runs and of the comparison.
 
     Args:
+        starts: Folders of finished chains, a plus between, of which seed n begins with the n-th,
+            and with the first again behind the last; empty makes one short start for all seeds.
         scene: Case spec of everything; synthetic.
         backbone: Who segments.
         image_size: Side of the image that the model sees.
@@ -30,6 +32,8 @@ class Sizes:
         lr: Of AdamW, every method but DPO.
         dpo_lr: And of DPO, whose loss counts whole answers, not tokens.
         success_dice: From which an episode of the curriculum succeeds.
+        sft_steps: Optimiser steps of the fine-tuning continued, 8 conversations each.
+        sft_rate: Share of the start's rates that it begins with.
         best_rounds: Rounds of best-of-n, among which its episodes are divided.
         best_epochs: Passes over the best episodes of a round.
         pairs_per_state: Pairs of one state, DPO.
@@ -37,6 +41,7 @@ class Sizes:
         test: Held-out cases.
     """
 
+    starts: str = ""
     scene: str = "phantoms:abdomen"
     backbone: str = "ellipse"
     image_size: int = 64
@@ -53,6 +58,8 @@ class Sizes:
     lr: float = 1e-3
     dpo_lr: float = 2e-4
     success_dice: float = 0.6
+    sft_steps: int = 100
+    sft_rate: float = 0.5
     best_rounds: int = 2
     best_epochs: float = 4.0
     pairs_per_state: int = 4
@@ -89,9 +96,21 @@ class Sizes:
         )
 
 
-def start_of(out: Path) -> Path:
-    """Return the folder of the model that everything begins from."""
-    return out / "start" / "sft" / "model"
+def chain_of(out: Path, seed: int, sizes: Sizes) -> Path:
+    """Return the folder of the chain whose model a seed begins from.
+
+    Args:
+        out: Folder of the comparison.
+        seed: Of the run.
+        sizes: Of the comparison.
+    """
+    given = [folder for folder in sizes.starts.split("+") if folder]
+    return Path(given[seed % len(given)]) if given else out / "start"
+
+
+def start_of(out: Path, seed: int, sizes: Sizes) -> Path:
+    """Return the folder of the model that a seed begins from; see `chain_of`."""
+    return chain_of(out, seed, sizes) / "sft" / "model"
 
 
 def run_of(out: Path, method: str, seed: int) -> Path:

@@ -12,25 +12,29 @@ from typing import Any
 from medseg_agents import policies
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.comparison import compare
-from medseg_agents.evaluation.options import CompareOptions
+from medseg_agents.evaluation.options import CALL_COSTS, CompareOptions
 from medseg_agents.evaluation.stopping import over_start
 from rich.console import Console
 
 from benchmarks.learning.methods.budget import same_weights, signs, trained
 from benchmarks.learning.methods.catalogue import DEFAULT, METHODS, START
 from benchmarks.learning.methods.figure import plot_differences
-from benchmarks.learning.methods.markdown import as_markdown, share, spread
+from benchmarks.learning.methods.markdown import as_markdown, limited_key, share, spread
 from benchmarks.learning.methods.sizes import Sizes, start_of
 from benchmarks.learning.tiny_rl.table import by_seed, row_over_seeds
 from benchmarks.learning.tiny_table import named
 from medseg_gym.display.output import showing
 from medseg_gym.display.terminal import Table
-from medseg_gym.episodes.rewards import DiceGain
 from medseg_gym.statistics import hierarchical_interval
 from medseg_gym.storage.atomic_write import atomic_write
 
 Records = Sequence[CaseRecord]
-_FORMS = {"return": lambda record: record.episode_return, "dice": lambda record: record.dice[-1]}
+_FORMS = {
+    "return": lambda record: record.episode_return,
+    "dice": lambda record: record.dice[-1],
+    "dice_1": lambda record: record.dice_after(1),
+    "dice_3": lambda record: record.dice_after(3),
+}
 
 
 def play(name: str, seed: int, sizes: Sizes, out: Path) -> list[CaseRecord]:
@@ -43,7 +47,8 @@ def play(name: str, seed: int, sizes: Sizes, out: Path) -> list[CaseRecord]:
         out: Its folder.
     """
     if name == START:
-        model, label = start_of(out), START
+        model = start_of(out, seed, sizes)
+        label = f"{START}, {model.parts[-3]}" if sizes.starts else START
     else:
         model, label = trained(out, name, seed, sizes).model, f"{name}, seed {seed}"
     options = CompareOptions(
@@ -81,8 +86,8 @@ def make_table(
     Returns:
         Its rows.
     """
-    records: dict[str, list[list[CaseRecord]]] = {START: [play(START, 0, sizes, out)]}
-    for name in names:
+    records: dict[str, list[list[CaseRecord]]] = {}
+    for name in (START, *names):
         records[name] = [play(name, seed, sizes, out) for seed in seeds]
     rows = [_row(name, records, seeds, sizes, out, minutes) for name in records]
     result = {
@@ -114,12 +119,13 @@ def _row(
 ) -> dict[str, Any]:
     """One method's line; the start has no seeds and no differences."""
     title = "start" if name == START else METHODS[name].title
-    row = row_over_seeds(title, records[name])
+    alike = name == START and not sizes.starts  # one that all seeds begin from
+    row = row_over_seeds(title, records[name][:1] if alike else records[name])
     row |= {"method": name, "options": "" if name == START else METHODS[name].options}
-    for other, runs in ((START, records[START] * len(seeds)), (DEFAULT, records[DEFAULT])):
+    for other, runs in ((START, records[START]), (DEFAULT, records[DEFAULT])):
         compared = None if name == START or (name == DEFAULT and other == DEFAULT) else runs
         row |= _difference(other, records[name], compared)
-    row |= _over_limited(records[name], None if name == START else records[START][0], sizes)
+    row |= _over_limited(records[name], None if name == START else records[START], sizes)
     runs_of = [] if name == START else [trained(out, name, seed, sizes) for seed in seeds]
     row["episodes"] = " ".join(str(run.episodes) for run in runs_of)
     defaults = [] if name == START else [trained(out, DEFAULT, seed, sizes) for seed in seeds]
@@ -138,14 +144,19 @@ def _row(
     return row
 
 
-def _over_limited(runs: Sequence[Records], start: Records | None, sizes: Sizes) -> dict[str, Any]:
-    """Return less that of the start under its best limit on calls, at the price of the reward."""
-    key = "return_over_limited"
-    if start is None:
-        return dict.fromkeys((key, f"{key}_low", f"{key}_high"), "")
-    (line,) = over_start(runs, start, sizes.max_steps, [DiceGain.step_penalty])
-    low, high = line["over_limited_interval"] or ("", "")
-    return {key: line["over_limited"], f"{key}_low": low, f"{key}_high": high}
+def _over_limited(
+    runs: Sequence[Records], starts: Sequence[Records] | None, sizes: Sizes
+) -> dict[str, Any]:
+    """Return less that of the start under its best limit on calls, at every price of a call."""
+    row: dict[str, Any] = {}
+    lines = [] if starts is None else over_start(runs, starts, sizes.max_steps, CALL_COSTS)
+    for number, cost in enumerate(CALL_COSTS):
+        key = limited_key(cost)
+        row |= dict.fromkeys((key, f"{key}_low", f"{key}_high"), "")
+        if lines:
+            low, high = lines[number]["over_limited_interval"] or ("", "")
+            row |= {key: lines[number]["over_limited"], f"{key}_low": low, f"{key}_high": high}
+    return row
 
 
 def _difference(

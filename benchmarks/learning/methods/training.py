@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning.methods.catalogue import METHODS, Method
-from benchmarks.learning.methods.sizes import Sizes, run_of, start_of
+from benchmarks.learning.methods.sizes import Sizes, chain_of, run_of, start_of
 from benchmarks.learning.tiny_chain import (
     draw_first_turns,
     export_experts,
@@ -14,6 +14,7 @@ from benchmarks.learning.tiny_chain import (
     mixed_tuning,
     play_experts,
 )
+from benchmarks.learning.tiny_rl.__main__ import TinyRL, read_chain, sft_config
 
 
 def make_start(sizes: Sizes, out: Path) -> None:
@@ -35,11 +36,13 @@ def train(name: str, seed: int, sizes: Sizes, out: Path) -> None:
         sizes: Of the run.
         out: Folder of the comparison.
     """
-    method, folder, start = METHODS[name], run_of(out, name, seed), start_of(out)
+    method, folder, start = METHODS[name], run_of(out, name, seed), start_of(out, seed, sizes)
     if method.kind == "grpo":
         _train_grpo(method, seed, sizes, folder, start)
     elif method.kind == "best-of-n":
         _train_best_of_n(method, seed, sizes, folder, start)
+    elif method.kind == "sft":
+        _continue_tuning(chain_of(out, seed, sizes), seed, sizes, folder)
     else:
         _train_dpo(method, seed, sizes, folder, start)
 
@@ -133,6 +136,15 @@ def _train_dpo(method: Method, seed: int, sizes: Sizes, folder: Path, start: Pat
         "seed": seed,
     }
     train_dpo(DpoConfig(**(given | method.settings)), folder, resume=True, quiet=True)
+
+
+def _continue_tuning(chain: Path, seed: int, sizes: Sizes, folder: Path) -> None:
+    """Go on with what the start was fine-tuned on; its own order had seed 0."""
+    from medseg_agents.sft.train import train_sft
+
+    continued = TinyRL(sft_steps=sizes.sft_steps, sft_rate=sizes.sft_rate)
+    before = read_chain(chain) if (chain / "chain.json").exists() else sizes.chain
+    train_sft(sft_config(chain / "sft" / "model", chain, before, continued, seed), folder, True)
 
 
 def _shared(sizes: Sizes, seed: int, start: Path) -> dict[str, Any]:

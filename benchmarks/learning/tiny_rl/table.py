@@ -123,7 +123,7 @@ def make_table(
         {"policy": f"{_name(method)}, {mode}", **line}
         for method in METHODS
         for mode in _MODES
-        for line in over_start(parts[method, mode], parts["start", mode][0], before.max_steps)
+        for line in over_start(parts[method, mode], parts["start", mode][:1], before.max_steps)
     ]
     result = {
         "machine": comparison.machine,

@@ -20,6 +20,8 @@ _SHIFT = 0.28
 
 _DECOYS = (1, 3)
 _DECOY_RADII = (6.0, 20.0)  # pixels
+_BLUR = 3.0  # standard deviation, in pixels, of what is not noise
+_REACH = 12  # furthest that a blur reaches: four standard deviations of it
 _SURROUNDING = 0.25
 """Structures that cover more of the image than this (a body, a brain) may hold a decoy."""
 
@@ -58,18 +60,21 @@ class Placement:
     def apply(self, drawing: Drawing) -> Drawing:
         """Return the drawing at this place; what it does not cover is black."""
         rows, columns = self._came_from()
-        image = np.stack(
-            [
-                map_coordinates(channel, (rows, columns), order=1, prefilter=False)
-                for channel in np.moveaxis(drawing.image, 2, 0)
-            ],
-            axis=2,
-        )
+        channels = np.moveaxis(drawing.image, 2, 0)
+        if all(np.array_equal(channels[0], channel) for channel in channels[1:]):
+            channels = channels[:1]  # grey: moved once for all three
+        moved = [
+            map_coordinates(channel, (rows, columns), order=1, prefilter=False)
+            for channel in channels
+        ]
+        image = np.stack(moved if len(moved) > 1 else moved * 3, axis=2)
         near = np.rint(rows).astype(int), np.rint(columns).astype(int)
         inside = np.logical_and.reduce([(axis >= 0) & (axis < SIZE) for axis in near])
         row, column = (np.clip(axis, 0, SIZE - 1) for axis in near)
+        place = row * SIZE + column
         masks = {
-            self._renamed(name): mask[row, column] & inside for name, mask in drawing.masks.items()
+            self._renamed(name): mask.ravel()[place] & inside
+            for name, mask in drawing.masks.items()
         }
         spacing = drawing.spacing
         if spacing is not None:  # the same on both axes, so that turning keeps it
@@ -106,17 +111,40 @@ def add_decoys(rng: np.random.Generator, drawing: Drawing) -> Drawing:
     around = [drawing.masks[n] for n, area in areas.items() if area > _SURROUNDING * SIZE**2]
     home = np.logical_or.reduce(around) if around else np.ones((SIZE, SIZE), bool)
     taken = np.logical_or.reduce([drawing.masks[name] for name in small])
-    image = drawing.image.astype(np.float32)
-    noise = image - gaussian_filter(image, (3, 3, 0))  # stays where a decoy is painted over it
+    image = drawing.image.astype(np.float64)
     for _ in range(int(rng.integers(_DECOYS[0], _DECOYS[1] + 1))):
         look = drawing.image[drawing.masks[small[int(rng.integers(len(small)))]]].mean(axis=0)
         mask = _free_polygon(rng, home & ~taken)
         if mask is None:
             continue
         taken |= mask
-        soft = gaussian_filter(mask.astype(np.float32), 0.7)[:, :, None]
-        image = image * (1 - soft) + (look + noise) * soft
+        _paint(image, drawing.image, mask, look)
     return Drawing(image.round().clip(0, 255).astype(np.uint8), drawing.masks, drawing.spacing)
+
+
+def _paint(image: np.ndarray, drawn: np.ndarray, mask: np.ndarray, look: np.ndarray) -> None:
+    """Paint a decoy into an image; the noise of the drawing stays on top of it.
+
+    Args:
+        image: (256, 256, 3) float64, changed in place.
+        drawn: The image before any decoy.
+        mask: (256, 256) bool; only what is near it is computed.
+        look: (3,) its colour.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    first = [max(0, int(axis[0]) - _REACH) for axis in (rows, columns)]
+    last = [int(axis[-1]) + 1 + _REACH for axis in (rows, columns)]
+    near = np.s_[first[0] : last[0], first[1] : last[1]]
+    blurred = [max(0, f - _REACH) for f in first]
+    wide = np.s_[blurred[0] : last[0] + _REACH, blurred[1] : last[1] + _REACH]
+    around = drawn[wide].astype(np.float32)
+    noise = around - gaussian_filter(around, (_BLUR, _BLUR, 0))
+    inner = [f - b for f, b in zip(first, blurred, strict=True)]
+    there = image[near]
+    noise = noise[inner[0] :, inner[1] :][: there.shape[0], : there.shape[1]]
+    soft = gaussian_filter(mask[near].astype(np.float32), 0.7)[:, :, None]
+    there *= 1 - soft
+    there += (look + noise) * soft
 
 
 def _free_polygon(rng: np.random.Generator, free: np.ndarray) -> np.ndarray | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medseg_gym.cases.case_source import load_splits
+from medseg_gym.cases.initial.providers import take_option
 from medseg_gym.cases.writers.case_writer import CaseWriter, identity_of
 from medseg_gym.errors import CaseError
 from medseg_gym.object_paths import load_object
@@ -45,6 +46,8 @@ def convert_cases(
         raise CaseError(f"limit must be at least 1, got {limit}")
     if out.exists() and not out.is_dir():
         raise CaseError(f"{out} is a file; give a folder")
+    if take_option(spec)[1] is not None:
+        raise CaseError(f"{spec}: masks to begin with are not written; leave initial_mask= out")
     writer_class: type[CaseWriter] = load_object(WRITERS[to], "writer", CaseError)
     sources = load_splits(spec)
     try:

@@ -138,7 +138,7 @@ class ChatView:
         """The newest user turns: `text` a tuple of n str, `image` (n, P, P, 3) uint8."""
         images = np.stack([self._squares.image(episode.case) for episode in episodes])
         # A mask that was never made need not be fetched from the device.
-        masked = [i for i, e in enumerate(episodes) if e.state is not e.start]
+        masked = [i for i, e in enumerate(episodes) if e.state is not e.cleared]
         if masked and self.overlay != "none":
             masks = self._squares.masks_of([episodes[i].state for i in masked])
             for i, mask in zip(masked, masks, strict=True):
@@ -222,7 +222,7 @@ class ChatView:
         states = [episode.start, *(step.state for step in episode.steps)]
         shown = states[: len(states) - 1] if episode.done else states
         return [
-            self.image(episode.case, None if state is episode.start else state.mask)
+            self.image(episode.case, None if state is episode.cleared else state.mask)
             for state in shown
         ]
 

@@ -189,6 +189,7 @@ class VolumeEpisode(EpisodeRules[VolumeState, VolumeStep]):
     def __post_init__(self) -> None:
         self.truth_pixels = int(np.count_nonzero(self.case.mask))
         self.start = VolumeState()
+        self.cleared = self.start
         self.start_dice, self.start_iou = self._scores(self.start)
 
     # what is ----------------------------------------------------------------------------------

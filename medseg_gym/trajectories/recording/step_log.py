@@ -252,8 +252,15 @@ def episode_facts(
         image_hash=case.content_hash,
         depth=case.depth if isinstance(case, VolumeCase) else None,
         truth=pack_mask(case.mask) if case.truth_known else b"",
+        initial_mask=_initial_mask(case),
         **shared,
     )
+
+
+def _initial_mask(case: Case | VolumeCase) -> bytes | None:
+    if isinstance(case, VolumeCase) or case.initial_mask is None:
+        return None
+    return pack_mask(case.initial_mask)
 
 
 def step_record(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,10 @@ class StoredCases:
         same_knowledge = case.truth_known == facts.truth_known
         if not same_knowledge or not np.array_equal(case.mask, trajectory.truth):
             raise TrajectoryError(f"case {case.key!r} has another truth than when it was recorded")
+        begun = trajectory.initial_mask
+        if begun is not None and not isinstance(case, VolumeCase):
+            # What a case begins with may come from elsewhere; the record is what was played.
+            case = replace(case, initial_mask=begun)
         return case
 
 
@@ -100,6 +105,7 @@ def stored_case(trajectory: Trajectory) -> Case:
         source=facts.source,
         synthetic=facts.synthetic,
         truth_known=facts.truth_known,
+        initial_mask=trajectory.initial_mask,
     )
 
 

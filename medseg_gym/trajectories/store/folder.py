@@ -196,7 +196,7 @@ def read_chunk(path: Path, columns: list[str] | None = None) -> pa.Table:
             f"{path} is damaged ({what}); move the file away, and its line out of {MANIFEST}, "
             "to go on without its episodes"
         ) from None
-    for name in ("depth", "slice"):  # absent from version 1
+    for name in ("depth", "slice", "initial_mask"):  # absent from older versions
         if name not in table.column_names and (columns is None or name in columns):
             table = table.append_column(
                 SCHEMA.field(name), pa.nulls(table.num_rows, SCHEMA.field(name).type)

@@ -7,6 +7,7 @@ else that cannot be read is damage, and damage is an error: it never shortens an
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from pathlib import Path
 
 from medseg_gym.trajectories.errors import TrajectoryError
@@ -62,7 +63,9 @@ def begin_frame(number: int, id: str, facts: EpisodeFacts) -> bytes:
         facts: Of the episode.
     """
     row = facts_to_row(facts)
-    truth = row.pop("truth")
+    truth, begun = row.pop("truth"), row.pop("initial_mask")
+    if begun is not None:
+        row["initial_mask"] = b64encode(begun).decode()
     return frame(number, {"begin": id, **row}, truth)
 
 
@@ -124,7 +127,10 @@ def _episodes(frames: list[Frame]) -> tuple[list[Trajectory], bool]:
             closed.update(facts)  # such frames do not say which step they are
         if "begin" in record:
             id = record["begin"]
-            facts[id], steps[id] = facts_from_row({**record, "truth": one.blob}), []
+            row = {**record, "truth": one.blob}
+            if "initial_mask" in row:
+                row["initial_mask"] = b64decode(row["initial_mask"])
+            facts[id], steps[id] = facts_from_row(row), []
         elif "of" in record:
             id = record["of"]
             if id not in facts or record.get("step", len(steps[id])) != len(steps[id]):

@@ -13,8 +13,10 @@ from medseg_gym.trajectories.store.arrow import pa
 from medseg_gym.trajectories.trajectory import EpisodeFacts, EpisodeKey, RecordedStep, Trajectory
 
 FORMAT = "medseg_gym trajectories"
-FORMAT_VERSION = 2
-"""Version 2 has two columns more, `depth` and `slice`; files of version 1 are read without them."""
+FORMAT_VERSION = 3
+"""Version 2 has two columns more, `depth` and `slice`, version 3 `initial_mask`; older files are
+read without them.
+"""
 
 _BARE: dict[str, Prompt | VolumePrompt] = {
     "propagate": Propagate(),
@@ -42,6 +44,7 @@ SCHEMA = pa.schema(
         pa.field("depth", pa.int32()),
         pa.field("image_hash", pa.string(), nullable=False),
         pa.field("truth", pa.binary(), nullable=False),
+        pa.field("initial_mask", pa.binary()),
         pa.field("policy", pa.string(), nullable=False),
         pa.field("sees_truth", pa.bool_()),
         pa.field("backbone", pa.string(), nullable=False),
@@ -100,7 +103,7 @@ def facts_to_row(facts: EpisodeFacts) -> dict[str, Any]:
 def facts_from_row(row: dict[str, Any]) -> EpisodeFacts:
     """Undo `facts_to_row`; other columns are ignored."""
     names = [name for name in EpisodeFacts.__dataclass_fields__ if name not in ("key", "options")]
-    known = {"depth": None, **row}  # absent from version 1
+    known = {"depth": None, "initial_mask": None, **row}  # absent from older versions
     return EpisodeFacts(
         key=EpisodeKey(row["case"], row["seed"], row["rollout"]),
         options=json.loads(row["options"]),

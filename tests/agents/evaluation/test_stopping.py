@@ -100,16 +100,19 @@ def test_training_that_only_taught_to_stop_gains_nothing_over_the_limited_start(
     start = [record((0.0, 0.7, 0.6, 0.5), ("box",) * 3, group) for group in groups]
     stops = [record((0.0, 0.7, 0.7), ("box", "stop"), group) for group in groups]
     sees = [record((0.0, 0.8, 0.8), ("box", "stop"), group) for group in groups]
-    (line,) = over_start([stops, stops], start, MAX, [0.01])
-    assert line["start_limit"] == 1 and line["start"] == pytest.approx(0.47)
+    (line,) = over_start([stops, stops], [start], MAX, [0.01])
+    assert line["start_limits"] == [1] and line["start"] == pytest.approx(0.47)
     assert line["episode_return"] - line["start"] == pytest.approx(0.22)
     assert line["over_limited"] == pytest.approx(0)
-    (line,) = over_start([sees], start, MAX, [0.01])
+    (line,) = over_start([sees], [start], MAX, [0.01])
     assert line["over_limited"] == pytest.approx(0.1)
     assert line["over_limited_interval"] == pytest.approx((0.1, 0.1))
-    (line,) = over_start([stops, sees], start, MAX, [0.01])
+    (line,) = over_start([stops, sees], [start], MAX, [0.01])
     low, high = line["over_limited_interval"]
     assert low < 0 < high  # two seeds that differ prove nothing
+    (line,) = over_start([stops, sees], [stops, start], MAX, [0.01])
+    assert line["start_limits"] == [1, 1] and line["over_limited"] == pytest.approx(0.05)
+    assert line["start"] == pytest.approx((0.69 + 0.47) / 2)
 
 
 @settings(deadline=None)

@@ -245,4 +245,4 @@ def _over_limited_first(pair: Pair, call_costs: Sequence[float]) -> list[dict[st
     """Compare the second run with the first one ended after its best number of calls at most."""
     first, second = zip(*pair.records, strict=True)
     max_steps = max(len(record.tools) for record in (*first, *second))
-    return over_start([second], first, max_steps, call_costs)
+    return over_start([second], [first], max_steps, call_costs)

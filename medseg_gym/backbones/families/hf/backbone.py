@@ -1,0 +1,200 @@
+"""HfBackbone: any SAM-like model of transformers as a batch over images.
+
+The decoders of these models have no mask for padded prompts, so a step costs one decoder call for
+each combination of number of clicks, box or none, mask or none, and one or three masks; rows of the
+same combination share it, whatever their images are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medseg_gym.backbones.batching.passes import BatchedBackbone
+from medseg_gym.backbones.batching.resize import bilinear, resize_each
+from medseg_gym.backbones.batching.transfer import to_device
+from medseg_gym.backbones.families.hf.families import Family, family_of, read_config
+from medseg_gym.backbones.protocol import Embedding, Prediction, PromptRow
+from medseg_gym.errors import CheckpointError
+from medseg_gym.prompts import AddBox, AddPoint
+
+
+class HfBackbone(BatchedBackbone):
+    """A promptable segmenter of transformers.
+
+    Args:
+        model: Of one of `families.FAMILIES`.
+        processor: The model's own; images are prepared by it.
+        family: Of the model.
+        name: Shown in tables.
+        device: Where the model goes.
+        **options: See `BatchedBackbone`.
+    """
+
+    prompt_kinds = frozenset({"box", "point"})
+    trained_kinds = frozenset({"box", "point"})
+    takes_mask_input = True
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        family: Family,
+        name: str = "hf",
+        device: torch.device | str = "cpu",
+        **options: Any,
+    ) -> None:
+        super().__init__(model, name, device, **options)
+        self._images = getattr(processor, "image_processor", processor)
+        self._family = family
+        self._encoder = self.compiled(self.model.get_image_embeddings)
+
+    # encode -----------------------------------------------------------------------------------
+    def _encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+        made = self._images(images=[np.array(image) for image in images], return_tensors="pt")
+        pixels = to_device(made["pixel_values"], self.device)
+        self.image_side = int(pixels.shape[-1])
+        levels = _levels(self._encoder(pixels))
+        sizes = made.get("reshaped_input_sizes") if self._family.padded else None
+        return [
+            Embedding(
+                tuple(level[i].to(self.dtype, copy=True) for level in levels),
+                image.shape[:2],
+                (self.image_side, self.image_side) if sizes is None else _size(sizes[i]),
+            )
+            for i, image in enumerate(images)
+        ]
+
+    # decode -----------------------------------------------------------------------------------
+    def _decode(self, rows: Sequence[PromptRow]) -> Prediction:
+        groups: dict[tuple[int, bool, bool, bool], list[int]] = {}
+        for number, row in enumerate(rows):
+            key = (len(row.points), row.box is not None, row.mask_input is not None, row.multimask)
+            groups.setdefault(key, []).append(number)
+        logits: list[torch.Tensor | None] = [None] * len(rows)
+        ious: list[torch.Tensor | None] = [None] * len(rows)
+        for members in groups.values():
+            masks, scores = self._run([rows[number] for number in members])
+            for number, mask, score in zip(members, masks, scores, strict=True):
+                logits[number], ious[number] = mask, score
+        return Prediction(torch.stack(logits).float(), torch.stack(ious).float())  # type: ignore[arg-type]
+
+    def _run(self, rows: Sequence[PromptRow]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Best mask, B x h x w, and its predicted IoU, B, of rows of one combination."""
+        given: dict[str, Any] = self._features(rows)
+        if rows[0].points:
+            places = [[_place(point, row.embedding) for point in row.points] for row in rows]
+            labels = [[int(point.positive) for point in row.points] for row in rows]
+            given["input_points"] = to_device(places, self.device)[:, None]
+            given["input_labels"] = to_device(labels, self.device)[:, None]
+        if rows[0].box is not None:
+            boxes = [_corners(row.box, row.embedding) for row in rows if row.box is not None]
+            given["input_boxes"] = to_device(boxes, self.device)[:, None]
+        if rows[0].mask_input is not None:
+            fed = [row.mask_input for row in rows if row.mask_input is not None]
+            given["input_masks"] = torch.stack(fed)[:, None]
+        made = self.model(**given, multimask_output=rows[0].multimask)
+        masks, scores = made.pred_masks[:, 0], made.iou_scores[:, 0]
+        best = scores.argmax(dim=1)
+        every_row = torch.arange(len(rows), device=self.device)
+        return masks[every_row, best], scores[every_row, best]
+
+    def _features(self, rows: Sequence[PromptRow]) -> dict[str, Any]:
+        """Arguments of the model that hold the rows' images."""
+        levels = [
+            torch.stack(level) for level in zip(*(r.embedding.features for r in rows), strict=True)
+        ]
+        if not self._family.padded:
+            return {"image_embeddings": levels}
+        if len(levels) > 1:  # SAM-HQ reads early features of its encoder too
+            return {"image_embeddings": levels[0], "intermediate_embeddings": levels[1:]}
+        return {"image_embeddings": levels[0]}
+
+    # back to the image --------------------------------------------------------------------------
+    @torch.inference_mode()
+    def to_image(self, logits: torch.Tensor, embeddings: Sequence[Embedding]) -> list[torch.Tensor]:
+        """Resize to each image; a padded family to its square first, whose padding is cut off."""
+
+        def resize(rows: torch.Tensor, like: Embedding) -> torch.Tensor:
+            if self._family.padded:
+                height, width = like.input_size
+                rows = bilinear(rows, (self.image_side, self.image_side))[:, :, :height, :width]
+            return bilinear(rows, like.image_size)
+
+        return resize_each(logits, embeddings, resize)
+
+
+def _levels(made: Any) -> list[torch.Tensor]:
+    """Features of an encoder as tensors, each with a leading axis of images."""
+    if isinstance(made, torch.Tensor):
+        return [made]
+    levels: list[torch.Tensor] = []
+    for part in made:
+        levels += _levels(part)
+    return levels
+
+
+def _size(size: Any) -> tuple[int, int]:
+    height, width = (int(side) for side in size)
+    return height, width
+
+
+def _scales(embedding: Embedding) -> tuple[float, float, float, float]:
+    """Width and height of the image, and pixels of the input per pixel of it along both."""
+    height, width = embedding.image_size
+    rows, columns = embedding.input_size
+    return width, height, columns / width, rows / height
+
+
+def _place(point: AddPoint, embedding: Embedding) -> tuple[float, float]:
+    width, height, across, down = _scales(embedding)
+    return (point.x * width - 0.5) * across, (point.y * height - 0.5) * down
+
+
+def _corners(box: AddBox, embedding: Embedding) -> tuple[float, float, float, float]:
+    width, height, across, down = _scales(embedding)
+    return (
+        (box.x1 * width - 0.5) * across,
+        (box.y1 * height - 0.5) * down,
+        (box.x2 * width - 0.5) * across,
+        (box.y2 * height - 0.5) * down,
+    )
+
+
+def build(
+    checkpoint: str | Path, device: torch.device, download: bool = False, **options: Any
+) -> HfBackbone:
+    """Build a backbone from a checkpoint of transformers.
+
+    Args:
+        checkpoint: Folder, or id in the local Hugging Face cache.
+        device: Where the model goes.
+        download: Ask the hub for what is not there.
+        **options: See `BatchedBackbone`.
+
+    Raises:
+        CheckpointError: It is not there, or its files cannot be loaded.
+        BackboneError: A model of another type.
+    """
+    import transformers
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # it would cut through the program's own
+    name = str(checkpoint)
+    family = family_of(name, read_config(name, download))
+    place = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    try:
+        model_class = getattr(transformers, family.model)
+        model = model_class.from_pretrained(place, local_files_only=not download)
+        processor = transformers.AutoProcessor.from_pretrained(place, local_files_only=not download)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise CheckpointError(
+            f"hf:{name} cannot be loaded: {str(error).splitlines()[0][:200]}; a folder needs what "
+            "save_pretrained of model and processor writes"
+        ) from error
+    return HfBackbone(model, processor, family, f"hf:{Path(name).name}", device, **options)

@@ -1,0 +1,85 @@
+"""Families of promptable segmenters in transformers, and the checkpoint that a spec names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from medseg_gym.errors import BackboneError, CheckpointError
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    Args:
+        model: Class in transformers.
+        padded: True where images keep their shape and are padded to a square, False where they are
+            squashed to it.
+    """
+
+    model: str
+    padded: bool
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "sam": Family("SamModel", padded=True),
+        "sam_hq": Family("SamHQModel", padded=True),
+        "sam2": Family("Sam2Model", padded=False),
+        "sam2_video": Family("Sam2Model", padded=False),
+        "edgetam": Family("EdgeTamModel", padded=False),
+        "sam3_tracker": Family("Sam3TrackerModel", padded=False),
+    }
+)
+"""By `model_type`. Published SAM 2 checkpoints say "sam2_video" and hold the image model too."""
+
+
+def read_config(name: str, download: bool) -> dict[str, Any]:
+    """Read the configuration of a checkpoint.
+
+    Args:
+        name: A folder, or an id on the Hugging Face hub.
+        download: Ask the hub for what is not in the local cache.
+
+    Raises:
+        CheckpointError: There is no such checkpoint here; the message says how to get it.
+    """
+    from transformers import PretrainedConfig
+
+    if Path(name).expanduser().is_dir() and not (Path(name).expanduser() / "config.json").is_file():
+        raise CheckpointError(
+            f"{name} has no config.json: it is no checkpoint as transformers saves one "
+            "(save_pretrained of model and processor)"
+        )
+    try:
+        config, _ = PretrainedConfig.get_config_dict(
+            str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name,
+            local_files_only=not download,
+        )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{name} is neither a folder with a checkpoint nor in the local Hugging Face cache; "
+            f"get it with 'hf download {name}', or let it be downloaded with hf:{name}?download=1. "
+            "Weights of SAM 3 are gated: accept their terms on the hub, then 'hf auth login'. "
+            f"({str(error).splitlines()[0][:160]})"
+        ) from error
+    return config
+
+
+def family_of(name: str, config: Mapping[str, Any]) -> Family:
+    """Return the family of a configuration.
+
+    Raises:
+        BackboneError: Another kind of model.
+    """
+    kind = str(config.get("model_type"))
+    if kind not in FAMILIES:
+        raise BackboneError(
+            f"hf:{name} is a model of the type {kind!r}; promptable segmenters of these types can "
+            f"be used: {', '.join(FAMILIES)}"
+        )
+    return FAMILIES[kind]

@@ -1,0 +1,1 @@
+"""Cards of data sets: `medseg cases card SPEC` and its page, figures and numbers."""

@@ -1,0 +1,120 @@
+"""The vision tower that learns where things are: its images, its loss, its checkpoints."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("trl")
+
+from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
+
+from benchmarks.learning.vision.scenes import Scenes, draw_scenes, sides_of
+from benchmarks.learning.vision.tower import (
+    SUBCELLS,
+    Seeing,
+    box_iou,
+    cover_loss,
+    train_tower,
+)
+from medseg_gym.cases import load_cases
+from medseg_gym.envs.chat_options import ChatOptions
+
+SPEC, SIDE = "phantoms:fundus?position=random", 64
+GRID = SUBCELLS * SIDE // (2 * TinyConfig().patch)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    chat = ChatOptions(image_size=SIDE, texts="terse")
+    files = draw_scenes(folder, SPEC, "train", range(3, 35), chat, GRID, 4, workers=1)
+    assert files == draw_scenes(folder, SPEC, "train", range(3, 35), chat, GRID, 4, workers=1)
+    return Scenes.read(files)
+
+
+def test_scenes_are_the_cases_as_the_model_is_shown_them(scenes):
+    source = load_cases(SPEC, "train")
+    assert scenes.images.shape == (32, SIDE, SIDE, 3) and scenes.covers.shape[1:] == (4, GRID, GRID)
+    for image, slot in ((0, 0), (5, 2), (31, 3)):
+        case = source[(3 + image) * 4 + slot]
+        assert source.targets[scenes.targets[image, slot]] == case.target
+        covered = scenes.covers[image, slot].astype(float).mean() / 255
+        assert covered == pytest.approx(case.area_fraction, abs=2e-3)
+        left, top, right, bottom = scenes.sides[image, slot]
+        if case.mask.any():
+            rows = slice(round(top * case.height), round(bottom * case.height))
+            columns = slice(round(left * case.width), round(right * case.width))
+            assert case.mask[rows, columns].sum() == case.mask.sum()
+        else:
+            assert np.isnan(scenes.sides[image, slot]).all()
+
+
+@pytest.mark.parametrize("turn", range(4))
+def test_image_and_covers_turn_together(scenes, turn):
+    images, covers = scenes.batch(np.array([2]), np.array([turn]))
+    back = np.rot90(images[0], -turn)
+    assert np.array_equal(back, scenes.images[2])
+    again = np.rot90(covers[0].numpy(), -turn, (1, 2))
+    assert np.allclose(again * 255, scenes.covers[2])
+
+
+def test_boxes():
+    mask = np.zeros((10, 20), bool)
+    mask[2:5, 4:14] = True
+    sides = np.array(sides_of(mask))
+    assert sides.tolist() == pytest.approx([0.2, 0.2, 0.7, 0.5])
+    nothing = np.array(sides_of(mask & False))
+    assert box_iou(sides, sides) == pytest.approx(1) and box_iou(nothing, nothing) == 1
+    assert box_iou(sides, nothing) == 0
+    assert box_iou(sides, sides + np.array([0.25, 0, 0.25, 0])) == pytest.approx(1 / 3)
+
+
+def test_the_loss_is_least_where_the_covers_are_told():
+    covers = torch.zeros(1, 1, 8, 8)
+    covers[..., 2:5, 3:6] = 1
+    right, blank = 20 * covers - 10, torch.full_like(covers, -10)
+    assert cover_loss(right, covers) < 0.01 < 0.9 < cover_loss(blank, covers)
+    assert cover_loss(blank, covers * 0) < 0.01  # absent, and nothing is seen
+
+
+def test_logits_lie_where_their_tokens_lie(tmp_path):
+    """An image token speaks of the cells that it shows."""
+    path = build_tiny(tmp_path / "m", ["a"], TinyConfig(image_size=SIDE, hidden=64))
+    from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+
+    model = Qwen3VLForConditionalGeneration.from_pretrained(path)
+    seeing = Seeing(model.model.visual, AutoProcessor.from_pretrained(path).image_processor, 2)
+    images = np.zeros((1, SIDE, SIDE, 3), np.uint8)
+    torch.manual_seed(0)
+    changed = images.copy()
+    changed[:, 16:32, 48:64] = 255  # the token in row 1, column 3
+    targets = torch.tensor([[0, 1]])
+    with torch.no_grad():
+        before, after = seeing(images, targets), seeing(changed, targets)
+    moved = (after - before).abs().mean(1)[0].reshape(4, 4, 4, 4).mean((1, 3))
+    assert before.shape == (1, 2, 16, 16)
+    assert divmod(int(moved.argmax()), 4) == (1, 3)
+
+
+def test_it_learns_and_goes_on_to_the_same_weights(scenes, tmp_path):
+    texts = ["liver", "segment"]
+    start = build_tiny(tmp_path / "start", texts, TinyConfig(image_size=SIDE, hidden=64))
+    count = len(load_cases(SPEC, "train").targets)
+    arguments = (scenes, scenes, count, 6, 0)
+    whole = train_tower(start, tmp_path / "whole", *arguments)
+    rows = (tmp_path / "whole" / "progress.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {"loss", "held_out/loss", "held_out/box_iou", "step"} == set(json.loads(rows[-1]))
+    untrained = (start / "model.safetensors").read_bytes()
+    trained = (whole / "model.safetensors").read_bytes()
+    assert trained != untrained
+    # Killed behind the checkpoint of its last step, before the model was written.
+    parted = tmp_path / "parted"
+    parted.mkdir()
+    (parted / "last.pt").write_bytes((tmp_path / "whole" / "last.pt").read_bytes())
+    again = train_tower(start, parted, *arguments)
+    assert (again / "model.safetensors").read_bytes() == trained
+    assert train_tower(start, tmp_path / "whole", *arguments) == whole
