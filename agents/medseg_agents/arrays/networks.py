@@ -130,19 +130,16 @@ class PromptNetwork(nn.Module):
             What `forward` returns, and the features that the place maps are made of,
             B x `width` x h x w, h = w = side / `patch`.
         """
-        planes = [_channels_first(observation[k], n) for k, n in _PLANES.items()]
-        pixels = torch.cat(planes, 1).float() / 127.5 - 1
-        batch = len(pixels)
-        grid = self.grid.expand(batch, -1, -1, -1)  # type: ignore[operator]
         target = observation["target"]
+        batch = len(target)
         if self.targets == 1:  # nothing to tell apart, whichever of the two it is
-            target = torch.ones(batch, 1, device=pixels.device)
+            target = torch.ones(batch, 1, device=target.device)
         elif target.dim() < 2 or target.shape[-1] == 1:  # an index; else one-hot
             target = functional.one_hot(target.reshape(batch).long(), self.targets)
         left = observation["steps_left"].reshape(batch, 1).float()
         condition = self.condition(torch.cat([target.reshape(batch, -1).float(), left], 1))
 
-        seen = [functional.silu(self.stem(torch.cat([pixels, grid], 1)))]
+        seen = [functional.silu(self._see(observation))]
         for level in range(1, self.levels):
             seen.append(self.get_submodule(f"down{level}")(seen[-1], condition))
         coarse = hidden = self.deep(seen.pop(), condition)
@@ -157,6 +154,26 @@ class PromptNetwork(nn.Module):
         trunk = self.trunk(summary)
         inputs = torch.cat([self.tool(trunk), maps.flatten(1)], 1)
         return inputs, self.value(trunk)[:, 0], hidden
+
+    def _see(self, observation: Mapping[str, Any]) -> torch.Tensor:
+        """The stem's convolution of all planes and the places' coordinates.
+
+        Part by part, which is the same and spares an interleaved copy of all of them in float32,
+        dearer than the convolution itself.
+        """
+        weight, at = self.stem.weight, sum(_PLANES.values())
+        options = {"stride": self.stem.stride, "padding": self.stem.padding}
+        grid: Any = self.grid
+        seen = functional.conv2d(grid, weight[:, at:], self.stem.bias, **options)  # type: ignore
+        lower = torch.is_autocast_enabled(weight.device.type)
+        dtype = torch.get_autocast_dtype(weight.device.type) if lower else torch.float32
+        at = 0
+        for name, channels in _PLANES.items():
+            plane = _channels_first(observation[name], channels).to(dtype).mul(1 / 127.5).sub_(1)
+            part = weight[:, at : at + channels]
+            seen = seen + functional.conv2d(plane, part, None, **options)  # type: ignore
+            at += channels
+        return seen
 
     def distribution(self, inputs: torch.Tensor) -> PromptDistribution:
         """The distribution that rows of inputs stand for."""

@@ -25,6 +25,7 @@ from medseg_agents.runs.names import check_names
 from medseg_gym import annotators
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.vector import CoreVectorEnv
+from medseg_gym.prompts import ArrayCodec
 
 
 def train_dagger(
@@ -52,7 +53,7 @@ def train_dagger(
     source = check_names(
         load_cases, config.cases, "train", config.backbone, config.checkpoint, config.reward
     )
-    annotators.check(config.annotator)
+    annotators.make(config.annotator, ArrayCodec(config.bins, config.tools))
     view = config.view(source.targets)
     if not resume:
         check_start(config, view)
