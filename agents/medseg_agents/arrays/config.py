@@ -63,7 +63,7 @@ class NetworkSize(Options):
     """
 
     levels: int = 3
-    """Levels of resolution, each half as fine as the one before. A place sees about 13 places of
+    """Levels of resolution, each half as fine as the one before. A place sees about 12 places of
     the coarsest level along a side.
     """
 

@@ -95,9 +95,7 @@ def make_table(
         for (method, seed), label in learnt.items()
     }
     if "ppo" in methods:
-        result["ppo_less_start"] = _over_start(
-            sets[_TITLES["ppo"]], sets[_TITLES["dagger"]], steps
-        )
+        result["ppo_less_start"] = _over_start(sets[_TITLES["ppo"]], sets[_TITLES["dagger"]], steps)
     atomic_write(out / f"{task}.json", json.dumps(result, indent=1))
     text = as_markdown(result)
     atomic_write(out / f"{task}.md", text)
@@ -228,7 +226,8 @@ def as_markdown(result: dict[str, Any]) -> str:
     for target, dice in result["targets"].items():
         parts.append([target, *(f"{dice[label]:.2f}" for label in labels)])
     text = "\n\n".join(
-        "\n".join("| " + " | ".join(line) + " |" for line in table) for table in (lines, more, parts)
+        "\n".join("| " + " | ".join(line) + " |" for line in table)
+        for table in (lines, more, parts)
     )
     if "ppo_less_start" in result:
         less = result["ppo_less_start"]

@@ -135,6 +135,8 @@ def test_a_run_that_is_killed_goes_on_and_further(trainer, medseg) -> None:
     longer = steps(name)
     assert longer[: len(first)] == first and last <= longer[-1] < last + extension
     assert longer == sorted(set(longer))
-    kind = {"dagger": "sb3:run", "sb3-ppo": "sb3:run", "rllib-ppo": "rllib:run"}.get(name, "llm:run/model")
+    kind = {"dagger": "sb3:run", "sb3-ppo": "sb3:run", "rllib-ppo": "rllib:run"}.get(
+        name, "llm:run/model"
+    )
     medseg("eval", "--policy", kind, "--cases", "cases:Squares", "--limit", "1", "--backbone",
            "ellipse", "--max-steps", "2", "--out", "e")  # fmt: skip

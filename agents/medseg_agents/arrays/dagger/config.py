@@ -17,9 +17,9 @@ class DaggerConfig(ArraySettings):
 
     annotator: str = "box-to-point?retries=0"
     """Who says what to do in every state: a policy that sees the truth, with its options as in
-    `medseg trajectories generate --annotator`. Experts stop where the click that they try gains less
-    than `tau`, which looks ahead with one decoder call a step; every further try (`retries`) is
-    another one.
+    `medseg trajectories generate --annotator`. Experts stop where the click that they try gains
+    less than `tau`, which looks ahead with one decoder call a step; every further try (`retries`)
+    is another one.
     """
 
     tools: tuple[str, ...] = ("box", "positive_point", "negative_point", "stop")
@@ -40,8 +40,8 @@ class DaggerConfig(ArraySettings):
     """Share of the run after which the network plays alone."""
 
     buffer: int = 10_000
-    """States that are kept to learn from; the oldest go first. About 4 KB each at `image_size` 64 and
-    14 KB at 128, beside one image per case.
+    """States that are kept to learn from; the oldest go first. About 4 KB each at `image_size` 64
+    and 16 KB at 128, beside one image per case.
     """
 
     updates: int = 32
@@ -54,13 +54,13 @@ class DaggerConfig(ArraySettings):
     """Of Adam at the start; falls to a tenth of it in a straight line."""
 
     corner_blur: float = 0.7
-    """Standard deviation, in cells, of the heat map round each corner of the annotator's box that the
-    network is fitted to; 0 is the corner's cell alone.
+    """Standard deviation, in cells, of the heat map round each corner of the annotator's box that
+    the network is fitted to; 0 is the corner's cell alone.
     """
 
     click_sharpness: float = 2.0
-    """The network is fitted to a click anywhere in the annotator's error region, each place weighed
-    by its distance from the region's border to this power.
+    """The network is fitted to a click anywhere in the annotator's error region, each place
+    weighed by its distance from the region's border to this power.
     """
 
     truth_weight: float = 1.0

@@ -1,4 +1,4 @@
-"""Play with network and annotator by turns, and keep every state with the annotator's word on it."""
+"""Play with network and annotator by turns, and keep every state with the annotator's label."""
 
 from __future__ import annotations
 
@@ -111,4 +111,3 @@ class Rollout:
     def _begin(self, slots: Any) -> None:
         seeds = self.generator.integers(2**63, size=len(slots))
         self.annotator.reset(list(slots), [np.random.default_rng(seed) for seed in seeds])
-

@@ -81,5 +81,3 @@ def test_the_cross_entropy_of_certain_places_is_the_likelihood():
     places = place_targets(actions, clicks, TOOLS, 16, blur=0)
     tools, apart = distribution.cross_entropy(actions[:, 0], places)
     torch.testing.assert_close(-(tools + apart), distribution.log_prob(actions))
-
-

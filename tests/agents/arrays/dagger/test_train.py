@@ -121,7 +121,10 @@ def test_ppo_goes_on_from_it(settings, run, tmp_path):
     tools = DaggerConfig().tools
     config = SB3PPOConfig(**given, epochs=1, tools=tools, start=str(run))
     train_sb3(config, tmp_path / "r", console=QUIET)
-    start, began = load_file(run / NETWORK.format(256)), load_file(tmp_path / "r" / NETWORK.format(0))
+    start, began = (
+        load_file(run / NETWORK.format(256)),
+        load_file(tmp_path / "r" / NETWORK.format(0)),
+    )
     assert start.keys() == began.keys()
     assert all(torch.equal(value, began[key]) for key, value in start.items())
     ended = load_file(tmp_path / "r" / NETWORK.format(256))
@@ -131,9 +134,7 @@ def test_ppo_goes_on_from_it(settings, run, tmp_path):
 def test_a_start_of_another_kind_is_refused_with_the_options_to_give(settings, run, tmp_path):
     wrong = {"width": 8, "bins": 8, "tools": ("box", "stop"), "levels": 3}
     config = DaggerConfig(**{**settings, **wrong, "start": str(run), "annotator": "oracle-box"})
-    options = (
-        "--bins 16 --tools box,positive_point,negative_point,stop --width 4 --levels 2"
-    )  # in any order
+    options = " --bins 16 --tools box,positive_point,negative_point,stop --width 4 --levels 2"
     with pytest.raises(PolicyError) as refused:
         train_dagger(config, tmp_path / "r", console=QUIET)
     assert all(one in str(refused.value) for one in options.split(" --")[1:])
