@@ -41,9 +41,9 @@ class Sizes:
     image_size: int = 128
     width: int = 32
     backbone: str = "pocket?dtype=bfloat16"
-    played: str = "pocket"
+    played: str = "pocket?dtype=bfloat16"
     precision: str = "bfloat16"
-    test: int = 300
+    test: int = 200
 
     def run(self, out: Path, method: str, task: str, seed: int) -> Path:
         """Folder of a run."""

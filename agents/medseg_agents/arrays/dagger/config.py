@@ -64,8 +64,8 @@ class DaggerConfig(ArraySettings):
     """
 
     truth_weight: float = 1.0
-    """Weight of learning to outline the target as well, from the features that places are chosen by,
-    with a head that is thrown away; 0 leaves it out.
+    """Weight of learning to outline the target as well, from the features that places are chosen
+    by, with a head that is thrown away; 0 leaves it out.
     """
 
     precision: Literal["float32", "bfloat16"] = "float32"
