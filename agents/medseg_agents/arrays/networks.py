@@ -164,7 +164,7 @@ class PromptNetwork(nn.Module):
         weight, at = self.stem.weight, sum(_PLANES.values())
         options = {"stride": self.stem.stride, "padding": self.stem.padding}
         grid: Any = self.grid
-        seen = functional.conv2d(grid, weight[:, at:], self.stem.bias, **options)  # type: ignore
+        seen: torch.Tensor = functional.conv2d(grid, weight[:, at:], self.stem.bias, **options)  # type: ignore
         lower = torch.is_autocast_enabled(weight.device.type)
         dtype = torch.get_autocast_dtype(weight.device.type) if lower else torch.float32
         at = 0
