@@ -75,7 +75,7 @@ class NetworkSize(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class StartOptions(Options):
-    """What training begins with."""
+    """Start of training."""
 
     topic: ClassVar[str] = "Start"
 

@@ -71,7 +71,7 @@ class PromptDistribution:
     def cross_entropy(
         self, tool: torch.Tensor, places: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """How far a certain tool with uncertain places is from these distributions, in nats.
+        """Cross-entropy of a certain tool with uncertain places under these distributions, in nats.
 
         Args:
             tool: B int64, of the tools.

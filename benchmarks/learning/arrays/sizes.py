@@ -1,4 +1,4 @@
-"""What is trained, and how long."""
+"""Tasks and sizes of the runs."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class DaggerConfig(ArraySettings):
     topic: ClassVar[str] = "Imitation"
 
     annotator: str = "box-to-point?retries=0"
-    """Who says what to do in every state: a policy that sees the truth, with its options as in
+    """Labels every state: a policy that sees the truth, with its options as in
     `medseg trajectories generate --annotator`. Experts stop where the click that they try gains
     less than `tau`, which looks ahead with one decoder call a step; every further try (`retries`)
     is another one.

@@ -1,4 +1,4 @@
-"""What a network is fitted to: an annotator's actions, with a likelihood of every place.
+"""Labels of states: an annotator's actions, with a likelihood of every place.
 
 One pixel says little: any place well inside the error region would have done, and an annotator's
 choice among them is decided by single pixels that a network cannot see. So a click's place is the
@@ -24,7 +24,7 @@ from medseg_gym.prompts.grid import to_cell
 
 @dataclass(frozen=True)
 class Labels:
-    """What an annotator says about n states.
+    """Labels of n states by an annotator.
 
     Args:
         actions: n x 5 int64.
