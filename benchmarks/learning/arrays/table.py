@@ -208,11 +208,11 @@ def as_markdown(result: dict[str, Any]) -> str:
             ]
         )
     stops = ["policy", "a call costs", "own stops [95 %]", "best limit (calls)", "best stop"]
-    more = [stops, ["---"] * len(stops)]
+    stopping = [stops, ["---"] * len(stops)]
     for row in result["rows"]:
         for line in row["stopping"]:
             limits = ", ".join(str(limit) for limit in line["best_limits"])
-            more.append(
+            stopping.append(
                 [
                     row["policy"],
                     f"{line['call_cost']:g}",
@@ -227,7 +227,7 @@ def as_markdown(result: dict[str, Any]) -> str:
         parts.append([target, *(f"{dice[label]:.2f}" for label in labels)])
     text = "\n\n".join(
         "\n".join("| " + " | ".join(line) + " |" for line in table)
-        for table in (lines, more, parts)
+        for table in (lines, stopping, parts)
     )
     if "ppo_less_start" in result:
         less = result["ppo_less_start"]
