@@ -142,7 +142,8 @@ TRAIN = ["--cases", CASES[0], "--reward", REWARDS[1], *PLAY, "--steps", "32", "-
 @pytest.mark.slow
 def test_train_dagger(medseg, own_folder) -> None:
     arguments = [word for word in TRAIN if word not in ("--epochs", "1")]
-    medseg("train", "dagger", *arguments, "--annotator", "bright:Bright", "--updates", "2")
+    view = ("--bins", "1000", "--tools", "box,positive_point,negative_point,undo,clear,stop")
+    medseg("train", "dagger", *arguments, *view, "--annotator", "bright:Bright", "--updates", "2")
     assert list(Path("run/checkpoints").glob("step-*"))
 
 
