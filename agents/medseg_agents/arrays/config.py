@@ -1,4 +1,4 @@
-"""Settings of PPO on the array view; nothing here imports torch."""
+"""Settings of trainers on the array view; nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -55,13 +55,34 @@ class NetworkSize(Options):
     topic: ClassVar[str] = "Network"
 
     width: int = 16
-    """Channels at the finest level (half the observation's side); twice and four times as many at
-    the next two.
+    """Channels at the finest level; twice as many at the next, four times as many beyond."""
+
+    patch: int = 2
+    """Pixels along a side of what the finest level sees as one place: 2, 4 or 8. With 4 an
+    observation of twice the side costs the same, and small structures are seen in finer detail.
+    """
+
+    levels: int = 3
+    """Levels of resolution, each half as fine as the one before. A place sees about 12 places of
+    the coarsest level along a side.
     """
 
     stop_bias: float = -2.0
     """Logit that Stop starts with, beside 0 for the others. A first policy that stops in most first
     steps sees too few clicks to learn where they pay, and learns that stopping is best.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartOptions(Options):
+    """Start of training."""
+
+    topic: ClassVar[str] = "Start"
+
+    start: str | None = None
+    """Run of any trainer of array policies, or a checkpoint of one, whose network training goes on
+    from; None begins with fresh weights. View, tools and size of the network must be the same. See
+    `medseg_agents.arrays.starting`.
     """
 
 
@@ -104,17 +125,17 @@ class ProgressOptions(TrackingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPOSettings(
+class ArraySettings(
     ProgressOptions,
-    CloneOptions,
+    StartOptions,
     NetworkSize,
     ViewOptions,
     EnvironmentOptions,
     TrainingCases,
 ):
-    """PPO on the array view; what SB3 and RLlib share."""
+    """A run that trains a network of the array view; what all its trainers share."""
 
-    topic: ClassVar[str] = "PPO"
+    topic: ClassVar[str] = "Training"
     free: ClassVar[tuple[str, ...]] = ("device",)
 
     device: str = "auto"
@@ -135,42 +156,19 @@ class PPOSettings(
     minibatch: int = 256
     """Rows of one gradient step."""
 
-    epochs: int = 3
-    """Passes over a rollout."""
-
     learning_rate: float = 1e-3
     """Of Adam at the start; falls to a tenth of it in a straight line."""
-
-    gamma: float = 1.0
-    """Discount. 1: the return is Dice at the end minus the cost."""
-
-    gae_lambda: float = 0.95
-    """Of the advantage estimate."""
-
-    clip: float = 0.2
-    """Range of the probability ratio."""
-
-    entropy: float = 0.01
-    """Weight of the entropy bonus at the start. With too little of it, small targets that were not
-    hit by chance early on are never found.
-    """
-
-    final_entropy: float = 0.01
-    """Its weight at the end; between them it is a straight line."""
 
     value_weight: float = 0.5
     """Weight of the value's squared error."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("steps", "num_envs", "rollout", "minibatch", "epochs", "width"):
+        for name in ("steps", "num_envs", "rollout", "minibatch", "width", "levels"):
             if getattr(self, name) < 1:
                 raise MedSegError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if (self.num_envs * self.rollout) % self.minibatch:
-            raise MedSegError(
-                f"num_envs * rollout = {self.num_envs * self.rollout} must be a multiple of "
-                f"minibatch = {self.minibatch}"
-            )
+        if self.patch not in (2, 4, 8):
+            raise MedSegError(f"patch must be 2, 4 or 8, got {self.patch}")
 
     @property
     def training_cases(self) -> str:
@@ -190,10 +188,6 @@ class PPOSettings(
         """Learning rate when `progress`, 0..1, of all steps is done."""
         return self.learning_rate * (1 - 0.9 * min(1.0, progress))
 
-    def entropy_at(self, progress: float) -> float:
-        """Weight of the entropy bonus when `progress`, 0..1, of all steps is done."""
-        return self.entropy + (self.final_entropy - self.entropy) * min(1.0, progress)
-
     def view(self, targets: tuple[str, ...]) -> dict[str, Any]:
         """Return the view's options that a checkpoint keeps, as arguments of the environment."""
         return {
@@ -202,3 +196,46 @@ class PPOSettings(
             "tools": list(self.tools),
             "targets": list(targets),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOSettings(CloneOptions, ArraySettings):
+    """PPO on the array view; what SB3 and RLlib share."""
+
+    topic: ClassVar[str] = "PPO"
+
+    epochs: int = 3
+    """Passes over a rollout."""
+
+    gamma: float = 1.0
+    """Discount. 1: the return is Dice at the end minus the cost."""
+
+    gae_lambda: float = 0.95
+    """Of the advantage estimate."""
+
+    clip: float = 0.2
+    """Range of the probability ratio."""
+
+    entropy: float = 0.01
+    """Weight of the entropy bonus at the start. With too little of it, small targets that were not
+    hit by chance early on are never found.
+    """
+
+    final_entropy: float = 0.01
+    """Its weight at the end; between them it is a straight line."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs < 1:
+            raise MedSegError(f"epochs must be at least 1, got {self.epochs}")
+        if (self.num_envs * self.rollout) % self.minibatch:
+            raise MedSegError(
+                f"num_envs * rollout = {self.num_envs * self.rollout} must be a multiple of "
+                f"minibatch = {self.minibatch}"
+            )
+        if self.start is not None and self.clone is not None:
+            raise MedSegError("start and clone both say what to begin with: give one of them")
+
+    def entropy_at(self, progress: float) -> float:
+        """Weight of the entropy bonus when `progress`, 0..1, of all steps is done."""
+        return self.entropy + (self.final_entropy - self.entropy) * min(1.0, progress)

@@ -15,7 +15,17 @@ _PLACES = {"box": 2, "positive_point": 1, "negative_point": 1}
 
 def count_maps(tools: Sequence[str]) -> int:
     """Number of place maps that a view with these tools needs."""
-    return sum(_PLACES.get(tool, 0) for tool in tools)
+    return len(place_maps(tools))
+
+
+def place_maps(tools: Sequence[str]) -> list[tuple[str, int]]:
+    """Return the place maps that a view with these tools needs, in the order of the inputs.
+
+    Returns:
+        For each its tool, and the column of an action that holds its x (y is in the next one): 1
+        for a click and a box's first corner, 3 for the other corner.
+    """
+    return [(tool, 1 + 2 * place) for tool in tools for place in range(_PLACES.get(tool, 0))]
 
 
 class PromptDistribution:
@@ -41,15 +51,11 @@ class PromptDistribution:
         maps = inputs[:, count:].float().unflatten(-1, (count_maps(self.tools), cells * cells))
         self.place_logp = functional.log_softmax(maps, dim=-1)
         # Which maps a tool uses: (T, P) 0 or 1.
-        owner = [row for row, tool in enumerate(self.tools) for _ in range(_PLACES.get(tool, 0))]
+        shown = place_maps(self.tools)
+        owner = [self.tools.index(tool) for tool, _ in shown]
         self._owner = torch.tensor(owner, device=inputs.device, dtype=torch.long)
         self._uses = functional.one_hot(self._owner, count).T.to(self.place_logp)
-        # The action columns (x, y) of each map: 1 for the first place, 3 for a box's other corner.
-        seen: list[int] = []
-        self._columns = []
-        for row in owner:
-            self._columns.append(1 + 2 * seen.count(row))
-            seen.append(row)
+        self._columns = [column for _, column in shown]
 
     def log_prob(self, actions: torch.Tensor) -> torch.Tensor:
         """Log-probability, (B,), of B x 5 actions."""
@@ -61,6 +67,23 @@ class PromptDistribution:
             chosen = self.place_logp.gather(2, torch.stack(places, 1)[..., None])[..., 0]
             log_prob = log_prob + torch.where(self._owner == tool[:, None], chosen, 0.0).sum(1)
         return log_prob
+
+    def cross_entropy(
+        self, tool: torch.Tensor, places: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy of a certain tool with uncertain places under these distributions, in nats.
+
+        Args:
+            tool: B int64, of the tools.
+            places: B x P x cells^2, for each map a distribution over its cells. Maps of other
+                tools count nothing.
+
+        Returns:
+            -log p(tool), and the sum over the tool's maps of -sum q log p; (B,) each.
+        """
+        tools = -self.tool_logp.gather(1, tool[:, None])[:, 0]
+        apart = -(places * self.place_logp).sum(2)
+        return tools, torch.where(self._owner == tool[:, None], apart, 0.0).sum(1)
 
     def entropy(self) -> torch.Tensor:
         """Exact entropy in nats, (B,)."""

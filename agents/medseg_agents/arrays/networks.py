@@ -7,7 +7,8 @@ gives a map of logits per place (see `PromptDistribution`), its coarsest the too
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,13 +16,12 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional
 
-from medseg_agents.arrays.config import NetworkSize, PPOSettings
+from medseg_agents.arrays.config import ArraySettings, NetworkSize
 from medseg_agents.arrays.distribution import PromptDistribution, count_maps, tool_names
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import TOOLS
 
 _PLANES = {"image": 3, "mask": 1, "prompts": 3}
-_STRIDE = 8  # from the observation to the coarsest level
 
 
 @dataclass(frozen=True)
@@ -32,21 +32,23 @@ class NetworkConfig(NetworkSize):
     """Of the view, any order; None means all six."""
 
     @classmethod
-    def of(cls, settings: PPOSettings) -> NetworkConfig:
+    def of(cls, settings: ArraySettings) -> NetworkConfig:
         """Of the network that a run trains."""
-        return cls(settings.width, settings.stop_bias, settings.tools)
+        size = {one.name: getattr(settings, one.name) for one in fields(NetworkSize)}
+        return cls(**size, tools=settings.tools)
 
 
 class PromptNetwork(nn.Module):
     """Observation of the array view -> logits of a `PromptDistribution`, and the state's value.
 
     Args:
-        observation_space: Of one slot, see `MedSegEnv`; its side must be a multiple of 8.
+        observation_space: Of one slot, see `MedSegEnv`; its side must be a multiple of the stride
+            of the coarsest level, `patch` * 2^(`levels` - 1).
         action_space: Of one slot.
         config: See there.
 
     Raises:
-        PolicyError: Another space, tools that do not fit it, or a side that is no multiple of 8.
+        PolicyError: Another space, tools that do not fit it, or a side that is no such multiple.
     """
 
     def __init__(
@@ -58,21 +60,33 @@ class PromptNetwork(nn.Module):
         super().__init__()
         config = config or NetworkConfig()
         self.tools = tool_names(TOOLS if config.tools is None else config.tools)
-        self.side, targets = _check(observation_space, action_space, self.tools)
+        self.side, targets = _check(
+            observation_space, action_space, self.tools, config.patch * 2 ** (config.levels - 1)
+        )
         self.bins = int(action_space.nvec[1])
         self.cells = min(self.side // 2, self.bins)
-        fine, middle, coarse = config.width, 2 * config.width, 4 * config.width
+        # Twice as many channels a level, up to four times: more would be weights, not sight.
+        wide = [config.width * 2 ** min(level, 2) for level in range(config.levels)]
+        self.width, coarse = config.width, wide[-1]
         self.condition = nn.Sequential(
             nn.Linear(targets + 1, coarse), nn.SiLU(), nn.Linear(coarse, coarse), nn.SiLU()
         )
         self.targets = targets
-        self.stem = nn.Conv2d(sum(_PLANES.values()) + 2, fine, 3, 2, 1)
-        self.down1 = _Block(fine, middle, coarse, stride=2)
-        self.down2 = _Block(middle, coarse, coarse, stride=2)
+        planes = sum(_PLANES.values()) + 2
+        self.stem = (
+            nn.Conv2d(planes, wide[0], 3, 2, 1)
+            if config.patch == 2
+            else nn.Conv2d(planes, wide[0], config.patch, config.patch)
+        )
+        self.levels = config.levels
+        for level, (fine, coarser) in enumerate(pairwise(wide), start=1):
+            self.add_module(f"down{level}", _Block(fine, coarser, coarse, stride=2))
         self.deep = _Block(coarse, coarse, coarse)
-        self.up1 = _Block(coarse + middle, middle, coarse)
-        self.up2 = _Block(middle + fine, fine, coarse)
-        self.places = nn.Conv2d(fine, count_maps(self.tools), 1)
+        for level, (fine, coarser) in enumerate(reversed(list(pairwise(wide))), start=1):
+            self.add_module(f"up{level}", _Block(coarser + fine, fine, coarse))
+        # Several places lie in one patch: their logits are channels first.
+        self.split = max(1, config.patch // 2)
+        self.places = nn.Conv2d(wide[0], count_maps(self.tools) * self.split**2, 1)
         self.trunk = nn.Sequential(nn.Linear(3 * coarse, 2 * coarse), nn.SiLU())
         self.tool = nn.Linear(2 * coarse, len(self.tools))
         self.value = nn.Linear(2 * coarse, 1)
@@ -101,30 +115,65 @@ class PromptNetwork(nn.Module):
         Returns:
             Distribution inputs, B x `num_inputs`, and values, (B,).
         """
-        planes = [_channels_first(observation[k], n) for k, n in _PLANES.items()]
-        pixels = torch.cat(planes, 1).float() / 127.5 - 1
-        batch = len(pixels)
-        grid = self.grid.expand(batch, -1, -1, -1)  # type: ignore[operator]
+        inputs, values, _ = self.look(observation)
+        return inputs, values
+
+    def look(
+        self, observation: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Read a batch of observations, for a trainer that learns from more than the actions.
+
+        Args:
+            observation: As for `forward`.
+
+        Returns:
+            What `forward` returns, and the features that the place maps are made of,
+            B x `width` x h x w, h = w = side / `patch`.
+        """
         target = observation["target"]
+        batch = len(target)
         if self.targets == 1:  # nothing to tell apart, whichever of the two it is
-            target = torch.ones(batch, 1, device=pixels.device)
+            target = torch.ones(batch, 1, device=target.device)
         elif target.dim() < 2 or target.shape[-1] == 1:  # an index; else one-hot
             target = functional.one_hot(target.reshape(batch).long(), self.targets)
         left = observation["steps_left"].reshape(batch, 1).float()
         condition = self.condition(torch.cat([target.reshape(batch, -1).float(), left], 1))
 
-        fine = functional.silu(self.stem(torch.cat([pixels, grid], 1)))
-        middle = self.down1(fine, condition)
-        coarse = self.deep(self.down2(middle, condition), condition)
-        wide = functional.interpolate(coarse, scale_factor=2)
-        middle = self.up1(torch.cat([wide, middle], 1), condition)
-        wide = functional.interpolate(middle, scale_factor=2)
-        maps = self.places(self.up2(torch.cat([wide, fine], 1), condition))
+        seen = [functional.silu(self._see(observation))]
+        for level in range(1, self.levels):
+            seen.append(self.get_submodule(f"down{level}")(seen[-1], condition))
+        coarse = hidden = self.deep(seen.pop(), condition)
+        for level in range(1, self.levels):
+            hidden = functional.interpolate(hidden, scale_factor=2)
+            hidden = torch.cat([hidden, seen.pop()], 1)
+            hidden = self.get_submodule(f"up{level}")(hidden, condition)
+        maps = functional.pixel_shuffle(self.places(hidden), self.split)
         if self.cells < maps.shape[-1]:
             maps = functional.adaptive_avg_pool2d(maps, self.cells)
         summary = torch.cat([coarse.mean((2, 3)), coarse.amax((2, 3)), condition], 1)
         trunk = self.trunk(summary)
-        return torch.cat([self.tool(trunk), maps.flatten(1)], 1), self.value(trunk)[:, 0]
+        inputs = torch.cat([self.tool(trunk), maps.flatten(1)], 1)
+        return inputs, self.value(trunk)[:, 0], hidden
+
+    def _see(self, observation: Mapping[str, Any]) -> torch.Tensor:
+        """The stem's convolution of all planes and the places' coordinates.
+
+        Part by part, which is the same and spares an interleaved copy of all of them in float32,
+        dearer than the convolution itself.
+        """
+        weight, at = self.stem.weight, sum(_PLANES.values())
+        options = {"stride": self.stem.stride, "padding": self.stem.padding}
+        grid: Any = self.grid
+        seen: torch.Tensor = functional.conv2d(grid, weight[:, at:], self.stem.bias, **options)  # type: ignore
+        lower = torch.is_autocast_enabled(weight.device.type)
+        dtype = torch.get_autocast_dtype(weight.device.type) if lower else torch.float32
+        at = 0
+        for name, channels in _PLANES.items():
+            plane = _channels_first(observation[name], channels).to(dtype).mul(1 / 127.5).sub_(1)
+            part = weight[:, at : at + channels]
+            seen = seen + functional.conv2d(plane, part, None, **options)  # type: ignore
+            at += channels
+        return seen
 
     def distribution(self, inputs: torch.Tensor) -> PromptDistribution:
         """The distribution that rows of inputs stand for."""
@@ -157,7 +206,10 @@ def _channels_first(plane: torch.Tensor, channels: int) -> torch.Tensor:
 
 
 def _check(
-    observation_space: spaces.Dict, action_space: spaces.MultiDiscrete, tools: tuple[str, ...]
+    observation_space: spaces.Dict,
+    action_space: spaces.MultiDiscrete,
+    tools: tuple[str, ...],
+    stride: int,
 ) -> tuple[int, int]:
     """Side of the observation and number of targets, the unknown one included."""
     if not isinstance(observation_space, spaces.Dict) or "image" not in observation_space.spaces:
@@ -165,8 +217,10 @@ def _check(
     shape = observation_space["image"].shape
     assert shape is not None
     side = max(shape)
-    if side % _STRIDE:
-        raise PolicyError(f"image_size must be a multiple of {_STRIDE}, got {side}")
+    if side % stride:
+        raise PolicyError(
+            f"image_size must be a multiple of {stride} (patch * 2^(levels - 1)), got {side}"
+        )
     if not isinstance(action_space, spaces.MultiDiscrete) or len(action_space.nvec) != 5:
         raise PolicyError(f"this network plays MedSeg-v0's array actions, not {action_space}")
     if int(action_space.nvec[0]) != len(tools):

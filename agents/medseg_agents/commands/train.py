@@ -1,4 +1,4 @@
-"""`medseg train sb3-ppo | rllib-ppo | grpo | chat-ppo`."""
+"""`medseg train dagger | sb3-ppo | rllib-ppo | grpo | chat-ppo`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import typer
 
-from medseg_agents.arrays.config import PPOSettings
+from medseg_agents.arrays.config import ArraySettings
+from medseg_agents.arrays.dagger.config import DaggerConfig
 from medseg_agents.arrays.rllib.config import RLlibPPOConfig
 from medseg_agents.arrays.sb3.config import SB3PPOConfig
 from medseg_agents.commands.trainer import Out, Plan, Resume, trainer
@@ -19,11 +20,20 @@ from medseg_gym.display.terminal import make_console
 
 
 def add_trainers(app: typer.Typer) -> None:
-    """Add the reinforcement learners to `medseg train`."""
+    """Add the trainers that play while they learn to `medseg train`."""
+    app.command("dagger")(trainer(DaggerConfig, dagger))
     app.command("sb3-ppo")(trainer(SB3PPOConfig, sb3_ppo))
     app.command("rllib-ppo")(trainer(RLlibPPOConfig, rllib_ppo))
     app.command("grpo")(trainer(GRPORun, grpo))
     app.command("chat-ppo")(trainer(ChatPPORun, chat_ppo))
+
+
+def dagger(config: DaggerConfig, *, out: Out, resume: Resume = False) -> None:
+    """Train an array policy to do what an annotator would, then compare it with the baselines.
+
+    The network plays, and the annotator, who sees the truth, labels every state that comes up.
+    """
+    _train("dagger", config, out, resume)
 
 
 def sb3_ppo(config: SB3PPOConfig, *, out: Out, resume: Resume = False) -> None:
@@ -67,7 +77,7 @@ def _show_plan(config: ChatRun, machine: str) -> None:
     show_plan(plan, make_console())
 
 
-def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
+def _train(kind: str, config: ArraySettings, out: Path, resume: bool) -> None:
     from medseg_agents.evaluation.final_comparison import compare_run
     from medseg_agents.runs.curve import plot_run
 
@@ -78,14 +88,15 @@ def _train(kind: str, config: PPOSettings, out: Path, resume: bool) -> None:
     _check_splits(config)
     train(config, out, resume)
     plot_run(out)
-    result: dict[str, Any] = {"run": out, "policy": f"{kind}:{out}"}
+    plays_as = "rllib" if kind == "rllib" else "sb3"
+    result: dict[str, Any] = {"run": out, "policy": f"{plays_as}:{out}"}
     if config.test_cases:
-        result["test"] = compare_run(kind, config, out, console).as_json()
+        result["test"] = compare_run(plays_as, config, out, console).as_json()
     print_result(result)
     console.print(f"checkpoints, logs and results are in {out}")
 
 
-def _check_splits(config: PPOSettings) -> None:
+def _check_splits(config: ArraySettings) -> None:
     """Refuse a run that would end in an error after all it has learned, for want of other cases.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from medseg_agents import policies
-from medseg_agents.arrays.config import PPOSettings
+from medseg_agents.arrays.config import ArraySettings
 from medseg_agents.evaluation.comparison import Comparison, compare
 from medseg_agents.evaluation.options import CompareOptions
 
@@ -15,7 +15,7 @@ BASELINES = ("stop", "random", "centre-box", "oracle-click")
 """Beside the target's location prior, which is of the run's own cases."""
 
 
-def compare_run(kind: str, config: PPOSettings, out: Path, console: Console) -> Comparison:
+def compare_run(kind: str, config: ArraySettings, out: Path, console: Console) -> Comparison:
     """Play the run's newest checkpoint, likeliest and drawn actions, beside the baselines.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg_agents.arrays.config import PPOSettings
+from medseg_agents.arrays.config import ArraySettings
 from medseg_agents.arrays.networks import PromptNetwork
 from medseg_agents.policies.network import NetworkPolicy
 from medseg_gym.envs.contact_sheet import contact_sheet
@@ -69,10 +69,10 @@ class Validator:
 
     Args:
         config: Of the run.
-        view: See `PPOSettings.view`.
+        view: See `ArraySettings.view`.
     """
 
-    def __init__(self, config: PPOSettings, view: dict[str, Any]) -> None:
+    def __init__(self, config: ArraySettings, view: dict[str, Any]) -> None:
         self.envs = make_envs(
             min(config.num_envs, config.eval_cases),
             cases=config.cases,

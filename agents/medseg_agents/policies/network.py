@@ -96,15 +96,42 @@ def load_network(
     Raises:
         PolicyError: The checkpoint's files are missing, or do not fit the view.
     """
+    config = read_network_config(folder)
     try:
-        values = json.loads((folder / NETWORK_CONFIG).read_text(encoding="utf-8"))
-        config = NetworkConfig(**{**values, "tools": tuple(values["tools"])})
         network = PromptNetwork(observation_space, action_space, config)
+    except _UNUSABLE as error:
+        raise _unusable(folder, error) from error
+    load_weights(network, folder)
+    return network
+
+
+def load_weights(network: PromptNetwork, folder: Path) -> None:
+    """Give a network the weights of a checkpoint.
+
+    Raises:
+        PolicyError: The file is missing or damaged, or of another network.
+    """
+    try:
         network.load_state_dict(load_file(folder / NETWORK_WEIGHTS))
     except _UNUSABLE as error:
-        hint = previous_checkpoint(folder)
-        raise PolicyError(f"{folder}: no network of this view: {error}{hint}") from error
-    return network
+        raise _unusable(folder, error) from error
+
+
+def read_network_config(folder: Path) -> NetworkConfig:
+    """Read size and tools of a checkpoint's network.
+
+    Raises:
+        PolicyError: The file is missing or damaged.
+    """
+    try:
+        values = json.loads((folder / NETWORK_CONFIG).read_text(encoding="utf-8"))
+        return NetworkConfig(**{**values, "tools": tuple(values["tools"])})
+    except _UNUSABLE as error:
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder: Path, error: Exception) -> PolicyError:
+    return PolicyError(f"{folder}: no network of this view: {error}{previous_checkpoint(folder)}")
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,37 @@ def test_every_view_gets_inputs_of_its_size(tools, side, bins):
     assert all(view.action_space.contains(row) for row in actions.numpy())
 
 
+@pytest.mark.parametrize("patch, levels", [(2, 1), (2, 4), (4, 2), (4, 3), (8, 2)])
+def test_patches_and_levels_change_the_network_and_not_its_inputs(patch, levels):
+    network, view = make(32, 16, TOOLS, patch=patch, levels=levels)
+    batch = observations(view)
+    inputs, _ = network(batch)
+    assert inputs.shape == (4, network.num_inputs) and network.cells == 16
+    assert network.look(batch)[2].shape == (4, 4, 32 // patch, 32 // patch)
+    inputs.sum().backward()
+    unused = {name for name, one in network.named_parameters() if one.grad is None}
+    assert unused == {"value.weight", "value.bias"}
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_the_stem_reads_planes_part_by_part_as_one(patch):
+    """The sum of convolutions is the convolution of all planes in one tensor."""
+    network, view = make(32, 16, CLICKS, patch=patch)
+    batch = observations(view)
+    planes = [batch[name].permute(0, 3, 1, 2) for name in ("image", "mask", "prompts")]
+    pixels = torch.cat(planes, 1).float() / 127.5 - 1
+    whole = network.stem(torch.cat([pixels, network.grid.expand(4, -1, -1, -1)], 1))
+    torch.testing.assert_close(network._see(batch), whole, atol=1e-5, rtol=1e-4)
+
+
+def test_bfloat16_changes_little():
+    network, view = make(32, 16, TOOLS)
+    batch = observations(view)
+    with torch.autocast("cpu", torch.bfloat16):
+        lower = network(batch)[0].float()
+    assert (lower - network(batch)[0]).abs().max() < 0.02
+
+
 def test_channels_may_come_first_or_last():
     network, view = make()
     last = observations(view)
@@ -83,7 +114,7 @@ def test_views_that_do_not_fit_are_refused_with_the_way_out():
     with pytest.raises(PolicyError, match=r"3 tools.*tools=\[\.\.\.\]"):
         PromptNetwork(view.observation_space, view.action_space, NetworkConfig())
     odd = ArrayView(["liver"], 36, 16, CLICKS)
-    with pytest.raises(PolicyError, match="multiple of 8"):
+    with pytest.raises(PolicyError, match="multiple of 8 "):
         PromptNetwork(odd.observation_space, odd.action_space, NetworkConfig(tools=CLICKS))
     idle = ArrayView(["liver"], 32, 16, ("undo", "stop"))
     with pytest.raises(PolicyError, match="makes a mask"):

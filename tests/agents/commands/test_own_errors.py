@@ -134,6 +134,7 @@ ARRAYS = ["--steps", "32", "--num-envs", "4", "--rollout", "8", "--minibatch", "
 SAVED = ["--model", "tiny", "--steps", "1", "--save-every", "1", "--batch-size", "1", "--device",
          "cpu", "--play-count", "2", "--play-backbone", "ellipse"]  # fmt: skip
 VALIDATING = {
+    "dagger": [*[word for word in ARRAYS if word not in ("--epochs", "1")], "--eval-every", "32"],
     "sb3-ppo": [*ARRAYS, "--eval-every", "32"],
     "rllib-ppo": [*ARRAYS, "--eval-every", "32", "--env-runners", "0"],
     "rllib-ppo in a runner": [*ARRAYS, "--eval-every", "0", "--env-runners", "0",
@@ -149,7 +150,8 @@ VALIDATING = {
 @pytest.mark.parametrize("name", VALIDATING)
 def test_validation_that_fails_while_a_run_trains(name, own_folder, medseg) -> None:
     trainer = name.split()[0]
-    pytest.importorskip("stable_baselines3" if trainer == "sb3-ppo" else "ray")
+    if trainer != "dagger":
+        pytest.importorskip("stable_baselines3" if trainer == "sb3-ppo" else "ray")
     arguments = [*VALIDATING[name], "--log-to", ""]
     if trainer in ("grpo", "sft", "dpo"):
         from medseg_agents.llm.tiny_model import TinyConfig, build_tiny

@@ -140,6 +140,14 @@ TRAIN = ["--cases", CASES[0], "--reward", REWARDS[1], *PLAY, "--steps", "32", "-
 
 
 @pytest.mark.slow
+def test_train_dagger(medseg, own_folder) -> None:
+    arguments = [word for word in TRAIN if word not in ("--epochs", "1")]
+    view = ("--bins", "1000", "--tools", "box,positive_point,negative_point,undo,clear,stop")
+    medseg("train", "dagger", *arguments, *view, "--annotator", "bright:Bright", "--updates", "2")
+    assert list(Path("run/checkpoints").glob("step-*"))
+
+
+@pytest.mark.slow
 def test_train_sb3(medseg, own_folder) -> None:
     pytest.importorskip("stable_baselines3")
     medseg("train", "sb3-ppo", *TRAIN)

@@ -21,6 +21,7 @@ PLAYED = ["--cases", CASES, "--reward", REWARD, "--backbone", "ellipse", "--devi
 ARRAYS = [*PLAYED, "--steps", "64", "--num-envs", "4", "--rollout", "8", "--minibatch", "32",
           "--epochs", "1", "--eval-every", "0", "--test-cases", "2", "--pool", "4",
           "--checkpoint-every", "32", "--image-size", "32", "--width", "4"]  # fmt: skip
+DAGGER = [word for word in ARRAYS if word not in ("--epochs", "1")]
 CHAT = [*PLAYED, "--model", "caller", "--iterations", "2", "--max-steps", "2",
         "--max-completion-length", "24", "--micro-batch", "4", "--eval-every", "1",
         "--eval-cases", "2", "--checkpoint-every", "1"]  # fmt: skip
@@ -28,6 +29,7 @@ ROWS = ["--model", "caller", "--steps", "3", "--batch-size", "2", "--warmup", "0
         "constant", "--save-every", "1", "--log-every", "1", "--device", "cpu", "--play-cases",
         CASES, "--play-count", "2", "--play-backbone", "ellipse"]  # fmt: skip
 TRAINERS = {
+    "dagger": ([*DAGGER, "--updates", "1"], 32, 96),
     "sb3-ppo": (ARRAYS, 32, 96),
     "rllib-ppo": ([*ARRAYS, "--env-runners", "0"], 32, 96),
     "grpo": ([*CHAT, "--groups", "2", "--num-generations", "2"], 1, 3),
@@ -71,7 +73,8 @@ def final_iou(episode):
 @pytest.fixture(params=TRAINERS)
 def trainer(request, own_folder, medseg, caller):
     """Name, arguments, extension and last step of a trainer, in a folder that has its start."""
-    pytest.importorskip("stable_baselines3" if request.param == "sb3-ppo" else "ray")
+    if request.param != "dagger":
+        pytest.importorskip("stable_baselines3" if request.param == "sb3-ppo" else "ray")
     Path("holding.py").write_text(HOLDING)
     Path("caller").symlink_to(caller)
     if request.param in ("sft", "dpo"):
@@ -132,6 +135,8 @@ def test_a_run_that_is_killed_goes_on_and_further(trainer, medseg) -> None:
     longer = steps(name)
     assert longer[: len(first)] == first and last <= longer[-1] < last + extension
     assert longer == sorted(set(longer))
-    kind = {"sb3-ppo": "sb3:run", "rllib-ppo": "rllib:run"}.get(name, "llm:run/model")
+    kind = {"dagger": "sb3:run", "sb3-ppo": "sb3:run", "rllib-ppo": "rllib:run"}.get(
+        name, "llm:run/model"
+    )
     medseg("eval", "--policy", kind, "--cases", "cases:Squares", "--limit", "1", "--backbone",
            "ellipse", "--max-steps", "2", "--out", "e")  # fmt: skip

@@ -21,6 +21,7 @@ COMMANDS = {
     "run": ["run", "image.png", "--target", "square", "--policy", "stop", *SMALL],
     "generate": ["trajectories", "generate", "--annotator", "stop", *SMALL],
     "play": ["play", "--no-browser", *SMALL],
+    "dagger": ["train", "dagger", *ARRAYS, *SMALL],
     "sb3-ppo": ["train", "sb3-ppo", *ARRAYS, *SMALL],
     "rllib-ppo": ["train", "rllib-ppo", *ARRAYS, *SMALL],
     "grpo": ["train", "grpo", *CHAT, *SMALL],
@@ -29,7 +30,7 @@ COMMANDS = {
     "sft": ["train", "sft", "--trajectories", "episodes.parquet", *ROWS],
     "dpo": ["train", "dpo", "--pairs", "pairs.parquet", *ROWS],
 }
-POLICY = {"compare": "--policies", "generate": "--annotator"}
+POLICY = {"compare": "--policies", "generate": "--annotator", "dagger": "--annotator"}
 CASE = {"sft": "--play-cases", "dpo": "--play-cases"}
 WITHOUT_POLICY = ("sb3-ppo", "rllib-ppo", "grpo", "chat-ppo", "best-of-n", "sft", "dpo")
 WITHOUT_REWARD = ("sft", "dpo")
@@ -108,7 +109,7 @@ def test_a_wrong_name_is_answered(start, medseg) -> None:
             answers[tuple(words[-2:])] = answer, str(refused.value)
     wrong = {words: told for words, (answer, told) in answers.items() if answer not in told}
     assert answers and not wrong, "\n".join(f"{w}: {t}" for w, t in wrong.items())
-    if start in WITHOUT_POLICY:
+    if start in (*WITHOUT_POLICY, "dagger"):
         assert not Path("x/config.json").exists(), (
             "the folder of a run that never began would be in the way"
         )

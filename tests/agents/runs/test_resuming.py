@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from medseg_agents.arrays.dagger.config import DaggerConfig
 from medseg_agents.arrays.rllib.config import RLlibPPOConfig
 from medseg_agents.arrays.sb3.config import SB3PPOConfig
 from medseg_agents.best_of_n.config import BestOfNRun
@@ -21,6 +22,7 @@ from medseg_gym.options import describe_fields
 
 add_installed_commands(app)
 TRAINERS = {
+    "dagger": DaggerConfig(seed=3, width=5),
     "sb3-ppo": SB3PPOConfig(seed=3, width=5),
     "rllib-ppo": RLlibPPOConfig(seed=3, width=5),
     "grpo": GRPORun(seed=3, model="start"),

@@ -13,6 +13,7 @@ from medseg_agents.arrays.networks import NetworkConfig, PromptNetwork
 from medseg_agents.arrays.rllib.callbacks import DICE
 from medseg_agents.arrays.rllib.config import RLlibPPOConfig
 from medseg_agents.arrays.rllib.ppo import ppo_config
+from medseg_agents.arrays.starting import check_start, start_network
 from medseg_agents.evaluation.validation import Validator
 from medseg_agents.policies.network import save_network
 from medseg_agents.runs.folder import RunFolder
@@ -62,8 +63,10 @@ def train_rllib(
     source = check_names(
         load_cases, config.cases, "train", config.backbone, config.checkpoint, config.reward
     )
-    start_ray()
     view = config.view(source.targets)
+    if not resume:
+        check_start(config, view)
+    start_ray()
     run.start(config, view, resume)
     server = None
     options: dict[str, Any] = {}
@@ -93,6 +96,10 @@ def train_rllib(
     try:
         total = config.total(config.steps)
         with RunLog(run.path, total, step, console, log_to=config.log_to) as log:
+            if newest is None and config.start is not None:
+                start_network(network, config, view)
+                _give_weights(algo, network)
+                _save(run, algo, network, config, 0)
             if newest is None and config.clone is not None:
                 from medseg_agents.arrays.cloning import clone  # it alone needs trajectories
 

@@ -20,6 +20,7 @@ from medseg_agents.arrays.networks import NetworkConfig
 from medseg_agents.arrays.sb3.config import SB3PPOConfig
 from medseg_agents.arrays.sb3.policy import PromptPolicy
 from medseg_agents.arrays.sb3.vec_env import MedSegVecEnv
+from medseg_agents.arrays.starting import check_start, start_network
 from medseg_agents.evaluation.validation import Validator
 from medseg_agents.policies.network import save_network
 from medseg_agents.runs.folder import RunFolder, previous_checkpoint
@@ -94,6 +95,8 @@ def train_sb3(
         load_cases, config.cases, "train", config.backbone, config.checkpoint, config.reward
     )
     view = config.view(source.targets)
+    if not resume:
+        check_start(config, view)
     run.start(config, view, resume)
     env = make_vec_env(config)
     newest = run.newest()
@@ -109,8 +112,11 @@ def train_sb3(
         torch.manual_seed(config.seed + step)
     total = config.total(config.steps)
     with RunLog(run.path, total, step, console, log_to=config.log_to) as log:
+        network: Any = model.policy.network
+        if newest is None and config.start is not None:
+            start_network(network, config, view)
+            save_checkpoint(run, model, config, 0)
         if newest is None and config.clone is not None:
-            network: Any = model.policy.network
             from medseg_agents.arrays.cloning import clone  # it alone needs trajectories
 
             clone(network, config, view, log)

@@ -1,0 +1,2 @@
+from .config import DaggerConfig as DaggerConfig
+from .train import train_dagger as train_dagger

@@ -1,0 +1,93 @@
+"""Tasks and sizes of the runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg_agents.arrays.dagger.config import DaggerConfig
+from medseg_agents.arrays.sb3.config import SB3PPOConfig
+
+TASKS = {"abdomen": "phantoms:abdomen", "random": "phantoms:abdomen?position=random"}
+"""Cases by the name in folders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes of the runs.
+
+    Args:
+        steps: Environment steps of imitation where organs lie in their usual place.
+        random_steps: Likewise where they lie anywhere.
+        ppo_steps: Environment steps of PPO from there.
+        updates: Gradient steps after every 256 steps of imitation in usual places.
+        random_updates: Likewise in random ones.
+        pool: Training cases.
+        image_size: Side of what the network sees.
+        width: Of the network.
+        backbone: Segmenter while training.
+        played: Segmenter of the table.
+        precision: Of the network while it imitates.
+        test: Held-out cases of the table.
+    """
+
+    steps: int = 4096
+    random_steps: int = 8192
+    ppo_steps: int = 3072
+    updates: int = 48
+    random_updates: int = 32
+    pool: int = 2000
+    image_size: int = 128
+    width: int = 32
+    backbone: str = "pocket?dtype=bfloat16"
+    played: str = "pocket?dtype=bfloat16"
+    precision: str = "bfloat16"
+    test: int = 200
+
+    def run(self, out: Path, method: str, task: str, seed: int) -> Path:
+        """Folder of a run."""
+        return out / f"{method}-{task}-{seed}"
+
+    def dagger(self, task: str, seed: int) -> DaggerConfig:
+        """Settings of an imitation."""
+        anywhere = task == "random"
+        return DaggerConfig(
+            **self._shared(task, seed),
+            steps=self.random_steps if anywhere else self.steps,
+            updates=self.random_updates if anywhere else self.updates,
+            eval_every=2048,
+            checkpoint_every=1024,
+            precision="bfloat16" if self.precision == "bfloat16" else "float32",
+        )
+
+    def ppo(self, out: Path, task: str, seed: int) -> SB3PPOConfig:
+        """Settings of PPO that goes on from an imitation."""
+        return SB3PPOConfig(
+            **self._shared(task, seed),
+            start=str(self.run(out, "dagger", task, seed)),
+            tools=DaggerConfig().tools,
+            steps=self.ppo_steps,
+            epochs=2,
+            learning_rate=1e-4,
+            target_kl=0.02,
+            entropy=0.0,
+            final_entropy=0.0,
+            eval_every=self.ppo_steps,
+            checkpoint_every=1024,
+        )
+
+    def _shared(self, task: str, seed: int) -> dict[str, Any]:
+        return {
+            "cases": TASKS[task],
+            "pool": self.pool,
+            "backbone": self.backbone,
+            "image_size": self.image_size,
+            "bins": self.image_size // 2,
+            "patch": 4,
+            "levels": 4,
+            "width": self.width,
+            "seed": seed,
+            "eval_cases": 96,
+            "test_cases": 0,
+        }
