@@ -2,11 +2,13 @@
 
     python -m benchmarks.learning.arrays --out runs/arrays --seeds 0,1,2
 
-Needs no network and no files. Per task and seed one imitation, and from it one run of PPO; then a
-table over held-out cases, with the oracle, the annotator, the location prior and the same networks
-shown other cases' images. What is done is not done again when the same command is given again, and
-a run that was killed goes on from its newest checkpoint. Several processes may share the work, with
-other `--seeds` and `--train-only`, in one folder. All cases are synthetic.
+Needs no network and no files. Per task and seed one imitation; from it one run of PPO, and with
+`--repair` one more imitation on episodes that begin with a wrong mask, for
+`benchmarks.policies.repairing` to play. Then a table over held-out cases, with the oracle, the
+annotator, the location prior and the same networks shown other cases' images. What is done is not
+done again when the same command is given again, and a run that was killed goes on from its newest
+checkpoint. Several processes may share the work, with other `--seeds` and `--train-only`, in one
+folder. All cases are synthetic.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ def run(
     seeds: Annotated[str, typer.Option(help="Of networks, pools and draws.")] = "0,1,2",
     tasks: Annotated[str, typer.Option(help=f"Of {', '.join(TASKS)}.")] = "abdomen,random",
     ppo: Annotated[str, typer.Option(help="Tasks on which PPO goes on, or none.")] = "abdomen",
+    repair: Annotated[
+        str, typer.Option(help="Tasks on which wrong masks are imitated on, or none.")
+    ] = "none",
     train_only: Annotated[bool, typer.Option(help="Leave out the tables.")] = False,
     settings: Annotated[
         str, typer.Option(help="Other sizes than the defaults, as steps=512,updates=4.")
@@ -44,7 +49,8 @@ def run(
 
     sizes = read_settings(Sizes, settings)
     numbers = [int(seed) for seed in seeds.split(",")]
-    unknown = {*tasks.split(","), *ppo.split(",")} - {*TASKS, "none", ""}
+    chosen = {*tasks.split(","), *ppo.split(","), *repair.split(",")}
+    unknown = chosen - {*TASKS, "none", ""}
     if unknown:
         raise MedSegError(f"unknown tasks {sorted(unknown)}; there are {', '.join(TASKS)}")
     claim(out / "arrays.json", sizes)
@@ -57,6 +63,11 @@ def run(
                 resume = (folder / "config.json").exists()
                 console.rule(folder.name)
                 train_dagger(config, folder, resume)
+            mending, folder = sizes.repair(out, task, seed), sizes.run(out, "repair", task, seed)
+            if task in repair.split(",") and not is_done(folder, mending.steps):
+                resume = (folder / "config.json").exists()
+                console.rule(folder.name)
+                train_dagger(mending, folder, resume)
             if task not in ppo.split(","):
                 continue
             going_on, folder = sizes.ppo(out, task, seed), sizes.run(out, "ppo", task, seed)

@@ -21,6 +21,9 @@ class Sizes:
         steps: Environment steps of imitation where organs lie in their usual place.
         random_steps: Likewise where they lie anywhere.
         ppo_steps: Environment steps of PPO from there.
+        repair_steps: Environment steps of imitation from there on wrong masks.
+        repair_updates: Gradient steps after every 256 of them.
+        repair_pool: Training cases with a wrong mask.
         updates: Gradient steps after every 256 steps of imitation in usual places.
         random_updates: Likewise in random ones.
         pool: Training cases.
@@ -35,6 +38,9 @@ class Sizes:
     steps: int = 4096
     random_steps: int = 8192
     ppo_steps: int = 3072
+    repair_steps: int = 2560
+    repair_updates: int = 40
+    repair_pool: int = 1000
     updates: int = 48
     random_updates: int = 32
     pool: int = 2000
@@ -57,6 +63,24 @@ class Sizes:
             steps=self.random_steps if anywhere else self.steps,
             updates=self.random_updates if anywhere else self.updates,
             eval_every=2048,
+            checkpoint_every=1024,
+            precision="bfloat16" if self.precision == "bfloat16" else "float32",
+        )
+
+    def repair(self, out: Path, task: str, seed: int) -> DaggerConfig:
+        """Settings of an imitation that goes on with episodes that begin with a wrong mask."""
+        cases = f"{TASKS[task]}{'&' if '?' in TASKS[task] else '?'}initial_mask=wrong"
+        changed = {"cases": cases, "pool": self.repair_pool}
+        return DaggerConfig(
+            **{**self._shared(task, seed), **changed},
+            start=str(self.run(out, "dagger", task, seed)),
+            annotator="oracle-box-click",
+            beta=0.5,
+            beta_until=0.2,
+            steps=self.repair_steps,
+            updates=self.repair_updates,
+            learning_rate=1e-3,
+            eval_every=0,
             checkpoint_every=1024,
             precision="bfloat16" if self.precision == "bfloat16" else "float32",
         )
