@@ -62,7 +62,8 @@ def test_images_that_the_service_dropped_are_sent_again(serve, pocket) -> None:
     rows = [PromptRow(e, AddBox(0.1, 0.1, 0.8, 0.8)) for e in backbone.encode(images)]
     before = backbone.decode(rows)
     service.segmenter.served.cache.clear()
-    assert torch.equal(backbone.decode(rows).logits, before.logits)
+    # Encoded in one batch or in two, as the requests come: equal up to rounding.
+    torch.testing.assert_close(backbone.decode(rows).logits, before.logits, atol=1e-3, rtol=0)
     assert service.segmenter.served.cache.counters.encodes == 2
     backbone.decode(rows)
     assert service.segmenter.served.cache.counters.encodes == 2  # and they stayed
