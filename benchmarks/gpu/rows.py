@@ -13,6 +13,7 @@ from medseg_gym.display.terminal import Table, make_console
 
 PASSED, MISSED, MEASURED = "passed", "missed", "measured"
 SKIPPED, FAILED, LATE = "skipped", "failed", "out of time"
+VERDICTS = (PASSED, MISSED, MEASURED, FAILED, LATE, SKIPPED)
 NEEDS_CUDA = "needs CUDA"
 
 
@@ -139,10 +140,10 @@ def as_table(rows: Iterable[Row], title: str) -> Table:
 def show(rows: Sequence[Row], machine: str) -> None:
     """Print the table, and how many rows had which verdict."""
     verdicts = [row.verdict for row in rows]
-    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts))
+    counted = [(verdicts.count(name), name) for name in VERDICTS if name in verdicts]
     console = make_console()
     console.print(as_table(rows, machine))
-    console.print(counts)
+    console.print(", ".join(f"{count} {name}" for count, name in counted))
 
 
 def is_fine(rows: Iterable[Row]) -> bool:

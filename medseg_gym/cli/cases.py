@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -183,18 +185,21 @@ def _table(spec: str, rows: list[dict[str, Any]], sizes: dict[str, int], limit: 
     return table
 
 
+@contextmanager
+def _reading() -> Iterator[Callable[[int, int], None]]:
+    """Show a bar while cases are read; it is told (done, total)."""
+    with make_progress() as progress:
+        bar = progress.add_task("reading", total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
+
+
 def check(options: CaseCheckOptions, spec: Spec) -> None:
     """Read every case once: counts, sizes, targets, areas, every defect; exit code 1 if any."""
     from medseg_gym.cases.check import check_cases
     from medseg_gym.cases.check_report import tables
 
-    with make_progress() as progress:
-        bar = progress.add_task("reading", total=None)
-        report = check_cases(
-            spec,
-            options.limit,
-            lambda done, total: progress.update(bar, completed=done, total=total),
-        )
+    with _reading() as progress:
+        report = check_cases(spec, options.limit, progress)
     print_result(report.as_dict())
     console = make_console()
     for block in tables(report):
@@ -217,13 +222,8 @@ def card(
     from medseg_gym.cases.card.page import AREAS, as_markdown, plot_areas
     from medseg_gym.storage.atomic_write import atomic_write, named_failures
 
-    with make_progress() as progress:
-        bar = progress.add_task("reading", total=None)
-        made = make_card(
-            spec,
-            options.limit,
-            lambda done, total: progress.update(bar, completed=done, total=total),
-        )
+    with _reading() as progress:
+        made = make_card(spec, options.limit, progress)
     print_result(made.as_dict())
     console = make_console()
     console.print(as_markdown(made), markup=False, highlight=False, soft_wrap=True, end="")

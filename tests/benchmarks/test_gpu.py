@@ -257,8 +257,7 @@ def run_on(packages, tmp_path, *arguments):
     table = ran.stdout.rpartition("small models")[2]
     for row in results["rows"]:
         assert row["verdict"] in ("measured", "skipped"), row
-    counts = table.strip().splitlines()[-1]
-    assert " skipped" in counts and " measured" in counts
+    assert table.strip().splitlines()[-1].endswith(" skipped")
     return {part: [r for r in results["rows"] if r["part"] == part] for part in PARTS}
 
 

@@ -12,16 +12,18 @@ pytest.importorskip("trl")
 
 from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
 
-from benchmarks.learning.vision.scenes import Scenes, draw_scenes, sides_of
+from benchmarks.learning.vision.scenes import Scenes, draw_scenes
 from benchmarks.learning.vision.tower import (
     SUBCELLS,
     Seeing,
-    box_iou,
+    box_agreement,
     cover_loss,
     train_tower,
 )
+from medseg_gym.annotators.box import tight_box
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.prompts import AddBox
 
 SPEC, SIDE = "phantoms:fundus?position=random", 64
 GRID = SUBCELLS * SIDE // (2 * TinyConfig().patch)
@@ -51,6 +53,7 @@ def test_scenes_are_the_cases_as_the_model_is_shown_them(scenes):
             assert case.mask[rows, columns].sum() == case.mask.sum()
         else:
             assert np.isnan(scenes.sides[image, slot]).all()
+        assert scenes.boxes(image)[slot] == tight_box(case.mask)
 
 
 @pytest.mark.parametrize("turn", range(4))
@@ -65,12 +68,14 @@ def test_image_and_covers_turn_together(scenes, turn):
 def test_boxes():
     mask = np.zeros((10, 20), bool)
     mask[2:5, 4:14] = True
-    sides = np.array(sides_of(mask))
-    assert sides.tolist() == pytest.approx([0.2, 0.2, 0.7, 0.5])
-    nothing = np.array(sides_of(mask & False))
-    assert box_iou(sides, sides) == pytest.approx(1) and box_iou(nothing, nothing) == 1
-    assert box_iou(sides, nothing) == 0
-    assert box_iou(sides, sides + np.array([0.25, 0, 0.25, 0])) == pytest.approx(1 / 3)
+    box = tight_box(mask)
+    assert box is not None
+    assert [box.x1, box.y1, box.x2, box.y2] == pytest.approx([0.2, 0.2, 0.7, 0.5])
+    nothing = tight_box(mask & False)
+    assert box_agreement(box, box) == pytest.approx(1) and box_agreement(nothing, nothing) == 1
+    assert box_agreement(box, nothing) == 0 == box_agreement(nothing, box)
+    aside = AddBox(box.x1 + 0.25, box.y1, box.x2 + 0.25, box.y2)
+    assert box_agreement(box, aside) == pytest.approx(1 / 3)
 
 
 def test_the_loss_is_least_where_the_covers_are_told():

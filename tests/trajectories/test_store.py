@@ -168,11 +168,15 @@ def test_foreign_folders_and_newer_versions_are_refused(tmp_path):
     newer = {"format": "medseg_gym trajectories", "version": str(FORMAT_VERSION + 1)}
     chunk.unlink()
     pq.write_table(table.replace_schema_metadata(newer), tmp_path / "s" / "a.parquet")
-    with pytest.raises(TrajectoryError, match=rf"a\.parquet has format version {FORMAT_VERSION + 1}"):
+    with pytest.raises(
+        TrajectoryError, match=rf"a\.parquet has format version {FORMAT_VERSION + 1}"
+    ):
         TrajectoryStore(tmp_path / "s")
     (tmp_path / "s" / "format.json").write_text(json.dumps(newer))
     for opening in (TrajectoryStore, TrajectoryWriter):
-        with pytest.raises(TrajectoryError, match=rf"format.json has format version {FORMAT_VERSION + 1}"):
+        with pytest.raises(
+            TrajectoryError, match=rf"format.json has format version {FORMAT_VERSION + 1}"
+        ):
             opening(tmp_path / "s")
 
 

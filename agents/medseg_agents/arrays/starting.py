@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from medseg_agents.arrays.config import ArraySettings, NetworkSize
 from medseg_agents.arrays.networks import NetworkConfig, PromptNetwork
 from medseg_agents.policies.network import load_weights, read_network_config
-from medseg_agents.runs.folder import find_checkpoint
+from medseg_agents.runs.folder import RunFolder, find_checkpoint
+from medseg_agents.runs.names import check_names
+from medseg_gym.cases import load_cases
 from medseg_gym.errors import PolicyError
 
 _KEPT = {"stop_bias"}
 """Settings of the network that say nothing once it is trained."""
+
+
+def prepare_run(
+    config: ArraySettings, out: str | Path, resume: bool
+) -> tuple[RunFolder, dict[str, Any]]:
+    """Check what a run was given before it claims its folder.
+
+    Args:
+        config: Of the run.
+        out: Its folder.
+        resume: Go on from its newest checkpoint.
+
+    Returns:
+        The run, not yet started, and its view (see `ArraySettings.view`).
+
+    Raises:
+        MedSegError: See `RunFolder.check`; or cases, backbone, reward or start cannot be used.
+    """
+    run = RunFolder(out)
+    run.check(config, resume)
+    source = check_names(
+        load_cases, config.cases, "train", config.backbone, config.checkpoint, config.reward
+    )
+    view = config.view(source.targets)
+    if not resume:
+        check_start(config, view)
+    return run, view
 
 
 def check_start(config: ArraySettings, view: dict[str, Any]) -> None:

@@ -11,9 +11,11 @@ import torch
 from torch.nn import functional
 
 from benchmarks.shared.workers import worker_pool
+from medseg_gym.annotators.box import tight_box
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.views.chat import ChatView
+from medseg_gym.prompts import AddBox
 from medseg_gym.storage.atomic_write import atomic_path
 
 SHARD = 1000  # images of a file
@@ -27,7 +29,7 @@ class Scenes:
         images: N x S x S x 3 uint8, as the model is shown them.
         covers: N x K x G x G uint8, how much of each cell a target covers; 255 is all of it.
         targets: N x K int64, positions in the case source's target texts.
-        sides: N x K x 4 float32, tight boxes (left, top, right, bottom) in shares of the image;
+        sides: N x K x 4 float64, tight boxes (left, top, right, bottom) in shares of the image;
             not a number where the target is absent.
     """
 
@@ -42,6 +44,10 @@ class Scenes:
         parts = [np.load(file) for file in files]
         names = ("images", "covers", "targets", "sides")
         return cls(*(np.concatenate([part[name] for part in parts]) for name in names))
+
+    def boxes(self, image: int) -> list[AddBox | None]:
+        """Tight boxes of the targets of an image; None where one is absent."""
+        return [None if np.isnan(sides).any() else AddBox(*sides) for sides in self.sides[image]]
 
     def batch(self, chosen: np.ndarray, turns: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
         """Return images and covers, each turned by quarters.
@@ -122,26 +128,16 @@ def _draw(
         )
         covers.append((cells[0] * 255).round().byte().numpy())
         targets.append([number[case.target] for case in together])
-        sides.append([sides_of(mask) for mask in masks])
+        sides.append([_sides(tight_box(mask)) for mask in masks])
     with atomic_path(file) as temporary, temporary.open("wb") as out:
         np.savez(
             out,
             images=np.stack(images),
             covers=np.stack(covers),
             targets=np.array(targets),
-            sides=np.array(sides, np.float32),
+            sides=np.array(sides),
         )
 
 
-def sides_of(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """Return left, top, right and bottom of a mask in shares of the image; NaN where empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return (np.nan,) * 4
-    height, width = mask.shape
-    return (
-        float(columns[0] / width),
-        float(rows[0] / height),
-        float((columns[-1] + 1) / width),
-        float((rows[-1] + 1) / height),
-    )
+def _sides(box: AddBox | None) -> tuple[float, float, float, float]:
+    return (np.nan,) * 4 if box is None else (box.x1, box.y1, box.x2, box.y2)

@@ -16,8 +16,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.learning.vision.scenes import Scenes, sides_of
+from benchmarks.learning.vision.scenes import Scenes
+from medseg_gym.annotators.box import box_iou, tight_box
 from medseg_gym.backbones.checkpoints import read_torch_file
+from medseg_gym.prompts import AddBox
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_path
 from medseg_gym.storage.line_files import append_rows
 
@@ -166,15 +168,13 @@ def watch(seeing: Seeing, scenes: Scenes) -> dict[str, float]:
         images, covers = scenes.batch(chosen, np.zeros(len(chosen), int))
         logits = seeing(images, torch.from_numpy(scenes.targets[chosen]))
         losses.append(cover_loss(logits, covers).item())
-        for seen, sides in zip((logits > 0).numpy(), scenes.sides[chosen], strict=True):
-            ious += [box_iou(np.array(sides_of(m)), s) for m, s in zip(seen, sides, strict=True)]
+        for image, seen in zip(chosen, (logits > 0).numpy(), strict=True):
+            pairs = zip(map(tight_box, seen), scenes.boxes(int(image)), strict=True)
+            ious += [box_agreement(*pair) for pair in pairs]
     seeing.train()
     return {"held_out/loss": float(np.mean(losses)), "held_out/box_iou": float(np.mean(ious))}
 
 
-def box_iou(one: np.ndarray, other: np.ndarray) -> float:
-    """IoU of two boxes (left, top, right, bottom); NaN is no box, and two of none agree."""
-    if np.isnan(one).any() or np.isnan(other).any():
-        return float(np.isnan(one).any() and np.isnan(other).any())
-    both = (np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])).clip(0).prod()
-    return float(both / ((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod() - both))
+def box_agreement(one: AddBox | None, other: AddBox | None) -> float:
+    """IoU of two boxes; two of none agree."""
+    return float(one is other) if one is None or other is None else box_iou(one, other)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,17 +18,16 @@ def bilinear(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
 
 
-def resize_each(
-    logits: torch.Tensor,
-    embeddings: Sequence[Embedding],
-    resize: Callable[[torch.Tensor, Embedding], torch.Tensor],
+def resize_to_images(
+    logits: torch.Tensor, embeddings: Sequence[Embedding], frame_side: int | None = None
 ) -> list[torch.Tensor]:
-    """Apply `resize` once per group of rows whose images are resized alike.
+    """Resize logits to their images, once per group of rows whose images are resized alike.
 
     Args:
         logits: B x h x w.
         embeddings: B embeddings.
-        resize: Takes b x 1 x h x w and any embedding of the group, returns b x 1 x H x W.
+        frame_side: Side of the square that images were padded to: SAM's two steps, to the square,
+            whose padding is cut off, and to the image. None where they were squashed to it.
 
     Returns:
         B tensors H x W, in order.
@@ -39,7 +38,11 @@ def resize_each(
     resized_rows: list[torch.Tensor] = [logits] * len(embeddings)
     for members in groups.values():
         rows = logits if len(groups) == 1 else logits[to_device(members, logits.device)]
-        resized = resize(rows[:, None], embeddings[members[0]])
+        like, resized = embeddings[members[0]], rows[:, None]
+        if frame_side is not None:
+            height, width = like.input_size
+            resized = bilinear(resized, (frame_side, frame_side))[:, :, :height, :width]
+        resized = bilinear(resized, like.image_size)
         for member, image in zip(members, resized[:, 0], strict=True):
             resized_rows[member] = image
     return resized_rows

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medseg_gym.backbones.batching.resize import bilinear, resize_each
+from medseg_gym.backbones.batching.resize import resize_to_images
 from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.protocol import Embedding, Prediction, PromptRow
 from medseg_gym.errors import BackboneError
@@ -89,7 +89,7 @@ class EllipseBackbone:
 
     def to_image(self, logits: torch.Tensor, embeddings: Sequence[Embedding]) -> list[torch.Tensor]:
         """Resize the square to each image."""
-        return resize_each(logits, embeddings, lambda rows, like: bilinear(rows, like.image_size))
+        return resize_to_images(logits, embeddings)
 
 
 def build(checkpoint: Path | None, device: torch.device, **options: Any) -> EllipseBackbone:

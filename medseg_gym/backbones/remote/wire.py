@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from medseg_gym.backbones.batching.resize import bilinear, resize_each
+from medseg_gym.backbones.batching.resize import resize_to_images
 from medseg_gym.backbones.protocol import PROMPT_KINDS, Embedding, PromptRow
 from medseg_gym.errors import BackboneError
 from medseg_gym.prompts import AddBox, AddPoint
@@ -160,13 +160,6 @@ class ServedFacts:
 
     def to_image(self, logits: torch.Tensor, embeddings: Sequence[Embedding]) -> list[torch.Tensor]:
         """Resize logits, B x h x w, to B images H x W, as the served backbone's own does."""
-        frame = (self.frame_side, self.frame_side)
-
-        def resize(rows: torch.Tensor, like: Embedding) -> torch.Tensor:
-            if self.framing == "padded":
-                height, width = like.input_size
-                rows = bilinear(rows, frame)[:, :, :height, :width]
-            return bilinear(rows, like.image_size)
-
+        padded = self.framing == "padded"
         with torch.inference_mode():
-            return resize_each(logits, embeddings, resize)
+            return resize_to_images(logits, embeddings, self.frame_side if padded else None)

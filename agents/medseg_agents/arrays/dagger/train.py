@@ -16,14 +16,12 @@ from medseg_agents.arrays.dagger.learner import Learner
 from medseg_agents.arrays.dagger.rollout import Rollout
 from medseg_agents.arrays.dagger.state_buffer import StateBuffer
 from medseg_agents.arrays.networks import NetworkConfig
-from medseg_agents.arrays.starting import check_start, start_network
+from medseg_agents.arrays.starting import prepare_run, start_network
 from medseg_agents.evaluation.validation import Validator
 from medseg_agents.policies.network import load_weights, save_network
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.runs.log import RunLog
-from medseg_agents.runs.names import check_names
 from medseg_gym import annotators
-from medseg_gym.cases import load_cases
 from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.prompts import ArrayCodec
 
@@ -48,15 +46,8 @@ def train_dagger(
     Raises:
         MedSegError: See `RunFolder.start`; or cases, backbone, annotator or start cannot be used.
     """
-    run = RunFolder(out)
-    run.check(config, resume)
-    source = check_names(
-        load_cases, config.cases, "train", config.backbone, config.checkpoint, config.reward
-    )
+    run, view = prepare_run(config, out, resume)
     annotators.make(config.annotator, ArrayCodec(config.bins, config.tools))
-    view = config.view(source.targets)
-    if not resume:
-        check_start(config, view)
     run.start(config, view, resume)
     envs = make_envs(config, view)
     learner = Learner(config, envs.single_observation_space, envs.single_action_space)

@@ -13,15 +13,13 @@ from medseg_agents.arrays.networks import NetworkConfig, PromptNetwork
 from medseg_agents.arrays.rllib.callbacks import DICE
 from medseg_agents.arrays.rllib.config import RLlibPPOConfig
 from medseg_agents.arrays.rllib.ppo import ppo_config
-from medseg_agents.arrays.starting import check_start, start_network
+from medseg_agents.arrays.starting import prepare_run, start_network
 from medseg_agents.evaluation.validation import Validator
 from medseg_agents.policies.network import save_network
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.runs.gpus import backbone_share, count_gpus
 from medseg_agents.runs.log import RunLog
-from medseg_agents.runs.names import check_names
 from medseg_agents.runs.runner_errors import raise_failures
-from medseg_gym.cases import load_cases
 from medseg_gym.envs.views.array import ArrayView
 from medseg_gym.parallel.ray_address import check_address
 
@@ -58,14 +56,7 @@ def train_rllib(
     Raises:
         MedSegError: See `RunFolder.start`; or cases, backbone or clone cannot be used.
     """
-    run = RunFolder(out)
-    run.check(config, resume)
-    source = check_names(
-        load_cases, config.cases, "train", config.backbone, config.checkpoint, config.reward
-    )
-    view = config.view(source.targets)
-    if not resume:
-        check_start(config, view)
+    run, view = prepare_run(config, out, resume)
     start_ray()
     run.start(config, view, resume)
     server = None

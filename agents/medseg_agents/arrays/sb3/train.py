@@ -20,12 +20,11 @@ from medseg_agents.arrays.networks import NetworkConfig
 from medseg_agents.arrays.sb3.config import SB3PPOConfig
 from medseg_agents.arrays.sb3.policy import PromptPolicy
 from medseg_agents.arrays.sb3.vec_env import MedSegVecEnv
-from medseg_agents.arrays.starting import check_start, start_network
+from medseg_agents.arrays.starting import prepare_run, start_network
 from medseg_agents.evaluation.validation import Validator
 from medseg_agents.policies.network import save_network
 from medseg_agents.runs.folder import RunFolder, previous_checkpoint
 from medseg_agents.runs.log import RunLog
-from medseg_agents.runs.names import check_names
 from medseg_gym.cases import load_cases
 from medseg_gym.errors import MedSegError
 from medseg_gym.storage.atomic_write import atomic_write
@@ -89,14 +88,7 @@ def train_sb3(
     Raises:
         MedSegError: See `RunFolder.start`; or cases, backbone or clone cannot be used.
     """
-    run = RunFolder(out)
-    run.check(config, resume)
-    source = check_names(
-        load_cases, config.cases, "train", config.backbone, config.checkpoint, config.reward
-    )
-    view = config.view(source.targets)
-    if not resume:
-        check_start(config, view)
+    run, view = prepare_run(config, out, resume)
     run.start(config, view, resume)
     env = make_vec_env(config)
     newest = run.newest()

@@ -14,13 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from medseg_gym.backbones.batching.collate import collate
 from medseg_gym.backbones.batching.passes import BatchedBackbone
-from medseg_gym.backbones.batching.resize import bilinear, resize_each
+from medseg_gym.backbones.batching.resize import resize_to_images
 from medseg_gym.backbones.batching.transfer import to_device
-from medseg_gym.backbones.families.hf.families import Family, family_of, read_config
+from medseg_gym.backbones.families.hf.families import (
+    Family,
+    family_of,
+    place_of,
+    read_config,
+)
 from medseg_gym.backbones.protocol import Embedding, Prediction, PromptRow
 from medseg_gym.errors import CheckpointError
-from medseg_gym.prompts import AddBox, AddPoint
 
 
 class HfBackbone(BatchedBackbone):
@@ -51,20 +56,22 @@ class HfBackbone(BatchedBackbone):
         super().__init__(model, name, device, **options)
         self._images = getattr(processor, "image_processor", processor)
         self._family = family
+        self._frame_side = (
+            int(self.model.config.vision_config.image_size) if family.padded else None
+        )
         self._encoder = self.compiled(self.model.get_image_embeddings)
 
     # encode -----------------------------------------------------------------------------------
     def _encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
         made = self._images(images=[np.array(image) for image in images], return_tensors="pt")
         pixels = to_device(made["pixel_values"], self.device)
-        self.image_side = int(pixels.shape[-1])
         levels = _levels(self._encoder(pixels))
         sizes = made.get("reshaped_input_sizes") if self._family.padded else None
         return [
             Embedding(
                 tuple(level[i].to(self.dtype, copy=True) for level in levels),
                 image.shape[:2],
-                (self.image_side, self.image_side) if sizes is None else _size(sizes[i]),
+                _size(pixels.shape[-2:] if sizes is None else sizes[i]),
             )
             for i, image in enumerate(images)
         ]
@@ -86,14 +93,12 @@ class HfBackbone(BatchedBackbone):
     def _run(self, rows: Sequence[PromptRow]) -> tuple[torch.Tensor, torch.Tensor]:
         """Best mask, B x h x w, and its predicted IoU, B, of rows of one combination."""
         given: dict[str, Any] = self._features(rows)
-        if rows[0].points:
-            places = [[_place(point, row.embedding) for point in row.points] for row in rows]
-            labels = [[int(point.positive) for point in row.points] for row in rows]
-            given["input_points"] = to_device(places, self.device)[:, None]
-            given["input_labels"] = to_device(labels, self.device)[:, None]
-        if rows[0].box is not None:
-            boxes = [_corners(row.box, row.embedding) for row in rows if row.box is not None]
-            given["input_boxes"] = to_device(boxes, self.device)[:, None]
+        tokens, clicks = collate(rows, self.device), len(rows[0].points)
+        if clicks:
+            given["input_points"] = tokens.coords[:, None, :clicks]
+            given["input_labels"] = tokens.labels[:, None, :clicks]
+        if rows[0].box is not None:  # its corners stand behind the clicks
+            given["input_boxes"] = tokens.coords[:, clicks : clicks + 2].flatten(1)[:, None]
         if rows[0].mask_input is not None:
             fed = [row.mask_input for row in rows if row.mask_input is not None]
             given["input_masks"] = torch.stack(fed)[:, None]
@@ -118,14 +123,7 @@ class HfBackbone(BatchedBackbone):
     @torch.inference_mode()
     def to_image(self, logits: torch.Tensor, embeddings: Sequence[Embedding]) -> list[torch.Tensor]:
         """Resize to each image; a padded family to its square first, whose padding is cut off."""
-
-        def resize(rows: torch.Tensor, like: Embedding) -> torch.Tensor:
-            if self._family.padded:
-                height, width = like.input_size
-                rows = bilinear(rows, (self.image_side, self.image_side))[:, :, :height, :width]
-            return bilinear(rows, like.image_size)
-
-        return resize_each(logits, embeddings, resize)
+        return resize_to_images(logits, embeddings, self._frame_side)
 
 
 def _levels(made: Any) -> list[torch.Tensor]:
@@ -141,28 +139,6 @@ def _levels(made: Any) -> list[torch.Tensor]:
 def _size(size: Any) -> tuple[int, int]:
     height, width = (int(side) for side in size)
     return height, width
-
-
-def _scales(embedding: Embedding) -> tuple[float, float, float, float]:
-    """Width and height of the image, and pixels of the input per pixel of it along both."""
-    height, width = embedding.image_size
-    rows, columns = embedding.input_size
-    return width, height, columns / width, rows / height
-
-
-def _place(point: AddPoint, embedding: Embedding) -> tuple[float, float]:
-    width, height, across, down = _scales(embedding)
-    return (point.x * width - 0.5) * across, (point.y * height - 0.5) * down
-
-
-def _corners(box: AddBox, embedding: Embedding) -> tuple[float, float, float, float]:
-    width, height, across, down = _scales(embedding)
-    return (
-        (box.x1 * width - 0.5) * across,
-        (box.y1 * height - 0.5) * down,
-        (box.x2 * width - 0.5) * across,
-        (box.y2 * height - 0.5) * down,
-    )
 
 
 def build(
@@ -187,7 +163,7 @@ def build(
     logging.disable_progress_bar()  # it would cut through the program's own
     name = str(checkpoint)
     family = family_of(name, read_config(name, download))
-    place = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    place = place_of(name)
     try:
         model_class = getattr(transformers, family.model)
         model = model_class.from_pretrained(place, local_files_only=not download)

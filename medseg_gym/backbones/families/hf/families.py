@@ -38,6 +38,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 """By `model_type`. Published SAM 2 checkpoints say "sam2_video" and hold the image model too."""
 
 
+def place_of(name: str) -> str:
+    """Return a folder's path, or the id where there is no such folder."""
+    folder = Path(name).expanduser()
+    return str(folder) if folder.is_dir() else name
+
+
 def read_config(name: str, download: bool) -> dict[str, Any]:
     """Read the configuration of a checkpoint.
 
@@ -50,16 +56,14 @@ def read_config(name: str, download: bool) -> dict[str, Any]:
     """
     from transformers import PretrainedConfig
 
-    if Path(name).expanduser().is_dir() and not (Path(name).expanduser() / "config.json").is_file():
+    place = place_of(name)
+    if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
         raise CheckpointError(
             f"{name} has no config.json: it is no checkpoint as transformers saves one "
             "(save_pretrained of model and processor)"
         )
     try:
-        config, _ = PretrainedConfig.get_config_dict(
-            str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name,
-            local_files_only=not download,
-        )
+        config, _ = PretrainedConfig.get_config_dict(place, local_files_only=not download)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{name} is neither a folder with a checkpoint nor in the local Hugging Face cache; "

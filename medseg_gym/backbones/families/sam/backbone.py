@@ -15,7 +15,7 @@ from torch import nn
 
 from medseg_gym.backbones.batching.collate import collate
 from medseg_gym.backbones.batching.passes import BatchedBackbone
-from medseg_gym.backbones.batching.resize import bilinear, resize_each
+from medseg_gym.backbones.batching.resize import resize_to_images
 from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
 from medseg_gym.backbones.families.sam.modeling import Sam
@@ -125,13 +125,7 @@ class SamBackbone(BatchedBackbone):
     @torch.inference_mode()
     def to_image(self, logits: torch.Tensor, embeddings: Sequence[Embedding]) -> list[torch.Tensor]:
         """Resize to the input frame, cut the padding off, resize to each image: SAM's two steps."""
-        side = (self.image_side, self.image_side)
-
-        def resize(rows: torch.Tensor, like: Embedding) -> torch.Tensor:
-            height, width = like.input_size
-            return bilinear(bilinear(rows, side)[:, :, :height, :width], like.image_size)
-
-        return resize_each(logits, embeddings, resize)
+        return resize_to_images(logits, embeddings, self.image_side)
 
 
 def build(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from medseg_gym.backbones.batching.collate import INERT, collate
 from medseg_gym.backbones.batching.passes import BatchedBackbone
-from medseg_gym.backbones.batching.resize import bilinear, resize_each
+from medseg_gym.backbones.batching.resize import resize_to_images
 from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
 from medseg_gym.backbones.families.sam.prompts import PromptEmbedder
@@ -183,7 +183,7 @@ class Sam2Backbone(BatchedBackbone):
     @torch.inference_mode()
     def to_image(self, logits: torch.Tensor, embeddings: Sequence[Embedding]) -> list[torch.Tensor]:
         """Resize the square to each image."""
-        return resize_each(logits, embeddings, lambda rows, like: bilinear(rows, like.image_size))
+        return resize_to_images(logits, embeddings)
 
 
 def build_model(config: str, image_size: int | None = None) -> SAM2Base:
