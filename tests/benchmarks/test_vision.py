@@ -17,7 +17,6 @@ from benchmarks.learning.vision.tower import (
     SUBCELLS,
     Seeing,
     box_agreement,
-    cover_loss,
     train_tower,
 )
 from medseg_gym.annotators.box import tight_box
@@ -76,14 +75,6 @@ def test_boxes():
     assert box_agreement(box, nothing) == 0 == box_agreement(nothing, box)
     aside = AddBox(box.x1 + 0.25, box.y1, box.x2 + 0.25, box.y2)
     assert box_agreement(box, aside) == pytest.approx(1 / 3)
-
-
-def test_the_loss_is_least_where_the_covers_are_told():
-    covers = torch.zeros(1, 1, 8, 8)
-    covers[..., 2:5, 3:6] = 1
-    right, blank = 20 * covers - 10, torch.full_like(covers, -10)
-    assert cover_loss(right, covers) < 0.01 < 0.9 < cover_loss(blank, covers)
-    assert cover_loss(blank, covers * 0) < 0.01  # absent, and nothing is seen
 
 
 def test_logits_lie_where_their_tokens_lie(tmp_path):

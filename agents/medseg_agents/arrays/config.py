@@ -67,6 +67,12 @@ class NetworkSize(Options):
     the coarsest level along a side.
     """
 
+    localizer: int = 0
+    """Channels at the finest level of a second network, which says from the image alone what each
+    target covers, and whose outline of the target is shown to the first; 0 leaves it out. `medseg
+    train dagger --localizer-steps` trains it, other trainers take it from `--start`.
+    """
+
     stop_bias: float = -2.0
     """Logit that Stop starts with, beside 0 for the others. A first policy that stops in most first
     steps sees too few clicks to learn where they pay, and learns that stopping is best.

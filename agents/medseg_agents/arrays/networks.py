@@ -16,8 +16,10 @@ from gymnasium import spaces
 from torch import nn
 from torch.nn import functional
 
+from medseg_agents.arrays.blocks import Block, level_widths, make_stem, place_grid
 from medseg_agents.arrays.config import ArraySettings, NetworkSize
 from medseg_agents.arrays.distribution import PromptDistribution, count_maps, tool_names
+from medseg_agents.arrays.localizer.network import PLANES, Localizer, outline_planes
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import TOOLS
 
@@ -65,34 +67,32 @@ class PromptNetwork(nn.Module):
         )
         self.bins = int(action_space.nvec[1])
         self.cells = min(self.side // 2, self.bins)
-        # Twice as many channels a level, up to four times: more would be weights, not sight.
-        wide = [config.width * 2 ** min(level, 2) for level in range(config.levels)]
+        wide = level_widths(config.width, config.levels)
         self.width, coarse = config.width, wide[-1]
         self.condition = nn.Sequential(
             nn.Linear(targets + 1, coarse), nn.SiLU(), nn.Linear(coarse, coarse), nn.SiLU()
         )
         self.targets = targets
         planes = sum(_PLANES.values()) + 2
-        self.stem = (
-            nn.Conv2d(planes, wide[0], 3, 2, 1)
-            if config.patch == 2
-            else nn.Conv2d(planes, wide[0], config.patch, config.patch)
-        )
+        self.stem = make_stem(planes, wide[0], config.patch)
         self.levels = config.levels
         for level, (fine, coarser) in enumerate(pairwise(wide), start=1):
-            self.add_module(f"down{level}", _Block(fine, coarser, coarse, stride=2))
-        self.deep = _Block(coarse, coarse, coarse)
+            self.add_module(f"down{level}", Block(fine, coarser, coarse, stride=2))
+        self.deep = Block(coarse, coarse, coarse)
         for level, (fine, coarser) in enumerate(reversed(list(pairwise(wide))), start=1):
-            self.add_module(f"up{level}", _Block(coarser + fine, fine, coarse))
+            self.add_module(f"up{level}", Block(coarser + fine, fine, coarse))
         # Several places lie in one patch: their logits are channels first.
         self.split = max(1, config.patch // 2)
+        self.localizer: Localizer | None = None
+        if config.localizer:
+            sizes = config.patch, config.localizer, config.levels
+            self.localizer = Localizer(self.side, targets, *sizes)
+            self.outlook = nn.Conv2d(PLANES * self.split**2, wide[0], 1)
         self.places = nn.Conv2d(wide[0], count_maps(self.tools) * self.split**2, 1)
         self.trunk = nn.Sequential(nn.Linear(3 * coarse, 2 * coarse), nn.SiLU())
         self.tool = nn.Linear(2 * coarse, len(self.tools))
         self.value = nn.Linear(2 * coarse, 1)
-        axis = (torch.arange(self.side) + 0.5) / self.side * 2 - 1
-        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))
-        self.register_buffer("grid", grid[None], persistent=False)
+        self.register_buffer("grid", place_grid(self.side), persistent=False)
         for head in (self.places, self.tool):
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ class PromptNetwork(nn.Module):
         left = observation["steps_left"].reshape(batch, 1).float()
         condition = self.condition(torch.cat([target.reshape(batch, -1).float(), left], 1))
 
-        seen = [functional.silu(self._see(observation))]
+        seen = [functional.silu(self._see(observation) + self._outlook(observation, target))]
         for level in range(1, self.levels):
             seen.append(self.get_submodule(f"down{level}")(seen[-1], condition))
         coarse = hidden = self.deep(seen.pop(), condition)
@@ -154,6 +154,23 @@ class PromptNetwork(nn.Module):
         trunk = self.trunk(summary)
         inputs = torch.cat([self.tool(trunk), maps.flatten(1)], 1)
         return inputs, self.value(trunk)[:, 0], hidden
+
+    def _outlook(
+        self, observation: Mapping[str, Any], target: torch.Tensor
+    ) -> torch.Tensor | float:
+        """What the localizer says of the target, at the stem's places; 0 where there is none.
+
+        It learns from outlines alone (see `medseg_agents.arrays.localizer`): gradients of actions,
+        few and noisy beside those, do not reach it.
+        """
+        if self.localizer is None:
+            return 0.0
+        with torch.no_grad():
+            image = _channels_first(observation["image"], _PLANES["image"])
+            outline = self.localizer(image, target.reshape(len(target), -1).argmax(1)[:, None])
+            planes = functional.pixel_unshuffle(outline_planes(outline[:, 0].float()), self.split)
+        seen: torch.Tensor = self.outlook(planes)
+        return seen
 
     def _see(self, observation: Mapping[str, Any]) -> torch.Tensor:
         """The stem's convolution of all planes and the places' coordinates.
@@ -178,27 +195,6 @@ class PromptNetwork(nn.Module):
     def distribution(self, inputs: torch.Tensor) -> PromptDistribution:
         """The distribution that rows of inputs stand for."""
         return PromptDistribution(inputs, self.tools, self.bins, self.cells)
-
-
-class _Block(nn.Module):
-    """Two 3 x 3 convolutions with a residual; the first is scaled and shifted by the condition."""
-
-    def __init__(self, inside: int, outside: int, condition_size: int, stride: int = 1) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
-        self.norm = nn.GroupNorm(min(8, outside), outside, affine=False)
-        self.film = nn.Linear(condition_size, 2 * outside)
-        self.second = nn.Conv2d(outside, outside, 3, 1, 1)
-        self.skip = (
-            nn.Conv2d(inside, outside, 1, stride)
-            if (inside != outside or stride > 1)
-            else nn.Identity()
-        )
-
-    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        scale, shift = self.film(condition)[..., None, None].chunk(2, 1)
-        hidden = functional.silu(self.norm(self.first(x)) * (1 + scale) + shift)
-        return functional.silu(self.second(hidden) + self.skip(x))
 
 
 def _channels_first(plane: torch.Tensor, channels: int) -> torch.Tensor:

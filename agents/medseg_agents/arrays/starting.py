@@ -41,6 +41,11 @@ def prepare_run(
     )
     view = config.view(source.targets)
     if not resume:
+        if config.localizer and not config.start and not getattr(config, "localizer_steps", 0):
+            raise PolicyError(
+                "nothing would train the localizer: start from a run that has one (--start), or "
+                "give --localizer-steps to medseg train dagger"
+            )
         check_start(config, view)
     return run, view
 

@@ -20,6 +20,10 @@ class Sizes:
     Args:
         steps: Environment steps of imitation where organs lie in their usual place.
         random_steps: Likewise where they lie anywhere.
+        random_width: Width of the network there.
+        localizer: Width of the localizer, trained and used there alone.
+        localizer_steps: Its gradient steps.
+        localizer_images: That it learns from.
         ppo_steps: Environment steps of PPO from there.
         repair_steps: Environment steps of imitation from there on wrong masks.
         repair_updates: Gradient steps after every 256 of them.
@@ -36,13 +40,17 @@ class Sizes:
     """
 
     steps: int = 4096
-    random_steps: int = 8192
+    random_steps: int = 4096
+    random_width: int = 16
+    localizer: int = 32
+    localizer_steps: int = 2400
+    localizer_images: int = 8000
     ppo_steps: int = 3072
     repair_steps: int = 2560
     repair_updates: int = 40
     repair_pool: int = 1000
     updates: int = 48
-    random_updates: int = 32
+    random_updates: int = 48
     pool: int = 2000
     image_size: int = 128
     width: int = 32
@@ -58,7 +66,9 @@ class Sizes:
     def dagger(self, task: str, seed: int) -> DaggerConfig:
         """Settings of an imitation."""
         anywhere = task == "random"
+        trained = self._localizer_training() if anywhere else {}
         return DaggerConfig(
+            **trained,
             **self._shared(task, seed),
             steps=self.random_steps if anywhere else self.steps,
             updates=self.random_updates if anywhere else self.updates,
@@ -66,6 +76,13 @@ class Sizes:
             checkpoint_every=1024,
             precision="bfloat16" if self.precision == "bfloat16" else "float32",
         )
+
+    def _localizer_training(self) -> dict[str, Any]:
+        return {
+            "localizer_steps": self.localizer_steps,
+            "localizer_images": self.localizer_images,
+            "localizer_turns": True,
+        }
 
     def repair(self, out: Path, task: str, seed: int) -> DaggerConfig:
         """Settings of an imitation that goes on with episodes that begin with a wrong mask."""
@@ -110,7 +127,8 @@ class Sizes:
             "bins": self.image_size // 2,
             "patch": 4,
             "levels": 4,
-            "width": self.width,
+            "width": self.random_width if task == "random" else self.width,
+            "localizer": self.localizer if task == "random" else 0,
             "seed": seed,
             "eval_cases": 96,
             "test_cases": 0,

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from medseg_agents.arrays.localizer.loss import cover_losses
 from torch import nn
-from torch.nn import functional
 
 from benchmarks.learning.vision.scenes import Scenes
 from medseg_gym.annotators.box import box_iou, tight_box
@@ -24,7 +24,6 @@ from medseg_gym.storage.atomic_write import atomic_folder, atomic_path
 from medseg_gym.storage.line_files import append_rows
 
 SUBCELLS = 4  # along each side of what an image token shows
-_SMOOTH = 30.0  # cells that a target has in the loss beside its own, so that tiny ones are bounded
 _BATCH, _WARMUP, _DECAY = 16, 100, 0.4
 _SAVE_EVERY, _LOG_EVERY = 200, 50
 
@@ -65,20 +64,6 @@ class Seeing(nn.Module):
         logits = logits.unflatten(-1, (SUBCELLS, SUBCELLS)).permute(0, 1, 2, 4, 3, 5)
         placed: torch.Tensor = logits.reshape(count, asked, side * SUBCELLS, side * SUBCELLS)
         return placed
-
-
-def cover_loss(logits: torch.Tensor, covers: torch.Tensor) -> torch.Tensor:
-    """Cross entropy scaled by the target's size, and soft Dice; one value.
-
-    Args:
-        logits: B x K x G x G.
-        covers: The same in 0..1.
-    """
-    entropy = functional.binary_cross_entropy_with_logits(logits, covers, reduction="none")
-    area, shares = covers.sum((-2, -1)), logits.sigmoid()
-    overlap = (shares * covers).sum((-2, -1))
-    dice = 1 - (2 * overlap + 1) / (shares.sum((-2, -1)) + area + 1)
-    return (entropy.sum((-2, -1)) / (4 * area + _SMOOTH) + dice).mean()
 
 
 def train_tower(
@@ -124,7 +109,7 @@ def train_tower(
             group["lr"] = peak * rate
         chosen, turns = _draw(len(scenes.images), step, seed)
         images, covers = scenes.batch(chosen, turns)
-        loss = cover_loss(seeing(images, torch.from_numpy(scenes.targets[chosen])), covers)
+        loss = cover_losses(seeing(images, torch.from_numpy(scenes.targets[chosen])), covers).mean()
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(seeing.parameters(), 1.0)
@@ -167,7 +152,7 @@ def watch(seeing: Seeing, scenes: Scenes) -> dict[str, float]:
         chosen = np.arange(first, min(first + _BATCH, len(scenes.images)))
         images, covers = scenes.batch(chosen, np.zeros(len(chosen), int))
         logits = seeing(images, torch.from_numpy(scenes.targets[chosen]))
-        losses.append(cover_loss(logits, covers).item())
+        losses.append(cover_losses(logits, covers).mean().item())
         for image, seen in zip(chosen, (logits > 0).numpy(), strict=True):
             pairs = zip(map(tight_box, seen), scenes.boxes(int(image)), strict=True)
             ious += [box_agreement(*pair) for pair in pairs]

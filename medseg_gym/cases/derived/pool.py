@@ -64,19 +64,25 @@ def case_pool(source: CaseSource, size: int, seed: int = 0) -> CaseList:
     for start in np.random.default_rng(seed).permutation(len(source)).tolist():
         if len(chosen) >= size:
             break
-        for index in [] if start in seen else _same_image(source, start, size - len(chosen)):
+        for index in [] if start in seen else indices_on_image(source, start, size - len(chosen)):
             if index not in seen:
                 seen.add(index)
                 chosen.append(source[index])
     return CaseList(chosen, source.targets, name, source.split, source.left_out)
 
 
-def _same_image(source: CaseSource, index: int, limit: int) -> list[int]:
-    """Return indices of at most `limit` cases on the image of case `index`, itself first."""
+def indices_on_image(source: CaseSource, index: int, limit: int | None = None) -> list[int]:
+    """Return the indices of cases on the image of a case, itself first.
+
+    Args:
+        source: Cases on one image must follow each other in it.
+        index: Of the case.
+        limit: Most indices; None returns all.
+    """
     content, indices = source[index].content_hash, [index]
     for step in (1, -1):
         at = index + step
-        while 0 <= at < len(source) and len(indices) < limit:
+        while 0 <= at < len(source) and (limit is None or len(indices) < limit):
             if source[at].content_hash != content:
                 break
             indices.append(at)

@@ -60,7 +60,7 @@ def make_labels(
     prompts = codec.decode(actions)
     for row, (episode, mask, prompt) in enumerate(zip(episodes, masks, prompts, strict=True)):
         wanted = episode.case.mask
-        truth[row] = np.rint(255 * pool(wanted, cells) / pool(np.ones_like(wanted), cells).clip(1))
+        truth[row] = cover_shares(wanted, cells)
         if isinstance(prompt, AddPoint):
             error = wanted & ~mask if prompt.positive else mask & ~wanted
             likelihood = pool(depth_map(error) ** sharpness * error, cells)
@@ -68,6 +68,17 @@ def make_labels(
                 likelihood[to_cell(prompt.y, cells), to_cell(prompt.x, cells)] = 1
             clicks[row] = np.rint(255 * likelihood / likelihood.max())
     return Labels(actions, clicks, truth)
+
+
+def cover_shares(mask: np.ndarray, cells: int) -> np.ndarray:
+    """Return the share of each cell that a mask covers, C x C uint8, 255 all.
+
+    Args:
+        mask: H x W bool.
+        cells: C.
+    """
+    shares = pool(mask, cells) / pool(np.ones_like(mask), cells).clip(1)
+    return np.rint(255 * shares).astype(np.uint8)
 
 
 def pool(values: np.ndarray, cells: int) -> np.ndarray:

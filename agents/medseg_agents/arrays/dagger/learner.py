@@ -129,8 +129,7 @@ class Learner:
             raise MedSegError(f"{folder / _STATE} cannot be resumed from: {why}{hint}") from error
 
     def _autocast(self) -> torch.autocast:
-        lower = self.config.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=lower)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.is_lower)
 
 
 def outline_loss(logits: torch.Tensor, share: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from medseg_agents.arrays.dagger.config import DaggerConfig
 from medseg_agents.arrays.dagger.learner import Learner
 from medseg_agents.arrays.dagger.rollout import Rollout
 from medseg_agents.arrays.dagger.state_buffer import StateBuffer
+from medseg_agents.arrays.localizer.training import train_localizer
 from medseg_agents.arrays.networks import NetworkConfig
 from medseg_agents.arrays.starting import prepare_run, start_network
 from medseg_agents.evaluation.validation import Validator
@@ -58,6 +59,10 @@ def train_dagger(
         learner.load(newest[1])
     elif config.start is not None:
         start_network(learner.network, config, view)
+    if newest is None and config.localizer_steps:
+        localizer = learner.network.localizer
+        assert localizer is not None  # the configuration has checked it
+        train_localizer(localizer, config, view, run.path, console)
     total = config.total(config.steps)
     try:
         with RunLog(run.path, total, step, console, log_to=config.log_to) as log:
