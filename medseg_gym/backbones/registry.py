@@ -222,7 +222,8 @@ def check_name(name: str, checkpoint: str | Path | None = None) -> None:
     if spec.kind in _FOLDERS and factory.missing_extra is None:
         from medseg_gym.backbones.families.hf.families import family_of, read_config
 
-        family_of(spec.argument, read_config(spec.argument, bool(given.get("download", False))))
+        config = read_config(spec.argument, bool(given.get("download", False)))
+        family_of(spec.argument, config, bool(given.get("words", False)))
     elif spec.kind not in _REMOTE and spec.kind not in _FOLDERS:
         random_weights = bool(given.get("random_weights", False))
         find_checkpoint(factory, given.get("checkpoint", checkpoint), random_weights)

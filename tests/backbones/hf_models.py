@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 
 def save_tiny(kind: str, folder: Path) -> Path:
@@ -28,6 +29,10 @@ def save_tiny(kind: str, folder: Path) -> Path:
                 elif parameter.ndim == 1:
                     parameter += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(folder)
+    if kind == "sam3_video":
+        # As published: save_pretrained writes the tracker's names with their prefix twice.
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     processor.save_pretrained(folder)
     return folder
 
@@ -128,9 +133,67 @@ def _edgetam(kind: str) -> tuple[Any, Any]:
     return t.EdgeTamModel(config), _square(t, 128)
 
 
-def _sam3_tracker(kind: str) -> tuple[Any, Any]:
+def _words(t: Any) -> Any:
+    """A tokenizer that knows single characters."""
+    letters = [chr(code) for code in range(33, 127)]
+    texts = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{one}</w>" for one in letters)]
+    return t.CLIPTokenizer(vocab={text: i for i, text in enumerate(texts)}, merges=[])
+
+
+def _sam3_config(t: Any) -> Any:
+    sizes = {"hidden_size": 32, "num_attention_heads": 2}
+    layers = {**sizes, "intermediate_size": 64, "num_layers": 1}
+    text = {
+        **{"model_type": "clip_text_model", "vocab_size": 190, "intermediate_size": 64},
+        **{"projection_dim": 32, "num_hidden_layers": 1, "max_position_embeddings": 32},
+        **{"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1},
+    }
+    return t.Sam3Config(
+        vision_config=_sam3_vision(t).to_dict(),
+        text_config={**text, **sizes},
+        geometry_encoder_config=layers,
+        detr_encoder_config=layers,
+        detr_decoder_config={**layers, "num_queries": 12},
+        mask_decoder_config=sizes,
+    )
+
+
+def _sam3(kind: str) -> tuple[Any, Any]:
     import transformers as t
 
+    return t.Sam3Model(_sam3_config(t)), t.Sam3Processor(_sam3_images(t), _words(t))
+
+
+def _sam3_video(kind: str) -> tuple[Any, Any]:
+    import transformers as t
+
+    memory = {
+        "memory_attention_hidden_size": 32,
+        "memory_attention_num_layers": 1,
+        "memory_attention_feed_forward_hidden_size": 32,
+        "memory_attention_rope_feat_sizes": [8, 8],
+        "memory_encoder_hidden_size": 32,
+        "memory_encoder_output_channels": 16,
+        "mask_downsampler_embed_dim": 32,
+        "memory_fuser_embed_dim": 32,
+        "memory_fuser_intermediate_dim": 32,
+        "image_size": 112,
+    }
+    tracker = t.Sam3TrackerVideoConfig(
+        vision_config=_sam3_vision(t).to_dict(),
+        prompt_encoder_config={"hidden_size": 32, "image_size": 112},
+        mask_decoder_config=dict(_DECODER),
+        **memory,
+    )
+    config = t.Sam3VideoConfig(
+        detector_config=_sam3_config(t).to_dict(), tracker_config=tracker.to_dict()
+    )
+    size = {"height": 112, "width": 112}
+    videos = t.Sam2VideoVideoProcessor(size=size)
+    return t.Sam3VideoModel(config), t.Sam3VideoProcessor(_sam3_images(t), videos, _words(t))
+
+
+def _sam3_vision(t: Any) -> Any:
     backbone = t.Sam3ViTConfig(
         hidden_size=32,
         intermediate_size=64,
@@ -141,17 +204,25 @@ def _sam3_tracker(kind: str) -> tuple[Any, Any]:
         global_attn_indexes=[1],
         pretrain_image_size=56,
     )
-    vision = t.Sam3VisionConfig(
+    return t.Sam3VisionConfig(
         backbone_config=backbone.to_dict(), fpn_hidden_size=32, backbone_feature_sizes=_SIZES
     )
+
+
+def _sam3_images(t: Any) -> Any:
+    size = {"height": 112, "width": 112}
+    return t.Sam3ImageProcessor(size=size, mask_size={"height": 32, "width": 32})
+
+
+def _sam3_tracker(kind: str) -> tuple[Any, Any]:
+    import transformers as t
+
     config = t.Sam3TrackerConfig(
-        vision_config=vision.to_dict(),
+        vision_config=_sam3_vision(t).to_dict(),
         prompt_encoder_config={"hidden_size": 32, "image_size": 112},
         mask_decoder_config=dict(_DECODER),
     )
-    size = {"height": 112, "width": 112}
-    images = t.Sam3ImageProcessor(size=size, mask_size={"height": 32, "width": 32})
-    return t.Sam3TrackerModel(config), t.Sam3TrackerProcessor(images)
+    return t.Sam3TrackerModel(config), t.Sam3TrackerProcessor(_sam3_images(t))
 
 
 def _square(t: Any, side: int) -> Any:
@@ -173,4 +244,6 @@ _MAKE = {
     "sam2_video": _sam2,
     "edgetam": _edgetam,
     "sam3_tracker": _sam3_tracker,
+    "sam3": _sam3,
+    "sam3_video": _sam3_video,
 }

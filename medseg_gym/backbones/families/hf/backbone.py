@@ -24,6 +24,7 @@ from medseg_gym.backbones.families.hf.families import (
     place_of,
     read_config,
 )
+from medseg_gym.backbones.families.hf.words import HfWordsBackbone
 from medseg_gym.backbones.protocol import Embedding, Prediction, PromptRow
 from medseg_gym.errors import CheckpointError
 
@@ -142,14 +143,19 @@ def _size(size: Any) -> tuple[int, int]:
 
 
 def build(
-    checkpoint: str | Path, device: torch.device, download: bool = False, **options: Any
-) -> HfBackbone:
+    checkpoint: str | Path,
+    device: torch.device,
+    download: bool = False,
+    words: bool = False,
+    **options: Any,
+) -> HfBackbone | HfWordsBackbone:
     """Build a backbone from a checkpoint of transformers.
 
     Args:
         checkpoint: Folder, or id in the local Hugging Face cache.
         device: Where the model goes.
         download: Ask the hub for what is not there.
+        words: Of a checkpoint that holds several models, take the one that finds things by words.
         **options: See `BatchedBackbone`.
 
     Raises:
@@ -162,15 +168,26 @@ def build(
 
     logging.disable_progress_bar()  # it would cut through the program's own
     name = str(checkpoint)
-    family = family_of(name, read_config(name, download))
+    family = family_of(name, read_config(name, download), words)
     place = place_of(name)
     try:
         model_class = getattr(transformers, family.model)
-        model = model_class.from_pretrained(place, local_files_only=not download)
+        model, loaded = model_class.from_pretrained(
+            place, local_files_only=not download, output_loading_info=True
+        )
         processor = transformers.AutoProcessor.from_pretrained(place, local_files_only=not download)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise CheckpointError(
             f"hf:{name} cannot be loaded: {str(error).splitlines()[0][:200]}; a folder needs what "
             "save_pretrained of model and processor writes"
         ) from error
-    return HfBackbone(model, processor, family, f"hf:{Path(name).name}", device, **options)
+    if loaded["missing_keys"]:  # transformers would play on with random numbers in their place
+        lacking = sorted(loaded["missing_keys"])
+        raise CheckpointError(
+            f"hf:{name} lacks {len(lacking)} of the weights of a {family.model}, {lacking[0]} "
+            "among them: it is incomplete, or of another model than its config.json says"
+        )
+    shown = f"hf:{Path(name).name}"
+    if family.words:
+        return HfWordsBackbone(model, processor, shown, device, **options)
+    return HfBackbone(model, processor, family, shown, device, **options)

@@ -19,10 +19,13 @@ class Family:
         model: Class in transformers.
         padded: True where images keep their shape and are padded to a square, False where they are
             squashed to it.
+        words: True where the model finds things by words and boxes, False where it takes boxes and
+            clicks.
     """
 
     model: str
     padded: bool
+    words: bool = False
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -33,9 +36,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "sam2_video": Family("Sam2Model", padded=False),
         "edgetam": Family("EdgeTamModel", padded=False),
         "sam3_tracker": Family("Sam3TrackerModel", padded=False),
+        "sam3": Family("Sam3Model", padded=False, words=True),
+        "sam3_video": Family("Sam3TrackerModel", padded=False),
     }
 )
-"""By `model_type`. Published SAM 2 checkpoints say "sam2_video" and hold the image model too."""
+"""By `model_type`. Published checkpoints say "sam2_video" and "sam3_video" and hold the models of
+images too: SAM 3 its tracker, and its detector, which finds things by words."""
 
 
 def place_of(name: str) -> str:
@@ -74,11 +80,16 @@ def read_config(name: str, download: bool) -> dict[str, Any]:
     return config
 
 
-def family_of(name: str, config: Mapping[str, Any]) -> Family:
+def family_of(name: str, config: Mapping[str, Any], words: bool = False) -> Family:
     """Return the family of a configuration.
 
+    Args:
+        name: Of the checkpoint.
+        config: Its configuration.
+        words: Choose the model that finds things by words.
+
     Raises:
-        BackboneError: Another kind of model.
+        BackboneError: Another kind of model, or one that knows no words.
     """
     kind = str(config.get("model_type"))
     if kind not in FAMILIES:
@@ -86,4 +97,6 @@ def family_of(name: str, config: Mapping[str, Any]) -> Family:
             f"hf:{name} is a model of the type {kind!r}; promptable segmenters of these types can "
             f"be used: {', '.join(FAMILIES)}"
         )
-    return FAMILIES[kind]
+    if words and kind not in ("sam3", "sam3_video"):
+        raise BackboneError(f"hf:{name} is a model of the type {kind!r}, which reads no words")
+    return FAMILIES["sam3" if words else kind]
