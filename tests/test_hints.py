@@ -34,6 +34,8 @@ NEEDS = {
     "agents/medseg_agents/runs/trackers/wandb.py": {"wandb": {"wandb"}},
     "agents/medseg_agents/runs/trackers/mlflow.py": {"mlflow": {"mlflow"}},
     "medseg_gym/cases/image_files/one_image.py": {"data": {"pydicom"}},
+    "agents/medseg_agents/openenv/__init__.py": {"openenv": {"openenv"}},
+    "agents/medseg_agents/verifiers/__init__.py": {"verifiers": {"verifiers"}},
     "agents/medseg_agents/commands/page.py": {"serve": {"fastapi", "uvicorn", "pyarrow"}},
     "medseg_gym/cases/volumes/itk_file.py": {"data": {"simpleitk"}},
     "medseg_gym/cases/volumes/requirements.py": {"data": {"nibabel", "pydicom", "simpleitk"}},

@@ -6,9 +6,9 @@ steps whatever episodes wait together. `compute_score` is the `custom_reward_fun
 `docs/how-to/trl_verl.md`.
 """
 
+from medseg_agents.chat_episodes import EpisodeWorker, Turn
 from medseg_agents.verl.reward import compute_score
 from medseg_agents.verl.rows import write_rows
 from medseg_agents.verl.tool import MedSegTool
-from medseg_agents.verl.worker import EpisodeWorker, Turn
 
 __all__ = ["EpisodeWorker", "MedSegTool", "Turn", "compute_score", "write_rows"]

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import weakref
 from typing import Any
 from uuid import uuid4
 
+from medseg_agents.chat_episodes import worker_of
 from medseg_agents.verl.base import BaseTool, ToolResponse, rollout_trace_op, tool_schema_of
-from medseg_agents.verl.worker import EpisodeWorker
 from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, chat_kind
 from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import write_call
 
 FIELD = "medseg"
 """Entry of verl's `extra_fields` with a rollout's standing, which `compute_score` reads."""
-
-_workers: dict[str, EpisodeWorker] = {}
-_building = threading.Lock()
-
-
-def worker_of(options: dict[str, Any]) -> EpisodeWorker:
-    """Return the worker of this process for these arguments of `EpisodeWorker`; make it once.
-
-    All tools of a configuration share it: a click sees the mask that the box has made.
-    """
-    name = json.dumps(options, sort_keys=True, default=str)
-    with _building:
-        if name not in _workers:
-            _workers[name] = EpisodeWorker(**options)
-        return _workers[name]
 
 
 class MedSegTool(BaseTool):

@@ -19,18 +19,20 @@ def check_files(place: Workplace) -> None:
     tool = (sys.executable, "-m")
     subprocess.run([*tool, "twine", "check", "--strict", place.sdist, place.wheel], check=True,
                    stdout=subprocess.DEVNULL)  # fmt: skip
-    subprocess.run([*tool, "check_wheel_contents", "--toplevel", "medseg_gym,medseg_agents",
-                    place.wheel], check=True, stdout=subprocess.DEVNULL)  # fmt: skip
+    subprocess.run([*tool, "check_wheel_contents", "--toplevel",
+                    "medseg_gym,medseg_agents,medseg_chat", place.wheel],
+                   check=True, stdout=subprocess.DEVNULL)  # fmt: skip
 
 
-@step("wheel: two packages, all their data, pocket's weights of at most 9 MB")
+@step("wheel: two packages and verifiers' plugin, all their data, pocket's weights of at most 9 MB")
 def check_wheel(place: Workplace) -> None:
     with zipfile.ZipFile(place.wheel) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     top = {name.partition("/")[0] for name in sizes}
     packages = {name for name in top if not name.endswith(".dist-info")}
-    assert packages == {"medseg_gym", "medseg_agents"}, packages
-    for folder in (ROOT / "medseg_gym", ROOT / "agents" / "medseg_agents"):
+    assert packages == {"medseg_gym", "medseg_agents", "medseg_chat"}, packages
+    agents = ROOT / "agents"
+    for folder in (ROOT / "medseg_gym", agents / "medseg_agents", agents / "medseg_chat"):
         for file in folder.rglob("*"):
             name = file.relative_to(folder.parent).as_posix()
             if file.is_file() and "__pycache__" not in name:

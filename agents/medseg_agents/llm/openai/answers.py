@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medseg_gym.envs.views.cut_answer import CutAnswer
+
 _TEXT_PARTS = ("text", "output_text", "refusal")
 """Types of parts of a `content` list that are kept; thoughts ("thinking", ...) are not."""
 
@@ -71,6 +73,11 @@ class AssistantTurn:
         count = len(self.calls)
         return self.words + "".join(c.written(i == count) for i, c in enumerate(self.calls, 1))
 
+    @property
+    def played(self) -> str:
+        """The text as an environment takes it: a `CutAnswer` where it was cut off."""
+        return CutAnswer(self.text, self.cut) if self.cut else self.text
+
     def message(self) -> dict[str, Any]:
         """Return the assistant message that a later request holds."""
         if self.calls:
@@ -110,13 +117,15 @@ def find_defect(completion: Any) -> str:
     return ""
 
 
-def read_completion(completion: Mapping[str, Any], turn: int, max_tokens: int) -> AssistantTurn:
+def read_completion(
+    completion: Mapping[str, Any], turn: int, max_tokens: int | None
+) -> AssistantTurn:
     """Read an answer in which `find_defect` finds none.
 
     Args:
         completion: As the server sent it.
         turn: Number of the answer in its conversation, from 0.
-        max_tokens: Limit that was asked for.
+        max_tokens: Limit that was asked for; None where another asked.
     """
     choice = completion["choices"][0]
     message = choice["message"]
@@ -134,7 +143,9 @@ def read_completion(completion: Mapping[str, Any], turn: int, max_tokens: int) -
     return AssistantTurn(words, tuple(calls), _cut(choice.get("finish_reason"), max_tokens))
 
 
-def _cut(finish: Any, max_tokens: int) -> str:
+def _cut(finish: Any, max_tokens: int | None) -> str:
+    if finish == "length" and max_tokens is None:
+        return "the answer was cut off at a limit of tokens before its call was complete"
     if finish == "length":
         return (
             f"the answer was cut off at the limit of {max_tokens} tokens before its call was "

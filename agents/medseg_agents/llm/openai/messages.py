@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from medseg_agents.llm.openai.answers import AssistantTurn
-from medseg_gym.envs.views.messages import Message
+from medseg_gym.envs.views.messages import Message, user_message
 
 _OTHER_CALL = "Only one call counts in each turn; the answer to the first says what came of it."
 
@@ -48,19 +48,41 @@ def as_openai(
     before: AssistantTurn | None = None
     written: list[dict[str, Any]] = []
     for message in messages:
-        parts = message["content"]
         if message["role"] == "assistant":
             before = next(remaining)
             written.append(before.message())
-            continue
-        if message["role"] == "user" and before is not None and before.calls:
-            words = "".join(part["text"] for part in parts if part["type"] == "text")
-            for number, call in enumerate(before.calls):
-                answer = _OTHER_CALL if number else words
-                written.append({"role": "tool", "tool_call_id": call.id, "content": answer})
-            parts = [part for part in parts if part["type"] != "text"]
-        if parts:
-            written.append({"role": message["role"], "content": _content(parts, urls, detail)})
+        else:
+            written += _turn(message, urls, before, detail)
+    return written
+
+
+def next_turn(
+    text: str, images: Sequence[str], before: AssistantTurn | None = None
+) -> list[dict[str, Any]]:
+    """Write one turn of the user as `as_openai` writes it in a conversation.
+
+    Args:
+        text: What the user says.
+        images: Data URLs beside it, in order.
+        before: The model's turn that it answers; None at the beginning.
+    """
+    return _turn(user_message(text, len(images)), iter(images), before, None)
+
+
+def _turn(
+    message: Message, urls: Iterator[str], before: AssistantTurn | None, detail: str | None
+) -> list[dict[str, Any]]:
+    """Write a message of the system or the user; answers to calls come first."""
+    parts = message["content"]
+    written: list[dict[str, Any]] = []
+    if message["role"] == "user" and before is not None and before.calls:
+        words = "".join(part["text"] for part in parts if part["type"] == "text")
+        for number, call in enumerate(before.calls):
+            answer = _OTHER_CALL if number else words
+            written.append({"role": "tool", "tool_call_id": call.id, "content": answer})
+        parts = [part for part in parts if part["type"] != "text"]
+    if parts:
+        written.append({"role": message["role"], "content": _content(parts, urls, detail)})
     return written
 
 

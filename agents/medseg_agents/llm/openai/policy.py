@@ -23,7 +23,6 @@ from medseg_agents.llm.openai.messages import as_openai, data_url
 from medseg_agents.llm.openai.options import DEFAULT_URL, OpenAIOptions
 from medseg_agents.llm.openai.requests import ask
 from medseg_agents.llm.openai.usage import Usage
-from medseg_gym.envs.views.cut_answer import CutAnswer
 from medseg_gym.envs.views.messages import Message
 from medseg_gym.errors import PolicyError
 
@@ -37,7 +36,7 @@ class _Slot(Dialogue):
         """Keep the model's turn; return it as the environment takes it."""
         self.turns.append(turn)
         self.completions.append(turn.text)
-        return CutAnswer(turn.text, turn.cut) if turn.cut else turn.text
+        return turn.played
 
 
 class OpenAIPolicy:

@@ -1,4 +1,4 @@
-"""One thread that steps the episodes of many agent loops together.
+"""One thread that steps the chat episodes of many callers together.
 
 Whatever calls wait when the thread becomes free are one batch: their new images are encoded in one
 call, all steps are one `EpisodeEngine.step`, hence one decoder call, and images are drawn there,
@@ -28,20 +28,23 @@ _STANDING = (
 
 @dataclass(frozen=True)
 class Turn:
-    """Result of one call.
+    """Result of one call: the next turn of the user.
 
     Args:
-        text: The next user turn; when the episode is over, `ChatTexts.over`.
+        text: What the user says; when the episode is over, `ChatTexts.over`.
         images: Beside it, in order; none when the episode is over.
         reward: Of the step; 0 in an episode that was over before.
         standing: The episode now: `case`, `episode_return`, `dice`, `start_dice`, `turns`, `valid`,
             `stopped` and `done` of `EpisodeSummary`, and `steps_left`.
+        info: As `step` and `reset` of the environment give it; empty in an episode that was over
+            before.
     """
 
     text: str
     images: tuple[Image.Image, ...]
     reward: float
     standing: dict[str, Any]
+    info: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -51,13 +54,14 @@ class _Open:
     case: str
     slot: int | None = None  # None before it begins and after it is over
     standing: dict[str, Any] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)  # of its first turn
 
 
 @dataclass(frozen=True)
 class _Call:
     episode: str
     case: str
-    answer: str
+    answer: str | None  # None asks for the first turn
 
 
 class EpisodeWorker:
@@ -105,6 +109,26 @@ class EpisodeWorker:
         return self.core.view
 
     # what callers use -------------------------------------------------------------------------
+    async def begin(self, episode: str, case: str) -> Turn:
+        """Begin an episode and return its first turn, with reward 0.
+
+        Args:
+            episode: Id, chosen by the caller; a new one.
+            case: Key of the case that it plays.
+
+        Raises:
+            CaseError: There is no such case.
+            PolicyError: There is an episode of that id.
+            MedSegError: The segmenter failed; there is no such episode.
+        """
+        if episode in self._episodes:
+            raise PolicyError(f"episode {episode!r} has begun before; choose a new id")
+        try:
+            return await self._submit(_Call(episode, case, None))
+        except Exception:
+            self.drop(episode)
+            raise
+
     async def step(self, episode: str, case: str, answer: str) -> Turn:
         """Take one step; the first call of an episode begins it.
 
@@ -120,8 +144,11 @@ class EpisodeWorker:
             PolicyError: The episode plays another case.
             MedSegError: The segmenter failed; the episode is as it was.
         """
-        call = _Call(episode, case, answer)
-        turn: Turn = await asyncio.wrap_future(self._batcher.submit("step", call, 1, key=episode))
+        return await self._submit(_Call(episode, case, answer))
+
+    async def _submit(self, call: _Call) -> Turn:
+        future = self._batcher.submit("step", call, 1, key=call.episode)
+        turn: Turn = await asyncio.wrap_future(future)
         return turn
 
     def standing(self, episode: str) -> dict[str, Any]:
@@ -157,30 +184,47 @@ class EpisodeWorker:
         self._forget()
         begun = together(self._begin, calls)  # a case that is not there is its caller's alone
         results: list[Any] = list(begun)  # exceptions stay where they are
-        active = [
-            index
+        shown = [
+            (index, opened)
             for index, opened in enumerate(begun)
             if isinstance(opened, _Open) and opened.slot is not None
         ]
-        if active:
-            slots = [begun[index].slot for index in active]
-            answers = [calls[index].answer for index in active]
-            steps = self.core.step(slots, answers)
-            shown = self.core.observe(slots)
-            for row, (index, step) in enumerate(zip(active, steps, strict=True)):
-                opened: _Open = begun[index]
-                opened.standing = self._standing(opened)
-                images: tuple[Image.Image, ...] = ()
-                if not step.terminated:
-                    images = tuple(map(Image.fromarray, self.view.turn_images(shown, row)))
-                text = shown["text"][row]
-                results[index] = Turn(text, images, float(step.reward), dict(opened.standing))
-                if step.terminated:
-                    self._free_slot(opened)
+        steps = self._steps(calls, [index for index, _ in shown], begun)
+        if shown:
+            observations = self.core.observe([opened.slot for _, opened in shown])
+        for row, (index, opened) in enumerate(shown):
+            step = steps.get(index)
+            opened.standing = self._standing(opened)
+            over = step is not None and step.terminated
+            images = () if over else self.view.turn_images(observations, row)
+            results[index] = Turn(
+                observations["text"][row],
+                tuple(map(Image.fromarray, images)),
+                0.0 if step is None else float(step.reward),
+                dict(opened.standing),
+                opened.info if step is None else dict(step.info),
+            )
+            if over:
+                self._free_slot(opened)
         for index, result in enumerate(results):
             if isinstance(result, _Open):
                 results[index] = Turn(self.view.texts.over, (), 0.0, dict(result.standing))
         return results
+
+    def _steps(
+        self, calls: list[_Call], shown: list[int], begun: list[_Open | Exception]
+    ) -> dict[int, Any]:
+        """Take the steps of calls that have an answer; return results by number of the call."""
+        active = [index for index in shown if calls[index].answer is not None]
+        if not active:
+            return {}
+        slots = [
+            opened.slot
+            for opened in (begun[index] for index in active)
+            if isinstance(opened, _Open)
+        ]
+        steps = self.core.step(slots, [calls[index].answer for index in active])
+        return dict(zip(active, steps, strict=True))
 
     def _begin(self, calls: list[_Call]) -> list[_Open | Exception]:
         """Return the episode of each call; new ones begin in one call."""
@@ -202,10 +246,12 @@ class EpisodeWorker:
         if new:
             slots = [opened.slot for opened in new if opened.slot is not None]
             try:
-                self.core.reset(slots, _no_draw, [opened.case for opened in new])
+                infos = self.core.reset(slots, _no_draw, [opened.case for opened in new])
             except Exception:
                 self._free += slots
                 raise
+            for begun, info in zip(new, infos, strict=True):
+                begun.info = info
             for call, opened in zip(calls, episodes, strict=True):
                 if isinstance(opened, _Open):
                     self._episodes[call.episode] = opened
