@@ -7,6 +7,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ MAX_INFLATED = 1 << 28  # bytes of a deflated file, which pydicom inflates as a 
 
 _UNDEFINED = 0xFFFFFFFF  # length of encapsulated pixel data
 _BEGIN = 1 << 16
-_PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
+_PIXELS = frozenset({0x7FE00010, 0x7FE00008, 0x7FE00009})
+_META = 1 << 12  # bytes at the beginning of a file that hold the transfer syntax, if it has one
 _WANTED = (
     "SOPClassUID SOPInstanceUID SeriesInstanceUID StudyInstanceUID PatientID FrameOfReferenceUID "
     "Modality InstanceNumber Rows Columns NumberOfFrames SamplesPerPixel BitsAllocated "
@@ -77,7 +79,6 @@ def _read_header(path: Path, name: str) -> tuple[Any, int | None, int, bytes]:
 
     And the first of those bytes, where the pixel data are encapsulated.
     """
-    from pydicom.datadict import tag_for_keyword
     from pydicom.filereader import read_partial
 
     lengths: list[int] = []
@@ -88,16 +89,23 @@ def _read_header(path: Path, name: str) -> tuple[Any, int | None, int, bytes]:
         return tag in _PIXELS
 
     with path.open("rb") as file:
-        start = file.read(132)
-        if start[128:] != b"DICM" and not _may_lack_a_preamble(start):
+        start = file.read(_META)
+        if start[128:132] != b"DICM" and not _may_lack_a_preamble(start):
             return None, None, 0, b""
         file.seek(0)
-        _require_small_when_inflated(path, name)
-        wanted = [tag for keyword in _WANTED if (tag := tag_for_keyword(keyword)) is not None]
-        header = read_partial(file, at_pixels, force=True, specific_tags=list(wanted))
+        if DEFLATED.encode() in start:
+            _require_small_when_inflated(path, name)
+        header = read_partial(file, at_pixels, force=True, specific_tags=_wanted_tags())
         left = os.fstat(file.fileno()).st_size - file.tell()
         begin = file.read(_BEGIN) if lengths and lengths[0] == _UNDEFINED else b""
     return header, lengths[0] if lengths else None, left, begin
+
+
+@lru_cache(maxsize=1)
+def _wanted_tags() -> list[Any]:
+    from pydicom.datadict import tag_for_keyword
+
+    return [tag for keyword in _WANTED if (tag := tag_for_keyword(keyword)) is not None]
 
 
 def _may_lack_a_preamble(start: bytes) -> bool:
