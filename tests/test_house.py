@@ -22,7 +22,7 @@ ROOMS = [
     ["backbones"],
     ["episodes"],
     ["envs"],
-    ["policy", "policy_checks"],
+    ["policy", "policy_checks", "policy_to_build"],
     ["annotators"],
     ["trajectories"],
     ["testing"],
