@@ -221,11 +221,11 @@ def _turned(point: Point, view: View) -> Point:
 def _shown_box(box: tuple[Point, Point], shape: tuple[int, ...], view: View) -> tuple[Point, Point]:
     """Return the lowest and highest slice, row and column of a box, cut at the volume's edges."""
     cut = []
-    for axis, (low, high) in enumerate(zip(*box, strict=True)):
-        if high < 0 or low > shape[axis] - 1:
+    for axis, (start, end) in enumerate(zip(*box, strict=True)):
+        if end < 0 or start > shape[axis] - 1:
             size = " x ".join(str(int(n)) for n in shape)
             raise ServiceError(f"roi lies outside of the volume of {size} voxels")
-        cut.append((max(low, 0.0), min(high, shape[axis] - 1.0)))
+        cut.append((max(start, 0.0), min(end, shape[axis] - 1.0)))
     one = _turned((cut[0][0], cut[1][0], cut[2][0]), view)
     other = _turned((cut[0][1], cut[1][1], cut[2][1]), view)
     pairs = list(zip(one, other, strict=True))
