@@ -22,7 +22,7 @@ ROOMS = [
     ["backbones"],
     ["episodes"],
     ["envs"],
-    ["policy", "policy_checks", "policy_to_build"],
+    ["policy", "policy_checks"],
     ["annotators"],
     ["trajectories"],
     ["testing"],

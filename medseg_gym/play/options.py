@@ -16,7 +16,7 @@ from medseg_gym.cases.volume_source import VOLUMES, VolumeSource
 from medseg_gym.episodes import rewards
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import Policy
-from medseg_gym.policy_to_build import PolicyToBuild as PagePolicy
+from medseg_gym.serving.policy_to_build import PolicyToBuild as PagePolicy
 
 DEFAULT_POLICIES = ("centre-box", "random", "oracle-box", "oracle-box-click", "hybrid")
 DEFAULT_VOLUME_POLICIES = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medseg_gym.object_paths import load_object
-from medseg_gym.policy_to_build import PolicyToBuild
+from medseg_gym.serving.policy_to_build import PolicyToBuild
 
 _makers: list[str] = []
 

@@ -17,10 +17,10 @@ from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.volume_source import VolumeSource
 from medseg_gym.errors import PolicyError
 from medseg_gym.policy import GivenUp, close_policy, make_envs, play_or_give_up
-from medseg_gym.policy_to_build import PolicyToBuild
 from medseg_gym.serving.batching.segmenter import Segmenter
 from medseg_gym.serving.batching.shared_segmenter import SharedSegmenter
 from medseg_gym.serving.monailabel.interactive import PIXEL_BYTES
+from medseg_gym.serving.policy_to_build import PolicyToBuild
 
 SLOTS = 8
 """Slices that a policy of images plays at a time."""

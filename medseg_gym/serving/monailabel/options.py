@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medseg_gym.cases.volumes import parse_window
 from medseg_gym.errors import MedSegError
-from medseg_gym.policy_to_build import PolicyToBuild
+from medseg_gym.serving.policy_to_build import PolicyToBuild
 
 
 @dataclass(frozen=True, kw_only=True)

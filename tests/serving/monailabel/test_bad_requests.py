@@ -1,4 +1,4 @@
-"""What cannot be served is refused with the right status and a named reason."""
+"""Requests that cannot be served are refused with the right status and a named reason."""
 
 from __future__ import annotations
 
