@@ -34,7 +34,7 @@ _REMOTE = {
             "nninteractive",
             "nninteractive",
             "an nninteractive-server, for whole volumes",
-            ("nninteractive", "blosc2"),
+            ("nninteractive", "nnInteractive"),
         ),
     )
 }

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -171,6 +172,9 @@ class NnInteractiveBackbone:
         self.device = torch.device("cpu")
         self._volumes: OrderedDict[str, _Volume] = OrderedDict()
         self._lock = RLock()
+        self._open: list[_CheckedSession] = []
+        # Also when the program ends: a lease that is kept counts until the server reaps it.
+        weakref.finalize(self, _close_all, self._open)
         self._spare: _CheckedSession | None = self._connect()
         kinds = self._spare.supported_interactions
         names = (("box", "bbox2d"), ("point", "points"))
@@ -187,9 +191,10 @@ class NnInteractiveBackbone:
             session = _CheckedSession(self.url, self._key, self._timeout)
             if not isinstance(session.supported_interactions, dict):
                 raise TypeError("its capabilities name no interactions")
-            return session
         except _FAILURES as error:
             self._fail(error, "no session could be opened")
+        self._open.append(session)
+        return session
 
     def segment_volume(
         self, image: np.ndarray, key: str, prompts: Sequence[SlicePrompt]
@@ -225,14 +230,14 @@ class NnInteractiveBackbone:
             try:
                 volume.load(key, grey)
             except BaseException:
-                _close(volume.session)
+                self._close(volume.session)
                 raise
         else:
             session, self._spare = self._spare or self._connect(), None
             try:
                 volume = _Volume(session, key, grey)
             except BaseException:
-                _close(session)
+                self._close(session)
                 raise
         self._volumes[key] = volume
         return volume
@@ -240,7 +245,11 @@ class NnInteractiveBackbone:
     def _drop(self, key: str) -> None:
         volume = self._volumes.pop(key, None)
         if volume is not None:
-            _close(volume.session)
+            self._close(volume.session)
+
+    def _close(self, session: _CheckedSession) -> None:
+        _close_all([session])
+        self._open[:] = [one for one in self._open if one is not session]
 
     def _fail(self, error: Exception, what: str) -> NoReturn:
         if isinstance(error, BackboneError):
@@ -248,9 +257,9 @@ class NnInteractiveBackbone:
         detail = str(error)[:300] or type(error).__name__
         if isinstance(error, httpx.HTTPStatusError):
             detail = f"{error.response.status_code} {error.response.text[:200]}"
-        raise BackboneError(
-            f"nninteractive:{self.url}: {what}: {detail}; is nninteractive-server running there?"
-        ) from error
+        silent = isinstance(error, httpx.TransportError)
+        hint = "; is nninteractive-server running there?" if silent else ""
+        raise BackboneError(f"nninteractive:{self.url}: {what}: {detail}{hint}") from error
 
     def close(self) -> None:
         """Give the server's sessions back; a second call does nothing."""
@@ -258,7 +267,7 @@ class NnInteractiveBackbone:
             for key in list(self._volumes):
                 self._drop(key)
             if self._spare is not None:
-                _close(self._spare)
+                self._close(self._spare)
                 self._spare = None
 
     # of single images ---------------------------------------------------------------------------
@@ -300,9 +309,10 @@ _FAILURES = (
 """Failures of the network, of the server, and of a client that reads what is no answer."""
 
 
-def _close(session: _CheckedSession) -> None:
-    with suppress(Exception):  # the server may be gone
-        session.close()
+def _close_all(sessions: list[_CheckedSession]) -> None:
+    for session in sessions:
+        with suppress(Exception):  # the server may be gone
+            session.close()
 
 
 def build(

@@ -196,3 +196,9 @@ def serving(**options: Any) -> Iterator[Server]:
         yield state
     finally:
         stop()
+
+
+if __name__ == "__main__":
+    with serving() as running:
+        print(f"nninteractive:{running.url}")
+        threading.Event().wait()

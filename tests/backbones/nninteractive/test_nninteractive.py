@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import gymnasium as gym
@@ -242,6 +244,12 @@ def test_keys_capacity_and_addresses(server) -> None:
     ):
         with pytest.raises(BackboneError, match=r"write nninteractive:http|must be positive"):
             backbones.load(name)
+
+
+def test_a_program_that_ends_gives_its_sessions_back(server) -> None:
+    code = f"from medseg_gym import backbones; backbones.load('nninteractive:{server.url}')"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert server.calls == [] and not server.sessions
 
 
 def test_images_alone_are_refused(backbone, server) -> None:
