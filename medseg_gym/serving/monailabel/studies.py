@@ -42,9 +42,9 @@ class StudyFolder:
     """
 
     def __init__(self, root: Path | None, max_voxels: int) -> None:
-        if root is not None and not root.is_dir():
+        self.root = None if root is None else Path(root)
+        if self.root is not None and not self.root.is_dir():
             raise MedSegError(f"--studies {root}: there is no such folder")
-        self.root = root
         self.max_voxels = max_voxels
         self._lock = RLock()
 
