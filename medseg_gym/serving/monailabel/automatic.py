@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from threading import Lock
@@ -19,8 +20,12 @@ from medseg_gym.errors import PolicyError
 from medseg_gym.policy import GivenUp, close_policy, make_envs, play_or_give_up
 from medseg_gym.serving.batching.segmenter import Segmenter
 from medseg_gym.serving.batching.shared_segmenter import SharedSegmenter
+from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.monailabel.interactive import PIXEL_BYTES
 from medseg_gym.serving.policy_to_build import PolicyToBuild
+
+MAX_WAITING = 4
+"""Scans that may wait for a policy."""
 
 SLOTS = 8
 """Slices that a policy of images plays at a time."""
@@ -120,7 +125,8 @@ class AutomaticModel:
                 "to be segmented; give one that needs none"
             )
         self._keys = count()
-        self._lock = Lock()
+        self._lock, self._counting = Lock(), Lock()
+        self._present = 0  # playing or waiting
 
     def segment(self, case: VolumeCase, target: str) -> np.ndarray:
         """Play a scan; its mask, (D, H, W) bool. Others wait meanwhile.
@@ -130,10 +136,11 @@ class AutomaticModel:
             target: What to segment, in words.
 
         Raises:
+            ServiceError: 503, too many wait already.
             CaseFailed: The policy gave the scan up, such as where a model's server failed.
             MedSegError: The backbone or the policy failed.
         """
-        with self._lock:
+        with self._turn():
             # The placeholder of an unknown truth is never scored.
             known = replace(case, key=f"scan-{next(self._keys)}", target=target, truth_known=True)
             self._source.case = known
@@ -154,6 +161,24 @@ class AutomaticModel:
             finally:
                 self._source.case = None
             return mask
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until nobody else plays; those who wait each hold a thread of the service."""
+        with self._counting:
+            if self._present > MAX_WAITING:
+                raise ServiceError(
+                    f"{MAX_WAITING} scans wait for policy {self.name!r} already; try again later",
+                    503,
+                    retry_after=10,
+                )
+            self._present += 1
+        try:
+            with self._lock:
+                yield
+        finally:
+            with self._counting:
+                self._present -= 1
 
     def close(self) -> None:
         """Close the policy's connections and its environment."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
@@ -79,6 +82,33 @@ def test_a_policy_that_fails_gives_no_mask(label_server, studies) -> None:
     answer = client.post("/infer/broken?image=one", data={"params": "{}"})
     assert answer.status_code == 500 and "its log tells the cause" in answer.json()["detail"]
     assert client.post("/infer/ellipse?image=one", data={"params": "{}"}).status_code == 422
+
+
+class Slow(Broken):
+    """A policy that waits for a sign."""
+
+    name = "slow"
+    sign = threading.Event()
+
+    def act(self, observations: Observations) -> Any:
+        self.sign.wait(20)
+        return np.array([[7, 0, 0, 0, 0, 0]])  # stop
+
+
+def test_few_scans_wait_for_a_policy(label_server, studies) -> None:
+    client = label_server(studies=studies, policies=[Slow()])
+
+    def ask(_: int) -> int:
+        return client.post("/infer/slow?image=one&output=json", data={"params": "{}"}).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(ask, i) for i in range(8)]
+        deadline = time.monotonic() + 15
+        while sum(one.done() for one in asked) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        Slow.sign.set()
+        statuses = sorted(one.result() for one in asked)
+    assert statuses == [200] * 5 + [503] * 3
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,20 @@ def test_an_image_by_session_with_the_request_and_by_id_gives_the_same(
     assert client.get(f"/session/{made['session_id']}").status_code == 404
 
 
+def test_an_id_with_dots_as_ohif_sends_it_and_the_description_of_the_routes(
+    label_server, studies
+) -> None:
+    uid = "1.2.840.113619.2.55.3"
+    (studies / f"{uid}.nii.gz").write_bytes((studies / "one.nii.gz").read_bytes())
+    client = label_server(studies=studies)
+    given = {"result_extension": ".nrrd", "result_compress": False, "restore_label_idx": False}
+    answer = infer(client, query=f"image={uid}&output=image", roi=BOX, **given)
+    assert answer.status_code == 200 and b"encoding: raw" in answer.content
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/info/", "/infer/{model}", "/session/", "/datastore/label"} <= set(paths)
+    assert "get" in paths["/session/{session_id}"]
+
+
 def test_sessions_of_medsam_agent_work_beside_them(label_server) -> None:
     from tests.serving.conftest import noise, upload
 

@@ -74,7 +74,9 @@ def infer_router(
                 images.drop(sent)
         return answer(output, made.name, made.content, made.result)
 
-    @router.api_route("/train/{model:path}", methods=["GET", "POST", "DELETE"])
+    @router.api_route(
+        "/train/{model:path}", methods=["GET", "POST", "DELETE"], include_in_schema=False
+    )
     async def train(model: str) -> Response:
         """Refuse to train."""
         del model
