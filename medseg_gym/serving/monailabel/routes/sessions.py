@@ -73,12 +73,13 @@ def session_router(images: ImageSessions) -> APIRouter:
             return FileResponse(session.path, media_type=kind, filename=session.name)
         return reply(session.describe())
 
-    @router.get("/session/{session_id}")
+    @router.get("/session/{session_id}", include_in_schema=False)
     async def unknown(session_id: SessionInPath) -> Response:
         """Refuse what is no id of such a session."""
         raise ServiceError(f"session {session_id[:60]!r} is not there", 404)
 
-    @router.delete("/session/{session_id:monai_session}")
+    # MedSAM-Agent's route of this form is described; a path is described once.
+    @router.delete("/session/{session_id:monai_session}", include_in_schema=False)
     async def delete(request: Request, session_id: SessionInPath) -> Response:
         """End a session and remove its image."""
         session = await in_thread(images.close, request.state.owner, session_id)
