@@ -30,9 +30,18 @@ _REMOTE = {
         ("http", "http", "a segmentation service", ("serve", "httpx")),
         ("https", "http", "a segmentation service", ("serve", "httpx")),
         ("ray", "ray", "an actor on a Ray cluster", ("rllib", "ray")),
+        (
+            "nninteractive",
+            "nninteractive",
+            "an nninteractive-server, for whole volumes",
+            ("nninteractive", "nnInteractive"),
+        ),
     )
 }
 """Backbones in another process, "KIND:ADDRESS"; built as (name, device, **options) -> Backbone."""
+
+_KEY_VARIABLES = {"nninteractive": "NN_INTERACTIVE_API_KEY"}
+"""Environment variables that hold the keys of servers with clients of their own."""
 
 _FOLDERS = {
     "hf": BackboneSpec(
@@ -124,7 +133,8 @@ def load(
     Args:
         name: A kind (see `names`), with options as "medsam2?image_size=1024"; "hf:FOLDER" for a
             SAM-like model as transformers saves it; "http:URL" for the
-            backbone of a segmentation service, "ray:NAME" for one on a Ray cluster;
+            backbone of a segmentation service, "ray:NAME" for one on a Ray cluster,
+            "nninteractive:URL" for the model of an nninteractive-server;
             "package.module:Name" or "path/file.py:Name" for a builder, a `BackboneSpec` or a
             Backbone of your own; or a Backbone, returned as it is. The options in the text may also
             be `checkpoint`, `device`, `cache_bytes` and `store`.
@@ -272,9 +282,10 @@ def _read_options(spec: Spec, factory: BackboneSpec) -> dict[str, Any]:
     if not spec.options:
         return {}
     if "key" in spec.options and spec.kind in _REMOTE:
+        variable = _KEY_VARIABLES.get(spec.kind, "MEDSEG_SERVICE_KEY")
         raise BackboneError(
             f"backbone {spec.kind}:{spec.argument}: a key must not stand in a spec, which is kept "
-            "in records; give it as key= or in MEDSEG_SERVICE_KEY"
+            f"in records; give it as key= or in {variable}"
         )
     builder = _builder(factory)
     if isinstance(builder, BackboneSpec):  # an entry point may name a whole spec

@@ -6,15 +6,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Console
 
 from medseg_gym.cli.from_dataclass import with_options
+from medseg_gym.cli.monailabel import MonaiLabelSwitches, check_switches, make_extension
 from medseg_gym.errors import MedSegError
 from medseg_gym.option_groups import LoadOptions, SegmenterOptions
 from medseg_gym.options import Options, describe_fields, repeated
 from medseg_gym.serving.limits import Limits
+
+if TYPE_CHECKING:
+    from medseg_gym.serving.extensions import Extension
 
 _KEPT_OUT = ("cache_bytes", "store")  # of this machine; they change no mask
 
@@ -125,7 +129,7 @@ class RayOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeOptions(RayOptions, PageSwitches, AddressOptions, EmbeddingOptions):
+class ServeOptions(RayOptions, MonaiLabelSwitches, PageSwitches, AddressOptions, EmbeddingOptions):
     """Options of `medseg serve`."""
 
     def limits(self) -> Limits:
@@ -140,6 +144,7 @@ class ServeOptions(RayOptions, PageSwitches, AddressOptions, EmbeddingOptions):
 def serve(options: ServeOptions) -> None:
     """Serve one batched segmenter to many rollout workers and programs. Not for clinical use."""
     limits = options.limits()
+    check_switches(options, options.ray)
     keys = _find_keys(options.keys_file)
     arguments = options.load_arguments()
     try:
@@ -187,7 +192,9 @@ def serve(options: ServeOptions) -> None:
         prompt_memory=options.prompt_memory,  # type: ignore[arg-type]
         multimask=options.multimask,  # type: ignore[arg-type]
     )
-    extensions = []
+    extensions: list[Extension] = []
+    if options.monailabel:
+        extensions.append(make_extension(options))
     if options.page:
         from medseg_gym.play import PageExtension, PageOptions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from medseg_gym import annotators
 from medseg_gym.annotators.registry import VOLUME_ANNOTATORS
@@ -16,6 +16,7 @@ from medseg_gym.cases.volume_source import VOLUMES, VolumeSource
 from medseg_gym.episodes import rewards
 from medseg_gym.errors import MedSegError
 from medseg_gym.policy import Policy
+from medseg_gym.serving.policy_to_build import PolicyToBuild as PagePolicy
 
 DEFAULT_POLICIES = ("centre-box", "random", "oracle-box", "oracle-box-click", "hybrid")
 DEFAULT_VOLUME_POLICIES = (
@@ -26,36 +27,6 @@ DEFAULT_VOLUME_POLICIES = (
 )
 
 VOLUME_ENV = "MedSegVolume-v0"
-
-
-class PagePolicy(Protocol):
-    """A policy that is still to be built, and the view that it plays through.
-
-    Attributes:
-        name: Shown to people; unique among the policies of images, or of volumes, of a page.
-        env_id: Environment of the view; that of volumes makes it a policy of volumes.
-        view: Arguments of that environment that belong to the view alone.
-    """
-
-    @property
-    def name(self) -> str:
-        """Shown to people."""
-        ...
-
-    @property
-    def env_id(self) -> str:
-        """Environment of the view."""
-        ...
-
-    @property
-    def view(self) -> Mapping[str, Any]:
-        """Arguments of that environment."""
-        ...
-
-    @property
-    def build(self) -> Any:
-        """Function that makes the policy for a vector environment of that view."""
-        ...
 
 
 @dataclass(frozen=True)

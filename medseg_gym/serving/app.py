@@ -81,6 +81,9 @@ class Service:
         added = [router for one in self.extensions for router in one.start(self.book)]
         self.draining = False
         app = base_app(self._lifespan)
+        app.state.api_keys = self.api_keys
+        for router in added:  # first: of a path that two have, the extension's form is the narrower
+            app.include_router(router)
         app.include_router(
             stateless_router(self.segmenter, self.limits, self.segmenter.engine.options)
         )
@@ -93,8 +96,6 @@ class Service:
                 lambda: len(self.book),
             )
         )
-        for router in added:
-            app.include_router(router)
         if not any(getattr(route, "path", None) == "/" for route in app.routes):
             app.include_router(root_router(self.segmenter.served))
         self.fastapi = app

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from medseg_gym.cli.lazy_commands import add_lazily
+from medseg_gym.cli.monailabel.policy_specs import use_maker
 
 _COMMANDS = (
     (
@@ -38,5 +39,6 @@ _COMMANDS = (
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this package to `medseg`; called through an entry point."""
+    use_maker("medseg_agents.policies:make")
     for name, path, text in _COMMANDS:
         add_lazily(app, name, f"medseg_agents.commands.{path}", text)

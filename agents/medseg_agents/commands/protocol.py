@@ -27,10 +27,16 @@ def evaluate_by_protocol(options: EvalOptions, out: Path, resume: bool) -> None:
     Raises:
         MedSegError: An option that does nothing here, or see `run_protocol`.
     """
-    from medseg_agents.evaluation.protocols.interactive_3d import SliceBySlice, run_protocol
+    from medseg_agents.evaluation.protocols.interactive_3d import (
+        InteractiveSegmenter3D,
+        SliceBySlice,
+        WholeVolume,
+        run_protocol,
+    )
     from medseg_agents.evaluation.protocols.interactive_3d.results import ProtocolFolder
     from medseg_agents.runs.machine import describe_machine
     from medseg_gym import backbones
+    from medseg_gym.backbones.volumes import VolumeBackbone
     from medseg_gym.parallel.compute import torch_threads
 
     for field in fields(options):
@@ -38,6 +44,9 @@ def evaluate_by_protocol(options: EvalOptions, out: Path, resume: bool) -> None:
             flag = field.name.replace("_", "-")
             raise MedSegError(f"--{flag} does nothing with --protocol {options.protocol}")
     backbone = backbones.load(options.backbone, options.checkpoint, options.device)
+    segmenter: InteractiveSegmenter3D = (
+        WholeVolume(backbone) if isinstance(backbone, VolumeBackbone) else SliceBySlice(backbone)
+    )
     console = make_console()
     with torch_threads(options.threads):
         settings = {
@@ -49,7 +58,7 @@ def evaluate_by_protocol(options: EvalOptions, out: Path, resume: bool) -> None:
         with make_progress() as progress:
             bar = progress.add_task("volumes", total=None)
             summary = run_protocol(
-                SliceBySlice(backbone),
+                segmenter,
                 options.cases,
                 ProtocolFolder(out),
                 box=options.box,

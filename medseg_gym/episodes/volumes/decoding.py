@@ -208,14 +208,15 @@ def _state(
     logits: torch.Tensor,
     mask_input: torch.Tensor | None,
 ) -> SliceState:
-    mask, pixels = measured.fetched, measured.pixels
+    mask = measured.fetched
     assert mask is not None
+    pixels, extent, grey = mask_facts(mask, request.case.image[request.index])
     return SliceState(
         np.packbits(mask, axis=1),
         pixels,
         measured.intersection,
-        _extent(mask) if pixels else None,
-        _grey(request.case.image[request.index][mask]) if pixels else (0.0, 0.0),
+        extent,
+        grey,
         # Of its own memory, or a part would keep its whole batch.
         logits.clone(),
         request.box,
@@ -224,6 +225,19 @@ def _state(
         mask_input=mask_input if request.box is not None or request.points else None,
         corrects=request.corrects,
     )
+
+
+def mask_facts(
+    mask: np.ndarray, image: np.ndarray
+) -> tuple[int, AddBox | None, tuple[float, float]]:
+    """Return pixels, extent and grey values of the mask of a slice, as `SliceState` has them.
+
+    Args:
+        mask: (H, W) bool.
+        image: (H, W) or (H, W, 3) uint8.
+    """
+    pixels = int(np.count_nonzero(mask))
+    return (pixels, _extent(mask), _grey(image[mask])) if pixels else (0, None, (0.0, 0.0))
 
 
 def _extent(mask: np.ndarray) -> AddBox:

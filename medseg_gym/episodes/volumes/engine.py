@@ -7,6 +7,7 @@ from typing import Any
 
 from medseg_gym.backbones.memory import MemoryBackbone
 from medseg_gym.backbones.protocol import Backbone
+from medseg_gym.backbones.volumes import VolumeBackbone
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.episodes import rewards
 from medseg_gym.episodes.decode_options import DecodeOptions
@@ -20,6 +21,7 @@ from medseg_gym.episodes.volumes.episode import (
 )
 from medseg_gym.episodes.volumes.memory import propagate_by_memory
 from medseg_gym.episodes.volumes.propagation import Plan, PropagationOptions, propagate
+from medseg_gym.episodes.volumes.whole import segment_whole
 from medseg_gym.errors import EpisodeError, PromptError
 from medseg_gym.prompts import AddBox
 from medseg_gym.prompts.volumes import Propagate, SlicePrompt, VolumePrompt
@@ -30,7 +32,8 @@ class VolumeEngine(SlotEngine[VolumeEpisode]):
 
     Prompts of all slots share one decode; where some of them propagate, every step of propagation
     is one decode for all fronts of all volumes. A backbone with a memory of slices steps through
-    them by that instead, one slice of one volume at a time.
+    them by that instead, one slice of one volume at a time; one that segments whole volumes makes
+    the masks of all slices with every prompt.
 
     Args:
         backbone: The segmenter.
@@ -115,6 +118,11 @@ class VolumeEngine(SlotEngine[VolumeEpisode]):
         prompt: VolumePrompt | PromptError | None,
         effect: VolumeEffect,
     ) -> Plan | None:
+        if isinstance(self.backbone, VolumeBackbone):
+            if effect in ("decode", "propagate"):
+                new = prompt if isinstance(prompt, SlicePrompt) else None
+                return segment_whole(episode, new, self.backbone)
+            return None
         if effect == "decode" and isinstance(prompt, SlicePrompt):
             return _one_slice(episode, prompt)
         if effect == "propagate" and isinstance(prompt, Propagate):

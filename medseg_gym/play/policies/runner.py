@@ -22,10 +22,10 @@ from medseg_gym.play.catalog import Place
 from medseg_gym.play.describe import describe_steps
 from medseg_gym.play.games import GameBook
 from medseg_gym.play.options import PagePolicy
-from medseg_gym.play.shared_segmenter import SharedSegmenter
 from medseg_gym.play.volumes.describe import describe_volume_steps
 from medseg_gym.play.volumes.games import PIXEL_BYTES
 from medseg_gym.policy import Policy, close_policy, make_envs, play_cases
+from medseg_gym.serving.batching.shared_segmenter import SharedSegmenter
 from medseg_gym.trajectories import EpisodeKey, TrajectoryWriter, VectorRecorder
 from medseg_gym.trajectories.recording.provenance import option_facts
 

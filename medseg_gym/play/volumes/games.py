@@ -20,7 +20,6 @@ from medseg_gym.play.catalog import Place
 from medseg_gym.play.games import Game, GameBook
 from medseg_gym.play.image_games import KINDS
 from medseg_gym.play.options import VOLUME_ENV, PageOptions
-from medseg_gym.play.shared_segmenter import SharedSegmenter
 from medseg_gym.play.stores.recordings import Recordings
 from medseg_gym.play.volumes.ahead import EncodingAhead
 from medseg_gym.play.volumes.describe import describe_slices, describe_volume_steps, truth_slices
@@ -28,6 +27,7 @@ from medseg_gym.play.volumes.downloads import formats_of
 from medseg_gym.play.volumes.masks import first_steps, nbytes
 from medseg_gym.prompts.volumes import VOLUME_TOOLS, VolumeCodec, VolumePrompt
 from medseg_gym.serving.batching.segmenter import Segmenter
+from medseg_gym.serving.batching.shared_segmenter import SharedSegmenter
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.routes.images import mask_text
 

@@ -24,6 +24,7 @@ from medseg_agents.evaluation.protocols.interactive_3d.slice_by_slice import Sli
 from medseg_agents.evaluation.protocols.interactive_3d.surface import (
     surface_dice_by_area,
 )
+from medseg_agents.evaluation.protocols.interactive_3d.whole_volume import WholeVolume
 
 __all__ = [
     "CLICKS",
@@ -33,6 +34,7 @@ __all__ = [
     "Played",
     "Score",
     "SliceBySlice",
+    "WholeVolume",
     "auc",
     "make_boxes",
     "next_click",
