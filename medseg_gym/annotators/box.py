@@ -37,6 +37,11 @@ def box_iou(one: AddBox, other: AddBox) -> float:
     return both / union if union > 0 else 0.0
 
 
+def box_agreement(one: AddBox | None, other: AddBox | None) -> float:
+    """Intersection over union of two boxes, either of which may be missing; two of none agree."""
+    return float(one is other) if one is None or other is None else box_iou(one, other)
+
+
 def disturb(
     box: AddBox, generator: np.random.Generator, loosen: float = 0.0, jitter: float = 0.0
 ) -> AddBox:

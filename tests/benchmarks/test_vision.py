@@ -16,10 +16,9 @@ from benchmarks.learning.vision.scenes import Scenes, draw_scenes
 from benchmarks.learning.vision.tower import (
     SUBCELLS,
     Seeing,
-    box_agreement,
     train_tower,
 )
-from medseg_gym.annotators.box import tight_box
+from medseg_gym.annotators.box import box_agreement, tight_box
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.prompts import AddBox

@@ -158,7 +158,7 @@ class PromptNetwork(nn.Module):
     def _outlook(
         self, observation: Mapping[str, Any], target: torch.Tensor
     ) -> torch.Tensor | float:
-        """What the localizer says of the target, at the stem's places; 0 where there is none.
+        """Return features of the localizer's outline at the stem's places; 0 where there is none.
 
         It learns from outlines alone (see `medseg_agents.arrays.localizer`): gradients of actions,
         few and noisy beside those, do not reach it.

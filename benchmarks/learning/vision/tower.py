@@ -17,9 +17,8 @@ from medseg_agents.arrays.localizer.loss import cover_losses
 from torch import nn
 
 from benchmarks.learning.vision.scenes import Scenes
-from medseg_gym.annotators.box import box_iou, tight_box
+from medseg_gym.annotators.box import box_agreement, tight_box
 from medseg_gym.backbones.checkpoints import read_torch_file
-from medseg_gym.prompts import AddBox
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_path
 from medseg_gym.storage.line_files import append_rows
 
@@ -158,8 +157,3 @@ def watch(seeing: Seeing, scenes: Scenes) -> dict[str, float]:
             ious += [box_agreement(*pair) for pair in pairs]
     seeing.train()
     return {"held_out/loss": float(np.mean(losses)), "held_out/box_iou": float(np.mean(ious))}
-
-
-def box_agreement(one: AddBox | None, other: AddBox | None) -> float:
-    """IoU of two boxes; two of none agree."""
-    return float(one is other) if one is None or other is None else box_iou(one, other)

@@ -110,7 +110,7 @@ class DaggerConfig(ArraySettings):
 
     @property
     def is_lower(self) -> bool:
-        """Whether networks compute in bfloat16 while they train."""
+        """Return whether networks compute in bfloat16 while they train."""
         return self.precision == "bfloat16"
 
     def beta_at(self, progress: float) -> float:

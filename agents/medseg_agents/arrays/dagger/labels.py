@@ -78,7 +78,8 @@ def cover_shares(mask: np.ndarray, cells: int) -> np.ndarray:
         cells: C.
     """
     shares = pool(mask, cells) / pool(np.ones_like(mask), cells).clip(1)
-    return np.rint(255 * shares).astype(np.uint8)
+    rounded: np.ndarray = np.rint(255 * shares).astype(np.uint8)
+    return rounded
 
 
 def pool(values: np.ndarray, cells: int) -> np.ndarray:

@@ -49,10 +49,10 @@ class OutlinedImages:
             Images B x 3 x S x S uint8, targets B x K int64, covers B x K x C x C float32 in 0..1,
             and which of the targets are real, B x K bool.
         """
-        most, cells = max(len(self.targets[i]) for i in chosen), self.covers[chosen[0]].shape[-1]
-        targets = np.zeros((len(chosen), most), np.int64)
-        covers = np.zeros((len(chosen), most, cells, cells), np.uint8)
-        real = np.zeros((len(chosen), most), bool)
+        longest, cells = max(len(self.targets[i]) for i in chosen), self.covers[0].shape[-1]
+        targets = np.zeros((len(chosen), longest), np.int64)
+        covers = np.zeros((len(chosen), longest, cells, cells), np.uint8)
+        real = np.zeros((len(chosen), longest), bool)
         for row, i in enumerate(chosen):
             count = len(self.targets[i])
             targets[row, :count], covers[row, :count] = self.targets[i], self.covers[i]
@@ -81,7 +81,8 @@ def draw_images(
         Different images, in random order.
     """
     squares, number = Squares(side), {text: i + 1 for i, text in enumerate(targets)}
-    images, indices, covers, boxes = [], [], [], []
+    images: list[np.ndarray] = []
+    indices, covers, boxes = [], [], []
     seen: set[int] = set()
     for start in np.random.default_rng(seed).permutation(len(source)).tolist():
         if len(images) >= count:

@@ -15,7 +15,7 @@ from medseg_agents.arrays.localizer.images import OutlinedImages, draw_images
 from medseg_agents.arrays.localizer.loss import cover_losses
 from medseg_agents.arrays.localizer.network import Localizer
 from medseg_agents.runs.log import RunLog
-from medseg_gym.annotators.box import box_iou, tight_box
+from medseg_gym.annotators.box import box_agreement, tight_box
 from medseg_gym.backbones.checkpoints import read_torch_file
 from medseg_gym.cases import load_cases
 from medseg_gym.storage.atomic_write import atomic_path
@@ -119,7 +119,5 @@ def watch(localizer: Localizer, images: OutlinedImages, batch: int = 32) -> dict
         outlines = (logits > 0).cpu().numpy()
         for row, i in enumerate(chosen):
             for outline, box in zip(outlines[row], images.boxes[i], strict=False):
-                drawn = tight_box(outline)
-                missing = drawn is None or box is None
-                ious.append(float(drawn is box) if missing else box_iou(drawn, box))
+                ious.append(box_agreement(tight_box(outline), box))
     return {"val/localizer_loss": float(np.mean(losses)), "val/localizer_iou": float(np.mean(ious))}

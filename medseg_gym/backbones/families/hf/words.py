@@ -16,7 +16,7 @@ from medseg_gym.backbones.protocol import Embedding, Prediction, PromptRow
 from medseg_gym.errors import BackboneError
 
 BOX_ALONE = "visual"
-"""What the family's processor says where there is a box and no words."""
+"""Words of the family's processor where there is a box and no words."""
 
 _PASS = 8  # rows; each takes 200 masks
 _TOKENS = 32  # of every sentence, as the family's processor pads them
@@ -111,7 +111,7 @@ class HfWordsBackbone(BatchedBackbone):
         return logits, scores.amax(1)
 
     def _vision(self, rows: Sequence[PromptRow]) -> SimpleNamespace:
-        """What the model's vision encoder returns, of the rows' images."""
+        """Return the output of the model's vision encoder for the rows' images."""
         levels = [
             torch.stack(level) for level in zip(*(r.embedding.features for r in rows), strict=True)
         ]
