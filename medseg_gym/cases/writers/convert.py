@@ -14,6 +14,7 @@ from medseg_gym.object_paths import load_object
 WRITERS = {
     "biomedparse": "medseg_gym.cases.writers.biomedparse:BiomedParseWriter",
     "parquet": "medseg_gym.cases.writers.parquet:ParquetWriter",
+    "coco": "medseg_gym.cases.writers.coco:CocoWriter",
 }
 
 

@@ -17,15 +17,18 @@ from hypothesis.extra import numpy as arrays
 
 from medseg_gym.cases import SPLITS, Case, CaseError, load_cases
 from medseg_gym.cases.biomedparse import BiomedParseFormat
+from medseg_gym.cases.coco import CocoFormat
 from medseg_gym.cases.files import FileCaseSource, index_dataset
 from medseg_gym.cases.parquet import ParquetFormat
 from medseg_gym.cases.writers import WRITERS, CaseWriter, convert_cases, parquet
 from medseg_gym.cases.writers.biomedparse import BiomedParseWriter
+from medseg_gym.cases.writers.coco import CocoWriter
 from medseg_gym.cases.writers.parquet import ParquetWriter
 
 FORMATS = {
     "biomedparse": (BiomedParseFormat, BiomedParseWriter),
     "parquet": (ParquetFormat, ParquetWriter),
+    "coco": (CocoFormat, CocoWriter),
 }
 BOTH = pytest.mark.parametrize("to", WRITERS)
 
