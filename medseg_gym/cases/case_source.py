@@ -59,6 +59,7 @@ CASES: Registry[CaseSource] = Registry(
         "npz": "medseg_gym.cases.npz:load",
         "dicom": "medseg_gym.cases.dicom:load",
         "coco": "medseg_gym.cases.coco:load",
+        "yolo": "medseg_gym.cases.yolo:load",
         "image": "medseg_gym.cases.image_files.one_image:load",
         "volume": "medseg_gym.cases.derived.volume_slices:load",
         "phantoms-volume": "medseg_gym.cases.derived.volume_slices:load_phantoms",

@@ -29,7 +29,7 @@ Spec = Annotated[
     typer.Argument(
         metavar="SPEC",
         help="Case spec: samples, phantoms, biomedparse:PATH, parquet:PATH, nifti:PATH, "
-        "dicom:PATH, folder:PATH or coco:PATH, with options as PATH?name=value&name=value.",
+        "dicom:PATH, folder:PATH, coco:PATH or yolo:PATH, with options as PATH?name=value&name=value.",
     ),
 ]
 
@@ -89,7 +89,7 @@ class ConvertOptions(SkipOptions):
     """Options of `medseg cases convert`."""
 
     to: str
-    """biomedparse, parquet or coco."""
+    """biomedparse, parquet, coco or yolo."""
 
     limit: int | None = None
     """Most cases of a split."""

@@ -96,16 +96,18 @@ class DrawnFormat(DatasetFormat):
         """
         counts = Counts()
         labels: set[str] = set()
+        kept: list[tuple[int, Record]] = []
         for item in self.drawn(file_cache, counts):
             if isinstance(item, Defect):
                 yield item
                 continue
             labels.update(one.label for one in item.objects)
             if item.objects:
-                yield from self._records(item, counts)
+                yield from self._records(item, counts, kept)
             else:
                 reason = "images without an object"
                 counts.add("", reason, item.image, left_out=True)
+        yield from (record for _, record in sorted(kept, key=lambda one: one[0]))
         for label in self._words:
             if label not in labels:
                 known = ", ".join(map(repr, sorted(labels)[:8])) or "none"
@@ -116,7 +118,13 @@ class DrawnFormat(DatasetFormat):
                 )
         yield from counts.notes()
 
-    def _records(self, image: DrawnImage, counts: Counts) -> Iterator[Record | Defect]:
+    def _records(
+        self, image: DrawnImage, counts: Counts, kept: list[tuple[int, Record]]
+    ) -> Iterator[Record | Defect]:
+        """Yield the cases of an image; those that a writer kept go into `kept`, with their order.
+
+        Files lie by image, and the cases of one image need not have followed each other.
+        """
         try:
             require_file(self.path(image.image), image.image)
         except Damaged as error:
@@ -131,7 +139,12 @@ class DrawnFormat(DatasetFormat):
             if (problem := _beyond(one, image, counts)) is not None:
                 yield problem
             elif one.extra:
-                yield self._kept(one, image)
+                try:
+                    kept.append(self._kept(one, image))
+                except (TypeError, ValueError) as error:
+                    key = str(one.extra.get("key") or f"{image.image}#{one.label}")
+                    cause = f"the fields that a writer kept: {error}"
+                    yield Defect(image.file, cause, one.place, key)
             elif self._words.get(one.label) == LEFT_OUT:
                 reason = "objects whose label is to be left out (labels= changes that)"
                 counts.add("", reason, f"{image.file}, {one.place}", left_out=True)
@@ -157,20 +170,16 @@ class DrawnFormat(DatasetFormat):
             size=image.size,
         )
 
-    def _kept(self, one: DrawnObject, image: DrawnImage) -> Record | Defect:
-        key = str(one.extra.get("key") or f"{image.image}#{one.label}/{one.number}")
-        try:
-            fields = kept_fields(one.extra)
-            return Record(
-                key=key,
-                target=str(one.extra.get("target") or one.label),
-                files=(image.image, image.file),
-                place=_place([one], image),
-                split=image.split,
-                **fields,
-            )
-        except (TypeError, ValueError) as error:
-            return Defect(image.file, f"the fields that a writer kept: {error}", one.place, key)
+    def _kept(self, one: DrawnObject, image: DrawnImage) -> tuple[int, Record]:
+        record = Record(
+            key=str(one.extra.get("key") or f"{image.image}#{one.label}/{one.number}"),
+            target=str(one.extra.get("target") or one.label),
+            files=(image.image, image.file),
+            place=_place([one], image),
+            split=image.split,
+            **kept_fields(one.extra),
+        )
+        return int(one.extra.get("order", 0)), record
 
     def read(self, record: Record) -> Pixels:
         """Decode the image and draw the mask.
@@ -198,7 +207,7 @@ class DrawnFormat(DatasetFormat):
         drawn = False  # whether something of it must show
         for place, shape in objects:
             mask |= self.draw(shape, height, width, file, place)
-            drawn |= shape[0] in (POLYGON, ELLIPSE)
+            drawn |= self.must_show(shape)
         if drawn and not mask.any():
             cause = "covers the centre of no pixel; remove it, or draw it larger"
             raise Damaged(file, cause, objects[0][0])
@@ -222,6 +231,10 @@ class DrawnFormat(DatasetFormat):
         """
         del file, place
         return draw_shape(shape, height, width)
+
+    def must_show(self, shape: Any) -> bool:
+        """Return whether a shape that covers no pixel is a defect; else it is an empty mask."""
+        return shape[0] in (POLYGON, ELLIPSE)
 
     def _image(self, name: str) -> np.ndarray:
         return self._images.image(self.path(name), name)

@@ -15,6 +15,7 @@ WRITERS = {
     "biomedparse": "medseg_gym.cases.writers.biomedparse:BiomedParseWriter",
     "parquet": "medseg_gym.cases.writers.parquet:ParquetWriter",
     "coco": "medseg_gym.cases.writers.coco:CocoWriter",
+    "yolo": "medseg_gym.cases.writers.yolo:YoloWriter",
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gym.cases.case import Case
+from medseg_gym.cases.drawn.kept_fields import EXTRA
 from medseg_gym.cases.image_files.images import png_bytes
 from medseg_gym.cases.writers.case_writer import (
     CaseWriter,
@@ -50,7 +51,7 @@ class JournalWriter(CaseWriter):
 
     @abstractmethod
     def close(self, lines: list[dict[str, Any]]) -> None:
-        """Write `final` from all lines."""
+        """Write `final` from all lines, whose "order" is their number."""
 
     def resume(self) -> int:
         """Return how many cases of the split are already written.
@@ -83,7 +84,10 @@ class JournalWriter(CaseWriter):
         """Turn the lines into the last file."""
         if self.final.exists():
             return
-        self.close(self._lines())
+        lines = self._lines()
+        for number, line in enumerate(lines):
+            line.get(EXTRA, line)["order"] = number
+        self.close(lines)
         self._journal.unlink()
 
     def write_image(self, folder: Path, case: Case) -> str:

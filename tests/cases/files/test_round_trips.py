@@ -24,11 +24,14 @@ from medseg_gym.cases.writers import WRITERS, CaseWriter, convert_cases, parquet
 from medseg_gym.cases.writers.biomedparse import BiomedParseWriter
 from medseg_gym.cases.writers.coco import CocoWriter
 from medseg_gym.cases.writers.parquet import ParquetWriter
+from medseg_gym.cases.writers.yolo import YoloWriter
+from medseg_gym.cases.yolo import YoloFormat
 
 FORMATS = {
     "biomedparse": (BiomedParseFormat, BiomedParseWriter),
     "parquet": (ParquetFormat, ParquetWriter),
     "coco": (CocoFormat, CocoWriter),
+    "yolo": (YoloFormat, YoloWriter),
 }
 BOTH = pytest.mark.parametrize("to", WRITERS)
 
