@@ -60,6 +60,8 @@ CASES: Registry[CaseSource] = Registry(
         "dicom": "medseg_gym.cases.dicom:load",
         "coco": "medseg_gym.cases.coco:load",
         "yolo": "medseg_gym.cases.yolo:load",
+        "labelme": "medseg_gym.cases.labelme:load",
+        "cvat": "medseg_gym.cases.cvat:load",
         "image": "medseg_gym.cases.image_files.one_image:load",
         "volume": "medseg_gym.cases.derived.volume_slices:load",
         "phantoms-volume": "medseg_gym.cases.derived.volume_slices:load_phantoms",

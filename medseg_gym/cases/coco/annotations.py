@@ -8,7 +8,8 @@ from typing import Any
 from medseg_gym.cases.coco.run_lengths import counts_of, draw_runs
 from medseg_gym.cases.drawn import DrawnObject, ring
 from medseg_gym.cases.drawn.kept_fields import EXTRA
-from medseg_gym.cases.drawn.shapes import polygon, whole
+from medseg_gym.cases.drawn.shapes import box, polygon, whole
+from medseg_gym.cases.drawn.shapes import number as number_in
 from medseg_gym.cases.files.access.guards import check_pixels
 from medseg_gym.cases.files.access.json_values import inner_path, kind_of, require_kind
 from medseg_gym.cases.files.counts import Counts
@@ -74,10 +75,7 @@ def read_coco(
         place = f"annotations[{number}]"
         try:
             image, one = _annotation(entry, name, place, images, categories)
-            if one is None:
-                reason = "objects with a box and without an outline"
-                counts.add("", reason, f"{name}, {place}", left_out=True)
-            elif entry.get("iscrowd") == 1 and not crowd:
+            if entry.get("iscrowd") == 1 and not crowd:
                 reason = "crowds, iscrowd 1 (crowd=1 takes them)"
                 counts.add("", reason, f"{name}, {place}", left_out=True)
             elif one.number in seen:
@@ -133,7 +131,7 @@ def _annotation(
     place: str,
     images: dict[Any, CocoImage],
     categories: dict[Any, str],
-) -> tuple[CocoImage, DrawnObject | None]:
+) -> tuple[CocoImage, DrawnObject]:
     require_kind(entry, dict, "", name, place)
     image = images.get(_identity(entry, "image_id", name, place))
     if image is None:
@@ -145,15 +143,24 @@ def _annotation(
         cause = f"category_id {entry['category_id']!r} is no category; there are {known or 'none'}"
         raise Damaged(name, cause, place)
     number = str(_identity(entry, "id", name, place))
-    shape = _shape(entry.get("segmentation"), image.size, name, place)
     extra = require_kind(entry.get(EXTRA, {}), dict, repr(EXTRA), name, place)
-    one = None if shape is None else DrawnObject(place, label, shape, number, extra)
-    return image, one
+    outline = entry.get("segmentation")
+    if outline is None or outline == []:
+        shape, is_box = _box(entry.get("bbox"), name, place), True
+    else:
+        shape, is_box = _shape(outline, image.size, name, place), False
+    return image, DrawnObject(place, label, shape, number, is_box, extra)
 
 
-def _shape(value: Any, size: tuple[int, int] | None, name: str, place: str) -> list[Any] | None:
-    if value is None or value == []:
-        return None
+def _box(value: Any, name: str, place: str) -> list[Any]:
+    if not isinstance(value, list) or len(value) != 4:
+        what = "neither 'segmentation' nor a 'bbox' of [left, top, width, height]"
+        raise Damaged(name, f"has {what}", place)
+    left, top, width, height = (number_in(side, "'bbox'", name, place) for side in value)
+    return box(left, top, left + width, top + height)
+
+
+def _shape(value: Any, size: tuple[int, int] | None, name: str, place: str) -> list[Any]:
     if isinstance(value, list):
         return polygon([ring(one, name, place) for one in value])
     require_kind(value, dict, "'segmentation'", name, place)

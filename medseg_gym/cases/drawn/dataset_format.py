@@ -12,7 +12,7 @@ import numpy as np
 
 from medseg_gym.cases.drawn.kept_fields import kept_fields
 from medseg_gym.cases.drawn.objects import DrawnImage, DrawnObject
-from medseg_gym.cases.drawn.shapes import ELLIPSE, POLYGON, draw_shape, extent
+from medseg_gym.cases.drawn.shapes import ELLIPSE, POLYGON, UNION, draw_shape, extent
 from medseg_gym.cases.drawn.words import LEFT_OUT, words_of_labels
 from medseg_gym.cases.files.access.guards import require_file
 from medseg_gym.cases.files.counts import Counts
@@ -38,6 +38,9 @@ class DrawnOptions(ImageFileOptions):
     instances: Literal["union", "apart"] = "union"
     """"union": the objects of one label on an image are one case together; "apart": each is a case
     of its own."""
+
+    boxes: bool = False
+    """Fill boxes and take them as outlines; by default they are left out and counted."""
 
     labels: str = ""
     """Words for labels: `polyp:polyp in colon endoscopy,tool:-` (`-` leaves a label out), or a JSON
@@ -135,6 +138,7 @@ class DrawnFormat(DatasetFormat):
                 yield Defect(image.file, cause, place, f"{image.image}#{label}")
             return
         together: dict[str, list[DrawnObject]] = {}
+        apart = self._given.instances == "apart"
         for one in image.objects:
             if (problem := _beyond(one, image, counts)) is not None:
                 yield problem
@@ -148,12 +152,14 @@ class DrawnFormat(DatasetFormat):
             elif self._words.get(one.label) == LEFT_OUT:
                 reason = "objects whose label is to be left out (labels= changes that)"
                 counts.add("", reason, f"{image.file}, {one.place}", left_out=True)
-            elif self._given.instances == "apart":
-                yield self._record(f"{image.image}#{one.label}/{one.number}", [one], image)
+            elif one.box and not self._given.boxes:
+                reason = "objects with a box and without an outline (boxes=1 fills boxes)"
+                counts.add("", reason, f"{image.file}, {one.place}", left_out=True)
             else:
-                together.setdefault(one.label, []).append(one)
-        for label, objects in together.items():
-            yield self._record(f"{image.image}#{label}", objects, image)
+                name = f"{one.label}/{one.number}" if apart else one.label
+                together.setdefault(name, []).append(one)
+        for name, objects in together.items():
+            yield self._record(f"{image.image}#{name}", objects, image)
 
     def _record(self, key: str, objects: Sequence[DrawnObject], image: DrawnImage) -> Record:
         text = self._words.get(objects[0].label, objects[0].label)
@@ -229,7 +235,11 @@ class DrawnFormat(DatasetFormat):
         Raises:
             Damaged: It cannot be drawn.
         """
-        del file, place
+        if shape[0] == UNION:
+            mask = np.zeros((height, width), bool)
+            for one in shape[1]:
+                mask |= self.draw(one, height, width, file, place)
+            return mask
         return draw_shape(shape, height, width)
 
     def must_show(self, shape: Any) -> bool:

@@ -15,6 +15,7 @@ class DrawnObject:
         label: What it is called there.
         shape: In a form that JSON holds and that the format's `draw` understands.
         number: What tells it from others of its label on its image, as its id.
+        box: It is a box and no outline; `boxes=1` fills it, else it is left out.
         extra: What a writer of this suite kept (`kept_fields`); such an object is a case of its
             own. Empty in files of other tools.
     """
@@ -23,6 +24,7 @@ class DrawnObject:
     label: str
     shape: Any
     number: str = ""
+    box: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from medseg_gym.cases.drawn.filling import fill
 from medseg_gym.cases.files.defects import Damaged
 
-POLYGON, ELLIPSE = "polygon", "ellipse"
+POLYGON, ELLIPSE, UNION = "polygon", "ellipse", "union"
 
 
 def number(value: Any, what: str, file: str, place: str) -> float:

@@ -16,6 +16,8 @@ WRITERS = {
     "parquet": "medseg_gym.cases.writers.parquet:ParquetWriter",
     "coco": "medseg_gym.cases.writers.coco:CocoWriter",
     "yolo": "medseg_gym.cases.writers.yolo:YoloWriter",
+    "labelme": "medseg_gym.cases.writers.labelme:LabelMeWriter",
+    "cvat": "medseg_gym.cases.writers.cvat:CvatWriter",
 }
 
 

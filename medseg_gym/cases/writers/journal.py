@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,27 @@ def digest_of(text: str) -> str:
 def object_fields(case: Case) -> dict[str, Any]:
     """Return what a drawn object keeps of its case beside its label."""
     return {"target": case.target, **case_fields(case)}
+
+
+class MarkedWriter(JournalWriter):
+    """A writer whose files say nothing of the conversion: `.<split>.written` does."""
+
+    @property
+    def final(self) -> Path:
+        """The mark, hidden from readers."""
+        return self.out / f".{self.split}.written"
+
+    def close(self, lines: list[dict[str, Any]]) -> None:
+        """Write the files, and then the mark."""
+        self.write_files(lines)
+        mark = {"identity": self.identity, "cases": len(lines)}
+        replace_file(self.final, json.dumps(mark).encode())
+
+    @abstractmethod
+    def write_files(self, lines: list[dict[str, Any]]) -> None:
+        """Write what the format keeps beside the images."""
+
+    def finished(self) -> tuple[str, int]:
+        """See `JournalWriter.finished`."""
+        mark = json.loads(self.final.read_bytes())
+        return mark["identity"], mark["cases"]

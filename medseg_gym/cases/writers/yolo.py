@@ -28,7 +28,7 @@ class YoloWriter(JournalWriter):
 
     @property
     def final(self) -> Path:
-        """What YOLO has no place for; written last."""
+        """The fields that YOLO has no place for; written last."""
         return self.out / FOLDER / f"{self.split}.json"
 
     @property

@@ -19,7 +19,7 @@ _MAX_BYTES = 4_000_000
 
 @dataclass(frozen=True)
 class DataFile:
-    """What data.yaml says.
+    """Content of data.yaml.
 
     Args:
         names: Class names by number.
@@ -88,7 +88,8 @@ def _names(value: Any, name: str) -> dict[int, str]:
         raise Damaged(name, f"'names' is {kind_of(value)}, expected names of the classes")
     names: dict[int, str] = {}
     for number, words in value.items():
-        if isinstance(number, bool) or not isinstance(number, int) or not str(words).strip():
+        plain = isinstance(words, (str, int, float)) and str(words).strip()
+        if isinstance(number, bool) or not isinstance(number, int) or not plain:
             raise Damaged(name, f"'names' has {number!r}: {words!r}, expected NUMBER: NAME")
         names[number] = str(words).strip()
     return names

@@ -101,9 +101,6 @@ class YoloFormat(DrawnFormat):
         read = file_cache.remember(name, [path], partial(read_lines, path, name))
         for one in read["defects"]:
             yield Defect(**{**one, "key": f"{image}#{one['place']}"})
-        for number in read["boxes"]:
-            reason = "objects with a box and without an outline"
-            counts.add("", reason, f"{name}, line {number}", left_out=True)
         own = kept.get(name)
         if own and own.get("digest") == read["digest"]:
             objects = [_kept_object(case, read["lines"]) for case in own["cases"]]
@@ -112,11 +109,11 @@ class YoloFormat(DrawnFormat):
         if own:
             counts.add(name, "changed since it was written: its lines are read as they are", "")
         objects = []
-        for number, kind, corners in read["lines"]:
+        for number, kind, corners, is_box in read["lines"]:
             place = f"line {number}"
             if kind in data.names:
                 shape = [FRACTIONS, [corners]]
-                objects.append(DrawnObject(place, data.names[kind], shape, str(number)))
+                objects.append(DrawnObject(place, data.names[kind], shape, str(number), is_box))
             else:
                 known = ", ".join(f"{key}: {text}" for key, text in list(data.names.items())[:6])
                 cause = f"class {kind} is none of 'names' ({known})"
@@ -151,6 +148,6 @@ def _label_file(image: str) -> str:
 
 def _kept_object(case: dict[str, Any], lines: list[Any]) -> DrawnObject:
     wanted = set(case["lines"])
-    corners = [corners for number, _, corners in lines if number in wanted]
+    corners = [corners for number, _, corners, _ in lines if number in wanted]
     place = f"lines {min(wanted)} to {max(wanted)}" if wanted else ""
     return DrawnObject(place, str(case.get("target")), [FRACTIONS, corners], extra=case)

@@ -1,4 +1,4 @@
-"""What the writer of this suite keeps beside YOLO's own files: medseg_gym/<split>.json."""
+"""Read the file of this suite's writer beside YOLO's own: medseg_gym/<split>.json."""
 
 from __future__ import annotations
 

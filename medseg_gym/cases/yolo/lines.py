@@ -22,37 +22,31 @@ def read_lines(path: Path, name: str) -> dict[str, Any]:
         name: Its path relative to the root.
 
     Returns:
-        "lines": [line number, class, corners] each, without those of `boxes`; "boxes": numbers of
-        lines that are a box; "defects" as dicts; "digest" of its bytes.
+        "lines": [line number, class, corners, whether it is a box] each; "defects" as dicts;
+        "digest" of its bytes.
     """
     try:
         if path.exists() and not path.stat().st_size:  # an image without an object
-            return {"lines": [], "boxes": [], "defects": [], "digest": digest_of(b"")}
+            return {"lines": [], "defects": [], "digest": digest_of(b"")}
         require_file(path, name, _MAX_BYTES)
         raw = path.read_bytes()
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         damage = Damaged(name, f"is not UTF-8 text ({error.reason} at byte {error.start})")
-        return {"lines": [], "boxes": [], "defects": [damage.defect.as_dict()], "digest": ""}
+        return {"lines": [], "defects": [damage.defect.as_dict()], "digest": ""}
     except Damaged as error:
-        return {"lines": [], "boxes": [], "defects": [error.defect.as_dict()], "digest": ""}
+        return {"lines": [], "defects": [error.defect.as_dict()], "digest": ""}
     lines: list[Any] = []
-    boxes: list[int] = []
     defects: list[dict[str, Any]] = []
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words:
             continue
         try:
-            kind, corners = _line(words, name, f"line {number}")
+            lines.append([number, *_line(words, name, f"line {number}")])
         except Damaged as error:
             defects.append(error.defect.as_dict())
-            continue
-        if corners is None:
-            boxes.append(number)
-        else:
-            lines.append([number, kind, corners])
-    return {"lines": lines, "boxes": boxes, "defects": defects, "digest": digest_of(raw)}
+    return {"lines": lines, "defects": defects, "digest": digest_of(raw)}
 
 
 def digest_of(content: bytes) -> str:
@@ -60,7 +54,7 @@ def digest_of(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def _line(words: list[str], name: str, place: str) -> tuple[int, list[float] | None]:
+def _line(words: list[str], name: str, place: str) -> tuple[int, list[float], bool]:
     try:
         kind = int(float(words[0]))
         if kind != float(words[0]) or kind < 0:
@@ -75,11 +69,14 @@ def _line(words: list[str], name: str, place: str) -> tuple[int, list[float] | N
             values.append(float(word))
         except ValueError:
             raise Damaged(name, f"has {word[:40]!r}, expected a number", place) from None
-    if len(values) == 4:
-        return kind, None
+    is_box = len(values) == 4
+    if is_box:
+        x, y, width, height = values
+        left, top, right, bottom = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+        values = [left, top, right, top, right, bottom, left, bottom]
     corners = ring(values, name, place)
     for value in corners:
         if not -_ROUNDING <= value <= 1 + _ROUNDING:
             cause = f"has {value:g}, which is no fraction of the image (0 to 1)"
             raise Damaged(name, f"{cause}; divide by width and height", place)
-    return kind, corners
+    return kind, corners, is_box

@@ -18,11 +18,15 @@ from hypothesis.extra import numpy as arrays
 from medseg_gym.cases import SPLITS, Case, CaseError, load_cases
 from medseg_gym.cases.biomedparse import BiomedParseFormat
 from medseg_gym.cases.coco import CocoFormat
+from medseg_gym.cases.cvat import CvatFormat
 from medseg_gym.cases.files import FileCaseSource, index_dataset
+from medseg_gym.cases.labelme import LabelMeFormat
 from medseg_gym.cases.parquet import ParquetFormat
 from medseg_gym.cases.writers import WRITERS, CaseWriter, convert_cases, parquet
 from medseg_gym.cases.writers.biomedparse import BiomedParseWriter
 from medseg_gym.cases.writers.coco import CocoWriter
+from medseg_gym.cases.writers.cvat import CvatWriter
+from medseg_gym.cases.writers.labelme import LabelMeWriter
 from medseg_gym.cases.writers.parquet import ParquetWriter
 from medseg_gym.cases.writers.yolo import YoloWriter
 from medseg_gym.cases.yolo import YoloFormat
@@ -32,6 +36,8 @@ FORMATS = {
     "parquet": (ParquetFormat, ParquetWriter),
     "coco": (CocoFormat, CocoWriter),
     "yolo": (YoloFormat, YoloWriter),
+    "labelme": (LabelMeFormat, LabelMeWriter),
+    "cvat": (CvatFormat, CvatWriter),
 }
 BOTH = pytest.mark.parametrize("to", WRITERS)
 

@@ -108,7 +108,15 @@ spoiled("extra-a-list", first(medseg_gym=[1]), "'medseg_gym' is an array")
 spoiled("extra-spacing", first(medseg_gym={"spacing": "wide"}), "fields that a writer kept")
 spoiled("cut", outline(-9, 4, 15, 4, 15, 12), "cut at the border", healthy=4, note=True)
 spoiled("crowd", first(iscrowd=1), "crowds, iscrowd 1", healthy=3, note=True, path="")
-spoiled("box", first(segmentation=[]), "without an outline", healthy=3, note=True, path="")
+spoiled("neither", first(segmentation=[]), "neither 'segmentation' nor a 'bbox'")
+spoiled(
+    "box",
+    first(segmentation=[], bbox=[1, 2, 3, 4]),
+    "without an outline",
+    healthy=3,
+    note=True,
+    path="",
+)
 
 
 def of_json(name: str, content: bytes, cause: str) -> None:
