@@ -62,6 +62,7 @@ CASES: Registry[CaseSource] = Registry(
         "yolo": "medseg_gym.cases.yolo:load",
         "labelme": "medseg_gym.cases.labelme:load",
         "cvat": "medseg_gym.cases.cvat:load",
+        "ome": "medseg_gym.cases.ome:load",
         "image": "medseg_gym.cases.image_files.one_image:load",
         "volume": "medseg_gym.cases.derived.volume_slices:load",
         "phantoms-volume": "medseg_gym.cases.derived.volume_slices:load_phantoms",

@@ -87,7 +87,7 @@ class CvatFormat(DrawnFormat):
 
         require_file(self.path(name), name, MAX_JSON_BYTES)
         with decoding(name):
-            root = ElementTree.parse(self.path(name), forbid_dtd=True).getroot()
+            root: Element = ElementTree.parse(self.path(name), forbid_dtd=True).getroot()
         if root.tag != "annotations":
             if self.only:
                 raise Damaged(name, f"is <{root.tag}>, expected <annotations> of CVAT for images")

@@ -18,6 +18,7 @@ WRITERS = {
     "yolo": "medseg_gym.cases.writers.yolo:YoloWriter",
     "labelme": "medseg_gym.cases.writers.labelme:LabelMeWriter",
     "cvat": "medseg_gym.cases.writers.cvat:CvatWriter",
+    "ome": "medseg_gym.cases.writers.ome:OmeWriter",
 }
 
 

@@ -22,7 +22,9 @@ def read_kept(root: Path, split: str) -> dict[str, dict[str, Any]]:
     if not (root / name).exists():
         return {}
     document = require_kind(read_json(root / name, name), dict, "the JSON", name)
-    of_file = require_kind(document.get("labels"), dict, "'labels'", name)
+    of_file: dict[str, dict[str, Any]] = require_kind(
+        document.get("labels"), dict, "'labels'", name
+    )
     for file, kept in of_file.items():
         require_kind(kept, dict, repr(file), name)
         for case in require_kind(kept.get("cases"), list, repr(file), name):

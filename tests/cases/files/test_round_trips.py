@@ -21,12 +21,14 @@ from medseg_gym.cases.coco import CocoFormat
 from medseg_gym.cases.cvat import CvatFormat
 from medseg_gym.cases.files import FileCaseSource, index_dataset
 from medseg_gym.cases.labelme import LabelMeFormat
+from medseg_gym.cases.ome import OmeFormat
 from medseg_gym.cases.parquet import ParquetFormat
 from medseg_gym.cases.writers import WRITERS, CaseWriter, convert_cases, parquet
 from medseg_gym.cases.writers.biomedparse import BiomedParseWriter
 from medseg_gym.cases.writers.coco import CocoWriter
 from medseg_gym.cases.writers.cvat import CvatWriter
 from medseg_gym.cases.writers.labelme import LabelMeWriter
+from medseg_gym.cases.writers.ome import OmeWriter
 from medseg_gym.cases.writers.parquet import ParquetWriter
 from medseg_gym.cases.writers.yolo import YoloWriter
 from medseg_gym.cases.yolo import YoloFormat
@@ -38,6 +40,7 @@ FORMATS = {
     "yolo": (YoloFormat, YoloWriter),
     "labelme": (LabelMeFormat, LabelMeWriter),
     "cvat": (CvatFormat, CvatWriter),
+    "ome": (OmeFormat, OmeWriter),
 }
 BOTH = pytest.mark.parametrize("to", WRITERS)
 
