@@ -63,6 +63,7 @@ CASES: Registry[CaseSource] = Registry(
         "labelme": "medseg_gym.cases.labelme:load",
         "cvat": "medseg_gym.cases.cvat:load",
         "ome": "medseg_gym.cases.ome:load",
+        "wsi": "medseg_gym.cases.wsi:load",
         "image": "medseg_gym.cases.image_files.one_image:load",
         "volume": "medseg_gym.cases.derived.volume_slices:load",
         "phantoms-volume": "medseg_gym.cases.derived.volume_slices:load_phantoms",

@@ -90,7 +90,7 @@ class ConvertOptions(SkipOptions):
     """Options of `medseg cases convert`."""
 
     to: str
-    """biomedparse, parquet, coco, yolo, labelme or cvat."""
+    """biomedparse, parquet, coco, yolo, labelme, cvat or ome."""
 
     limit: int | None = None
     """Most cases of a split."""

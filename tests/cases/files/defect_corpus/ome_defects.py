@@ -18,7 +18,7 @@ IMAGE, LABEL = "a.zarr", "a.zarr/labels/nuclei"
 
 
 def pixels() -> tuple[np.ndarray, np.ndarray]:
-    """(1, 2, 20, 24) uint8 noise and (2, 20, 24) labels: 1 on the first plane, 1 and 2 on the second."""
+    """(1, 2, 20, 24) uint8 noise and (2, 20, 24) labels: 1, and 2 on the second plane."""
     image = np.random.default_rng(0).integers(0, 256, (1, 2, 20, 24), dtype=np.uint8)
     labels = np.zeros((2, 20, 24), np.uint16)
     labels[:, 4:12, 5:15] = 1
