@@ -1,6 +1,6 @@
 """`wsi:PATH`: tiles of whole slides with annotations in GeoJSON, as QuPath exports them.
 
-`slides` opens a slide by tiffslide or openslide, `geojson` reads what was drawn on it, `tiles`
+`slides` opens a slide by openslide or tiffslide, `geojson` reads what was drawn on it, `tiles`
 counts what every tile shows.
 """
 

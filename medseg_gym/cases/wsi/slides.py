@@ -1,4 +1,4 @@
-"""Open whole slides by tiffslide or openslide, and read regions at a resolution."""
+"""Open whole slides by openslide or tiffslide, and read regions at a resolution."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from medseg_gym.errors import CaseError
 
 SUFFIXES = (
     *(".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".qptiff"),
-    *(".mrxs", ".vms", ".vmu"),  # openslide alone
+    *(".mrxs", ".vms", ".vmu"),  # no TIFFs: openslide alone
 )
 
 
 def require_reader() -> None:
-    """Refuse to go on without tiffslide and openslide.
+    """Refuse to go on without openslide and tiffslide.
 
     Raises:
         CaseError: Neither is installed.
     """
     if not _libraries():
         raise CaseError(
-            "wsi: needs tiffslide; pip install 'medseg-gym[wsi]' (openslide-python with "
-            "openslide-bin serves too)"
+            "wsi: needs openslide; pip install 'medseg-gym[wsi]' (tiffslide serves too, for slides "
+            "that are TIFFs)"
         )
 
 
@@ -151,16 +151,16 @@ def open_slide(path: Path, name: str) -> Iterator[Slide]:
 def _libraries() -> list[Any]:
     libraries: list[Any] = []
     try:
-        import tiffslide
-
-        libraries.append(tiffslide)
-    except ImportError:
-        pass
-    try:
         import openslide
 
         libraries.append(openslide)
     except (ImportError, OSError):  # its shared library may be missing
+        pass
+    try:
+        import tiffslide
+
+        libraries.append(tiffslide)
+    except ImportError:
         pass
     return libraries
 

@@ -18,6 +18,15 @@ WIDE = [[100, 20], [200, 20], [200, 120], [100, 120], [100, 20]]
 HOLE = [[140, 40], [160, 40], [160, 60], [140, 60], [140, 40]]
 
 
+@pytest.fixture(params=["openslide", "tiffslide"])
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One of the libraries, the other one hidden; tiffslide is not part of the extra."""
+    pytest.importorskip(request.param)
+    other = {"openslide": "tiffslide", "tiffslide": "openslide"}[request.param]
+    monkeypatch.setitem(sys.modules, other, None)
+    return request.param
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A folder beside which the index lies."""
@@ -37,7 +46,7 @@ def whole_mask(data, slide: str, tile: int, height: int, width: int) -> np.ndarr
     return mask
 
 
-def test_tiles_put_together_are_the_polygons(root):
+def test_tiles_put_together_are_the_polygons(root, reader):
     image = write(root, {**feature(), "geometry": {"type": "Polygon", "coordinates": [WIDE, HOLE]}})
     data = open_healthy(WsiFormat, root, "tile=64&min_area=1")
     wanted = np.zeros((200, 300), bool)
@@ -50,7 +59,7 @@ def test_tiles_put_together_are_the_polygons(root):
     assert data.left_out["tiles on which nothing is drawn"] == 2 * 20 - len(data.records)
 
 
-def test_a_level_or_micrometres_scale_tiles_and_polygons(root):
+def test_a_level_or_micrometres_scale_tiles_and_polygons(root, reader):
     image = write(root, feature(WIDE))
     half = np.zeros((100, 150), bool)
     half[10:60, 50:100] = True
@@ -96,5 +105,5 @@ def test_wrong_options_are_named(root, options, words):
 def test_without_a_reader_the_line_to_install_one_is_named(root, monkeypatch):
     monkeypatch.setitem(sys.modules, "tiffslide", None)
     monkeypatch.setitem(sys.modules, "openslide", None)
-    with pytest.raises(CaseError, match=r"needs tiffslide; pip install 'medseg-gym\[wsi\]'"):
+    with pytest.raises(CaseError, match=r"needs openslide; pip install 'medseg-gym\[wsi\]'"):
         load_cases(f"wsi:{root}", "train")
