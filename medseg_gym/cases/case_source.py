@@ -56,6 +56,7 @@ CASES: Registry[CaseSource] = Registry(
         "parquet": "medseg_gym.cases.parquet:load",
         "folder": "medseg_gym.cases.folder:load",
         "nifti": "medseg_gym.cases.nifti:load",
+        "bids": "medseg_gym.cases.nifti:load_bids",
         "npz": "medseg_gym.cases.npz:load",
         "dicom": "medseg_gym.cases.dicom:load",
         "coco": "medseg_gym.cases.coco:load",
