@@ -17,7 +17,7 @@ _WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 
 @dataclass
 class Drawing:
-    """What was drawn on a slide.
+    """The polygons on a slide.
 
     Args:
         polygons: (label, place in the file, polygon) each.

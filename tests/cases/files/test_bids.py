@@ -239,11 +239,11 @@ def test_labels_are_chosen_by_pipeline_and_entities(tmp_path):
     names = [f"{D}/rater{n}/sub-01/anat/sub-01_desc-lesion_mask.nii.gz" for n in (1, 2)]
     names += [f"{D}/rater1/sub-02/ses-1/anat/sub-02_ses-1_desc-tumour_mask.nii.gz"]
     dataset(tmp_path, *names, values=1)
-    first = open_healthy(BidsFormat, tmp_path, "pipeline=rater2")
+    first = open_healthy(BidsFormat, tmp_path, "pipeline=rater2&image=T1w")
     assert {record.files[1] for record in first.records} == {names[1]}
     reason = "labels of other pipelines or entities (pipeline= and only= change that)"
     assert first.left_out[reason] == 2
-    lesions = open_healthy(BidsFormat, tmp_path, "only=desc-lesion")
+    lesions = open_healthy(BidsFormat, tmp_path, "only=desc-lesion&image=T1w")
     assert {record.files[1] for record in lesions.records} == set(names[:2])
     assert {record.group for record in lesions.records} == {"sub-01"}
 
