@@ -103,7 +103,9 @@ def load_cases(
     Args:
         spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
             made on demand), files on disk as "biomedparse:PATH", "parquet:PATH", "folder:PATH",
-            "nifti:PATH", "npz:PATH" or "dicom:PATH" (docs/how-to/data.md), the slices of volumes as
+            "nifti:PATH", "bids:PATH", "npz:PATH" or "dicom:PATH" (docs/how-to/data.md), exports of
+            annotation tools as "coco:PATH", "yolo:PATH", "labelme:PATH", "cvat:PATH", "ome:PATH" or
+            "wsi:PATH" (docs/how-to/annotation_formats.md), the slices of volumes as
             "volume:SCAN?truth=LABELS" or "phantoms-volume", one image as
             "image:FILE?truth=MASK&target=TEXT", "pool:SIZE:SPEC" (some
             cases of another spec, drawn once and kept in memory), "unlabelled:PATH" (images

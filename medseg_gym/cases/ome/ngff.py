@@ -114,6 +114,9 @@ def open_image(folder: Path, name: str, level: int) -> tuple[Stack, dict[str, An
         raise Damaged(name, f"has {len(axes)} axes ({axes}) and an array of {len(shape)}")
     sizes = dict(zip(axes, shape, strict=True))
     check_pixels(sizes["y"], sizes["x"], name)
+    if zarr.__version__ < "3" and (folder / path / "zarr.json").exists():
+        cause = f"is NGFF 0.5, which zarr {zarr.__version__} does not read"
+        raise Damaged(name, f"{cause}; pip install 'zarr>=3' needs Python 3.11")
     try:
         array = zarr.open_array(str(folder / path), mode="r")
     except Exception as error:  # of a foreign library, about a foreign file

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from defect_corpus.ome_defects import AXES, IMAGE, LABEL, group, pixels, store, write, write_tiff
+from defect_corpus.ome_defects import (
+    AXES,
+    IMAGE,
+    LABEL,
+    group,
+    pixels,
+    save,
+    store,
+    write,
+    write_tiff,
+)
 from opening import open_dataset, open_healthy
 
 from medseg_gym.cases import CaseError, load_cases
@@ -25,7 +35,15 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize(
+    "version",
+    [
+        "0.4",
+        pytest.param(
+            "0.5", marks=pytest.mark.skipif(zarr.__version__ < "3", reason="needs Python 3.11")
+        ),
+    ],
+)
 def test_both_versions_give_planes(root, version):
     write(root, version)
     image, labels = pixels()
@@ -73,10 +91,7 @@ def test_a_lower_resolution_can_be_taken(root):
     write(root)
     for folder, array in ((root / IMAGE, pixels()[0]), (root / LABEL, pixels()[1])):
         half = array[..., ::2, ::2]
-        made = zarr.open_array(
-            str(folder / "1"), mode="w", shape=half.shape, dtype=half.dtype, zarr_format=2
-        )
-        made[...] = half
+        save(folder / "1", half)
         meta = json.loads((folder / ".zattrs").read_text())
         meta["multiscales"][0]["datasets"].append({"path": "1"})
         (folder / ".zattrs").write_text(json.dumps(meta))

@@ -26,15 +26,18 @@ def pixels() -> tuple[np.ndarray, np.ndarray]:
     return image, labels
 
 
+def save(folder: Path, array: np.ndarray, generation: int = 2) -> None:
+    """Write an array; zarr 2, the newest for Python 3.10, knows one generation."""
+    kind = {"zarr_format": generation} if zarr.__version__ >= "3" else {}
+    made = zarr.open_array(str(folder), mode="w", shape=array.shape, dtype=array.dtype, **kind)
+    made[...] = array
+
+
 def store(
     folder: Path, array: np.ndarray, axes: list[Any], version: str = "0.4", **attributes: Any
 ) -> None:
     """Write a group of OME-Zarr with one resolution."""
-    kind = 2 if version == "0.4" else 3
-    made = zarr.open_array(
-        str(folder / "0"), mode="w", shape=array.shape, dtype=array.dtype, zarr_format=kind
-    )
-    made[...] = array
+    save(folder / "0", array, 2 if version == "0.4" else 3)
     scale = [0.5] * array.ndim
     dataset = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
     ome = {"multiscales": [{"version": version, "axes": axes, "datasets": [dataset]}], **attributes}
