@@ -41,6 +41,7 @@ NEEDS = {
     "medseg_gym/cases/volumes/requirements.py": {"data": {"nibabel", "pydicom", "simpleitk"}},
     "medseg_gym/cases/dicom/facts.py": {"data": {"pydicom", "pylibjpeg", "python-gdcm"}},
     "medseg_gym/cases/image_files/jpeg2000.py": {"data": {"pylibjpeg-openjpeg"}},
+    "medseg_gym/cases/wsi/slides.py": {"wsi": {"openslide-python", "openslide-bin"}},
     "medseg_gym/cases/parquet/arrow.py": {"data": {"pyarrow"}},
     "medseg_gym/backbones/families/imisnet/model.py": {"imisnet": {"transformers"}},
     "medseg_gym/backbones/families/imisnet/backbone.py": {"imisnet": {"timm"}},

@@ -56,8 +56,15 @@ CASES: Registry[CaseSource] = Registry(
         "parquet": "medseg_gym.cases.parquet:load",
         "folder": "medseg_gym.cases.folder:load",
         "nifti": "medseg_gym.cases.nifti:load",
+        "bids": "medseg_gym.cases.nifti:load_bids",
         "npz": "medseg_gym.cases.npz:load",
         "dicom": "medseg_gym.cases.dicom:load",
+        "coco": "medseg_gym.cases.coco:load",
+        "yolo": "medseg_gym.cases.yolo:load",
+        "labelme": "medseg_gym.cases.labelme:load",
+        "cvat": "medseg_gym.cases.cvat:load",
+        "ome": "medseg_gym.cases.ome:load",
+        "wsi": "medseg_gym.cases.wsi:load",
         "image": "medseg_gym.cases.image_files.one_image:load",
         "volume": "medseg_gym.cases.derived.volume_slices:load",
         "phantoms-volume": "medseg_gym.cases.derived.volume_slices:load_phantoms",
@@ -96,7 +103,9 @@ def load_cases(
     Args:
         spec: "samples" (real cases inside the package), "phantoms" or "phantoms:SCENE" (synthetic,
             made on demand), files on disk as "biomedparse:PATH", "parquet:PATH", "folder:PATH",
-            "nifti:PATH", "npz:PATH" or "dicom:PATH" (docs/how-to/data.md), the slices of volumes as
+            "nifti:PATH", "bids:PATH", "npz:PATH" or "dicom:PATH" (docs/how-to/data.md), exports of
+            annotation tools as "coco:PATH", "yolo:PATH", "labelme:PATH", "cvat:PATH", "ome:PATH" or
+            "wsi:PATH" (docs/how-to/annotation_formats.md), the slices of volumes as
             "volume:SCAN?truth=LABELS" or "phantoms-volume", one image as
             "image:FILE?truth=MASK&target=TEXT", "pool:SIZE:SPEC" (some
             cases of another spec, drawn once and kept in memory), "unlabelled:PATH" (images

@@ -47,6 +47,7 @@ VOLUMES: Registry[VolumeSource] = Registry(
         "phantoms-volume": "medseg_gym.cases.phantoms.volumes:load",
         "volume": "medseg_gym.cases.volume_file:load",
         "nifti": "medseg_gym.cases.files.volumes:load",
+        "bids": "medseg_gym.cases.files.volumes:load",
         "npz": "medseg_gym.cases.files.volumes:load",
         "dicom": "medseg_gym.cases.files.volumes:load",
     },

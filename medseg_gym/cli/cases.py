@@ -28,8 +28,9 @@ Spec = Annotated[
     str,
     typer.Argument(
         metavar="SPEC",
-        help="Case spec: samples, phantoms, biomedparse:PATH, parquet:PATH, nifti:PATH, "
-        "dicom:PATH or folder:PATH, with options as PATH?name=value&name=value.",
+        help="Case spec: samples, phantoms, or files as biomedparse:PATH, nifti:PATH, "
+        "dicom:PATH, folder:PATH, coco:PATH and the like, with options as "
+        "PATH?name=value&name=value.",
     ),
 ]
 
@@ -89,7 +90,7 @@ class ConvertOptions(SkipOptions):
     """Options of `medseg cases convert`."""
 
     to: str
-    """biomedparse or parquet."""
+    """biomedparse, parquet, coco, yolo, labelme, cvat or ome."""
 
     limit: int | None = None
     """Most cases of a split."""

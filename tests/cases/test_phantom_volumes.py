@@ -85,4 +85,4 @@ def test_lists_of_volumes_are_checked():
     ):
         with pytest.raises(CaseError, match=words):
             load_volumes(cases)
-    assert names() == ("dicom", "nifti", "npz", "phantoms-volume", "volume")
+    assert names() == ("bids", "dicom", "nifti", "npz", "phantoms-volume", "volume")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from medseg_gym.cases.drawn.kept_fields import EXTRA
+from medseg_gym.cases.files.access.json_values import inner_path, kind_of
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.defects import Damaged, Defect
 from medseg_gym.cases.files.splits import split_named
-
-EXTRA = "medseg_gym"
-"""Key of an annotation under which the writer keeps the fields that the format has no place for."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +48,21 @@ def read_entries(document: Any, name: str, split: str, counts: Counts) -> Iterat
         Damaged: The document as a whole cannot be used.
     """
     if not isinstance(document, dict):
-        raise Damaged(name, f"the JSON is {_kind(document)}, expected an object")
+        raise Damaged(name, f"the JSON is {kind_of(document)}, expected an object")
     if "annotations" not in document:
         keys = ", ".join(list(map(repr, document))[:5]) or "no keys"
         raise Damaged(name, f"'annotations' is missing; the JSON has {keys}")
     annotations = document["annotations"]
     if not isinstance(annotations, list):
-        raise Damaged(name, f"'annotations' is {_kind(annotations)}, expected an array")
+        raise Damaged(name, f"'annotations' is {kind_of(annotations)}, expected an array")
     names = _images_by_id(document.get("images"))
     for number, annotation in enumerate(annotations):
         place = f"annotations[{number}]"
         try:
             if not isinstance(annotation, dict):
-                raise Damaged(name, f"is {_kind(annotation)}, expected an object", place)
+                raise Damaged(name, f"is {kind_of(annotation)}, expected an object", place)
             image = _image_name(annotation, names, name, place)
-            mask = _file_name(annotation.get("mask_file", image), "mask_file", name, place)
+            mask = inner_path(annotation.get("mask_file", image), "mask_file", name, place)
             declared = annotation.get("split")
             if isinstance(declared, str) and split_named(declared) not in ("", split):
                 cause = f"says split {declared!r}; the name of the file decides"
@@ -79,7 +77,7 @@ def read_entries(document: Any, name: str, split: str, counts: Counts) -> Iterat
                     sentences.append((at, sentence))
             extra = annotation.get(EXTRA, {})
             if not isinstance(extra, dict):
-                raise Damaged(name, f"{EXTRA!r} is {_kind(extra)}, expected an object", place)
+                raise Damaged(name, f"{EXTRA!r} is {kind_of(extra)}, expected an object", place)
             if sentences:
                 yield Entry(place, image, mask, tuple(sentences), extra)
         except Damaged as error:
@@ -91,7 +89,7 @@ def _sentences(annotation: dict, name: str, place: str) -> Iterator[tuple[int, s
     if given is None:
         raise Damaged(name, "'sentences' is missing", place)
     if not isinstance(given, list):
-        raise Damaged(name, f"'sentences' is {_kind(given)}, expected an array", place)
+        raise Damaged(name, f"'sentences' is {kind_of(given)}, expected an array", place)
     if not given:
         raise Damaged(name, "'sentences' is empty: nothing says what to segment", place)
     for number, sentence in enumerate(given):
@@ -100,11 +98,11 @@ def _sentences(annotation: dict, name: str, place: str) -> Iterator[tuple[int, s
             yield number, text
             continue
         if not isinstance(sentence, dict):
-            cause = f"is {_kind(sentence)}, expected an object with 'sent'"
+            cause = f"is {kind_of(sentence)}, expected an object with 'sent'"
         elif "sent" not in sentence:
             cause = "'sent' is missing"
         else:
-            what = "empty" if isinstance(text, str) else _kind(text)
+            what = "empty" if isinstance(text, str) else kind_of(text)
             cause = f"'sent' is {what}, expected words"
         yield number, Defect(name, cause, f"{place}.sentences[{number}]")
 
@@ -121,31 +119,8 @@ def _images_by_id(images: Any) -> dict[Any, Any]:
 
 def _image_name(annotation: dict, names: dict[Any, Any], name: str, place: str) -> str:
     if "file_name" in annotation:
-        return _file_name(annotation["file_name"], "file_name", name, place)
+        return inner_path(annotation["file_name"], "file_name", name, place)
     image_id = annotation.get("image_id")
     if isinstance(image_id, (int, str)) and names.get(image_id) is not None:
-        return _file_name(names[image_id], "file_name", name, place)
+        return inner_path(names[image_id], "file_name", name, place)
     raise Damaged(name, "'file_name' is missing", place)
-
-
-def _file_name(value: Any, field: str, name: str, place: str) -> str:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        what = "empty" if value == "" else _kind(value) if not isinstance(value, str) else "no name"
-        raise Damaged(name, f"{field!r} is {what}, expected a file name", place)
-    plain = posixpath.normpath(value.replace("\\", "/"))
-    if posixpath.isabs(plain) or plain.startswith("..") or plain == "." or ":" in plain[1:2]:
-        raise Damaged(name, f"{field} {value!r} points outside of the data set", place)
-    return plain
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "a boolean"
-    if isinstance(value, (int, float)):
-        return f"the number {value}"
-    for kind, words in ((str, "a text"), (list, "an array"), (dict, "an object")):
-        if isinstance(value, kind):
-            return words
-    return "something else"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medseg_gym.cases.biomedparse.annotations import Entry, read_entries
+from medseg_gym.cases.drawn.kept_fields import kept_fields
 from medseg_gym.cases.files.access.guards import read_json, require_file
 from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.counts import Counts
@@ -157,20 +158,7 @@ def _fields(entry: Entry, image: str, text: str) -> dict[str, Any]:
         stem = posixpath.splitext(posixpath.basename(image))[0]
         convention = stem.split("_")[-2:-1] if stem.count("_") >= 2 else []
         return {"modality": modality_of(*convention, text, stem)}
-    spacing = extra.get("spacing")
-    if spacing is not None:
-        row, column = (float(side) for side in spacing)
-        spacing = (row, column)
-    for field in ("modality", "group", "source"):
-        if not isinstance(extra.get(field, ""), str):
-            raise ValueError(f"{field!r} is {extra[field]!r}, expected a text")
-    return {
-        "modality": extra.get("modality", ""),
-        "group": extra.get("group", ""),
-        "source": extra.get("source", ""),
-        "spacing": spacing,
-        "synthetic": extra.get("synthetic") is True,
-    }
+    return kept_fields(extra)
 
 
 def _strays(files: dict[str, bool], annotated: set[str]) -> Iterator[Defect]:

@@ -5,8 +5,10 @@ is a case. `NiftiFormat` lists the options.
 """
 
 from medseg_gym.cases.files.dataset_formats import FormatLoader
+from medseg_gym.cases.nifti.bids_format import BidsFormat
 from medseg_gym.cases.nifti.dataset_format import NiftiFormat
 
-__all__ = ["NiftiFormat", "load"]
+__all__ = ["BidsFormat", "NiftiFormat", "load", "load_bids"]
 
 load = FormatLoader(NiftiFormat)
+load_bids = FormatLoader(BidsFormat)

@@ -106,6 +106,10 @@ class NiftiFormat(DatasetFormat):
         self.labels = labels_option(spec)
         self._volumes: dict[tuple[str, str], Volume] = {}
 
+    def select(self, volumes: Sequence[str]) -> Iterator[str | Defect]:
+        """Yield the volumes to look at, by default all, and Defects about others."""
+        yield from volumes
+
     def index(self, file_cache: FileCache) -> Iterator[Record | Defect]:
         """See `DatasetFormat.index`."""
         volumes: list[str] = []
@@ -123,6 +127,9 @@ class NiftiFormat(DatasetFormat):
         if volumes == [""]:
             yield Defect("", "is a single volume; give the folder that holds it and its labels")
             return
+        selected = list(self.select(volumes))
+        yield from (one for one in selected if isinstance(one, Defect))
+        volumes = [one for one in selected if not isinstance(one, Defect)]
         datasets.sort(key=lambda dataset: -len(dataset.folder))  # the nearest one comes first
         owner = {v: _owner(v, datasets) for v in volumes}
         for dataset in datasets:

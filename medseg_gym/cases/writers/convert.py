@@ -14,6 +14,11 @@ from medseg_gym.object_paths import load_object
 WRITERS = {
     "biomedparse": "medseg_gym.cases.writers.biomedparse:BiomedParseWriter",
     "parquet": "medseg_gym.cases.writers.parquet:ParquetWriter",
+    "coco": "medseg_gym.cases.writers.coco:CocoWriter",
+    "yolo": "medseg_gym.cases.writers.yolo:YoloWriter",
+    "labelme": "medseg_gym.cases.writers.labelme:LabelMeWriter",
+    "cvat": "medseg_gym.cases.writers.cvat:CvatWriter",
+    "ome": "medseg_gym.cases.writers.ome:OmeWriter",
 }
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from opening import open_healthy
-from volume_writing import lungs, piece, save
+from volume_writing import lungs, piece, save, save_pair
 
 from medseg_gym.cases import CaseError, load_cases
 from medseg_gym.cases.files import Defect
-from medseg_gym.cases.nifti import NiftiFormat
+from medseg_gym.cases.nifti import BidsFormat, NiftiFormat
 from medseg_gym.cases.nifti.pairing import Pair, pair_volumes
+from medseg_gym.cases.volume_source import load_volumes
 
 RAW = [
     "sub-01/anat/sub-01_T1w.nii.gz",
@@ -229,3 +230,45 @@ def test_a_json_of_other_things_is_left_alone(tmp_path):
     for text in ('{"Author": "A", "Label": "lesion-manual"}', "{broken", "[1]"):
         beside.write_text(text)
         assert healthy(tmp_path).targets == ("lesion",)
+
+
+# --- the kind bids: -----------------------------------------------------------------------------
+
+
+def test_labels_are_chosen_by_pipeline_and_entities(tmp_path):
+    names = [f"{D}/rater{n}/sub-01/anat/sub-01_desc-lesion_mask.nii.gz" for n in (1, 2)]
+    names += [f"{D}/rater1/sub-02/ses-1/anat/sub-02_ses-1_desc-tumour_mask.nii.gz"]
+    dataset(tmp_path, *names, values=1)
+    first = open_healthy(BidsFormat, tmp_path, "pipeline=rater2&image=T1w")
+    assert {record.files[1] for record in first.records} == {names[1]}
+    reason = "labels of other pipelines or entities (pipeline= and only= change that)"
+    assert first.left_out[reason] == 2
+    lesions = open_healthy(BidsFormat, tmp_path, "only=desc-lesion&image=T1w")
+    assert {record.files[1] for record in lesions.records} == set(names[:2])
+    assert {record.group for record in lesions.records} == {"sub-01"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("pipeline=gone", "no labels fit pipeline='gone'"),
+        ("only=ses-9", "no labels fit .*ses-9"),
+        ("only=ses", "give entities, as ses-2,space-T1w"),
+    ],
+)
+def test_a_choice_that_leaves_nothing_is_refused(tmp_path, options, words):
+    dataset(tmp_path, f"{D}/p/sub-01/anat/sub-01_T1w_dseg.nii.gz")
+    with pytest.raises(CaseError, match=words):
+        load_cases(f"bids:{tmp_path}?{options}", "all")
+
+
+def test_what_is_no_bids_dataset_is_refused(tmp_path):
+    save_pair(tmp_path)
+    with pytest.raises(CaseError, match="holds no volume of a BIDS subject, as sub-01/anat"):
+        load_cases(f"bids:{tmp_path}", "all")
+
+
+def test_volumes_of_a_bids_dataset(tmp_path):
+    dataset(tmp_path, f"{D}/p/sub-01/anat/sub-01_T1w_lesion-manual.nii.gz", values=1)
+    (volume,) = load_volumes(f"bids:{tmp_path}?splits=100,0,0", "train")
+    assert volume.target == "lesion" and volume.group == "sub-01"

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from defect_corpus import biomedparse_defects, folder_defects, parquet_defects
+from defect_corpus import (
+    biomedparse_defects,
+    coco_defects,
+    cvat_defects,
+    folder_defects,
+    labelme_defects,
+    ome_defects,
+    parquet_defects,
+    wsi_defects,
+    yolo_defects,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +33,12 @@ DATA: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda root: folder_defects.write(root, folder_defects.classes),
         folder_defects.INDEX,
     ),
+    "coco": ("coco", coco_defects.write, ""),
+    "yolo": ("yolo", yolo_defects.write, ""),
+    "labelme": ("labelme", labelme_defects.write, ""),
+    "cvat": ("cvat", cvat_defects.write, ""),
+    "ome": ("ome", ome_defects.write, ""),
+    "wsi": ("wsi", wsi_defects.write, "?tile=128"),
 }
 
 

@@ -17,17 +17,36 @@ from hypothesis.extra import numpy as arrays
 
 from medseg_gym.cases import SPLITS, Case, CaseError, load_cases
 from medseg_gym.cases.biomedparse import BiomedParseFormat
+from medseg_gym.cases.coco import CocoFormat
+from medseg_gym.cases.cvat import CvatFormat
 from medseg_gym.cases.files import FileCaseSource, index_dataset
+from medseg_gym.cases.labelme import LabelMeFormat
+from medseg_gym.cases.ome import OmeFormat
 from medseg_gym.cases.parquet import ParquetFormat
 from medseg_gym.cases.writers import WRITERS, CaseWriter, convert_cases, parquet
 from medseg_gym.cases.writers.biomedparse import BiomedParseWriter
+from medseg_gym.cases.writers.coco import CocoWriter
+from medseg_gym.cases.writers.cvat import CvatWriter
+from medseg_gym.cases.writers.labelme import LabelMeWriter
+from medseg_gym.cases.writers.ome import OmeWriter
 from medseg_gym.cases.writers.parquet import ParquetWriter
+from medseg_gym.cases.writers.yolo import YoloWriter
+from medseg_gym.cases.yolo import YoloFormat
 
 FORMATS = {
     "biomedparse": (BiomedParseFormat, BiomedParseWriter),
     "parquet": (ParquetFormat, ParquetWriter),
+    "coco": (CocoFormat, CocoWriter),
+    "yolo": (YoloFormat, YoloWriter),
+    "labelme": (LabelMeFormat, LabelMeWriter),
+    "cvat": (CvatFormat, CvatWriter),
+    "ome": (OmeFormat, OmeWriter),
 }
-BOTH = pytest.mark.parametrize("to", WRITERS)
+SLOW = ("labelme", "cvat", "ome")
+QUICK = pytest.mark.parametrize(
+    "to", [pytest.param(to, marks=[pytest.mark.slow] * (to in SLOW)) for to in WRITERS]
+)
+EVERY = pytest.mark.parametrize("to", WRITERS)
 
 
 def assert_equal(read: Case, wanted: Case) -> None:
@@ -37,7 +56,7 @@ def assert_equal(read: Case, wanted: Case) -> None:
     assert read.content_hash == wanted.content_hash
 
 
-@BOTH
+@QUICK
 @pytest.mark.parametrize(
     ("spec", "limit"),
     [("samples", None), ("samples:multi-part", None), ("phantoms", 24), ("phantoms:hard", 20)],
@@ -76,7 +95,7 @@ def draw_cases() -> st.SearchStrategy[Case]:
     return st.tuples(sides, sides).flatmap(lambda size: build(*size))
 
 
-@BOTH
+@EVERY
 @settings(max_examples=25)
 @given(cases=st.lists(draw_cases(), min_size=1, max_size=4, unique_by=lambda case: case.key))
 def test_any_cases_come_back_equal(to, cases, tmp_path_factory):
@@ -92,7 +111,7 @@ def test_any_cases_come_back_equal(to, cases, tmp_path_factory):
         assert_equal(read, case)
 
 
-@BOTH
+@QUICK
 @pytest.mark.parametrize("stop", [1, 7, 23, 24])
 def test_a_conversion_goes_on_where_it_stopped(tmp_path, to, stop, monkeypatch):
     monkeypatch.setattr(parquet, "ROWS", 5)
@@ -127,7 +146,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@BOTH
+@EVERY
 def test_a_killed_conversion_goes_on_to_equal_files(tmp_path, to, monkeypatch):
     out, straight = tmp_path / "out", tmp_path / "straight"
     monkeypatch.setattr(parquet, "ROWS", 16)
@@ -153,7 +172,7 @@ def test_a_killed_conversion_goes_on_to_equal_files(tmp_path, to, monkeypatch):
     assert len(load_cases(f"{to}:{out}", "test")) == 60
 
 
-@BOTH
+@EVERY
 def test_a_folder_of_something_else_is_left_alone(tmp_path, to):
     convert_cases("phantoms:fundus", to, tmp_path / "out", 3)
     before = contents(tmp_path / "out")
@@ -186,7 +205,7 @@ def test_a_journal_cut_short_by_a_kill_is_repaired(tmp_path):
         assert_equal(read, case)
 
 
-@BOTH
+@EVERY
 def test_a_case_without_words_is_refused(tmp_path, to):
     case = Case("k", np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), bool), "")
     made = FORMATS[to][1](tmp_path, "val", "these", 1)
