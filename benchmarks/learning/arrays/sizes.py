@@ -21,7 +21,8 @@ class Sizes:
         steps: Environment steps of imitation where organs lie in their usual place.
         random_steps: Likewise where they lie anywhere.
         random_width: Width of the network there.
-        localizer: Width of the localizer, trained and used there alone.
+        localizer: Width of the localizer there.
+        usual_localizer: Width of the localizer in usual places; 0 has none.
         localizer_steps: Its gradient steps.
         localizer_images: That it learns from.
         ppo_steps: Environment steps of PPO from there.
@@ -43,6 +44,7 @@ class Sizes:
     random_steps: int = 4096
     random_width: int = 16
     localizer: int = 32
+    usual_localizer: int = 0
     localizer_steps: int = 2400
     localizer_images: int = 8000
     ppo_steps: int = 3072
@@ -66,10 +68,11 @@ class Sizes:
     def dagger(self, task: str, seed: int) -> DaggerConfig:
         """Settings of an imitation."""
         anywhere = task == "random"
-        trained = self._localizer_training() if anywhere else {}
         return DaggerConfig(
-            **trained,
             **self._shared(task, seed),
+            localizer_steps=self.localizer_steps if self._localizer(task) else 0,
+            localizer_images=self.localizer_images,
+            localizer_turns=anywhere,
             steps=self.random_steps if anywhere else self.steps,
             updates=self.random_updates if anywhere else self.updates,
             eval_every=2048,
@@ -77,12 +80,8 @@ class Sizes:
             precision="bfloat16" if self.precision == "bfloat16" else "float32",
         )
 
-    def _localizer_training(self) -> dict[str, Any]:
-        return {
-            "localizer_steps": self.localizer_steps,
-            "localizer_images": self.localizer_images,
-            "localizer_turns": True,
-        }
+    def _localizer(self, task: str) -> int:
+        return self.localizer if task == "random" else self.usual_localizer
 
     def repair(self, out: Path, task: str, seed: int) -> DaggerConfig:
         """Settings of an imitation that goes on with episodes that begin with a wrong mask."""
@@ -128,7 +127,7 @@ class Sizes:
             "patch": 4,
             "levels": 4,
             "width": self.random_width if task == "random" else self.width,
-            "localizer": self.localizer if task == "random" else 0,
+            "localizer": self._localizer(task),
             "seed": seed,
             "eval_cases": 96,
             "test_cases": 0,

@@ -79,6 +79,32 @@ def weights_of(algo):
     return algo.own_module().get_state()
 
 
+def gradients_of(algo):
+    """Gradient of the only step so far, by parameter, as AdamW's first moments have kept it.
+
+    Weights after a step of Adam say less: its size is the same however small a gradient is, so that
+    one that is nothing but rounding moves a weight as far as any other.
+    """
+    (optimiser,) = algo.learner_group._learner._named_optimizers.values()
+    moments = []
+    for group in optimiser.param_groups:
+        for one in group["params"]:
+            state = optimiser.state.get(one)
+            if state:  # else the loss does not depend on it
+                assert state["step"] == 1
+                moments.append(state["exp_avg"] / (1 - group["betas"][0]))
+    assert len(moments) > 10
+    return moments
+
+
+def assert_same_gradients(one, other):
+    """Check that two algorithms took their only step along the same gradient, rounding apart."""
+    largest = max(float(gradient.abs().max()) for gradient in gradients_of(one))
+    assert largest > 1e-4
+    for ours, theirs in zip(gradients_of(one), gradients_of(other), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * largest)
+
+
 def dealt(algo, iteration=0):
     """Groups that an iteration of a fresh run plays."""
     choice, count = copy.deepcopy(algo._choice), algo.config.settings.groups

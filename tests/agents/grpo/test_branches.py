@@ -15,7 +15,7 @@ from medseg_agents.llm.engine import Conversation
 
 from medseg_gym.errors import MedSegError
 
-from .conftest import dealt, learned, weights_of
+from .conftest import assert_same_gradients, dealt, learned, weights_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
@@ -114,9 +114,7 @@ def test_sharing_the_trunk_changes_no_gradient(make):
     shared, whole = (make(branch="turn", share_prompts=share) for share in (True, False))
     for algo in (shared, whole):
         algo.train()
-    ours, theirs = weights_of(shared), weights_of(whole)
-    for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=2e-5)
+    assert_same_gradients(shared, whole)
 
 
 def test_history_that_is_cut_short_branches_too(make):
@@ -132,9 +130,7 @@ def test_branches_reach_learners_in_other_processes(make):
     assert 0 < learned(results[1])["sampling/max_ratio_deviation"] < 1e-3
     for name in ("branch/turn", "episode_return_mean"):
         assert results[0]["env_runners"][name] == pytest.approx(results[1]["env_runners"][name])
-    ours, theirs = weights_of(alone), weights_of(spread)
-    for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=2e-5)
+    assert_same_gradients(alone, spread)
 
 
 def grown(seed, length, max_turns=5):
