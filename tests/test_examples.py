@@ -75,7 +75,7 @@ def test_train_with_sb3(run, tmp_path):
 
 def test_chat_server(run):
     pytest.importorskip("openai")
-    from tests.agents.llm.conftest import Server
+    from tests.agents.conftest import Server
 
     box, stop = encode_tool_call(AddBox(0.3, 0.2, 0.8, 0.7)), encode_tool_call(Stop())
 

@@ -159,6 +159,7 @@ def test_padding_is_black_and_outside_the_mask(backbone, shape):
     assert mask.shape == shape and dice(mask, truth) > 0.6
 
 
+@pytest.mark.filterwarnings("ignore:pocket.dtype=bfloat16:UserWarning")  # slow on some CPUs
 def test_bfloat16_changes_little(backbone, cases, embeddings):
     """Dice as in float32, and no pixel changes sides whose logit is not near 0."""
     half = load("pocket", device="cpu", dtype="bfloat16")

@@ -84,6 +84,7 @@ def test_slices_and_whole_volumes_in_one_comparison(tmp_path):
     assert alone.settings == over_ray.settings
 
 
+@pytest.mark.slow
 def test_episodes_are_recorded_by_the_program_alone(tmp_path):
     options = GenerateOptions(cases="phantoms:chest", backbone="ellipse", limit=10, num_envs=4)
     stores = [

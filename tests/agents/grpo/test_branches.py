@@ -110,6 +110,7 @@ def test_branches_depend_on_seed_and_group_alone(make):
         assert ours.get_rewards() == theirs.get_rewards()
 
 
+@pytest.mark.slow
 def test_sharing_the_trunk_changes_no_gradient(make):
     shared, whole = (make(branch="turn", share_prompts=share) for share in (True, False))
     for algo in (shared, whole):

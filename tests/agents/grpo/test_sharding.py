@@ -138,6 +138,7 @@ def test_parts_are_read_by_any_number_of_learners(pair, make_once, tmp_path):
     assert distance(weights(sharded), weights(alone)) < 1e-5
 
 
+@pytest.mark.slow
 def test_parts_of_an_unfinished_checkpoint_are_never_taken_up(pair, tmp_path, monkeypatch):
     sharded, *_ = pair
     sharded.save_to_path(str(tmp_path))
@@ -212,6 +213,7 @@ def step(learner, shares, steps_taken=1):
     learner._update({DEFAULT_MODULE_ID: {ROWS: shares[rank]}})
 
 
+@pytest.mark.slow
 def test_learners_may_have_unequal_rows_and_images(pair, tmp_path):
     sharded, alone, *_ = pair
     alone.save_to_path(str(tmp_path))
@@ -226,6 +228,7 @@ def test_learners_may_have_unequal_rows_and_images(pair, tmp_path):
     assert distance(weights(sharded), weights(alone)) < 1e-5
 
 
+@pytest.mark.slow
 def test_an_error_on_one_learner_is_raised_on_all(pair, monkeypatch):
     sharded, alone, *_ = pair
     rows = rows_of(alone)
