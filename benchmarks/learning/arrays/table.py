@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from medseg_agents import policies
 from medseg_agents.arrays.dagger.config import DaggerConfig
+from medseg_agents.arrays.localizer.training import FOLDER
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.comparison import compare
 from medseg_agents.evaluation.options import CALL_COSTS, CompareOptions
@@ -91,7 +92,7 @@ def make_table(
         "targets": _by_target(sets),
     }
     result["cpu_minutes"] = {
-        label: read_progress(sizes.run(out, method, task, seed))[-1]["cpu_seconds"] / 60
+        label: _cpu_minutes(sizes.run(out, method, task, seed))
         for (method, seed), label in learnt.items()
     }
     if "ppo" in methods:
@@ -101,6 +102,12 @@ def make_table(
     atomic_write(out / f"{task}.md", text)
     console.print(text, markup=False, soft_wrap=True)
     return result
+
+
+def _cpu_minutes(run: Path) -> float:
+    """Return what a run took, its localizer included."""
+    parts = [read_progress(folder) for folder in (run, run / FOLDER)]
+    return float(sum(rows[-1]["cpu_seconds"] for rows in parts if rows)) / 60
 
 
 def _values(

@@ -16,6 +16,9 @@ from medseg_gym.errors import CaseError
 FIELDS = ("key", "name", "group", "target", "source")
 """Names that may stand in braces; "name" is the key without folders and ending."""
 
+ABSENT = "with missing=empty such cases begin with nothing"
+"""Way out for a file that is not there."""
+
 
 @dataclass(frozen=True)
 class MaskFiles:
@@ -40,12 +43,7 @@ class MaskFiles:
         if not path.is_file():
             if self.missing == "empty":
                 return None
-            raise Damaged(
-                str(path),
-                "is not there; with initial_mask=file:PATTERN?missing=empty such cases begin with "
-                "nothing",
-                place,
-            )
+            raise Damaged(str(path), f"is not there; {ABSENT}", place)
         if path.suffix == ".npy":
             return _array(path, place)
         return as_mask(read_labels(path, str(path), place), str(path), place)
@@ -72,9 +70,18 @@ def load(argument: str, missing: str = "refuse") -> MaskFiles:
             f"initial mask file:{argument}: {problem}; write a path such as masks/{{key}}.png with "
             f"one of {', '.join(f'{{{field}}}' for field in FIELDS)}"
         )
-    if missing not in ("refuse", "empty"):
-        raise CaseError(f"initial mask file: missing must be refuse or empty, got {missing!r}")
+    check_missing(missing)
     return MaskFiles(argument, missing)
+
+
+def check_missing(missing: str) -> None:
+    """Refuse another choice than "refuse" and "empty".
+
+    Raises:
+        CaseError: It is another one.
+    """
+    if missing not in ("refuse", "empty"):
+        raise CaseError(f"initial mask: missing must be refuse or empty, got {missing!r}")
 
 
 def _array(path: Path, place: str) -> np.ndarray:

@@ -26,6 +26,7 @@ INITIAL_MASKS: Registry[InitialMask] = Registry(
     {
         "wrong": "medseg_gym.cases.initial.wrong:load",
         "file": "medseg_gym.cases.initial.mask_files:load",
+        "volume": "medseg_gym.cases.initial.label_volumes:load",
     },
     CaseError,
     has_argument=True,

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.case_source import CaseSource
 from medseg_gym.cases.initial.providers import OPTION, make
 from medseg_gym.cases.source import SlicePlace
+
+if TYPE_CHECKING:
+    from medseg_gym.cases.volumes.geometry import VolumeGeometry
 
 
 class WithInitialMasks(CaseSource):
@@ -29,6 +35,7 @@ class WithInitialMasks(CaseSource):
         self.name = f"{inner.name}{'&' if '?' in inner.name else '?'}{OPTION}={provider}"
         self.split, self.left_out = inner.split, inner.left_out
         self.drawn_split = inner.drawn_split
+        self._grids: dict[str, VolumeGeometry] = {}
 
     @property
     def keys(self) -> Sequence[str]:
@@ -59,7 +66,21 @@ class WithInitialMasks(CaseSource):
         """Read case `index`, and the mask that it begins with.
 
         Raises:
-            CaseError: The provider's mask has another size or type than the case's image.
+            CaseError: The provider gives no mask, or one of another size or type than the image.
         """
         case = self._inner[index]
-        return replace(case, initial_mask=self._provider(case))
+        return replace(case, initial_mask=self._mask(case))
+
+    def _mask(self, case: Case) -> np.ndarray | None:
+        of_slice = getattr(self._provider, "of_slice", None)
+        place = None if of_slice is None else self._inner.place_of(case.key)
+        volumes = self._inner.volumes
+        if of_slice is None or place is None or volumes is None:
+            return self._provider(case)
+        if place.volume not in self._grids:  # a volume is read whole for its grid
+            geometry = volumes[volumes.index_of(place.volume)].geometry
+            if geometry is None:
+                return self._provider(case)
+            self._grids[place.volume] = geometry
+        mask: np.ndarray | None = of_slice(case, self._grids[place.volume], place.index)
+        return mask
