@@ -54,7 +54,7 @@ def opened(data, mask, split="train", **options):
 
 
 def expected(data, split="train"):
-    """What the same labels give as truth."""
+    """Return the masks that the same labels give as truth."""
     other = data.parent / "as_truth"
     for path in (data / "imagesTr").iterdir():
         save(other / "imagesTr" / path.name, np.asarray(nib.load(path).dataobj))

@@ -11,15 +11,14 @@ import numpy as np
 
 from medseg_gym.cases.coco.annotations import RUNS, read_coco
 from medseg_gym.cases.coco.run_lengths import counts_of, draw_runs
-from medseg_gym.cases.drawn import DrawnFormat, DrawnImage, DrawnOptions
-from medseg_gym.cases.drawn.image_files import ImageFiles, listed
+from medseg_gym.cases.drawn import DrawnImage, DrawnOptions
+from medseg_gym.cases.drawn.annotation_files import AnnotationFilesFormat
+from medseg_gym.cases.drawn.image_files import ImageFiles
 from medseg_gym.cases.files.access.guards import read_json
-from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.defects import Damaged, Defect, decoding
-from medseg_gym.cases.files.file_cache import FileCache
 from medseg_gym.cases.files.spec import FileSpec
-from medseg_gym.cases.files.splits import split_named
+from medseg_gym.cases.files.splits import split_named, split_named_once
 from medseg_gym.cases.volumes.requirements import require
 
 _OTHER_TASKS = ("captions_", "person_keypoints_", "image_info_", "panoptic_", "stuff_")
@@ -34,7 +33,7 @@ class CocoOptions(DrawnOptions):
     """Take crowds (iscrowd 1) as objects like others; by default they are left out and counted."""
 
 
-class CocoFormat(DrawnFormat):
+class CocoFormat(AnnotationFilesFormat):
     """COCO files of instances, and the images that they name.
 
     The path is one JSON file, or a folder with any number of them; a name such as
@@ -43,6 +42,8 @@ class CocoFormat(DrawnFormat):
     """
 
     name = "coco"
+    ending = ".json"
+    none_there = "holds no JSON file; give the folder that has annotations and images"
     options = CocoOptions
 
     def __init__(self, spec: FileSpec) -> None:
@@ -50,35 +51,19 @@ class CocoFormat(DrawnFormat):
         super().__init__(spec)
         self._crowd = spec.read(CocoOptions).crowd
 
-    def drawn(self, file_cache: FileCache, counts: Counts) -> Iterator[DrawnImage | Defect]:
-        """See `DrawnFormat.drawn`; the JSON files are read each time."""
-        names, defects = listed(walk(self.root))
-        yield from defects
-        images = ImageFiles(names, self.root, self._given.images)
-        files = [self.only] if self.only else [n for n in names if n.lower().endswith(".json")]
-        if not files:
-            yield Defect("", "holds no JSON file; give the folder that has annotations and images")
-        for name in files:
-            base = posixpath.basename(name)
-            if not self.only and base.startswith(_OTHER_TASKS):
-                counts.add("", "a JSON file of another task than instances", name)
-                continue
-            try:
-                document = read_json(self.path(name), name)
-                if isinstance(document, dict) and {"images", "annotations"} & document.keys():
-                    yield from self._of_file(document, name, images, counts)
-                elif self.only:
-                    raise Damaged(name, "is no COCO file: an object with 'images' is expected")
-                else:
-                    counts.add("", "a JSON file that is no COCO file", name)
-            except Damaged as error:
-                yield error.defect
-        if not self.only:
-            images.strays(counts)
-
-    def _of_file(
-        self, document: dict[str, Any], name: str, images: ImageFiles, counts: Counts
+    def of_file(
+        self, name: str, images: ImageFiles, counts: Counts
     ) -> Iterator[DrawnImage | Defect]:
+        """See `AnnotationFilesFormat.of_file`."""
+        if not self.only and posixpath.basename(name).startswith(_OTHER_TASKS):
+            counts.add("", "a JSON file of another task than instances", name)
+            return
+        document = read_json(self.path(name), name)
+        if not (isinstance(document, dict) and {"images", "annotations"} & document.keys()):
+            if self.only:
+                raise Damaged(name, "is no COCO file: an object with 'images' is expected")
+            counts.add("", "a JSON file that is no COCO file", name)
+            return
         split = _split_of(name)
         for image in read_coco(document, name, counts, self._crowd):
             if isinstance(image, Defect):
@@ -114,5 +99,4 @@ class CocoFormat(DrawnFormat):
 def _split_of(name: str) -> str:
     """Split in the name of the file ("instances_val2017.json"), or else of a folder above it."""
     own = split_named(posixpath.basename(name).rpartition(".")[0])
-    folders = {split for part in name.split("/")[:-1] if (split := split_named(part))}
-    return own or (folders.pop() if len(folders) == 1 else "")
+    return own or split_named_once(name.split("/")[:-1])

@@ -10,21 +10,20 @@ from xml.etree.ElementTree import Element  # a type alone; the parser is defused
 import numpy as np
 
 from medseg_gym.cases.cvat.shapes import RUNS, draw_runs, read_shape
-from medseg_gym.cases.drawn import DrawnFormat, DrawnImage, DrawnObject
-from medseg_gym.cases.drawn.image_files import ImageFiles, listed
+from medseg_gym.cases.drawn import DrawnImage, DrawnObject
+from medseg_gym.cases.drawn.annotation_files import AnnotationFilesFormat
+from medseg_gym.cases.drawn.image_files import ImageFiles
 from medseg_gym.cases.drawn.shapes import whole
 from medseg_gym.cases.files.access.guards import MAX_JSON_BYTES, check_pixels, require_file
 from medseg_gym.cases.files.access.json_values import inner_path
-from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.defects import Damaged, Defect, decoding
-from medseg_gym.cases.files.file_cache import FileCache
 from medseg_gym.cases.files.spec import FileSpec
-from medseg_gym.cases.files.splits import split_named
+from medseg_gym.cases.files.splits import split_named, split_named_once
 from medseg_gym.cases.volumes.requirements import require
 
 
-class CvatFormat(DrawnFormat):
+class CvatFormat(AnnotationFilesFormat):
     """XML of "CVAT for images 1.1", and the images that it names.
 
     The path is one XML file, or a folder with any number of them. Labels are the targets; the
@@ -32,30 +31,17 @@ class CvatFormat(DrawnFormat):
     """
 
     name = "cvat"
+    ending = ".xml"
+    none_there = "holds no XML file; give the folder of an export of CVAT for images"
 
     def __init__(self, spec: FileSpec) -> None:
         require("cvat:", "defusedxml", extra="cvat")
         super().__init__(spec)
 
-    def drawn(self, file_cache: FileCache, counts: Counts) -> Iterator[DrawnImage | Defect]:
-        """See `DrawnFormat.drawn`; the XML files are read each time."""
-        names, defects = listed(walk(self.root))
-        yield from defects
-        images = ImageFiles(names, self.root, self._given.images)
-        files = [self.only] if self.only else [n for n in names if n.lower().endswith(".xml")]
-        if not files:
-            yield Defect("", "holds no XML file; give the folder of an export of CVAT for images")
-        for name in files:
-            try:
-                yield from self._of_file(name, images, counts)
-            except Damaged as error:
-                yield error.defect
-        if not self.only:
-            images.strays(counts)
-
-    def _of_file(
+    def of_file(
         self, name: str, images: ImageFiles, counts: Counts
     ) -> Iterator[DrawnImage | Defect]:
+        """See `AnnotationFilesFormat.of_file`."""
         for element in self._images_of(name, counts):
             image = element.get("name", "")
             try:
@@ -112,5 +98,4 @@ def _side(element: Element, key: str, name: str) -> int:
 
 def _split_of(name: str) -> str:
     parts = [posixpath.splitext(posixpath.basename(name))[0], *name.split("/")[:-1]]
-    splits = {split for part in parts if (split := split_named(part))}
-    return splits.pop() if len(splits) == 1 else ""
+    return split_named_once(parts)

@@ -64,27 +64,33 @@ def case_pool(source: CaseSource, size: int, seed: int = 0) -> CaseList:
     for start in np.random.default_rng(seed).permutation(len(source)).tolist():
         if len(chosen) >= size:
             break
-        for index in [] if start in seen else indices_on_image(source, start, size - len(chosen)):
+        if start in seen:
+            continue
+        for index, case in cases_on_image(source, start, size - len(chosen)):
             if index not in seen:
                 seen.add(index)
-                chosen.append(source[index])
+                chosen.append(case)
     return CaseList(chosen, source.targets, name, source.split, source.left_out)
 
 
-def indices_on_image(source: CaseSource, index: int, limit: int | None = None) -> list[int]:
-    """Return the indices of cases on the image of a case, itself first.
+def cases_on_image(
+    source: CaseSource, index: int, limit: int | None = None
+) -> list[tuple[int, Case]]:
+    """Return the cases on the image of a case with their indices, itself first.
 
     Args:
         source: Cases on one image must follow each other in it.
         index: Of the case.
-        limit: Most indices; None returns all.
+        limit: Most cases; None returns all.
     """
-    content, indices = source[index].content_hash, [index]
+    first = source[index]
+    together = [(index, first)]
     for step in (1, -1):
         at = index + step
-        while 0 <= at < len(source) and (limit is None or len(indices) < limit):
-            if source[at].content_hash != content:
+        while 0 <= at < len(source) and (limit is None or len(together) < limit):
+            case = source[at]
+            if case.content_hash != first.content_hash:
                 break
-            indices.append(at)
+            together.append((at, case))
             at += step
-    return indices
+    return together

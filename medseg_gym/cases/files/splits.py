@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 from medseg_gym.cases.source import SPLITS
 from medseg_gym.errors import CaseError
@@ -47,6 +48,12 @@ def parse_shares(text: str) -> tuple[float, float, float]:
             f"splits={text!r}: give three parts for {', '.join(SPLITS)}, for example 70,10,20"
         ) from None
     return train / total, val / total, test / total
+
+
+def split_named_once(names: Iterable[str]) -> str:
+    """Return the split that names of files or folders agree on, or ""."""
+    splits = {split for name in names if (split := split_named(name))}
+    return splits.pop() if len(splits) == 1 else ""
 
 
 def split_named(name: str) -> str:

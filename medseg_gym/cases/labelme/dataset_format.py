@@ -9,21 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from medseg_gym.cases.drawn import DrawnFormat, DrawnImage, DrawnObject
-from medseg_gym.cases.drawn.image_files import ImageFiles, listed
+from medseg_gym.cases.drawn import DrawnImage, DrawnObject
+from medseg_gym.cases.drawn.annotation_files import AnnotationFilesFormat
+from medseg_gym.cases.drawn.image_files import ImageFiles
 from medseg_gym.cases.drawn.kept_fields import EXTRA
 from medseg_gym.cases.drawn.shapes import UNION, whole
 from medseg_gym.cases.files.access.guards import check_pixels, read_json
 from medseg_gym.cases.files.access.json_values import inner_path, require_kind
-from medseg_gym.cases.files.access.walk import walk
 from medseg_gym.cases.files.counts import Counts
 from medseg_gym.cases.files.defects import Damaged, Defect
-from medseg_gym.cases.files.file_cache import FileCache
-from medseg_gym.cases.files.splits import split_named
+from medseg_gym.cases.files.splits import split_named_once
 from medseg_gym.cases.labelme.shapes import PNG, draw_png, read_shape
 
 
-class LabelMeFormat(DrawnFormat):
+class LabelMeFormat(AnnotationFilesFormat):
     """Folders of images with a JSON file of LabelMe each, or one such file.
 
     Labels are the targets; shapes of one `group_id` stay one object under `instances=apart`. A
@@ -31,32 +30,19 @@ class LabelMeFormat(DrawnFormat):
     """
 
     name = "labelme"
+    ending = ".json"
+    none_there = "holds no JSON file of LabelMe; give the folder that does"
 
-    def drawn(self, file_cache: FileCache, counts: Counts) -> Iterator[DrawnImage | Defect]:
-        """See `DrawnFormat.drawn`; the JSON files are read each time."""
-        names, defects = listed(walk(self.root))
-        yield from defects
-        images = ImageFiles(names, self.root, self._given.images)
-        files = [self.only] if self.only else [n for n in names if n.lower().endswith(".json")]
-        if not files:
-            yield Defect("", "holds no JSON file of LabelMe; give the folder that does")
-        for name in files:
-            try:
-                document = read_json(self.path(name), name)
-                if isinstance(document, dict) and "shapes" in document:
-                    yield from self._of_file(document, name, images, counts)
-                elif self.only:
-                    raise Damaged(name, "is no LabelMe file: an object with 'shapes' is expected")
-                else:
-                    counts.add("", "a JSON file that is no LabelMe file", name)
-            except Damaged as error:
-                yield error.defect
-        if not self.only:
-            images.strays(counts)
-
-    def _of_file(
-        self, document: dict[str, Any], name: str, images: ImageFiles, counts: Counts
+    def of_file(
+        self, name: str, images: ImageFiles, counts: Counts
     ) -> Iterator[DrawnImage | Defect]:
+        """See `AnnotationFilesFormat.of_file`."""
+        document = read_json(self.path(name), name)
+        if not (isinstance(document, dict) and "shapes" in document):
+            if self.only:
+                raise Damaged(name, "is no LabelMe file: an object with 'shapes' is expected")
+            counts.add("", "a JSON file that is no LabelMe file", name)
+            return
         shapes = require_kind(document["shapes"], list, "'shapes'", name)
         size = None
         if document.get("imageHeight") is not None or document.get("imageWidth") is not None:
@@ -65,8 +51,7 @@ class LabelMeFormat(DrawnFormat):
             )
             check_pixels(height, width, name)
             size = (height, width)
-        folders = {split for part in name.split("/")[:-1] if (split := split_named(part))}
-        split = folders.pop() if len(folders) == 1 else ""
+        split = split_named_once(name.split("/")[:-1])
         image = images.find(_image_name(document, name), name, "imagePath", split)
         objects: list[DrawnObject] = []
         for at, entry in enumerate(shapes):

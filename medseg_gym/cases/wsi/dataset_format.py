@@ -17,7 +17,7 @@ from medseg_gym.cases.files.defects import Damaged, Defect
 from medseg_gym.cases.files.file_cache import FileCache
 from medseg_gym.cases.files.records import Pixels, Record
 from medseg_gym.cases.files.spec import FileOptions, FileSpec, WrongOption
-from medseg_gym.cases.files.splits import split_named
+from medseg_gym.cases.files.splits import split_named_once
 from medseg_gym.cases.volumes.slices import MIN_AREA
 from medseg_gym.cases.wsi.geojson import Drawing, read_geojson
 from medseg_gym.cases.wsi.slides import SUFFIXES, open_slide, require_reader
@@ -124,8 +124,7 @@ class WsiFormat(DatasetFormat):
         rows, columns = grid(size, self.given.tile, downsample)
         reason = "tiles on which nothing is drawn"
         counts.add("", reason, slide, left_out=True, count=rows * columns - len(scan["tiles"]))
-        splits = {split for part in slide.split("/")[:-1] if (split := split_named(part))}
-        split = splits.pop() if len(splits) == 1 else ""
+        split = split_named_once(slide.split("/")[:-1])
         spacing = None
         if scan["mpp"]:
             spacing = (scan["mpp"] * downsample / 1000,) * 2

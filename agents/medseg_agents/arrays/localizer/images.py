@@ -11,7 +11,7 @@ import torch
 from medseg_agents.arrays.dagger.labels import cover_shares
 from medseg_gym.annotators.box import tight_box
 from medseg_gym.cases import CaseSource
-from medseg_gym.cases.derived.pool import indices_on_image
+from medseg_gym.cases.derived.pool import cases_on_image
 from medseg_gym.envs.views.squares import Squares
 from medseg_gym.prompts import AddBox
 
@@ -89,9 +89,9 @@ def draw_images(
             break
         if start in seen:
             continue
-        together = indices_on_image(source, start)
-        seen.update(together)
-        cases = [source[index] for index in together]
+        together = cases_on_image(source, start)
+        seen.update(index for index, _ in together)
+        cases = [case for _, case in together]
         images.append(squares.image(cases[0]))
         indices.append(np.array([number.get(case.target, 0) for case in cases]))
         covers.append(np.stack([cover_shares(case.mask, cells) for case in cases]))

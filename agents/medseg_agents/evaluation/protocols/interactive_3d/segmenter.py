@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from medseg_agents.evaluation.protocols.interactive_3d.clicks import ClassClicks
 from medseg_gym.cases.npz import VolumeBox
+from medseg_gym.errors import BackboneError
 
 
 class InteractiveSegmenter3D(Protocol):
@@ -41,3 +42,20 @@ class InteractiveSegmenter3D(Protocol):
             (D, H, W) whole numbers: 0 is background, n is the n-th class.
         """
         ...
+
+
+def require_prompts(name: str, kinds: Collection[str]) -> None:
+    """Refuse a backbone that cannot take the protocol's prompts.
+
+    Args:
+        name: Of the backbone.
+        kinds: Its `prompt_kinds`.
+
+    Raises:
+        BackboneError: Boxes or points are not among them.
+    """
+    if lacking := {"box", "point"} - set(kinds):
+        raise BackboneError(
+            f"backbone {name!r} takes no {' or '.join(sorted(lacking))}; the protocol "
+            "has boxes and points"
+        )

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from medseg_agents.evaluation.protocols.interactive_3d.clicks import ClassClicks
+from medseg_agents.evaluation.protocols.interactive_3d.segmenter import require_prompts
 from medseg_gym.backbones.cache import embedding_cache
 from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.protocol import Backbone, PromptRow
 from medseg_gym.cases.case import hash_pixels
 from medseg_gym.cases.npz import VolumeBox
-from medseg_gym.errors import BackboneError
 from medseg_gym.prompts import AddBox, AddPoint
 
 MARGIN = 0.02
@@ -63,12 +63,7 @@ class SliceBySlice:
     """
 
     def __init__(self, backbone: Backbone) -> None:
-        lacking = {"box", "point"} - set(backbone.prompt_kinds)
-        if lacking:
-            raise BackboneError(
-                f"backbone {backbone.name!r} takes no {' or '.join(sorted(lacking))}; the protocol "
-                "has boxes and points"
-            )
+        require_prompts(backbone.name, backbone.prompt_kinds)
         self.backbone = backbone
         self.name = f"{backbone.name}, slice by slice"
 

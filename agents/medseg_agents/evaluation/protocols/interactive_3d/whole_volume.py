@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from medseg_agents.evaluation.protocols.interactive_3d.clicks import ClassClicks
+from medseg_agents.evaluation.protocols.interactive_3d.segmenter import require_prompts
 from medseg_gym.backbones.volumes import VolumeBackbone
 from medseg_gym.cases.case import hash_pixels
 from medseg_gym.cases.npz import VolumeBox
-from medseg_gym.errors import BackboneError
 from medseg_gym.prompts import AddBox, AddPoint
 from medseg_gym.prompts.volumes import SlicePrompt
 
@@ -28,12 +28,7 @@ class WholeVolume:
     """
 
     def __init__(self, backbone: VolumeBackbone) -> None:
-        lacking = {"box", "point"} - set(backbone.prompt_kinds)
-        if lacking:
-            raise BackboneError(
-                f"backbone {backbone.name!r} takes no {' or '.join(sorted(lacking))}; the protocol "
-                "has boxes and points"
-            )
+        require_prompts(backbone.name, backbone.prompt_kinds)
         self.backbone = backbone
         self.name = f"{backbone.name}, whole volumes"
 
