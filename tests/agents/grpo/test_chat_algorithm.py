@@ -43,8 +43,10 @@ def same(one, other):
 
 @pytest.mark.slow
 def test_it_learns_what_pays(make):
-    algo = make(groups=5, num_generations=8, iterations=28, schedule="constant")
-    results = [algo.train() for _ in range(28)]
+    # Enough episodes that the mean of three iterations says more than chance: of 8 a group it moves
+    # by as much as is learned, and on some CPUs the wrong way.
+    algo = make(groups=5, num_generations=16, iterations=44)
+    results = [algo.train() for _ in range(44)]
     returns = [result["env_runners"]["episode_return_mean"] for result in results]
     assert np.mean(returns[-3:]) > np.mean(returns[:3]) + 0.08, returns
     for result in results:
