@@ -102,6 +102,8 @@ def serve(
         raise MedSegError(
             f"{host}:{port} cannot be bound: is another service running there? choose --port"
         ) from None
+    # uvicorn only binds: until it listens, a request would be refused, not kept waiting.
+    socket.listen(server.config.backlog)
     bound = socket.getsockname()
     url = f"http://{bound[0]}:{bound[1]}"
     log.info(
@@ -113,7 +115,6 @@ def serve(
         },
     )
     if on_start is not None:
-        # The socket listens already: requests wait until the server answers them.
         threading.Thread(target=on_start, args=(url,), daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         # Uvicorn stops gracefully and then raises the signal again, which would end in an error.
