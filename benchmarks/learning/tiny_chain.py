@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import typer
@@ -48,6 +48,7 @@ class Chain:
     Args:
         cases: Case spec.
         image_size: Side of the image that the model sees.
+        overlay: How the mask is drawn on it.
         experts: Training cases that experts play.
         annotator: Who plays them.
         images: Images of stage 3; they follow those of stage 1.
@@ -71,6 +72,7 @@ class Chain:
 
     cases: str = "phantoms:abdomen"
     image_size: int = 96
+    overlay: Literal["fill", "outline", "none"] = "fill"
     experts: int = 2400
     annotator: str = "hybrid?boxes=0.75"
     images: int = 10000
@@ -89,7 +91,12 @@ class Chain:
     @property
     def chat(self) -> ChatOptions:
         """Return the view of the environment that the model gets."""
-        return ChatOptions(image_size=self.image_size, texts="terse", max_steps=self.max_steps)
+        return ChatOptions(
+            image_size=self.image_size,
+            overlay=self.overlay,
+            texts="terse",
+            max_steps=self.max_steps,
+        )
 
 
 class Stages:

@@ -14,9 +14,9 @@ from medseg_agents.grpo.settings import GRPORun
 
 from benchmarks.learning.methods.__main__ import run
 from benchmarks.learning.methods.budget import trained
-from benchmarks.learning.methods.catalogue import DEFAULT, METHODS, choose_methods
+from benchmarks.learning.methods.catalogue import DEFAULT, METHODS, PAPERS, choose_methods
 from benchmarks.learning.methods.markdown import spread
-from benchmarks.learning.methods.sizes import Sizes, run_of
+from benchmarks.learning.methods.sizes import Sizes, chain_of, run_of
 from benchmarks.learning.methods.training import grpo_settings, sampling_settings
 from medseg_gym.errors import MedSegError
 
@@ -33,7 +33,8 @@ def test_every_method_is_a_switch_and_plays_as_many_episodes(name):
     if method.kind == "grpo":
         settings = grpo_settings(method, 0, sizes, start)
         default = grpo_settings(METHODS[DEFAULT], 0, sizes, start)
-        assert (settings == default) == (name == DEFAULT)
+        other_start = method.overlay != METHODS[DEFAULT].overlay
+        assert (settings == default) == (name == DEFAULT or other_start)
         assert settings.episodes * settings.iterations == sizes.episodes
     else:
         rounds = sizes.best_rounds if method.kind == "best-of-n" else 1
@@ -51,9 +52,19 @@ def test_options_are_those_of_the_command_line():
 
 def test_methods_are_chosen_by_name_and_the_default_is_always_one():
     assert choose_methods("gspo,cispo") == [DEFAULT, "cispo", "gspo"]
-    assert choose_methods("all") == list(METHODS)
+    assert choose_methods("all") == list(PAPERS)
     with pytest.raises(MedSegError, match="unknown methods"):
         choose_methods("grppo")
+
+
+def test_a_mask_drawn_otherwise_has_a_start_of_its_own(tmp_path):
+    sizes = Sizes()
+    shared = {chain_of(tmp_path, name, 1, sizes) for name in METHODS if name != "no_overlay"}
+    own = chain_of(tmp_path, "no_overlay", 1, sizes)
+    assert shared == {tmp_path / "start"} and own == tmp_path / "start-overlay-none"
+    assert sizes.chain("none").chat.overlay == "none" != sizes.chain().chat.overlay
+    with pytest.raises(MedSegError, match="no_overlay needs a start of its own"):
+        chain_of(tmp_path, "no_overlay", 1, Sizes(starts="runs/a"))
 
 
 def test_dynamic_sampling_is_judged_before_it_has_played_more_than_the_others(tmp_path):
@@ -89,14 +100,14 @@ def test_two_methods_are_trained_from_nothing_and_go_on(tmp_path):
         "num_generations=2,minibatches=1,test=24,max_steps=2"
     )
     out = tmp_path / "methods"
-    run(out=out, seeds="0,1", methods="cispo,sft", threads=1, settings=f"{small},sft_steps=2")
+    run(out=out, seeds="0,1", methods="cispo,sft,no_overlay", threads=1, settings=f"{small},sft_steps=2")
     result = json.loads((out / "result.json").read_text())
     rows = {row["method"]: row for row in result["rows"]}
-    assert list(rows) == ["start", "default", "cispo", "sft"]
+    assert list(rows) == ["start", "default", "cispo", "sft", "no_overlay"]
     assert {row["cases"] for row in rows.values()} == {24}
     assert rows["default"]["return_over_start_low"] != "" == rows["default"]["return_over_default"]
     assert (out / "differences.png").stat().st_size > 5000
-    assert (out / "table.md").read_text().count("\n") == 6
+    assert (out / "table.md").read_text().count("\n") == 7
     made = (out / "runs" / "default-1" / "model" / "model.safetensors").stat().st_mtime_ns
     run(out=out, seeds="0,1", methods="default", threads=1, settings=f"{small},sft_steps=2")
     assert (

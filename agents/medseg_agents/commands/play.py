@@ -105,12 +105,13 @@ def evaluate_all(
         return
     from medseg_agents.evaluation.case_record import of_images
     from medseg_agents.evaluation.failed_cases import need_played
-    from medseg_agents.evaluation.figures import draw_overlays
+    from medseg_agents.evaluation.figures import draw_filmstrips, draw_overlays
     from medseg_agents.evaluation.medsam_agent_results import results_layout, write_json
     from medseg_agents.evaluation.run import run_evaluation
     from medseg_agents.evaluation.summary import as_tables, summarise_by, write_csv
     from medseg_agents.evaluation.volumes.results import SLICES, WHOLE, VolumeResults
     from medseg_agents.runs.folder import RunFolder
+    from medseg_gym import backbones
     from medseg_gym.cases import left_out_note, load_cases
 
     if not resume and RunFolder(out).records_file.exists():
@@ -156,6 +157,11 @@ def evaluate_all(
         images = of_images(evaluated.records)
         if draw_overlays({labels["policy"]: images}, source, out / "overlays.png"):
             files.append("overlays.png")
+        if options.filmstrips:
+            backbone = backbones.load(options.backbone, options.checkpoint, options.device)
+            steps, path = options.max_steps, out / "filmstrips.png"
+            if draw_filmstrips(images, source, backbone, steps, options.filmstrips, path):
+                files.append("filmstrips.png")
     files += volumes.write(out, "summary_volumes.csv", {"left_out": left_out})
     files += ["masks/"] if options.save_masks else []
     print_result(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +20,7 @@ from medseg_agents.evaluation.failed_cases import (
     need_played,
     pair_by_case,
 )
-from medseg_agents.evaluation.figures import draw_overlays
+from medseg_agents.evaluation.figures import draw_filmstrips_of, draw_overlays, file_name
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.evaluation.playing import Entry, SplitPlayer, SplitWork
@@ -214,6 +213,9 @@ class Comparison:
             files += ["results.csv", "dice_by_step.png"]
             if self.draw_overlays(out / "overlays.png"):
                 files.append("overlays.png")
+            if self.source is not None and self.options.filmstrips:
+                draw_filmstrips_of(self.records, self.source, self.options, out / "filmstrips")
+                files.append("filmstrips/")
         return [*files, *self.volumes.write(out, "results_volumes.csv", context)]
 
 
@@ -337,4 +339,4 @@ def _run_name(settings: dict[str, Any]) -> str:
     text = json.dumps(settings, sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     stem = f"{settings['backbone']}_{settings['policy']}_seed{settings['seed']}"
-    return re.sub(r"[^\w.=-]", "-", stem)[-120:] + f"_{digest}"
+    return f"{file_name(stem)}_{digest}"

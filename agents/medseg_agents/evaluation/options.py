@@ -151,6 +151,11 @@ class PlayingOptions(WorkerOptions, RewardOptions, CaseOptions, MaskOptions, Vol
     what it would return with the best limit on calls and with the best stops.
     """
 
+    filmstrips: int = 0
+    """Episodes of every policy that are played again and drawn step by step, under filmstrips/:
+    evenly spread from the best final Dice to the worst. Images and slices alone.
+    """
+
     max_failures: int = MAX_FAILURES
     """End the run of a policy at so many failed cases of this call (a model's server that stays
     away or refuses a conversation fails a case); the same command plays them again.
@@ -161,6 +166,8 @@ class PlayingOptions(WorkerOptions, RewardOptions, CaseOptions, MaskOptions, Vol
         for name in ("num_envs", "volume_envs", "max_steps", "volume_steps", "max_failures"):
             if getattr(self, name) < 1:
                 raise MedSegError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.filmstrips < 0:
+            raise MedSegError(f"filmstrips must be at least 0, got {self.filmstrips}")
         for cost in self.call_costs:
             if not 0 <= cost < 1:
                 raise MedSegError(f"call_costs must be at least 0 and below 1, got {cost}")

@@ -7,7 +7,8 @@ Needs no network and no files. A short supervised start is made first, a small
 is mediocre. `starts=` begins from chains of your own instead, a seed from each. From its start
 every method trains with every seed, on the same few training cases, with as many episodes as the
 others (fine-tuning continued with as many steps as it is given), and plays the same held-out cases
-greedily. Methods that are used most come first. A run is a stage that is not done again when the
+greedily. Methods that are used most come first. `--methods ablations` changes one thing of the
+default each. A run is a stage that is not done again when the
 same command is given again; more `--seeds` or `--methods` add to what is there.
 
 All cases are synthetic: training takes the train split, the table the test split.
@@ -24,9 +25,9 @@ import typer
 from medseg_agents.runs.machine import describe_machine
 
 from benchmarks.learning.methods.budget import is_trained, start_is_made
-from benchmarks.learning.methods.catalogue import START, choose_methods
-from benchmarks.learning.methods.sizes import Sizes
-from benchmarks.learning.methods.table import make_table, play
+from benchmarks.learning.methods.catalogue import choose_methods
+from benchmarks.learning.methods.sizes import Sizes, chain_of
+from benchmarks.learning.methods.table import make_table, play, play_start
 from benchmarks.learning.methods.training import make_start, train
 from benchmarks.learning.tiny_chain import Stages
 from benchmarks.shared.sizes import claim, read_settings
@@ -39,7 +40,8 @@ def run(
     ),
     seeds: Annotated[str, typer.Option(help="Of cases, draws and order of rows.")] = "0,1,2",
     methods: Annotated[
-        str, typer.Option(help="Which to train, comma between; the default is always one.")
+        str,
+        typer.Option(help='"all", "ablations", or names; the default is always one.'),
     ] = "all",
     threads: Annotated[int, typer.Option(help="Torch threads.")] = 1,
     settings: Annotated[
@@ -53,11 +55,12 @@ def run(
     torch.set_num_threads(threads)
     console = make_console()
     stages = Stages(out, console)
-    if not start_is_made(out, sizes, numbers):
-        stages.run(START, lambda: make_start(sizes, out))
-    for seed in numbers:
-        play(START, seed, sizes, out)
     for name in names:
+        if not start_is_made(out, name, sizes, numbers):
+            start = chain_of(out, name, 0, sizes)
+            stages.run(start.name, partial(make_start, sizes, name, out))
+        for seed in numbers:
+            play_start(name, seed, sizes, out)
         for seed in numbers:
             if not is_trained(out, name, seed):
                 stages.run(f"{name}, seed {seed}", partial(train, name, seed, sizes, out))

@@ -90,13 +90,13 @@ def is_trained(out: Path, name: str, seed: int) -> bool:
     return (run_of(out, name, seed) / "model").is_dir()
 
 
-def start_is_made(out: Path, sizes: Sizes, seeds: Sequence[int]) -> bool:
-    """Return whether the models that everything begins from are there.
+def start_is_made(out: Path, name: str, sizes: Sizes, seeds: Sequence[int]) -> bool:
+    """Return whether the models that a method's runs begin from are there.
 
     Raises:
-        MedSegError: One that was named is not.
+        MedSegError: One that was given is not.
     """
-    folders = [start_of(out, seed, sizes) for seed in seeds]
+    folders = [start_of(out, name, seed, sizes) for seed in seeds]
     missing = [folder for folder in folders if not folder.is_dir()]
     if missing and sizes.starts:
         raise MedSegError(

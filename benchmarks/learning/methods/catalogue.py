@@ -1,4 +1,4 @@
-"""Methods that are compared: each a switch of `medseg train`, set as its paper says."""
+"""Methods that are compared, each a switch of `medseg train`: methods of papers, and ablations."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ class Method:
         title: In tables.
         kind: Command of `medseg train` that it belongs to.
         settings: Fields of the command's options in which it differs from the default.
+        overlay: How the mask is drawn for the model, in a start of its own where it differs.
     """
 
     title: str
     kind: Literal["grpo", "best-of-n", "dpo", "sft"] = "grpo"
     settings: dict[str, Any] = field(default_factory=dict)
+    overlay: str = "fill"
 
     @property
     def options(self) -> str:
@@ -37,7 +39,7 @@ class Method:
         return " ".join(words)
 
 
-METHODS = {
+PAPERS = {
     DEFAULT: Method(title="GRPO, the defaults"),
     "reward_to_go": Method(title="reward-to-go", settings={"advantage": "reward_to_go"}),
     "dr_grpo": Method(title="Dr. GRPO", settings={"loss_type": "dr_grpo", "scale_rewards": "none"}),
@@ -77,15 +79,43 @@ METHODS = {
 }
 """By name, those that are used most first: what does not fit into an evening comes last."""
 
+ABLATIONS = {
+    "group_of_4": Method(title="groups of 4, not 8", settings={"num_generations": 4}),
+    "group_of_16": Method(title="groups of 16, not 8", settings={"num_generations": 16}),
+    "process": Method(
+        title="process and outcome rewards, not Dice gain", settings={"reward": "medsam_agent"}
+    ),
+    "cost_0.005": Method(
+        title="a call costs 0.005, not 0.01", settings={"reward": "dice_gain?step_penalty=0.005"}
+    ),
+    "cost_0.03": Method(
+        title="a call costs 0.03, not 0.01", settings={"reward": "dice_gain?step_penalty=0.03"}
+    ),
+    "newest_image": Method(title="the newest image shown, not all", settings={"history": "1"}),
+    "no_images": Method(title="no earlier turn shown", settings={"history": "none"}),
+    "no_overlay": Method(title="the mask not drawn", overlay="none"),
+}
+"""By name, one thing of the default changed each. All are judged by the same return, in which a
+call costs 0.01."""
+
+METHODS = PAPERS | ABLATIONS
+"""All by name."""
+
 
 def choose_methods(text: str) -> list[str]:
-    """Return names of methods from "all" or a list with commas; the default is always one.
+    """Return names of methods; the default is always one.
+
+    Args:
+        text: "all" of the papers, "ablations", or names with commas between.
 
     Raises:
         MedSegError: A name that is none.
     """
-    names = list(METHODS) if text == "all" else [name for name in text.split(",") if name]
+    sets = {"all": list(PAPERS), "ablations": list(ABLATIONS)}
+    names = sets.get(text) or [name for name in text.split(",") if name]
     unknown = sorted(set(names) - set(METHODS))
     if unknown:
-        raise MedSegError(f"unknown methods {unknown}; there are {', '.join(METHODS)}")
+        raise MedSegError(
+            f"unknown methods {unknown}; there are all, ablations, {', '.join(METHODS)}"
+        )
     return [name for name in METHODS if name in names or name == DEFAULT]

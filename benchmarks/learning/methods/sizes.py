@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.learning.methods.catalogue import DEFAULT, METHODS
 from benchmarks.learning.tiny_chain import Chain
+from medseg_gym.errors import MedSegError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +83,12 @@ class Sizes:
         """Spec of the cases of the comparison, drawn once for all that play them."""
         return f"pool:{self.test}:{self.scene}"
 
-    @property
-    def chain(self) -> Chain:
-        """Sizes of the start."""
+    def chain(self, overlay: str = "fill") -> Chain:
+        """Sizes of the start that is shown the mask in a way."""
         return Chain(
             cases=self.scene,
             image_size=self.image_size,
+            overlay=overlay,
             experts=self.experts,
             images=self.images,
             first_steps=self.first_steps,
@@ -96,21 +98,30 @@ class Sizes:
         )
 
 
-def chain_of(out: Path, seed: int, sizes: Sizes) -> Path:
-    """Return the folder of the chain whose model a seed begins from.
+def chain_of(out: Path, name: str, seed: int, sizes: Sizes) -> Path:
+    """Return the folder of the chain whose model a run begins from.
 
     Args:
         out: Folder of the comparison.
+        name: Of the method.
         seed: Of the run.
         sizes: Of the comparison.
+
+    Raises:
+        MedSegError: Starts were given, and the method is shown the mask in another way than they.
     """
+    overlay = METHODS[name].overlay
     given = [folder for folder in sizes.starts.split("+") if folder]
-    return Path(given[seed % len(given)]) if given else out / "start"
+    if given and overlay != METHODS[DEFAULT].overlay:
+        raise MedSegError(f"{name} needs a start of its own: leave starts= out, or the method")
+    if given:
+        return Path(given[seed % len(given)])
+    return out / ("start" if overlay == METHODS[DEFAULT].overlay else f"start-overlay-{overlay}")
 
 
-def start_of(out: Path, seed: int, sizes: Sizes) -> Path:
-    """Return the folder of the model that a seed begins from; see `chain_of`."""
-    return chain_of(out, seed, sizes) / "sft" / "model"
+def start_of(out: Path, name: str, seed: int, sizes: Sizes) -> Path:
+    """Return the folder of the model that a run begins from; see `chain_of`."""
+    return chain_of(out, name, seed, sizes) / "sft" / "model"
 
 
 def run_of(out: Path, method: str, seed: int) -> Path:

@@ -35,22 +35,28 @@ _FORMS = {
     "dice_1": lambda record: record.dice_after(1),
     "dice_3": lambda record: record.dice_after(3),
 }
+_SIGNS = ("clipped", "flat_groups", "resampled")
 
 
 def play(name: str, seed: int, sizes: Sizes, out: Path) -> list[CaseRecord]:
     """Play the held-out cases greedily, or read what was played.
 
     Args:
-        name: Of the method, or `START`.
+        name: Of the method.
         seed: Of the run.
         sizes: Of the comparison.
         out: Its folder.
     """
-    if name == START:
-        model = start_of(out, seed, sizes)
-        label = f"{START}, {model.parts[-3]}" if sizes.starts else START
-    else:
-        model, label = trained(out, name, seed, sizes).model, f"{name}, seed {seed}"
+    return _play(trained(out, name, seed, sizes).model, f"{name}, seed {seed}", sizes, out)
+
+
+def play_start(name: str, seed: int, sizes: Sizes, out: Path) -> list[CaseRecord]:
+    """Play them with the model that a method's run begins from, which many may share."""
+    model = start_of(out, name, seed, sizes)
+    return _play(model, f"{START}, {model.parts[-3]}", sizes, out)
+
+
+def _play(model: Path, label: str, sizes: Sizes, out: Path) -> list[CaseRecord]:
     options = CompareOptions(
         cases=sizes.held_out,
         backbones=(sizes.backbone,),
@@ -86,10 +92,10 @@ def make_table(
     Returns:
         Its rows.
     """
-    records: dict[str, list[list[CaseRecord]]] = {}
-    for name in (START, *names):
-        records[name] = [play(name, seed, sizes, out) for seed in seeds]
-    rows = [_row(name, records, seeds, sizes, out, minutes) for name in records]
+    records = {name: [play(name, seed, sizes, out) for seed in seeds] for name in names}
+    starts = {name: [play_start(name, seed, sizes, out) for seed in seeds] for name in names}
+    rows = [_start_row(starts[DEFAULT], sizes)]
+    rows += [_row(name, records, starts[name], seeds, sizes, out, minutes) for name in names]
     result = {
         "machine": machine,
         "sizes": asdict(sizes),
@@ -109,34 +115,41 @@ def make_table(
     return rows
 
 
+def _start_row(runs: list[list[CaseRecord]], sizes: Sizes) -> dict[str, Any]:
+    """The start's line, without differences."""
+    # One that all seeds begin from is one row's worth of cases.
+    row = row_over_seeds(START, runs if sizes.starts else runs[:1])
+    row |= {"method": START, "options": ""}
+    for other in (START, DEFAULT):
+        row |= _difference(other, runs, None)
+    row |= _over_limited(runs, None, sizes)
+    row |= {"episodes": "", "same_weights_as_default": 0}
+    return row | dict.fromkeys((*_SIGNS, "cpu_minutes"), "")
+
+
 def _row(
     name: str,
     records: Mapping[str, list[list[CaseRecord]]],
+    starts: list[list[CaseRecord]],
     seeds: Sequence[int],
     sizes: Sizes,
     out: Path,
     minutes: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
-    """One method's line; the start has no seeds and no differences."""
-    title = "start" if name == START else METHODS[name].title
-    alike = name == START and not sizes.starts  # one that all seeds begin from
-    row = row_over_seeds(title, records[name][:1] if alike else records[name])
-    row |= {"method": name, "options": "" if name == START else METHODS[name].options}
-    for other, runs in ((START, records[START]), (DEFAULT, records[DEFAULT])):
-        compared = None if name == START or (name == DEFAULT and other == DEFAULT) else runs
-        row |= _difference(other, records[name], compared)
-    row |= _over_limited(records[name], None if name == START else records[START], sizes)
-    runs_of = [] if name == START else [trained(out, name, seed, sizes) for seed in seeds]
-    row["episodes"] = " ".join(str(run.episodes) for run in runs_of)
-    defaults = [] if name == START else [trained(out, DEFAULT, seed, sizes) for seed in seeds]
+    """One method's line."""
+    row = row_over_seeds(METHODS[name].title, records[name])
+    row |= {"method": name, "options": METHODS[name].options}
+    row |= _difference(START, records[name], starts)
+    row |= _difference(DEFAULT, records[name], None if name == DEFAULT else records[DEFAULT])
+    row |= _over_limited(records[name], starts, sizes)
+    runs = [trained(out, name, seed, sizes) for seed in seeds]
+    row["episodes"] = " ".join(str(run.episodes) for run in runs)
+    defaults = [trained(out, DEFAULT, seed, sizes) for seed in seeds]
     row["same_weights_as_default"] = sum(
-        same_weights(run.model, default.model)
-        for run, default in zip(runs_of, defaults, strict=True)
+        same_weights(run.model, default.model) for run, default in zip(runs, defaults, strict=True)
     )
-    shown = [
-        signs(out, name, seed, run.iterations) for seed, run in zip(seeds, runs_of, strict=False)
-    ]
-    for sign in ("clipped", "flat_groups", "resampled"):
+    shown = [signs(out, name, seed, run.iterations) for seed, run in zip(seeds, runs, strict=True)]
+    for sign in _SIGNS:
         values = [one[sign] for one in shown if sign in one]
         row[sign] = sum(values) / len(values) if values else ""
     spent = [minutes.get(f"{name}, seed {seed}", {}).get("cpu_minutes") for seed in seeds]

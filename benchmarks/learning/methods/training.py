@@ -17,9 +17,9 @@ from benchmarks.learning.tiny_chain import (
 from benchmarks.learning.tiny_rl.__main__ import TinyRL, read_chain, sft_config
 
 
-def make_start(sizes: Sizes, out: Path) -> None:
-    """Make the model that everything begins from: a short `benchmarks.learning.tiny_chain`."""
-    chain, folder = sizes.chain, out / "start"
+def make_start(sizes: Sizes, name: str, out: Path) -> None:
+    """Make the model that a method begins from: a short `benchmarks.learning.tiny_chain`."""
+    chain, folder = sizes.chain(METHODS[name].overlay), chain_of(out, name, 0, sizes)
     play_experts(chain, folder, workers=1)
     export_experts(chain, folder)
     draw_first_turns(chain, folder, workers=1)
@@ -36,13 +36,14 @@ def train(name: str, seed: int, sizes: Sizes, out: Path) -> None:
         sizes: Of the run.
         out: Folder of the comparison.
     """
-    method, folder, start = METHODS[name], run_of(out, name, seed), start_of(out, seed, sizes)
+    method, folder = METHODS[name], run_of(out, name, seed)
+    start = start_of(out, name, seed, sizes)
     if method.kind == "grpo":
         _train_grpo(method, seed, sizes, folder, start)
     elif method.kind == "best-of-n":
         _train_best_of_n(method, seed, sizes, folder, start)
     elif method.kind == "sft":
-        _continue_tuning(chain_of(out, seed, sizes), seed, sizes, folder)
+        _continue_tuning(chain_of(out, name, seed, sizes), seed, sizes, folder)
     else:
         _train_dpo(method, seed, sizes, folder, start)
 
@@ -143,7 +144,7 @@ def _continue_tuning(chain: Path, seed: int, sizes: Sizes, folder: Path) -> None
     from medseg_agents.sft.train import train_sft
 
     continued = TinyRL(sft_steps=sizes.sft_steps, sft_rate=sizes.sft_rate)
-    before = read_chain(chain) if (chain / "chain.json").exists() else sizes.chain
+    before = read_chain(chain) if (chain / "chain.json").exists() else sizes.chain()
     train_sft(sft_config(chain / "sft" / "model", chain, before, continued, seed), folder, True)
 
 

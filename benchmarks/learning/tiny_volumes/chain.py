@@ -38,6 +38,7 @@ class VolumeChain(Chain):
         return VolumeChatOptions(
             image_size=self.image_size,
             overview_size=self.overview_size,
+            overlay=self.overlay,
             texts="terse",
             max_steps=self.max_steps,
         )

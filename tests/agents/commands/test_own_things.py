@@ -22,14 +22,16 @@ PLAY = ["--backbone", "ellipse"]
     ("policy", "cases", "reward"), list(zip(POLICIES, CASES, REWARDS, strict=True))
 )
 def test_eval(medseg, own_folder, policy, cases, reward) -> None:
-    medseg("eval", "--policy", policy, "--cases", cases, "--reward", reward, *PLAY, "--out", "e")
+    medseg("eval", "--policy", policy, "--cases", cases, "--reward", reward, *PLAY, "--out", "e",
+           "--filmstrips", "2")  # fmt: skip
     lines = [json.loads(line) for line in Path("e/records.jsonl").read_text().splitlines()]
     assert lines[0]["settings"]["reward"] == reward
     for record in lines[1:]:
         final, weight = record["iou"][-1], 2 if "weight" in reward else 1
         if "+" not in reward:
             assert record["episode_return"] == pytest.approx(weight * final)
-    assert Path("e/overlays.png").stat().st_size > 1000
+    for name in ("overlays.png", "filmstrips.png"):
+        assert Path("e", name).stat().st_size > 1000
 
 
 def test_compare(medseg, own_folder) -> None:

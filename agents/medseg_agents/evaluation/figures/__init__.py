@@ -1,5 +1,10 @@
 """Images of what policies segmented."""
 
+from medseg_agents.evaluation.figures.filmstrips import (
+    draw_filmstrips,
+    draw_filmstrips_of,
+    file_name,
+)
 from medseg_agents.evaluation.figures.overlays import draw_overlays
 
-__all__ = ["draw_overlays"]
+__all__ = ["draw_filmstrips", "draw_filmstrips_of", "draw_overlays", "file_name"]
