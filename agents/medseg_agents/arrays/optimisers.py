@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from medseg_agents.arrays.muon import FloatMuon
+from medseg_gym.backbones.batching.fused import multiplies_bfloat16
+
 VALUE_HEAD = "value_head"
 _INSIDE = ("layers", "blocks", "merger", "deepstack_merger_list")
 
@@ -40,9 +43,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.95))
         self.parts: list[torch.optim.Optimizer] = [adam]
         if matrices:
-            self.parts.append(
-                torch.optim.Muon(matrices, lr=muon_lr, weight_decay=weight_decay, momentum=0.95)
-            )
+            slow = matrices[0].device.type == "cpu" and not multiplies_bfloat16()
+            muon = FloatMuon if slow else torch.optim.Muon
+            self.parts.append(muon(matrices, lr=muon_lr, weight_decay=weight_decay, momentum=0.95))
         super().__init__([{"params": [p for _, p in trained]}], {})
         self._share_groups()
 

@@ -20,7 +20,12 @@ from medseg_agents.evaluation.failed_cases import (
     need_played,
     pair_by_case,
 )
-from medseg_agents.evaluation.figures import draw_filmstrips_of, draw_overlays, file_name
+from medseg_agents.evaluation.figures import (
+    draw_filmstrips_of,
+    draw_overlays,
+    file_name,
+    plot_calls_used,
+)
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.evaluation.playing import Entry, SplitPlayer, SplitWork
@@ -177,8 +182,10 @@ class Comparison:
         """Draw the best, median and worst case of every row; see `draw_overlays`."""
         if self.source is None:
             return False
-        named = {f"{policy} on {backbone}": r for (backbone, policy), r in self.records.items()}
-        return draw_overlays(named, self.source, path)
+        return draw_overlays(self._records_by_row(), self.source, path)
+
+    def _records_by_row(self) -> dict[str, list[CaseRecord]]:
+        return {f"{policy} on {backbone}": r for (backbone, policy), r in self.records.items()}
 
     def as_json(self) -> dict[str, Any]:
         """Return what results.json and `--json` hold."""
@@ -198,7 +205,7 @@ class Comparison:
         }
 
     def write(self, out: Path) -> list[str]:
-        """Write results.json, results.csv and dice_by_step.png; with volumes their CSV as well.
+        """Write the results as JSON and CSV, and figures of them; with volumes their CSV as well.
 
         Returns:
             Names of the files.
@@ -210,7 +217,8 @@ class Comparison:
         if self.rows:
             write_csv([{**row, **context} for row in self.rows], out / "results.csv")
             plot_dice_by_step(self.rows, out / "dice_by_step.png", self.options.title)
-            files += ["results.csv", "dice_by_step.png"]
+            plot_calls_used(self._records_by_row(), out / "calls_used.png", self.options.title)
+            files += ["results.csv", "dice_by_step.png", "calls_used.png"]
             if self.draw_overlays(out / "overlays.png"):
                 files.append("overlays.png")
             if self.source is not None and self.options.filmstrips:
