@@ -100,7 +100,13 @@ def test_two_methods_are_trained_from_nothing_and_go_on(tmp_path):
         "num_generations=2,minibatches=1,test=24,max_steps=2"
     )
     out = tmp_path / "methods"
-    run(out=out, seeds="0,1", methods="cispo,sft,no_overlay", threads=1, settings=f"{small},sft_steps=2")
+    run(
+        out=out,
+        seeds="0,1",
+        methods="cispo,sft,no_overlay",
+        threads=1,
+        settings=f"{small},sft_steps=2",
+    )
     result = json.loads((out / "result.json").read_text())
     rows = {row["method"]: row for row in result["rows"]}
     assert list(rows) == ["start", "default", "cispo", "sft", "no_overlay"]

@@ -56,7 +56,7 @@ def compare_policies(
         ),
     ] = None,
 ) -> None:
-    """Compare policies: prints tables, writes results.json, results.csv and dice_by_step.png."""
+    """Compare policies: prints tables, writes results as JSON and CSV, and figures of them."""
     if runs is not None:
         _lay_side_by_side(options, runs, out or Path("out/compare_runs"))
         return

@@ -21,7 +21,7 @@ _COMMANDS = (
     (
         "compare",
         "compare:compare_command",
-        "Compare policies: prints tables, writes results.json, results.csv and dice_by_step.png.",
+        "Compare policies: prints tables, writes results as JSON and CSV, and figures of them.",
     ),
     (
         "play",

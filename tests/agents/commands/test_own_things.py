@@ -40,7 +40,7 @@ def test_compare(medseg, own_folder) -> None:
     results = json.loads(Path("c/results.json").read_text())
     assert len(results["rows"]) == 4 and all(row["n"] == 6 for row in results["rows"])
     assert all(row["episode_return"] == pytest.approx(row["iou"]) for row in results["rows"])
-    for name in ("results.csv", "dice_by_step.png", "overlays.png"):
+    for name in ("results.csv", "dice_by_step.png", "calls_used.png", "overlays.png"):
         assert Path("c", name).stat().st_size > 100
 
 
