@@ -36,7 +36,9 @@ def test_unknown_tasks_are_refused(tmp_path):
 def test_the_whole_chain_runs_and_goes_on(tmp_path, capsys):
     small = (
         "steps=64,random_steps=64,ppo_steps=512,repair_steps=64,updates=1,random_updates=1,"
-        "localizer=4,localizer_steps=2,localizer_images=8,random_width=8,repair_updates=1,pool=8,repair_pool=8,image_size=32,width=8,backbone=ellipse,"
+        "localizer=4,localizer_steps=2,localizer_images=8,random_localizer_steps=2,"
+        "random_localizer_images=8,repair_updates=1,pool=8,repair_pool=8,image_size=32,width=8,"
+        "backbone=ellipse,"
         "played=ellipse,precision=float32,test=8"
     )
     arguments = {
@@ -50,6 +52,9 @@ def test_the_whole_chain_runs_and_goes_on(tmp_path, capsys):
     names = ("dagger-abdomen-0", "ppo-abdomen-0", "repair-abdomen-0", "dagger-random-0")
     folders = [tmp_path / "arrays" / name for name in names]
     assert all(is_done(folder, 64) for folder in folders)
+    for drawn in ("curves-abdomen.png", "table/abdomen/calls_used.png"):
+        assert (tmp_path / "arrays" / drawn).stat().st_size > 5000
+    assert len(list((tmp_path / "arrays" / "table" / "random" / "filmstrips").iterdir())) == 6
     config = [(folder / "config.json").stat().st_mtime_ns for folder in folders]
     run(**arguments, repair="abdomen", train_only=True)
     assert config == [(folder / "config.json").stat().st_mtime_ns for folder in folders]

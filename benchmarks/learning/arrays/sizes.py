@@ -20,17 +20,17 @@ class Sizes:
     Args:
         steps: Environment steps of imitation where organs lie in their usual place.
         random_steps: Likewise where they lie anywhere.
-        random_width: Width of the network there.
-        localizer: Width of the localizer there.
-        usual_localizer: Width of the localizer in usual places; 0 has none.
-        localizer_steps: Its gradient steps.
-        localizer_images: That it learns from.
+        updates: Gradient steps after every 256 steps of imitation in usual places.
+        random_updates: Likewise in random ones.
+        localizer: Width of the localizer; 0 has none.
+        localizer_steps: Its gradient steps, in usual places.
+        random_localizer_steps: Likewise in random ones.
+        localizer_images: That it learns from, in usual places.
+        random_localizer_images: Likewise in random ones.
         ppo_steps: Environment steps of PPO from there.
         repair_steps: Environment steps of imitation from there on wrong masks.
         repair_updates: Gradient steps after every 256 of them.
         repair_pool: Training cases with a wrong mask.
-        updates: Gradient steps after every 256 steps of imitation in usual places.
-        random_updates: Likewise in random ones.
         pool: Training cases.
         image_size: Side of what the network sees.
         width: Of the network.
@@ -40,25 +40,25 @@ class Sizes:
         test: Held-out cases of the table.
     """
 
-    steps: int = 4096
+    steps: int = 2048
     random_steps: int = 4096
-    random_width: int = 16
+    updates: int = 32
+    random_updates: int = 48
     localizer: int = 32
-    usual_localizer: int = 0
-    localizer_steps: int = 2400
-    localizer_images: int = 8000
+    localizer_steps: int = 1000
+    random_localizer_steps: int = 2400
+    localizer_images: int = 3000
+    random_localizer_images: int = 8000
     ppo_steps: int = 3072
     repair_steps: int = 2560
     repair_updates: int = 40
     repair_pool: int = 1000
-    updates: int = 48
-    random_updates: int = 48
     pool: int = 2000
     image_size: int = 128
-    width: int = 32
-    backbone: str = "pocket?dtype=bfloat16"
-    played: str = "pocket?dtype=bfloat16"
-    precision: str = "bfloat16"
+    width: int = 16
+    backbone: str = "pocket"
+    played: str = "pocket"
+    precision: str = "float32"
     test: int = 200
 
     def run(self, out: Path, method: str, task: str, seed: int) -> Path:
@@ -68,10 +68,11 @@ class Sizes:
     def dagger(self, task: str, seed: int) -> DaggerConfig:
         """Settings of an imitation."""
         anywhere = task == "random"
+        steps = self.random_localizer_steps if anywhere else self.localizer_steps
         return DaggerConfig(
             **self._shared(task, seed),
-            localizer_steps=self.localizer_steps if self._localizer(task) else 0,
-            localizer_images=self.localizer_images,
+            localizer_steps=steps if self.localizer else 0,
+            localizer_images=(self.random_localizer_images if anywhere else self.localizer_images),
             localizer_turns=anywhere,
             steps=self.random_steps if anywhere else self.steps,
             updates=self.random_updates if anywhere else self.updates,
@@ -79,9 +80,6 @@ class Sizes:
             checkpoint_every=1024,
             precision="bfloat16" if self.precision == "bfloat16" else "float32",
         )
-
-    def _localizer(self, task: str) -> int:
-        return self.localizer if task == "random" else self.usual_localizer
 
     def repair(self, out: Path, task: str, seed: int) -> DaggerConfig:
         """Settings of an imitation that goes on with episodes that begin with a wrong mask."""
@@ -126,8 +124,8 @@ class Sizes:
             "bins": self.image_size // 2,
             "patch": 4,
             "levels": 4,
-            "width": self.random_width if task == "random" else self.width,
-            "localizer": self._localizer(task),
+            "width": self.width,
+            "localizer": self.localizer,
             "seed": seed,
             "eval_cases": 96,
             "test_cases": 0,

@@ -16,6 +16,7 @@ from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.comparison import compare
 from medseg_agents.evaluation.options import CALL_COSTS, CompareOptions
 from medseg_agents.evaluation.stopping import best_limit, returns_after
+from medseg_agents.runs.curve import plot_curves
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 
@@ -38,7 +39,9 @@ def make_table(
     machine: str,
     console: Console,
 ) -> dict[str, Any]:
-    """Play every policy; write TASK.json and TASK.md, and print the latter.
+    """Play every policy; write TASK.json, TASK.md and the runs' curves, and print the table.
+
+    `table/TASK` has the figures of `medseg compare`, six episodes of every policy among them.
 
     Args:
         task: Of `TASKS`.
@@ -64,7 +67,12 @@ def make_table(
         if method == "dagger":
             specs[f"{label}, other images"] = f"shuffled-images:{specs[label]}"
     options = CompareOptions(
-        cases=cases, backbones=(sizes.played,), num_envs=16, limit=sizes.test, by="target"
+        cases=cases,
+        backbones=(sizes.played,),
+        num_envs=16,
+        limit=sizes.test,
+        by="target",
+        filmstrips=6,
     )
     comparison = compare(
         [named(label, policies.make(spec)) for label, spec in specs.items()],
@@ -97,6 +105,11 @@ def make_table(
     }
     if "ppo" in methods:
         result["ppo_less_start"] = _over_start(sets[_TITLES["ppo"]], sets[_TITLES["dagger"]], steps)
+    progress = {
+        run.name: read_progress(run)
+        for run in (sizes.run(out, method, task, seed) for method, seed in learnt)
+    }
+    plot_curves(progress, out / f"curves-{task}.png", {ORACLE: oracle})
     atomic_write(out / f"{task}.json", json.dumps(result, indent=1))
     text = as_markdown(result)
     atomic_write(out / f"{task}.md", text)
