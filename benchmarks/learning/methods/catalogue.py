@@ -25,7 +25,7 @@ class Method:
     title: str
     kind: Literal["grpo", "best-of-n", "dpo", "sft"] = "grpo"
     settings: dict[str, Any] = field(default_factory=dict)
-    overlay: str = "fill"
+    overlay: Literal["fill", "outline", "none"] = "fill"
 
     @property
     def options(self) -> str:

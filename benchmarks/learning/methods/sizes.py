@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.learning.methods.catalogue import DEFAULT, METHODS
 from benchmarks.learning.tiny_chain import Chain
@@ -83,7 +84,7 @@ class Sizes:
         """Spec of the cases of the comparison, drawn once for all that play them."""
         return f"pool:{self.test}:{self.scene}"
 
-    def chain(self, overlay: str = "fill") -> Chain:
+    def chain(self, overlay: Literal["fill", "outline", "none"] = "fill") -> Chain:
         """Sizes of the start that is shown the mask in a way."""
         return Chain(
             cases=self.scene,
