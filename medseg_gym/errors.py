@@ -22,6 +22,10 @@ class BackboneError(MedSegError):
     """A backbone cannot be loaded, or was asked for something it cannot do."""
 
 
+class ToolError(BackboneError):
+    """A backbone cannot answer a tool that a policy or an environment is to use."""
+
+
 class CheckpointError(BackboneError):
     """A model file is missing, damaged, foreign or unsafe."""
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote
 
 from medseg_gym.errors import MedSegError, nearest
 from medseg_gym.own_code import remember_own, where_in_own
@@ -97,12 +98,17 @@ def own_files(text: str) -> list[Path]:
 
 
 def files_in(text: str) -> Iterator[tuple[int, int, Path]]:
-    """Yield where the path of a Python file that exists begins and ends in a text, and the path."""
-    for suffix in re.finditer(r"\.py(?=:)", text):
+    """Yield where the path of a Python file that exists begins and ends in a text, and the path.
+
+    The value of an option may have its marks as %2F and the like.
+    """
+    for suffix in re.finditer(r"\.py(?=:|%3A)", text, re.IGNORECASE):
         marks = re.finditer(r"[:*+(,=-]\s*|\s+", text[: suffix.start()])
         for start in (0, *(mark.end() for mark in marks)):  # names may have blanks and dashes too
-            file = Path(text[start : suffix.end()]).expanduser()
-            if _is_file(file):
+            written = text[start : suffix.end()]
+            files = (Path(one).expanduser() for one in dict.fromkeys((written, unquote(written))))
+            file = next(filter(_is_file, files), None)
+            if file is not None:
                 yield start, suffix.end(), file
                 break
 

@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 from medseg_gym.errors import MedSegError
 from medseg_gym.options import Options
 
+AUTO_TOOLS = "auto"
+"""In place of the tools of an environment: those that its backbone can answer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaseOptions(Options):
@@ -61,6 +64,41 @@ class SegmenterOptions(WeightOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WordOptions(Options):
+    """Words for segmenters that read them."""
+
+    topic: ClassVar[str] = "Prompts"
+
+    text_prompt: bool = False
+    """Tell the segmenter the target's name with every prompt, where it takes text."""
+
+    text_start: bool = False
+    """Begin every image or slice with the mask that the segmenter makes of the target's name alone;
+    policy stop then scores what words alone give.
+    """
+
+    def prompt_arguments(self) -> dict[str, Any]:
+        """Return the arguments of an environment that were given."""
+        given = {"text_prompt": self.text_prompt, "text_start": self.text_start}
+        return {name: True for name, value in given.items() if value}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptOptions(WordOptions):
+    """Prompts that a policy may give."""
+
+    tools: tuple[str, ...] = ()
+    """Tools of the policy, comma between: box, positive_point, negative_point, undo, clear, stop,
+    and propagate and look on whole volumes. Left out takes those that the policy was made for, else
+    all that the segmenter can answer.
+    """
+
+    def prompt_arguments(self) -> dict[str, Any]:
+        """Return the arguments of an environment that were given, tools among them always."""
+        return {**super().prompt_arguments(), "tools": self.tools or AUTO_TOOLS}
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadOptions(Options):
     """Settings of loading a segmenter."""
 
@@ -104,7 +142,7 @@ class RewardOptions(EpisodeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnvironmentOptions(RewardOptions, SegmenterOptions):
+class EnvironmentOptions(RewardOptions, WordOptions, SegmenterOptions):
     """The environment that is trained in, besides its cases and its view."""
 
     def env_options(self) -> dict[str, Any]:
@@ -115,4 +153,5 @@ class EnvironmentOptions(RewardOptions, SegmenterOptions):
             "device": self.device,
             "reward": self.reward,
             "max_steps": self.max_steps,
+            **WordOptions.prompt_arguments(self),
         }

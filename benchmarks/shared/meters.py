@@ -16,7 +16,7 @@ import torch
 
 from medseg_gym.backbones import Backbone, Embedding, Prediction, PromptRow
 from medseg_gym.envs.core import EnvCore
-from medseg_gym.episodes import engine
+from medseg_gym.episodes import decoding
 
 PARTS = ("encode", "decode", "mask", "observe")
 """Parts of a step that are timed; "mask" is `to_image`, threshold and Dice. The rest is Python."""
@@ -63,9 +63,9 @@ class Stopwatch:
     @contextmanager
     def watch(self, core: EnvCore) -> Iterator[None]:
         """Time masks and observations of an `EnvCore` inside the context."""
-        measure = self.wrap("mask", engine.measure_masks)
+        measure = self.wrap("mask", decoding.measure_masks)
         observe = self.wrap("observe", core.view.observe)
-        with patch.object(engine, "measure_masks", measure):
+        with patch.object(decoding, "measure_masks", measure):
             with patch.object(core.view, "observe", observe):
                 yield
 

@@ -87,6 +87,7 @@ class OracleBox(OracleScript):
     """
 
     name = "oracle-box"
+    needs: tuple[str, ...] = ("box", "stop")
 
     def __init__(self, codec: ArrayCodec, loosen: float = 0.0, jitter: float = 0.0) -> None:
         if not (0 <= loosen <= 2 and 0 <= jitter < 0.5):

@@ -20,6 +20,7 @@ class OracleBoxClick(OracleBox):
     """
 
     name = "oracle-box-click"
+    needs = ("box", "positive_point", "negative_point")
 
     def choose_all(self, slots: Sequence[int], episodes: Sequence[Episode]) -> list[Prompt]:
         """Box in the first turn, then clicks."""

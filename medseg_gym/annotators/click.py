@@ -227,6 +227,7 @@ class OracleClick(OracleScript):
     """Clicks on the worst error until the steps are used up; stops when none is left."""
 
     name = "oracle-click"
+    needs = ("positive_point", "negative_point")
 
     def choose_all(self, slots: Sequence[int], episodes: Sequence[Episode]) -> list[Prompt]:
         """The next click of every open slot."""

@@ -95,9 +95,6 @@ class Expert(OracleScript):
                 f"{self.name} needs 0 <= tau < 1, 0 <= min_iou <= 1 and a whole number of retries "
                 f"below 1000, got {tau}, {min_iou}, {retries}"
             )
-        missing = [tool for tool in self.needs if tool not in codec.tools]
-        if missing:
-            raise PolicyError(f"{self.name} needs the tools {missing}; the view has {codec.tools}")
         super().__init__(codec)
         self.tau, self.retries, self.min_iou = tau, int(retries), min_iou
         self.name = self.name_with(tau=(tau, 0.01), retries=(retries, 3), min_iou=(min_iou, 0.7))

@@ -9,6 +9,7 @@ import numpy as np
 
 from medseg_gym.envs.views.array import Observations
 from medseg_gym.episodes import Episode, EpisodeEngine
+from medseg_gym.errors import PolicyError
 from medseg_gym.prompts import AddBox, ArrayCodec, Prompt, Stop
 
 
@@ -17,12 +18,26 @@ class ScriptedPolicy(ABC):
 
     Args:
         codec: Of the view it plays through.
+
+    Attributes:
+        needs: Tools that it cannot do without.
+
+    Raises:
+        PolicyError: The view lacks one of them.
     """
 
     name = "scripted"
     sees_truth = False
+    needs: tuple[str, ...] = ()
 
     def __init__(self, codec: ArrayCodec) -> None:
+        lacking = [tool for tool in self.needs if tool not in codec.tools]
+        if lacking:
+            raise PolicyError(
+                f"policy {self.name!r} needs the tools {lacking}, and is given {[*codec.tools]}, "
+                "those that were asked for or that the backbone can answer; give another policy, "
+                "other tools, or another backbone"
+            )
         self.codec = codec
         self.turns: dict[int, int] = {}
         self.generators: dict[int, np.random.Generator] = {}
@@ -55,6 +70,7 @@ class StopAtOnce(ScriptedPolicy):
     """Stops in the first step: what an agent must beat."""
 
     name = "stop"
+    needs = ("stop",)
 
     def choose(self, slot: int) -> Prompt:
         """Always stop."""
@@ -65,6 +81,7 @@ class CentreBox(ScriptedPolicy):
     """A box over the middle half of the image, then stop."""
 
     name = "centre-box"
+    needs = ("box", "stop")
 
     def choose(self, slot: int) -> Prompt:
         """Box, then stop."""

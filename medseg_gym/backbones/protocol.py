@@ -91,7 +91,10 @@ class Backbone(Protocol):
         ...
 
     def decode(self, rows: Sequence[PromptRow]) -> Prediction:
-        """Predict one mask per row; every row has a box or a point."""
+        """Predict one mask per row.
+
+        Every row has a box or a point, or, where `prompt_kinds` hold "text", at least a text.
+        """
         ...
 
     def to_image(self, logits: torch.Tensor, embeddings: Sequence[Embedding]) -> list[torch.Tensor]:

@@ -61,6 +61,11 @@ class AddressOptions(Options):
     keys_file: str | None = None
     """Lines owner:key. Or MEDSEG_SERVICE_KEY for one owner."""
 
+    allow_origin: tuple[str, ...] = repeated()
+    """Web pages elsewhere that may use the service, repeatable: scheme, host and port, as
+    https://viewer.example.org:3000. None may if left out.
+    """
+
     max_batch: int | None = None
     """Rows in one decoder call; 64, but 16 on a CPU."""
 
@@ -145,6 +150,8 @@ def serve(options: ServeOptions) -> None:
     """Serve one batched segmenter to many rollout workers and programs. Not for clinical use."""
     limits = options.limits()
     check_switches(options, options.ray)
+    if options.ray and options.allow_origin:
+        raise MedSegError("--allow-origin does not go with --ray, which serves programs alone")
     keys = _find_keys(options.keys_file)
     arguments = options.load_arguments()
     try:
@@ -213,7 +220,9 @@ def serve(options: ServeOptions) -> None:
         )
         extensions.append(PageExtension(page))
     loaded = backbones.load(options.backbone, options.checkpoint, options.device, **arguments)
-    service = server.make_service(loaded, options.host, limits, ApiKeys(keys), decoding, extensions)
+    service = server.make_service(
+        loaded, options.host, limits, ApiKeys(keys), decoding, extensions, options.allow_origin
+    )
     server.serve(service, options.host, options.port)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,15 @@ from medseg_gym.cases.case import ReadOnlyCase
 from medseg_gym.cases.source import OneCase, Source
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.forking import settle_in_child
-from medseg_gym.envs.options import EnvOptions
+from medseg_gym.envs.options import E, EnvOptions
 from medseg_gym.envs.views.array import ArrayView
 from medseg_gym.envs.views.chat import ChatView
 from medseg_gym.envs.views.cut_answer import explain_cut
 from medseg_gym.envs.views.protocol import Observations, View
 from medseg_gym.episodes import Episode, EpisodeEngine, StepResult, episode_info
-from medseg_gym.errors import BackboneError, CaseError, EpisodeError, MedSegError
-from medseg_gym.prompts import TOOLS, ArrayCodec
+from medseg_gym.errors import BackboneError, CaseError, EpisodeError, MedSegError, ToolError
+from medseg_gym.option_groups import AUTO_TOOLS
+from medseg_gym.prompts import TOOLS, ArrayCodec, answered_tools
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +151,6 @@ class EnvCore(SlotStates):
 
     def __init__(self, options: EnvOptions, num_slots: int) -> None:
         settle_in_child(options.backbone, options.device)
-        self.options = options
         self.source = load_cases(options.cases, options.split)
         self.backbone = backbones.load(
             options.backbone,
@@ -158,7 +158,7 @@ class EnvCore(SlotStates):
             options.device,
             **dict(options.backbone_options or {}),
         )
-        check_kinds(self.backbone, options)
+        self.options = options = settle_prompts(self.backbone, options)
         self.view = make_view(options, self.source)
         self.engine = EpisodeEngine(
             self.backbone,
@@ -297,30 +297,32 @@ def read_reset_options(options: Mapping[str, Any] | None, *known: str) -> dict[s
     return given
 
 
-def check_kinds(
-    backbone: backbones.Backbone, options: EnvOptions, all_tools: Sequence[str] = TOOLS
-) -> None:
-    """Refuse a backbone that cannot answer the tools of an environment.
+def settle_prompts(backbone: backbones.Backbone, options: E, all_tools: Sequence[str] = TOOLS) -> E:
+    """Return options whose tools are named, and which the backbone can answer.
 
     Args:
         backbone: The segmenter.
-        options: Of the environment.
+        options: Of an environment.
         all_tools: Those that its agents may be given at most.
 
     Raises:
-        BackboneError: With the tools that it can answer.
+        BackboneError: It takes no text, and is to be told the target.
+        ToolError: It cannot answer a tool; the message names those that it can.
     """
-    if options.text_prompt and "text" not in backbone.prompt_kinds:
-        raise BackboneError(
-            f"backbone {backbone.name!r} takes no text prompts, only "
-            f"{', '.join(sorted(backbone.prompt_kinds))}; leave text_prompt out"
-        )
-    tools = options.tools
-    kinds = {"box": "box", "positive_point": "point", "negative_point": "point"}
-    lacking = sorted({t for t in tools if t in kinds and kinds[t] not in backbone.prompt_kinds})
+    kinds = backbone.prompt_kinds
+    for name in ("text_prompt", "text_start"):
+        if getattr(options, name) and "text" not in kinds:
+            raise BackboneError(
+                f"backbone {backbone.name!r} takes no text prompts, only "
+                f"{', '.join(sorted(kinds))}; leave {name} out"
+            )
+    usable = answered_tools(all_tools, kinds)
+    if options.tools == AUTO_TOOLS:
+        return replace(options, tools=usable)
+    lacking = sorted({*options.tools} & {*all_tools} - {*usable})
     if lacking:
-        usable = [t for t in all_tools if t not in kinds or kinds[t] in backbone.prompt_kinds]
-        raise BackboneError(
+        raise ToolError(
             f"backbone {backbone.name!r} cannot answer the tools {lacking}; "
-            f"leave them out: tools={usable}"
+            f"leave them out: tools={list(usable)}"
         )
+    return options

@@ -64,7 +64,7 @@ class EnvOptions(DecodeOptions):
     """Cells per axis of the action's grid."""
 
     tools: Sequence[str] = TOOLS
-    """Subset of `TOOLS` that the agent may use."""
+    """Subset of `TOOLS` that the agent may use; "auto" takes those that the backbone can answer."""
 
     targets: Sequence[str] | None = None
     """Vocabulary of target texts; None takes the case source's own."""

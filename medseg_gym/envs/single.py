@@ -31,8 +31,9 @@ class CoreEnv(EnvAttributes, gym.Env[Any, Any]):
 
     def __init__(self, render_mode: str | None = None, **options: Any) -> None:
         self.metadata = deepcopy(type(self).metadata)  # gymnasium's vectors write into it
-        self.options = self.options_class.from_arguments(options)
-        self.core = self.core_class(self.options, num_slots=1)
+        given = self.options_class.from_arguments(options)
+        self.core = self.core_class(given, num_slots=1)
+        self.options = self.core.options
         self.observation_space = self.core.view.observation_space
         self.action_space = self.core.view.action_space
         self.render_mode = render_mode

@@ -46,8 +46,9 @@ class CoreVectorEnv(EnvAttributes, VectorEnv[Observations, Any, Any]):
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
-        self.options = self.options_class.from_arguments(options)
-        self.core = self.core_class(self.options, num_envs)
+        given = self.options_class.from_arguments(options)
+        self.core = self.core_class(given, num_envs)
+        self.options = self.core.options
         self.num_envs = num_envs
         self.autoreset_mode = _read_mode(autoreset_mode)
         self.metadata = {

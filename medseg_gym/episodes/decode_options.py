@@ -33,6 +33,11 @@ class DecodeOptions(Options):
     `prompt_kinds`).
     """
 
+    text_start: bool = False
+    """Begin every episode with the mask that such a backbone makes of the target's text alone; a
+    case that brings an initial mask begins with that one.
+    """
+
     def __post_init__(self) -> None:
         for name, choices in (
             ("prompt_memory", ("all", "newest")),

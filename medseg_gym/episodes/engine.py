@@ -18,13 +18,9 @@ from medseg_gym.backbones.protocol import Backbone, PromptRow
 from medseg_gym.cases import Case
 from medseg_gym.episodes import rewards
 from medseg_gym.episodes.decode_options import DecodeOptions
+from medseg_gym.episodes.decoding import begin_with_text, case_names, decode_masks
 from medseg_gym.episodes.episode import Episode, MaskState
-from medseg_gym.episodes.masks import (
-    PackedMask,
-    check_prediction,
-    measure_masks,
-    sample_squares,
-)
+from medseg_gym.episodes.masks import PackedMask, sample_squares
 from medseg_gym.episodes.summary import EpisodeSummary
 from medseg_gym.errors import EpisodeError, PromptError
 from medseg_gym.prompts import AddBox, AddPoint, Prompt
@@ -156,8 +152,10 @@ class EpisodeEngine(SlotEngine[Episode]):
             ill = [i for i, c in enumerate(cases) if f"image {c.content_hash}" in error.names]
             if not ill:
                 raise
-            names = _case_names([cases[i] for i in ill])
+            names = case_names([cases[i] for i in ill])
             raise NonFiniteError(error.backbone, error.what, ill, names) from None
+        if self.options.text_start:
+            cases = begin_with_text(self.backbone, cases, embeddings)
         logits = self._mask_inputs.of([case.initial_mask for case in cases], embeddings)
         started = []
         truths = self._truths(cases)
@@ -262,15 +260,8 @@ class EpisodeEngine(SlotEngine[Episode]):
                 episodes, prompts, in_force, chosen, strict=True
             )
         ]
-        try:
-            with torch.inference_mode():
-                prediction = self.backbone.decode(rows)
-                check_prediction(self.backbone.name, prediction, len(rows))
-                images = self.backbone.to_image(prediction.logits, [row.embedding for row in rows])
-                truths = [episode.truth for episode in episodes]
-                measured = measure_masks(images, truths, self.backbone.name, prediction, fetch)
-        except NonFiniteError as error:
-            raise error.about(_case_names([episode.case for episode in episodes])) from None
+        cases, truths = [e.case for e in episodes], [e.truth for e in episodes]
+        measured, low = decode_masks(self.backbone, rows, cases, truths, fetch)
         return [
             MaskState(
                 self._kept(one.mask),
@@ -281,9 +272,7 @@ class EpisodeEngine(SlotEngine[Episode]):
                 self._kept(logits),
                 None if one.fetched is None else PackedMask.of(one.fetched),
             )
-            for one, (box, points), logits in zip(
-                measured, in_force, prediction.logits, strict=True
-            )
+            for one, (box, points), logits in zip(measured, in_force, low, strict=True)
         ]
 
     def _kept(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -319,10 +308,6 @@ def check_slots(slots: Sequence[int], values: Sequence[object]) -> None:
             f"slots must be distinct, one per case or prompt, got {list(slots)} "
             f"for {len(values)} of them"
         )
-
-
-def _case_names(cases: Sequence[Case]) -> list[str]:
-    return [f"case {case.key!r}" for case in cases]
 
 
 def episode_info(episode: Episode) -> dict[str, Any]:

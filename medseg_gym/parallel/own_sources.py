@@ -12,6 +12,7 @@ import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import unquote
 
 from medseg_gym.errors import MedSegError
 from medseg_gym.object_paths import also_look_in, own_files, use_copies
@@ -37,7 +38,7 @@ def read_sources(texts: Iterable[str]) -> OwnSources:
     folders: dict[Path, None] = {}
     for text in texts:
         folders |= {file.parent: None for file in own_files(text)}
-        for module in _MODULE.findall(text):
+        for module in _MODULE.findall(unquote(text)):
             if (here / f"{module}.py").is_file() or (here / module).is_dir():
                 folders[here] = None
     sources: OwnSources = {}

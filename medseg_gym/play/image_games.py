@@ -15,12 +15,11 @@ from medseg_gym.play.describe import describe_state, describe_steps, truth_text
 from medseg_gym.play.games import Game, GameBook
 from medseg_gym.play.options import PageOptions
 from medseg_gym.play.stores.recordings import Recordings
-from medseg_gym.prompts import TOOLS, Prompt
+from medseg_gym.prompts import TOOLS, Prompt, answered_tools
 from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.sessions.book import SessionBook
 from medseg_gym.serving.sessions.session import Session
 
-KINDS = {"box": "box", "positive_point": "point", "negative_point": "point"}
 """Kind of prompt that a segmenter must take for a tool; the others need none."""
 
 
@@ -67,7 +66,7 @@ class ImageGames(GameBook[ImageGame]):
 
     def __init__(self, book: SessionBook, options: PageOptions, recordings: Recordings) -> None:
         kinds = book.segmenter.facts.prompt_kinds
-        tools = tuple(t for t in TOOLS if KINDS.get(t, "box") in kinds)
+        tools = answered_tools(TOOLS, kinds)
         max_steps = min(options.max_steps, book.limits.max_steps)
         super().__init__(book.segmenter, options, recordings, max_steps, tools, tools)
         self.book = book

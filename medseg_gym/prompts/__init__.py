@@ -16,7 +16,16 @@ from medseg_gym.prompts.tool_calls import (
     encode_tool_call,
     write_call,
 )
-from medseg_gym.prompts.types import TOOLS, AddBox, AddPoint, Clear, Prompt, Stop, Undo
+from medseg_gym.prompts.types import (
+    TOOLS,
+    AddBox,
+    AddPoint,
+    Clear,
+    Prompt,
+    Stop,
+    Undo,
+    answered_tools,
+)
 
 __all__ = [
     "COORDINATES",
@@ -36,6 +45,7 @@ __all__ = [
     "Stop",
     "Thinking",
     "Undo",
+    "answered_tools",
     "call_names",
     "encode_tool_call",
     "read_answer",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from types import MappingProxyType
 from typing import ClassVar
 
 from medseg_gym.errors import PromptError
@@ -97,3 +99,18 @@ Prompt = AddBox | AddPoint | Undo | Clear | Stop
 
 TOOLS = ("box", "positive_point", "negative_point", "undo", "clear", "stop")
 """Tool names in the order of the array action, for ever."""
+
+KIND_OF_TOOL = MappingProxyType(
+    {"box": "box", "positive_point": "point", "negative_point": "point"}
+)
+"""Kind of prompt that a segmenter must accept for a tool; the others need none."""
+
+
+def answered_tools(tools: Sequence[str], prompt_kinds: Collection[str]) -> tuple[str, ...]:
+    """Return those of some tools that a segmenter can answer.
+
+    Args:
+        tools: Out of `TOOLS` or `VOLUME_TOOLS`.
+        prompt_kinds: That the segmenter accepts.
+    """
+    return tuple(t for t in tools if t not in KIND_OF_TOOL or KIND_OF_TOOL[t] in prompt_kinds)

@@ -24,6 +24,7 @@ from medseg_gym.serving.batching.segmenter import Segmenter
 from medseg_gym.serving.extensions import Extension
 from medseg_gym.serving.limits import Limits
 from medseg_gym.serving.metrics import ServiceMetrics
+from medseg_gym.serving.middleware.allowed_origins import allow_origins, check_origins
 from medseg_gym.serving.middleware.api_keys import ApiKeys
 from medseg_gym.serving.middleware.error_answers import error_answer
 from medseg_gym.serving.middleware.requests import RequestMiddleware
@@ -53,9 +54,11 @@ class Service:
         options: How prompts of a session become decoder rows; the suite's defaults if None.
         local_only: See `RequestMiddleware`; set where the service has no keys.
         extensions: Further routes, such as the web page of `medseg_gym.play`.
+        origins: Of web pages elsewhere that may use the service, see `check_origins`.
 
     Raises:
-        MedSegError: The backbone is remote, or the extensions name different rewards.
+        MedSegError: The backbone is remote, an origin is none, or the extensions name different
+            rewards.
     """
 
     def __init__(
@@ -66,11 +69,13 @@ class Service:
         options: DecodeOptions | None = None,
         local_only: bool = False,
         extensions: Sequence[Extension] = (),
+        origins: Sequence[str] = (),
     ) -> None:
         if isinstance(backbone, RemoteBackbone):
             raise MedSegError(
                 f"backbone {backbone.name!r} is in another process already: serve it there"
             )
+        origins = check_origins(origins)
         self.limits = limits or Limits()
         self.api_keys = api_keys or ApiKeys()
         self.metrics = ServiceMetrics()
@@ -99,7 +104,7 @@ class Service:
         if not any(getattr(route, "path", None) == "/" for route in app.routes):
             app.include_router(root_router(self.segmenter.served))
         self.fastapi = app
-        self.asgi = RequestMiddleware(
+        checked = RequestMiddleware(
             app,
             self.api_keys,
             self.limits,
@@ -107,7 +112,9 @@ class Service:
             local_only,
             [path for one in self.extensions for path in one.open_paths],
             [path for one in self.extensions for path in one.upload_paths],
+            origins,
         )
+        self.asgi: Any = allow_origins(checked, origins)
 
     @asynccontextmanager
     async def _lifespan(self, app: FastAPI) -> AsyncIterator[None]:

@@ -34,6 +34,7 @@ def make_service(
     api_keys: ApiKeys | None = None,
     options: DecodeOptions | None = None,
     extensions: Sequence[Extension] = (),
+    origins: Sequence[str] = (),
 ) -> Service:
     """Make a service for an address.
 
@@ -44,6 +45,7 @@ def make_service(
         api_keys: Keys of which requests must carry one; without any, no key is asked for.
         options: How prompts of a session become decoder rows.
         extensions: Further routes, such as the web page of `medseg_gym.play`.
+        origins: Of web pages elsewhere that may use the service, see `check_origins`.
 
     Raises:
         MedSegError: An address that other machines reach, without any key.
@@ -54,7 +56,8 @@ def make_service(
             f"{host} can be reached from other machines: set a key in {KEY_VARIABLE} or give "
             "--keys-file FILE with lines owner:key; or bind to 127.0.0.1"
         )
-    return Service(backbone, limits, api_keys, options, not api_keys.required, extensions)
+    local_only = not api_keys.required
+    return Service(backbone, limits, api_keys, options, local_only, extensions, origins)
 
 
 def make_server(service: Service, host: str, port: int) -> uvicorn.Server:

@@ -8,14 +8,20 @@ from typing import Any, ClassVar
 from medseg_gym.cases import load_cases
 from medseg_gym.cases.source import AUTO
 from medseg_gym.cases.volume_source import load_volumes
-from medseg_gym.option_groups import CaseOptions, RewardOptions, SegmenterOptions, WeightOptions
+from medseg_gym.option_groups import (
+    CaseOptions,
+    PromptOptions,
+    RewardOptions,
+    SegmenterOptions,
+    WeightOptions,
+)
 from medseg_gym.options import Options, short
 from medseg_gym.parallel.options import WorkerOptions
 from medseg_gym.trajectories.errors import TrajectoryError
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions(WorkerOptions, RewardOptions, SegmenterOptions, CaseOptions):
+class GenerateOptions(WorkerOptions, PromptOptions, RewardOptions, SegmenterOptions, CaseOptions):
     """Options of `medseg trajectories generate`."""
 
     topic: ClassVar[str] = "Playing"

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from medseg_gym.errors import MedSegError
+from medseg_gym.object_paths import absolute_files
 from medseg_gym.parallel import own_sources
 from medseg_gym.parallel.own_sources import read_sources
 
@@ -43,7 +44,16 @@ def folder(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("text", ["./bright.py:Bright?level=3", "bright:Bright", "my_pkg.inner:X"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("./bright.py:Bright?level=3", "bright:Bright", "my_pkg.inner:X"),
+        "phantoms?position=random&initial_mask=./bright.py:begun?share=0.3",
+        "phantoms?initial_mask=.%2Fbright.py%3Abegun",
+        "folder:DATA?initial_mask=my_pkg.inner:begun",
+        "folder:DATA?initial_mask=bright%3Abegun",
+    ],
+)
 def test_sources_are_those_of_the_folder(folder, text):
     (files,) = read_sources(["phantoms:chest", text, "sb3:runs/one"]).values()
     assert set(files) == {"bright.py", "near.py", "my_pkg/inner.py"}
@@ -69,6 +79,14 @@ def test_a_host_uses_its_files_or_copies(folder, there, tmp_path):
     copies = 0 if there == "same" else 1
     place = tmp_path if there == "none" else folder
     assert done.stdout.decode().strip() == f"{copies} [3, 'inner', 'inner', 3] {place}"
+
+
+def test_processes_elsewhere_get_absolute_files(folder):
+    for spec in (
+        "samples?initial_mask=bright.py:begun",
+        "samples?initial_mask=.%2Fbright.py%3Abegun",
+    ):
+        assert f"?initial_mask={folder}/bright.py" in absolute_files(spec)
 
 
 def test_too_much_is_refused(folder, monkeypatch):

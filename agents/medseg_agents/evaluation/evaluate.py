@@ -240,6 +240,7 @@ def run_settings(
             name: getattr(options, name)
             for name in ("max_steps", "prompt_memory", "mask_input", "multimask")
         },
+        **{name: True for name in ("text_prompt", "text_start") if getattr(options, name)},
         **envs.view.settings,
         **(
             {"propagation": asdict(options.propagation)}

@@ -8,7 +8,13 @@ from typing import ClassVar, Literal
 from medseg_agents.evaluation.failed_cases import MAX_FAILURES
 from medseg_agents.evaluation.protocols.options import ProtocolOptions
 from medseg_gym.errors import MedSegError, nearest
-from medseg_gym.option_groups import CaseOptions, DeviceOptions, RewardOptions, SegmenterOptions
+from medseg_gym.option_groups import (
+    CaseOptions,
+    DeviceOptions,
+    PromptOptions,
+    RewardOptions,
+    SegmenterOptions,
+)
 from medseg_gym.options import Options, repeated, specs
 from medseg_gym.parallel.options import WorkerOptions
 
@@ -107,7 +113,7 @@ class VolumeStepOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(RewardOptions, SegmenterOptions, ScanOptions, VolumeStepOptions):
+class RunOptions(PromptOptions, RewardOptions, SegmenterOptions, ScanOptions, VolumeStepOptions):
     """Options of `medseg run`."""
 
     topic: ClassVar[str] = "Policy"
@@ -125,7 +131,9 @@ class RunOptions(RewardOptions, SegmenterOptions, ScanOptions, VolumeStepOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlayingOptions(WorkerOptions, RewardOptions, CaseOptions, MaskOptions, VolumeStepOptions):
+class PlayingOptions(
+    WorkerOptions, PromptOptions, RewardOptions, CaseOptions, MaskOptions, VolumeStepOptions
+):
     """Playing the cases of a split."""
 
     topic: ClassVar[str] = "Playing"

@@ -24,7 +24,7 @@ from medseg_gym.envs.rendering import add_caption, draw_case
 from medseg_gym.episodes import Episode
 from medseg_gym.episodes.volumes import VolumeEpisode
 from medseg_gym.errors import PolicyError
-from medseg_gym.policy import GivenUp, Played, close_policy, make_envs, play_or_give_up
+from medseg_gym.policy import GivenUp, Played, close_policy, play_or_give_up
 from medseg_gym.prompts import AddBox, AddPoint, encode_tool_call
 from medseg_gym.prompts.volumes import encode_volume_call
 from medseg_gym.storage.atomic_write import atomic_write
@@ -65,16 +65,15 @@ def run_image(
             f"policy {policy_spec.name!r} plays whole volumes, and {image} is one image; give a "
             "scan, or a policy of images"
         )
-    envs = make_envs(
+    envs = policy_spec.make_envs(
         1,
-        policy_spec.env_id,
         cases=[case],
         backbone=options.backbone,
         checkpoint=options.checkpoint,
         device=options.device,
         max_steps=options.max_steps,
         reward=options.reward,
-        **policy_spec.view,
+        **options.prompt_arguments(),
     )
     policy = policy_spec.build(envs)
     try:

@@ -32,7 +32,7 @@ from medseg_gym.cases.writers.volume_masks import (
     write_slices,
 )
 from medseg_gym.errors import CaseError, PolicyError
-from medseg_gym.policy import GivenUp, close_policy, make_envs, play_or_give_up
+from medseg_gym.policy import GivenUp, close_policy, play_or_give_up
 
 SLOTS = 8
 
@@ -136,16 +136,15 @@ def run_volume(
     known = replace(case, truth_known=True)
     slices = [] if policy_spec.plays_volumes else [known.slice_case(i) for i in range(case.depth)]
     cases = CaseList(slices, name=path.name, split="test") if slices else VolumeList([known])
-    envs = make_envs(
+    envs = policy_spec.make_envs(
         min(SLOTS, case.depth) if slices else 1,
-        policy_spec.env_id,
         cases=cases,
         backbone=options.backbone,
         checkpoint=options.checkpoint,
         device=options.device,
         max_steps=options.max_steps if slices else options.volume_steps,
         reward=options.reward,
-        **policy_spec.view,
+        **options.prompt_arguments(),
     )
     policy = policy_spec.build(envs)
     try:

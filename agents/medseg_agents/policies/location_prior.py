@@ -37,6 +37,7 @@ class LocationPrior(ScriptedPolicy):
     """
 
     name = "location-prior"
+    needs = ("box", "stop")
 
     def __init__(self, codec: ArrayCodec, boxes: Sequence[AddBox | None]) -> None:
         super().__init__(codec)

@@ -32,6 +32,7 @@ class SegmentationEnvironment:
     def __init__(self) -> None:
         self._env = chat_kind(self._env_id).env(**self._options)
         self._failure: Exception | None = None
+        self._begun = False
 
     def reset(self, case: str, **row: Any) -> Content:
         """Begin an episode.
@@ -48,6 +49,7 @@ class SegmentationEnvironment:
         """
         self._failure = None
         observation, _ = self._env.reset(options={"case": case})
+        self._begun = True
         return self._content(observation)
 
     @property
@@ -57,7 +59,9 @@ class SegmentationEnvironment:
         Raises:
             PolicyError: A tool failed for a reason that is not the model's, such as a dead
                 segmenter. TRL would have shown it to the model and gone on.
+            AttributeError: There is no episode yet.
         """
+        self._need_episode("outcome")
         if self._failure is not None:
             raise PolicyError(
                 "a tool of the environment failed, so that this rollout has no reward: "
@@ -67,8 +71,18 @@ class SegmentationEnvironment:
 
     @property
     def over(self) -> bool:
-        """Return whether the episode is over."""
+        """Return whether the episode is over.
+
+        Raises:
+            AttributeError: There is no episode yet.
+        """
+        self._need_episode("over")
         return self._env.episode.done
+
+    def _need_episode(self, name: str) -> None:
+        # Before 1.15 TRL reads every attribute of a new environment, and passes over this error.
+        if not self._begun:
+            raise AttributeError(f"{name} is that of an episode: reset the environment first")
 
     def _play(self, answer: str) -> str | Content:
         """Take one step; return what the model is shown next."""

@@ -11,8 +11,6 @@ arXiv:2503.08373.
 
 from __future__ import annotations
 
-import json
-import math
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -23,127 +21,12 @@ from typing import NoReturn
 import httpx
 import numpy as np
 import torch
-from nnInteractive.inference.remote import (
-    SessionExpiredError,
-    nnInteractiveRemoteInferenceSession,
-)
-from nnInteractive.inference.remote.serialization import unpack_array
+from nnInteractive.inference.remote import SessionExpiredError
 
 from medseg_gym.backbones.protocol import Embedding, Prediction, PromptRow
+from medseg_gym.backbones.remote.nninteractive_session import CheckedSession, VolumeSession
 from medseg_gym.errors import BackboneError
-from medseg_gym.prompts import AddBox
 from medseg_gym.prompts.volumes import SlicePrompt
-
-_META = "X-Meta"  # header of the server's answers
-_EDGE = 1e-6  # share of a pixel that a box's edge may be off by the arithmetic of fractions
-
-
-class _CheckedSession(nnInteractiveRemoteInferenceSession):
-    """The client, with answers that it would pass over in silence refused.
-
-    Args:
-        url: Of the server.
-        key: Its bearer key, or None.
-        timeout: Seconds for one prediction.
-    """
-
-    answered = False
-
-    def __init__(self, url: str, key: str | None, timeout: float) -> None:
-        try:
-            super().__init__(url, key, read_timeout=timeout)
-        except BaseException:
-            connection = getattr(self, "_http", None)  # the client leaves it open
-            if connection is not None:
-                connection.close()
-            raise
-
-    def _apply_prediction_response(self, resp: httpx.Response) -> bool:
-        """Refuse an answer without a prediction, or with another region than it names."""
-        meta = json.loads(resp.headers.get(_META, "null"))
-        if not isinstance(meta, dict) or meta.get("ran_prediction") is not True:
-            raise ValueError("the answer says of no prediction")
-        region = meta.get("bbox")
-        if region is not None:
-            assert self.target_buffer is not None
-            size = [int(end) - int(start) for start, end in region]
-            inside = len(size) == 3 and all(
-                0 <= start < end <= n
-                for (start, end), n in zip(region, self.target_buffer.shape, strict=True)
-            )
-            diff = unpack_array(resp.content)  # the client would repeat one voxel over a region
-            if not inside or list(diff.shape) != size:
-                raise ValueError(f"the answer's region {region} does not fit {diff.shape} voxels")
-            if diff.dtype.kind not in "bu" or diff.max(initial=0) > 1:
-                raise ValueError(f"the answer holds {diff.dtype} beyond 0 and 1, which is no mask")
-        applied = bool(super()._apply_prediction_response(resp))
-        self.answered = True
-        return applied
-
-
-class _Volume:
-    """A session of the server with an image, and the prompts that it was given.
-
-    Args:
-        session: Of the server.
-        key: Of the image.
-        image: (D, H, W) float32.
-    """
-
-    def __init__(self, session: _CheckedSession, key: str, image: np.ndarray) -> None:
-        self.session = session
-        self.given: tuple[SlicePrompt, ...] = ()
-        self.load(key, image)
-
-    def load(self, key: str, image: np.ndarray) -> None:
-        """Send another image."""
-        self.key = ""
-        self.session.set_image(image[None])
-        got = self.session.original_image_shape
-        if tuple(got or ())[-3:] != image.shape:
-            raise ValueError(f"the server took the image for one of {got}")
-        self.mask: np.ndarray = np.zeros(image.shape, np.uint8)
-        self.session.set_target_buffer(self.mask)
-        self.given = ()
-        self.key = key
-
-    def segment(self, prompts: Sequence[SlicePrompt]) -> np.ndarray:
-        """Give the prompts that the server does not have yet; the mask."""
-        wanted = tuple(prompts)
-        if wanted[: len(self.given)] != self.given:
-            self.session.reset_interactions()
-            self.mask[:] = 0
-            self.given = ()
-        for prompt in wanted[len(self.given) :]:
-            self._add(prompt)
-            self.given = (*self.given, prompt)
-        return self.mask.astype(bool)
-
-    def _add(self, prompt: SlicePrompt) -> None:
-        depth, height, width = self.mask.shape
-        if not 0 <= prompt.slice < depth:
-            raise ValueError(f"the volume has {depth} slices, there is no {prompt.slice}")
-        self.session.answered = False
-        one = prompt.prompt
-        if isinstance(one, AddBox):
-            rows, columns = _span(one.y1, one.y2, height), _span(one.x1, one.x2, width)
-            place = [[prompt.slice, prompt.slice + 1], rows, columns]
-            self.session.add_bbox_interaction(place, include_interaction=True)
-        else:
-            voxel = [prompt.slice, _voxel(one.y, height), _voxel(one.x, width)]
-            self.session.add_point_interaction(voxel, include_interaction=one.positive)
-        if not self.session.answered:
-            raise ValueError("nninteractive-client has another interface than that of 2.6")
-
-
-def _voxel(fraction: float, side: int) -> int:
-    return min(max(math.floor(fraction * side), 0), side - 1)
-
-
-def _span(low: float, high: float, side: int) -> list[int]:
-    """Return first pixel and the one after the last that a box covers."""
-    start = min(max(math.floor(low * side + _EDGE), 0), side - 1)
-    return [start, max(min(math.ceil(high * side - _EDGE), side), start + 1)]
 
 
 class NnInteractiveBackbone:
@@ -170,12 +53,12 @@ class NnInteractiveBackbone:
         self.url, self._key, self._timeout, self._sessions = url, key, timeout, sessions
         self.name = "nninteractive"
         self.device = torch.device("cpu")
-        self._volumes: OrderedDict[str, _Volume] = OrderedDict()
+        self._volumes: OrderedDict[str, VolumeSession] = OrderedDict()
         self._lock = RLock()
-        self._open: list[_CheckedSession] = []
+        self._open: list[CheckedSession] = []
         # Also when the program ends: a lease that is kept counts until the server reaps it.
         weakref.finalize(self, _close_all, self._open)
-        self._spare: _CheckedSession | None = self._connect()
+        self._spare: CheckedSession | None = self._connect()
         kinds = self._spare.supported_interactions
         names = (("box", "bbox2d"), ("point", "points"))
         self.prompt_kinds = frozenset(kind for kind, theirs in names if kinds.get(theirs) is True)
@@ -186,9 +69,9 @@ class NnInteractiveBackbone:
     def __deepcopy__(self, memo: dict) -> NnInteractiveBackbone:
         return self
 
-    def _connect(self) -> _CheckedSession:
+    def _connect(self) -> CheckedSession:
         try:
-            session = _CheckedSession(self.url, self._key, self._timeout)
+            session = CheckedSession(self.url, self._key, self._timeout)
             if not isinstance(session.supported_interactions, dict):
                 raise TypeError("its capabilities name no interactions")
         except _FAILURES as error:
@@ -220,7 +103,7 @@ class NnInteractiveBackbone:
                 self._drop(key)
                 self._fail(error, "the volume was not segmented")
 
-    def _volume(self, image: np.ndarray, key: str) -> _Volume:
+    def _volume(self, image: np.ndarray, key: str) -> VolumeSession:
         if key in self._volumes:
             self._volumes.move_to_end(key)
             return self._volumes[key]
@@ -235,7 +118,7 @@ class NnInteractiveBackbone:
         else:
             session, self._spare = self._spare or self._connect(), None
             try:
-                volume = _Volume(session, key, grey)
+                volume = VolumeSession(session, key, grey)
             except BaseException:
                 self._close(session)
                 raise
@@ -247,7 +130,7 @@ class NnInteractiveBackbone:
         if volume is not None:
             self._close(volume.session)
 
-    def _close(self, session: _CheckedSession) -> None:
+    def _close(self, session: CheckedSession) -> None:
         _close_all([session])
         self._open[:] = [one for one in self._open if one is not session]
 
@@ -309,7 +192,7 @@ _FAILURES = (
 """Failures of the network, of the server, and of a client that reads what is no answer."""
 
 
-def _close_all(sessions: list[_CheckedSession]) -> None:
+def _close_all(sessions: list[CheckedSession]) -> None:
     for session in sessions:
         with suppress(Exception):  # the server may be gone
             session.close()

@@ -13,7 +13,11 @@ from medseg_gym.storage.atomic_write import atomic_path
 
 
 def write_itk_labels(
-    path: Path, labels: np.ndarray, geometry: VolumeGeometry, compress: bool = True
+    path: Path,
+    labels: np.ndarray,
+    geometry: VolumeGeometry,
+    compress: bool = True,
+    dtype: str = "uint8",
 ) -> None:
     """Write a label image with the scan's own voxel order, spacing, directions and origin.
 
@@ -25,6 +29,7 @@ def write_itk_labels(
         labels: (D, H, W) bool or uint8, as the volume is shown.
         geometry: Grid of the scan.
         compress: Compress the voxels.
+        dtype: Of the voxels, "uint8" or "uint16".
 
     Raises:
         CaseError: Labels of another shape, or SimpleITK is not installed.
@@ -32,7 +37,7 @@ def write_itk_labels(
     require(path.suffix, "SimpleITK")
     import SimpleITK
 
-    stored = geometry.stored(labels).astype(np.uint8)
+    stored = geometry.stored(labels).astype(dtype)
     image = SimpleITK.GetImageFromArray(np.ascontiguousarray(stored.T))
     source = geometry.path
     if source is not None and volume_suffix(source.name) in ITK_SUFFIXES:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MonaiLabelSwitches(Options):
-    """MONAI Label's routes, for 3D Slicer."""
+    """MONAI Label's routes, for 3D Slicer and OHIF."""
 
     topic: ClassVar[str] = "MONAI Label"
 
@@ -23,7 +23,8 @@ class MonaiLabelSwitches(Options):
     """Serve MONAI Label's REST routes too; the options below belong to them."""
 
     studies: Path | None = None
-    """Folder of NIfTI, NRRD and MetaImage files, where labels are saved as well."""
+    """Folder of NIfTI, NRRD and MetaImage files and of DICOM series, where labels are saved as
+    well."""
 
     label: tuple[str, ...] = repeated("target")
     """Names of segments, repeatable; policies are asked for each of them."""

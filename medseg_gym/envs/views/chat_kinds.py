@@ -25,6 +25,7 @@ from medseg_gym.envs.volumes.chat_view import VolumeChatView
 from medseg_gym.episodes import Episode
 from medseg_gym.episodes.volumes import VolumeEpisode
 from medseg_gym.errors import MedSegError
+from medseg_gym.option_groups import AUTO_TOOLS
 from medseg_gym.prompts import TOOLS
 from medseg_gym.prompts.volumes import VOLUME_TOOLS
 
@@ -112,5 +113,5 @@ def view_arguments(options: ChatOptions) -> dict[str, Any]:
     return {
         **values,
         "texts": asdict(texts) if isinstance(texts, ChatTexts) else texts,
-        "tools": list(values["tools"]),
+        "tools": AUTO_TOOLS if values["tools"] == AUTO_TOOLS else list(values["tools"]),
     }

@@ -11,7 +11,7 @@ from medseg_gym import backbones
 from medseg_gym.backbones import embedding_cache
 from medseg_gym.backbones.spilling import SpillFolder
 from medseg_gym.cases.volume_source import VolumeSource, load_volumes
-from medseg_gym.envs.core import SlotStates, check_kinds, draw_cases
+from medseg_gym.envs.core import SlotStates, draw_cases, settle_prompts
 from medseg_gym.envs.forking import settle_in_child
 from medseg_gym.envs.rendering import FRAME_SIDE, centred
 from medseg_gym.envs.views.protocol import Observations
@@ -37,7 +37,6 @@ class VolumeCore(SlotStates):
 
     def __init__(self, options: VolumeOptions, num_slots: int) -> None:
         settle_in_child(options.backbone, options.device)
-        self.options = options
         self.source: VolumeSource = load_volumes(options.cases, options.split)
         self.backbone = backbones.load(
             options.backbone,
@@ -45,7 +44,7 @@ class VolumeCore(SlotStates):
             options.device,
             **dict(options.backbone_options or {}),
         )
-        check_kinds(self.backbone, options, VOLUME_TOOLS)
+        self.options = options = settle_prompts(self.backbone, options, VOLUME_TOOLS)
         self.engine = VolumeEngine(
             self.backbone,
             num_slots,

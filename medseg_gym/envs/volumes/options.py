@@ -23,6 +23,7 @@ class VolumeOptions(EnvOptions):
     noun: ClassVar[str] = "MedSegVolume"
     refused: ClassVar[Mapping[str, str]] = {
         "prompt_memory": "every slice keeps all its prompts",
+        "text_start": "volumes begin with no mask; play their slices, with MedSeg-v0",
     }
 
     cases: str | VolumeSource | Sequence[VolumeCase] = "phantoms-volume"  # type: ignore[assignment]
@@ -38,7 +39,8 @@ class VolumeOptions(EnvOptions):
     """Side O of the overview's squares, in pixels."""
 
     tools: Sequence[str] = VOLUME_TOOLS
-    """Subset of `VOLUME_TOOLS` that the agent may use."""
+    """Subset of `VOLUME_TOOLS` that the agent may use; "auto" takes those that the backbone can
+    answer."""
 
     spill_bytes: int = 8 << 30
     """Room in the system's temporary folder for embeddings of slices that memory has none for

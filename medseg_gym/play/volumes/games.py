@@ -18,13 +18,13 @@ from medseg_gym.episodes.volumes.decoding import SliceDecoder
 from medseg_gym.errors import EpisodeError
 from medseg_gym.play.catalog import Place
 from medseg_gym.play.games import Game, GameBook
-from medseg_gym.play.image_games import KINDS
 from medseg_gym.play.options import VOLUME_ENV, PageOptions
 from medseg_gym.play.stores.recordings import Recordings
 from medseg_gym.play.volumes.ahead import EncodingAhead
 from medseg_gym.play.volumes.describe import describe_slices, describe_volume_steps, truth_slices
 from medseg_gym.play.volumes.downloads import formats_of
 from medseg_gym.play.volumes.masks import first_steps, nbytes
+from medseg_gym.prompts import answered_tools
 from medseg_gym.prompts.volumes import VOLUME_TOOLS, VolumeCodec, VolumePrompt
 from medseg_gym.serving.batching.segmenter import Segmenter
 from medseg_gym.serving.batching.shared_segmenter import SharedSegmenter
@@ -105,7 +105,7 @@ class VolumeGames(GameBook[VolumeGame]):
         on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         kinds = segmenter.facts.prompt_kinds
-        policy_tools = [tool for tool in VOLUME_TOOLS if KINDS.get(tool, "box") in kinds]
+        policy_tools = answered_tools(VOLUME_TOOLS, kinds)
         # A view is moved without an action here: people scroll, which costs nothing.
         tools = [tool for tool in policy_tools if tool != "look"]
         steps = options.volume_steps

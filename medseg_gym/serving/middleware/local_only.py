@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection
 
 
-def foreign_header(headers: dict[str, str]) -> str:
+def foreign_header(headers: dict[str, str], origins: Collection[str] = ()) -> str:
     """Return the name of the header that does not name this machine, else "".
 
     Args:
         headers: Values by name in lower case.
+        origins: That are allowed beside it.
     """
     host = headers.get("host", "")
     if host and not is_loopback(_host_of(host)):
         return "Host"
     origin = headers.get("origin", "")
-    if origin and origin.partition("://")[2] != host:
+    if origin and origin not in origins and origin.partition("://")[2] != host:
         return "Origin"
     return ""
 

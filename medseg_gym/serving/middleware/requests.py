@@ -54,6 +54,7 @@ class RequestMiddleware:
             visit can use it.
         open_paths: Added to `OPEN_PATHS`.
         upload_paths: Added to `UPLOAD_PATHS`.
+        origins: Of web pages that may use the service all the same.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class RequestMiddleware:
         local_only: bool = False,
         open_paths: Sequence[str] = (),
         upload_paths: Sequence[str] = (),
+        origins: Sequence[str] = (),
     ) -> None:
         self.app = app
         self.api_keys = api_keys
         self.limits = limits
         self.metrics = metrics
         self.local_only = local_only
+        self._origins = frozenset(origins)
         self._open_paths = (*OPEN_PATHS, *open_paths)
         self._upload_paths = (*UPLOAD_PATHS, *upload_paths)
         self.pixels = PixelBudget(limits, metrics)
@@ -99,7 +102,7 @@ class RequestMiddleware:
     ) -> ServiceError | None:
         """Return the reason to refuse a request before its body is read, or None."""
         path = scope["path"]
-        if self.local_only and (foreign := foreign_header(headers)):
+        if self.local_only and (foreign := foreign_header(headers, self._origins)):
             return ServiceError(
                 f"the {foreign} header does not name this machine: without keys the service "
                 "answers local programs only",

@@ -34,7 +34,7 @@ def label_file(
     with TemporaryDirectory(prefix="medseg-label-") as folder:
         path = Path(folder) / f"label-{secrets.token_hex(4)}{parameters.extension}"
         if parameters.extension == ".nrrd":
-            write_itk_labels(path, labels, geometry, parameters.compress)
+            write_itk_labels(path, labels, geometry, parameters.compress, parameters.dtype)
         else:
             write_nifti_mask(path, labels, geometry)
         return path.name, path.read_bytes()

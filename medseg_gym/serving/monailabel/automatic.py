@@ -17,6 +17,7 @@ from medseg_gym.cases.case_source import CaseSource
 from medseg_gym.cases.volume_case import VolumeCase
 from medseg_gym.cases.volume_source import VolumeSource
 from medseg_gym.errors import PolicyError
+from medseg_gym.option_groups import AUTO_TOOLS
 from medseg_gym.policy import GivenUp, close_policy, make_envs, play_or_give_up
 from medseg_gym.serving.batching.segmenter import Segmenter
 from medseg_gym.serving.batching.shared_segmenter import SharedSegmenter
@@ -103,6 +104,7 @@ class AutomaticModel:
         embedding_cache(backbone).max_bytes = PIXEL_BYTES
         decode = segmenter.engine.options
         arguments: dict[str, Any] = {
+            "tools": AUTO_TOOLS,
             "mask_input": decode.mask_input,
             "multimask": decode.multimask,
             "text_prompt": decode.text_prompt,

@@ -27,8 +27,8 @@ class MonaiLabelOptions:
     """Policies that appear as models which work by themselves; none that is shown the truth."""
 
     studies: Path | None = None
-    """Folder of NIfTI, NRRD and MetaImage files that `/datastore/` shows, and where labels are
-    saved; None shows an empty datastore."""
+    """Folder of NIfTI, NRRD and MetaImage files and of DICOM series that `/datastore/` shows, and
+    where labels are saved; None shows an empty datastore."""
 
     window: str = ""
     """Intensities shown black and white, as `parse_window` reads them, where a request names none;

@@ -20,6 +20,9 @@ from medseg_gym.serving.routes.images import read_json_field
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd")
 """Kinds of label files that are written."""
 
+DTYPES = ("uint8", "uint16")
+"""Types of voxels that clients may ask for; a NIfTI's are uint8."""
+
 Point = tuple[float, float, float]
 
 
@@ -36,6 +39,7 @@ class Parameters:
         label: Name of the segment.
         extension: One of `EXTENSIONS`.
         compress: Compress a .nrrd.
+        dtype: Of the voxels of a .nrrd, one of `DTYPES`; OHIF reads uint16 alone.
         window: Intensities shown black and white; None takes the service's.
     """
 
@@ -46,6 +50,7 @@ class Parameters:
     label: str = ""
     extension: str = ".nii.gz"
     compress: bool = True
+    dtype: str = "uint8"
     window: str | None = None
 
 
@@ -72,8 +77,10 @@ def read_parameters(text: str, max_points: int) -> Parameters:
             f"result_extension {str(extension)[:40]!r} is not written; use {', '.join(EXTENSIONS)}"
         )
     dtype = given.get("result_dtype") or "uint8"
-    if dtype != "uint8":
-        raise ServiceError(f"result_dtype {str(dtype)[:40]!r} is not written; labels are uint8")
+    if dtype not in DTYPES:
+        raise ServiceError(
+            f"result_dtype {str(dtype)[:40]!r} is not written; use {' or '.join(DTYPES)}"
+        )
     index = given.get("slice")
     if index is not None and (isinstance(index, bool) or not isinstance(index, int)):
         raise ServiceError(f"slice must be a whole number, got {str(index)[:40]}")
@@ -85,6 +92,7 @@ def read_parameters(text: str, max_points: int) -> Parameters:
         _text(given, "label", 200),
         extension,
         bool(given.get("result_compress", True)),
+        dtype,
         _text(given, "window", 40) or None,
     )
 

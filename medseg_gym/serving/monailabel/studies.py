@@ -1,8 +1,9 @@
 """A folder of images and labels as a datastore.
 
-Images lie in the folder itself, labels under `labels/TAG/` with the name of their image, as MONAI
-Label keeps them. Nothing is deleted here, and nothing overwritten: an image with a name that is
-taken is refused, and a label that is saved again moves the earlier one to `labels/TAG/earlier/`.
+Image files lie in the folder itself, DICOM series there or in folders below, labels under
+`labels/TAG/` with the name of their image, as MONAI Label keeps them. Nothing is deleted here, and
+nothing overwritten: an image with a name that is taken is refused, and a label that is saved again
+moves the earlier one to `labels/TAG/earlier/`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from medseg_gym.cases.volumes import volume_suffix
 from medseg_gym.errors import MedSegError
 from medseg_gym.serving.errors import ServiceError
+from medseg_gym.serving.monailabel.dicom_series import DicomSeries
 from medseg_gym.serving.monailabel.image_files import KINDS, kind_of, open_header
 from medseg_gym.storage.atomic_write import atomic_path, atomic_write
 
@@ -47,11 +49,19 @@ class StudyFolder:
             raise MedSegError(f"--studies {root}: there is no such folder")
         self.max_voxels = max_voxels
         self._lock = RLock()
+        self._series = None if self.root is None else DicomSeries(self.root, max_voxels)
 
     # what is there -----------------------------------------------------------------------------
     def images(self) -> dict[str, Path]:
-        """Return the images by id, which is the name without its ending where that is unique."""
-        return {} if self.root is None else _by_id(self.root)
+        """Return the images by id.
+
+        The id of a file is its name without the ending, where that is unique; that of a DICOM
+        series is its SeriesInstanceUID, whose path is the folder that it lies in.
+        """
+        if self.root is None or self._series is None:
+            return {}
+        with self._lock:
+            return {**self._series.ids(), **_by_id(self.root)}
 
     def image(self, id: str) -> Path:
         """Return an image.
@@ -60,6 +70,10 @@ class StudyFolder:
             ServiceError: 404.
         """
         path = self.images().get(id)
+        if path is not None and path.is_dir():
+            assert self._series is not None
+            with self._lock:
+                return self._series.image(id)
         if path is None:
             hint = "" if self.root is not None else "; its datastore is that of --studies FOLDER"
             raise ServiceError(f"the service has no image of id {id[:60]!r}{hint}", 404)
@@ -94,8 +108,8 @@ class StudyFolder:
 
     def image_info(self, id: str) -> dict[str, Any]:
         """Return name and time of an image."""
-        path = self.image(id)
-        return {"name": path.name, "ts": int(path.stat().st_mtime)}
+        self.image(id)
+        return _info(self.images()[id])
 
     def status(self) -> dict[str, Any]:
         """Return counts of images and labels, with MONAI Label's fields."""
@@ -111,7 +125,10 @@ class StudyFolder:
         labels = self.labels()
         objects = {
             id: {
-                "image": {"ext": _suffix(path.name), "info": self.image_info(id)},
+                "image": {
+                    "ext": ".nrrd" if path.is_dir() else _suffix(path.name),
+                    "info": _info(path),
+                },
                 "labels": {
                     tag: {"ext": _suffix(some[id].name), "info": self.label_info(id, tag)}
                     for tag, some in labels.items()
@@ -126,8 +143,9 @@ class StudyFolder:
     def next_image(self) -> dict[str, Any]:
         """Return the first image without a final label; empty where all have one."""
         done = self.labels().get(FINAL, {})
-        for id, path in self.images().items():
+        for id in self.images():
             if id not in done:
+                path = self.image(id)
                 digest = hashlib.sha256()
                 with path.open("rb") as file:
                     while block := file.read(1 << 20):
@@ -235,6 +253,10 @@ class StudyFolder:
                 checked.replace(temporary)
             finally:
                 checked.unlink(missing_ok=True)
+
+
+def _info(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "ts": int(path.stat().st_mtime)}
 
 
 def _suffix(name: str) -> str:

@@ -61,6 +61,7 @@ class EpisodePlayer:
             device=choose_gpu(options.device, self.number),
             max_steps=options.max_steps,
             reward=options.reward,
+            **options.prompt_arguments(),
         )
 
     @cached_property

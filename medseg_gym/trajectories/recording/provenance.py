@@ -20,7 +20,10 @@ from medseg_gym.errors import BackboneError
 from medseg_gym.option_values import TRUE
 from medseg_gym.policy import Policy
 
-_OPTIONS = ("max_steps", "prompt_memory", "mask_input", "multimask", "image_size")
+_OPTIONS = (
+    *("max_steps", "prompt_memory", "mask_input", "multimask", "text_prompt", "text_start"),
+    "image_size",
+)
 
 
 def shared_facts(core: EnvCore | VolumeCore, policy: str | Policy) -> dict[str, Any]:

@@ -150,6 +150,7 @@ def _engine(
         prompt_memory=options["prompt_memory"],
         mask_input=options["mask_input"],
         multimask=options["multimask"],
+        text_prompt=options.get("text_prompt", False),  # absent from older records
     )
     if facts.depth is None:
         return EpisodeEngine(loaded, slots, reward, options["max_steps"], decode)

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("ray")
@@ -15,6 +16,8 @@ from medseg_agents.evaluation.comparison import compare
 from medseg_agents.evaluation.options import CompareOptions, EvalOptions
 from medseg_agents.evaluation.run import run_evaluation
 
+from medseg_gym.cases import load_cases
+from medseg_gym.episodes.metrics import dice
 from medseg_gym.errors import MedSegError
 from medseg_gym.trajectories import GenerateOptions, TrajectoryStore, generate_episodes
 
@@ -126,3 +129,35 @@ def test_a_store_names_cases_that_kill(tmp_path, monkeypatch):
     with pytest.raises(MedSegError, match=rf"1 failed case: {key} \(rollout 0\): 1 worker died"):
         generate_episodes(tmp_path / "s", replace(options, annotator=f"{file}:Fatal", **RAY))
     assert {one.key.case for one in TrajectoryStore(tmp_path / "s")} == set(options.keys()) - {key}
+
+
+PROVIDER = """
+import numpy as np
+from near import SHARE
+
+def begun(case, share: float = SHARE):
+    mask = np.zeros(case.mask.shape, bool)
+    mask[:, : int(mask.shape[1] * share)] = True
+    return mask
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["mine:begun", ".%2Fmine.py%3Abegun?share=0.4"])
+def test_own_initial_masks_reach_the_actors(spec, tmp_path, monkeypatch):
+    """Actors are told nothing but the spec; the folder is not on their path."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(PROVIDER)
+    Path("near.py").write_text("SHARE = 0.7\n")
+    cases = f"phantoms:abdomen?position=random&initial_mask={spec}"
+    options = EvalOptions(
+        cases=cases, split="val", backbone="ellipse", policy="stop", limit=4, num_envs=2, **RAY
+    )
+    records = run_evaluation(options, "ray").records
+    source, share = load_cases(cases, "val"), 0.4 if "0.4" in spec else 0.7
+    assert len(records) == 4 and any(record.dice[0] > 0 for record in records)
+    for record in records:
+        truth = source[source.index_of(record.case)].mask
+        begun = np.zeros(truth.shape, bool)
+        begun[:, : int(truth.shape[1] * share)] = True
+        assert record.dice[0] == pytest.approx(dice(begun, truth))

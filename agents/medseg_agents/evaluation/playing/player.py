@@ -100,6 +100,7 @@ class SplitPlayer:
             checkpoint=entry.checkpoint,
             device=choose_gpu(self.device, self.number),
             reward=options.reward,
+            **options.prompt_arguments(),
         )
         policy = spec.build(envs)
         settings = {

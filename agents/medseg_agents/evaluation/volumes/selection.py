@@ -11,7 +11,6 @@ from medseg_gym.cases import CaseSource
 from medseg_gym.cases.volume_source import VolumeSource
 from medseg_gym.envs.vector import CoreVectorEnv
 from medseg_gym.errors import MedSegError
-from medseg_gym.policy import make_envs
 
 MANY_CASES = 1000
 FEW_CASES = 200
@@ -147,6 +146,4 @@ def make_policy_envs(
     cases: CaseSource | VolumeSource = source
     if spec.plays_volumes:
         cases, max_steps = volumes_of(source, spec.name), volume_steps
-    return make_envs(
-        num_envs, spec.env_id, cases=cases, max_steps=max_steps, **options, **spec.view
-    )
+    return spec.make_envs(num_envs, cases=cases, max_steps=max_steps, **options)

@@ -17,7 +17,7 @@ import torch
 from medseg_gym.backbones.batching.collate import collate
 from medseg_gym.backbones.batching.passes import BatchedBackbone
 from medseg_gym.backbones.batching.resize import resize_to_images
-from medseg_gym.backbones.batching.transfer import to_device
+from medseg_gym.backbones.families.hf.encoding import embed_images, levels_of
 from medseg_gym.backbones.families.hf.families import (
     Family,
     family_of,
@@ -64,18 +64,14 @@ class HfBackbone(BatchedBackbone):
 
     # encode -----------------------------------------------------------------------------------
     def _encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        made = self._images(images=[np.array(image) for image in images], return_tensors="pt")
-        pixels = to_device(made["pixel_values"], self.device)
-        levels = _levels(self._encoder(pixels))
-        sizes = made.get("reshaped_input_sizes") if self._family.padded else None
-        return [
-            Embedding(
-                tuple(level[i].to(self.dtype, copy=True) for level in levels),
-                image.shape[:2],
-                _size(pixels.shape[-2:] if sizes is None else sizes[i]),
-            )
-            for i, image in enumerate(images)
-        ]
+        return embed_images(
+            images,
+            self._images,
+            lambda pixels: levels_of(self._encoder(pixels)),
+            self.device,
+            self.dtype,
+            self._family.padded,
+        )
 
     # decode -----------------------------------------------------------------------------------
     def _decode(self, rows: Sequence[PromptRow]) -> Prediction:
@@ -125,21 +121,6 @@ class HfBackbone(BatchedBackbone):
     def to_image(self, logits: torch.Tensor, embeddings: Sequence[Embedding]) -> list[torch.Tensor]:
         """Resize to each image; a padded family to its square first, whose padding is cut off."""
         return resize_to_images(logits, embeddings, self._frame_side)
-
-
-def _levels(made: Any) -> list[torch.Tensor]:
-    """Features of an encoder as tensors, each with a leading axis of images."""
-    if isinstance(made, torch.Tensor):
-        return [made]
-    levels: list[torch.Tensor] = []
-    for part in made:
-        levels += _levels(part)
-    return levels
-
-
-def _size(size: Any) -> tuple[int, int]:
-    height, width = (int(side) for side in size)
-    return height, width
 
 
 def build(

@@ -12,6 +12,7 @@ import torch
 from medseg_gym.backbones.batching.passes import BatchedBackbone
 from medseg_gym.backbones.batching.resize import resize_to_images
 from medseg_gym.backbones.batching.transfer import to_device
+from medseg_gym.backbones.families.hf.encoding import embed_images
 from medseg_gym.backbones.protocol import Embedding, Prediction, PromptRow
 from medseg_gym.errors import BackboneError
 
@@ -59,19 +60,14 @@ class HfWordsBackbone(BatchedBackbone):
         self._sentences: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def _encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
-        made = self._images(images=[np.array(image) for image in images], return_tensors="pt")
-        pixels = to_device(made["pixel_values"], self.device)
         # The model itself leaves the coarsest level out.
-        levels = self._encoder(pixels).fpn_hidden_states[:-1]
-        height, width = (int(side) for side in pixels.shape[-2:])
-        return [
-            Embedding(
-                tuple(level[i].to(self.dtype, copy=True) for level in levels),
-                image.shape[:2],
-                (height, width),
-            )
-            for i, image in enumerate(images)
-        ]
+        return embed_images(
+            images,
+            self._images,
+            lambda pixels: self._encoder(pixels).fpn_hidden_states[:-1],
+            self.device,
+            self.dtype,
+        )
 
     def _decode(self, rows: Sequence[PromptRow]) -> Prediction:
         for i, row in enumerate(rows):
