@@ -52,7 +52,7 @@ def test_the_whole_chain_runs_and_goes_on(tmp_path, capsys):
     names = ("dagger-abdomen-0", "ppo-abdomen-0", "repair-abdomen-0", "dagger-random-0")
     folders = [tmp_path / "arrays" / name for name in names]
     assert all(is_done(folder, 64) for folder in folders)
-    for drawn in ("curves-abdomen.png", "table/abdomen/calls_used.png"):
+    for drawn in ("curves-abdomen.png", "calls-abdomen.png", "table/abdomen/calls_used.png"):
         assert (tmp_path / "arrays" / drawn).stat().st_size > 5000
     assert len(list((tmp_path / "arrays" / "table" / "random" / "filmstrips").iterdir())) == 6
     config = [(folder / "config.json").stat().st_mtime_ns for folder in folders]

@@ -14,6 +14,7 @@ from medseg_agents.arrays.dagger.config import DaggerConfig
 from medseg_agents.arrays.localizer.training import FOLDER
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.comparison import compare
+from medseg_agents.evaluation.figures import plot_calls_used
 from medseg_agents.evaluation.options import CALL_COSTS, CompareOptions
 from medseg_agents.evaluation.stopping import best_limit, returns_after
 from medseg_agents.runs.curve import plot_curves
@@ -109,6 +110,12 @@ def make_table(
         run.name: read_progress(run)
         for run in (sizes.run(out, method, task, seed) for method, seed in learnt)
     }
+    drawn = {
+        label: [record for run in runs for record in run]
+        for label, runs in sets.items()
+        if label != "stop at once"
+    }
+    plot_calls_used(drawn, out / f"calls-{task}.png", f"{cases}, test split (synthetic)")
     plot_curves(progress, out / f"curves-{task}.png", {ORACLE: oracle})
     atomic_write(out / f"{task}.json", json.dumps(result, indent=1))
     text = as_markdown(result)
