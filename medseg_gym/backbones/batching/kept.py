@@ -1,4 +1,4 @@
-"""What follows from weights alone, computed once instead of in every call."""
+"""Values that follow from weights alone, computed once instead of in every call."""
 
 from __future__ import annotations
 
