@@ -116,6 +116,10 @@ class Timed:
             **{
                 f"{stage}_seconds": self.clock.seconds[stage] / len(self.seconds) for stage in PARTS
             },
+            **{
+                f"{stage}_cpu_seconds": self.clock.cpu_seconds[stage] / len(self.seconds)
+                for stage in PARTS
+            },
         }
 
 

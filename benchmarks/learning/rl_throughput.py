@@ -183,6 +183,10 @@ def measure(
         f"{min(ratios):.2f} to {max(ratios):.2f}; by seconds of this process's CPU, which other "
         f"programs on the machine do not stretch, {cpu_ratio:.2f}"
     )
+    for row in rows:
+        whole = row["cpu_seconds_per_iteration"]
+        shares = ", ".join(f"{part} {row[f'{part}_cpu_seconds'] / whole:.1%}" for part in PARTS)
+        console.print(f"{row['library']}, of its CPU seconds: {shares}")
     console.print(f"Measured on: {machine}")
     out.mkdir(parents=True, exist_ok=True)
     results = {

@@ -6,7 +6,9 @@
 Each player is a process of its own with the same threads and wait policy; it stays, and the players
 take short turns at the same work, so that the ratio of their medians holds on a noisy machine.
 "cached" and "fresh" are those of `benchmarks.throughput.step_speed`; "encode" encodes distinct
-images and nothing else. The player uses what both checkouts have: public names alone.
+images and nothing else. With `--clock cpu` a second is one of the player's own CPU time, which
+other programs stretch less than the wall's; of several threads it counts all. The player uses what
+both checkouts have: public names alone.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ source = load_cases("samples", "test")
 cases = CaseList([source[i * len(source) // 8] for i in range(8)])
 backbone = backbones.load(sys.argv[1], None, "cpu")
 made = {}
+now = time.process_time if sys.argv[2] == "cpu" else time.perf_counter
 
 
 def steps(slots, fresh, seconds):
@@ -53,8 +56,8 @@ def steps(slots, fresh, seconds):
             envs.reset(options={"case": [case.key] * slots})
         envs.reset(seed=0)
         made[slots] = envs
-    envs, rng, turns, began = made[slots], np.random.default_rng(0), 0, time.perf_counter()
-    while time.perf_counter() - began < seconds or turns % 5:
+    envs, rng, turns, began = made[slots], np.random.default_rng(0), 0, now()
+    while now() - began < seconds or turns % 5:
         actions = np.zeros((slots, 5), np.int64)
         actions[:, 0] = 0 if turns % 5 == 0 else 1
         actions[:, 1:3] = rng.integers(100, 450, (slots, 2))
@@ -63,15 +66,15 @@ def steps(slots, fresh, seconds):
             embedding_cache(backbone).clear()
         envs.step(actions)
         turns += 1
-    return turns * slots / (time.perf_counter() - began)
+    return turns * slots / (now() - began)
 
 
 def encodings(seconds):
-    count, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
+    count, began = 0, now()
+    while now() - began < seconds:
         backbone.encode([case.image for case in cases])
         count += len(cases)
-    return count / (time.perf_counter() - began)
+    return count / (now() - began)
 
 
 print(medseg_gym.__file__, flush=True)
@@ -95,6 +98,9 @@ def measure(
     policy: Annotated[str, typer.Option(help="OpenMP's wait policy, ACTIVE or PASSIVE.")] = (
         "PASSIVE"
     ),
+    clock: Annotated[
+        str, typer.Option(help="Seconds of the wall, or of the player's own CPU time: wall, cpu.")
+    ] = "wall",
     seconds: Annotated[float, typer.Option(help="Of one turn, at least.")] = 0.7,
     turns: Annotated[int, typer.Option(help="Turns of each player at each work.")] = 15,
     out: Annotated[Path, typer.Option(help="Folder for results.json.")] = Path("out/versions"),
@@ -102,6 +108,8 @@ def measure(
     """Time both checkouts in turns, print medians and ratios."""
     if not (earlier / "medseg_gym").is_dir():
         raise MedSegError(f"{earlier} is no checkout: it has no folder medseg_gym")
+    if clock not in ("wall", "cpu"):
+        raise MedSegError(f"--clock must be wall or cpu, got {clock!r}")
     environment = {**os.environ, VARIABLE: policy, "OMP_NUM_THREADS": str(threads)}
     specs = names.split(";")
     wanted = [("earlier", earlier.resolve(), "pocket"), *((spec, HERE, spec) for spec in specs)]
@@ -109,7 +117,7 @@ def measure(
     players = {}
     try:
         for label, folder, spec in wanted:
-            players[label] = _start(folder, spec, environment)
+            players[label] = _start(folder, spec, clock, environment)
         rows = [
             row
             for work in works.split(",")
@@ -120,7 +128,9 @@ def measure(
         for player in players.values():
             player.kill()
             player.communicate()
-    table = Table(title=f"{turns} turns of {seconds:g} s, {threads} threads, {policy}", keys=3)
+    table = Table(
+        title=f"{turns} turns of {seconds:g} s ({clock}), {threads} threads, {policy}", keys=3
+    )
     headers = ("a second", "lowest-highest", "x earlier", "quartiles of the pairs")
     for header in ("work", "envs", "backbone", *headers):
         table.add_column(header, justify="right" if header in headers else "left")
@@ -131,7 +141,7 @@ def measure(
             f"{row['low']:.0f}-{row['high']:.0f}", f"{row['ratio']:.2f}", f"{low:.2f}-{high:.2f}",
         )  # fmt: skip
     machine = f"{describe_machine('cpu')}, load {load:.1f} before"
-    show_and_keep(table, machine, out, threads=threads, policy=policy, rows=rows)
+    show_and_keep(table, machine, out, threads=threads, policy=policy, clock=clock, rows=rows)
 
 
 def _compare(
@@ -164,7 +174,9 @@ def _compare(
     return rows
 
 
-def _start(folder: Path, spec: str, environment: dict[str, str]) -> subprocess.Popen[str]:
+def _start(
+    folder: Path, spec: str, clock: str, environment: dict[str, str]
+) -> subprocess.Popen[str]:
     """Start a player and wait until it is ready.
 
     Raises:
@@ -172,7 +184,7 @@ def _start(folder: Path, spec: str, environment: dict[str, str]) -> subprocess.P
     """
     path = os.pathsep.join([str(folder), str(folder / "agents")])
     player = subprocess.Popen(
-        [sys.executable, "-c", PLAYER, spec],
+        [sys.executable, "-c", PLAYER, spec, clock],
         env={**environment, "PYTHONPATH": path},
         cwd=folder,
         stdin=subprocess.PIPE,

@@ -14,10 +14,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING
 
 from medseg_gym.errors import MedSegError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TORCH = ("PytorchStreamWriter", "inline_container", "iostream error")  # of `torch.save`
@@ -150,6 +152,8 @@ def locked(path: str | Path, error: type[MedSegError] = MedSegError) -> Iterator
         path: Of the file that is protected; the lock is `PATH.lock` beside it and stays there.
         error: What a failure of the disk is raised as.
     """
+    from filelock import FileLock  # late: a first step needs no lock
+
     with named_failures(path, error):
         lock = FileLock(f"{path}.lock", thread_local=False)
         lock.acquire()
@@ -165,6 +169,8 @@ def try_lock(path: str | Path) -> FileLock | None:
     Args:
         path: Of the lock file itself. `drop_lock` releases the lock and removes the file.
     """
+    from filelock import FileLock, Timeout
+
     while True:
         lock = FileLock(str(path), timeout=0, thread_local=False)
         try:

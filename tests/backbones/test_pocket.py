@@ -208,10 +208,18 @@ def test_fused_layers_do_what_ordinary_ones_do(dtype, monkeypatch):
     conv, flat = torch.nn.Conv2d(24, 40, 3, padding=2, dilation=2), torch.nn.Conv2d(24, 40, 1)
     conv, flat = conv.to(dtype), flat.to(dtype)
     x, to = torch.randn(2, 9, 7, 24).to(dtype), torch.randn(2, 9, 7, 40).to(dtype)
+    planes, beside = x.permute(0, 3, 1, 2), to.permute(0, 3, 1, 2)
+
+    def layers():
+        yield fused.conv_gelu(conv, planes)
+        yield fused.linear_add_(flat, x, to.clone())
+        yield fused.conv_add_(conv, planes, beside.clone())
+        yield fused.conv_add_(conv, planes.contiguous(), beside.contiguous())
+
     with torch.inference_mode():
-        quick = fused.conv_gelu(conv, x.permute(0, 3, 1, 2)), fused.linear_add(flat, x, to)
+        quick = list(layers())
         monkeypatch.setattr(fused, "has_fused", lambda dtype: False)
-        plain = fused.conv_gelu(conv, x.permute(0, 3, 1, 2)), fused.linear_add(flat, x, to)
+        plain = list(layers())
     close = 1e-5 if dtype == torch.float32 else 5e-2
     for one, other in zip(quick, plain, strict=True):
         assert one.dtype == dtype and torch.allclose(one, other, atol=close)
@@ -222,3 +230,16 @@ def test_without_fused_layers_logits_are_the_same(backbone, embeddings, monkeypa
     quick = backbone.decode(rows).logits
     monkeypatch.setattr(fused, "has_fused", lambda dtype: False)
     assert torch.allclose(backbone.decode(rows).logits, quick, atol=1e-4)
+
+
+def test_what_is_kept_of_the_weights_is_made_anew_when_they_change(backbone, embeddings):
+    model = build_model()
+    model.load_state_dict(read_state_dict(WEIGHTS))
+    other = PocketBackbone(model)
+    rows = [PromptRow(embeddings[0], AddBox(0.2, 0.2, 0.7, 0.8))]
+    assert torch.equal(other.decode(rows).logits, backbone.decode(rows).logits)
+    changed = {name: value * 0.9 for name, value in read_state_dict(WEIGHTS).items()}
+    model.load_state_dict(changed)
+    fresh = build_model()
+    fresh.load_state_dict(changed)
+    assert torch.equal(other.decode(rows).logits, PocketBackbone(fresh).decode(rows).logits)

@@ -42,6 +42,8 @@ def test_both_really_train_and_all_time_is_accounted_for(program, tmp_path):
         parts = [row[f"{part}_seconds"] for part in PARTS]
         assert min(parts) > 0
         assert sum(parts) == pytest.approx(row["seconds_per_iteration"], rel=0.05)
+        parts = [row[f"{part}_cpu_seconds"] for part in PARTS]
+        assert sum(parts) == pytest.approx(row["cpu_seconds_per_iteration"], rel=0.05)
         assert row["episodes_per_second"] == pytest.approx(4 / row["seconds_per_iteration"])
         assert 1 <= row["turns"] <= 2 and row["tokens"] > 0
     assert 0 <= actual["rows"][0]["padding"] <= 0.5 and actual["rows"][1]["padding"] is None

@@ -39,17 +39,31 @@ def conv_gelu(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     return _conv_gelu(x, conv)
 
 
-def linear_add(conv: nn.Conv2d, x: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
+def conv_add_(conv: nn.Conv2d, x: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
+    """Return `to + conv(x)`.
+
+    Args:
+        conv: Padded with zeros.
+        x: B x in x h x w.
+        to: B x out x h x w. In inference it may become the result itself.
+    """
+    if not _usable(x, conv.weight):
+        made: torch.Tensor = to + conv(x)
+        return made
+    return _conv_add_(x, conv, to)
+
+
+def linear_add_(conv: nn.Conv2d, x: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
     """Return `to` and what a 1 x 1 convolution makes of `x`, added.
 
     Args:
         conv: Of kernel size 1.
-        x: ... x in.
-        to: ... x out.
+        x: B x h x w x in, contiguous.
+        to: B x h x w x out, contiguous. In inference it may become the result itself.
     """
     if not _usable(x, conv.weight):
         return to + F.linear(x, pointwise(conv), conv.bias)
-    return _linear_add(x, conv, to)
+    return _conv_add_(x.permute(0, 3, 1, 2), conv, to.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
 def _usable(x: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -72,9 +86,12 @@ def _conv_gelu(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
     return made
 
 
-def _linear_add(x: torch.Tensor, conv: nn.Conv2d, to: torch.Tensor) -> torch.Tensor:
-    operator: Any = torch.ops.mkldnn._linear_pointwise.binary
-    made: torch.Tensor = operator(x, to, pointwise(conv), conv.bias, "add")
+def _conv_add_(x: torch.Tensor, conv: nn.Conv2d, to: torch.Tensor) -> torch.Tensor:
+    operator: Any = torch.ops.mkldnn._convolution_pointwise_
+    made: torch.Tensor = operator.binary(
+        *(to, x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups),
+        *("add", 1.0, None, [], None),
+    )
     return made
 
 
@@ -97,7 +114,8 @@ def has_fused(dtype: torch.dtype) -> bool:
         try:
             pairs = (
                 (_conv_gelu(planes, conv), F.gelu(conv(planes))),
-                (_linear_add(x, flat, x), x + F.linear(x, pointwise(flat), flat.bias)),
+                (_conv_add_(planes, conv, planes.clone()), planes + conv(planes)),
+                (_conv_add_(planes, flat, planes.clone()), planes + flat(planes)),
             )
         except (AttributeError, NotImplementedError, RuntimeError, TypeError):
             return False

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gym.cases.dicom.codestream import codestream_size
+from medseg_gym.cases.dicom.plain_values import PlainHeader
 from medseg_gym.cases.dicom.planes import planes_of, spacing_of
 from medseg_gym.cases.files import Damaged, check_pixels, decoding, require_file
 
@@ -59,11 +60,11 @@ def read_facts(path: Path, name: str) -> Facts:
     """
     require_file(path, name)
     with quiet(), decoding(name):
-        header, length, left, begin = _read_header(path, name)
-    if header is None or "SOPClassUID" not in header:
+        dataset, length, left, begin = _read_header(path, name)
+    if dataset is None or "SOPClassUID" not in dataset:
         return {"kind": "foreign"}
     with quiet(), decoding(name):
-        facts = _facts(header, length, left, name)
+        facts = _facts(PlainHeader(dataset), length, left, name)
         if "frames" in facts and (size := codestream_size(begin)) is not None:
             if size != (facts["rows"], facts["columns"]):
                 raise Damaged(
@@ -137,8 +138,8 @@ def _require_small_when_inflated(path: Path, name: str) -> None:
                     raise Damaged(name, f"inflates to more than the {MAX_INFLATED} bytes read")
 
 
-def _facts(header: Any, length: int | None, left: int, name: str) -> Facts:
-    sop_class = str(header.SOPClassUID)
+def _facts(header: PlainHeader, length: int | None, left: int, name: str) -> Facts:
+    sop_class = str(header.get("SOPClassUID"))
     if sop_class == RT_STRUCTURES:
         kind = "rtstruct"
     elif sop_class in SEGMENTATIONS:
@@ -166,7 +167,7 @@ def _facts(header: Any, length: int | None, left: int, name: str) -> Facts:
     if length is None:
         raise Damaged(name, "has no pixel data")
     check_pixels(facts["rows"], facts["columns"], name)
-    syntax = str(getattr(header, "file_meta", {}).get("TransferSyntaxUID", ""))
+    syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
     facts["whole"] = facts["frames"] > 1 or syntax == DEFLATED
     _require_decodable(header, facts, syntax, length, left, name)
     facts["planes"] = planes_of(header, facts["frames"], name)
@@ -174,14 +175,14 @@ def _facts(header: Any, length: int | None, left: int, name: str) -> Facts:
     return facts
 
 
-def _is_image(header: Any) -> bool:
+def _is_image(header: PlainHeader) -> bool:
     from pydicom.uid import UID
 
-    return "Rows" in header or "Image Storage" in UID(str(header.SOPClassUID)).name
+    return "Rows" in header or "Image Storage" in UID(str(header.get("SOPClassUID"))).name
 
 
 def _require_decodable(
-    header: Any, facts: Facts, uid: str, length: int, left: int, name: str
+    header: PlainHeader, facts: Facts, uid: str, length: int, left: int, name: str
 ) -> None:
     from pydicom.pixels import get_decoder
     from pydicom.uid import UID

@@ -130,7 +130,7 @@ def planes_of(header: Any, frames: int, name: str) -> list[PlaneFacts]:
     """Return the planes of all frames of a header, as JSON.
 
     Args:
-        header: A pydicom dataset.
+        header: A pydicom dataset, or a `PlainHeader`.
         frames: Number of frames.
         name: Path of the file relative to the root, for errors.
 

@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from medseg_gym.backbones.batching.collate import collate
 from medseg_gym.backbones.batching.fused import multiplies_bfloat16
+from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.checkpoints import load_weights, read_state_dict
 from medseg_gym.backbones.families.pocket.decoder import build_model, decode, image_side
+from medseg_gym.backbones.families.pocket.encoder import PIXEL_STD, SIDE
 from medseg_gym.backbones.families.sam.backbone import SamBackbone
 from medseg_gym.backbones.families.sam.modeling import Sam
 from medseg_gym.backbones.families.sam.prompts import gather_masks
@@ -55,6 +58,15 @@ class PocketBackbone(SamBackbone):
         # The weights are in their precision for good: autocast would make copies in every call.
         with torch.inference_mode():
             yield
+
+    def _stacked(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+        # Black is 0 before and after normalising, so padding and all else is done to the batch.
+        resized = [self._resized(image) for image in images]
+        frames = np.zeros((len(images), SIDE, SIDE, 3), np.uint8)
+        for frame, pixels in zip(frames, resized, strict=True):
+            frame[: pixels.shape[0], : pixels.shape[1]] = pixels
+        stacked = to_device(frames, self.device).permute(0, 3, 1, 2).float()
+        return stacked.div_(PIXEL_STD), [(p.shape[0], p.shape[1]) for p in resized]
 
     def _features(self, rows: Sequence[PromptRow]) -> list[list[torch.Tensor]]:
         return [list(level) for level in zip(*(r.embedding.features for r in rows), strict=True)]

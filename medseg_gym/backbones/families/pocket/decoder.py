@@ -15,14 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from medseg_gym.backbones.batching.collate import (
-    BOTTOM_RIGHT,
-    NEGATIVE,
-    POSITIVE,
-    TOP_LEFT,
-    TokenBatch,
-)
-from medseg_gym.backbones.batching.fused import bias_of, conv_gelu, linear_add, pointwise
+from medseg_gym.backbones.batching.collate import TokenBatch
+from medseg_gym.backbones.batching.fused import bias_of, conv_gelu, linear_add_, pointwise
+from medseg_gym.backbones.batching.kept import kept
 from medseg_gym.backbones.families.pocket.encoder import (
     DIM,
     FINE,
@@ -34,6 +29,7 @@ from medseg_gym.backbones.families.pocket.encoder import (
     PocketEncoder,
     whole_norm,
 )
+from medseg_gym.backbones.families.pocket.prompt_maps import MAPS, draw_maps
 from medseg_gym.backbones.families.sam.modeling import (
     MLP,
     MaskDecoder,
@@ -45,7 +41,6 @@ from medseg_gym.backbones.families.sam.prompts import PromptEmbedder, read_outpu
 from medseg_gym.backbones.families.sam.two_way import run_two_way
 
 MASK_LIMIT = 20.0  # logits fed back are clamped to this
-MAPS = 10  # see `PocketPromptEncoder.maps`
 
 
 Rows: TypeAlias = "torch.Tensor | Sequence[torch.Tensor]"
@@ -89,9 +84,9 @@ class Mix(nn.Module):
         self.out = nn.Conv2d(half, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B x h x w x C to the same."""
+        """B x h x w x C, contiguous, to the same; in inference in the same memory."""
         spread = conv_gelu(self.spread, F.gelu(self._normalised_into(x)).permute(0, 3, 1, 2))
-        return linear_add(self.out, spread.permute(0, 2, 3, 1), x)
+        return linear_add_(self.out, spread.permute(0, 2, 3, 1), x)
 
     def _normalised_into(self, x: torch.Tensor) -> torch.Tensor:
         """Return `into` of `norm` as one product: whoever scales all cells can scale the weights.
@@ -104,14 +99,20 @@ class Mix(nn.Module):
         norms = torch.linalg.vector_norm(pieces, dim=2).float()
         squares = (norms**2).sum(1, keepdim=True) / count
         scale = torch.rsqrt((squares - mean**2).clamp(min=0) + self.norm.eps)  # B x 1
-        weight = pointwise(self.into).float()
-        bias = bias_of(self.into).float() + weight @ self.norm.bias.float()
-        weight = weight * self.norm.weight.float()
-        bias = bias - (scale * mean) * weight.sum(1)  # B x C/2
+        parts = (self.into.weight, bias_of(self.into), self.norm.weight, self.norm.bias)
+        weight, bias, sums = kept(self, "folded", parts, self._folded)
+        bias = bias - (scale * mean) * sums  # B x C/2
         weight = scale[..., None] * weight
         cells = torch.baddbmm(bias[:, None].to(x.dtype), x.flatten(1, 2), weight.mT.to(x.dtype))
         planes: torch.Tensor = cells.unflatten(1, x.shape[1:3])
         return planes
+
+    def _folded(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return `into` after the norm's own weights, C/2 x C and C/2, and its rows' sums."""
+        weight = pointwise(self.into).float()
+        bias = bias_of(self.into).float() + weight @ self.norm.bias.float()
+        weight = weight * self.norm.weight.float()
+        return weight, bias, weight.sum(1)
 
 
 class PocketPromptEncoder(PromptEncoder):
@@ -122,41 +123,8 @@ class PocketPromptEncoder(PromptEncoder):
 
     @staticmethod
     def maps(batch: TokenBatch, side: int) -> torch.Tensor:
-        """Draw prompts on a grid: B x (MAPS + 1) x side x side.
-
-        Channels: narrow and wide bumps at positive clicks, the same at negative ones, inside of the
-        box with soft borders, position between its sides along x and along y (-1.5..1.5), whether
-        there is a box, whether there is a click, how near the nearest side is; and one of zeros,
-        where the probability of the mask input goes.
-        """
-        place = batch.coords + 0.5  # collate leaves the half to whoever reads it
-        maps = place.new_zeros(len(place), MAPS + 1, side, side)
-        cells = (torch.arange(side, device=place.device, dtype=place.dtype) + 0.5) * (SIDE / side)
-        apart = (cells - place[..., None]) ** 2  # B N 2 side
-        for first, kind in ((0, POSITIVE), (2, NEGATIVE)):
-            # The nearest click makes the highest bump, so only its distance is needed.
-            rows = apart[:, :, 1].masked_fill((batch.labels != kind)[:, :, None], torch.inf)
-            nearest = (rows[..., :, None] + apart[:, :, 0, None, :]).amin(dim=1)
-            for channel, width in ((first, 5.0), (first + 1, 22.0)):  # pixels
-                maps[:, channel] = torch.exp(nearest * (-0.5 / width**2))
-        first_corner = (batch.labels == TOP_LEFT)[..., None]
-        last_corner = (batch.labels == BOTTOM_RIGHT)[..., None]
-        low, high = (place * first_corner).sum(1), (place * last_corner).sum(1)  # B x 2; 0 if none
-        boxed = first_corner.any(1)[..., None].to(place.dtype)  # B x 1 x 1
-        half = ((high - low) / 2).clamp(min=1.0)[..., None]
-        offset = (cells - ((low + high) / 2)[..., None]) / half  # B x 2 x side
-        edge = (1 - offset.abs()) * half  # pixels to the nearer side, negative outside
-        inside = torch.sigmoid(edge * 0.5)
-        near = torch.exp(-((edge / 8.0) ** 2))
-        offset = offset.clamp(-1.5, 1.5) * boxed
-        maps[:, 4] = inside[:, 1, :, None] * (inside[:, 0] * boxed[:, 0])[:, None, :]
-        maps[:, 5] = offset[:, 0, None, :]
-        maps[:, 6] = offset[:, 1, :, None]
-        maps[:, 7] = boxed
-        clicked = ((batch.labels == POSITIVE) | (batch.labels == NEGATIVE)).any(1)
-        maps[:, 8] = clicked[:, None, None].to(place.dtype)
-        maps[:, 9] = torch.maximum(near[:, 1, :, None], near[:, 0, None, :]) * maps[:, 4]
-        return maps
+        """Draw prompts on one grid, see `draw_maps`: B x (MAPS + 1) x side x side."""
+        return draw_maps(batch, (side,))[0]
 
     def masks(
         self, mask_input: torch.Tensor | None, has_mask: torch.Tensor | None, count: int
@@ -259,10 +227,8 @@ class PocketMaskDecoder(MaskDecoder):
             B x 64 x 64 x 4·FINE[1], stacked like `fine2`.
         """
         x = add_rows(draw(self.draw_fine, maps), fine4)
-        up = self.output_upscaling  # with the four cells of each before their channels
-        weight, bias = (
-            t.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1) for t in (up.weight, up.bias)
-        )
+        up = self.output_upscaling
+        weight, bias = kept(self, "cells", (up.weight, up.bias), self._cells_first)
         coarse = pixel_linear(cells.unflatten(1, (GRID, GRID)), weight, bias)
         coarse = coarse.reshape(-1, GRID, GRID, 2, 2, FINE[0]).transpose(2, 3)
         x = x.reshape(-1, GRID, 2, GRID, 2, FINE[0]) + coarse
@@ -270,6 +236,12 @@ class PocketMaskDecoder(MaskDecoder):
         last = self.upscaling_fine
         fine = pixel_linear(mixed, pointwise(last), bias_of(last))
         return F.relu_(add_rows(fine, fine2))
+
+    def _cells_first(self) -> list[torch.Tensor]:
+        """Return `output_upscaling` with the four cells of each before their channels."""
+        up = self.output_upscaling
+        parts = (t.unflatten(0, (-1, 4)).transpose(0, 1) for t in (up.weight, up.bias))
+        return [part.flatten(0, 1) for part in parts]
 
     @staticmethod
     def masks(hyper: torch.Tensor, upscaled: torch.Tensor) -> torch.Tensor:
@@ -285,8 +257,9 @@ class PocketMaskDecoder(MaskDecoder):
         # Weights for all four cells at once, most of them 0: cheaper than moving the features.
         spread = torch.einsum("bkc,ij->bcikj", hyper, torch.eye(4, device=hyper.device))
         weights = spread.flatten(3).flatten(1, 2).to(upscaled.dtype)  # B 4·FINE[1] 4·K
-        read = (upscaled.flatten(1, 2) @ weights).unflatten(2, (-1, 2, 2))
-        read = read.unflatten(1, (2 * GRID, 2 * GRID)).permute(0, 3, 1, 4, 2, 5)
+        # Few rows times many columns: the other way round takes nearly twice as long in float32.
+        read = (weights.mT @ upscaled.flatten(1, 2).mT).unflatten(2, (2 * GRID, 2 * GRID))
+        read = read.unflatten(1, (-1, 2, 2)).permute(0, 1, 4, 2, 5, 3)
         logits: torch.Tensor = read.flatten(4).flatten(2, 3)
         return logits
 
@@ -323,7 +296,7 @@ def decode(
     """
     image, directions, fine4, fine2 = features
     decoder, prompts = model.mask_decoder, PromptEmbedder(model.prompt_encoder)
-    maps, fine_maps = (PocketPromptEncoder.maps(batch, side) for side in (GRID, 2 * GRID))
+    maps, fine_maps = draw_maps(batch, (GRID, 2 * GRID))
     if mask_input is not None:
         earlier = F.avg_pool2d(mask_input[:, None].sigmoid(), 2)
         if has_mask is not None:
@@ -333,7 +306,9 @@ def decode(
     dense = model.prompt_encoder.masks(mask_input, has_mask, len(maps))
     fused = decoder.fuse(image, directions, dense, maps)
     tokens, token_mask = prompts.with_outputs(decoder, batch)
-    pe = model.prompt_encoder.get_dense_pe().to(fused.dtype)
+    encoder = model.prompt_encoder
+    where = (encoder.pe_layer.positional_encoding_gaussian_matrix,)
+    pe = kept(encoder, f"pe {fused.dtype}", where, lambda: encoder.get_dense_pe().to(fused.dtype))
     hidden, cells = run_two_way(
         decoder.transformer, fused.permute(0, 3, 1, 2), pe, tokens, token_mask
     )

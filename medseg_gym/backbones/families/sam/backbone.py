@@ -50,8 +50,8 @@ class SamBackbone(BatchedBackbone):
             self._image_pe = model.prompt_encoder.get_dense_pe()
 
     # encode -----------------------------------------------------------------------------------
-    def _input(self, image: np.ndarray) -> torch.Tensor:
-        """3 x h x w float32 in the encoder's frame, not yet padded, for one (H, W, 3) image."""
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        """Resize an (H, W, 3) image to the encoder's frame, h x w x 3 uint8, not yet padded."""
         if 2 * self.image_side * min(image.shape[:2]) < max(image.shape[:2]):
             raise BackboneError(
                 f"{self.name}: an image of {image.shape[:2]} (height, width) is too elongated: "
@@ -59,17 +59,24 @@ class SamBackbone(BatchedBackbone):
             )
         scale = self.image_side / max(image.shape[:2])
         height, width = (int(length * scale + 0.5) for length in image.shape[:2])
-        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-        pixels = to_device(np.array(resized), self.device)
+        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+    def _input(self, image: np.ndarray) -> torch.Tensor:
+        """3 x h x w float32 in the encoder's frame, not yet padded, for one (H, W, 3) image."""
+        pixels = to_device(self._resized(image), self.device)
         pixels = pixels.permute(2, 0, 1).float()
         normalised: torch.Tensor = (pixels - self.model.pixel_mean) / self.model.pixel_std
         return normalised
 
-    def _encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+    def _stacked(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+        """Return B x 3 x side x side encoder inputs, padded with 0, and B sizes (h, w) inside."""
         side = self.image_side
         inputs = [self._input(image) for image in images]
         padded = [F.pad(x, (0, side - x.shape[2], 0, side - x.shape[1])) for x in inputs]
-        stacked = torch.stack(padded)
+        return torch.stack(padded), [(x.shape[1], x.shape[2]) for x in inputs]
+
+    def _encode(self, images: Sequence[np.ndarray]) -> list[Embedding]:
+        stacked, sizes = self._stacked(images)
         # Encoders number relative positions wherever new tensors go: on the host they would be
         # copied from there, twice a layer, and waited for.
         with nullcontext() if self.device.type == "cpu" else self.device:
@@ -81,9 +88,9 @@ class SamBackbone(BatchedBackbone):
                 # Copies of their own, so that evicting one image frees its memory.
                 tuple(level[i].to(self.dtype, copy=True) for level in features),
                 image.shape[:2],
-                (x.shape[1], x.shape[2]),
+                size,
             )
-            for i, (image, x) in enumerate(zip(images, inputs, strict=True))
+            for i, (image, size) in enumerate(zip(images, sizes, strict=True))
         ]
 
     # decode -----------------------------------------------------------------------------------
