@@ -6,12 +6,11 @@
 # make docs   builds the documentation into out/site; a broken link is an error
 # make sft-tiny  from nothing to a small vision-language model that plays, into runs/tiny
 # make train-tiny  goes on with GRPO, PPO over turns and more fine-tuning, into runs/tiny_rl
-# make learning  array policies by imitation, PPO and repairing, with their tables, into runs/arrays
+# make learning  array policies by imitation, PPO and repairing, tables and figures, into runs/arrays
 # make pocket trains the packaged segmenter anew (under two hours on two cores), into runs/pocket
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-COMMA := ,
 KEY := $(shell (cat pyproject.toml; $(PYTHON) -V) | cksum | cut -d' ' -f1)
 
 .PHONY: demo test slow lint docs installed pocket sft-tiny train-tiny learning
@@ -51,8 +50,6 @@ train-tiny: sft-tiny
 learning: $(VENV)/.dev-$(KEY)
 	$(BIN)/python -m benchmarks.learning.arrays --out runs/arrays --seeds 0,1,2 --tasks abdomen --repair abdomen
 	$(BIN)/python -m benchmarks.learning.arrays --out runs/arrays --seeds 0 --tasks random --ppo none
-	$(BIN)/python -m benchmarks.policies.repairing --cases phantoms:abdomen --limit 240 --out runs/arrays/repairing \
-	    --policies "stop,box-to-point,oracle-box-click$(foreach run,dagger ppo repair,$(foreach seed,0 1 2,$(COMMA)sb3:runs/arrays/$(run)-abdomen-$(seed)))"
 
 # Dependencies are kept by a stamp of pyproject.toml; the package itself is always this checkout.
 $(VENV)/.core-$(KEY):

@@ -74,6 +74,16 @@ def kinds_of(source: CaseSource, keys: Sequence[str]) -> list[str]:
     return kinds
 
 
+def is_repaired(
+    records: Sequence[CaseRecord], expert: Sequence[CaseRecord], calls: int, within: float
+) -> list[bool]:
+    """Return for every case whether Dice comes close enough to the expert's; see `run`."""
+    return [
+        one.dice_after(calls) >= other.dice_after(calls) - within
+        for one, other in zip(records, expert, strict=True)
+    ]
+
+
 def summarise(
     records: Sequence[CaseRecord],
     expert: Sequence[CaseRecord],
@@ -94,12 +104,7 @@ def summarise(
         Each with `kind`, `cases`, `start`, `dice` after every call and `repaired`, the share of
         repaired episodes, with its `interval` over groups.
     """
-    good = np.array(
-        [
-            one.dice_after(calls) >= other.dice_after(calls) - within
-            for one, other in zip(records, expert, strict=True)
-        ]
-    )
+    good = np.array(is_repaired(records, expert, calls, within))
     lines = []
     for kind in ("all", *KINDS, "absent"):
         chosen = [n for n, own in enumerate(kinds) if kind in ("all", own)]

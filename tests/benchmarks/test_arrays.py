@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 pytest.importorskip("stable_baselines3")
@@ -39,7 +41,7 @@ def test_the_whole_chain_runs_and_goes_on(tmp_path, capsys):
         "localizer=4,localizer_steps=2,localizer_images=8,random_localizer_steps=2,"
         "random_localizer_images=8,repair_updates=1,pool=8,repair_pool=8,image_size=32,width=8,"
         "backbone=ellipse,"
-        "played=ellipse,precision=float32,test=8"
+        "played=ellipse,precision=float32,test=8,repair_test=8"
     )
     arguments = {
         "out": tmp_path / "arrays",
@@ -48,7 +50,12 @@ def test_the_whole_chain_runs_and_goes_on(tmp_path, capsys):
         "settings": small,
     }
     run(**arguments, repair="abdomen")
-    assert "imitation (DAgger)" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "imitation (DAgger)" in shown and "imitation going on with wrong masks" in shown
+    repairs = json.loads((tmp_path / "arrays" / "repairing-abdomen.json").read_text())
+    stop = repairs["rows"][0]
+    assert stop["policy"] == "stop at once" and len(set(stop["dice"])) == 1
+    assert set(repairs["less_imitation"]) == {"PPO from it", "imitation going on with wrong masks"}
     names = ("dagger-abdomen-0", "ppo-abdomen-0", "repair-abdomen-0", "dagger-random-0")
     folders = [tmp_path / "arrays" / name for name in names]
     assert all(is_done(folder, 64) for folder in folders)

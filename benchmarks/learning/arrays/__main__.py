@@ -3,9 +3,9 @@
     python -m benchmarks.learning.arrays --out runs/arrays --seeds 0,1,2
 
 Needs no network and no files. Per task and seed one imitation; from it one run of PPO, and with
-`--repair` one more imitation on episodes that begin with a wrong mask, for
-`benchmarks.policies.repairing` to play. Then a table over held-out cases, with the oracle, the
-annotator, the location prior and the same networks shown other cases' images. What is done is not
+`--repair` one more imitation on episodes that begin with a wrong mask. Then a table over held-out
+cases, with the oracle, the annotator, the location prior and the same networks shown other cases'
+images, and with `--repair` one of the wrong masks that each repairs. What is done is not
 done again when the same command is given again, and a run that was killed goes on from its newest
 checkpoint. Several processes may share the work, with other `--seeds` and `--train-only`, in one
 folder. All cases are synthetic.
@@ -21,6 +21,7 @@ import typer
 from medseg_agents.runs.folder import RunFolder
 from medseg_agents.runs.machine import describe_machine
 
+from benchmarks.learning.arrays.repairs import make_repair_table
 from benchmarks.learning.arrays.sizes import TASKS, Sizes
 from benchmarks.learning.arrays.table import make_table
 from benchmarks.shared.sizes import claim, read_settings
@@ -78,6 +79,9 @@ def run(
     for task in () if train_only else tasks.split(","):
         methods = ["dagger", *(["ppo"] if task in ppo.split(",") else [])]
         make_table(task, methods, numbers, sizes, out, describe_machine(), console)
+        if task in repair.split(","):
+            methods = [*methods, "repair"]
+            make_repair_table(task, methods, numbers, sizes, out, describe_machine(), console)
 
 
 def is_done(folder: Path, steps: int) -> bool:

@@ -13,6 +13,11 @@ TASKS = {"abdomen": "phantoms:abdomen", "random": "phantoms:abdomen?position=ran
 """Cases by the name in folders."""
 
 
+def begun_wrong(cases: str) -> str:
+    """Return the spec of the same cases, begun with a wrong mask."""
+    return f"{cases}{'&' if '?' in cases else '?'}initial_mask=wrong"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
     """Sizes of the runs.
@@ -38,6 +43,7 @@ class Sizes:
         played: Segmenter of the table.
         precision: Of the network while it imitates.
         test: Held-out cases of the table.
+        repair_test: Held-out cases of the table of repairing.
     """
 
     steps: int = 2048
@@ -60,6 +66,7 @@ class Sizes:
     played: str = "pocket"
     precision: str = "float32"
     test: int = 200
+    repair_test: int = 240
 
     def run(self, out: Path, method: str, task: str, seed: int) -> Path:
         """Folder of a run."""
@@ -83,8 +90,7 @@ class Sizes:
 
     def repair(self, out: Path, task: str, seed: int) -> DaggerConfig:
         """Settings of an imitation that goes on with episodes that begin with a wrong mask."""
-        cases = f"{TASKS[task]}{'&' if '?' in TASKS[task] else '?'}initial_mask=wrong"
-        changed = {"cases": cases, "pool": self.repair_pool}
+        changed = {"cases": begun_wrong(TASKS[task]), "pool": self.repair_pool}
         return DaggerConfig(
             **{**self._shared(task, seed), **changed},
             start=str(self.run(out, "dagger", task, seed)),
