@@ -112,6 +112,8 @@ def test_two_methods_are_trained_from_nothing_and_go_on(tmp_path):
     assert list(rows) == ["start", "default", "cispo", "sft", "no_overlay"]
     assert {row["cases"] for row in rows.values()} == {24}
     assert rows["default"]["return_over_start_low"] != "" == rows["default"]["return_over_default"]
+    # No target is absent in these scenes.
+    assert rows["cispo"]["present_dice_1_over_start"] == rows["cispo"]["dice_1_over_start"]
     assert (out / "differences.png").stat().st_size > 5000
     assert (out / "table.md").read_text().count("\n") == 7
     made = (out / "runs" / "default-1" / "model" / "model.safetensors").stat().st_mtime_ns

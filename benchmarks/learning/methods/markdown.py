@@ -14,6 +14,7 @@ _HEADER = (
     *(f"less the start, limited, a call at {cost:g} [95 %]" for cost in CALL_COSTS),
     *("less the default [95 %]", "Dice", "Dice less the default [95 %]"),
     *("Dice after call 1 less the start's [95 %]", "after call 3 [95 %]"),
+    *("where the target is there, after call 1 [95 %]", "after call 3 [95 %]"),
     *("clipped", "groups without spread", "CPU minutes"),
 )
 
@@ -43,6 +44,8 @@ def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             dice,
             spread(row, "dice_1_over_start"),
             spread(row, "dice_3_over_start"),
+            spread(row, "present_dice_1_over_start"),
+            spread(row, "present_dice_3_over_start"),
             share(row["clipped"]),
             share(row["flat_groups"]),
             row["cpu_minutes"].replace(" ", ", "),

@@ -122,6 +122,7 @@ def _start_row(runs: list[list[CaseRecord]], sizes: Sizes) -> dict[str, Any]:
     row |= {"method": START, "options": ""}
     for other in (START, DEFAULT):
         row |= _difference(other, runs, None)
+    row |= _present(runs, None)
     row |= _over_limited(runs, None, sizes)
     row |= {"episodes": "", "same_weights_as_default": 0}
     return row | dict.fromkeys((*_SIGNS, "cpu_minutes"), "")
@@ -141,6 +142,7 @@ def _row(
     row |= {"method": name, "options": METHODS[name].options}
     row |= _difference(START, records[name], starts)
     row |= _difference(DEFAULT, records[name], None if name == DEFAULT else records[DEFAULT])
+    row |= _present(records[name], starts)
     row |= _over_limited(records[name], starts, sizes)
     runs = [trained(out, name, seed, sizes) for seed in seeds]
     row["episodes"] = " ".join(str(run.episodes) for run in runs)
@@ -155,6 +157,13 @@ def _row(
     spent = [minutes.get(f"{name}, seed {seed}", {}).get("cpu_minutes") for seed in seeds]
     row["cpu_minutes"] = " ".join(f"{value:.1f}" for value in spent if value is not None)
     return row
+
+
+def _present(runs: Sequence[Records], starts: Sequence[Records] | None) -> dict[str, Any]:
+    """Differences to the start where the target is there: leaving absent ones alone gains none."""
+    there = [[[r for r in run if r.area] for run in some] for some in (runs, starts or runs)]
+    row = _difference(START, there[0], None if starts is None else there[1])
+    return {f"present_{key}": value for key, value in row.items() if key.startswith("dice_")}
 
 
 def _over_limited(
