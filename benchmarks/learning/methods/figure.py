@@ -14,7 +14,7 @@ def plot_differences(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Draw one line a method in two panels; dots are seeds, bars intervals of 95 %."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 1.2 + 0.28 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(10, 1.2 + 0.28 * len(rows)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for panel, other in zip(panels, ("start", "default"), strict=True):
         key = f"return_over_{other}"
@@ -30,7 +30,7 @@ def plot_differences(rows: Sequence[dict[str, Any]], path: Path) -> None:
             seeds = [float(value) for value in row[f"{key}_by_seed"].split()]
             panel.plot(seeds, [place] * len(seeds), "|", color="black", markersize=7)
         panel.axvline(0, color="black", linewidth=0.8)
-        panel.set_xlabel(f"return less that of the {other}, held-out cases")
+        panel.set_xlabel(f"return less the {other}'s, held-out cases")
         panel.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(rows)), [row["policy"] for row in rows])
     panels[0].invert_yaxis()
