@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import torch
 
-from medseg_gym.backbones.batching.transfer import to_device
 from medseg_gym.backbones.finite import NonFiniteError
 from medseg_gym.backbones.protocol import Backbone, Embedding, PromptRow
 from medseg_gym.cases import Case
@@ -48,7 +47,10 @@ def decode_masks(
 
 
 def begin_with_text(
-    backbone: Backbone, cases: Sequence[Case], embeddings: Sequence[Embedding]
+    backbone: Backbone,
+    cases: Sequence[Case],
+    embeddings: Sequence[Embedding],
+    truths: Sequence[torch.Tensor],
 ) -> list[Case]:
     """Give every case that has no initial mask the one that its target's text alone makes.
 
@@ -56,6 +58,7 @@ def begin_with_text(
         backbone: Takes text without a box or a click.
         cases: That begin.
         embeddings: Of their images.
+        truths: Of the cases, see `decode_masks`.
 
     Raises:
         BackboneError: It cannot read a text, or its numbers are not finite.
@@ -65,9 +68,8 @@ def begin_with_text(
     if not bare:
         return begun
     rows = [PromptRow(embeddings[i], text=begun[i].target) for i in bare]
-    of_rows = [begun[i] for i in bare]
-    truths = [to_device(case.mask.copy(), backbone.device) for case in of_rows]
-    measured, _ = decode_masks(backbone, rows, of_rows, truths)
+    of_rows, of_truths = [begun[i] for i in bare], [truths[i] for i in bare]
+    measured, _ = decode_masks(backbone, rows, of_rows, of_truths)
     for i, one in zip(bare, measured, strict=True):
         begun[i] = replace(begun[i], initial_mask=one.mask.cpu().numpy())
     return begun

@@ -154,11 +154,11 @@ class EpisodeEngine(SlotEngine[Episode]):
                 raise
             names = case_names([cases[i] for i in ill])
             raise NonFiniteError(error.backbone, error.what, ill, names) from None
+        truths = self._truths(cases)
         if self.options.text_start:
-            cases = begin_with_text(self.backbone, cases, embeddings)
+            cases = begin_with_text(self.backbone, cases, embeddings, truths)
         logits = self._mask_inputs.of([case.initial_mask for case in cases], embeddings)
         started = []
-        truths = self._truths(cases)
         for slot, case, limit, embedding, begun, truth in zip(
             slots, cases, limits, embeddings, logits, truths, strict=True
         ):

@@ -20,8 +20,6 @@ from medseg_gym.serving.errors import ServiceError
 from medseg_gym.serving.sessions.book import SessionBook
 from medseg_gym.serving.sessions.session import Session
 
-"""Kind of prompt that a segmenter must take for a tool; the others need none."""
-
 
 @dataclass(eq=False)
 class ImageGame(Game):

@@ -159,8 +159,7 @@ def evaluate_all(
             files.append("overlays.png")
         if options.filmstrips:
             backbone = backbones.load(options.backbone, options.checkpoint, options.device)
-            steps, path = options.max_steps, out / "filmstrips.png"
-            if draw_filmstrips(images, source, backbone, steps, options.filmstrips, path):
+            if draw_filmstrips(images, source, backbone, options, out / "filmstrips.png"):
                 files.append("filmstrips.png")
     files += volumes.write(out, "summary_volumes.csv", {"left_out": left_out})
     files += ["masks/"] if options.save_masks else []

@@ -14,18 +14,13 @@ from rich.console import Console
 
 from medseg_agents import policies
 from medseg_agents.evaluation.case_record import CaseRecord, EpisodeRecord, of_images
-from medseg_agents.evaluation.evaluate import Outcome, RecordFile
+from medseg_agents.evaluation.evaluate import Outcome, RecordFile, file_name
 from medseg_agents.evaluation.failed_cases import (
     FailedCase,
     need_played,
     pair_by_case,
 )
-from medseg_agents.evaluation.figures import (
-    draw_filmstrips_of,
-    draw_overlays,
-    file_name,
-    plot_calls_used,
-)
+from medseg_agents.evaluation.figures import draw_filmstrips_of, draw_overlays, plot_calls_used
 from medseg_agents.evaluation.medsam_agent_results import write_json
 from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.evaluation.playing import Entry, SplitPlayer, SplitWork

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -252,3 +253,8 @@ def run_settings(
         **({"policy_settings": policy.settings} if hasattr(policy, "settings") else {}),
         "reward": options.reward if isinstance(options.reward, str) else repr(options.reward),
     }
+
+
+def file_name(text: str) -> str:
+    """Return the end of a text with marks that file systems refuse replaced."""
+    return re.sub(r"[^\w.=-]", "-", text)[-120:]

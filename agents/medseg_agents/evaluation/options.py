@@ -160,8 +160,8 @@ class PlayingOptions(
     """
 
     filmstrips: int = 0
-    """Episodes of every policy that are played again and drawn step by step, under filmstrips/:
-    evenly spread from the best final Dice to the worst. Images and slices alone.
+    """Episodes of every policy that are played again and drawn step by step: evenly spread from the
+    best final Dice to the worst. Images and slices alone.
     """
 
     max_failures: int = MAX_FAILURES

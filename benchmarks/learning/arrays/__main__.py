@@ -13,6 +13,7 @@ folder. All cases are synthetic.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ from medseg_agents.runs.machine import describe_machine
 from benchmarks.learning.arrays.repairs import make_repair_table
 from benchmarks.learning.arrays.sizes import TASKS, Sizes
 from benchmarks.learning.arrays.table import make_table
+from benchmarks.learning.arrays.trained import Trained
 from benchmarks.shared.sizes import claim, read_settings
 from medseg_gym.display.terminal import make_console
 from medseg_gym.errors import MedSegError
@@ -77,11 +79,17 @@ def run(
                 console.rule(folder.name)
                 train_sb3(going_on, folder, resume)
     for task in () if train_only else tasks.split(","):
-        methods = ["dagger", *(["ppo"] if task in ppo.split(",") else [])]
-        make_table(task, methods, numbers, sizes, out, describe_machine(), console)
+        trained = Trained(
+            task=task,
+            methods=["dagger", *(["ppo"] if task in ppo.split(",") else [])],
+            seeds=numbers,
+            sizes=sizes,
+            out=out,
+            machine=describe_machine(),
+        )
+        make_table(trained, console)
         if task in repair.split(","):
-            methods = [*methods, "repair"]
-            make_repair_table(task, methods, numbers, sizes, out, describe_machine(), console)
+            make_repair_table(replace(trained, methods=[*trained.methods, "repair"]), console)
 
 
 def is_done(folder: Path, steps: int) -> bool:

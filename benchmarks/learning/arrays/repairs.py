@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from medseg_agents import policies
 from medseg_agents.evaluation.case_record import CaseRecord
-from medseg_agents.evaluation.comparison import compare
 from medseg_agents.evaluation.options import CompareOptions
 from rich.console import Console
 
-from benchmarks.learning.arrays.sizes import TASKS, Sizes, begun_wrong
-from benchmarks.learning.tiny_table import named
+from benchmarks.learning.arrays.sizes import TASKS, begun_wrong
+from benchmarks.learning.arrays.trained import Trained
 from benchmarks.policies.repairing import is_repaired, kinds_of
+from benchmarks.shared.markdown import markdown_table
 from medseg_gym.cases import load_cases
 from medseg_gym.display.numbers import with_interval
 from medseg_gym.statistics import interval_over_runs
-from medseg_gym.storage.atomic_write import atomic_write
 
 EXPERT = "oracle-click"
 CALLS, WITHIN = 3, 0.05
@@ -36,48 +32,34 @@ _TITLES = {
 }
 
 
-def make_repair_table(
-    task: str,
-    methods: Sequence[str],
-    seeds: Sequence[int],
-    sizes: Sizes,
-    out: Path,
-    machine: str,
-    console: Console,
-) -> dict[str, Any]:
+def make_repair_table(trained: Trained, console: Console) -> dict[str, Any]:
     """Play every policy on wrong masks; write repairing-TASK.json and .md, and print the latter.
 
     Args:
-        task: Of `TASKS`.
-        methods: That were trained, "dagger" first.
-        seeds: Likewise.
-        sizes: Of the runs.
-        out: Their folder.
-        machine: It was measured on.
+        trained: The runs.
         console: To print on.
     """
+    task, methods, seeds = trained.task, trained.methods, trained.seeds
     cases = begun_wrong(TASKS[task])
     learnt = {method: [f"{method}, seed {seed}" for seed in seeds] for method in methods}
     specs = {EXPERT: EXPERT, **_OTHERS}
     for method, labels in learnt.items():
         for label, seed in zip(labels, seeds, strict=True):
-            specs[label] = f"sb3:{sizes.run(out, method, task, seed)}"
+            specs[label] = f"sb3:{trained.run(method, seed)}"
     options = CompareOptions(
-        cases=cases, backbones=(sizes.played,), limit=sizes.repair_test, max_steps=CALLS
+        cases=cases,
+        backbones=(trained.sizes.played,),
+        limit=trained.sizes.repair_test,
+        max_steps=CALLS,
     )
-    folder = out / "repairing" / task
-    comparison = compare(
-        [named(label, policies.make(spec)) for label, spec in specs.items()], options, folder
-    )
-    comparison.write(folder)
-    played = {label: records for (_, label), records in comparison.records.items()}
+    played = trained.play(specs, options, trained.out / "repairing" / task)
     sets = {label: [played[label]] for label in _OTHERS}
     sets |= {_TITLES[method]: [played[label] for label in learnt[method]] for method in methods}
     kinds = kinds_of(load_cases(cases, "test"), [record.case for record in played[EXPERT]])
     repaired = {label: _repaired(runs, played[EXPERT]) for label, runs in sets.items()}
     groups = [record.group for record in played[EXPERT]]
     start = repaired[_TITLES["dagger"]]
-    result: dict[str, Any] = {"machine": machine, "cases": cases, "seeds": list(seeds)}
+    result: dict[str, Any] = {"machine": trained.machine, "cases": cases, "seeds": list(seeds)}
     result["expert_dice"] = _dice_by_call([played[EXPERT]])
     result["rows"] = [_row(label, sets[label], repaired[label], groups, kinds) for label in sets]
     result["less_imitation"] = {
@@ -88,10 +70,7 @@ def make_repair_table(
         for method in methods
         if method != "dagger"
     }
-    atomic_write(out / f"repairing-{task}.json", json.dumps(result, indent=1))
-    text = as_markdown(result)
-    atomic_write(out / f"repairing-{task}.md", text)
-    console.print(text, markup=False, soft_wrap=True)
+    trained.keep(f"repairing-{task}", result, as_markdown(result), console)
     return result
 
 
@@ -137,9 +116,8 @@ def as_markdown(result: Mapping[str, Any]) -> str:
         *kinds,
         "Dice at the start, after calls 1, 2, 3",
     ]
-    lines = [head, ["---"] * len(head)]
     dice = ", ".join(f"{value:.3f}" for value in result["expert_dice"])
-    lines.append(["oracle: clicks", "1", "", *("1" for _ in kinds), dice])
+    lines = [["oracle: clicks", "1", "", *("1" for _ in kinds), dice]]
     for row in result["rows"]:
         seeds = ", ".join(f"{value:.3f}" for value in row["by_seed"])
         lines.append(
@@ -151,7 +129,7 @@ def as_markdown(result: Mapping[str, Any]) -> str:
                 ", ".join(f"{value:.3f}" for value in row["dice"]),
             ]
         )
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    text = markdown_table(head, lines) + "\n"
     for label, less in result["less_imitation"].items():
         change = with_interval(less["repaired"], less["interval"], "+")
         text += f"\n{label}, less imitation alone: {change} of the episodes.\n"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from medseg_agents import policies
 from medseg_agents.arrays.dagger.config import DaggerConfig
 from medseg_agents.arrays.localizer.training import FOLDER
 from medseg_agents.evaluation.case_record import CaseRecord
-from medseg_agents.evaluation.comparison import compare
 from medseg_agents.evaluation.figures import plot_calls_used
 from medseg_agents.evaluation.options import CALL_COSTS, CompareOptions
 from medseg_agents.evaluation.stopping import best_limit, returns_after
@@ -21,38 +18,27 @@ from medseg_agents.runs.curve import plot_curves
 from medseg_agents.runs.log import read_progress
 from rich.console import Console
 
-from benchmarks.learning.arrays.sizes import TASKS, Sizes
-from benchmarks.learning.tiny_table import named
+from benchmarks.learning.arrays.sizes import TASKS
+from benchmarks.learning.arrays.trained import Trained
+from benchmarks.shared.markdown import markdown_table
 from medseg_gym.display.numbers import with_interval
 from medseg_gym.statistics import interval_over_runs
-from medseg_gym.storage.atomic_write import atomic_write
 
 ORACLE = "oracle: clicks"
 _TITLES = {"dagger": "imitation (DAgger)", "ppo": "PPO from it"}
 
 
-def make_table(
-    task: str,
-    methods: Sequence[str],
-    seeds: Sequence[int],
-    sizes: Sizes,
-    out: Path,
-    machine: str,
-    console: Console,
-) -> dict[str, Any]:
+def make_table(trained: Trained, console: Console) -> dict[str, Any]:
     """Play every policy; write TASK.json, TASK.md and the runs' curves, and print the table.
 
     `table/TASK` has the figures of `medseg compare`, six episodes of every policy among them.
 
     Args:
-        task: Of `TASKS`.
-        methods: That were trained, "dagger" first.
-        seeds: Likewise.
-        sizes: Of the runs.
-        out: Their folder.
-        machine: It was measured on.
+        trained: The runs.
         console: To print on.
     """
+    task, methods, seeds = trained.task, trained.methods, trained.seeds
+    sizes, out = trained.sizes, trained.out
     cases = TASKS[task]
     learnt = {
         (method, seed): f"{_TITLES[method]}, seed {seed}" for method in methods for seed in seeds
@@ -64,7 +50,7 @@ def make_table(
         "the annotator": DaggerConfig().annotator,
     }
     for (method, seed), label in learnt.items():
-        specs[label] = f"sb3:{sizes.run(out, method, task, seed)}"
+        specs[label] = f"sb3:{trained.run(method, seed)}"
         if method == "dagger":
             specs[f"{label}, other images"] = f"shuffled-images:{specs[label]}"
     options = CompareOptions(
@@ -75,13 +61,7 @@ def make_table(
         by="target",
         filmstrips=6,
     )
-    comparison = compare(
-        [named(label, policies.make(spec)) for label, spec in specs.items()],
-        options,
-        out / "table" / task,
-    )
-    comparison.write(out / "table" / task)
-    played = {label: records for (_, label), records in comparison.records.items()}
+    played = trained.play(specs, options, out / "table" / task)
     sets = {label: [played[label]] for label in specs if label not in learnt.values()}
     sets = {k: v for k, v in sets.items() if not k.endswith("other images")}
     for method in methods:
@@ -93,7 +73,7 @@ def make_table(
     oracle = float(np.mean([record.dice[-1] for record in played[ORACLE]]))
     rows = [_row(label, runs, oracle, steps) for label, runs in sets.items()]
     result: dict[str, Any] = {
-        "machine": machine,
+        "machine": trained.machine,
         "cases": cases,
         "sizes": asdict(sizes),
         "seeds": list(seeds),
@@ -101,15 +81,12 @@ def make_table(
         "targets": _by_target(sets),
     }
     result["cpu_minutes"] = {
-        label: _cpu_minutes(sizes.run(out, method, task, seed))
-        for (method, seed), label in learnt.items()
+        label: _cpu_minutes(trained.run(method, seed)) for (method, seed), label in learnt.items()
     }
     if "ppo" in methods:
         result["ppo_less_start"] = _over_start(sets[_TITLES["ppo"]], sets[_TITLES["dagger"]], steps)
-    progress = {
-        run.name: read_progress(run)
-        for run in (sizes.run(out, method, task, seed) for method, seed in learnt)
-    }
+    folders = [trained.run(method, seed) for method, seed in learnt]
+    progress = {folder.name: read_progress(folder) for folder in folders}
     drawn = {
         label: [record for run in runs for record in run]
         for label, runs in sets.items()
@@ -117,10 +94,7 @@ def make_table(
     }
     plot_calls_used(drawn, out / f"calls-{task}.png", f"{cases}, test split (synthetic)")
     plot_curves(progress, out / f"curves-{task}.png", {ORACLE: oracle})
-    atomic_write(out / f"{task}.json", json.dumps(result, indent=1))
-    text = as_markdown(result)
-    atomic_write(out / f"{task}.md", text)
-    console.print(text, markup=False, soft_wrap=True)
+    trained.keep(task, result, as_markdown(result), console)
     return result
 
 
@@ -221,7 +195,7 @@ def _by_target(sets: dict[str, list[list[CaseRecord]]]) -> dict[str, dict[str, f
 def as_markdown(result: dict[str, Any]) -> str:
     """Return the tables as Markdown."""
     head = ["policy", "Dice [95 %]", "by seed", "of the oracle", "after call 1, 2, 3", "actions"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for row in result["rows"]:
         seeds = ", ".join(f"{value:.3f}" for value in row["dice_by_seed"])
         lines.append(
@@ -235,7 +209,7 @@ def as_markdown(result: dict[str, Any]) -> str:
             ]
         )
     stops = ["policy", "a call costs", "own stops [95 %]", "best limit (calls)", "best stop"]
-    stopping = [stops, ["---"] * len(stops)]
+    stopping = []
     for row in result["rows"]:
         for line in row["stopping"]:
             limits = ", ".join(str(limit) for limit in line["best_limits"])
@@ -249,13 +223,12 @@ def as_markdown(result: dict[str, Any]) -> str:
                 ]
             )
     labels = [row["policy"] for row in result["rows"] if row["policy"] != "stop at once"]
-    parts = [["target", *labels], ["---"] * (1 + len(labels))]
-    for target, dice in result["targets"].items():
-        parts.append([target, *(f"{dice[label]:.2f}" for label in labels)])
-    text = "\n\n".join(
-        "\n".join("| " + " | ".join(line) + " |" for line in table)
-        for table in (lines, stopping, parts)
-    )
+    parts = [
+        [target, *(f"{dice[label]:.2f}" for label in labels)]
+        for target, dice in result["targets"].items()
+    ]
+    tables = ((head, lines), (stops, stopping), (["target", *labels], parts))
+    text = "\n\n".join(markdown_table(*table) for table in tables)
     if "ppo_less_start" in result:
         less = result["ppo_less_start"]
         text += "\n\nPPO less its start: Dice "

@@ -27,7 +27,7 @@ from medseg_agents.runs.machine import describe_machine
 from benchmarks.learning.methods.budget import is_trained, start_is_made
 from benchmarks.learning.methods.catalogue import choose_methods
 from benchmarks.learning.methods.sizes import Sizes, chain_of
-from benchmarks.learning.methods.table import make_table, play, play_start
+from benchmarks.learning.methods.table import make_table, play
 from benchmarks.learning.methods.training import make_start, train
 from benchmarks.learning.tiny_chain import Stages
 from benchmarks.shared.sizes import claim, read_settings
@@ -59,8 +59,7 @@ def run(
         if not start_is_made(out, name, sizes, numbers):
             start = chain_of(out, name, 0, sizes)
             stages.run(start.name, partial(make_start, sizes, name, out))
-        for seed in numbers:
-            play_start(name, seed, sizes, out)
+    for name in names:
         for seed in numbers:
             if not is_trained(out, name, seed):
                 stages.run(f"{name}, seed {seed}", partial(train, name, seed, sizes, out))

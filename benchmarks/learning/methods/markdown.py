@@ -8,6 +8,7 @@ from typing import Any
 from medseg_agents.evaluation.options import CALL_COSTS
 
 from benchmarks.learning.methods.catalogue import DEFAULT, START
+from benchmarks.shared.markdown import markdown_table
 
 _HEADER = (
     *("method", "options", "return", "by seed", "less the start [95 %]"),
@@ -25,7 +26,7 @@ def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     Args:
         rows: Of `make_table`.
     """
-    lines = [_line(_HEADER), _line(["---"] * len(_HEADER))]
+    lines = []
     for row in rows:
         start, default = row["method"] == START, row["method"] == DEFAULT
         same = not start and not default and row["same_weights_as_default"] == row["seeds"]
@@ -50,8 +51,8 @@ def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
             share(row["flat_groups"]),
             row["cpu_minutes"].replace(" ", ", "),
         ]
-        lines.append(_line(cells))
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown_table(_HEADER, lines) + "\n"
 
 
 def limited_key(cost: float) -> str:
@@ -74,7 +75,3 @@ def spread(row: Mapping[str, Any], key: str) -> str:
 def share(value: float | str) -> str:
     """Return a share of 1 as per cent; "" stays."""
     return value if isinstance(value, str) else f"{value:.1%}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -50,10 +50,16 @@ def play(name: str, seed: int, sizes: Sizes, out: Path) -> list[CaseRecord]:
     return _play(trained(out, name, seed, sizes).model, f"{name}, seed {seed}", sizes, out)
 
 
-def play_start(name: str, seed: int, sizes: Sizes, out: Path) -> list[CaseRecord]:
-    """Play them with the model that a method's run begins from, which many may share."""
-    model = start_of(out, name, seed, sizes)
-    return _play(model, f"{START}, {model.parts[-3]}", sizes, out)
+def _play_starts(
+    names: Sequence[str], seeds: Sequence[int], sizes: Sizes, out: Path
+) -> dict[str, list[list[CaseRecord]]]:
+    """Play them with the models that the runs begin from, of which many are the same."""
+    models = {name: [start_of(out, name, seed, sizes) for seed in seeds] for name in names}
+    played = {
+        model: _play(model, f"{START}, {model.parts[-3]}", sizes, out)
+        for model in dict.fromkeys(model for some in models.values() for model in some)
+    }
+    return {name: [played[model] for model in some] for name, some in models.items()}
 
 
 def _play(model: Path, label: str, sizes: Sizes, out: Path) -> list[CaseRecord]:
@@ -93,7 +99,7 @@ def make_table(
         Its rows.
     """
     records = {name: [play(name, seed, sizes, out) for seed in seeds] for name in names}
-    starts = {name: [play_start(name, seed, sizes, out) for seed in seeds] for name in names}
+    starts = _play_starts(names, seeds, sizes, out)
     rows = [_start_row(starts[DEFAULT], sizes)]
     rows += [_row(name, records, starts[name], seeds, sizes, out, minutes) for name in names]
     result = {

@@ -35,16 +35,16 @@ class DicomSeries:
                 folders.setdefault(id, folder)
         return folders
 
-    def image(self, id: str) -> Path:
+    def image(self, id: str, folder: Path) -> Path:
         """Return the NRRD of a series.
 
+        Args:
+            id: SeriesInstanceUID.
+            folder: Of its files, from `ids`.
+
         Raises:
-            ServiceError: 404 where there is none, 422 where it is no volume of grey values, 413
-                where it is too large.
+            ServiceError: 422 where it is no volume of grey values, 413 where it is too large.
         """
-        folder = self.ids().get(id)
-        if folder is None:
-            raise ServiceError(f"the service has no series {id[:80]!r}", 404)
         path = Path(self._made.name, f"{id}.nrrd")
         if not path.is_file():
             self._write(path, id, self._series_of(folder)[id])

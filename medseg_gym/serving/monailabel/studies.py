@@ -69,15 +69,22 @@ class StudyFolder:
         Raises:
             ServiceError: 404.
         """
+        return self._file_of(id, self._find(id))
+
+    def _find(self, id: str) -> Path:
+        """Return an image file, or the folder of a series; 404."""
         path = self.images().get(id)
-        if path is not None and path.is_dir():
-            assert self._series is not None
-            with self._lock:
-                return self._series.image(id)
         if path is None:
             hint = "" if self.root is not None else "; its datastore is that of --studies FOLDER"
             raise ServiceError(f"the service has no image of id {id[:60]!r}{hint}", 404)
         return path
+
+    def _file_of(self, id: str, path: Path) -> Path:
+        """Return the file of what `images` has, which of a series may have to be made first."""
+        if self._series is None or not path.is_dir():
+            return path
+        with self._lock:
+            return self._series.image(id, path)
 
     def labels(self) -> dict[str, dict[str, Path]]:
         """Return the labels by tag and by id of their image."""
@@ -108,8 +115,9 @@ class StudyFolder:
 
     def image_info(self, id: str) -> dict[str, Any]:
         """Return name and time of an image."""
-        self.image(id)
-        return _info(self.images()[id])
+        place = self._find(id)
+        self._file_of(id, place)  # refuses a series that cannot be read
+        return _info(place)
 
     def status(self) -> dict[str, Any]:
         """Return counts of images and labels, with MONAI Label's fields."""
@@ -143,14 +151,14 @@ class StudyFolder:
     def next_image(self) -> dict[str, Any]:
         """Return the first image without a final label; empty where all have one."""
         done = self.labels().get(FINAL, {})
-        for id in self.images():
+        for id, place in self.images().items():
             if id not in done:
-                path = self.image(id)
+                path = self._file_of(id, place)
                 digest = hashlib.sha256()
                 with path.open("rb") as file:
                     while block := file.read(1 << 20):
                         digest.update(block)
-                return {"id": id, **self.image_info(id), "checksum": f"SHA256:{digest.hexdigest()}"}
+                return {"id": id, **_info(place), "checksum": f"SHA256:{digest.hexdigest()}"}
         return {}
 
     # what comes --------------------------------------------------------------------------------

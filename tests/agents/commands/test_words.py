@@ -11,6 +11,7 @@ from PIL import Image
 
 pytest.importorskip("transformers")
 
+from medseg_agents.evaluation.figures import filmstrips
 from medseg_agents.policies.specs import PolicySpec
 
 from medseg_gym import annotators, backbones
@@ -87,6 +88,19 @@ def test_recordings_keep_words_and_replay_with_them(medseg, sam3, by_words):
         assert (one.initial_mask != by_words[one.key.case]).sum() < 9
         assert one.facts.options["text_prompt"] and one.facts.options["text_start"]
     medseg("trajectories", "replay", "t", "--backbone", sam3)  # fails where masks differ
+
+
+def test_filmstrips_are_played_with_the_words(medseg, sam3, monkeypatch):
+    drawn: list = []
+    monkeypatch.setattr(filmstrips, "contact_sheet", lambda rows, path: drawn.extend(rows))
+    medseg("eval", *CASES, "--backbone", sam3, "--policy", "oracle-box", "--text-start",
+           "--text-prompt", "--filmstrips", "8", "--out", "e")  # fmt: skip
+    records = map(json.loads, Path("e/records.jsonl").read_text().splitlines()[1:])
+    dices = {record["case"]: record["dice"] for record in records}
+    assert len(drawn) == 8 and any(dice[0] > 0 for dice in dices.values())
+    for _, episode in drawn:
+        played = [episode.start_dice, *(step.dice for step in episode.steps)]
+        assert played == pytest.approx(dices[episode.case.key], abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from medseg_agents.evaluation.case_record import CaseRecord
-from medseg_agents.evaluation.options import CompareOptions
+from medseg_agents.evaluation.evaluate import file_name
+from medseg_agents.evaluation.options import CompareOptions, PlayingOptions
 from medseg_gym import backbones
 from medseg_gym.backbones import Backbone
 from medseg_gym.cases import CaseSource
 from medseg_gym.envs.contact_sheet import contact_sheet
-from medseg_gym.episodes import Episode, EpisodeEngine
+from medseg_gym.episodes import DecodeOptions, Episode, EpisodeEngine
 from medseg_gym.parallel.compute import choose_gpu
 from medseg_gym.prompts import read_answer
 
@@ -38,8 +38,7 @@ def draw_filmstrips(
     records: Sequence[CaseRecord],
     source: CaseSource,
     backbone: Backbone,
-    max_steps: int,
-    count: int,
+    options: PlayingOptions,
     path: Path,
 ) -> bool:
     """Play the calls of some episodes again and draw them, a row each.
@@ -51,18 +50,18 @@ def draw_filmstrips(
         records: Of one policy on one backbone.
         source: That has the cases.
         backbone: That segments again.
-        max_steps: Actions of an episode at most.
-        count: Episodes drawn.
+        options: That the records were played with.
         path: Of the PNG.
 
     Returns:
         Whether there was anything to draw.
     """
-    chosen = choose_episodes(records, count)
+    chosen = choose_episodes(records, options.filmstrips)
     if not chosen:
         return False
     cases = [source[source.index_of(record.case)] for _, record in chosen]
-    engine = EpisodeEngine(backbone, len(chosen), max_steps=max_steps)
+    words = DecodeOptions(text_prompt=options.text_prompt, text_start=options.text_start)
+    engine = EpisodeEngine(backbone, len(chosen), max_steps=options.max_steps, options=words)
     episodes: list[Episode] = engine.reset(range(len(chosen)), cases)
     for number in range(max(len(record.calls) for _, record in chosen)):
         slots = [i for i, (_, record) in enumerate(chosen) if number < len(record.calls)]
@@ -93,10 +92,4 @@ def draw_filmstrips_of(
         for (played, policy), members in records.items():
             if played == name:
                 path = folder / f"{file_name(f'{name}_{policy}')}.png"
-                steps, count = options.max_steps, options.filmstrips
-                draw_filmstrips(members, source, backbone, steps, count, path)
-
-
-def file_name(text: str) -> str:
-    """Return the end of a text with marks that file systems refuse replaced."""
-    return re.sub(r"[^\w.=-]", "-", text)[-120:]
+                draw_filmstrips(members, source, backbone, options, path)
