@@ -8,7 +8,7 @@ command is given again:
 1. `hybrid` experts play training cases with the segmenter; kept as a trajectory store.
 2. Their episodes are exported as conversations, as `MedSegChat-v0` shows them.
 3. First turns: one image with several questions, answered as a box expert begins.
-4. With `vision_steps`: the vision tower alone learns which cells of those images a target covers.
+4. With `vision_steps`: the vision tower alone learns where all targets of those images are.
 5. Supervised fine-tuning of that model, or of one that knows nothing, on 3, at a steady rate.
 6. The same on 2 and 3 mixed, the rate falling to its end.
 7. A table over held-out cases: the model greedy and sampled, the same shown other cases' images,
@@ -52,6 +52,8 @@ class Chain:
         experts: Training cases that experts play.
         annotator: Who plays them.
         images: Images of stage 3; they follow those of stage 1.
+        questions: Most targets of an image that stage 3 asks about, of all that are known in it; 0
+            asks those of its cases.
         vision_steps: Optimiser steps of stage 4, of 16 images; 0 leaves it out.
         first_steps: Optimiser steps of stage 5.
         mixed_steps: Optimiser steps of stage 6.
@@ -76,6 +78,7 @@ class Chain:
     experts: int = 2400
     annotator: str = "hybrid?boxes=0.75"
     images: int = 10000
+    questions: int = 0
     vision_steps: int = 0
     first_steps: int = 2400
     mixed_steps: int = 900
@@ -228,7 +231,14 @@ def _draw(file: Path, chain: Chain, first: int, last: int) -> None:
 
     torch.set_num_threads(1)
     images = range(first, last)
-    write_first_turns(file, chain.cases, images, chain.chat, per_image=chain.per_image)
+    write_first_turns(
+        file,
+        chain.cases,
+        images,
+        chain.chat,
+        per_image=chain.per_image,
+        most=chain.questions,
+    )
 
 
 def train_vision(chain: Chain, out: Path, workers: int) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from medseg_gym.cases.case import Case
 from medseg_gym.cases.initial.providers import take_option
 from medseg_gym.cases.source import (
@@ -39,6 +41,14 @@ class CaseSource(Source[Case]):
         """Return the volume that a case is a slice of; None for an image of its own."""
         del key
         return None
+
+    def outlines(self, index: int) -> list[tuple[str, np.ndarray]]:
+        """Return targets that are known in the image of a case, with their masks, H x W bool.
+
+        Here that of the case alone; a source that knows others of the same image adds them.
+        """
+        case = self[index]
+        return [(case.target, case.mask)]
 
 
 class CaseList(InMemory[Case], CaseSource):

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 pytest.importorskip("trl")
 
 from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
 
-from benchmarks.learning.vision.scenes import Scenes, draw_scenes
-from benchmarks.learning.vision.tower import (
-    SUBCELLS,
-    Seeing,
-    train_tower,
-)
+from benchmarks.learning.vision.scenes import Scenes, draw_scenes, turned_boxes
+from benchmarks.learning.vision.tower import SUBCELLS, Seeing, seeing_loss, train_tower
 from medseg_gym.annotators.box import box_agreement, tight_box
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.chat_options import ChatOptions
@@ -38,29 +38,53 @@ def scenes(tmp_path_factory):
 
 def test_scenes_are_the_cases_as_the_model_is_shown_them(scenes):
     source = load_cases(SPEC, "train")
-    assert scenes.images.shape == (32, SIDE, SIDE, 3) and scenes.covers.shape[1:] == (4, GRID, GRID)
+    assert scenes.images.shape == (32, SIDE, SIDE, 3)
     for image, slot in ((0, 0), (5, 2), (31, 3)):
         case = source[(3 + image) * 4 + slot]
-        assert source.targets[scenes.targets[image, slot]] == case.target
-        covered = scenes.covers[image, slot].astype(float).mean() / 255
+        assert source.targets[scenes.targets[image][slot]] == case.target
+        covered = scenes.covers[image][slot].astype(float).mean() / 255
         assert covered == pytest.approx(case.area_fraction, abs=2e-3)
-        left, top, right, bottom = scenes.sides[image, slot]
+        left, top, right, bottom = scenes.sides[image][slot]
         if case.mask.any():
             rows = slice(round(top * case.height), round(bottom * case.height))
             columns = slice(round(left * case.width), round(right * case.width))
             assert case.mask[rows, columns].sum() == case.mask.sum()
         else:
-            assert np.isnan(scenes.sides[image, slot]).all()
+            assert np.isnan(scenes.sides[image][slot]).all()
         assert scenes.boxes(image)[slot] == tight_box(case.mask)
 
 
+def test_all_targets_of_a_scene_are_kept(scenes):
+    counts = {len(targets) for targets in scenes.targets}
+    assert min(counts) > 4 and len(counts) > 1  # those with too few pixels are not known
+    for targets, covers, sides in zip(scenes.targets, scenes.covers, scenes.sides, strict=True):
+        assert covers.shape == (len(targets), GRID, GRID) and sides.shape == (len(targets), 4)
+        assert len(set(targets)) == len(targets)
+    batch = scenes.batch(np.arange(32), np.zeros(32, int))
+    assert batch.known.sum() == sum(map(len, scenes.targets))
+    assert not batch.covers[~batch.known].any() and batch.boxes[~batch.known].isnan().all()
+    assert torch.equal(batch.shown, batch.covers.flatten(2).any(-1))
+
+
 @pytest.mark.parametrize("turn", range(4))
-def test_image_and_covers_turn_together(scenes, turn):
-    images, covers = scenes.batch(np.array([2]), np.array([turn]))
-    back = np.rot90(images[0], -turn)
-    assert np.array_equal(back, scenes.images[2])
-    again = np.rot90(covers[0].numpy(), -turn, (1, 2))
+def test_image_covers_and_boxes_turn_together(scenes, turn):
+    batch = scenes.batch(np.array([2]), np.array([turn]))
+    assert np.array_equal(np.rot90(batch.images[0], -turn), scenes.images[2])
+    again = np.rot90(batch.covers[0].numpy(), -turn, (1, 2))
     assert np.allclose(again * 255, scenes.covers[2])
+    for cover, box in zip(batch.covers[0].numpy(), batch.boxes[0], strict=True):
+        if cover.any():
+            rows, columns = cover.any(1).nonzero()[0], cover.any(0).nonzero()[0]
+            cells = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+            assert np.allclose(box * GRID, cells, atol=1)  # the cells that it touches
+
+
+@given(hnp.arrays(float, (3, 4), elements=st.floats(0, 1)), st.integers(0, 7), st.integers(0, 7))
+def test_turns_of_boxes_add_up(boxes, one, other):
+    assert np.allclose(
+        turned_boxes(turned_boxes(boxes, one), other), turned_boxes(boxes, one + other)
+    )
+    assert np.allclose(turned_boxes(boxes, 4 * one), boxes)
 
 
 def test_boxes():
@@ -89,10 +113,36 @@ def test_logits_lie_where_their_tokens_lie(tmp_path):
     changed[:, 16:32, 48:64] = 255  # the token in row 1, column 3
     targets = torch.tensor([[0, 1]])
     with torch.no_grad():
-        before, after = seeing(images, targets), seeing(changed, targets)
+        before, after = seeing(images, targets)[0], seeing(changed, targets)[0]
     moved = (after - before).abs().mean(1)[0].reshape(4, 4, 4, 4).mean((1, 3))
     assert before.shape == (1, 2, 16, 16)
     assert divmod(int(moved.argmax()), 4) == (1, 3)
+
+
+def test_a_box_is_read_where_the_tokens_are_looked_at():
+    """Attention to one token gives its centre, moved by what the token says of the sides."""
+    seeing = Seeing(SimpleNamespace(config=SimpleNamespace(out_hidden_size=2)), None, 1)
+    with torch.no_grad():
+        seeing.queries.copy_(torch.tensor([[1000.0, 0]]))
+        seeing.sides.zero_()
+        seeing.sides[0, :, 1] = torch.tensor([-0.4, -0.2, 0.4, 0.2])
+        tokens = torch.zeros(1, 4, 4, 2)
+        tokens[0, 1, 3] = 1  # its centre is (0.875, 0.375)
+        (box,) = seeing._boxes(tokens, torch.zeros(1, 1, dtype=torch.long))[0]
+    assert box.tolist() == pytest.approx([0.775, 0.325, 0.975, 0.425])
+
+
+def test_loss_leaves_out_what_is_not_known(scenes):
+    batch = scenes.batch(np.arange(8), np.zeros(8, int))
+    torch.manual_seed(0)
+    logits, boxes = torch.randn(batch.covers.shape), torch.rand(batch.boxes.shape)
+    loss = seeing_loss(logits, boxes, batch)
+    assert torch.isfinite(loss)
+    logits[~batch.known], boxes[~batch.shown] = 9.0, 0.5
+    assert torch.equal(seeing_loss(logits, boxes, batch), loss)
+    right = torch.where(batch.shown[..., None], batch.boxes, boxes)
+    assert seeing_loss(20 * (batch.covers - 0.5), right, batch) < 0.3 * loss
+    assert seeing_loss(logits, right, batch) < loss - 0.3
 
 
 def test_it_learns_and_goes_on_to_the_same_weights(scenes, tmp_path):

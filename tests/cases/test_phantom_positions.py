@@ -127,3 +127,31 @@ def test_decoys_look_alike_and_touch_nothing_that_has_a_name(scene):
         assert np.count_nonzero(differs & inner) < 0.02 * max(np.count_nonzero(inner), 1) + 30
         changed += np.count_nonzero(differs & ~inner)
     assert changed > 300
+
+
+@pytest.mark.parametrize("position", ["usual", "random"])
+@pytest.mark.parametrize("scene", SCENES)
+def test_outlines_are_the_four_cases_then_all_others_of_the_scene(scene, position):
+    source = load_cases(f"phantoms:{scene}?position={position}", "val")
+    structures = [SCENES[scene].text(name) for name in SCENES[scene].structures]
+    others = 0
+    for first in range(0, 20 * CASES_PER_IMAGE, CASES_PER_IMAGE):
+        cases = [source[first + k] for k in range(CASES_PER_IMAGE)]
+        outlines = source.outlines(first + 2)
+        for case, (text, mask) in zip(cases, outlines, strict=False):
+            assert text == case.target and np.array_equal(mask, case.mask)
+        texts = [text for text, _ in outlines]
+        assert len(set(texts)) == len(texts) and set(texts[4:]) <= set(structures)
+        for _, mask in outlines:
+            assert mask.dtype == bool and mask.shape == cases[0].mask.shape
+            assert not mask.any() or np.count_nonzero(mask) >= 45
+        others += len(outlines) - CASES_PER_IMAGE
+    assert others
+
+
+def test_outlines_of_hard_images_and_of_other_sources_are_those_of_their_cases():
+    hard = load_cases("phantoms:fundus,hard", "val")
+    assert [text for text, _ in hard.outlines(5)] == [hard[4 + k].target for k in range(4)]
+    real = load_cases("samples", "test")
+    (only,) = real.outlines(3)
+    assert only[0] == real[3].target and np.array_equal(only[1], real[3].mask)

@@ -11,6 +11,7 @@ the same training takes both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def write_first_turns(
     chat: ChatOptions,
     split: str = "train",
     per_image: int = 4,
+    most: int = 0,
     on_image: Callable[[], None] | None = None,
 ) -> None:
     """Write one chat per image.
@@ -50,26 +52,45 @@ def write_first_turns(
             volumes.
         split: "train" or "val", for a spec. Never "test": that is what the model is measured on.
         per_image: Cases that share an image.
+        most: Ask about so many targets of an image at most, drawn from those of its cases and the
+            others that it shows (`CaseSource.outlines`); 0 asks those of its cases alone.
         on_image: Called after each.
 
     Raises:
-        PolicyError: Cases of the test split, or neighbours that do not share an image.
+        PolicyError: Cases of the test split, neighbours that do not share an image, or `most` for
+            volumes.
         TrajectoryError: The file cannot be written.
     """
     if split == "test":
         raise PolicyError("first turns are for training; take the train or the val split")
     kind = kind_of(chat)
     source, view = kind.load(cases, split), kind.view(chat)
+    if most and not isinstance(source, CaseSource):
+        raise PolicyError(f"most={most} asks about targets of images; these are volumes")
 
     def rows() -> Iterator[dict[str, Any]]:
         for number in images:
-            together = [source[number * per_image + k] for k in range(per_image)]
+            if most:
+                together = _drawn(source, number * per_image, per_image, most)
+            else:
+                together = [source[number * per_image + k] for k in range(per_image)]
             starts = [kind.begin(case, chat.max_steps) for case in together]
             yield _chat(starts, view)
             if on_image:
                 on_image()
 
     write_chats(path, rows(), chat)
+
+
+def _drawn(source: CaseSource, index: int, per_image: int, most: int) -> list[Case]:
+    """Cases of targets of the image of a case, in an order drawn for it.
+
+    Others than those of its cases are there: as many are absent as in what will be played.
+    """
+    case, outlines = source[index], source.outlines(index)
+    asked = [pair for k, pair in enumerate(outlines) if k < per_image or pair[1].any()]
+    order = np.random.default_rng(index).permutation(len(asked))[:most]
+    return [replace(case, target=asked[i][0], mask=asked[i][1]) for i in order]
 
 
 def _chat(starts: Sequence[Any], view: ChatView) -> dict[str, Any]:

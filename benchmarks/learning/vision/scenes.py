@@ -22,46 +22,98 @@ SHARD = 1000  # images of a file
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Some images and where their targets are; K is the most targets of an image.
+
+    Args:
+        images: B x S x S x 3 uint8.
+        targets: B x K int64, positions in the case source's target texts; 0 where none is known.
+        known: B x K bool, of which targets it is known where they are, or that they are absent.
+        covers: B x K x G x G float32, share of each cell that a target covers, 0..1.
+        boxes: B x K x 4 float32 tight boxes (left, top, right, bottom) in shares of the image;
+            not a number where a target is absent or not known.
+    """
+
+    images: np.ndarray
+    targets: torch.Tensor
+    known: torch.Tensor
+    covers: torch.Tensor
+    boxes: torch.Tensor
+
+    @property
+    def shown(self) -> torch.Tensor:
+        """Which targets are in their image, B x K bool."""
+        return self.known & ~torch.isnan(self.boxes).any(-1)
+
+
+@dataclass(frozen=True)
 class Scenes:
     """Images and where their targets are.
 
     Args:
         images: N x S x S x 3 uint8, as the model is shown them.
-        covers: N x K x G x G uint8, how much of each cell a target covers; 255 is all of it.
-        targets: N x K int64, positions in the case source's target texts.
-        sides: N x K x 4 float64, tight boxes (left, top, right, bottom) in shares of the image;
-            not a number where the target is absent.
+        covers: For each image k x G x G uint8, how much of each cell a target covers; 255 is all.
+        targets: For each image (k,) int64, positions in the case source's target texts.
+        sides: For each image k x 4 float64, tight boxes (left, top, right, bottom) in shares of the
+            image; not a number where the target is absent.
     """
 
     images: np.ndarray
-    covers: np.ndarray
-    targets: np.ndarray
-    sides: np.ndarray
+    covers: Sequence[np.ndarray]
+    targets: Sequence[np.ndarray]
+    sides: Sequence[np.ndarray]
 
     @classmethod
     def read(cls, files: Sequence[Path]) -> Scenes:
         """Read files that `draw_scenes` wrote."""
-        parts = [np.load(file) for file in files]
-        names = ("images", "covers", "targets", "sides")
-        return cls(*(np.concatenate([part[name] for part in parts]) for name in names))
+        images: list[np.ndarray] = []
+        covers, targets, sides = [], [], []
+        for file in files:
+            with np.load(file) as part:
+                images.append(part["images"])
+                ends = part["counts"].cumsum()[:-1]
+                covers += np.split(part["covers"], ends)
+                targets += np.split(part["targets"], ends)
+                sides += np.split(part["sides"], ends)
+        return cls(np.concatenate(images), covers, targets, sides)
 
     def boxes(self, image: int) -> list[AddBox | None]:
         """Tight boxes of the targets of an image; None where one is absent."""
         return [None if np.isnan(sides).any() else AddBox(*sides) for sides in self.sides[image]]
 
-    def batch(self, chosen: np.ndarray, turns: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
-        """Return images and covers, each turned by quarters.
+    def batch(self, chosen: np.ndarray, turns: np.ndarray) -> Batch:
+        """Return images and their targets, each turned by quarters.
 
         Args:
             chosen: (B,) int.
             turns: (B,) quarter turns.
-
-        Returns:
-            B x S x S x 3 uint8 and B x K x G x G float32 in 0..1.
         """
+        longest, grid = max(len(self.targets[i]) for i in chosen), self.covers[0].shape[-1]
+        shape = len(chosen), longest
+        targets, known = np.zeros(shape, np.int64), np.zeros(shape, bool)
+        covers = np.zeros((*shape, grid, grid), np.uint8)
+        boxes = np.full((*shape, 4), np.nan, np.float32)
+        for row, (i, turn) in enumerate(zip(chosen, turns, strict=True)):
+            count = len(self.targets[i])
+            targets[row, :count], known[row, :count] = self.targets[i], True
+            covers[row, :count] = np.rot90(self.covers[i], turn, (1, 2))
+            boxes[row, :count] = turned_boxes(self.sides[i], turn)
         images = [np.rot90(self.images[i], t) for i, t in zip(chosen, turns, strict=True)]
-        covers = [np.rot90(self.covers[i], t, (1, 2)) for i, t in zip(chosen, turns, strict=True)]
-        return np.stack(images), torch.from_numpy(np.stack(covers)).float() / 255
+        return Batch(
+            np.stack(images),
+            torch.from_numpy(targets),
+            torch.from_numpy(known),
+            torch.from_numpy(covers).float() / 255,
+            torch.from_numpy(boxes),
+        )
+
+
+def turned_boxes(boxes: np.ndarray, turn: int) -> np.ndarray:
+    """Return boxes of an image that `np.rot90` turns, ... x 4 (left, top, right, bottom)."""
+    for _ in range(turn % 4):
+        left, top, right, bottom = np.moveaxis(boxes, -1, 0)
+        boxes = np.stack([top, 1 - right, bottom, 1 - left], -1)
+    return boxes
 
 
 def draw_scenes(
@@ -78,12 +130,13 @@ def draw_scenes(
 
     Args:
         folder: Of the files.
-        cases: Case spec whose cases come image by image, `per_image` of each.
+        cases: Case spec whose cases come image by image, `per_image` of each; all targets that
+            the source knows of an image are kept.
         split: "train" or "val".
         images: Numbers of the images.
         chat: How the model is shown them.
         grid: Cells on each side, G.
-        per_image: Targets of an image, K.
+        per_image: Cases of an image.
         workers: Processes.
 
     Returns:
@@ -118,22 +171,24 @@ def _draw(
     source, view = load_cases(cases, split), ChatView(chat)
     assert source.targets is not None  # of phantoms
     number = {text: position for position, text in enumerate(source.targets)}
-    images, covers, targets, sides = [], [], [], []
+    images, counts, covers, targets, sides = [], [], [], [], []
     for image in range(first, last):
-        together = [source[image * per_image + k] for k in range(per_image)]
-        images.append(view.image(together[0]))
-        masks = np.stack([case.mask for case in together])
+        images.append(view.image(source[image * per_image]))
+        outlines = source.outlines(image * per_image)
+        counts.append(len(outlines))
+        masks = np.stack([mask for _, mask in outlines])
         cells = functional.interpolate(
             torch.from_numpy(masks)[None].float(), (grid, grid), mode="area"
         )
         covers.append((cells[0] * 255).round().byte().numpy())
-        targets.append([number[case.target] for case in together])
-        sides.append([_sides(tight_box(mask)) for mask in masks])
+        targets += [number[text] for text, _ in outlines]
+        sides += [_sides(tight_box(mask)) for mask in masks]
     with atomic_path(file) as temporary, temporary.open("wb") as out:
         np.savez(
             out,
             images=np.stack(images),
-            covers=np.stack(covers),
+            counts=np.array(counts),
+            covers=np.concatenate(covers),
             targets=np.array(targets),
             sides=np.array(sides),
         )

@@ -1,9 +1,10 @@
-"""Train the vision tower of a tiny model to say which cells a target covers.
+"""Train the vision tower of a tiny model to say where targets are.
 
-A box in digits says little about an image: four numbers, wrong ones all equally wrong. Where a
-target is and is not says it for every cell, so that a tower that knows nothing learns to see in a
-fraction of the images. What it has learned is read off every image token by one linear map per
-target, which training throws away; the language model then has to learn what boxes are called.
+A box in digits says little about an image: four numbers, wrong ones all equally wrong. Here a pass
+of an image learns from all the targets that are known in it: which cells each covers, and its box
+as a language model can read it, by attention to the image tokens and a linear map of what it found.
+The readings are thrown away after training; the language model then has to learn what boxes are
+called.
 """
 
 from __future__ import annotations
@@ -15,20 +16,25 @@ import numpy as np
 import torch
 from medseg_agents.arrays.localizer.loss import cover_losses
 from torch import nn
+from torchvision.ops import generalized_box_iou_loss
 
-from benchmarks.learning.vision.scenes import Scenes
-from medseg_gym.annotators.box import box_agreement, tight_box
+from benchmarks.learning.vision.scenes import Batch, Scenes
+from medseg_gym.annotators.box import box_agreement
+from medseg_gym.backbones.batching.fused import multiplies_bfloat16
 from medseg_gym.backbones.checkpoints import read_torch_file
+from medseg_gym.prompts import AddBox
 from medseg_gym.storage.atomic_write import atomic_folder, atomic_path
 from medseg_gym.storage.line_files import append_rows
 
 SUBCELLS = 4  # along each side of what an image token shows
-_BATCH, _WARMUP, _DECAY = 16, 100, 0.4
+_BATCH, _WARMUP, _DECAY = 16, 100, 0.5
+_REACH = 0.25  # of the image, what a side is away from where it was read, at 1
+_DISTANCE, _OVERLAP = 4.0, 0.5  # weights of the losses of boxes
 _SAVE_EVERY, _LOG_EVERY = 200, 50
 
 
 class Seeing(nn.Module):
-    """A vision tower, and a linear map per target from an image token to the cells it shows.
+    """A vision tower, and linear readings of its image tokens for each target.
 
     Args:
         tower: Of Qwen3-VL.
@@ -42,27 +48,63 @@ class Seeing(nn.Module):
         width = tower.config.out_hidden_size
         self.maps = nn.Parameter(0.02 * torch.randn(targets, SUBCELLS**2, width))
         self.level = nn.Parameter(torch.full((targets,), -3.0))
+        self.queries = nn.Parameter(0.02 * torch.randn(targets, width))
+        self.sides = nn.Parameter(0.02 * torch.randn(targets, 4, width))
 
-    def forward(self, images: np.ndarray, targets: torch.Tensor) -> torch.Tensor:
-        """Return logits of what every target covers.
+    def forward(
+        self, images: np.ndarray, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits of what every target covers, and boxes.
 
         Args:
             images: B x S x S x 3 uint8.
             targets: B x K int64.
 
         Returns:
-            B x K x G x G.
+            B x K x G x G, and B x K x 4 (left, top, right, bottom) in shares of the image, whatever
+            a target's absence.
         """
         made = self.processor(images=list(images), return_tensors="pt")
-        tokens = self.tower(made["pixel_values"], grid_thw=made["image_grid_thw"]).pooler_output
-        count, asked = targets.shape
-        side = round((len(tokens) / count) ** 0.5)
-        tokens = tokens.reshape(count, side, side, -1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
+            tower = self.tower(made["pixel_values"], grid_thw=made["image_grid_thw"])
+        tokens = tower.pooler_output.float()
+        side = round((len(tokens) / len(images)) ** 0.5)
+        tokens = tokens.reshape(len(images), side, side, -1)
+        return self._covers(tokens, targets), self._boxes(tokens, targets)
+
+    def _covers(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits = torch.einsum("bijh,bksh->bkijs", tokens, self.maps[targets])
         logits = logits + self.level[targets][..., None, None, None]
         logits = logits.unflatten(-1, (SUBCELLS, SUBCELLS)).permute(0, 1, 2, 4, 3, 5)
-        placed: torch.Tensor = logits.reshape(count, asked, side * SUBCELLS, side * SUBCELLS)
-        return placed
+        return logits.flatten(4, 5).flatten(2, 3)
+
+    def _boxes(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        side = tokens.shape[1]
+        line = (torch.arange(side) + 0.5) / side
+        y, x = torch.meshgrid(line, line, indexing="ij")
+        tokens, centres = tokens.flatten(1, 2), torch.stack([x, y, x, y], -1).flatten(0, 1)
+        looks = torch.einsum("bnh,bkh->bkn", tokens, self.queries[targets]).softmax(-1)
+        seen = centres + _REACH * torch.einsum("bnh,bkeh->bkne", tokens, self.sides[targets])
+        return torch.einsum("bkn,bkne->bke", looks, seen)
+
+
+def seeing_loss(logits: torch.Tensor, boxes: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Loss of a batch: of covers over all known targets, of boxes over those that are there.
+
+    Args:
+        logits: B x K x G x G.
+        boxes: B x K x 4.
+        batch: What is true.
+    """
+    loss = cover_losses(logits, batch.covers)[batch.known].mean()
+    if batch.shown.any():
+        read, true = boxes[batch.shown], batch.boxes[batch.shown]
+        loss = loss + _DISTANCE * (read - true).abs().mean()
+        corners = torch.cat(
+            [torch.minimum(*read.split(2, -1)), torch.maximum(*read.split(2, -1))], -1
+        )
+        loss = loss + _OVERLAP * generalized_box_iou_loss(corners, true, reduction="mean")
+    return loss
 
 
 def train_tower(
@@ -107,8 +149,8 @@ def train_tower(
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
             group["lr"] = peak * rate
         chosen, turns = _draw(len(scenes.images), step, seed)
-        images, covers = scenes.batch(chosen, turns)
-        loss = cover_losses(seeing(images, torch.from_numpy(scenes.targets[chosen])), covers).mean()
+        batch = scenes.batch(chosen, turns)
+        loss = seeing_loss(*seeing(batch.images, batch.targets), batch)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(seeing.parameters(), 1.0)
@@ -141,19 +183,23 @@ def _draw(count: int, step: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @torch.no_grad()
 def watch(seeing: Seeing, scenes: Scenes) -> dict[str, float]:
-    """Loss on held-out images, and the IoU of boxes round what the tower sees with the true ones.
+    """Loss on held-out images, and the IoU of boxes that are read off it with the true ones.
 
-    A target that is absent counts 1 where nothing is seen, else 0.
+    A target counts as absent where no cell is seen covered. One that is absent counts 1 where it
+    is not seen, else 0.
     """
     seeing.eval()
-    losses, ious = [], []
+    losses: list[float] = []
+    ious: list[float] = []
     for first in range(0, len(scenes.images), _BATCH):
         chosen = np.arange(first, min(first + _BATCH, len(scenes.images)))
-        images, covers = scenes.batch(chosen, np.zeros(len(chosen), int))
-        logits = seeing(images, torch.from_numpy(scenes.targets[chosen]))
-        losses.append(cover_losses(logits, covers).mean().item())
-        for image, seen in zip(chosen, (logits > 0).numpy(), strict=True):
-            pairs = zip(map(tight_box, seen), scenes.boxes(int(image)), strict=True)
-            ious += [box_agreement(*pair) for pair in pairs]
+        batch = scenes.batch(chosen, np.zeros(len(chosen), int))
+        logits, boxes = seeing(batch.images, batch.targets)
+        losses.append(seeing_loss(logits, boxes, batch).item())
+        there = (logits > 0).any(-1).any(-1)
+        for row, image in enumerate(chosen):
+            for k, true in enumerate(scenes.boxes(int(image))):
+                sides = boxes[row, k].clamp(0, 1).tolist()
+                ious.append(box_agreement(AddBox(*sides) if there[row, k] else None, true))
     seeing.train()
     return {"held_out/loss": float(np.mean(losses)), "held_out/box_iou": float(np.mean(ious))}

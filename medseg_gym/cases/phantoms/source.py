@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import overload
 
@@ -159,37 +160,55 @@ class PhantomSource(CaseSource):
             IndexError: Outside of -100000..99999.
         """
         name, number, slot = self._keys.locate(index)
-        image, spacing, targets = _page(self.split, name, self._hard, number, self._moved)
-        text, mask = targets[slot]
+        page = _page(self.split, name, self._hard, number, self._moved)
+        text, mask = page.asked[slot]
         return Case(
             key=self._keys[index],
-            image=image,
+            image=page.image,
             mask=mask,
             target=text,
             modality=SCENES[name].modality,
-            spacing=spacing,
+            spacing=page.spacing,
             group=self._keys.group(name, number),
             source="phantoms",
             synthetic=True,
         )
 
 
-_Page = tuple[np.ndarray, tuple[float, float] | None, list[tuple[str, np.ndarray]]]
+    def outlines(self, index: int) -> list[tuple[str, np.ndarray]]:
+        """Return the four targets of the image of a case, then all others of its scene.
+
+        A standard scene's others are the structures of standard cases; one that the image does not
+        show has an empty mask, one that it shows with too few pixels for a case is left out.
+        """
+        name, number, _ = self._keys.locate(index)
+        page = _page(self.split, name, self._hard, number, self._moved)
+        return [*page.asked, *page.others]
+
+
+_Named = list[tuple[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class _Page:
+    """An image, the four targets that cases ask for, and what else is known of it."""
+
+    image: np.ndarray
+    spacing: tuple[float, float] | None
+    asked: _Named
+    others: _Named
 
 
 @lru_cache(maxsize=32)
 def _page(split: str, name: str, hard: bool, number: int, moved: bool) -> _Page:
-    """Draw an image and choose its targets: (image, spacing, [(text, mask)] * 4)."""
+    """Draw an image and choose its targets."""
     words = [_DRAWING, SPLITS.index(split), _NAMES.index(name), int(hard), number]
     words += [1] * moved
     rng = np.random.default_rng(np.random.SeedSequence(words))
     scene = SCENES[name]
-    if hard:
-        image, spacing, chosen = _hard_page(rng, scene, number, moved)
-    else:
-        image, spacing, chosen = _plain_page(rng, scene, moved)
-    image.flags.writeable = False
-    return image, spacing, [(scene.text(structure), mask) for structure, mask in chosen]
+    page = _hard_page(rng, scene, number, moved) if hard else _plain_page(rng, scene, moved)
+    page.image.flags.writeable = False
+    return page
 
 
 def _plain_page(rng: np.random.Generator, scene: Scene, moved: bool) -> _Page:
@@ -203,12 +222,17 @@ def _plain_page(rng: np.random.Generator, scene: Scene, moved: bool) -> _Page:
                  drawing.masks}  # fmt: skip
         seen = [name for name, area in areas.items() if area >= _MIN_AREA and name != absent]
         if len(seen) >= wanted and not areas.get(absent):
-            order = rng.permutation(len(seen))[:wanted]
-            chosen = [(seen[i], drawing.masks[seen[i]]) for i in order]
+            order = [seen[i] for i in rng.permutation(len(seen))]
+            chosen, rest = order[:wanted], order[wanted:]
             if absent:
-                nothing = np.zeros(drawing.image.shape[:2], bool)
-                chosen.insert(int(rng.integers(CASES_PER_IMAGE)), (absent, nothing))
-            return drawing.image, drawing.spacing, chosen
+                chosen.insert(int(rng.integers(CASES_PER_IMAGE)), absent)
+            rest += [n for n in scene.structures if not areas.get(n) and n != absent]
+            nothing = np.zeros(drawing.image.shape[:2], bool)
+            asked, others = (
+                [(scene.text(n), drawing.masks[n] if areas.get(n) else nothing) for n in names]
+                for names in (chosen, rest)
+            )
+            return _Page(drawing.image, drawing.spacing, asked, others)
     raise AssertionError(f"scene {scene.name!r} shows too few structures")
 
 
@@ -219,9 +243,10 @@ def _hard_page(rng: np.random.Generator, scene: Scene, number: int, moved: bool)
         drawing = _drawing(rng, scene, True, absent, moved)
         wanted = [absent if kind == "absent" else scene.hard[kind] for kind in kinds]
         nothing = np.zeros(drawing.image.shape[:2], bool)
-        chosen = [(name, nothing if name == absent else drawing.masks[name]) for name in wanted]
-        if all(_is_as_promised(mask, kind) for (_, mask), kind in zip(chosen, kinds, strict=True)):
-            return drawing.image, drawing.spacing, chosen
+        masks = [nothing if name == absent else drawing.masks[name] for name in wanted]
+        if all(_is_as_promised(mask, kind) for mask, kind in zip(masks, kinds, strict=True)):
+            asked = list(zip(map(scene.text, wanted), masks, strict=True))
+            return _Page(drawing.image, drawing.spacing, asked, [])
     raise AssertionError(f"scene {scene.name!r} does not show its hard structures")
 
 

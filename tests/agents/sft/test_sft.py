@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ pytest.importorskip("trl")
 from medseg_agents import policies
 from medseg_agents.arrays.optimisers import MuonWithAdamW, rate_over_run
 from medseg_agents.llm.checkpoint import load_model, load_processor, read_view
-from medseg_agents.llm.first_turns import write_first_turns
+from medseg_agents.llm.first_turns import first_answer, write_first_turns
 from medseg_agents.llm.weights.origin import read_facts
 from medseg_agents.runs.log import read_progress
 from medseg_agents.sft.config import SftConfig, SftError
@@ -26,8 +27,10 @@ from medseg_agents.sft.train import make_trainer, train_sft
 from medseg_agents.sft.trainer_arguments import steps_of
 from safetensors.torch import load_file
 
+from medseg_gym.cases import load_cases
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.envs.views.messages import text_message
+from medseg_gym.envs.volumes import VolumeChatOptions
 from medseg_gym.errors import PolicyError
 from medseg_gym.trajectories.export.export import export_store, read_chat_view
 from medseg_gym.trajectories.recording.generate import GenerateOptions, generate_episodes
@@ -215,6 +218,26 @@ def test_adapters_are_trained_alone(data, trained, tmp_path):
     assert changed and all("proj" in name or "fc" in name or "qkv" in name for name in changed)
     assert any("eval_loss" in row for row in read_progress(tmp_path / "run"))
     assert load_processor(adapters).tokenizer.vocab_size
+
+
+def test_first_turns_ask_about_other_targets_that_an_image_shows(tmp_path):
+    spec, file = "phantoms:abdomen?position=random", tmp_path / "turns.parquet"
+    write_first_turns(file, spec, range(10, 22), CHAT, most=7)
+    source = load_cases(spec, "train")
+    stops = 0
+    for number, row in zip(range(10, 22), pq.read_table(file).to_pylist(), strict=True):
+        texts = [message["content"][-1]["text"] for message in row["messages"]]
+        assert len(texts) == 14 and len(row["images"]) == 1
+        masks = dict(source.outlines(4 * number))
+        cases = {source[4 * number + k].target for k in range(4)}
+        for asked, answer in zip(texts[::2], texts[1::2], strict=True):
+            target = asked.removesuffix(f", {CHAT.max_steps} calls.")
+            assert answer == first_answer(masks[target])
+            assert target in cases or masks[target].any()
+            stops += not masks[target].any()
+    assert 0 < stops <= 12
+    with pytest.raises(PolicyError, match="most=2 asks about targets of images"):
+        write_first_turns(file, "phantoms", range(1), VolumeChatOptions(max_steps=3), most=2)
 
 
 def test_adapters_go_on_being_trained(data, trained, tmp_path):
