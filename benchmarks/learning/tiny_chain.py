@@ -49,6 +49,7 @@ class Chain:
         cases: Case spec.
         image_size: Side of the image that the model sees.
         overlay: How the mask is drawn on it.
+        coordinates: Notation of places; of "pixel" the model has a token for each number.
         experts: Training cases that experts play.
         annotator: Who plays them.
         images: Images of stage 3; they follow those of stage 1.
@@ -75,6 +76,7 @@ class Chain:
     cases: str = "phantoms:abdomen"
     image_size: int = 96
     overlay: Literal["fill", "outline", "none"] = "fill"
+    coordinates: str = "grid1000"
     experts: int = 2400
     annotator: str = "hybrid?boxes=0.75"
     images: int = 10000
@@ -97,6 +99,7 @@ class Chain:
         return ChatOptions(
             image_size=self.image_size,
             overlay=self.overlay,
+            coordinates=self.coordinates,
             texts="terse",
             max_steps=self.max_steps,
         )

@@ -67,6 +67,8 @@ VOLUME_CALL_WORDS = (
 )
 """The same for the calls of volumes."""
 
+_NUMBER_SCALE = 0.04  # of the waves of numbers, about that of other words' embeddings
+
 
 @dataclass(frozen=True, kw_only=True)
 class TinyConfig:
@@ -97,6 +99,11 @@ class TinyConfig:
     heads: int = 4
     """Of both; the language model has half as many for keys and values."""
 
+    numbers: int = 0
+    """Whole numbers below this are one token each, and begin so that neighbours are alike; 0 writes
+    numbers digit by digit, as Qwen does. Few cells (coordinates="pixel") are learned much sooner
+    so."""
+
     seed: int = 0
     """Of the weights."""
 
@@ -126,7 +133,7 @@ def build_tokenizer(
     Args:
         texts: What the model will read and write.
         vocabulary: Tokens, at least 300, before the words of tool calls are added.
-        calls: Those words: what is the same in every call.
+        calls: Those words: what is the same in every call, and whatever else is one token each.
     """
     core = Tokenizer(models.BPE())
     core.normalizer = normalizers.NFC()
@@ -173,7 +180,7 @@ def build_processor(
     }
     return Qwen3VLProcessor(
         image_processor=Qwen2VLImageProcessor(**options),
-        tokenizer=build_tokenizer(texts, config.vocabulary, calls),
+        tokenizer=build_tokenizer(texts, config.vocabulary, (*calls, *_numbers(config))),
         video_processor=Qwen3VLVideoProcessor(**options),
         chat_template=qwen3_vl_chat_template,
     )
@@ -232,10 +239,18 @@ def build_model(processor: Qwen3VLProcessor, config: TinyConfig) -> Qwen3VLForCo
         model = Qwen3VLForConditionalGeneration(settings)
     with torch.no_grad():
         model.model.visual.pos_embed.weight.copy_(0.3 * _waves(grid, config.hidden))
+        if config.numbers:
+            places = tokenizer.convert_tokens_to_ids(_numbers(config))
+            words = model.model.language_model.embed_tokens.weight
+            words[places] = _NUMBER_SCALE * _waves_along(config.numbers, config.hidden)
     model.generation_config.eos_token_id = [token(_TURN_END), token(_END)]
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.eval()
     return model
+
+
+def _numbers(config: TinyConfig) -> list[str]:
+    return [str(number) for number in range(config.numbers)]
 
 
 def _waves(grid: int, width: int) -> torch.Tensor:
@@ -243,12 +258,17 @@ def _waves(grid: int, width: int) -> torch.Tensor:
 
     With them a tiny model finds out in minutes where things are; with noise it takes far longer.
     """
-    cycles = 0.5 * (2 * grid) ** torch.linspace(0, 1, width // 4) * torch.pi / grid
-    angles = torch.arange(grid, dtype=torch.float32)[:, None] * cycles
-    line = torch.cat([angles.sin(), angles.cos()], dim=1)
+    line = _waves_along(grid, width // 2)
     rows = line[:, None].expand(grid, grid, -1)
     columns = line[None].expand(grid, grid, -1)
     return torch.cat([rows, columns], dim=-1).reshape(grid * grid, width)
+
+
+def _waves_along(count: int, width: int) -> torch.Tensor:
+    """Sines and cosines of a place on a line, (count, width); half a cycle to one each 2 places."""
+    cycles = 0.5 * (2 * count) ** torch.linspace(0, 1, width // 2) * torch.pi / count
+    angles = torch.arange(count, dtype=torch.float32)[:, None] * cycles
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def build_tiny(

@@ -37,6 +37,11 @@ def build_start(path: Path, rows: Any, trained: SavedView) -> Path:
         shape = view.observation_space[key].shape
         assert shape is not None  # of a Box
         sizes.append((shape[0], shape[1]))
-    config = TinyConfig(image_size=sizes[0][0], other_images=tuple(sizes[1:]))
+    places = view.coordinates
+    config = TinyConfig(
+        image_size=sizes[0][0],
+        other_images=tuple(sizes[1:]),
+        numbers=places.bins if places.kind == "pixel" else 0,
+    )
     calls = CALL_WORDS if kind is IMAGE_CHAT else VOLUME_CALL_WORDS
     return build_tiny(path, sorted(words), config, calls)

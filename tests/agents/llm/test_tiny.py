@@ -1,16 +1,26 @@
 import json
 import shutil
 
+import datasets
 import numpy as np
 import pytest
 import torch
-from medseg_agents.llm.checkpoint import load_processor
+from medseg_agents.llm.checkpoint import SavedView, load_processor
 from medseg_agents.llm.tiny_model import TinyConfig, build_model, build_processor
+from medseg_agents.sft.tiny_start import build_start
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from medseg_gym.errors import PolicyError
-from medseg_gym.prompts import AddBox, AddPoint, Clear, Stop, Undo, encode_tool_call
+from medseg_gym.prompts import (
+    AddBox,
+    AddPoint,
+    Clear,
+    Coordinates,
+    Stop,
+    Undo,
+    encode_tool_call,
+)
 
 TEXTS = ["liver in abdomen CT, 5 calls.", "3 left."]
 
@@ -76,6 +86,35 @@ def test_a_call_is_few_tokens_and_the_same_text(tiny_path, prompt, tokens):
 def test_any_text_can_be_written(tiny_path, text):
     tokenizer = AutoProcessor.from_pretrained(tiny_path).tokenizer
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_numbers_are_one_token_each_and_neighbours_begin_alike():
+    config = TinyConfig(image_size=64, hidden=64, layers=2, vision_layers=2, numbers=64)
+    processor = build_processor(TEXTS, config)
+    tokenizer = processor.tokenizer
+    places = Coordinates("pixel", 64)
+    text = encode_tool_call(AddBox(0.1, 0.2, 0.3, 0.9), places)
+    ids = tokenizer(text)["input_ids"]
+    assert len(ids) == 11 and tokenizer.decode(ids) == text
+    for other in ("T1 MRI, 12 of 345", "0.25 and 64"):  # numbers in words, and too large ones
+        assert tokenizer.decode(tokenizer(other)["input_ids"]) == other
+    words = build_model(processor, config).model.language_model.embed_tokens.weight
+    numbers = words[tokenizer.convert_tokens_to_ids([str(n) for n in range(64)])]
+    along = torch.nn.functional.normalize(numbers, dim=1)
+    one, two, far = (torch.diagonal(along @ along.T, apart) for apart in (1, 2, 12))
+    assert one.min() > 0.6 and one.min() > two.max() and two.min() > far.max()
+    assert numbers.std() < 2 * words.std()
+    assert len(build_processor(TEXTS, TinyConfig()).tokenizer("64")["input_ids"]) == 2
+
+
+@pytest.mark.parametrize(("coordinates", "numbers"), [("pixel", 64), ("grid1000", 0)])
+def test_a_start_for_pixels_has_a_token_for_each(coordinates, numbers, tmp_path):
+    view = {"image_size": 64, "texts": "terse", "coordinates": coordinates}
+    message = {"role": "user", "content": [{"type": "text", "text": TEXTS[0]}]}
+    rows = datasets.Dataset.from_list([{"messages": [message]}])
+    path = build_start(tmp_path / "start", rows, SavedView(view, {}, None))
+    tokenizer = load_processor(path).tokenizer
+    assert len(tokenizer("63")["input_ids"]) == (1 if numbers else 2)
 
 
 @pytest.mark.parametrize("size", [{"image_size": 100}, {"image_size": 16}, {"hidden": 36}])
