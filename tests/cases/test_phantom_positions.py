@@ -155,3 +155,5 @@ def test_outlines_of_hard_images_and_of_other_sources_are_those_of_their_cases()
     real = load_cases("samples", "test")
     (only,) = real.outlines(3)
     assert only[0] == real[3].target and np.array_equal(only[1], real[3].mask)
+    begun = load_cases("phantoms:fundus?initial_mask=wrong", "val")
+    assert len(begun.outlines(2)) == len(load_cases("phantoms:fundus", "val").outlines(2)) > 4

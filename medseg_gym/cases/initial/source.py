@@ -51,6 +51,10 @@ class WithInitialMasks(CaseSource):
         """Return the volume that a case is a slice of; None for an image of its own."""
         return self._inner.place_of(key)
 
+    def outlines(self, index: int) -> list[tuple[str, np.ndarray]]:
+        """Return the targets that are known in the image of a case, with their masks."""
+        return self._inner.outlines(index)
+
     def group_count(self) -> int | None:
         """Return how many groups the cases come from, where that is known without reading them."""
         return self._inner.group_count()
