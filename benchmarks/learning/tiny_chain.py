@@ -2,16 +2,17 @@
 
     python -m benchmarks.learning.tiny_chain --out runs/tiny
 
-Needs no network and no files. Seven stages, each of which goes on where it was when the same
+Needs no network and no files. Eight stages, each of which goes on where it was when the same
 command is given again:
 
 1. `hybrid` experts play training cases with the segmenter; kept as a trajectory store.
 2. Their episodes are exported as conversations, as `MedSegChat-v0` shows them.
 3. First turns: one image with several questions, answered as a box expert begins.
 4. With `vision_steps`: the vision tower alone learns where all targets of those images are.
-5. Supervised fine-tuning of that model, or of one that knows nothing, on 3, at a steady rate.
-6. The same on 2 and 3 mixed, the rate falling to its end.
-7. A table over held-out cases: the model greedy and sampled, the same shown other cases' images,
+5. With `reading_steps`: on 3 the language model learns to look where the tower found a target.
+6. Supervised fine-tuning of that model, or of one that knows nothing, on 3, at a steady rate.
+7. The same on 2 and 3 mixed, the rate falling to its end.
+8. A table over held-out cases: the model greedy and sampled, the same shown other cases' images,
    baselines (the median box of each target among them) and oracles; with the share of valid calls
    and the IoU of the first box.
 
@@ -35,9 +36,9 @@ import typer
 from rich.console import Console
 
 from benchmarks.shared.sizes import claim, read_settings
-from medseg_gym.cases import load_cases
 from medseg_gym.display.terminal import make_console
 from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.errors import MedSegError
 from medseg_gym.storage.atomic_write import atomic_write
 
 
@@ -56,14 +57,15 @@ class Chain:
         questions: Most targets of an image that stage 3 asks about, of all that are known in it; 0
             asks those of its cases.
         vision_steps: Optimiser steps of stage 4, of 16 images; 0 leaves it out.
-        first_steps: Optimiser steps of stage 5.
-        mixed_steps: Optimiser steps of stage 6.
+        reading_steps: Optimiser steps of stage 5, of 8 images; 0 leaves it out. It needs stage 4.
+        first_steps: Optimiser steps of stage 6.
+        mixed_steps: Optimiser steps of stage 7.
         batch: Conversations a step.
         lr: Of AdamW.
         muon_lr: Of Muon.
         max_steps: Calls of an episode.
         test: Held-out cases of the table.
-        num_envs: Slots, in stages 1 and 7.
+        num_envs: Slots, in stages 1 and 8.
         backbone: Who segments.
         seed: Of weights, order and experts.
     """
@@ -82,6 +84,7 @@ class Chain:
     images: int = 10000
     questions: int = 0
     vision_steps: int = 0
+    reading_steps: int = 0
     first_steps: int = 2400
     mixed_steps: int = 900
     batch: int = 8
@@ -167,6 +170,11 @@ def run_stages(
         threads: Torch threads of training and table.
         make_table: Plays the table, `make_table(chain, out, minutes of each stage, console)`.
     """
+    if chain.reading_steps and not (chain.vision_steps and chain.coordinates == "pixel"):
+        raise MedSegError(
+            "reading_steps needs vision_steps, which make a tower that sees, and "
+            "coordinates=pixel, with which a number is one token"
+        )
     console = make_console()
     claim(out / "chain.json", chain)
     torch.set_num_threads(threads)
@@ -175,7 +183,11 @@ def run_stages(
     stages.run("export", lambda: export_experts(chain, out))
     stages.run("first turns", lambda: draw_first_turns(chain, out, workers))
     if chain.vision_steps:
+        from benchmarks.learning.vision.stages import train_to_read, train_vision
+
         stages.run("vision", lambda: train_vision(chain, out, workers))
+        if chain.reading_steps:
+            stages.run("reading", lambda: train_to_read(chain, out, workers))
     stages.run("first fine-tuning", lambda: first_tuning(chain, out))
     stages.run("mixed fine-tuning", lambda: mixed_tuning(chain, out))
     stages.run("table", lambda: make_table(chain, out, stages.taken, console))
@@ -244,60 +256,16 @@ def _draw(file: Path, chain: Chain, first: int, last: int) -> None:
     )
 
 
-def train_vision(chain: Chain, out: Path, workers: int) -> None:
-    """Stage 4."""
-    from medseg_agents.llm.tiny_model import TinyConfig
-    from medseg_agents.sft.data import load_conversations
-    from medseg_agents.sft.tiny_start import build_start
-
-    from benchmarks.learning.vision.scenes import Scenes, draw_scenes
-    from benchmarks.learning.vision.tower import SUBCELLS, train_tower
-
-    folder = out / "vision"
-    if (folder / "model").is_dir():
-        return
-    if not (folder / "start").is_dir():
-        rows, shown = load_conversations((str(out / "first_turns"),), folder / "cache")
-        build_start(folder / "start", rows, shown)
-    targets = load_cases(chain.cases, "train").targets
-    assert targets is not None  # of phantoms
-    grid = SUBCELLS * chain.image_size // (2 * TinyConfig().patch)
-    first = -(-chain.experts // chain.per_image)
-    parts = {"train": range(first, first + chain.images), "val": range(chain.watched)}
-    drawn = {
-        split: Scenes.read(
-            draw_scenes(
-                folder / split,
-                chain.cases,
-                split,
-                images,
-                chain.chat,
-                grid,
-                chain.per_image,
-                workers,
-            )
-        )
-        for split, images in parts.items()
-    }
-    train_tower(
-        folder / "start",
-        folder,
-        drawn["train"],
-        drawn["val"],
-        len(targets),
-        chain.vision_steps,
-        chain.seed,
-    )
-
-
 def first_tuning(chain: Chain, out: Path) -> None:
-    """Stage 5."""
+    """Stage 6."""
     model = out / "vision" / "model" if chain.vision_steps else "tiny"
+    if chain.reading_steps:
+        model = out / "reading" / "model"
     _tune(chain, out / "first", model, (out / "first_turns",), chain.first_steps, "constant")
 
 
 def mixed_tuning(chain: Chain, out: Path) -> None:
-    """Stage 6."""
+    """Stage 7."""
     sources = (out / "conversations", out / "first_turns" / "000.parquet")
     _tune(chain, out / "sft", out / "first" / "model", sources, chain.mixed_steps, "cosine")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -14,17 +16,32 @@ from hypothesis.extra import numpy as hnp
 
 pytest.importorskip("trl")
 
-from medseg_agents.llm.tiny_model import TinyConfig, build_tiny
+from medseg_agents.llm.checkpoint import load_processor
+from medseg_agents.llm.first_turns import write_first_turns
+from medseg_agents.llm.tiny_model import TinyConfig, build_tiny, place_waves
+from medseg_agents.sft.data import load_conversations
+from medseg_agents.sft.tiny_start import build_start
 
+from benchmarks.learning.tiny_chain import Chain, run_stages
+from benchmarks.learning.vision.reading import Reader, train_reading
 from benchmarks.learning.vision.scenes import Scenes, draw_scenes, turned_boxes
-from benchmarks.learning.vision.tower import SUBCELLS, Seeing, seeing_loss, train_tower
+from benchmarks.learning.vision.tower import (
+    CODE,
+    SUBCELLS,
+    Seeing,
+    owned_tokens,
+    seeing_loss,
+    train_tower,
+)
 from medseg_gym.annotators.box import box_agreement, tight_box
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.chat_options import ChatOptions
+from medseg_gym.errors import MedSegError
 from medseg_gym.prompts import AddBox
 
 SPEC, SIDE = "phantoms:fundus?position=random", 64
 GRID = SUBCELLS * SIDE // (2 * TinyConfig().patch)
+TOKENS = (SIDE // (2 * TinyConfig().patch)) ** 2
 
 
 @pytest.fixture(scope="module")
@@ -136,13 +153,101 @@ def test_loss_leaves_out_what_is_not_known(scenes):
     batch = scenes.batch(np.arange(8), np.zeros(8, int))
     torch.manual_seed(0)
     logits, boxes = torch.randn(batch.covers.shape), torch.rand(batch.boxes.shape)
-    loss = seeing_loss(logits, boxes, batch)
+    codes = torch.randn(8, TOKENS, 4, CODE)
+    loss = seeing_loss(logits, boxes, codes, batch)
     assert torch.isfinite(loss)
-    logits[~batch.known], boxes[~batch.shown] = 9.0, 0.5
-    assert torch.equal(seeing_loss(logits, boxes, batch), loss)
+    owned = owned_tokens(batch.covers, TOKENS).any(1)
+    logits[~batch.known], boxes[~batch.shown], codes[~owned] = 9.0, 0.5, 7.0
+    assert torch.equal(seeing_loss(logits, boxes, codes, batch), loss)
     right = torch.where(batch.shown[..., None], batch.boxes, boxes)
-    assert seeing_loss(20 * (batch.covers - 0.5), right, batch) < 0.3 * loss
-    assert seeing_loss(logits, right, batch) < loss - 0.3
+    assert seeing_loss(logits, right, codes, batch) < loss - 0.3
+    assert seeing_loss(20 * (batch.covers - 0.5), right, codes, batch) < loss - 0.6
+    for row, target, token in owned_tokens(batch.covers, TOKENS).nonzero():
+        codes[row, token] = place_waves(batch.boxes[row, target] * SIDE, SIDE, CODE)
+    told = seeing_loss(20 * (batch.covers - 0.5), right, codes, batch)
+    assert told < 0.3 * loss
+
+
+def test_tokens_speak_of_the_smallest_target_that_covers_a_good_part(scenes):
+    batch = scenes.batch(np.arange(32), np.zeros(32, int))
+    owned = owned_tokens(batch.covers, TOKENS)
+    assert owned.shape == (*batch.known.shape, TOKENS)
+    assert torch.equal(owned.any(2), batch.shown)  # none is left without a token
+    shares = torch.nn.functional.adaptive_avg_pool2d(batch.covers, round(TOKENS**0.5)).flatten(2)
+    assert (shares[owned] > 0).all()
+    covers = torch.zeros(1, 3, 8, 8)
+    covers[0, 0] = 1  # everywhere
+    covers[0, 1, :4, :4] = 1  # the first of four tokens
+    covers[0, 2, 0, 0] = 1  # a cell of it, and of nothing more
+    own = owned_tokens(covers, 4)[0]
+    assert own.tolist() == [
+        [False, True, True, True],
+        [True, False, False, False],  # lost all it had, so it shares
+        [True, False, False, False],
+    ]
+    assert not owned_tokens(0 * covers, 4).any()
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """Chats of the scenes' images and a model for pixels that knows nothing."""
+    folder = tmp_path_factory.mktemp("reader")
+    chat = ChatOptions(image_size=SIDE, texts="terse", coordinates="pixel")
+    images = range(3, 19)
+    write_first_turns(folder / "turns.parquet", SPEC, images, chat, most=6)
+    drawn = draw_scenes(folder / "scenes", SPEC, "train", images, chat, GRID, 4, workers=1)
+    rows, shown = load_conversations((str(folder / "turns.parquet"),), folder / "cache")
+    build_start(folder / "start", rows, shown)
+    chats = [row["messages"] for row in pq.read_table(folder / "turns.parquet").to_pylist()]
+    targets = load_cases(SPEC, "train").targets
+    processor = load_processor(folder / "start")
+    return folder / "start", Reader(processor, targets, chats, Scenes.read(drawn))
+
+
+def test_attention_belongs_on_the_targets_own_tokens_where_numbers_are_written(reader):
+    _, made = reader
+    tokenizer = made.processor.tokenizer
+    written = 0
+    for number in range(16):
+        chat, texts = made.chat(number), made.chats[number]
+        ids = chat.given["input_ids"][0]
+        answers = "".join(m["content"][0]["text"] for m in texts if m["role"] == "assistant")
+        kept = tokenizer.decode(chat.answers[chat.answers >= 0])
+        assert kept.replace("<|im_end|>", "") == answers
+        boxes = re.findall(r"\[(\d+), (\d+), (\d+), (\d+)\]", answers)
+        assert [tokenizer.decode(ids[look.place + 1]) for look in chat.looks] == [
+            side for box in boxes for side in box
+        ]
+        for look, box in zip(chat.looks[::4], boxes, strict=True):
+            left, top, right, bottom = (int(side) / 16 for side in box)
+            assert look.shares.sum() == pytest.approx(1)
+            for token in look.shares.nonzero()[:, 0].tolist():
+                row, column = divmod(token, 4)
+                assert left - 1 <= column <= right and top - 1 <= row <= bottom
+        written += len(boxes)
+    assert written > 30
+
+
+def test_reading_is_learned_and_goes_on_to_the_same_weights(reader, tmp_path):
+    start, made = reader
+    whole = train_reading(start, tmp_path / "whole", made, 60, 0)
+    lines = (tmp_path / "whole" / "progress.jsonl").read_text(encoding="utf-8").splitlines()
+    first, last = (json.loads(lines[i]) for i in (0, -1))
+    assert last["loss"] < first["loss"] and last["attention"] < first["attention"]
+    trained = (whole / "model.safetensors").read_bytes()
+    parted = tmp_path / "parted"
+    parted.mkdir()
+    (parted / "last.pt").write_bytes((tmp_path / "whole" / "last.pt").read_bytes())
+    again = train_reading(start, parted, made, 60, 0)
+    assert (again / "model.safetensors").read_bytes() == trained
+    assert train_reading(start, tmp_path / "whole", made, 60, 0) == whole
+
+
+def test_reading_without_what_it_needs_is_refused(tmp_path):
+    for chain in (Chain(reading_steps=1, vision_steps=1), Chain(reading_steps=1)):
+        with pytest.raises(MedSegError, match="reading_steps needs vision_steps"):
+            run_stages(chain, tmp_path / "out", 1, 1, lambda *_: None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_it_learns_and_goes_on_to_the_same_weights(scenes, tmp_path):

@@ -242,7 +242,8 @@ def build_model(processor: Qwen3VLProcessor, config: TinyConfig) -> Qwen3VLForCo
         if config.numbers:
             places = tokenizer.convert_tokens_to_ids(_numbers(config))
             words = model.model.language_model.embed_tokens.weight
-            words[places] = _NUMBER_SCALE * _waves_along(config.numbers, config.hidden)
+            numbers = torch.arange(config.numbers)
+            words[places] = _NUMBER_SCALE * place_waves(numbers, config.numbers, config.hidden)
     model.generation_config.eos_token_id = [token(_TURN_END), token(_END)]
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.eval()
@@ -258,17 +259,26 @@ def _waves(grid: int, width: int) -> torch.Tensor:
 
     With them a tiny model finds out in minutes where things are; with noise it takes far longer.
     """
-    line = _waves_along(grid, width // 2)
+    line = place_waves(torch.arange(grid), grid, width // 2)
     rows = line[:, None].expand(grid, grid, -1)
     columns = line[None].expand(grid, grid, -1)
     return torch.cat([rows, columns], dim=-1).reshape(grid * grid, width)
 
 
-def _waves_along(count: int, width: int) -> torch.Tensor:
-    """Sines and cosines of a place on a line, (count, width); half a cycle to one each 2 places."""
+def place_waves(places: torch.Tensor, count: int, width: int) -> torch.Tensor:
+    """Sines and cosines of places on a line, from half a cycle along it to one each two places.
+
+    Args:
+        places: ... float or int, from 0 to `count`.
+        count: Places of the line.
+        width: Of the code, even.
+
+    Returns:
+        ... x `width`.
+    """
     cycles = 0.5 * (2 * count) ** torch.linspace(0, 1, width // 2) * torch.pi / count
-    angles = torch.arange(count, dtype=torch.float32)[:, None] * cycles
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    angles = places[..., None].float() * cycles
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def build_tiny(

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from medseg_agents.arrays.localizer.loss import cover_losses
+from medseg_agents.llm.tiny_model import place_waves
 from torch import nn
+from torch.nn import functional
 from torchvision.ops import generalized_box_iou_loss
 
 from benchmarks.learning.vision.scenes import Batch, Scenes
@@ -27,9 +29,11 @@ from medseg_gym.storage.atomic_write import atomic_folder, atomic_path
 from medseg_gym.storage.line_files import append_rows
 
 SUBCELLS = 4  # along each side of what an image token shows
+CODE = 32  # numbers that say one side of a box, as waves: a language model's words for numbers are
 _BATCH, _WARMUP, _DECAY = 16, 100, 0.5
 _REACH = 0.25  # of the image, what a side is away from where it was read, at 1
-_DISTANCE, _OVERLAP = 4.0, 0.5  # weights of the losses of boxes
+_DISTANCE, _OVERLAP, _CODES = 4.0, 0.5, 1.0  # weights of the losses of boxes
+_GOOD_PART = 0.1  # of a token, from which a target may own it
 _SAVE_EVERY, _LOG_EVERY = 200, 50
 
 
@@ -50,19 +54,20 @@ class Seeing(nn.Module):
         self.level = nn.Parameter(torch.full((targets,), -3.0))
         self.queries = nn.Parameter(0.02 * torch.randn(targets, width))
         self.sides = nn.Parameter(0.02 * torch.randn(targets, 4, width))
+        self.codes = nn.Linear(width, 4 * CODE)
 
     def forward(
         self, images: np.ndarray, targets: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits of what every target covers, and boxes.
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return logits of what every target covers, boxes, and codes of the tokens' own boxes.
 
         Args:
             images: B x S x S x 3 uint8.
             targets: B x K int64.
 
         Returns:
-            B x K x G x G, and B x K x 4 (left, top, right, bottom) in shares of the image, whatever
-            a target's absence.
+            B x K x G x G; B x K x 4 (left, top, right, bottom) in shares of the image, also of a
+            target that is absent; and B x N x 4 x `CODE` for N image tokens.
         """
         made = self.processor(images=list(images), return_tensors="pt")
         with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
@@ -70,7 +75,8 @@ class Seeing(nn.Module):
         tokens = tower.pooler_output.float()
         side = round((len(tokens) / len(images)) ** 0.5)
         tokens = tokens.reshape(len(images), side, side, -1)
-        return self._covers(tokens, targets), self._boxes(tokens, targets)
+        codes = self.codes(tokens.flatten(1, 2)).unflatten(-1, (4, CODE))
+        return self._covers(tokens, targets), self._boxes(tokens, targets), codes
 
     def _covers(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         logits = torch.einsum("bijh,bksh->bkijs", tokens, self.maps[targets])
@@ -88,23 +94,53 @@ class Seeing(nn.Module):
         return torch.einsum("bkn,bkne->bke", looks, seen)
 
 
-def seeing_loss(logits: torch.Tensor, boxes: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Loss of a batch: of covers over all known targets, of boxes over those that are there.
+def seeing_loss(
+    logits: torch.Tensor, boxes: torch.Tensor, codes: torch.Tensor, batch: Batch
+) -> torch.Tensor:
+    """Loss of a batch: of covers over all known targets, of boxes and codes over those shown.
 
     Args:
         logits: B x K x G x G.
         boxes: B x K x 4.
+        codes: B x N x 4 x `CODE`.
         batch: What is true.
     """
     loss = cover_losses(logits, batch.covers)[batch.known].mean()
     if batch.shown.any():
         read, true = boxes[batch.shown], batch.boxes[batch.shown]
         loss = loss + _DISTANCE * (read - true).abs().mean()
-        corners = torch.cat(
-            [torch.minimum(*read.split(2, -1)), torch.maximum(*read.split(2, -1))], -1
-        )
+        low, high = read.split(2, -1)
+        corners = torch.cat([torch.minimum(low, high), torch.maximum(low, high)], -1)
         loss = loss + _OVERLAP * generalized_box_iou_loss(corners, true, reduction="mean")
+        row, target, token = owned_tokens(batch.covers, codes.shape[1]).nonzero(as_tuple=True)
+        side = batch.images.shape[1]
+        waves = place_waves(batch.boxes[row, target] * side, side, CODE)
+        loss = loss + _CODES * (codes[row, token] - waves).square().mean()
     return loss
+
+
+def owned_tokens(covers: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Return which image tokens speak of which target.
+
+    A token has one box to tell. It tells that of the smallest target that covers a good part of it,
+    or whose best token it is; a target whose tokens all belong to others shares its best ones.
+
+    Args:
+        covers: B x K x G x G, share of each cell that a target covers.
+        tokens: N, a square number.
+
+    Returns:
+        B x K x N bool.
+    """
+    side = round(tokens**0.5)
+    shares = functional.adaptive_avg_pool2d(covers, side).flatten(2)
+    best = shares.amax(2, keepdim=True)
+    near = (shares > 0) & ((shares > _GOOD_PART) | (shares >= 0.5 * best))
+    area = covers.sum((2, 3))[..., None]
+    size = torch.where(near, area, torch.inf)
+    own = near & (size == size.amin(1, keepdim=True))
+    lost = ~own.any(2, keepdim=True) & (best > 0)
+    return own | (lost & (shares == best))
 
 
 def train_tower(
@@ -194,8 +230,8 @@ def watch(seeing: Seeing, scenes: Scenes) -> dict[str, float]:
     for first in range(0, len(scenes.images), _BATCH):
         chosen = np.arange(first, min(first + _BATCH, len(scenes.images)))
         batch = scenes.batch(chosen, np.zeros(len(chosen), int))
-        logits, boxes = seeing(batch.images, batch.targets)
-        losses.append(seeing_loss(logits, boxes, batch).item())
+        logits, boxes, codes = seeing(batch.images, batch.targets)
+        losses.append(seeing_loss(logits, boxes, codes, batch).item())
         there = (logits > 0).any(-1).any(-1)
         for row, image in enumerate(chosen):
             for k, true in enumerate(scenes.boxes(int(image))):
