@@ -65,13 +65,14 @@ def write_first_turns(
         raise PolicyError("first turns are for training; take the train or the val split")
     kind = kind_of(chat)
     source, view = kind.load(cases, split), kind.view(chat)
-    if most and not isinstance(source, CaseSource):
+    of_images = source if isinstance(source, CaseSource) else None
+    if most and of_images is None:
         raise PolicyError(f"most={most} asks about targets of images; these are volumes")
 
     def rows() -> Iterator[dict[str, Any]]:
         for number in images:
-            if most:
-                together = _drawn(source, number * per_image, per_image, most)
+            if most and of_images is not None:
+                together = _drawn(of_images, number * per_image, per_image, most)
             else:
                 together = [source[number * per_image + k] for k in range(per_image)]
             starts = [kind.begin(case, chat.max_steps) for case in together]

@@ -12,21 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
 from benchmarks.learning.vision.scenes import Scenes
+from benchmarks.learning.vision.steps import drawn_order, train_steps
 from benchmarks.learning.vision.tower import owned_tokens
 from medseg_gym.backbones.batching.fused import multiplies_bfloat16
-from medseg_gym.backbones.checkpoints import read_torch_file
-from medseg_gym.storage.atomic_write import atomic_folder, atomic_path
-from medseg_gym.storage.line_files import append_rows
+from medseg_gym.storage.atomic_write import atomic_folder
 
 _BATCH, _WARMUP, _DECAY = 8, 50, 0.4
 _LOOKING = 0.5  # weight of the loss of attention
-_SAVE_EVERY, _LOG_EVERY = 200, 50
 
 
 class Look(NamedTuple):
@@ -178,48 +174,21 @@ def train_reading(start: Path, out: Path, reader: Reader, steps: int, seed: int)
     Returns:
         Folder of the trained model.
     """
-    from medseg_agents.arrays.optimisers import MuonWithAdamW
     from transformers import Qwen3VLForConditionalGeneration
 
     done = out / "model"
     if done.is_dir():
         return done
-    out.mkdir(parents=True, exist_ok=True)
     model = Qwen3VLForConditionalGeneration.from_pretrained(start, attn_implementation="eager")
     model.train()
-    optimiser = MuonWithAdamW(model)
-    peaks = [group["lr"] for group in optimiser.param_groups]
-    step, last = 0, out / "last.pt"
-    if last.exists():
-        state = read_torch_file(last)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        step = state["step"]
-    losses: list[tuple[float, float]] = []
-    per_pass = len(reader.chats) // _BATCH
-    while step < steps:
-        rate = min(1.0, (step + 1) / _WARMUP, max((steps - step) / (_DECAY * steps), 0.01))
-        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-            group["lr"] = peak * rate
-        passed, place = divmod(step, per_pass)
-        order = np.random.default_rng([seed, passed]).permutation(len(reader.chats))
-        chats = [reader.chat(int(i)) for i in order[place * _BATCH :][:_BATCH]]
+
+    def learn(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        chosen = drawn_order(len(reader.chats), _BATCH, step, seed)
+        chats = [reader.chat(number) for number in chosen.tolist()]
         told, looked = reading_loss(model, chats, reader.pad)
-        optimiser.zero_grad()
-        (told + _LOOKING * looked).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        losses.append((told.item(), looked.item()))
-        step += 1
-        if step % _LOG_EVERY == 0 or step == steps:
-            answers, attention = np.mean(losses, axis=0)
-            losses = []
-            if step % _SAVE_EVERY == 0 or step == steps:
-                kept = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-                with atomic_path(last) as temporary:
-                    torch.save({**kept, "step": step}, temporary)
-            row = {"step": step, "loss": float(answers), "attention": float(attention)}
-            append_rows(out / "progress.jsonl", [row])
+        return told + _LOOKING * looked, {"loss": told.item(), "attention": looked.item()}
+
+    train_steps(model, out, steps, _WARMUP, _DECAY, learn)
     with atomic_folder(done) as folder:
         model.save_pretrained(folder)
         reader.processor.save_pretrained(folder)

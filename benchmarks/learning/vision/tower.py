@@ -21,12 +21,11 @@ from torch.nn import functional
 from torchvision.ops import generalized_box_iou_loss
 
 from benchmarks.learning.vision.scenes import Batch, Scenes
+from benchmarks.learning.vision.steps import drawn_order, train_steps
 from medseg_gym.annotators.box import box_agreement
 from medseg_gym.backbones.batching.fused import multiplies_bfloat16
-from medseg_gym.backbones.checkpoints import read_torch_file
 from medseg_gym.prompts import AddBox
-from medseg_gym.storage.atomic_write import atomic_folder, atomic_path
-from medseg_gym.storage.line_files import append_rows
+from medseg_gym.storage.atomic_write import atomic_folder
 
 SUBCELLS = 4  # along each side of what an image token shows
 CODE = 32  # numbers that say one side of a box, as waves: a language model's words for numbers are
@@ -34,7 +33,6 @@ _BATCH, _WARMUP, _DECAY = 16, 100, 0.5
 _REACH = 0.25  # of the image, what a side is away from where it was read, at 1
 _DISTANCE, _OVERLAP, _CODES = 4.0, 0.5, 1.0  # weights of the losses of boxes
 _GOOD_PART = 0.1  # of a token, from which a target may own it
-_SAVE_EVERY, _LOG_EVERY = 200, 50
 
 
 class Seeing(nn.Module):
@@ -82,7 +80,8 @@ class Seeing(nn.Module):
         logits = torch.einsum("bijh,bksh->bkijs", tokens, self.maps[targets])
         logits = logits + self.level[targets][..., None, None, None]
         logits = logits.unflatten(-1, (SUBCELLS, SUBCELLS)).permute(0, 1, 2, 4, 3, 5)
-        return logits.flatten(4, 5).flatten(2, 3)
+        placed: torch.Tensor = logits.flatten(4, 5).flatten(2, 3)
+        return placed
 
     def _boxes(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         side = tokens.shape[1]
@@ -91,7 +90,8 @@ class Seeing(nn.Module):
         tokens, centres = tokens.flatten(1, 2), torch.stack([x, y, x, y], -1).flatten(0, 1)
         looks = torch.einsum("bnh,bkh->bkn", tokens, self.queries[targets]).softmax(-1)
         seen = centres + _REACH * torch.einsum("bnh,bkeh->bkne", tokens, self.sides[targets])
-        return torch.einsum("bkn,bkne->bke", looks, seen)
+        boxes: torch.Tensor = torch.einsum("bkn,bkne->bke", looks, seen)
+        return boxes
 
 
 def seeing_loss(
@@ -160,61 +160,29 @@ def train_tower(
     Returns:
         Folder of the model with the trained tower.
     """
-    from medseg_agents.arrays.optimisers import MuonWithAdamW
     from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
     done = out / "model"
     if done.is_dir():
         return done
-    out.mkdir(parents=True, exist_ok=True)
     model = Qwen3VLForConditionalGeneration.from_pretrained(start)
     processor = AutoProcessor.from_pretrained(start)
     torch.manual_seed(seed)
     seeing = Seeing(model.model.visual, processor.image_processor, targets).train()
-    optimiser = MuonWithAdamW(seeing)
-    peaks = [group["lr"] for group in optimiser.param_groups]
-    step, last = 0, out / "last.pt"
-    if last.exists():
-        state = read_torch_file(last)
-        seeing.load_state_dict(state["seeing"])
-        optimiser.load_state_dict(state["optimiser"])
-        step = state["step"]
-    losses: list[float] = []
-    while step < steps:
-        rate = min(1.0, (step + 1) / _WARMUP, max((steps - step) / (_DECAY * steps), 0.01))
-        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-            group["lr"] = peak * rate
-        chosen, turns = _draw(len(scenes.images), step, seed)
+
+    def learn(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        chosen = drawn_order(len(scenes.images), _BATCH, step, seed)
+        turns = np.random.default_rng([seed, step]).integers(0, 4, _BATCH)
         batch = scenes.batch(chosen, turns)
-        loss = seeing_loss(*seeing(batch.images, batch.targets), batch)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(seeing.parameters(), 1.0)
-        optimiser.step()
-        losses.append(loss.item())
-        step += 1
-        if step % _LOG_EVERY == 0 or step == steps:
-            row = {"step": step, "loss": float(np.mean(losses))}
-            losses = []
-            if step % _SAVE_EVERY == 0 or step == steps:
-                row |= watch(seeing, held_out)
-                state = {"seeing": seeing.state_dict(), "optimiser": optimiser.state_dict()}
-                with atomic_path(last) as temporary:
-                    torch.save({**state, "step": step}, temporary)
-            append_rows(out / "progress.jsonl", [row])
+        logits, boxes, codes = seeing(batch.images, batch.targets)
+        loss = seeing_loss(logits, boxes, codes, batch)
+        return loss, {"loss": loss.item()}
+
+    train_steps(seeing, out, steps, _WARMUP, _DECAY, learn, lambda: watch(seeing, held_out))
     with atomic_folder(done) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
     return done
-
-
-def _draw(count: int, step: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images of a step, and by how many quarters they are turned; every image once a pass."""
-    per_pass = count // _BATCH
-    passed, place = divmod(step, per_pass)
-    order = np.random.default_rng([seed, passed]).permutation(count)
-    turns = np.random.default_rng([seed, passed, place]).integers(0, 4, _BATCH)
-    return order[place * _BATCH :][:_BATCH], turns
 
 
 @torch.no_grad()
