@@ -58,7 +58,7 @@ class Chain:
             asks those of its cases.
         vision_steps: Optimiser steps of stage 4, of 16 images; 0 leaves it out.
         reading_steps: Optimiser steps of stage 5, of 8 images; 0 leaves it out. It needs stage 4.
-        first_steps: Optimiser steps of stage 6.
+        first_steps: Optimiser steps of stage 6; 0 leaves it out.
         mixed_steps: Optimiser steps of stage 7.
         batch: Conversations a step.
         lr: Of AdamW.
@@ -188,7 +188,8 @@ def run_stages(
         stages.run("vision", lambda: train_vision(chain, out, workers))
         if chain.reading_steps:
             stages.run("reading", lambda: train_to_read(chain, out, workers))
-    stages.run("first fine-tuning", lambda: first_tuning(chain, out))
+    if chain.first_steps:
+        stages.run("first fine-tuning", lambda: first_tuning(chain, out))
     stages.run("mixed fine-tuning", lambda: mixed_tuning(chain, out))
     stages.run("table", lambda: make_table(chain, out, stages.taken, console))
 
@@ -258,16 +259,22 @@ def _draw(file: Path, chain: Chain, first: int, last: int) -> None:
 
 def first_tuning(chain: Chain, out: Path) -> None:
     """Stage 6."""
-    model = out / "vision" / "model" if chain.vision_steps else "tiny"
-    if chain.reading_steps:
-        model = out / "reading" / "model"
+    model = _so_far(chain, out) or "tiny"
     _tune(chain, out / "first", model, (out / "first_turns",), chain.first_steps, "constant")
 
 
 def mixed_tuning(chain: Chain, out: Path) -> None:
     """Stage 7."""
     sources = (out / "conversations", out / "first_turns" / "000.parquet")
-    _tune(chain, out / "sft", out / "first" / "model", sources, chain.mixed_steps, "cosine")
+    model = out / "first" / "model" if chain.first_steps else _so_far(chain, out) or "tiny"
+    _tune(chain, out / "sft", model, sources, chain.mixed_steps, "cosine")
+
+
+def _so_far(chain: Chain, out: Path) -> Path | None:
+    """Folder of the model that stages 4 and 5 made; None without them."""
+    if not chain.vision_steps:
+        return None
+    return out / ("reading" if chain.reading_steps else "vision") / "model"
 
 
 def _tune(

@@ -155,6 +155,8 @@ def plot_curve(out: Path, path: Path) -> None:
     left, right = figure.subplots(1, 2)
     before = 0.0
     for run, label in (("first", "first turns, steady rate"), ("sft", "mixed, rate falling")):
+        if not (out / run).is_dir():  # a chain without this stage
+            continue
         rows = [row for row in read_progress(out / run) if "loss" in row]
         minutes = [before + row["cpu_seconds"] / 60 for row in rows]
         left.plot(minutes, [row["loss"] for row in rows], label=label)
