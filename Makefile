@@ -49,7 +49,7 @@ train-tiny: sft-tiny
 
 learning: $(VENV)/.dev-$(KEY)
 	$(BIN)/python -m benchmarks.learning.arrays --out runs/arrays --seeds 0,1,2 --tasks abdomen --repair abdomen
-	$(BIN)/python -m benchmarks.learning.arrays --out runs/arrays --seeds 0 --tasks random --ppo none
+	$(BIN)/python -m benchmarks.learning.arrays --out runs/arrays --seeds 0,1,2 --tasks random --ppo none
 
 # Dependencies are kept by a stamp of pyproject.toml; the package itself is always this checkout.
 $(VENV)/.core-$(KEY):
