@@ -181,6 +181,7 @@ def train_reading(start: Path, out: Path, reader: Reader, steps: int, seed: int)
         return done
     model = Qwen3VLForConditionalGeneration.from_pretrained(start, attn_implementation="eager")
     model.train()
+    model.model.visual.requires_grad_(False)  # it sees already; noisy steps would blur that
 
     def learn(step: int) -> tuple[torch.Tensor, dict[str, float]]:
         chosen = drawn_order(len(reader.chats), _BATCH, step, seed)
