@@ -4,7 +4,8 @@ import pytest
 
 pytest.importorskip("trl")
 
-from benchmarks.learning.tiny_chain import Chain, run_chain
+from benchmarks.learning.chain_sizes import Chain
+from benchmarks.learning.tiny_chain import run_chain
 from benchmarks.shared.sizes import read_settings
 from medseg_gym.errors import MedSegError
 

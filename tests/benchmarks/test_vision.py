@@ -22,7 +22,8 @@ from medseg_agents.llm.tiny_model import TinyConfig, build_tiny, place_waves
 from medseg_agents.sft.data import load_conversations
 from medseg_agents.sft.tiny_start import build_start
 
-from benchmarks.learning.tiny_chain import Chain, run_stages
+from benchmarks.learning.chain_sizes import Chain
+from benchmarks.learning.tiny_chain import run_stages
 from benchmarks.learning.vision.reading import Reader, train_reading
 from benchmarks.learning.vision.scenes import Scenes, draw_scenes, turned_boxes
 from benchmarks.learning.vision.tower import (
@@ -194,7 +195,7 @@ def reader(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reader")
     chat = ChatOptions(image_size=SIDE, texts="terse", coordinates="pixel")
     images = range(3, 19)
-    write_first_turns(folder / "turns.parquet", SPEC, images, chat, most=6)
+    write_first_turns(folder / "turns.parquet", SPEC, images, chat, questions=6)
     drawn = draw_scenes(folder / "scenes", SPEC, "train", images, chat, GRID, 4, workers=1)
     rows, shown = load_conversations((str(folder / "turns.parquet"),), folder / "cache")
     build_start(folder / "start", rows, shown)

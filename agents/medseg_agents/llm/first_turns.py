@@ -38,7 +38,7 @@ def write_first_turns(
     chat: ChatOptions,
     split: str = "train",
     per_image: int = 4,
-    most: int = 0,
+    questions: int = 0,
     on_image: Callable[[], None] | None = None,
 ) -> None:
     """Write one chat per image.
@@ -52,13 +52,13 @@ def write_first_turns(
             volumes.
         split: "train" or "val", for a spec. Never "test": that is what the model is measured on.
         per_image: Cases that share an image.
-        most: Ask about so many targets of an image at most, drawn from those of its cases and the
-            others that it shows (`CaseSource.outlines`); 0 asks those of its cases alone.
+        questions: Targets of an image that are asked about at most, drawn from those of its cases
+            and the others that it shows (`CaseSource.outlines`); 0 asks those of its cases alone.
         on_image: Called after each.
 
     Raises:
-        PolicyError: Cases of the test split, neighbours that do not share an image, or `most` for
-            volumes.
+        PolicyError: Cases of the test split, neighbours that do not share an image, or `questions`
+            for volumes.
         TrajectoryError: The file cannot be written.
     """
     if split == "test":
@@ -66,13 +66,13 @@ def write_first_turns(
     kind = kind_of(chat)
     source, view = kind.load(cases, split), kind.view(chat)
     of_images = source if isinstance(source, CaseSource) else None
-    if most and of_images is None:
-        raise PolicyError(f"most={most} asks about targets of images; these are volumes")
+    if questions and of_images is None:
+        raise PolicyError(f"questions={questions} asks about targets of images; these are volumes")
 
     def rows() -> Iterator[dict[str, Any]]:
         for number in images:
-            if most and of_images is not None:
-                together = _drawn(of_images, number * per_image, per_image, most)
+            if questions and of_images is not None:
+                together = _drawn(of_images, number * per_image, per_image, questions)
             else:
                 together = [source[number * per_image + k] for k in range(per_image)]
             starts = [kind.begin(case, chat.max_steps) for case in together]
@@ -83,14 +83,14 @@ def write_first_turns(
     write_chats(path, rows(), chat)
 
 
-def _drawn(source: CaseSource, index: int, per_image: int, most: int) -> list[Case]:
+def _drawn(source: CaseSource, index: int, per_image: int, questions: int) -> list[Case]:
     """Cases of targets of the image of a case, in an order drawn for it.
 
     Others than those of its cases are there: as many are absent as in what will be played.
     """
     case, outlines = source[index], source.outlines(index)
     asked = [pair for k, pair in enumerate(outlines) if k < per_image or pair[1].any()]
-    order = np.random.default_rng(index).permutation(len(asked))[:most]
+    order = np.random.default_rng(index).permutation(len(asked))[:questions]
     return [replace(case, target=asked[i][0], mask=asked[i][1]) for i in order]
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.learning.chain_sizes import Chain
 from benchmarks.learning.methods.catalogue import DEFAULT, METHODS
-from benchmarks.learning.tiny_chain import Chain
 from medseg_gym.errors import MedSegError
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from benchmarks.learning.tiny_chain import Chain
+from benchmarks.learning.chain_sizes import Chain
 from benchmarks.learning.tiny_rl.runs import METHODS, folder_of
 from benchmarks.shared.sizes import claim, read_settings
 from benchmarks.shared.workers import worker_pool

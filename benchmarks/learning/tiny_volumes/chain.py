@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from benchmarks.learning.tiny_chain import Chain
+from benchmarks.learning.chain_sizes import Chain
 from medseg_gym.envs.volumes.chat_options import VolumeChatOptions
 
 

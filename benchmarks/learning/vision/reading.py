@@ -26,7 +26,7 @@ _LOOKING = 0.5  # weight of the loss of attention
 
 
 class Look(NamedTuple):
-    """Where attention should go as a number is about to be written.
+    """A place from which attention should go to some image tokens, for a number comes next.
 
     Attributes:
         place: Of the token that the number follows.
@@ -99,11 +99,11 @@ class Reader:
 
     def _answers(self, ids: list[int]) -> list[list[int]]:
         """Places of the tokens of every answer, its end included."""
-        wide, found = len(self._header), []
+        wide, answers = len(self._header), []
         for start in range(wide, len(ids)):
             if ids[start - wide : start] == self._header:
-                found.append(list(range(start, ids.index(self._end, start) + 1)))
-        return found
+                answers.append(list(range(start, ids.index(self._end, start) + 1)))
+        return answers
 
     def _asked(self, question: str) -> int:
         return next(i for i, text in enumerate(self.targets) if question.startswith(f"{text},"))

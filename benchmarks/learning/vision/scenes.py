@@ -42,7 +42,7 @@ class Batch:
 
     @property
     def shown(self) -> torch.Tensor:
-        """Which targets are in their image, B x K bool."""
+        """Mask of the targets that are in their image, B x K bool."""
         return self.known & ~torch.isnan(self.boxes).any(-1)
 
 

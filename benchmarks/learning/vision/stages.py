@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 from medseg_agents.llm.checkpoint import load_processor
@@ -11,13 +11,11 @@ from medseg_agents.llm.tiny_model import TinyConfig
 from medseg_agents.sft.data import load_conversations
 from medseg_agents.sft.tiny_start import build_start
 
+from benchmarks.learning.chain_sizes import Chain
 from benchmarks.learning.vision.reading import Reader, train_reading
 from benchmarks.learning.vision.scenes import Scenes, draw_scenes
 from benchmarks.learning.vision.tower import SUBCELLS, train_tower
 from medseg_gym.cases import load_cases
-
-if TYPE_CHECKING:
-    from benchmarks.learning.tiny_chain import Chain
 
 
 def train_vision(chain: Chain, out: Path, workers: int) -> None:

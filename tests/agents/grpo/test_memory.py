@@ -96,7 +96,7 @@ def gradients(model, compute, entropy_learns):
 def test_chunks_change_neither_probabilities_nor_gradients(
     kind, chunk, temperature, entropy_learns
 ):
-    model = Tied(kind)
+    model = Tied(kind).double()
     wanted = gradients(model, lambda *given: plain(*given, temperature), entropy_learns)
 
     def chunked(head, hidden, chosen):

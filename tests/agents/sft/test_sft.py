@@ -222,7 +222,7 @@ def test_adapters_are_trained_alone(data, trained, tmp_path):
 
 def test_first_turns_ask_about_other_targets_that_an_image_shows(tmp_path):
     spec, file = "phantoms:abdomen?position=random", tmp_path / "turns.parquet"
-    write_first_turns(file, spec, range(10, 22), CHAT, most=7)
+    write_first_turns(file, spec, range(10, 22), CHAT, questions=7)
     source = load_cases(spec, "train")
     stops = 0
     for number, row in zip(range(10, 22), pq.read_table(file).to_pylist(), strict=True):
@@ -236,8 +236,9 @@ def test_first_turns_ask_about_other_targets_that_an_image_shows(tmp_path):
             assert target in cases or masks[target].any()
             stops += not masks[target].any()
     assert 0 < stops <= 12
-    with pytest.raises(PolicyError, match="most=2 asks about targets of images"):
-        write_first_turns(file, "phantoms", range(1), VolumeChatOptions(max_steps=3), most=2)
+    volumes = VolumeChatOptions(max_steps=3)
+    with pytest.raises(PolicyError, match="questions=2 asks about targets of images"):
+        write_first_turns(file, "phantoms-volume", range(1), volumes, questions=2)
 
 
 def test_adapters_go_on_being_trained(data, trained, tmp_path):
