@@ -174,7 +174,6 @@ class PhantomSource(CaseSource):
             synthetic=True,
         )
 
-
     def outlines(self, index: int) -> list[tuple[str, np.ndarray]]:
         """Return the four targets of the image of a case, then all others of its scene.
 
