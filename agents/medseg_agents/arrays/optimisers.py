@@ -124,3 +124,15 @@ def rate_over_run(
         return rising * (final + (1 - final) * falling)
 
     return factor
+
+
+def steady_then_falling(step: int, steps: int, warmup: int, falling: float) -> float:
+    """Return the factor of the learning rate at a step: a rise, a plateau and a line to nothing.
+
+    Args:
+        step: From 0.
+        steps: Of the run.
+        warmup: Steps of the rise.
+        falling: Share of the steps, at the end, of the fall; it stops at a hundredth.
+    """
+    return min(1.0, (step + 1) / warmup, max((steps - step) / (falling * steps), 0.01))

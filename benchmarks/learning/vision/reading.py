@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from benchmarks.learning.vision.scenes import Scenes
 from benchmarks.learning.vision.steps import drawn_order, train_steps
@@ -123,28 +124,27 @@ def reading_loss(model: Any, chats: Sequence[Chat], pad: int) -> tuple[torch.Ten
         chats: Of a batch.
         pad: Token that fills up.
     """
-    longest = max(len(chat.answers) for chat in chats)
 
-    def filled(name: str, value: int) -> torch.Tensor:
-        rows = [chat.given[name][0] for chat in chats]
-        return torch.stack([functional.pad(r, (0, longest - len(r)), value=value) for r in rows])
+    def filled(rows: list[torch.Tensor], value: int) -> torch.Tensor:
+        return pad_sequence(rows, batch_first=True, padding_value=value)
+
+    def of_all(name: str, value: int) -> torch.Tensor:
+        return filled([chat.given[name][0] for chat in chats], value)
 
     given = {
         name: torch.cat([chat.given[name] for chat in chats])
         for name in ("pixel_values", "image_grid_thw")
     }
-    ids = filled("input_ids", pad)
+    ids = of_all("input_ids", pad)
     with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
         out = model(
             input_ids=ids,
-            attention_mask=filled("attention_mask", 0),
-            mm_token_type_ids=filled("mm_token_type_ids", 0),
+            attention_mask=of_all("attention_mask", 0),
+            mm_token_type_ids=of_all("mm_token_type_ids", 0),
             output_attentions=True,
             **given,
         )
-    answers = torch.stack(
-        [functional.pad(c.answers, (0, longest - len(c.answers)), value=-100) for c in chats]
-    )
+    answers = filled([chat.answers for chat in chats], -100)
     logits = out.logits[:, :-1].float()
     told = functional.cross_entropy(logits.flatten(0, 1), answers[:, 1:].flatten())
     looks = [(row, look) for row, chat in enumerate(chats) for look in chat.looks]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from medseg_agents.arrays.optimisers import MuonWithAdamW
+from medseg_agents.arrays.optimisers import MuonWithAdamW, steady_then_falling
 from torch import nn
 
 from medseg_gym.backbones.checkpoints import read_torch_file
@@ -48,7 +48,7 @@ def train_steps(
         step = state["step"]
     logged: list[Mapping[str, float]] = []
     while step < steps:
-        rate = min(1.0, (step + 1) / warmup, max((steps - step) / (falling * steps), 0.01))
+        rate = steady_then_falling(step, steps, warmup, falling)
         for group, peak in zip(optimiser.param_groups, peaks, strict=True):
             group["lr"] = peak * rate
         loss, said_of_it = learn(step)

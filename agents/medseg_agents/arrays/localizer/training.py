@@ -14,6 +14,7 @@ from medseg_agents.arrays.dagger.config import DaggerConfig
 from medseg_agents.arrays.localizer.images import OutlinedImages, draw_images
 from medseg_agents.arrays.localizer.loss import cover_losses
 from medseg_agents.arrays.localizer.network import Localizer
+from medseg_agents.arrays.optimisers import steady_then_falling
 from medseg_agents.runs.log import RunLog
 from medseg_gym.annotators.box import box_agreement, tight_box
 from medseg_gym.backbones.checkpoints import read_torch_file
@@ -69,7 +70,7 @@ def train_localizer(
     with RunLog(folder, steps, step, console, shown, log_to=()) as log:
         losses: list[float] = []
         while step < steps:
-            rate = min(1.0, (step + 1) / _WARMUP, max((steps - step) / (_FALLING * steps), 0.01))
+            rate = steady_then_falling(step, steps, _WARMUP, _FALLING)
             for group in optimizer.param_groups:
                 group["lr"] = config.localizer_rate * rate
             draws = np.random.default_rng([config.seed, step])
