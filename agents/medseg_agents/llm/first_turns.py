@@ -52,8 +52,9 @@ def write_first_turns(
             volumes.
         split: "train" or "val", for a spec. Never "test": that is what the model is measured on.
         per_image: Cases that share an image.
-        questions: Targets of an image that are asked about at most, drawn from those of its cases
-            and the others that it shows (`CaseSource.outlines`); 0 asks those of its cases alone.
+        questions: Targets of an image that are asked about at most, drawn from all of which it is
+            known where they are or that they are absent (`CaseSource.outlines`); 0 asks those of
+            its cases alone.
         on_image: Called after each.
 
     Raises:
@@ -72,7 +73,7 @@ def write_first_turns(
     def rows() -> Iterator[dict[str, Any]]:
         for number in images:
             if questions and of_images is not None:
-                together = _drawn(of_images, number * per_image, per_image, questions)
+                together = _drawn(of_images, number * per_image, questions)
             else:
                 together = [source[number * per_image + k] for k in range(per_image)]
             starts = [kind.begin(case, chat.max_steps) for case in together]
@@ -83,13 +84,13 @@ def write_first_turns(
     write_chats(path, rows(), chat)
 
 
-def _drawn(source: CaseSource, index: int, per_image: int, questions: int) -> list[Case]:
+def _drawn(source: CaseSource, index: int, questions: int) -> list[Case]:
     """Cases of targets of the image of a case, in an order drawn for it.
 
-    Others than those of its cases are there: as many are absent as in what will be played.
+    All that is known is asked about, absent targets too: they may be more than in what is played,
+    but with fewer a model does not learn to look for them.
     """
-    case, outlines = source[index], source.outlines(index)
-    asked = [pair for k, pair in enumerate(outlines) if k < per_image or pair[1].any()]
+    case, asked = source[index], source.outlines(index)
     order = np.random.default_rng(index).permutation(len(asked))[:questions]
     return [replace(case, target=asked[i][0], mask=asked[i][1]) for i in order]
 

@@ -66,10 +66,12 @@ def test_an_interrupted_evaluation_goes_on(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run_evaluation(options, tmp_path / "ray", on_batch=stop)
-    kept = (tmp_path / "ray" / "records.jsonl").read_bytes()
+    file = tmp_path / "ray" / "records.jsonl"
+    kept = file.read_text().splitlines()  # of two workers: batches lie as they came
     again = run_evaluation(options, tmp_path / "ray")
     assert numbers(again.records) == numbers(alone.records) and again.settings == alone.settings
-    assert (tmp_path / "ray" / "records.jsonl").read_bytes().startswith(kept)
+    # Its seconds tell a line from that of a case which was played again.
+    assert len(kept) >= 9 and set(kept) <= set(file.read_text().splitlines())
 
 
 @pytest.mark.slow

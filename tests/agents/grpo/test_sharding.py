@@ -24,7 +24,9 @@ from .conftest import dealt, learned
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
 SETTINGS = {"beta": 0.1, "micro_batch": 3, "groups": 2}
-ADAPTERS = {"lora_rank": 4, "beta": 0.1, "lr": 1e-2, "groups": 2}
+# A step of Adam is as large for a gradient that is nothing but rounding: at 1e-2 a second iteration
+# made 1.6e-5 of that on one kind of CPU.
+ADAPTERS = {"lora_rank": 4, "beta": 0.1, "lr": 2e-3, "groups": 2}
 
 
 def weights(algo):
