@@ -1,24 +1,43 @@
-"""The wait policy of OpenMP's threads, which decides what a busy neighbour costs.
+"""How OpenMP's threads wait, which decides what a busy neighbour costs.
 
 Threads that have nothing to do spin by default, in wait of the next parallel loop. Where another
-process wants the same cores they hold it up, and it them. Asked to be passive they sleep instead.
+process wants the same cores they hold it up, and it them. Asleep at once they cost nobody anything,
+but the next loop must wake them. In between they spin for some microseconds, then sleep.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 
 VARIABLE = "OMP_WAIT_POLICY"
+SPINS = "GOMP_SPINCOUNT"  # of GNU's OpenMP, which torch's packages for Linux carry
+WAITS = {
+    "active": {VARIABLE: "ACTIVE"},
+    "passive": {VARIABLE: "PASSIVE", SPINS: "0"},
+    "brief": {VARIABLE: "PASSIVE", SPINS: "1000"},
+}
+"""Variables by how threads wait: spinning, asleep, or asleep after about 20 microseconds."""
 
 
-def wait_passively(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let OpenMP's threads sleep while they wait, in this process and in those that it starts.
+def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let OpenMP's threads sleep soon while they wait, also in processes started from here.
 
     It must be called before torch is imported, which is when OpenMP reads it; the command line does
-    so. What the user has set stays.
+    so. Nothing changes where the user has set one of the variables.
 
     Args:
         environment: Of the process.
     """
-    environment.setdefault(VARIABLE, "PASSIVE")
+    if not {VARIABLE, SPINS} & set(environment):
+        environment.update(WAITS["brief"])
+
+
+def environment_waiting(wait: str, of: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return an environment in which threads wait in one way, whatever it said before.
+
+    Args:
+        wait: Of `WAITS`.
+        of: Variables and values of the environment.
+    """
+    return {k: v for k, v in of if k not in (VARIABLE, SPINS)} | WAITS[wait]

@@ -1,4 +1,4 @@
-"""Environment steps a second beside other busy processes, by threads and wait policy.
+"""Environment steps a second beside other busy processes, by threads and how they wait.
 
     python -m benchmarks.throughput.neighbours --envs 16
 
@@ -22,10 +22,9 @@ from medseg_agents.runs.machine import describe_machine
 from benchmarks.shared.results import show_and_keep
 from benchmarks.shared.workers import read_line
 from medseg_gym.display.terminal import Table
-from medseg_gym.thread_waiting import VARIABLE
+from medseg_gym.thread_waiting import WAITS, environment_waiting
 
 NEIGHBOURS = ("alone", "one busy process", "two players")
-POLICIES = ("ACTIVE", "PASSIVE")
 _PLAY = """
 import sys, torch
 from benchmarks.throughput.step_speed import IMAGES, steps_per_second
@@ -50,9 +49,9 @@ def measure(
 ) -> None:
     """Time steps beside neighbours, print medians and their ratio to a player alone."""
     cells = [
-        (neighbour, policy, int(count))
+        (neighbour, wait, int(count))
         for count in threads.split(",")
-        for policy in POLICIES
+        for wait in WAITS
         for neighbour in NEIGHBOURS
     ]
     rates: dict[tuple[str, str, int], list[float]] = {cell: [] for cell in cells}
@@ -61,43 +60,44 @@ def measure(
         for cell in cells:
             rates[cell].append(play_beside(*cell, envs, seconds))
     medians = {cell: float(np.median(values)) for cell, values in rates.items()}
-    best = max(medians["alone", policy, count] for _, policy, count in cells)
+    best = max(medians["alone", wait, count] for _, wait, count in cells)
     rows: list[dict[str, Any]] = [
         {
             "neighbour": neighbour,
-            "policy": policy,
+            "wait": wait,
             "threads": count,
-            "rate": medians[neighbour, policy, count],
-            "of_best_alone": medians[neighbour, policy, count] / best,
-            "low": min(rates[neighbour, policy, count]),
-            "high": max(rates[neighbour, policy, count]),
+            "rate": medians[neighbour, wait, count],
+            "of_best_alone": medians[neighbour, wait, count] / best,
+            "low": min(rates[neighbour, wait, count]),
+            "high": max(rates[neighbour, wait, count]),
         }
-        for neighbour, policy, count in cells
+        for neighbour, wait, count in cells
     ]
     table = Table(title=f"env-steps/s, pocket, {envs} envs, cached images", keys=3)
     headers = ("env-steps/s", "lowest-highest", "of the best alone")
-    for header in ("neighbour", VARIABLE, "threads", *headers):
+    for header in ("neighbour", "threads wait", "threads", *headers):
         table.add_column(header, justify="right" if header in headers else "left")
     for row in rows:
         table.add_row(
-            row["neighbour"], row["policy"], str(row["threads"]), f"{row['rate']:.0f}",
+            row["neighbour"], row["wait"], str(row["threads"]), f"{row['rate']:.0f}",
             f"{row['low']:.0f}-{row['high']:.0f}", f"{row['of_best_alone']:.2f}",
         )  # fmt: skip
     machine = f"{describe_machine('cpu')}, load {load:.1f} before"
     show_and_keep(table, machine, out, rows=rows)
 
 
-def play_beside(neighbour: str, policy: str, threads: int, envs: int, seconds: float) -> float:
+def play_beside(neighbour: str, wait: str, threads: int, envs: int, seconds: float) -> float:
     """Return the steps a second of fresh players in one surrounding.
 
     Args:
         neighbour: Of `NEIGHBOURS`.
-        policy: Of `POLICIES`.
+        wait: Of `medseg_gym.thread_waiting.WAITS`.
         threads: Of each player.
         envs: Slots of each.
         seconds: Of playing.
     """
-    environment = {**os.environ, VARIABLE: policy, "OMP_NUM_THREADS": str(threads)}
+    waiting = environment_waiting(wait, os.environ.items())
+    environment = {**waiting, "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-c", _PLAY, str(envs), str(seconds)]
     players = [
         subprocess.Popen(

@@ -28,7 +28,7 @@ from benchmarks.shared.results import show_and_keep
 from benchmarks.shared.workers import read_line
 from medseg_gym.display.terminal import Table
 from medseg_gym.errors import MedSegError
-from medseg_gym.thread_waiting import VARIABLE
+from medseg_gym.thread_waiting import WAITS, environment_waiting
 
 HERE = Path(__file__).parents[2]
 PLAYER = """
@@ -95,9 +95,9 @@ def measure(
         "cached,fresh,encode"
     ),
     threads: Annotated[int, typer.Option(help="torch threads of each player.")] = 2,
-    policy: Annotated[str, typer.Option(help="OpenMP's wait policy, ACTIVE or PASSIVE.")] = (
-        "PASSIVE"
-    ),
+    wait: Annotated[
+        str, typer.Option(help="How OpenMP's threads wait: active, passive, brief.")
+    ] = "brief",
     clock: Annotated[
         str, typer.Option(help="Seconds of the wall, or of the player's own CPU time: wall, cpu.")
     ] = "wall",
@@ -110,7 +110,10 @@ def measure(
         raise MedSegError(f"{earlier} is no checkout: it has no folder medseg_gym")
     if clock not in ("wall", "cpu"):
         raise MedSegError(f"--clock must be wall or cpu, got {clock!r}")
-    environment = {**os.environ, VARIABLE: policy, "OMP_NUM_THREADS": str(threads)}
+    if wait not in WAITS:
+        raise MedSegError(f"--wait must be one of {', '.join(WAITS)}, got {wait!r}")
+    waiting = environment_waiting(wait, os.environ.items())
+    environment = {**waiting, "OMP_NUM_THREADS": str(threads)}
     specs = names.split(";")
     wanted = [("earlier", earlier.resolve(), "pocket"), *((spec, HERE, spec) for spec in specs)]
     load = os.getloadavg()[0]
@@ -129,7 +132,8 @@ def measure(
             player.kill()
             player.communicate()
     table = Table(
-        title=f"{turns} turns of {seconds:g} s ({clock}), {threads} threads, {policy}", keys=3
+        title=f"{turns} turns of {seconds:g} s ({clock}), {threads} threads, waiting: {wait}",
+        keys=3,
     )
     headers = ("a second", "lowest-highest", "x earlier", "quartiles of the pairs")
     for header in ("work", "envs", "backbone", *headers):
@@ -141,7 +145,7 @@ def measure(
             f"{row['low']:.0f}-{row['high']:.0f}", f"{row['ratio']:.2f}", f"{low:.2f}-{high:.2f}",
         )  # fmt: skip
     machine = f"{describe_machine('cpu')}, load {load:.1f} before"
-    show_and_keep(table, machine, out, threads=threads, policy=policy, clock=clock, rows=rows)
+    show_and_keep(table, machine, out, threads=threads, wait=wait, clock=clock, rows=rows)
 
 
 def _compare(

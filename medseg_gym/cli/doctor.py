@@ -22,13 +22,16 @@ from medseg_gym.display.output import print_result
 from medseg_gym.display.terminal import Table, make_console
 from medseg_gym.errors import CheckpointError
 from medseg_gym.option_groups import SegmenterOptions
-from medseg_gym.thread_waiting import VARIABLE
+from medseg_gym.thread_waiting import SPINS, VARIABLE
 
 _PACKAGES = (
     *("torch", "gymnasium", "numpy", "ray", "stable-baselines3", "transformers", "trl", "peft"),
     *("vllm", "fastapi", "pyarrow", "nibabel", "pydicom", "SimpleITK", "sam2", "wandb", "mlflow"),
 )
-_VARIABLES = ("OMP_NUM_THREADS", VARIABLE, "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+_VARIABLES = (
+    *("OMP_NUM_THREADS", VARIABLE, SPINS),
+    *("MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"),
+)
 _GOOD = 0.5
 """Dice that a box around a large target must reach."""
 
@@ -199,7 +202,7 @@ def _tables(result: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]
     versions = {name: text or "not installed" for name, text in result["versions"].items()}
     yield "versions", [*versions.items(), ("interpreter", sys.executable)]
     threads = {name: "not set" if v is None else str(v) for name, v in result["threads"].items()}
-    yield "threads", [*threads.items(), ("note", _waiting(result["threads"][VARIABLE]))]
+    yield "threads", [*threads.items(), ("note", _waiting(result["threads"]))]
     yield (
         "devices",
         [
@@ -222,9 +225,11 @@ def _tables(result: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]
     yield "weight files", [(name, file or "not found") for name, file in files.items()]
 
 
-def _waiting(policy: str | None) -> str:
-    """Say what a wait policy of OpenMP means."""
-    if (policy or "").upper() == "PASSIVE":
+def _waiting(threads: dict[str, Any]) -> str:
+    """Say what OpenMP's threads do while they wait."""
+    if (threads[VARIABLE] or "").upper() == "PASSIVE" and threads[SPINS] not in (None, "0"):
+        return f"threads that wait sleep after {threads[SPINS]} turns of a loop"
+    if (threads[VARIABLE] or "").upper() == "PASSIVE":
         return "threads that wait sleep, and leave the cores to other programs"
     spinning = "threads that wait may spin, which slows other programs on these cores"
     return f"{spinning}; {VARIABLE}=PASSIVE lets them sleep"

@@ -17,7 +17,7 @@ from medseg_gym.cli.lazy_commands import add_lazily
 from medseg_gym.display.terminal import Console, drop_output
 from medseg_gym.errors import MedSegError
 from medseg_gym.own_code import OwnCodeError, chain, explain_own, own_frames, traced
-from medseg_gym.thread_waiting import wait_passively
+from medseg_gym.thread_waiting import wait_briefly
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -145,14 +145,14 @@ def _is_of_files(error: Exception) -> bool:
 
 def run(command: Callable[..., object]) -> None:
     """Run a function as a command line, with plain errors."""
-    wait_passively()
+    wait_briefly()
     with plain_errors(program=True):
         typer.run(command)
 
 
 def main() -> None:
     """Run `medseg`."""
-    wait_passively()
+    wait_briefly()
     with plain_errors():
         add_installed_commands(app)
         app()
