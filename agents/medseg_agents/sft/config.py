@@ -108,7 +108,7 @@ class BatchOptions(Options):
     """Gradients are clipped to it."""
 
     seed: int = 0
-    """Of the order of rows and of new adapters."""
+    """Of the order of rows, of new adapters and of the weights of `tiny`."""
 
 
 @dataclass(frozen=True, kw_only=True)

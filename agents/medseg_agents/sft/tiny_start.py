@@ -9,13 +9,14 @@ from medseg_agents.llm.checkpoint import SavedView
 from medseg_gym.envs.views.chat_kinds import IMAGE_CHAT, chat_kind
 
 
-def build_start(path: Path, rows: Any, trained: SavedView) -> Path:
+def build_start(path: Path, rows: Any, trained: SavedView, seed: int = 0) -> Path:
     """Build a tiny model that knows nothing, with a tokenizer made from the rows' texts.
 
     Args:
         path: Folder of the checkpoint.
         rows: Of `load_conversations`.
         trained: How they are shown.
+        seed: Of the weights.
 
     Returns:
         The folder.
@@ -42,6 +43,7 @@ def build_start(path: Path, rows: Any, trained: SavedView) -> Path:
         image_size=sizes[0][0],
         other_images=tuple(sizes[1:]),
         numbers=places.bins if places.kind == "pixel" else 0,
+        seed=seed,
     )
     calls = CALL_WORDS if kind is IMAGE_CHAT else VOLUME_CALL_WORDS
     return build_tiny(path, sorted(words), config, calls)

@@ -70,7 +70,7 @@ def train_sft(
     if config.model == "tiny":
         with arguments(config, out).main_process_first():
             if is_first():
-                build_start(out / "start", rows, shown)
+                build_start(out / "start", rows, shown, config.seed)
         start = replace(config, model=str(out / "start"), base=None)
     model, processor, origin = load_start(start, out, arguments(config, out).main_process_first())
     rows = leave_out_spelled(rows, processor, ("messages",), SftError)

@@ -25,7 +25,7 @@ def train_vision(chain: Chain, out: Path, workers: int) -> None:
         return
     if not (folder / "start").is_dir():
         rows, shown = load_conversations((str(out / "first_turns"),), folder / "cache")
-        build_start(folder / "start", rows, shown)
+        build_start(folder / "start", rows, shown, chain.seed)
     targets = load_cases(chain.cases, "train").targets
     assert targets is not None  # of phantoms
     parts = {split: known_scenes(chain, out, split, workers) for split in ("train", "val")}

@@ -115,6 +115,12 @@ def test_a_start_for_pixels_has_a_token_for_each(coordinates, numbers, tmp_path)
     path = build_start(tmp_path / "start", rows, SavedView(view, {}, None))
     tokenizer = load_processor(path).tokenizer
     assert len(tokenizer("63")["input_ids"]) == (1 if numbers else 2)
+    file = "model.safetensors"
+    same, other = (
+        build_start(tmp_path / name, rows, SavedView(view, {}, None), seed) / file
+        for name, seed in (("same", 0), ("other", 1))
+    )
+    assert same.read_bytes() == (path / file).read_bytes() != other.read_bytes()
 
 
 @pytest.mark.parametrize("size", [{"image_size": 100}, {"image_size": 16}, {"hidden": 36}])
