@@ -48,6 +48,7 @@ def test_options_are_those_of_the_command_line():
         " --multi-objective-aggregation normalize_then_sum"
     )
     assert METHODS["dynamic_sampling"].options == "medseg train grpo --dynamic-sampling"
+    assert METHODS["still_tower"].options == "medseg train grpo --no-train-vision"
 
 
 def test_methods_are_chosen_by_name_and_the_default_is_always_one():

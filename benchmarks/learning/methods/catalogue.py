@@ -32,10 +32,12 @@ class Method:
         """The settings as the command line takes them."""
         words = [f"medseg train {self.kind}"]
         for name, value in self.settings.items():
-            option = f"--{name.replace('_', '-')}"
-            if isinstance(value, tuple):
-                value = ",".join(value)
-            words.append(option if value is True else f"{option} {value}")
+            option = name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{option}" if value else f"--no-{option}")
+                continue
+            given = ",".join(value) if isinstance(value, tuple) else value
+            words.append(f"--{option} {given}")
         return " ".join(words)
 
 
@@ -91,6 +93,8 @@ ABLATIONS = {
     "cost_0.03": Method(
         title="a call costs 0.03, not 0.01", settings={"reward": "dice_gain?step_penalty=0.03"}
     ),
+    "still_tower": Method(title="vision tower left as it is", settings={"train_vision": False}),
+    "cooler": Method(title="drawn at temperature 0.7", settings={"temperature": 0.7}),
     "newest_image": Method(title="the newest image shown, not all", settings={"history": "1"}),
     "no_images": Method(title="no earlier turn shown", settings={"history": "none"}),
     "no_overlay": Method(title="the mask not drawn", overlay="none"),
