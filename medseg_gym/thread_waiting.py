@@ -15,9 +15,9 @@ SPINS = "GOMP_SPINCOUNT"  # of GNU's OpenMP, which torch's packages for Linux ca
 WAITS = {
     "active": {VARIABLE: "ACTIVE"},
     "passive": {VARIABLE: "PASSIVE", SPINS: "0"},
-    "brief": {VARIABLE: "PASSIVE", SPINS: "1000"},
+    "brief": {VARIABLE: "PASSIVE", SPINS: "2000"},
 }
-"""Variables by how threads wait: spinning, asleep, or asleep after about 20 microseconds."""
+"""Variables by how threads wait: spinning, asleep, or asleep after some 40 microseconds."""
 
 
 def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
