@@ -6,13 +6,19 @@
 # make docs   builds the documentation into out/site; a broken link is an error
 # make sft-tiny  from nothing to a small vision-language model that plays, into runs/tiny
 # make train-tiny  goes on with GRPO, PPO over turns and more fine-tuning, into runs/tiny_rl
-# make learning  array policies by imitation, PPO and repairing, tables and figures, into runs/arrays
+# make learning  array policies, and chat policies from nothing on mixed scenes with RL from them, into runs/
 # make pocket trains the packaged segmenter anew (under two hours on two cores), into runs/pocket
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 KEY := $(shell (cat pyproject.toml; $(PYTHON) -V) | cksum | cut -d' ' -f1)
 
+MIXED := cases=phantoms?position=random,image_size=128,coordinates=pixel,experts=1600,images=14000,questions=8
+MIXED := $(MIXED),vision_steps=3600,reading_steps=2000,first_steps=0,mixed_steps=300,lr=1e-3,muon_lr=0.008,test=384
+FROM_MIXED := starts=runs/mixed0+runs/mixed1+runs/mixed2,scene=phantoms?position=random,backbone=pocket,image_size=128
+FROM_MIXED := $(FROM_MIXED),max_steps=5,pool=400,iterations=12,groups=8,num_generations=8,minibatches=2,lr=2e-4
+FROM_MIXED := $(FROM_MIXED),sft_steps=100,sft_rate=0.3
+METHODS := sft,best_of_n,reward_to_go,branch,still_tower,cooler,group_of_4,group_of_16,process,newest_image,no_images
 .PHONY: demo test slow lint docs installed pocket sft-tiny train-tiny learning
 
 demo: $(VENV)/.core-$(KEY)
@@ -50,6 +56,10 @@ train-tiny: sft-tiny
 learning: $(VENV)/.dev-$(KEY)
 	$(BIN)/python -m benchmarks.learning.arrays --out runs/arrays --seeds 0,1,2 --tasks abdomen --repair abdomen
 	$(BIN)/python -m benchmarks.learning.arrays --out runs/arrays --seeds 0,1,2 --tasks random --ppo none
+	for seed in 0 1 2; do $(BIN)/python -m benchmarks.learning.tiny_chain --out runs/mixed$$seed \
+	  --settings "$(MIXED),seed=$$seed" || exit 1; done
+	$(BIN)/python -m benchmarks.learning.methods --out runs/mixed_rl --seeds 0,1,2 --methods $(METHODS) \
+	  --settings "$(FROM_MIXED)"
 
 # Dependencies are kept by a stamp of pyproject.toml; the package itself is always this checkout.
 $(VENV)/.core-$(KEY):
