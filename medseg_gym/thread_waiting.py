@@ -1,4 +1,4 @@
-"""How OpenMP's threads wait, which decides what a busy neighbour costs.
+"""The waiting of OpenMP's threads, which decides what a busy neighbour costs.
 
 Threads that have nothing to do spin by default, in wait of the next parallel loop. Where another
 process wants the same cores they hold it up, and it them. Asleep at once they cost nobody anything,
@@ -15,9 +15,9 @@ SPINS = "GOMP_SPINCOUNT"  # of GNU's OpenMP, which torch's packages for Linux ca
 WAITS = {
     "active": {VARIABLE: "ACTIVE"},
     "passive": {VARIABLE: "PASSIVE", SPINS: "0"},
-    "brief": {VARIABLE: "PASSIVE", SPINS: "2000"},
+    "brief": {VARIABLE: "PASSIVE", SPINS: "1000"},
 }
-"""Variables by how threads wait: spinning, asleep, or asleep after some 40 microseconds."""
+"""Variables by how threads wait: spinning, asleep, or asleep after some 20 microseconds."""
 
 
 def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
