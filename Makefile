@@ -18,7 +18,8 @@ MIXED := $(MIXED),vision_steps=3600,reading_steps=2000,first_steps=0,mixed_steps
 FROM_MIXED := starts=runs/mixed0+runs/mixed1+runs/mixed2,scene=phantoms?position=random,backbone=pocket,image_size=128
 FROM_MIXED := $(FROM_MIXED),max_steps=5,pool=400,iterations=12,groups=8,num_generations=8,minibatches=2,lr=2e-4
 FROM_MIXED := $(FROM_MIXED),sft_steps=100,sft_rate=0.3
-METHODS := sft,best_of_n,reward_to_go,branch,still_tower,cooler,group_of_4,group_of_16,process,newest_image,no_images
+METHODS := sft,best_of_n,reward_to_go,branch,still_tower,cooler,group_of_4,group_of_16,process,newest_image
+METHODS := $(METHODS),no_images,cost_0.005,cost_0.03
 .PHONY: demo test slow lint docs installed pocket sft-tiny train-tiny learning
 
 demo: $(VENV)/.core-$(KEY)

@@ -8,7 +8,7 @@ but the next loop must wake them. In between they spin for some microseconds, th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 VARIABLE = "OMP_WAIT_POLICY"
 SPINS = "GOMP_SPINCOUNT"  # of GNU's OpenMP, which torch's packages for Linux carry
@@ -33,11 +33,11 @@ def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
         environment.update(WAITS["brief"])
 
 
-def environment_waiting(wait: str, of: Iterable[tuple[str, str]]) -> dict[str, str]:
+def environment_waiting(wait: str, of: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return an environment in which threads wait in one way, whatever it said before.
 
     Args:
         wait: Of `WAITS`.
-        of: Variables and values of the environment.
+        of: The environment.
     """
-    return {k: v for k, v in of if k not in (VARIABLE, SPINS)} | WAITS[wait]
+    return {k: v for k, v in of.items() if k not in (VARIABLE, SPINS)} | WAITS[wait]

@@ -18,6 +18,7 @@ from medseg_gym.display.output import plain, print_result, showing
 from medseg_gym.display.progress import make_progress
 from medseg_gym.display.terminal import make_console
 from medseg_gym.errors import MedSegError
+from medseg_gym.thread_waiting import SPINS, VARIABLE, WAITS
 
 add_installed_commands(app)
 ROOT = Path(__file__).parents[1]
@@ -180,3 +181,20 @@ def test_doctor_says_what_is_there_and_plays_a_case(tmp_path) -> None:
     result = CliRunner().invoke(app, ["doctor", "--no-self-test"])
     assert result.exit_code == 0 and "not set" in result.stdout and "self test" not in result.stdout
     assert "threads that wait" in result.stdout and "OMP_WAIT_POLICY" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("wait", "says"),
+    [
+        ("active", "threads that wait may spin"),
+        ("passive", "threads that wait sleep, and"),
+        ("brief", "threads that wait sleep after 1000 turns of a loop, and"),
+    ],
+)
+def test_doctor_says_how_threads_wait(wait, says, monkeypatch) -> None:
+    for name in (VARIABLE, SPINS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in WAITS[wait].items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["doctor", "--no-self-test"])
+    assert result.exit_code == 0 and says in " ".join(result.stdout.split())

@@ -96,8 +96,7 @@ def play_beside(neighbour: str, wait: str, threads: int, envs: int, seconds: flo
         envs: Slots of each.
         seconds: Of playing.
     """
-    waiting = environment_waiting(wait, os.environ.items())
-    environment = {**waiting, "OMP_NUM_THREADS": str(threads)}
+    environment = {**environment_waiting(wait), "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-c", _PLAY, str(envs), str(seconds)]
     players = [
         subprocess.Popen(

@@ -112,8 +112,7 @@ def measure(
         raise MedSegError(f"--clock must be wall or cpu, got {clock!r}")
     if wait not in WAITS:
         raise MedSegError(f"--wait must be one of {', '.join(WAITS)}, got {wait!r}")
-    waiting = environment_waiting(wait, os.environ.items())
-    environment = {**waiting, "OMP_NUM_THREADS": str(threads)}
+    environment = {**environment_waiting(wait), "OMP_NUM_THREADS": str(threads)}
     specs = names.split(";")
     wanted = [("earlier", earlier.resolve(), "pocket"), *((spec, HERE, spec) for spec in specs)]
     load = os.getloadavg()[0]

@@ -28,10 +28,7 @@ _PACKAGES = (
     *("torch", "gymnasium", "numpy", "ray", "stable-baselines3", "transformers", "trl", "peft"),
     *("vllm", "fastapi", "pyarrow", "nibabel", "pydicom", "SimpleITK", "sam2", "wandb", "mlflow"),
 )
-_VARIABLES = (
-    *("OMP_NUM_THREADS", VARIABLE, SPINS),
-    *("MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES"),
-)
+_VARIABLES = ("OMP_NUM_THREADS", VARIABLE, SPINS, "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 _GOOD = 0.5
 """Dice that a box around a large target must reach."""
 
@@ -227,10 +224,10 @@ def _tables(result: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]
 
 def _waiting(threads: dict[str, Any]) -> str:
     """Say what OpenMP's threads do while they wait."""
-    if (threads[VARIABLE] or "").upper() == "PASSIVE" and threads[SPINS] not in (None, "0"):
-        return f"threads that wait sleep after {threads[SPINS]} turns of a loop"
     if (threads[VARIABLE] or "").upper() == "PASSIVE":
-        return "threads that wait sleep, and leave the cores to other programs"
+        spins = threads[SPINS] or "0"
+        soon = "" if spins == "0" else f" after {spins} turns of a loop"
+        return f"threads that wait sleep{soon}, and leave the cores to other programs"
     spinning = "threads that wait may spin, which slows other programs on these cores"
     return f"{spinning}; {VARIABLE}=PASSIVE lets them sleep"
 

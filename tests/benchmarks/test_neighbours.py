@@ -66,5 +66,5 @@ def test_ways_to_wait_replace_each_other():
     wait_briefly(environment)
     assert environment == {"HOME": "/root"} | WAITS["brief"]
     for wait, variables in WAITS.items():
-        environment = environment_waiting(wait, environment.items())
+        environment = environment_waiting(wait, environment)
         assert environment == {"HOME": "/root"} | variables
