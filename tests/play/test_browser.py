@@ -499,6 +499,7 @@ def test_markup_in_any_text_is_shown_as_text(tab, tmp_path) -> None:
         one.at("#watch").click()
         one.at("#other-pane").wait_for()
         one.wait(lambda: EvilPolicy.name in one.text("#other-label"))
+        one.wait(lambda: one.text("#beside-note") == "")  # it has ended: now it is recorded
         one.at("#stop").click()
         one.steps(2)
         assert tag in one.text("#kept") and tag in one.text("#foot")
