@@ -23,6 +23,8 @@ class Chain:
         questions: Most targets of an image that stage 3 asks about, of all that are known in it; 0
             asks those of its cases.
         vision_steps: Optimiser steps of stage 4, of 16 images; 0 leaves it out.
+        coarse_size: Side of the image in stage 4 until the rate falls, which costs less; 0 is
+            `image_size`.
         reading_steps: Optimiser steps of stage 5, of 8 images; 0 leaves it out. It needs stage 4.
         first_steps: Optimiser steps of stage 6; 0 leaves it out.
         mixed_steps: Optimiser steps of stage 7.
@@ -50,6 +52,7 @@ class Chain:
     images: int = 10000
     questions: int = 0
     vision_steps: int = 0
+    coarse_size: int = 0
     reading_steps: int = 0
     first_steps: int = 2400
     mixed_steps: int = 900

@@ -108,6 +108,7 @@ def run_stages(
             "reading_steps needs vision_steps, which make a tower that sees, and "
             "coordinates=pixel, with which a number is one token"
         )
+    _check_coarse_size(chain)
     console = make_console()
     claim(out / "chain.json", chain)
     torch.set_num_threads(threads)
@@ -125,6 +126,19 @@ def run_stages(
         stages.run("first fine-tuning", lambda: first_tuning(chain, out))
     stages.run("mixed fine-tuning", lambda: mixed_tuning(chain, out))
     stages.run("table", lambda: make_table(chain, out, stages.taken, console))
+
+
+def _check_coarse_size(chain: Chain) -> None:
+    from medseg_agents.llm.tiny_model import TinyConfig
+
+    token = 2 * TinyConfig().patch  # pixels along a side of what an image token shows
+    if chain.coarse_size and (
+        chain.coarse_size % token or not 2 * token <= chain.coarse_size <= chain.image_size
+    ):
+        raise MedSegError(
+            f"coarse_size must be a multiple of {token} from {2 * token} to image_size="
+            f"{chain.image_size}, or 0 for none, got {chain.coarse_size}"
+        )
 
 
 # the stages -----------------------------------------------------------------------------------

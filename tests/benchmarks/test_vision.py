@@ -97,6 +97,19 @@ def test_image_covers_and_boxes_turn_together(scenes, turn):
             assert np.allclose(box * GRID, cells, atol=1)  # the cells that it touches
 
 
+def test_a_shrunk_batch_shows_the_same_smaller(scenes):
+    batch = scenes.batch(np.arange(32), np.arange(32) % 4)
+    small = batch.shrunk(SIDE // 2)
+    assert small.images.shape == (32, SIDE // 2, SIDE // 2, 3) and small.images.dtype == np.uint8
+    means = batch.images.reshape(32, SIDE // 2, 2, SIDE // 2, 2, 3).mean((2, 4))
+    assert np.abs(means - small.images).mean() < 4  # of 255
+    assert small.covers.shape == (*batch.known.shape, GRID // 2, GRID // 2)
+    assert torch.allclose(small.covers.mean((2, 3)), batch.covers.mean((2, 3)), atol=1e-6)
+    for same in ("targets", "known", "boxes", "places"):
+        assert getattr(small, same) is getattr(batch, same)
+    assert torch.equal(small.shown, batch.shown) and small.places == SIDE
+
+
 @given(hnp.arrays(float, (3, 4), elements=st.floats(0, 1)), st.integers(0, 7), st.integers(0, 7))
 def test_turns_of_boxes_add_up(boxes, one, other):
     assert np.allclose(
@@ -249,6 +262,29 @@ def test_reading_without_what_it_needs_is_refused(tmp_path):
         with pytest.raises(MedSegError, match="reading_steps needs vision_steps"):
             run_stages(chain, tmp_path / "out", 1, 1, lambda *_: None)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_coarse_size_that_does_not_fit_is_refused(tmp_path):
+    for side in (96, 40, 16, -32):
+        chain = Chain(image_size=64, vision_steps=1, coarse_size=side)
+        with pytest.raises(MedSegError, match="multiple of 16 from 32 to image_size=64"):
+            run_stages(chain, tmp_path / "out", 1, 1, lambda *_: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_small_images_are_learned_from_until_the_rate_falls(scenes, tmp_path, monkeypatch):
+    start = build_tiny(tmp_path / "start", ["a"], TinyConfig(image_size=SIDE, hidden=64))
+    seen: list[int] = []
+    forward = Seeing.forward
+
+    def watched(self, images, targets):
+        seen.append(images.shape[1])
+        return forward(self, images, targets)
+
+    monkeypatch.setattr(Seeing, "forward", watched)
+    count = len(load_cases(SPEC, "train").targets)
+    train_tower(start, tmp_path / "out", scenes, scenes, count, 4, 0, SIDE // 2)
+    assert seen == [SIDE // 2] * 2 + [SIDE] * 4  # four steps, and 32 images that are watched
 
 
 def test_it_learns_and_goes_on_to_the_same_weights(scenes, tmp_path):

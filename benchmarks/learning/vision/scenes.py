@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import resize
 
 from benchmarks.shared.workers import worker_pool
 from medseg_gym.annotators.box import tight_box
@@ -32,6 +34,7 @@ class Batch:
         covers: B x K x G x G float32, share of each cell that a target covers, 0..1.
         boxes: B x K x 4 float32 tight boxes (left, top, right, bottom) in shares of the image;
             not a number where a target is absent or not known.
+        places: Places along a side in which boxes are told.
     """
 
     images: np.ndarray
@@ -39,11 +42,24 @@ class Batch:
     known: torch.Tensor
     covers: torch.Tensor
     boxes: torch.Tensor
+    places: int
 
     @property
     def shown(self) -> torch.Tensor:
         """Mask of the targets that are in their image, B x K bool."""
         return self.known & ~torch.isnan(self.boxes).any(-1)
+
+    def shrunk(self, side: int) -> Batch:
+        """Return the same with smaller images, and as much fewer cells.
+
+        Args:
+            side: Of the images, in pixels; a side has a whole number of cells of the same size.
+        """
+        images = torch.from_numpy(self.images).movedim(-1, 1)
+        small = resize(images, [side, side], InterpolationMode.BILINEAR, antialias=True)
+        cells = self.covers.shape[-1] * side // self.images.shape[1]
+        covers = functional.adaptive_avg_pool2d(self.covers, cells)
+        return replace(self, images=small.movedim(1, -1).numpy(), covers=covers)
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,7 @@ class Scenes:
             torch.from_numpy(known),
             torch.from_numpy(covers).float() / 255,
             torch.from_numpy(boxes),
+            self.images.shape[1],
         )
 
 

@@ -37,6 +37,7 @@ def train_vision(chain: Chain, out: Path, workers: int) -> None:
         len(targets),
         chain.vision_steps,
         chain.seed,
+        chain.coarse_size,
     )
 
 

@@ -67,7 +67,7 @@ class Seeing(nn.Module):
             B x K x G x G; B x K x 4 (left, top, right, bottom) in shares of the image, also of a
             target that is absent; and B x N x 4 x `CODE` for N image tokens.
         """
-        made = self.processor(images=list(images), return_tensors="pt")
+        made = self.processor(images=list(images), do_resize=False, return_tensors="pt")
         with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
             tower = self.tower(made["pixel_values"], grid_thw=made["image_grid_thw"])
         tokens = tower.pooler_output.float()
@@ -113,8 +113,7 @@ def seeing_loss(
         corners = torch.cat([torch.minimum(low, high), torch.maximum(low, high)], -1)
         loss = loss + _OVERLAP * generalized_box_iou_loss(corners, true, reduction="mean")
         row, target, token = owned_tokens(batch.covers, codes.shape[1]).nonzero(as_tuple=True)
-        side = batch.images.shape[1]
-        waves = place_waves(batch.boxes[row, target] * side, side, CODE)
+        waves = place_waves(batch.boxes[row, target] * batch.places, batch.places, CODE)
         loss = loss + _CODES * (codes[row, token] - waves).square().mean()
     return loss
 
@@ -144,7 +143,14 @@ def owned_tokens(covers: torch.Tensor, tokens: int) -> torch.Tensor:
 
 
 def train_tower(
-    start: Path, out: Path, scenes: Scenes, held_out: Scenes, targets: int, steps: int, seed: int
+    start: Path,
+    out: Path,
+    scenes: Scenes,
+    held_out: Scenes,
+    targets: int,
+    steps: int,
+    seed: int,
+    coarse: int = 0,
 ) -> Path:
     """Train, or go on; `progress.jsonl` and the checkpoint are beside the model.
 
@@ -156,6 +162,8 @@ def train_tower(
         targets: How many there are.
         steps: Of the optimiser, 16 images each.
         seed: Of order and turns.
+        coarse: Side of the images until the rate falls, in pixels; 0 leaves them as they are. What
+            is where is learned at little cost, and where exactly with all pixels.
 
     Returns:
         Folder of the model with the trained tower.
@@ -177,6 +185,8 @@ def train_tower(
         chosen = drawn_order(len(scenes.images), _BATCH, step, seed)
         turns = np.random.default_rng([seed, step]).integers(0, 4, _BATCH)
         batch = scenes.batch(chosen, turns)
+        if coarse and step < (1 - _DECAY) * steps:
+            batch = batch.shrunk(coarse)
         logits, boxes, codes = seeing(batch.images, batch.targets)
         loss = seeing_loss(logits, boxes, codes, batch)
         return loss, {"loss": loss.item()}
