@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from matplotlib import style
+from matplotlib.figure import Figure
 from medseg_agents.evaluation.summary import plot_dice_by_step
 from medseg_agents.runs.curve import plot_curves
 from PIL import Image
@@ -26,6 +27,7 @@ from medseg_gym.cases import Case
 from medseg_gym.cases.case_source import load_cases
 from medseg_gym.cases.contact_sheet import draw_sheet
 from medseg_gym.display import palette
+from medseg_gym.display.plots import drawing, logarithmic
 from medseg_gym.display.terminal import Console
 from medseg_gym.envs.rendering import Window
 
@@ -57,6 +59,22 @@ def test_sheets_and_frames_take_any_target(text, tmp_path) -> None:
     env.reset(seed=0)
     assert env.render().shape[2] == 3
     env.close()
+
+
+@pytest.mark.parametrize("side", ["x", "y"])
+@pytest.mark.parametrize("values", [(0.8, 2.1), (3, 40), (1e-4, 2e5), (1, 1)])
+def test_numbers_of_a_logarithmic_axis_are_written_out(side, values) -> None:
+    with drawing():
+        figure = Figure(layout="constrained")
+        panel = figure.subplots()
+        panel.plot(values, values)
+        logarithmic(panel, side)
+        figure.savefig(io.BytesIO())
+        axis = getattr(panel, f"{side}axis")
+        labels = [tick.get_text() for tick in (*axis.get_ticklabels(), *axis.get_minorticklabels())]
+    written = [text.replace("\N{MINUS SIGN}", "-") for text in labels if text]
+    assert axis.get_scale() == "log" and len(written) > 1
+    assert all(float(text) > 0 for text in written), written
 
 
 @pytest.mark.parametrize("backend", ["", "TkAgg", "QtAgg", "Agg"])

@@ -14,10 +14,9 @@ from medseg_agents.evaluation.comparison import compare
 from medseg_agents.evaluation.options import CompareOptions
 from medseg_agents.policies import PolicySpec
 from medseg_agents.policies.location_prior import location_prior
-from medseg_agents.runs.log import read_progress
 from rich.console import Console
 
-from medseg_gym.display.plots import drawing, labelled, legend_below
+from benchmarks.learning.chain_curve import plot_chains
 from medseg_gym.display.terminal import Table
 from medseg_gym.statistics import bootstrap_interval
 from medseg_gym.storage.atomic_write import atomic_write
@@ -71,7 +70,7 @@ def make_table(chain: Any, out: Path, taken: dict[str, dict[str, float]], consol
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    plot_curve(out, out / "curve.png")
+    plot_chains([out], out / "curve.png")
     console.print(_as_table(rows, chain))
     comparison.show_left_out(console)
     console.print(f"Measured on: {comparison.machine}")
@@ -144,27 +143,3 @@ def _as_table(rows: Sequence[dict[str, Any]], chain: Any) -> Table:
             row["notes"],
         )
     return table
-
-
-@drawing()
-def plot_curve(out: Path, path: Path) -> None:
-    """Draw loss and accuracy on the completions' tokens against CPU minutes, both fine-tunings."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    before = 0.0
-    for run, label in (("first", "first turns, steady rate"), ("sft", "mixed, rate falling")):
-        if not (out / run).is_dir():  # a chain without this stage
-            continue
-        rows = [row for row in read_progress(out / run) if "loss" in row]
-        minutes = [before + row["cpu_seconds"] / 60 for row in rows]
-        left.plot(minutes, [row["loss"] for row in rows], label=label)
-        right.plot(minutes, [row["mean_token_accuracy"] for row in rows], label=label)
-        before = minutes[-1]
-    left.set(xlabel="CPU minutes", ylabel="loss per token of the completions", yscale="log")
-    right.set(xlabel="CPU minutes", ylabel="share of tokens guessed right")
-    for panel in (left, right):
-        panel.grid(alpha=0.3)
-    legend_below(figure, labelled(figure))
-    figure.savefig(path, dpi=130)

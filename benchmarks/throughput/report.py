@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg_gym.backbones.registry import BACKBONES
-from medseg_gym.display.plots import drawing, labelled, legend_below
+from medseg_gym.display.plots import drawing, labelled, legend_below, logarithmic
 from medseg_gym.display.terminal import Table
 
 Row = Mapping[str, Any]
@@ -152,7 +152,7 @@ def plot_throughput(rows: Sequence[Row], path: Path, machine: str) -> None:
                 panel.plot(envs, slow, ".:", color=colour, label=label)
         panel.set(title=name, xlabel="num_envs", ylabel="decoding steps per second")
         panel.set_xscale("log", base=2)
-        panel.set_yscale("log")
+        logarithmic(panel, "y")
         panel.xaxis.set_major_formatter(ScalarFormatter())
         panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_xticks(sorted({row["num_envs"] for row in measured}))

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from medseg_gym.display.palette import LINES
 
@@ -86,6 +86,19 @@ def labelled(figure: Any) -> list[tuple[Any, str]]:
         for line, name in zip(*panel.get_legend_handles_labels(), strict=True):
             drawn.setdefault(name, line)
     return [(line, name) for name, line in drawn.items()]
+
+
+def logarithmic(panel: Any, side: Literal["x", "y"]) -> None:
+    """Make an axis of a panel logarithmic, with its numbers written out.
+
+    Matplotlib's own labels of such an axis are formulas, which `drawing` shows as they are typed.
+    """
+    from matplotlib.ticker import LogFormatter
+
+    panel.set(**{f"{side}scale": "log"})
+    axis = getattr(panel, f"{side}axis")
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter())
 
 
 def fold(text: str, letters: int, lines: int = 3) -> str:

@@ -13,7 +13,7 @@ from medseg_agents.dpo.config import DpoConfig
 from medseg_agents.grpo.settings import GRPORun
 
 from benchmarks.learning.methods.__main__ import run
-from benchmarks.learning.methods.budget import trained
+from benchmarks.learning.methods.budget import explored_returns, trained
 from benchmarks.learning.methods.catalogue import DEFAULT, METHODS, PAPERS, choose_methods
 from benchmarks.learning.methods.markdown import spread
 from benchmarks.learning.methods.sizes import Sizes, chain_of, run_of
@@ -85,6 +85,24 @@ def test_dynamic_sampling_is_judged_before_it_has_played_more_than_the_others(tm
         trained(tmp_path, "dynamic_sampling", 0, Sizes(iterations=1, groups=2, num_generations=2))
 
 
+def test_returns_while_exploring_stand_at_the_episodes_played_until_then(tmp_path):
+    sizes = Sizes(iterations=4, groups=2, num_generations=8, best_rounds=2)
+    rows = {
+        "default": [{"step": k + 1, "return": k / 4} for k in range(4)],
+        "best_of_n": [{"step": 1, "return": 0.1}, {"step": 2, "return": 0.2}],
+        "dynamic_sampling": [{"step": 1, "return": 0.3, "groups/resampled": 1}],
+        "sft": [{"step": 1, "loss": 1.0}],
+    }
+    for name, lines in rows.items():
+        folder = run_of(tmp_path, name, 0)
+        folder.mkdir(parents=True)
+        (folder / "progress.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in lines))
+    points = {name: explored_returns(tmp_path, name, 0, sizes) for name in rows}
+    assert points["default"] == [(16, 0), (32, 0.25), (48, 0.5), (64, 0.75)]
+    assert points["best_of_n"] == [(32, 0.1), (64, 0.2)]
+    assert points["dynamic_sampling"] == [(24, 0.3)] and points["sft"] == []
+
+
 def test_a_difference_is_claimed_only_where_its_interval_leaves_out_0():
     row = {"x": 0.1, "x_low": -0.1, "x_high": 0.3, "y": 0.1, "y_low": 0.05, "y_high": 0.2}
     assert spread(row, "x") == "+0.100 [-0.100, +0.300]"
@@ -115,7 +133,9 @@ def test_two_methods_are_trained_from_nothing_and_go_on(tmp_path):
     assert rows["default"]["return_over_start_low"] != "" == rows["default"]["return_over_default"]
     # No target is absent in these scenes.
     assert rows["cispo"]["present_dice_1_over_start"] == rows["cispo"]["dice_1_over_start"]
-    assert (out / "differences.png").stat().st_size > 5000
+    for figure in ("differences.png", "learning.png", "calls_used.png"):
+        assert (out / figure).stat().st_size > 5000, figure
+    assert len(list((out / "filmstrips").glob("*.png"))) == 2  # of the start and the default
     assert (out / "table.md").read_text().count("\n") == 7
     made = (out / "runs" / "default-1" / "model" / "model.safetensors").stat().st_mtime_ns
     run(out=out, seeds="0,1", methods="default", threads=1, settings=f"{small},sft_steps=2")

@@ -63,6 +63,29 @@ def trained(out: Path, name: str, seed: int, sizes: Sizes) -> Trained:
     return last
 
 
+def explored_returns(out: Path, name: str, seed: int, sizes: Sizes) -> list[tuple[float, float]]:
+    """Return (episodes played until then, mean return of those drawn) of every iteration.
+
+    Args:
+        out: Folder of the comparison.
+        name: Of the method.
+        seed: Of the run.
+        sizes: Of the runs.
+
+    Returns:
+        Points; none of a run whose log has no returns, as of fine-tuning.
+    """
+    rounds = sizes.best_rounds if METHODS[name].kind == "best-of-n" else sizes.iterations
+    points, spent = [], 0.0
+    for row in read_progress(run_of(out, name, seed)):
+        if "return" not in row:
+            continue
+        spent += sizes.episodes / rounds
+        spent += row.get("groups/resampled", 0) * sizes.num_generations
+        points.append((spent, row["return"]))
+    return points
+
+
 def signs(out: Path, name: str, seed: int, iterations: int) -> dict[str, float]:
     """Return what a run's log says of whether its switch had anything to do.
 

@@ -1,12 +1,15 @@
-"""The figure of the comparison: differences to the start and to the default, with intervals."""
+"""Figures of the comparison: differences with intervals, learning curves, Dice by call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg_gym.display.plots import drawing
+import numpy as np
+
+from medseg_gym.display.palette import line_look
+from medseg_gym.display.plots import drawing, legend_below
 
 
 @drawing()
@@ -34,4 +37,37 @@ def plot_differences(rows: Sequence[dict[str, Any]], path: Path) -> None:
         panel.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(rows)), [row["policy"] for row in rows])
     panels[0].invert_yaxis()
+    figure.savefig(path, dpi=130)
+
+
+@drawing()
+def plot_learning(
+    explored: Mapping[str, Sequence[Sequence[tuple[float, float]]]],
+    dice: Mapping[str, Sequence[Sequence[float]]],
+    path: Path,
+) -> None:
+    """Draw how returns rose, a thin line a seed, and Dice after each call, a line a method.
+
+    Args:
+        explored: (episodes played, mean return of those drawn) of every seed, by method.
+        dice: Mean Dice of held-out cases after 0, 1, ... calls, of every seed, by method.
+        path: PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    lines = []
+    for number, (name, runs) in enumerate(dice.items()):
+        look = line_look(number)
+        for points in explored.get(name, ()):
+            left.plot(*zip(*points, strict=True), color=look["color"], linewidth=0.8)
+        mean = np.mean(runs, axis=0)
+        (line,) = right.plot(range(len(mean)), mean, linewidth=1.2, markersize=4, **look)
+        lines.append((line, name))
+    left.set(xlabel="episodes played", ylabel="return while exploring")
+    right.set(xlabel="calls at most", ylabel="Dice, held-out cases")
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+    legend_below(figure, lines)
     figure.savefig(path, dpi=130)

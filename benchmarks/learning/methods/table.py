@@ -5,24 +5,27 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from medseg_agents import policies
 from medseg_agents.evaluation.case_record import CaseRecord
 from medseg_agents.evaluation.comparison import compare
+from medseg_agents.evaluation.figures import draw_filmstrips_of, plot_calls_used
 from medseg_agents.evaluation.options import CALL_COSTS, CompareOptions
 from medseg_agents.evaluation.stopping import over_start
 from rich.console import Console
 
-from benchmarks.learning.methods.budget import same_weights, signs, trained
+from benchmarks.learning.methods.budget import explored_returns, same_weights, signs, trained
 from benchmarks.learning.methods.catalogue import DEFAULT, METHODS, START
-from benchmarks.learning.methods.figure import plot_differences
+from benchmarks.learning.methods.figure import plot_differences, plot_learning
 from benchmarks.learning.methods.markdown import as_markdown, limited_key, share, spread
 from benchmarks.learning.methods.sizes import Sizes, start_of
 from benchmarks.learning.tiny_rl.table import by_seed, row_over_seeds
 from benchmarks.learning.tiny_table import named
+from medseg_gym.cases import load_cases
 from medseg_gym.display.output import showing
 from medseg_gym.display.terminal import Table
 from medseg_gym.statistics import hierarchical_interval
@@ -63,16 +66,19 @@ def _play_starts(
 
 
 def _play(model: Path, label: str, sizes: Sizes, out: Path) -> list[CaseRecord]:
-    options = CompareOptions(
+    policy = named(label, policies.make(f"llm:{model}"))
+    with showing(quiet=True):
+        comparison = compare([policy], _options(sizes), out / "table")
+    return comparison.records[sizes.backbone, label]
+
+
+def _options(sizes: Sizes) -> CompareOptions:
+    return CompareOptions(
         cases=sizes.held_out,
         backbones=(sizes.backbone,),
         num_envs=64,
         max_steps=sizes.max_steps,
     )
-    policy = named(label, policies.make(f"llm:{model}"))
-    with showing(quiet=True):
-        comparison = compare([policy], options, out / "table")
-    return comparison.records[sizes.backbone, label]
 
 
 def make_table(
@@ -84,7 +90,11 @@ def make_table(
     machine: str,
     console: Console,
 ) -> list[dict[str, Any]]:
-    """Write result.json, result.csv, table.md and differences.png, and print the table.
+    """Write result.json, result.csv, table.md and the figures, and print the table.
+
+    The figures: differences.png, learning.png (returns while exploring, Dice by call),
+    calls_used.png, and six episodes of the first start and of the default, evenly spread by their
+    final Dice, in filmstrips/.
 
     Args:
         names: Methods, each trained with every seed; the default is one of them.
@@ -114,11 +124,40 @@ def make_table(
         writer.writeheader()
         writer.writerows(rows)
     atomic_write(out / "table.md", as_markdown(rows))
-    plot_differences(rows[1:], out / "differences.png")
+    _draw_figures(rows, records, starts[DEFAULT], seeds, sizes, out)
     console.print(_as_table(rows, sizes))
     console.print(f"Measured on: {machine}")
-    console.print(f"wrote result.json, result.csv, table.md, differences.png, table/ under {out}")
+    console.print(f"wrote result.json, result.csv, table.md, figures and table/ under {out}")
     return rows
+
+
+def _draw_figures(
+    rows: Sequence[dict[str, Any]],
+    records: Mapping[str, list[list[CaseRecord]]],
+    starts: list[list[CaseRecord]],
+    seeds: Sequence[int],
+    sizes: Sizes,
+    out: Path,
+) -> None:
+    titled = {START: starts} | {METHODS[name].title: runs for name, runs in records.items()}
+    explored = {
+        METHODS[name].title: [explored_returns(out, name, seed, sizes) for seed in seeds]
+        for name in records
+    }
+    dice = {
+        title: [
+            [mean(r.dice_after(k) for r in run) for k in range(sizes.max_steps + 1)] for run in runs
+        ]
+        for title, runs in titled.items()
+    }
+    plot_differences(rows[1:], out / "differences.png")
+    plot_learning(explored, dice, out / "learning.png")
+    pooled = {title: [record for run in runs for record in run] for title, runs in titled.items()}
+    plot_calls_used(pooled, out / "calls_used.png", f"{sizes.held_out} (synthetic)")
+    options = replace(_options(sizes), filmstrips=6)
+    first = {(sizes.backbone, title): titled[title][0] for title in (START, METHODS[DEFAULT].title)}
+    source = load_cases(sizes.held_out, "test")
+    draw_filmstrips_of(first, source, options, out / "filmstrips")
 
 
 def _start_row(runs: list[list[CaseRecord]], sizes: Sizes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from medseg_agents.policies import PolicySpec
 from medseg_agents.runs.machine import describe_machine
 from rich.console import Console
 
-from benchmarks.learning.tiny_table import plot_curve
+from benchmarks.learning.chain_curve import plot_chains
 from benchmarks.learning.tiny_volumes.chain import VolumeChain
 from medseg_gym import annotators, backbones
 from medseg_gym.annotators.box import box_iou, tight_box
@@ -71,7 +71,7 @@ def make_table(
         "rows": rows,
     }
     atomic_write(out / "result.json", json.dumps(result, indent=1))
-    plot_curve(out, out / "curve.png")
+    plot_chains([out], out / "curve.png")
     console.print(_as_table(rows, chain))
     console.print(f"Measured on: {result['machine']}")
     console.print(f"wrote result.json, curve.png and table/ under {out}")
