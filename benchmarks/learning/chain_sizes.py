@@ -36,6 +36,8 @@ class Chain:
         num_envs: Slots, in stages 1 and 8.
         backbone: Who segments.
         seed: Of weights, order and experts.
+        drawings: Folder of a chain with the same images, of another seed, which are taken where
+            they are drawn already.
     """
 
     env: ClassVar[str] = "MedSeg-v0"  # that the experts play
@@ -64,6 +66,7 @@ class Chain:
     num_envs: int = 64
     backbone: str = "pocket"
     seed: int = 0
+    drawings: str = ""
 
     @property
     def chat(self) -> ChatOptions:

@@ -34,6 +34,7 @@ import torch
 import typer
 from rich.console import Console
 
+from benchmarks.learning.chain_drawings import take_drawings
 from benchmarks.learning.chain_sizes import Chain
 from benchmarks.shared.sizes import claim, read_settings
 from medseg_gym.display.terminal import make_console
@@ -115,6 +116,8 @@ def run_stages(
     stages = Stages(out, console)
     stages.run("experts", lambda: play_experts(chain, out, workers))
     stages.run("export", lambda: export_experts(chain, out))
+    if chain.drawings:
+        take_drawings(chain, out)
     stages.run("first turns", lambda: draw_first_turns(chain, out, workers))
     if chain.vision_steps:
         from benchmarks.learning.vision.stages import train_to_read, train_vision
