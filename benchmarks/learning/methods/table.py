@@ -146,7 +146,8 @@ def _draw_figures(
     }
     dice = {
         title: [
-            [mean(r.dice_after(k) for r in run) for k in range(sizes.max_steps + 1)] for run in runs
+            [mean(r.dice_after(k) for r in run) for k in range(1, sizes.max_steps + 1)]
+            for run in runs
         ]
         for title, runs in titled.items()
     }
