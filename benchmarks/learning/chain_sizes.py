@@ -25,6 +25,8 @@ class Chain:
         vision_steps: Optimiser steps of stage 4, of 16 images; 0 leaves it out.
         coarse_size: Side of the image in stage 4 until the rate falls, which costs less; 0 is
             `image_size`.
+        vision_again: Optimiser steps by which stage 4 goes on with all pixels, its rate rising once
+            more and falling from there to the end.
         reading_steps: Optimiser steps of stage 5, of 8 images; 0 leaves it out. It needs stage 4.
         first_steps: Optimiser steps of stage 6; 0 leaves it out.
         mixed_steps: Optimiser steps of stage 7.
@@ -55,6 +57,7 @@ class Chain:
     questions: int = 0
     vision_steps: int = 0
     coarse_size: int = 0
+    vision_again: int = 0
     reading_steps: int = 0
     first_steps: int = 2400
     mixed_steps: int = 900

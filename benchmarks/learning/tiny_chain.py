@@ -224,7 +224,9 @@ def _so_far(chain: Chain, out: Path) -> Path | None:
     """Folder of the model that stages 4 and 5 made; None without them."""
     if not chain.vision_steps:
         return None
-    return out / ("reading" if chain.reading_steps else "vision") / "model"
+    from benchmarks.learning.vision.stages import tower_of
+
+    return out / "reading" / "model" if chain.reading_steps else tower_of(chain, out)
 
 
 def _tune(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -16,25 +14,23 @@ from hypothesis.extra import numpy as hnp
 
 pytest.importorskip("trl")
 
-from medseg_agents.llm.checkpoint import load_processor
-from medseg_agents.llm.first_turns import write_first_turns
 from medseg_agents.llm.tiny_model import TinyConfig, build_tiny, place_waves
-from medseg_agents.sft.data import load_conversations
-from medseg_agents.sft.tiny_start import build_start
 
 from benchmarks.learning.chain_sizes import Chain
 from benchmarks.learning.tiny_chain import run_stages
-from benchmarks.learning.vision.reading import Reader, train_reading
 from benchmarks.learning.vision.scenes import Scenes, draw_scenes, turned_boxes
+from benchmarks.learning.vision.steps import LAST, drawn_order
 from benchmarks.learning.vision.tower import (
     CODE,
     SUBCELLS,
+    Before,
     Seeing,
     owned_tokens,
     seeing_loss,
     train_tower,
 )
 from medseg_gym.annotators.box import box_agreement, tight_box
+from medseg_gym.backbones.checkpoints import read_torch_file
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.chat_options import ChatOptions
 from medseg_gym.errors import MedSegError
@@ -202,61 +198,6 @@ def test_tokens_speak_of_the_smallest_target_that_covers_a_good_part(scenes):
     assert not owned_tokens(0 * covers, 4).any()
 
 
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory):
-    """Chats of the scenes' images and a model for pixels that knows nothing."""
-    folder = tmp_path_factory.mktemp("reader")
-    chat = ChatOptions(image_size=SIDE, texts="terse", coordinates="pixel")
-    images = range(3, 19)
-    write_first_turns(folder / "turns.parquet", SPEC, images, chat, questions=6)
-    drawn = draw_scenes(folder / "scenes", SPEC, "train", images, chat, GRID, 4, workers=1)
-    rows, shown = load_conversations((str(folder / "turns.parquet"),), folder / "cache")
-    build_start(folder / "start", rows, shown)
-    chats = [row["messages"] for row in pq.read_table(folder / "turns.parquet").to_pylist()]
-    targets = load_cases(SPEC, "train").targets
-    processor = load_processor(folder / "start")
-    return folder / "start", Reader(processor, targets, chats, Scenes.read(drawn))
-
-
-def test_attention_belongs_on_the_targets_own_tokens_where_numbers_are_written(reader):
-    _, made = reader
-    tokenizer = made.processor.tokenizer
-    written = 0
-    for number in range(16):
-        chat, texts = made.chat(number), made.chats[number]
-        ids = chat.given["input_ids"][0]
-        answers = "".join(m["content"][0]["text"] for m in texts if m["role"] == "assistant")
-        kept = tokenizer.decode(chat.answers[chat.answers >= 0])
-        assert kept.replace("<|im_end|>", "") == answers
-        boxes = re.findall(r"\[(\d+), (\d+), (\d+), (\d+)\]", answers)
-        assert [tokenizer.decode(ids[look.place + 1]) for look in chat.looks] == [
-            side for box in boxes for side in box
-        ]
-        for look, box in zip(chat.looks[::4], boxes, strict=True):
-            left, top, right, bottom = (int(side) / 16 for side in box)
-            assert look.shares.sum() == pytest.approx(1)
-            for token in look.shares.nonzero()[:, 0].tolist():
-                row, column = divmod(token, 4)
-                assert left - 1 <= column <= right and top - 1 <= row <= bottom
-        written += len(boxes)
-    assert written > 30
-
-
-def test_reading_is_learned_and_goes_on_to_the_same_weights(reader, tmp_path):
-    start, made = reader
-    whole = train_reading(start, tmp_path / "whole", made, 60, 0)
-    lines = (tmp_path / "whole" / "progress.jsonl").read_text(encoding="utf-8").splitlines()
-    first, last = (json.loads(lines[i]) for i in (0, -1))
-    assert last["loss"] < first["loss"] and last["attention"] < first["attention"]
-    trained = (whole / "model.safetensors").read_bytes()
-    parted = tmp_path / "parted"
-    parted.mkdir()
-    (parted / "last.pt").write_bytes((tmp_path / "whole" / "last.pt").read_bytes())
-    again = train_reading(start, parted, made, 60, 0)
-    assert (again / "model.safetensors").read_bytes() == trained
-    assert train_reading(start, tmp_path / "whole", made, 60, 0) == whole
-
-
 def test_reading_without_what_it_needs_is_refused(tmp_path):
     for chain in (Chain(reading_steps=1, vision_steps=1), Chain(reading_steps=1)):
         with pytest.raises(MedSegError, match="reading_steps needs vision_steps"):
@@ -287,6 +228,32 @@ def test_small_images_are_learned_from_until_the_rate_falls(scenes, tmp_path, mo
     assert seen == [SIDE // 2] * 2 + [SIDE] * 4  # four steps, and 32 images that are watched
 
 
+def test_a_tower_goes_on_with_its_readings_and_the_next_images(scenes, tmp_path, monkeypatch):
+    start = build_tiny(tmp_path / "start", ["a"], TinyConfig(image_size=SIDE, hidden=64))
+    shown = scenes, scenes, len(load_cases(SPEC, "train").targets)
+    first = tmp_path / "first"
+    train_tower(start, first, *shown, 3, 0)
+    known = read_torch_file(first / LAST)["weights"]
+    asked: list[int] = []
+    rates: list[float] = []
+
+    def order(count, batch, step, seed):
+        asked.append(step)
+        return drawn_order(count, batch, step, seed)
+
+    def rate(step, steps, warmup, falling):
+        rates.append(falling)
+        return 0.0  # so that the weights stay those of before
+
+    monkeypatch.setattr("benchmarks.learning.vision.tower.drawn_order", order)
+    monkeypatch.setattr("benchmarks.learning.vision.steps.steady_then_falling", rate)
+    again = tmp_path / "again"
+    train_tower(first / "model", again, *shown, 2, 0, before=Before(first / LAST, 3))
+    kept = read_torch_file(again / LAST)["weights"]
+    assert asked == [3, 4] and rates == [1.0, 1.0]
+    assert all(torch.equal(kept[name], value) for name, value in known.items())
+
+
 def test_it_learns_and_goes_on_to_the_same_weights(scenes, tmp_path):
     texts = ["liver", "segment"]
     start = build_tiny(tmp_path / "start", texts, TinyConfig(image_size=SIDE, hidden=64))
@@ -301,7 +268,7 @@ def test_it_learns_and_goes_on_to_the_same_weights(scenes, tmp_path):
     # Killed behind the checkpoint of its last step, before the model was written.
     parted = tmp_path / "parted"
     parted.mkdir()
-    (parted / "last.pt").write_bytes((tmp_path / "whole" / "last.pt").read_bytes())
+    (parted / LAST).write_bytes((tmp_path / "whole" / LAST).read_bytes())
     again = train_tower(start, parted, *arguments)
     assert (again / "model.safetensors").read_bytes() == trained
     assert train_tower(start, tmp_path / "whole", *arguments) == whole

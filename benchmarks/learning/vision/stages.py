@@ -14,14 +14,20 @@ from medseg_agents.sft.tiny_start import build_start
 from benchmarks.learning.chain_sizes import Chain
 from benchmarks.learning.vision.reading import Reader, train_reading
 from benchmarks.learning.vision.scenes import Scenes, draw_scenes
-from benchmarks.learning.vision.tower import SUBCELLS, train_tower
+from benchmarks.learning.vision.steps import LAST
+from benchmarks.learning.vision.tower import SUBCELLS, Before, train_tower
 from medseg_gym.cases import load_cases
+
+
+def tower_of(chain: Chain, out: Path) -> Path:
+    """Return the folder of the model that stage 4 makes."""
+    return out / "vision" / ("again/model" if chain.vision_again else "model")
 
 
 def train_vision(chain: Chain, out: Path, workers: int) -> None:
     """Stage 4 of the chain."""
     folder = out / "vision"
-    if (folder / "model").is_dir():
+    if tower_of(chain, out).is_dir():
         return
     if not (folder / "start").is_dir():
         rows, shown = load_conversations((str(out / "first_turns"),), folder / "cache")
@@ -29,16 +35,12 @@ def train_vision(chain: Chain, out: Path, workers: int) -> None:
     targets = load_cases(chain.cases, "train").targets
     assert targets is not None  # of phantoms
     parts = {split: known_scenes(chain, out, split, workers) for split in ("train", "val")}
-    train_tower(
-        folder / "start",
-        folder,
-        parts["train"],
-        parts["val"],
-        len(targets),
-        chain.vision_steps,
-        chain.seed,
-        chain.coarse_size,
-    )
+    shown = parts["train"], parts["val"], len(targets)
+    train_tower(folder / "start", folder, *shown, chain.vision_steps, chain.seed, chain.coarse_size)
+    if chain.vision_again:
+        before = Before(folder / LAST, chain.vision_steps)
+        again = folder / "again"
+        train_tower(folder / "model", again, *shown, chain.vision_again, chain.seed, before=before)
 
 
 def known_scenes(chain: Chain, out: Path, split: str, workers: int) -> Scenes:
@@ -61,7 +63,7 @@ def known_scenes(chain: Chain, out: Path, split: str, workers: int) -> Scenes:
 
 def train_to_read(chain: Chain, out: Path, workers: int) -> None:
     """Stage 5 of the chain."""
-    start = out / "vision" / "model"
+    start = tower_of(chain, out)
     if (out / "reading" / "model").is_dir():
         return
     chats: list[Any] = []

@@ -14,6 +14,7 @@ from medseg_gym.backbones.checkpoints import read_torch_file
 from medseg_gym.storage.atomic_write import atomic_path
 from medseg_gym.storage.line_files import append_rows
 
+LAST = "last.pt"  # the checkpoint of a run
 _SAVE_EVERY, _LOG_EVERY = 200, 50
 
 
@@ -40,7 +41,7 @@ def train_steps(
     out.mkdir(parents=True, exist_ok=True)
     optimiser = MuonWithAdamW(trained)
     peaks = [group["lr"] for group in optimiser.param_groups]
-    step, last = 0, out / "last.pt"
+    step, last = 0, out / LAST
     if last.exists():
         state = read_torch_file(last)
         trained.load_state_dict(state["weights"])

@@ -10,7 +10,7 @@ called.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from benchmarks.learning.vision.scenes import Batch, Scenes
 from benchmarks.learning.vision.steps import drawn_order, train_steps
 from medseg_gym.annotators.box import box_agreement
 from medseg_gym.backbones.batching.fused import multiplies_bfloat16
+from medseg_gym.backbones.checkpoints import read_torch_file
 from medseg_gym.prompts import AddBox
 from medseg_gym.storage.atomic_write import atomic_folder
 
@@ -142,6 +143,18 @@ def owned_tokens(covers: torch.Tensor, tokens: int) -> torch.Tensor:
     return own | (lost & (shares == best))
 
 
+class Before(NamedTuple):
+    """Training of a tower that another goes on from.
+
+    Attributes:
+        checkpoint: File of its weights, readings included.
+        steps: It has taken, whose order of images the other goes on with.
+    """
+
+    checkpoint: Path
+    steps: int
+
+
 def train_tower(
     start: Path,
     out: Path,
@@ -151,6 +164,7 @@ def train_tower(
     steps: int,
     seed: int,
     coarse: int = 0,
+    before: Before | None = None,
 ) -> Path:
     """Train, or go on; `progress.jsonl` and the checkpoint are beside the model.
 
@@ -164,6 +178,7 @@ def train_tower(
         seed: Of order and turns.
         coarse: Side of the images until the rate falls, in pixels; 0 leaves them as they are. What
             is where is learned at little cost, and where exactly with all pixels.
+        before: What it goes on from, if not from readings that know nothing.
 
     Returns:
         Folder of the model with the trained tower.
@@ -180,10 +195,13 @@ def train_tower(
     processor = AutoProcessor.from_pretrained(start)
     torch.manual_seed(seed)
     seeing = Seeing(model.model.visual, processor.image_processor, targets).train()
+    if before is not None:
+        seeing.load_state_dict(read_torch_file(before.checkpoint)["weights"])
+    met = 0 if before is None else before.steps
 
     def learn(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        chosen = drawn_order(len(scenes.images), _BATCH, step, seed)
-        turns = np.random.default_rng([seed, step]).integers(0, 4, _BATCH)
+        chosen = drawn_order(len(scenes.images), _BATCH, met + step, seed)
+        turns = np.random.default_rng([seed, met + step]).integers(0, 4, _BATCH)
         batch = scenes.batch(chosen, turns)
         if coarse and step < (1 - _DECAY) * steps:
             batch = batch.shrunk(coarse)
@@ -191,7 +209,8 @@ def train_tower(
         loss = seeing_loss(logits, boxes, codes, batch)
         return loss, {"loss": loss.item()}
 
-    train_steps(seeing, out, steps, _WARMUP, _DECAY, learn, lambda: watch(seeing, held_out))
+    falling = _DECAY if before is None else 1.0
+    train_steps(seeing, out, steps, _WARMUP, falling, learn, lambda: watch(seeing, held_out))
     with atomic_folder(done) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
