@@ -53,7 +53,8 @@ class Batch:
         """Return the same with smaller images, and as much fewer cells.
 
         Args:
-            side: Of the images, in pixels; a side has a whole number of cells of the same size.
+            side: Of the images, in pixels. Where the old cells do not divide into the new ones, a
+                new one is the mean of all that it touches.
         """
         images = torch.from_numpy(self.images).movedim(-1, 1)
         small = resize(images, [side, side], InterpolationMode.BILINEAR, antialias=True)
