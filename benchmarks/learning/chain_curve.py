@@ -50,8 +50,9 @@ def plot_chains(chains: Sequence[Path], path: Path) -> None:
     for chain in chains:
         before = sum(map(len, drawn.values()))
         for stage, key, _, _ in _PANELS:
-            rows = read_progress(chain / stage) if (chain / stage).is_dir() else []
-            points = [(row["step"], row[key]) for row in rows if key in row]
+            points = _points(chain / stage, key)
+            if points:  # as `vision_again` went on
+                points += _points(chain / stage / "again", key, points[-1][0])
             if points:
                 drawn.setdefault(stage, []).append((chain.name, points))
         if sum(map(len, drawn.values())) == before:
@@ -70,6 +71,11 @@ def plot_chains(chains: Sequence[Path], path: Path) -> None:
     if len(chains) > 1:
         legend_below(figure, labelled(figure))
     figure.savefig(path, dpi=130)
+
+
+def _points(folder: Path, key: str, before: int = 0) -> list[tuple[int, float]]:
+    rows = read_progress(folder) if folder.is_dir() else []
+    return [(before + row["step"], row[key]) for row in rows if key in row]
 
 
 def _place(chains: Sequence[Path], name: str) -> int:
