@@ -35,12 +35,14 @@ def train_vision(chain: Chain, out: Path, workers: int) -> None:
     targets = load_cases(chain.cases, "train").targets
     assert targets is not None  # of phantoms
     parts = {split: known_scenes(chain, out, split, workers) for split in ("train", "val")}
-    shown = parts["train"], parts["val"], len(targets)
-    train_tower(folder / "start", folder, *shown, chain.vision_steps, chain.seed, chain.coarse_size)
+    scenes = parts["train"], parts["val"], len(targets)
+    train_tower(
+        folder / "start", folder, *scenes, chain.vision_steps, chain.seed, chain.coarse_size
+    )
     if chain.vision_again:
         before = Before(folder / LAST, chain.vision_steps)
         again = folder / "again"
-        train_tower(folder / "model", again, *shown, chain.vision_again, chain.seed, before=before)
+        train_tower(folder / "model", again, *scenes, chain.vision_again, chain.seed, before=before)
 
 
 def known_scenes(chain: Chain, out: Path, split: str, workers: int) -> Scenes:
