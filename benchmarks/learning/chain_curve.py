@@ -51,7 +51,7 @@ def plot_chains(chains: Sequence[Path], path: Path) -> None:
         before = sum(map(len, drawn.values()))
         for stage, key, _, _ in _PANELS:
             points = _points(chain / stage, key)
-            if points:  # as `vision_again` and `reading_again` went on
+            if points:  # as `vision_again` went on
                 points += _points(chain / stage / "again", key, points[-1][0])
             if points:
                 drawn.setdefault(stage, []).append((chain.name, points))

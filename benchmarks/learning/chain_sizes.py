@@ -28,7 +28,6 @@ class Chain:
         vision_again: Optimiser steps by which stage 4 goes on with all pixels, its rate rising once
             more and falling from there to the end.
         reading_steps: Optimiser steps of stage 5, of 8 images; 0 leaves it out. It needs stage 4.
-        reading_again: Optimiser steps by which stage 5 goes on in the same way.
         first_steps: Optimiser steps of stage 6; 0 leaves it out.
         mixed_steps: Optimiser steps of stage 7.
         batch: Conversations a step.
@@ -60,7 +59,6 @@ class Chain:
     coarse_size: int = 0
     vision_again: int = 0
     reading_steps: int = 0
-    reading_again: int = 0
     first_steps: int = 2400
     mixed_steps: int = 900
     batch: int = 8

@@ -224,9 +224,9 @@ def _so_far(chain: Chain, out: Path) -> Path | None:
     """Folder of the model that stages 4 and 5 made; None without them."""
     if not chain.vision_steps:
         return None
-    from benchmarks.learning.vision.stages import reader_of, tower_of
+    from benchmarks.learning.vision.stages import tower_of
 
-    return reader_of(chain, out) if chain.reading_steps else tower_of(chain, out)
+    return out / "reading" / "model" if chain.reading_steps else tower_of(chain, out)
 
 
 def _tune(

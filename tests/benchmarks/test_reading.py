@@ -18,7 +18,7 @@ from medseg_agents.sft.tiny_start import build_start
 
 from benchmarks.learning.vision.reading import Reader, train_reading
 from benchmarks.learning.vision.scenes import Scenes, draw_scenes
-from benchmarks.learning.vision.steps import LAST, drawn_order
+from benchmarks.learning.vision.steps import LAST
 from benchmarks.learning.vision.tower import SUBCELLS
 from medseg_gym.cases import load_cases
 from medseg_gym.envs.chat_options import ChatOptions
@@ -80,19 +80,3 @@ def test_reading_is_learned_and_goes_on_to_the_same_weights(reader, tmp_path):
     again = train_reading(start, parted, made, 60, 0)
     assert (again / "model.safetensors").read_bytes() == trained
     assert train_reading(start, tmp_path / "whole", made, 60, 0) == whole
-
-
-def test_reading_goes_on_with_the_next_images(reader, tmp_path, monkeypatch):
-    start, made = reader
-    asked: list[int] = []
-
-    def order(count, batch, step, seed):
-        asked.append(step)
-        return drawn_order(count, batch, step, seed)
-
-    monkeypatch.setattr("benchmarks.learning.vision.reading.drawn_order", order)
-    first = train_reading(start, tmp_path / "first", made, 2, 0)
-    again = train_reading(first, tmp_path / "again", made, 3, 0, before=2)
-    assert asked == [0, 1, 2, 3, 4]
-    weights = [(folder / "model.safetensors").read_bytes() for folder in (first, again)]
-    assert weights[0] != weights[1]

@@ -161,9 +161,7 @@ def reading_loss(model: Any, chats: Sequence[Chat], pad: int) -> tuple[torch.Ten
     return told, distance.sum(-1).mean()
 
 
-def train_reading(
-    start: Path, out: Path, reader: Reader, steps: int, seed: int, before: int = 0
-) -> Path:
+def train_reading(start: Path, out: Path, reader: Reader, steps: int, seed: int) -> Path:
     """Train, or go on; `progress.jsonl` and the checkpoint are beside the model.
 
     Args:
@@ -172,8 +170,6 @@ def train_reading(
         reader: With the processor of that model.
         steps: Of the optimiser, 8 chats each.
         seed: Of the order.
-        before: Steps that the model has taken so already, whose order of images it goes on with;
-            its rate falls from the first step on.
 
     Returns:
         Folder of the trained model.
@@ -188,12 +184,12 @@ def train_reading(
     model.model.visual.requires_grad_(False)  # it sees already; noisy steps would blur that
 
     def learn(step: int) -> tuple[torch.Tensor, dict[str, float]]:
-        chosen = drawn_order(len(reader.chats), _BATCH, before + step, seed)
+        chosen = drawn_order(len(reader.chats), _BATCH, step, seed)
         chats = [reader.chat(number) for number in chosen.tolist()]
         told, looked = reading_loss(model, chats, reader.pad)
         return told + _LOOKING * looked, {"loss": told.item(), "attention": looked.item()}
 
-    train_steps(model, out, steps, _WARMUP, 1.0 if before else _DECAY, learn)
+    train_steps(model, out, steps, _WARMUP, _DECAY, learn)
     with atomic_folder(done) as folder:
         model.save_pretrained(folder)
         reader.processor.save_pretrained(folder)

@@ -63,15 +63,10 @@ def known_scenes(chain: Chain, out: Path, split: str, workers: int) -> Scenes:
     )
 
 
-def reader_of(chain: Chain, out: Path) -> Path:
-    """Return the folder of the model that stage 5 makes."""
-    return out / "reading" / ("again/model" if chain.reading_again else "model")
-
-
 def train_to_read(chain: Chain, out: Path, workers: int) -> None:
     """Stage 5 of the chain."""
-    start, folder = tower_of(chain, out), out / "reading"
-    if reader_of(chain, out).is_dir():
+    start = tower_of(chain, out)
+    if (out / "reading" / "model").is_dir():
         return
     chats: list[Any] = []
     for file in sorted((out / "first_turns").glob("*.parquet")):
@@ -79,7 +74,4 @@ def train_to_read(chain: Chain, out: Path, workers: int) -> None:
     targets = load_cases(chain.cases, "train").targets
     scenes = known_scenes(chain, out, "train", workers)
     reader = Reader(load_processor(start), targets, chats, scenes)
-    begun = train_reading(start, folder, reader, chain.reading_steps, chain.seed)
-    if chain.reading_again:
-        before = chain.reading_steps
-        train_reading(begun, folder / "again", reader, chain.reading_again, chain.seed, before)
+    train_reading(start, out / "reading", reader, chain.reading_steps, chain.seed)
