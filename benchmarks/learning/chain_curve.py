@@ -46,23 +46,21 @@ def plot_chains(chains: Sequence[Path], path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    drawn: dict[str, list[tuple[str, list[tuple[int, float]]]]] = {}
-    for chain in chains:
-        before = sum(map(len, drawn.values()))
-        for stage, key, _, _ in _PANELS:
-            points = _points(chain / stage, key)
-            if points:  # as `vision_again` went on
-                points += _points(chain / stage / "again", key, points[-1][0])
-            if points:
-                drawn.setdefault(stage, []).append((chain.name, points))
-        if sum(map(len, drawn.values())) == before:
+    curves = [
+        {stage: points for stage, key, _, _ in _PANELS if (points := _curve(chain / stage, key))}
+        for chain in chains
+    ]
+    for chain, of_chain in zip(chains, curves, strict=True):
+        if not of_chain:
             raise MedSegError(f"{chain} has no progress of any stage: not a folder of tiny_chain")
-    shown = [panel for panel in _PANELS if panel[0] in drawn]
+    shown = [panel for panel in _PANELS if any(panel[0] in of_chain for of_chain in curves)]
     figure = Figure(figsize=(4 * len(shown), 3.4), layout="constrained")
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for panel, (stage, _, title, by_factors) in zip(panels, shown, strict=True):
-        for name, points in drawn[stage]:
-            panel.plot(*zip(*points, strict=True), color=f"C{_place(chains, name)}", label=name)
+        for number, (chain, of_chain) in enumerate(zip(chains, curves, strict=True)):
+            if stage in of_chain:
+                look = {"color": f"C{number}", "label": chain.name}
+                panel.plot(*zip(*of_chain[stage], strict=True), **look)
         if by_factors:
             logarithmic(panel, "y")
         panel.set_title(title, fontsize=8)
@@ -73,13 +71,16 @@ def plot_chains(chains: Sequence[Path], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+def _curve(folder: Path, key: str) -> list[tuple[int, float]]:
+    points = _points(folder, key)
+    if points:  # as `vision_again` went on
+        points += _points(folder / "again", key, points[-1][0])
+    return points
+
+
 def _points(folder: Path, key: str, before: int = 0) -> list[tuple[int, float]]:
     rows = read_progress(folder) if folder.is_dir() else []
     return [(before + row["step"], row[key]) for row in rows if key in row]
-
-
-def _place(chains: Sequence[Path], name: str) -> int:
-    return [chain.name for chain in chains].index(name)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from medseg_gym.storage.atomic_write import atomic_path
 
 # What decides how the images of first turns and of the vision tower look, and what is asked.
 _SAME = (
-    *("cases", "image_size", "overlay", "coordinates", "experts", "images", "questions"),
-    "max_steps",
+    *("cases", "image_size", "overlay", "coordinates", "max_steps"),
+    *("experts", "images", "questions"),
 )
 _DRAWN = ("first_turns/[0-9]*.parquet", "vision/train/[0-9]*.npz", "vision/val/[0-9]*.npz")
 

@@ -46,8 +46,8 @@ def test_images_of_another_seed_are_taken_and_those_of_other_sizes_refused(tmp_p
 @pytest.mark.slow
 def test_the_whole_chain_runs_and_goes_on(tmp_path):
     small = (
-        "experts=8,images=16,vision_steps=2,vision_again=1,first_steps=2,mixed_steps=2,batch=2,test=8,num_envs=8,"
-        "backbone=ellipse,image_size=64,max_steps=3"
+        "experts=8,images=16,vision_steps=2,vision_again=1,first_steps=2,mixed_steps=2,batch=2,"
+        "test=8,num_envs=8,backbone=ellipse,image_size=64,max_steps=3"
     )
     out = tmp_path / "chain"
     run_chain(out=out, workers=1, threads=1, settings=small)
