@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.learning.tiny_rl.curve import running_mean
 from medseg_gym.display.palette import line_look
 from medseg_gym.display.plots import drawing, legend_below
 
@@ -64,7 +65,11 @@ def plot_learning(
     for number, (name, runs) in enumerate(dice.items()):
         look = {**line_look(number), "markersize": 4, "linewidth": 1.2}
         thin = {"color": look["color"], "linewidth": 0.5, "alpha": 0.4}
-        smooth = [_running_mean(points) for points in explored.get(name, ()) if points]
+        smooth = [
+            running_mean(points, 4 if len(points) > 4 else 1)
+            for points in explored.get(name, ())
+            if points
+        ]
         for points in smooth:
             left.plot(*zip(*points, strict=True), **thin)
         if smooth:
@@ -79,9 +84,3 @@ def plot_learning(
         panel.grid(alpha=0.3)
     legend_below(figure, lines)
     figure.savefig(path, dpi=130)
-
-
-def _running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    wide = 4 if len(points) > 4 else 1
-    values = np.convolve([value for _, value in points], np.ones(wide) / wide, "valid")
-    return [(played, float(v)) for (played, _), v in zip(points[wide - 1 :], values, strict=True)]
